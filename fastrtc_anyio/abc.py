@@ -1,0 +1,224 @@
+"""What a transport is to a session.
+
+A session drives a handler against a :class:`Peer` and knows nothing else of how the client is
+connected. WebRTC, WebSocket and in-memory peers are interchangeable behind these classes, and one
+conformance suite (``fastrtc_anyio.testing.check_peer``) holds them to it.
+
+All of it belongs to the host: the event loop the session runs on. None of it is thread-safe.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyio import EndOfStream
+from anyio.abc import AsyncResource
+
+from .errors import Closed
+from .media.frames import AudioFrame, Int16Array
+
+if TYPE_CHECKING:
+    from .media.playout import Played
+
+__all__ = [
+    "AudioInStatistics",
+    "AudioOutStatistics",
+    "AudioReceiveStream",
+    "AudioSendStream",
+    "MessageStatistics",
+    "MessageStream",
+    "Peer",
+]
+
+
+@dataclass(frozen=True)
+class AudioInStatistics:
+    """Counters of an :class:`AudioReceiveStream`. ``received == read + dropped + buffered``."""
+
+    received: int
+    """Frames that came from the client."""
+    dropped: int
+    """Frames skipped because the reader was further behind than the bound."""
+    buffered: int
+    """Frames waiting to be read."""
+    buffered_seconds: float
+
+
+@dataclass(frozen=True)
+class AudioOutStatistics:
+    """Counters of an :class:`AudioSendStream`. ``sent == played + flushed + buffered``."""
+
+    sent: int
+    """Samples given to :meth:`AudioSendStream.send`, for each channel."""
+    played: int
+    """Samples handed to the transport. Silence played for want of samples is not counted."""
+    flushed: int
+    """Samples dropped by :meth:`AudioSendStream.flush`."""
+    buffered: int
+    """Samples waiting to be played."""
+    underruns: int
+    """How often the samples ran out while playing."""
+
+
+@dataclass(frozen=True)
+class MessageStatistics:
+    """Counters of a :class:`MessageStream`, in messages."""
+
+    sent: int
+    received: int
+    dropped_out: int
+    """Sent, but pushed out of the full outbox before the client could be reached."""
+    dropped_in: int
+    """Received, but pushed out of the full inbox before anybody read them."""
+
+
+class AudioReceiveStream(ABC):
+    """Audio from the client, at the rate and layout it came in.
+
+    Bounded by age. A reader that falls behind by less than the bound loses nothing; one that falls
+    behind further finds the newest frame next, and what was skipped is counted.
+    """
+
+    @abstractmethod
+    async def receive(self) -> AudioFrame:
+        """Wait for the next frame: ``(sample_rate, int16 (channels, n))``.
+
+        Raises:
+            anyio.EndOfStream: when the connection has ended and everything was read.
+
+        Cancellation:
+            A cancelled call has taken nothing.
+        """
+
+    @abstractmethod
+    def statistics(self) -> AudioInStatistics:
+        """Counters so far."""
+
+    def __aiter__(self) -> AudioReceiveStream:
+        return self
+
+    async def __anext__(self) -> AudioFrame:
+        try:
+            return await self.receive()
+        except EndOfStream:
+            raise StopAsyncIteration from None
+
+
+class AudioSendStream(ABC):
+    """Audio to the client: a bounded queue, played in real time, 20 ms after 20 ms.
+
+    When it runs dry, silence is played; when it is full, :meth:`send` waits.
+    """
+
+    sample_rate: int
+    """Rate of what :meth:`send` takes, in Hz: the transport's choice, made to suit the codec."""
+    channels: int
+    """Channels of what :meth:`send` takes: 1 or 2."""
+
+    @abstractmethod
+    async def send(self, samples: Int16Array) -> None:
+        """Queue samples; wait first while the queue is full. One chunk of any size always fits.
+
+        Args:
+            samples: int16, shape ``(channels, n)``, at :attr:`sample_rate`.
+
+        Raises:
+            anyio.BrokenResourceError: the connection has ended.
+
+        Cancellation:
+            A cancelled call has queued nothing.
+        """
+
+    @abstractmethod
+    def flush(self) -> Played:
+        """Drop everything queued; what is being played fades out within 5 ms.
+
+        Returns:
+            How much had been handed to the transport since the flush before.
+        """
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Play silence from the next frame on and keep the queue. Twice is once."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Play on from the sample where :meth:`pause` stopped. Twice is once."""
+
+    @abstractmethod
+    async def wait_played(self) -> None:
+        """Wait until everything queued was handed to the transport, flushed, or cannot be any more
+        because the connection has ended."""
+
+    @abstractmethod
+    def statistics(self) -> AudioOutStatistics:
+        """Counters so far."""
+
+
+class MessageStream(ABC):
+    """Text messages both ways: the data channel, or its like on another transport."""
+
+    @abstractmethod
+    def send_nowait(self, text: str) -> None:
+        """Put a message into the outbox.
+
+        It leaves as soon as the channel is open, and at once if it is. The outbox holds 64: one
+        more pushes the oldest out, which is counted. After the end nothing happens.
+        """
+
+    @abstractmethod
+    async def receive(self) -> str:
+        """Wait for the client's next message. The inbox holds 64; one more pushes the oldest out.
+
+        Raises:
+            anyio.EndOfStream: when the connection has ended and everything was read.
+        """
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether messages reach the client now."""
+
+    @abstractmethod
+    async def wait_open(self) -> None:
+        """Wait until messages reach the client.
+
+        Raises:
+            anyio.EndOfStream: the connection has ended.
+        """
+
+    @abstractmethod
+    def statistics(self) -> MessageStatistics:
+        """Counters so far."""
+
+
+class Peer(AsyncResource):
+    """One client, connected somehow."""
+
+    audio_in: AudioReceiveStream
+    audio_out: AudioSendStream
+    messages: MessageStream
+
+    @abstractmethod
+    async def wait_connected(self) -> None:
+        """Wait until media can flow.
+
+        Raises:
+            PeerError: it never will.
+        """
+
+    @abstractmethod
+    async def wait_closed(self) -> Closed:
+        """Wait until the connection has ended, and say why."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connection and free everything it holds. Twice is once.
+
+        Messages in the outbox are given 500 ms to reach the client.
+
+        Cancellation:
+            The close is not cancelled, only waited for no longer: it goes on by itself.
+        """

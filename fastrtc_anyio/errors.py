@@ -1,0 +1,175 @@
+"""What can go wrong, and why a session ended.
+
+::
+
+    FastRTCError
+      WebRTCError                 raise it in a handler: the client sees the message
+      SignalingError              .status_hint, an HTTP status
+        InvalidOffer 400   InvalidCandidate 400   UnknownSession 404   InvalidStateError 409
+      AdmissionError 503          .limit .active
+      StreamNotOpen 503
+      PeerError                   .reason
+        ConnectTimeout   PeerFailed   PeerClosed
+      MediaError
+        UnsupportedFormat   HandlerContractError
+
+On streams, anyio's own errors are used: ``ClosedResourceError`` (this side closed it),
+``BrokenResourceError`` (the other side did) and ``EndOfStream`` (it ended well). An exception
+raised in a handler is never wrapped: it reaches the log and the supervisor as it was.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = [
+    "AdmissionError",
+    "CloseReason",
+    "Closed",
+    "ConnectTimeout",
+    "FastRTCError",
+    "HandlerContractError",
+    "InvalidCandidate",
+    "InvalidOffer",
+    "InvalidStateError",
+    "MediaError",
+    "PeerClosed",
+    "PeerError",
+    "PeerFailed",
+    "SignalingError",
+    "StreamNotOpen",
+    "UnknownSession",
+    "UnsupportedFormat",
+    "WebRTCError",
+]
+
+
+class CloseReason(enum.Enum):
+    """Why a session ended. The first reason given is kept; later ones are consequences."""
+
+    HUNG_UP = "hung_up"
+    """The client closed the connection."""
+    VANISHED = "vanished"
+    """No authenticated packet came from the client for the liveness time."""
+    PEER_FAILED = "peer_failed"
+    """ICE or DTLS failed, or the transport broke."""
+    CONNECT_TIMEOUT = "connect_timeout"
+    """The offer was answered, but no connection came up in time."""
+    START_UP_TIMEOUT = "start_up_timeout"
+    """``start_up`` took longer than its limit."""
+    TIME_LIMIT = "time_limit"
+    """The session used up its ``time_limit``."""
+    HANDLER_CLOSED = "handler_closed"
+    """The handler asked for the end: ``CloseStream``, or a session function returned."""
+    HANDLER_ERROR = "handler_error"
+    """The handler raised."""
+    REJECTED = "rejected"
+    """The offer could not be answered."""
+    CANCELLED = "cancelled"
+    """The server is stopping, or the scope that owns the session was cancelled."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The end of a session: the reason, and a sentence for people."""
+
+    reason: CloseReason
+    message: str = ""
+
+
+class FastRTCError(Exception):
+    """The root of every error this library raises itself."""
+
+
+class WebRTCError(FastRTCError):
+    """Raise this in a handler: the session ends and the client is shown ``message``.
+
+    Any other exception ends the session too, but the client then sees only that there was an
+    error and under which id it is in the server's log.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class SignalingError(FastRTCError):
+    """A request about a session could not be carried out."""
+
+    status_hint = 400
+    """The HTTP status that says the same."""
+
+
+class InvalidOffer(SignalingError):
+    """The offer is malformed, or has nothing in common with what the stream can do."""
+
+
+class InvalidCandidate(SignalingError):
+    """The ICE candidate is malformed."""
+
+
+class UnknownSession(SignalingError):
+    """No session has this id. You do not get it for a candidate that comes before its offer."""
+
+    status_hint = 404
+
+
+class InvalidStateError(SignalingError):
+    """The request does not fit the state of the session, or its id is in use."""
+
+    status_hint = 409
+
+
+class StreamNotOpen(SignalingError):
+    """The stream was not opened: there is no task group that could own a session."""
+
+    status_hint = 503
+
+
+class AdmissionError(SignalingError):
+    """All slots of the stream are taken."""
+
+    status_hint = 503
+
+    def __init__(self, limit: int, active: int) -> None:
+        super().__init__(limit, active)
+        self.limit = limit
+        self.active = active
+
+    def __str__(self) -> str:
+        return f"the limit of {self.limit} concurrent sessions is reached ({self.active} active)"
+
+
+class PeerError(FastRTCError):
+    """The connection to the client ended."""
+
+    reason = CloseReason.PEER_FAILED
+
+
+class ConnectTimeout(PeerError):
+    """No connection came up within the connect limit."""
+
+    reason = CloseReason.CONNECT_TIMEOUT
+
+
+class PeerFailed(PeerError):
+    """ICE, DTLS or the transport failed."""
+
+
+class PeerClosed(PeerError):
+    """The client closed the connection. You do not get it for a close of your own."""
+
+    reason = CloseReason.HUNG_UP
+
+
+class MediaError(FastRTCError):
+    """Media that cannot be used."""
+
+
+class UnsupportedFormat(MediaError):
+    """Samples or a codec of a kind this library does not handle."""
+
+
+class HandlerContractError(MediaError):
+    """A handler returned or declared something its contract does not allow."""

@@ -1,0 +1,374 @@
+"""The five classes a handler derives from: FastRTC's "Stream Handlers" API.
+
+A handler is given to a ``Stream``, which makes a copy of it for every connection. The synchronous
+classes run on threads of the connection's own, the asynchronous ones on the event loop.
+
+Audio arrives as ``(sample_rate, samples)``, always int16 of shape ``(channels, n)``, 20 ms at a
+time, at the handler's ``input_sample_rate`` and ``expected_layout``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from anyio.lowlevel import checkpoint
+from numpy.typing import NDArray
+
+from .gate import Gate
+from .media.frames import FRAMES_PER_SECOND, Int16Array, check_sample_rate
+from .media.playout import Played
+from .protocol.messages import encode_message
+
+if TYPE_CHECKING:
+    import av
+    from anyio.from_thread import BlockingPortal
+
+    from .media.resample import StreamResampler
+
+__all__ = [
+    "AdditionalOutputs",
+    "AsyncAudioVideoStreamHandler",
+    "AsyncStreamHandler",
+    "AudioEmitType",
+    "AudioVideoStreamHandler",
+    "CloseStream",
+    "EmitType",
+    "HandlerRuntime",
+    "StreamHandler",
+    "StreamHandlerBase",
+    "VideoEmitType",
+    "WebRTCData",
+]
+
+
+class AdditionalOutputs:
+    """Values for the page or the application, emitted alone or beside a frame."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+
+class CloseStream:
+    """Emit this to end the session once everything queued has been played.
+
+    Args:
+        msg: what the client is told.
+    """
+
+    def __init__(self, msg: str = "Stream closed") -> None:
+        self.msg = msg
+
+
+@dataclass
+class WebRTCData:
+    """What a client may send as its input: text, audio, or both."""
+
+    webrtc_id: str
+    textbox: str = ""
+    audio: tuple[int, NDArray[Any]] | None = None
+
+
+Layout: TypeAlias = Literal["mono", "stereo"]
+AudioEmitType: TypeAlias = (
+    "tuple[int, NDArray[np.int16 | np.float32]] | tuple[int, NDArray[np.int16 | np.float32], Layout]"
+)
+EmitType: TypeAlias = (
+    "AudioEmitType | AdditionalOutputs | CloseStream | None"
+    " | tuple[AudioEmitType, AdditionalOutputs] | tuple[AudioEmitType, CloseStream]"
+)
+VideoEmitType: TypeAlias = (
+    "NDArray[Any] | AdditionalOutputs | CloseStream | None"
+    " | tuple[NDArray[Any], AdditionalOutputs] | tuple[NDArray[Any], CloseStream]"
+)
+
+
+class DataChannel(Protocol):
+    """The data channel as handlers see it."""
+
+    def send(self, message: str, /) -> None:
+        """Send a text message. Any thread may call this; it never waits."""
+
+
+class HandlerRuntime(Protocol):
+    """What a running session gives to its handler."""
+
+    channel: DataChannel
+    portal: BlockingPortal
+
+    @property
+    def loop(self) -> Any:
+        """An asyncio event loop for asyncio-only libraries."""
+
+    @property
+    def on_host_thread(self) -> bool:
+        """Whether the caller runs on the session's event loop."""
+
+    def flush_audio(self) -> Played:
+        """Drop queued output; on any thread."""
+
+
+class StreamHandlerBase(ABC):
+    """What all handlers share.
+
+    Args:
+        expected_layout: ``"mono"`` or ``"stereo"``: the layout of the audio given to ``receive``.
+            Stereo is then negotiated with the client.
+        output_sample_rate: rate in Hz of the audio sent: a multiple of 50 from 8000 to 48000.
+            ``emit`` may return any rate.
+        output_frame_size: deprecated. It is ``output_sample_rate // 50``, 20 ms, whatever is given.
+        input_sample_rate: rate in Hz of the audio given to ``receive``; like the output's.
+        fps: frames of video a second.
+
+    Raises:
+        ValueError: a layout or a rate that is not possible.
+    """
+
+    def __init__(
+        self,
+        expected_layout: Layout = "mono",
+        output_sample_rate: int = 24_000,
+        output_frame_size: int | None = None,
+        input_sample_rate: int = 48_000,
+        fps: int = 30,
+    ) -> None:
+        if expected_layout not in ("mono", "stereo"):
+            raise ValueError(f'expected_layout must be "mono" or "stereo"; got {expected_layout!r}')
+        self.expected_layout = expected_layout
+        self.output_sample_rate = check_sample_rate(output_sample_rate, "output_sample_rate")
+        self.input_sample_rate = check_sample_rate(input_sample_rate, "input_sample_rate")
+        self.output_frame_size = self.output_sample_rate // FRAMES_PER_SECOND
+        if output_frame_size not in (None, self.output_frame_size):
+            warnings.warn(
+                f"output_frame_size is deprecated and has no effect: frames are 20 ms, which at "
+                f"{output_sample_rate} Hz is {self.output_frame_size} samples; "
+                f"got {output_frame_size}",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.fps = fps
+        self.phone_mode = False
+        self.latest_args: list[Any] = []
+        self.args_set = Gate()
+        self.channel_set = Gate()
+        self._channel: DataChannel | None = None
+        self._runtime: HandlerRuntime | None = None
+        self._resampler: tuple[tuple[int, int], StreamResampler] | None = None
+
+    @property
+    def channel(self) -> DataChannel | None:
+        """The data channel, or None before the session starts. ``send(str)`` on any thread."""
+        return self._channel
+
+    @property
+    def loop(self) -> Any:
+        """An asyncio event loop, for libraries that know no other.
+
+        Under asyncio it is the loop the session runs on, so ``asyncio.run_coroutine_threadsafe``
+        and queues made there work. Under trio it is a loop in a thread of its own, started on
+        first use; nothing of ours runs on it.
+
+        Raises:
+            RuntimeError: the session has not started.
+        """
+        return self._started("loop").loop
+
+    @property
+    def portal(self) -> BlockingPortal:
+        """anyio's way from a worker thread back to the session's event loop.
+
+        Raises:
+            RuntimeError: the session has not started.
+        """
+        return self._started("portal").portal
+
+    @abstractmethod
+    def copy(self) -> StreamHandlerBase:
+        """Make the handler of one connection: a new object of this class."""
+
+    def start_up(self) -> Any:
+        """Called once when the connection is up; runs beside ``receive`` and ``emit`` and may
+        take as long as the session."""
+
+    def shutdown(self) -> Any:
+        """Called exactly once when the session has ended, however it did. May be a coroutine
+        function. It is given 5 s."""
+
+    def clear_queue(self) -> Played:
+        """Drop the audio that is queued for the client, on any thread.
+
+        Returns:
+            How much was really played since the last time; nothing before the session starts.
+        """
+        return self._runtime.flush_audio() if self._runtime is not None else Played(0, 0.0)
+
+    async def send_message(self, message: str) -> None:
+        """Send a text message to the client, as soon as its data channel is open.
+
+        Up to 64 messages are kept until then; before the session starts, nothing happens.
+        """
+        await checkpoint()
+        if self._channel is not None:
+            self._channel.send(message)
+
+    def send_message_sync(self, message: str) -> None:
+        """:meth:`send_message`, for worker threads.
+
+        Raises:
+            RuntimeError: called on the event loop's own thread, where it is ``send_message``.
+        """
+        if self._runtime is not None and self._runtime.on_host_thread:
+            raise RuntimeError("send_message_sync is for worker threads: await send_message here")
+        if self._channel is not None:
+            self._channel.send(message)
+
+    def set_channel(self, channel: DataChannel) -> None:
+        """Called when there is a data channel to write to."""
+        self._channel = channel
+        self.channel_set.set()
+
+    def set_args(self, args: list[Any]) -> None:
+        """Give the handler new input; :attr:`args_set` opens.
+
+        Raises:
+            TypeError: ``args`` is not a list.
+        """
+        if not isinstance(args, list):
+            raise TypeError(f"args must be a list; got {type(args).__name__}")
+        as_is = bool(args) and isinstance(args[0], WebRTCData)
+        self.latest_args = list(args) if as_is else ["__webrtc_value__", *args]
+        self.args_set.set()
+
+    async def fetch_args(self) -> None:
+        """Ask the client to send its input."""
+        await self.send_message(encode_message("send_input"))
+
+    async def wait_for_args(self) -> None:
+        """Ask the client for its input and wait until it came. A telephone has none."""
+        if self.phone_mode:
+            self.args_set.set()
+            await checkpoint()
+        else:
+            await self.fetch_args()
+            await self.args_set.wait()
+
+    def wait_for_args_sync(self) -> None:
+        """:meth:`wait_for_args`, for worker threads."""
+        self.portal.call(self.wait_for_args)
+
+    def reset(self) -> None:
+        """Forget that input came: :attr:`args_set` closes."""
+        self.args_set.clear()
+
+    def resample(self, frame: av.AudioFrame) -> Generator[av.AudioFrame, None, None]:
+        """Convert one frame of a stream to ``input_sample_rate`` and ``expected_layout``.
+
+        The filter keeps its state from frame to frame, so a tone stays a tone.
+
+        Args:
+            frame: 16-bit PyAV audio.
+
+        Yields:
+            16-bit packed PyAV audio, as much as is ready.
+        """
+        from .media.av_frames import from_av, to_av
+        from .media.frames import AudioFrame, mix_channels
+        from .media.resample import StreamResampler
+
+        channels = 2 if self.expected_layout == "stereo" else 1
+        rate, samples = from_av(frame)
+        key = (rate, channels)
+        if self._resampler is None or self._resampler[0] != key:
+            self._resampler = (key, StreamResampler(rate, self.input_sample_rate, channels))
+        samples = self._resampler[1].push(mix_channels(samples, channels))
+        if samples.shape[1]:
+            yield to_av(AudioFrame(self.input_sample_rate, samples))
+
+    def _started(self, what: str) -> HandlerRuntime:
+        if self._runtime is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.{what} exists once the session has started: "
+                "use it in start_up or later"
+            )
+        return self._runtime
+
+
+class StreamHandler(StreamHandlerBase):
+    """A handler written with plain functions. Each runs on a thread of the connection's own, so
+    it may block; no two calls of the same one ever overlap."""
+
+    @abstractmethod
+    def receive(self, frame: tuple[int, Int16Array]) -> None:
+        """Take 20 ms of the client's audio.
+
+        Args:
+            frame: ``(input_sample_rate, samples)``: int16, shape ``(channels, n)``.
+        """
+
+    @abstractmethod
+    def emit(self) -> EmitType:
+        """Give audio to play, or None if there is nothing now.
+
+        Called again as soon as the queue for playout has room; after None, 20 ms later.
+
+        Returns:
+            ``(rate, samples)`` or ``(rate, samples, layout)``: int16 or float32 of shape ``(n,)``,
+            ``(1, n)`` or, stereo, ``(2, n)``; any rate. Alone or beside ``AdditionalOutputs`` or
+            ``CloseStream``.
+        """
+
+    @abstractmethod
+    def copy(self) -> StreamHandler: ...
+
+    def start_up(self) -> None: ...
+
+
+class AsyncStreamHandler(StreamHandlerBase):
+    """A handler written with coroutines, under trio or asyncio."""
+
+    @abstractmethod
+    async def receive(self, frame: tuple[int, Int16Array]) -> None:
+        """Take 20 ms of the client's audio. See :meth:`StreamHandler.receive`."""
+
+    @abstractmethod
+    async def emit(self) -> EmitType:
+        """Give audio to play. See :meth:`StreamHandler.emit`."""
+
+    @abstractmethod
+    def copy(self) -> AsyncStreamHandler: ...
+
+    async def start_up(self) -> None: ...
+
+
+class AudioVideoStreamHandler(StreamHandler):
+    """:class:`StreamHandler` with video."""
+
+    @abstractmethod
+    def video_receive(self, frame: NDArray[Any]) -> None:
+        """Take a frame of the client's video: uint8, bgr24, shape ``(height, width, 3)``."""
+
+    @abstractmethod
+    def video_emit(self) -> VideoEmitType:
+        """Give a frame of video to show: uint8, bgr24, shape ``(height, width, 3)``."""
+
+    @abstractmethod
+    def copy(self) -> AudioVideoStreamHandler: ...
+
+
+class AsyncAudioVideoStreamHandler(AsyncStreamHandler):
+    """:class:`AsyncStreamHandler` with video."""
+
+    @abstractmethod
+    async def video_receive(self, frame: NDArray[Any]) -> None:
+        """Take a frame of the client's video. See :class:`AudioVideoStreamHandler`."""
+
+    @abstractmethod
+    async def video_emit(self) -> VideoEmitType:
+        """Give a frame of video to show. See :class:`AudioVideoStreamHandler`."""
+
+    @abstractmethod
+    def copy(self) -> AsyncAudioVideoStreamHandler: ...

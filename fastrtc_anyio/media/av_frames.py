@@ -1,0 +1,51 @@
+"""PyAV's frames and ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UnsupportedFormat
+from .frames import AudioFrame
+
+if TYPE_CHECKING:
+    import av
+
+__all__ = ["from_av", "to_av"]
+
+
+def from_av(frame: av.AudioFrame) -> AudioFrame:
+    """Copy the samples of a packed or planar 16-bit frame out of FFmpeg's buffer.
+
+    The buffer belongs to FFmpeg, which will use it again.
+
+    Raises:
+        UnsupportedFormat: the frame is not 16-bit.
+    """
+    channels = len(frame.layout.channels)
+    match frame.format.name:
+        case "s16":
+            interleaved = np.frombuffer(frame.planes[0], np.int16, frame.samples * channels)
+            samples = interleaved.reshape(-1, channels).T.copy()
+        case "s16p":
+            samples = np.stack(
+                [np.frombuffer(plane, np.int16, frame.samples) for plane in frame.planes]
+            )
+        case name:
+            raise UnsupportedFormat(f"audio frames must be 16-bit (s16, s16p); got {name}")
+    return AudioFrame(frame.sample_rate, samples)
+
+
+def to_av(frame: AudioFrame) -> av.AudioFrame:
+    """Make a packed 16-bit PyAV frame of a mono or stereo one."""
+    from av import AudioFrame as AvAudioFrame
+
+    channels = frame.samples.shape[0]
+    made = AvAudioFrame.from_ndarray(
+        np.ascontiguousarray(frame.samples.T).reshape(1, -1),
+        format="s16",
+        layout="stereo" if channels == 2 else "mono",
+    )
+    made.sample_rate = frame.sample_rate
+    return made

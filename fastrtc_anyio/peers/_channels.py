@@ -1,0 +1,290 @@
+"""The queues between a transport and its session, the same for every transport.
+
+The host side is async and belongs to the session's event loop. The transport side is made of plain
+calls that never wait, so that it may run on another thread: the transport gives a ``lock`` (a real
+one if it has threads) and ``post``, which has the host's loop call a function soon.
+
+A waiting host task is woken once for any number of frames: it parks, the next frame posts one
+wake-up, and then everything that has come is read without parking again. Under load this costs a
+third of a wake-up for each frame.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ..abc import (
+    AudioInStatistics,
+    AudioOutStatistics,
+    AudioReceiveStream,
+    AudioSendStream,
+    MessageStatistics,
+    MessageStream,
+)
+from ..media.frames import AudioFrame, Int16Array
+from ..media.playout import PlayoutBuffer, Played
+from ..media.queues import LiveEdgeQueue
+
+__all__ = ["OUTBOX_LIMIT", "AudioInput", "AudioOutput", "Link", "MessageChannel"]
+
+OUTBOX_LIMIT = 64
+"""Messages kept in each direction."""
+
+
+class Link:
+    """How a transport's thread and the host share data: a lock, and a way to wake the host.
+
+    The default is for a transport that lives on the host's own loop.
+    """
+
+    def __init__(
+        self,
+        lock: AbstractContextManager[object] | None = None,
+        post: Callable[[Callable[[], object]], None] | None = None,
+    ) -> None:
+        self.lock = lock if lock is not None else nullcontext()
+        self.post = post if post is not None else _call
+
+
+def _call(function: Callable[[], object]) -> None:
+    function()
+
+
+class _Parking:
+    """Where host tasks wait for news. Both methods are called under the lock."""
+
+    def __init__(self, link: Link) -> None:
+        self._post = link.post
+        self._event: anyio.Event | None = None
+
+    def park(self) -> anyio.Event:
+        if self._event is None:
+            self._event = anyio.Event()
+        return self._event
+
+    def wake(self) -> None:
+        event, self._event = self._event, None
+        if event is not None:
+            self._post(event.set)
+
+
+class AudioInput(AudioReceiveStream):
+    """Audio from the client, bounded by age."""
+
+    def __init__(self, link: Link, limit_seconds: float = 1.0) -> None:
+        self._lock = link.lock
+        self._news = _Parking(link)
+        self._queue = LiveEdgeQueue(limit_seconds)
+        self._ended = False
+
+    async def receive(self) -> AudioFrame:
+        await checkpoint()
+        while True:
+            with self._lock:
+                frame = self._queue.pop()
+                if frame is not None:
+                    return frame
+                if self._ended:
+                    raise anyio.EndOfStream
+                news = self._news.park()
+            await news.wait()
+
+    def statistics(self) -> AudioInStatistics:
+        with self._lock:
+            queue = self._queue
+            return AudioInStatistics(
+                queue.received, queue.dropped, len(queue), queue.buffered_seconds
+            )
+
+    def push(self, frame: AudioFrame) -> None:
+        """Transport side: a frame came. After :meth:`end` it is ignored."""
+        with self._lock:
+            if not self._ended:
+                self._queue.push(frame)
+                self._news.wake()
+
+    def end(self) -> None:
+        """Transport side: nothing more will come."""
+        with self._lock:
+            self._ended = True
+            self._news.wake()
+
+
+class AudioOutput(AudioSendStream):
+    """Audio to the client: the playout buffer with somebody waiting at its door."""
+
+    def __init__(
+        self, link: Link, sample_rate: int, channels: int, limit_seconds: float = 30.0
+    ) -> None:
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self._lock = link.lock
+        self._room = _Parking(link)
+        self._played = _Parking(link)
+        self._buffer = PlayoutBuffer(sample_rate, channels, limit_seconds)
+        self._ended = False
+
+    async def send(self, samples: Int16Array) -> None:
+        await checkpoint()
+        while True:
+            with self._lock:
+                if self._ended:
+                    raise anyio.BrokenResourceError
+                if self._buffer.has_room:
+                    self._buffer.push(samples)
+                    return
+                room = self._room.park()
+            await room.wait()
+
+    def flush(self) -> Played:
+        with self._lock:
+            played = self._buffer.flush()
+            self._wake_senders()
+            return played
+
+    def pause(self) -> None:
+        with self._lock:
+            self._buffer.pause()
+
+    def resume(self) -> None:
+        with self._lock:
+            self._buffer.resume()
+
+    async def wait_played(self) -> None:
+        await checkpoint()
+        while True:
+            with self._lock:
+                if self._ended or self._buffer.drained:
+                    return
+                played = self._played.park()
+            await played.wait()
+
+    def statistics(self) -> AudioOutStatistics:
+        with self._lock:
+            buffer = self._buffer
+            return AudioOutStatistics(
+                sent=buffer.pushed_samples,
+                played=buffer.played_samples,
+                flushed=buffer.flushed_samples,
+                buffered=buffer.pushed_samples - buffer.played_samples - buffer.flushed_samples,
+                underruns=buffer.underruns,
+            )
+
+    def pull(self) -> Int16Array:
+        """Transport side: the next 20 ms to play, int16 ``(channels, sample_rate // 50)``."""
+        with self._lock:
+            samples = self._buffer.pull()
+            self._wake_senders()
+            return samples
+
+    def end(self) -> None:
+        """Transport side: nothing more will be played."""
+        with self._lock:
+            self._ended = True
+            self._room.wake()
+            self._played.wake()
+
+    def _wake_senders(self) -> None:
+        if self._buffer.has_room:
+            self._room.wake()
+        if self._buffer.drained:
+            self._played.wake()
+
+
+class MessageChannel(MessageStream):
+    """Text messages, kept until the channel is open and until somebody reads them."""
+
+    def __init__(self, link: Link, kick: Callable[[], None]) -> None:
+        """``kick`` is called on the host whenever the outbox has something new."""
+        self._lock = link.lock
+        self._kick = kick
+        self._outbox: deque[str] = deque()
+        self._inbox: deque[str] = deque()
+        self._news = _Parking(link)
+        self._opened = _Parking(link)
+        self._open = False
+        self._ended = False
+        self._sent = self._received = self._dropped_out = self._dropped_in = 0
+
+    def send_nowait(self, text: str) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._sent += 1
+            if len(self._outbox) == OUTBOX_LIMIT:
+                self._outbox.popleft()
+                self._dropped_out += 1
+            self._outbox.append(text)
+        self._kick()
+
+    async def receive(self) -> str:
+        await checkpoint()
+        while True:
+            with self._lock:
+                if self._inbox:
+                    return self._inbox.popleft()
+                if self._ended:
+                    raise anyio.EndOfStream
+                news = self._news.park()
+            await news.wait()
+
+    @property
+    def is_open(self) -> bool:
+        return self._open and not self._ended
+
+    async def wait_open(self) -> None:
+        await checkpoint()
+        while True:
+            with self._lock:
+                if self._ended:
+                    raise anyio.EndOfStream
+                if self._open:
+                    return
+                opened = self._opened.park()
+            await opened.wait()
+
+    def statistics(self) -> MessageStatistics:
+        with self._lock:
+            return MessageStatistics(
+                self._sent, self._received, self._dropped_out, self._dropped_in
+            )
+
+    def take(self) -> str | None:
+        """Transport side: the next message to send."""
+        with self._lock:
+            return self._outbox.popleft() if self._outbox else None
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Transport side: whether :meth:`take` has something to give."""
+        return bool(self._outbox)
+
+    def push(self, text: str) -> None:
+        """Transport side: a message came. After :meth:`end` it is ignored."""
+        with self._lock:
+            if self._ended:
+                return
+            self._received += 1
+            if len(self._inbox) == OUTBOX_LIMIT:
+                self._inbox.popleft()
+                self._dropped_in += 1
+            self._inbox.append(text)
+            self._news.wake()
+
+    def open(self) -> None:
+        """Transport side: from now on messages reach the client."""
+        with self._lock:
+            self._open = True
+            self._opened.wake()
+
+    def end(self) -> None:
+        """Transport side: the channel is gone. What is unsent stays unsent."""
+        with self._lock:
+            self._ended = True
+            self._news.wake()
+            self._opened.wake()

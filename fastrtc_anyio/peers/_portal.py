@@ -1,0 +1,183 @@
+"""The asyncio thread that aiortc lives on, and the only crossing to it.
+
+aiortc is asyncio code. It runs on a loop in a thread of its own whatever the host's backend is, so
+that there is one code path, and so that no user code can stall ICE, RTCP or pacing.
+
+Rules that keep two event loops from hurting each other:
+
+* Neither thread ever blocks on the other: everything crosses by posting a function.
+* A call that needs an answer parks its host task on an event; nothing else waits.
+* What must run to its end (closing a connection) is started as a task of the portal's own, which
+  the host merely watches.
+
+One portal serves the whole process by default. It starts with its first user and is joined by
+its last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
+
+from ..workers import Host
+
+__all__ = ["Portal", "open_portal"]
+
+T = TypeVar("T")
+
+
+class Portal:
+    """An asyncio event loop in a daemon thread."""
+
+    def __init__(self, name: str = "fastrtc-portal") -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._users = 0
+        self._lock = threading.Lock()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop. Hand it functions with ``call_soon_threadsafe`` only."""
+        if self._loop is None:
+            raise RuntimeError("the portal is not open: enter open_portal() first")
+        return self._loop
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Have the portal's loop call ``function`` soon. Any thread may call this."""
+        self.loop.call_soon_threadsafe(function, *args)
+
+    async def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Await ``function(*args)`` on the portal's loop and return its result.
+
+        Raises:
+            Whatever the coroutine raises.
+
+        Cancellation:
+            Cancels the coroutine and waits until it has ended, so that nothing of it is left
+            running. aiortc's own coroutines swallow cancellation: never hand one over directly.
+        """
+        await checkpoint()
+        loop, host, done = self.loop, Host(), anyio.Event()
+        task: asyncio.Task[T] | None = None
+        cancelled = False
+
+        def start() -> None:
+            nonlocal task
+            task = loop.create_task(function(*args))
+            task.add_done_callback(finish)
+            if cancelled:
+                task.cancel()
+
+        def finish(_task: asyncio.Task[T]) -> None:
+            host.post(done.set)
+
+        def cancel() -> None:
+            if task is not None:
+                task.cancel()
+
+        loop.call_soon_threadsafe(start)
+        try:
+            await done.wait()
+        except BaseException:
+            cancelled = True
+            loop.call_soon_threadsafe(cancel)
+            with CancelScope(shield=True):
+                await done.wait()
+            if task is not None and not task.cancelled():
+                task.exception()  # seen: asyncio would log it as lost
+            raise
+        assert task is not None
+        if task.cancelled():
+            raise RuntimeError(f"{function!r} was cancelled on the portal")
+        return task.result()
+
+    def start(self) -> None:
+        """Count one more user, and start the thread for the first. Blocks for the thread's start,
+        a fraction of a millisecond."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            loop = asyncio.new_event_loop()
+            # aioice resolves names on the loop's executor: two threads that nobody else can fill.
+            executor = ThreadPoolExecutor(2, thread_name_prefix=self._name)
+            loop.set_default_executor(executor)
+            loop.set_exception_handler(_log_exception)
+            self._loop = loop
+            self._thread = threading.Thread(
+                target=_run, args=(loop, executor), name=self._name, daemon=True
+            )
+            self._thread.start()
+
+    async def stop(self) -> None:
+        """Count one user less; after the last, stop the loop and wait until its thread has ended.
+
+        Cancellation:
+            The thread ends all the same.
+        """
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                await checkpoint()
+                return
+            loop, thread = self.loop, self._thread
+            self._loop = self._thread = None
+        assert thread is not None
+        host, ended = Host(), anyio.Event()
+
+        def join() -> None:
+            thread.join()
+            host.post(ended.set)
+
+        loop.call_soon_threadsafe(loop.stop)
+        # Joining blocks, and the host's loop never does: a thread waits for the thread.
+        threading.Thread(target=join, name=f"{self._name}-join", daemon=True).start()
+        await ended.wait()
+
+
+def _run(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=1))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        executor.shutdown(wait=False, cancel_futures=True)
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _log_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    exc = context.get("exception")
+    # A connection that is closed while it is being made leaves aiortc tasks behind which end with
+    # "RTCIceTransport is closed": expected, and nobody's business.
+    if type(exc).__name__ != "InvalidStateError":
+        loop.default_exception_handler(context)
+
+
+_process_portal = Portal()
+
+
+@asynccontextmanager
+async def open_portal(portal: Portal | None = None) -> AsyncGenerator[Portal, None]:
+    """Keep a portal running while the block runs: ``portal``, or the process's own."""
+    portal = portal if portal is not None else _process_portal
+    portal.start()
+    try:
+        yield portal
+    finally:
+        with CancelScope(shield=True):
+            await portal.stop()

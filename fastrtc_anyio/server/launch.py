@@ -1,0 +1,137 @@
+"""A server for an ASGI application, under trio or asyncio, that ends when it is told to."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+from anyio import CancelScope, create_task_group
+from anyio.abc import TaskStatus
+from hypercorn.config import Config
+from starlette.applications import Starlette
+
+from ..groups import unwrapped
+from ..workers import Host
+from .routes import page_route
+
+if TYPE_CHECKING:
+    from ..stream import Stream
+
+__all__ = ["launch", "open_server", "wait_for_interrupt"]
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+_GRACE = 0.5
+"""Seconds that open WebSockets and event streams get to end once the server is told to."""
+
+
+def launch(stream: Stream, host: str, port: int, backend: str) -> None:
+    """See :meth:`fastrtc_anyio.Stream.launch`."""
+    app = Starlette(routes=[page_route()])
+    stream.mount(app)
+
+    async def main() -> None:
+        async with open_server(app, host, port) as url:
+            print(f"Open {url} in a browser and talk. Ctrl-C ends it.", flush=True)
+            await wait_for_interrupt()
+
+    anyio.run(main, backend=backend)
+
+
+async def wait_for_interrupt() -> None:
+    """Wait for Ctrl-C or a request to terminate."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            return
+
+
+@asynccontextmanager
+async def open_server(
+    app: Application, host: str = "127.0.0.1", port: int = 0
+) -> AsyncGenerator[str, None]:
+    """Serve ``app`` with hypercorn, on the backend that is running, while the block runs.
+
+    Args:
+        app: an ASGI application.
+        host: the address to listen on.
+        port: 0 takes a free one.
+
+    Yields:
+        The address the server can be reached at, such as ``http://127.0.0.1:7860``.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    stop = anyio.Event()
+    with unwrapped():
+        async with create_task_group() as tg:
+            url = await tg.start(_serve, app, host, port, stop)
+            try:
+                yield url
+            finally:
+                stop.set()
+
+
+async def _serve(
+    app: Application, host: str, port: int, stop: anyio.Event, *, task_status: TaskStatus[str]
+) -> None:
+    listener = socket.create_server((host, port), reuse_port=False)
+    address, port = listener.getsockname()[:2]
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]  # hypercorn owns it now
+    config.graceful_timeout = 2 * _GRACE
+    config.loglevel = "WARNING"
+    endable = _Endable(app, lambda: task_status.started(f"http://{address}:{port}"))
+
+    async def end_requests() -> None:
+        await stop.wait()
+        await anyio.sleep(_GRACE)
+        endable.end()
+
+    async with create_task_group() as tg:
+        tg.start_soon(end_requests)
+        if Host().asyncio_loop is None:
+            from hypercorn.trio import serve
+        else:
+            from hypercorn.asyncio import serve
+        await serve(cast(Any, endable), config, shutdown_trigger=stop.wait)
+        tg.cancel_scope.cancel()
+
+
+class _Endable:
+    """An application whose open requests can be ended.
+
+    Hypercorn 0.18's asyncio worker waits for open WebSockets and event streams for ever
+    (``Server.wait_closed`` does, from Python 3.12 on), so they have to end by themselves.
+    """
+
+    def __init__(self, app: Application, on_started: Callable[[], None]) -> None:
+        self._app = app
+        self._on_started = on_started
+        self._requests: set[CancelScope] = set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, partial(self._send_lifespan, send))
+            return
+        with CancelScope() as request:
+            self._requests.add(request)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._requests.discard(request)
+
+    def end(self) -> None:
+        """End every request that is open."""
+        for request in list(self._requests):
+            request.cancel()
+
+    async def _send_lifespan(self, send: Any, message: Mapping[str, Any]) -> None:
+        await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            self._on_started()

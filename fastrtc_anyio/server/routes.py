@@ -1,0 +1,90 @@
+"""The stream's endpoints in a Starlette or FastAPI application."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from ..errors import FastRTCError, InvalidOffer, SignalingError
+from ..protocol.signaling import MAX_SDP_LENGTH, failure_body
+
+if TYPE_CHECKING:
+    from ..stream import Stream
+
+__all__ = ["mount", "page_route"]
+
+_MAX_BODY = 2 * MAX_SDP_LENGTH
+"""Bytes of a request: an SDP with every character escaped as JSON would not be larger."""
+_PAGE = Path(__file__).with_name("page.html")
+
+
+def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
+    """See :meth:`fastrtc_anyio.Stream.mount`."""
+    prefix = path.rstrip("/")
+    if prefix and not prefix.startswith("/"):
+        raise ValueError(f'path must be empty or begin with "/"; got {path!r}')
+
+    async def webrtc_offer(request: Request) -> Response:
+        return await _answer(stream, request)
+
+    if hasattr(app, "add_api_route"):
+        app.add_api_route(
+            f"{prefix}/webrtc/offer",
+            webrtc_offer,
+            methods=["POST"],
+            tags=tags,
+            response_model=None,
+        )
+    else:
+        app.router.routes.append(Route(f"{prefix}/webrtc/offer", webrtc_offer, methods=["POST"]))
+    _open_in_lifespan(stream, app)
+
+
+def page_route(path: str = "/") -> Route:
+    """The page that talks to the stream mounted at the same path."""
+
+    async def page(_request: Request) -> Response:
+        return FileResponse(_PAGE, media_type="text/html")
+
+    return Route(path, page)
+
+
+def _open_in_lifespan(stream: Stream, app: Any) -> None:
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncGenerator[Any, None]:
+        async with stream, inner(app) as state:
+            yield state
+
+    app.router.lifespan_context = lifespan
+
+
+async def _answer(stream: Stream, request: Request) -> Response:
+    try:
+        return JSONResponse(await stream.offer(await _read_json(request)))
+    except ClientDisconnect:
+        return Response(status_code=400)
+    except SignalingError as exc:
+        return JSONResponse(failure_body(exc), exc.status_hint)
+    except FastRTCError as exc:
+        return JSONResponse(failure_body(exc), 500)
+
+
+async def _read_json(request: Request) -> Any:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY:
+            raise InvalidOffer(f"the body is larger than {_MAX_BODY} bytes")
+    try:
+        return json.loads(bytes(body))
+    except (ValueError, RecursionError) as exc:
+        raise InvalidOffer(f"the body is not JSON: {exc}") from exc

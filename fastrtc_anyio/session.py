@@ -1,0 +1,306 @@
+"""One client's connection, from its offer to its end: one cancel scope.
+
+Whatever ends a session - the client, an error, a limit, the server - ends by cancelling that
+scope. What follows is the same each time: the program is shut down, the peer closed, the threads
+waited for, each within a limit. The first reason to end is the one that counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+import anyio.lowlevel
+from anyio import (
+    TASK_STATUS_IGNORED,
+    BrokenResourceError,
+    CancelScope,
+    EndOfStream,
+    create_task_group,
+    get_cancelled_exc_class,
+)
+from anyio.abc import TaskStatus
+
+from .abc import AudioReceiveStream, AudioSendStream, MessageStream, Peer
+from .errors import (
+    Closed,
+    CloseReason,
+    ConnectTimeout,
+    PeerError,
+    SignalingError,
+    WebRTCError,
+)
+from .groups import unwrapped
+from .protocol.messages import encode_message
+from .protocol.session_state import SessionEvent, SessionState, SessionStateMachine
+
+__all__ = ["FunctionProgram", "Limits", "Program", "Session", "SessionFunction"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_GONE_SECONDS = 1.0
+"""How long after a broken stream the peer may take to say that it has ended."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Deadlines of a session, in seconds; None is no limit. The same on every transport."""
+
+    connect: float | None = 30.0
+    """From the answer to the connection."""
+    start_up: float | None = None
+    """For ``start_up``, which many handlers use to hold a connection open: no limit by default."""
+    time_limit: float | None = None
+    """For the whole connected time."""
+    shutdown: float = 5.0
+    """For ``shutdown``, and for threads to come back from the handler."""
+    close: float = 5.0
+    """For the connection to close."""
+    liveness: float | None = 5.0
+    """Without an authenticated packet, after which the client counts as vanished."""
+
+
+class Program(Protocol):
+    """What a session runs while it is connected."""
+
+    async def run(self, session: Session) -> None:
+        """Serve the client. Returning ends the session."""
+
+    async def shut_down(self) -> None:
+        """Called exactly once, when the session has ended. Has a time limit."""
+
+    async def join(self) -> int:
+        """Wait for threads, as long as the caller's scope allows.
+
+        Returns:
+            How many were left behind.
+        """
+
+
+class Session:
+    """One connection: its client, its state, and the program that serves it.
+
+    Args:
+        peer: the client. The session closes it.
+        program: what to run while connected.
+        limits: deadlines.
+        alias: the client's own name for it.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        program: Program,
+        *,
+        limits: Limits | None = None,
+        alias: str | None = None,
+    ) -> None:
+        self.id = secrets.token_urlsafe(16)
+        """128 random bits: nobody reaches a session by guessing."""
+        self.alias = alias
+        self.peer = peer
+        self.program = program
+        self.limits = limits or Limits()
+        self.error: BaseException | None = None
+        """What the handler, or the connection, raised."""
+        self.abandoned_threads = 0
+        """Threads that had not come back from the handler within the shutdown limit."""
+        self._machine = SessionStateMachine()
+        self._scope = CancelScope()
+        self._told = False
+
+    @property
+    def state(self) -> SessionState:
+        """Where the session is in its life."""
+        return self._machine.state
+
+    @property
+    def closed(self) -> Closed | None:
+        """Why the session ends or has ended; None while it lives."""
+        return self._machine.closed
+
+    @property
+    def audio_in(self) -> AudioReceiveStream:
+        """Audio from the client, as it came."""
+        return self.peer.audio_in
+
+    @property
+    def audio_out(self) -> AudioSendStream:
+        """Audio to the client."""
+        return self.peer.audio_out
+
+    @property
+    def messages(self) -> MessageStream:
+        """Text messages, both ways."""
+        return self.peer.messages
+
+    def close(self, reason: CloseReason, message: str = "") -> None:
+        """End the session. Returns at once; the end itself happens in :meth:`run`."""
+        self._machine.close(reason, message)
+        self._scope.cancel()
+
+    async def run(
+        self,
+        negotiate: Callable[[], Awaitable[object]] | None = None,
+        *,
+        task_status: TaskStatus[object] = TASK_STATUS_IGNORED,
+    ) -> None:
+        """Live the whole life of the session.
+
+        Args:
+            negotiate: makes the answer, which is reported to the starter of the task. Without it,
+                the peer is taken to be connecting already.
+
+        Raises:
+            What the handler or the negotiation raised. All ends that are not errors return.
+
+        Cancellation:
+            Ends the session; returns within the shutdown and close limits.
+        """
+        try:
+            with self._scope:
+                await self._live(negotiate, task_status)
+        except get_cancelled_exc_class():
+            self._machine.close(CloseReason.CANCELLED, "the server is stopping")
+            raise
+        except Exception as exc:
+            self._note_error(exc)
+            raise
+        finally:
+            await self._release()
+
+    async def _live(
+        self, negotiate: Callable[[], Awaitable[object]] | None, task_status: TaskStatus[object]
+    ) -> None:
+        if negotiate is not None:
+            self._machine.handle(SessionEvent.OFFER)
+            answer = await negotiate()
+            self._machine.handle(SessionEvent.ANSWERED)
+            task_status.started(answer)
+        await self._connect()
+        self._machine.handle(SessionEvent.PEER_CONNECTED)
+        with unwrapped():
+            async with create_task_group() as tg:
+                tg.start_soon(self._watch_peer)
+                with anyio.move_on_after(self.limits.time_limit) as scope:
+                    await self._serve()
+                if scope.cancelled_caught:
+                    text = f"the time limit of {self.limits.time_limit:g} s is reached"
+                    self.close(CloseReason.TIME_LIMIT, text)
+                else:
+                    self.close(CloseReason.HANDLER_CLOSED)
+
+    async def _serve(self) -> None:
+        try:
+            with unwrapped():
+                await self.program.run(self)
+        except (BrokenResourceError, EndOfStream):
+            # The program was talking to a client that has just gone: the peer says why, now or
+            # in a moment. If the client is still there, the error is the program's own.
+            with anyio.move_on_after(_GONE_SECONDS):
+                closed = await self.peer.wait_closed()
+                self.close(closed.reason, closed.message)
+                return
+            raise
+
+    async def _connect(self) -> None:
+        with anyio.move_on_after(self.limits.connect) as scope:
+            await self.peer.wait_connected()
+        if scope.cancelled_caught:
+            raise ConnectTimeout(f"no connection came up within {self.limits.connect:g} s")
+
+    async def _watch_peer(self) -> None:
+        closed = await self.peer.wait_closed()
+        self.close(closed.reason, closed.message)
+
+    def _note_error(self, error: Exception) -> None:
+        self.error = error
+        if isinstance(error, PeerError):
+            self._machine.close(error.reason, str(error))
+        elif isinstance(error, SignalingError):
+            self._machine.close(CloseReason.REJECTED, str(error))
+        elif self.closed is not None:
+            pass  # a consequence of the end, such as a send on a connection that has just gone
+        else:
+            shown = error.message if isinstance(error, WebRTCError) else f"error {self.id[:8]}"
+            self._machine.close(CloseReason.HANDLER_ERROR, shown)
+
+    def _tell_client(self) -> None:
+        """Say why, before the connection is closed. The client's own end is no news to it."""
+        closed = self.closed
+        assert closed is not None
+        match closed.reason:
+            case CloseReason.HANDLER_ERROR:
+                text = closed.message
+                if not isinstance(self.error, WebRTCError):
+                    text = f"The server has met an error, logged as {self.id[:8]}."
+                self.messages.send_nowait(encode_message("error", text))
+            case (
+                CloseReason.HANDLER_CLOSED
+                | CloseReason.TIME_LIMIT
+                | CloseReason.START_UP_TIMEOUT
+                | CloseReason.CANCELLED
+            ):
+                self.messages.send_nowait(encode_message("end_stream", closed.message))
+            case _:
+                pass
+
+    async def _release(self) -> None:
+        self._machine.close(CloseReason.HANDLER_CLOSED)
+        self._tell_client()
+        with CancelScope(shield=True):
+            deadline = anyio.current_time() + self.limits.shutdown
+            async with create_task_group() as tg:
+                tg.start_soon(self._close_peer)
+                tg.start_soon(self._shut_down, deadline)
+            self._machine.handle(SessionEvent.PEER_RELEASED)
+            with CancelScope(deadline=deadline):
+                self.abandoned_threads = await self.program.join()
+        if self.abandoned_threads:
+            logger.warning(
+                "session %s: %d threads did not come back from the handler within %g s",
+                self.id,
+                self.abandoned_threads,
+                self.limits.shutdown,
+            )
+
+    async def _close_peer(self) -> None:
+        with anyio.move_on_after(self.limits.close) as scope:
+            await self.peer.aclose()
+        if scope.cancelled_caught:
+            logger.error("session %s: the connection did not close in time", self.id)
+
+    async def _shut_down(self, deadline: float) -> None:
+        with CancelScope(deadline=deadline) as scope:
+            try:
+                await self.program.shut_down()
+            except Exception:  # the session has its reason already; this one is for the log
+                logger.exception("session %s: shutdown failed", self.id)
+        if scope.cancelled_caught:
+            logger.error(
+                "session %s: shutdown took longer than %g s", self.id, self.limits.shutdown
+            )
+
+
+SessionFunction = Callable[[Session], Awaitable[None]]
+
+
+class FunctionProgram:
+    """A session function as something a session can run."""
+
+    def __init__(self, function: SessionFunction) -> None:
+        self._function = function
+
+    async def run(self, session: Session) -> None:
+        await self._function(session)
+
+    async def shut_down(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def join(self) -> int:
+        await anyio.lowlevel.checkpoint()
+        return 0

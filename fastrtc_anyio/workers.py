@@ -1,0 +1,152 @@
+"""Threads, and the way back from them to the event loop.
+
+Synchronous user code runs on daemon threads of a session's own. anyio's worker threads would not
+do: they are not daemons, so one handler blocked for ever in ``queue.get()`` keeps the whole
+process from exiting; and they are shared, so a few such handlers starve everybody else's.
+
+A thread cannot be killed. When a session ends, its threads are given a limited time to come back
+and are then abandoned: the result is dropped, and the process can still exit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar, cast
+
+import anyio
+from anyio.lowlevel import checkpoint, current_token
+
+__all__ = ["Host", "Worker", "while_thread_works"]
+
+T = TypeVar("T")
+
+while_thread_works: ContextVar[Callable[[str], AbstractContextManager[object]]] = ContextVar(
+    "while_thread_works", default=lambda _name: nullcontext()
+)
+"""Entered with the method's name for as long as a thread works for the current task. The seam
+through which a virtual clock is held back: it must not jump while real work is being done."""
+
+
+class Host:
+    """The event loop this object was made on, reachable from any thread.
+
+    The only place that knows how trio and asyncio take work from other threads.
+    """
+
+    def __init__(self) -> None:
+        token: Any = current_token().native_token
+        self._post: Callable[..., object] = (
+            token.run_sync_soon if hasattr(token, "run_sync_soon") else token.call_soon_threadsafe
+        )
+        self.asyncio_loop: Any = token if hasattr(token, "call_soon_threadsafe") else None
+        """The event loop, if it is asyncio's."""
+        self._thread = threading.get_ident()
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller runs on the event loop's own thread."""
+        return threading.get_ident() == self._thread
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Have the loop call ``function`` soon. Any thread may call this; it never blocks.
+
+        ``function`` must not raise: trio would crash the run. Once the loop has ended, nothing
+        happens: threads outlive it, and nobody is left to care.
+        """
+        with suppress(RuntimeError):  # trio.RunFinishedError, asyncio's "Event loop is closed"
+            self._post(function)
+
+
+class Worker:
+    """One daemon thread that makes one call after the other.
+
+    The thread starts with the first call. A call that is cancelled is abandoned: its result, when
+    it comes, is dropped, and :attr:`busy` stays true until then.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._host = Host()
+        self._calls: deque[Callable[[], None] | None] = deque()
+        self._ready = threading.Semaphore(0)
+        self._thread: threading.Thread | None = None
+        self._busy = False
+        self._ended = anyio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread is inside a call, abandoned or not."""
+        return self._busy
+
+    async def run(self, function: Callable[..., T], *args: object) -> T:
+        """Call ``function(*args)`` on the thread and return what it returns.
+
+        The caller's context variables are visible there.
+
+        Raises:
+            RuntimeError: if an earlier call has not returned yet. Calls never overlap.
+
+        Cancellation:
+            The wait ends at once; the call goes on without it.
+        """
+        await checkpoint()
+        if self._busy:
+            raise RuntimeError(f"{self._name} is still busy with an earlier call")
+        self._busy = True
+        done = anyio.Event()
+        outcome: list[tuple[bool, object]] = []
+        context = copy_context()
+
+        def work() -> None:
+            try:
+                outcome.append((True, context.run(function, *args)))
+            except BaseException as exc:  # handed to the awaiting task, which raises it
+                outcome.append((False, exc))
+            self._host.post(finished)
+
+        def finished() -> None:
+            self._busy = False
+            done.set()
+
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            self._thread.start()
+        self._calls.append(work)
+        self._ready.release()
+        with while_thread_works.get()(self._name):
+            await done.wait()
+        succeeded, value = outcome[0]
+        if succeeded:
+            return cast(T, value)
+        exc = cast(BaseException, value)
+        try:
+            raise exc
+        finally:
+            del exc, value, outcome  # no reference cycle through the traceback
+
+    async def aclose(self) -> None:
+        """End the thread and wait until it has ended.
+
+        Cancellation:
+            The wait ends at once, and the thread as soon as the call it is inside returns.
+        """
+        await checkpoint()
+        if self._thread is not None:
+            self._calls.append(None)
+            self._ready.release()
+            with while_thread_works.get()(self._name):
+                await self._ended.wait()
+
+    def _loop(self) -> None:
+        while True:
+            self._ready.acquire()
+            call = self._calls.popleft()
+            if call is None:
+                break
+            call()
+            del call  # an idle thread keeps nobody's objects alive
+        self._host.post(self._ended.set)
