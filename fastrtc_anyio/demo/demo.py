@@ -1,0 +1,126 @@
+"""The demonstration: a server, a caller in another process, and numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.streams.text import TextReceiveStream
+from starlette.applications import Starlette
+
+from .. import AsyncStreamHandler, AudioFrame, EmitType, RtcConfiguration, Stream
+from ..peers.webrtc import local_addresses
+from ..server.launch import open_server, wait_for_interrupt
+from ..server.routes import page_route
+from ..workers import Host
+
+__all__ = ["run"]
+
+_LIMIT = 60.0
+"""Seconds the call may take."""
+_MIN_CORRELATION = 0.9
+
+
+class Echo(AsyncStreamHandler):
+    """Says back what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__(output_sample_rate=48_000)
+        self._send, self._receive = anyio.create_memory_object_stream[Any](50)
+
+    async def receive(self, frame: tuple[int, Any]) -> None:
+        await self._send.send(frame)
+
+    async def emit(self) -> EmitType:
+        return await self._receive.receive()
+
+    def copy(self) -> Echo:
+        return Echo()
+
+    async def shutdown(self) -> None:
+        self._send.close()
+        self._receive.close()
+
+
+async def run(out: Path, port: int, serve: bool) -> bool:
+    """Run it.
+
+    Args:
+        out: where the speech that came back is written, as WAV.
+        port: of the server; 0 takes a free one.
+        serve: stay up after the call.
+
+    Returns:
+        Whether the call worked.
+    """
+    # The caller is on this machine. A browser never uses the loopback address, so --serve adds
+    # the others, as a stream of yours does by default.
+    here = ("127.0.0.1", *(local_addresses() if serve else ()))
+    stream = Stream(
+        Echo(),
+        modality="audio",
+        concurrency_limit=10,
+        server_rtc_configuration=RtcConfiguration(addresses=here),
+    )
+    app = Starlette(routes=[page_route()])
+    stream.mount(app)
+    async with open_server(app, port=port) as url:
+        print(f"An echo handler is served under {_backend()} at {url}")
+        print("Calling it over WebRTC, through UDP on the loopback interface ...")
+        worked = await _call(url, out)
+        if serve:
+            print(f"Open {url} in a browser and talk. Ctrl-C ends it.", flush=True)
+            await wait_for_interrupt()
+    if not serve:
+        print("To talk to it yourself: python -m fastrtc_anyio demo --serve, and open the page")
+        print("it names in a browser.")
+    return worked
+
+
+async def _call(url: str, out: Path) -> bool:
+    command = [sys.executable, "-m", "fastrtc_anyio.demo.caller", url, str(out)]
+    result: dict[str, Any] = {}
+    with anyio.move_on_after(_LIMIT) as scope:
+        async with await anyio.open_process(command, stderr=None) as process:
+            assert process.stdout is not None
+            async for line in _lines(TextReceiveStream(process.stdout)):
+                report = json.loads(line)
+                _show(report, out)
+                result.update(report)
+    if scope.cancelled_caught:
+        print(f"The call was not over after {_LIMIT:g} s.")
+    return result.get("correlation", 0.0) >= _MIN_CORRELATION
+
+
+async def _lines(stream: TextReceiveStream) -> AsyncGenerator[str, None]:
+    rest = ""
+    async for text in stream:
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            yield line
+
+
+def _show(report: dict[str, Any], out: Path) -> None:
+    match report["event"]:
+        case "connected":
+            print(f"connected in {report['seconds'] * 1000:.0f} ms")
+        case "progress":
+            line = f"  spoken {report['played']:4.1f} s   heard {report['heard']:4.1f} s"
+            end = "\r" if sys.stdout.isatty() else "\n"
+            print(line, end=end, flush=True)
+        case "done":
+            print(f"round-trip latency   {report['latency'] * 1000:.0f} ms")
+            print(f"frames lost          {report['lost']} of {report['frames'] + report['lost']}")
+            print(f"correlation          {report['correlation']:.3f}  (1 is the same sound)")
+            print(f"what came back       {os.path.relpath(out)}")
+        case _:
+            print(f"the server refused the call: {report['status']} {report['error']}")
+
+
+def _backend() -> str:
+    return "trio" if Host().asyncio_loop is None else "asyncio"

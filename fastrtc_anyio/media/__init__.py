@@ -1,0 +1,57 @@
+"""Audio as values: frames, conversions, resampling, queues, playout and encoders.
+
+Everything here is pure: no clock, no event loop, no thread, no lock. Time passes only because
+somebody calls `PlayoutBuffer.pull` once per frame. PyAV is loaded when the first Opus or G722
+encoder is made, never on import.
+"""
+
+from __future__ import annotations
+
+from fastrtc_anyio.media.encode import (
+    AudioEncoder,
+    G722Encoder,
+    OpusEncoder,
+    OpusOptions,
+    PcmaEncoder,
+    PcmuEncoder,
+    create_encoder,
+)
+from fastrtc_anyio.media.frames import (
+    FRAME_MS,
+    FRAMES_PER_SECOND,
+    AudioFrame,
+    Int16Array,
+    as_int16,
+    check_sample_rate,
+    float32_to_int16,
+    int16_to_float32,
+    mix_channels,
+)
+from fastrtc_anyio.media.playout import Played, PlayoutBuffer
+from fastrtc_anyio.media.queues import LatestQueue, LiveEdgeQueue
+from fastrtc_anyio.media.resample import Rechunker, StreamResampler
+
+__all__ = [
+    "FRAMES_PER_SECOND",
+    "FRAME_MS",
+    "AudioEncoder",
+    "AudioFrame",
+    "G722Encoder",
+    "Int16Array",
+    "LatestQueue",
+    "LiveEdgeQueue",
+    "OpusEncoder",
+    "OpusOptions",
+    "PcmaEncoder",
+    "PcmuEncoder",
+    "Played",
+    "PlayoutBuffer",
+    "Rechunker",
+    "StreamResampler",
+    "as_int16",
+    "check_sample_rate",
+    "create_encoder",
+    "float32_to_int16",
+    "int16_to_float32",
+    "mix_channels",
+]

@@ -1,0 +1,205 @@
+"""What PCM is in this library, and the conversions that bring other PCM into that form.
+
+Inside the library audio is always int16, C-contiguous, shape ``(channels, n)``, one or two
+channels. A handler may give float32 or a flat array; `as_int16` is the one door it comes through.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrtc_anyio.errors import UnsupportedFormat
+
+# One packetisation interval: the default ptime of RFC 3551 4.2, and of Opus (RFC 7587 4.2).
+FRAME_MS = 20
+FRAMES_PER_SECOND = 1000 // FRAME_MS
+
+MIN_SAMPLE_RATE = 8000
+MAX_SAMPLE_RATE = 48000
+MAX_CHANNELS = 2
+
+INT16_MIN = -(2**15)
+INT16_MAX = 2**15 - 1
+
+Int16Array: TypeAlias = NDArray[np.int16]
+
+
+class AudioFrame(NamedTuple):
+    """A run of PCM with its rate; it is a ``(sample_rate, samples)`` tuple.
+
+    Attributes:
+        sample_rate: Samples per second and channel, Hz.
+        samples: int16 PCM, shape ``(channels, n)``, any ``n``.
+    """
+
+    sample_rate: int
+    samples: Int16Array
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.samples.shape[0])
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return int(self.samples.shape[-1]) / self.sample_rate
+
+
+def float32_to_int16(samples: NDArray[np.float32]) -> Int16Array:
+    """Quantise full-scale float PCM to 16-bit PCM, rounding half to even.
+
+    Values outside ``[-1, 1)`` saturate, infinities too; they never wrap. int16 to float32 to
+    int16 is exact.
+
+    Args:
+        samples: PCM, shape ``(channels, n)``, full scale 1.0. Any other shape works as well.
+
+    Returns:
+        A new C-contiguous array of the same shape, full scale 2**15.
+
+    Raises:
+        UnsupportedFormat: if ``samples`` is not float32, or holds NaN.
+    """
+    if samples.dtype != np.float32:
+        raise UnsupportedFormat(f"expected float32 samples, got {samples.dtype}")
+    if np.isnan(samples).any():
+        raise UnsupportedFormat("expected finite float32 samples in [-1, 1), got NaN")
+    # Clipped before it is scaled: the largest float32 values would overflow in the product.
+    scaled = np.clip(samples, -1.0, 1.0) * np.float32(2**15)
+    rounded = np.minimum(np.rint(scaled), np.float32(INT16_MAX))
+    return np.ascontiguousarray(rounded.astype(np.int16)).reshape(samples.shape)
+
+
+def int16_to_float32(samples: Int16Array) -> NDArray[np.float32]:
+    """Scale 16-bit PCM to float PCM with full scale 1.0; exact.
+
+    Args:
+        samples: int16 PCM, any shape, full scale 2**15.
+
+    Returns:
+        A new C-contiguous array of the same shape, values in ``[-1, 1)``.
+
+    Raises:
+        UnsupportedFormat: if ``samples`` is not int16.
+    """
+    if samples.dtype != np.int16:
+        raise UnsupportedFormat(f"expected int16 samples, got {samples.dtype}")
+    scaled = samples.astype(np.float32, order="C")
+    scaled /= np.float32(2**15)
+    return scaled
+
+
+def as_int16(samples: NDArray[Any]) -> Int16Array:
+    """Bring int16 or float32 PCM of one or two channels into the library's form.
+
+    The first axis of a two-dimensional array is the channels, also where the shape is ambiguous.
+
+    Args:
+        samples: int16 or float32 (full scale 1.0), shape ``(n,)``, ``(1, n)`` or ``(2, n)``;
+            ``n`` may be 0.
+
+    Returns:
+        C-contiguous int16, shape ``(channels, n)``. Shares memory with ``samples`` where that
+        already has the form wanted.
+
+    Raises:
+        UnsupportedFormat: for another dtype or shape, or NaN; names what was got and wanted.
+    """
+    # What comes from a handler need not be what its annotations say.
+    if not isinstance(samples, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UnsupportedFormat(
+            f"expected a numpy array of int16 or float32, got {type(samples).__name__}"
+        )
+    dtype: np.dtype[Any] = samples.dtype
+    if (dtype != np.int16 and dtype != np.float32) or not _is_pcm_shape(samples.shape):
+        raise UnsupportedFormat(
+            "expected int16 or float32 samples of shape (n,), (1, n) or (2, n), "
+            f"got {dtype} of shape {samples.shape}"
+        )
+    planar = samples.reshape(1, -1) if samples.ndim == 1 else samples
+    if dtype == np.float32:
+        return float32_to_int16(planar)
+    return np.ascontiguousarray(planar)
+
+
+def _is_pcm_shape(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 1 or (len(shape) == 2 and 1 <= shape[0] <= MAX_CHANNELS)
+
+
+def check_pcm(samples: Int16Array, channels: int) -> None:
+    """Refuse anything but int16 PCM of shape ``(channels, n)``.
+
+    Raises:
+        UnsupportedFormat: names the dtype and shape got and wanted.
+    """
+    if samples.dtype != np.int16 or samples.ndim != 2 or samples.shape[0] != channels:
+        raise UnsupportedFormat(
+            f"expected int16 samples of shape ({channels}, n), "
+            f"got {samples.dtype} of shape {samples.shape}"
+        )
+
+
+def mix_channels(samples: Int16Array, channels: int) -> Int16Array:
+    """Make PCM mono or stereo.
+
+    Mono to stereo duplicates the channel. Stereo to mono is the mean of both, rounded towards
+    minus infinity; it cannot overflow.
+
+    Args:
+        samples: int16 PCM, shape ``(1, n)`` or ``(2, n)``.
+        channels: Wanted number of channels, 1 or 2.
+
+    Returns:
+        int16, shape ``(channels, n)``; ``samples`` itself where nothing is to be done.
+
+    Raises:
+        UnsupportedFormat: if either number of channels is not 1 or 2.
+    """
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise UnsupportedFormat(f"expected 1 or 2 channels, got {channels} as the number wanted")
+    if samples.ndim != 2 or not 1 <= samples.shape[0] <= MAX_CHANNELS:
+        raise UnsupportedFormat(
+            f"expected samples of shape (1, n) or (2, n), got shape {samples.shape}"
+        )
+    if samples.shape[0] == channels:
+        return samples
+    if channels == 2:
+        return np.repeat(samples, 2, axis=0)
+    total = samples[:1].astype(np.int32) + samples[1:]
+    return (total >> 1).astype(np.int16)
+
+
+def check_sample_rate(rate: object, name: str = "sample_rate") -> int:
+    """Check that a 20 ms frame at ``rate`` is a whole number of samples.
+
+    Args:
+        rate: Samples per second, Hz. A float that is a whole number is accepted.
+        name: What the caller calls it, for the message.
+
+    Returns:
+        The rate as an int.
+
+    Raises:
+        TypeError: if ``rate`` is not a whole number (a bool is none).
+        ValueError: if it is outside 8000 to 48000 Hz or no multiple of 50.
+    """
+    if isinstance(rate, bool | np.bool_):
+        raise TypeError(f"{name} must be an int in Hz, got {rate!r}")
+    if isinstance(rate, float) and rate.is_integer():
+        rate = int(rate)
+    try:
+        value = operator.index(rate)  # type: ignore[arg-type]  # the check itself
+    except TypeError:
+        raise TypeError(f"{name} must be an int in Hz, got {rate!r}") from None
+    if value % FRAMES_PER_SECOND or not MIN_SAMPLE_RATE <= value <= MAX_SAMPLE_RATE:
+        raise ValueError(
+            f"{name} must be a multiple of {FRAMES_PER_SECOND} from {MIN_SAMPLE_RATE} to "
+            f"{MAX_SAMPLE_RATE} Hz so that a {FRAME_MS} ms frame is a whole number of samples; "
+            f"got {value} ({value} / {FRAMES_PER_SECOND} = {value / FRAMES_PER_SECOND:g})"
+        )
+    return value

@@ -1,0 +1,239 @@
+"""The conformance suite for peers: anybody's transport has to pass it.
+
+A transport is tested as a connected pair: the :class:`~fastrtc_anyio.abc.Peer` that a session
+would get, and a client at its other end that speaks the same transport independently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import anyio
+import numpy as np
+from anyio import create_task_group, fail_after
+
+from ..abc import Peer
+from ..errors import CloseReason
+from ..media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
+from .signals import tone, tone_snr
+
+__all__ = ["PeerClient", "check_peer"]
+
+_SECONDS = 10
+"""No step of the suite takes longer on a transport that works."""
+_MIN_SNR = 30.0
+"""dB of a tone after a lossy codec."""
+
+
+class PeerClient(Protocol):
+    """The other end of the transport under test."""
+
+    def send_audio(self, frame: AudioFrame, /) -> None:
+        """Send 20 ms."""
+
+    async def receive_audio(self) -> AudioFrame:
+        """Wait for the next 20 ms."""
+
+    def send_message(self, text: str, /) -> None:
+        """Send a message."""
+
+    async def receive_message(self) -> str:
+        """Wait for the next message."""
+
+    def hang_up(self) -> None:
+        """End the call, and tell the other side."""
+
+
+Pair = tuple[Peer, PeerClient]
+OpenPair = Callable[[], AbstractAsyncContextManager[Pair]]
+
+
+async def check_peer(open_pair: OpenPair) -> None:
+    """Check that a transport does what :mod:`fastrtc_anyio.abc` promises.
+
+    Args:
+        open_pair: opens a connected pair, with the data channel open; called once for each check.
+
+    Raises:
+        AssertionError: it does not.
+        TimeoutError: something that has to happen did not.
+    """
+    for check in (
+        _audio_in_arrives_whole,
+        _audio_out_is_what_was_sent,
+        _nothing_is_played_after_a_flush,
+        _a_pause_loses_nothing,
+        _messages_arrive_in_order,
+        _hanging_up_ends_every_stream,
+        _closing_is_idempotent,
+    ):
+        async with _opened(open_pair) as (peer, client):
+            with fail_after(_SECONDS):
+                await check(peer, client)
+
+
+@asynccontextmanager
+async def _opened(open_pair: OpenPair) -> AsyncGenerator[Pair, None]:
+    async with open_pair() as (peer, client):
+        with fail_after(_SECONDS):
+            await peer.wait_connected()
+            await peer.messages.wait_open()
+        yield peer, client
+
+
+async def _audio_in_arrives_whole(peer: Peer, client: PeerClient) -> None:
+    rate, seconds = 48_000, 1.5
+    heard: list[AudioFrame] = []
+    async with create_task_group() as tg:
+        tg.start_soon(_speak, client, tone(440, rate, seconds), rate)
+        async for frame in peer.audio_in:
+            heard.append(frame)
+            if sum(frame.duration for frame in heard) > seconds - 0.3:
+                break
+        tg.cancel_scope.cancel()
+    assert heard[0].samples.dtype == np.int16
+    samples = np.concatenate([frame.samples[0] for frame in heard])
+    _assert_tone(_sounding_part(samples), 440, heard[0].sample_rate)
+    statistics = peer.audio_in.statistics()
+    assert statistics.received == len(heard) + statistics.dropped + statistics.buffered
+
+
+async def _audio_out_is_what_was_sent(peer: Peer, client: PeerClient) -> None:
+    out = peer.audio_out
+    sent = tone(440, out.sample_rate, 1.0)
+    await out.send(np.repeat(sent, out.channels, axis=0))
+    heard, rate = await _listen(client, until=out.wait_played)
+    _assert_tone(_sounding_part(heard), 440, rate)
+    statistics = out.statistics()
+    assert statistics.played == statistics.sent == sent.shape[1]
+    assert statistics.underruns <= 1, "sound that was there was not played"
+
+
+async def _nothing_is_played_after_a_flush(peer: Peer, client: PeerClient) -> None:
+    out = peer.audio_out
+    await out.send(np.repeat(tone(440, out.sample_rate, 5.0), out.channels, axis=0))
+
+    async def play_a_little() -> None:
+        while out.statistics().played < out.sample_rate // 4:
+            await client.receive_audio()
+
+    with fail_after(_SECONDS):
+        await play_a_little()
+    played = out.flush()
+    assert played.samples >= out.sample_rate // 4
+    await out.wait_played()
+    statistics = out.statistics()
+    assert statistics.buffered == 0
+    assert statistics.sent == statistics.played + statistics.flushed
+    fade = statistics.played - played.samples
+    assert fade <= out.sample_rate * 0.005 + out.sample_rate // FRAMES_PER_SECOND
+
+
+async def _a_pause_loses_nothing(peer: Peer, client: PeerClient) -> None:
+    out = peer.audio_out
+    await out.send(np.repeat(tone(440, out.sample_rate, 1.0), out.channels, axis=0))
+    while out.statistics().played < out.sample_rate // 4:
+        await client.receive_audio()
+    out.pause()
+    out.pause()
+    for _ in range(3):
+        await client.receive_audio()
+    before = out.statistics().played
+    for _ in range(10):
+        await client.receive_audio()
+    assert out.statistics().played == before, "a paused output played on"
+    out.resume()
+    await _listen(client, until=out.wait_played)
+    statistics = out.statistics()
+    assert statistics.played == statistics.sent
+
+
+async def _messages_arrive_in_order(peer: Peer, client: PeerClient) -> None:
+    texts = [f"message {i} \N{SNOWMAN}" for i in range(40)]
+    for text in texts:
+        peer.messages.send_nowait(text)
+        client.send_message(text)
+    for text in texts:
+        assert await client.receive_message() == text
+        assert await peer.messages.receive() == text
+
+
+async def _hanging_up_ends_every_stream(peer: Peer, client: PeerClient) -> None:
+    client.hang_up()
+    closed = await peer.wait_closed()
+    assert closed.reason is CloseReason.HUNG_UP
+    async for _ in peer.audio_in:
+        pass
+    await _assert_ended(peer)
+    assert (await peer.wait_closed()) == closed
+
+
+async def _closing_is_idempotent(peer: Peer, _client: PeerClient) -> None:
+    await peer.aclose()
+    await peer.aclose()
+    await peer.wait_closed()
+    async for _ in peer.audio_in:
+        pass
+    await _assert_ended(peer)
+
+
+async def _assert_ended(peer: Peer) -> None:
+    peer.messages.send_nowait("too late")
+    await peer.audio_out.wait_played()
+    try:
+        await peer.audio_out.send(np.zeros((peer.audio_out.channels, 160), np.int16))
+    except anyio.BrokenResourceError:
+        pass
+    else:
+        raise AssertionError("send() on an ended connection must raise BrokenResourceError")
+    try:
+        while True:
+            await peer.messages.receive()
+    except anyio.EndOfStream:
+        pass
+
+
+async def _speak(client: PeerClient, samples: Int16Array, rate: int) -> None:
+    size = rate // FRAMES_PER_SECOND
+    due = anyio.current_time()
+    for start in range(0, samples.shape[1], size):
+        client.send_audio(AudioFrame(rate, samples[:, start : start + size]))
+        due += 1 / FRAMES_PER_SECOND
+        await anyio.sleep_until(due)
+
+
+async def _listen(
+    client: PeerClient, until: Callable[[], Awaitable[None]]
+) -> tuple[Int16Array, int]:
+    """Record until something has happened, and then for what is still on its way."""
+    heard: list[AudioFrame] = []
+    async with create_task_group() as tg:
+
+        async def record() -> None:
+            while True:
+                heard.append(await client.receive_audio())
+
+        tg.start_soon(record)
+        await until()
+        wanted = len(heard) + 25
+        while len(heard) < wanted:
+            await anyio.sleep(1 / FRAMES_PER_SECOND)
+        tg.cancel_scope.cancel()
+    return np.concatenate([frame.samples[0] for frame in heard]), heard[0].sample_rate
+
+
+def _sounding_part(samples: Int16Array) -> Int16Array:
+    """The signal without the silence round it, and without 100 ms of a codec's settling."""
+    loud = np.flatnonzero(np.abs(samples) > 500)
+    assert loud.size, "nothing was heard"
+    return samples[loud[0] : loud[-1]]
+
+
+def _assert_tone(samples: Int16Array, frequency: float, rate: int) -> None:
+    margin = rate // 10
+    assert samples.size > 4 * margin, f"only {samples.size / rate:.2f} s were heard"
+    snr = tone_snr(samples[margin:-margin], frequency, rate)
+    assert snr > _MIN_SNR and not math.isnan(snr), f"the tone has an SNR of {snr:.1f} dB"

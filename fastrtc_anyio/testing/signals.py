@@ -1,0 +1,64 @@
+"""Audio to test with, and what can be measured on it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..media.frames import Int16Array
+
+__all__ = ["speech_like", "tone", "tone_snr"]
+
+
+def tone(
+    frequency: float, sample_rate: int, seconds: float, *, amplitude: float = 0.25
+) -> Int16Array:
+    """A sine wave.
+
+    Args:
+        frequency: in Hz.
+        sample_rate: in Hz.
+        seconds: duration.
+        amplitude: of full scale.
+
+    Returns:
+        int16, shape ``(1, n)``.
+    """
+    n = np.arange(round(seconds * sample_rate))
+    wave = amplitude * 32767 * np.sin(2 * np.pi * frequency * n / sample_rate)
+    return np.round(wave).astype(np.int16)[np.newaxis]
+
+
+def speech_like(sample_rate: int, seconds: float, *, seed: int = 0) -> Int16Array:
+    """Noise with the spectrum and the syllables of speech; the same for the same seed.
+
+    Returns:
+        int16, shape ``(1, n)``.
+    """
+    count = round(seconds * sample_rate)
+    noise = np.random.default_rng(seed).standard_normal(count)
+    spectrum = np.fft.rfft(noise)
+    frequencies = np.fft.rfftfreq(count, 1 / sample_rate)
+    spectrum *= (frequencies > 100) / np.maximum(frequencies, 500)
+    wave = np.fft.irfft(spectrum, count)
+    syllables = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(count) / sample_rate)
+    wave *= syllables / (np.max(np.abs(wave)) or 1)
+    return np.round(wave * 0.5 * 32767).astype(np.int16)[np.newaxis]
+
+
+def tone_snr(samples: NDArray[np.int16], frequency: float, sample_rate: int) -> float:
+    """How much of a signal is the tone it should be, in dB.
+
+    Amplitude, phase and offset are fitted; all that is left over counts as noise.
+
+    Args:
+        samples: int16, shape ``(n,)``.
+        frequency: of the tone, in Hz.
+        sample_rate: in Hz.
+    """
+    signal = samples.astype(np.float64)
+    angle = 2 * np.pi * frequency * np.arange(signal.size) / sample_rate
+    basis = np.stack([np.sin(angle), np.cos(angle), np.ones_like(angle)], axis=1)
+    fitted = basis @ np.linalg.lstsq(basis, signal, rcond=None)[0]
+    noise = np.sum((signal - fitted) ** 2)
+    return float(10 * np.log10(np.sum(fitted**2) / max(noise, 1e-9)))

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+import trio.testing
+
+from fastrtc_anyio.workers import while_thread_works
+
+from .virtual_asyncio import VirtualLoop
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Every asynchronous test runs on both backends, on virtual time."""
+    if request.param == "trio":
+        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+@pytest.fixture(autouse=True)
+def hold_virtual_asyncio(request: pytest.FixtureRequest) -> Generator[None, None, None]:
+    """While a thread works for a task, virtual time on asyncio stands still."""
+
+    def hold(name: str) -> Any:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        return loop.hold(name)
+
+    backend = request.getfixturevalue("anyio_backend") if "anyio_backend" in request.fixturenames else None
+    if backend is None or backend[0] != "asyncio" or not backend[1]:
+        yield
+        return
+    token = while_thread_works.set(hold)
+    yield
+    while_thread_works.reset(token)

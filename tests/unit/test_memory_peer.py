@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastrtc_anyio.peers.memory import MemoryClient, MemoryPeer, open_memory_peer
+from fastrtc_anyio.testing import check_peer
+
+
+@asynccontextmanager
+async def open_pair() -> AsyncGenerator[tuple[MemoryPeer, MemoryClient], None]:
+    async with open_memory_peer() as peer:
+        peer.client.connect()
+        yield peer, peer.client
+
+
+async def test_memory_peer_conforms() -> None:
+    await check_peer(open_pair)

@@ -1,0 +1,49 @@
+"""An asyncio event loop on virtual time: it jumps to the next timer whenever nothing else happens.
+
+Trio has a virtual clock of its own; this is what lets the same tests run on asyncio as fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    now = 0.0
+    threads = 0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None or timeout <= 0 or self.threads:
+            # With a thread at work the clock stands still: wait for real, whatever the timers say.
+            return super().select(None if self.threads else timeout)
+        ready = super().select(0)
+        if not ready:
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """``asyncio.SelectorEventLoop`` on virtual seconds."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+    def hold(self, name: str) -> AbstractContextManager[object]:
+        """For ``while_thread_works``."""
+        return self._hold()
+
+    @contextmanager
+    def _hold(self) -> Generator[None, None, None]:
+        self._jumping.threads += 1
+        try:
+            yield
+        finally:
+            self._jumping.threads -= 1

@@ -1,0 +1,214 @@
+"""A client made of plain aiortc, with none of our own code in its way: what a browser would do.
+
+It lives in a thread with an asyncio loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import numpy as np
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+from aiortc.mediastreams import MediaStreamError
+from av import AudioFrame as AvAudioFrame
+
+from fastrtc_anyio import AudioFrame
+
+T = TypeVar("T")
+
+
+class Microphone(MediaStreamTrack):
+    """Sends what it is given, 20 ms every 20 ms, and silence if that is nothing."""
+
+    kind = "audio"
+
+    def __init__(self, sample_rate: int = 48_000, channels: int = 1) -> None:
+        super().__init__()
+        self.frames: queue.SimpleQueue[np.ndarray[Any, np.dtype[np.int16]]] = queue.SimpleQueue()
+        self.sample_rate, self.channels = sample_rate, channels
+        self._count = 0
+        self._start: float | None = None
+
+    async def recv(self) -> AvAudioFrame:
+        loop = asyncio.get_running_loop()
+        if self._start is None:
+            self._start = loop.time()
+        await asyncio.sleep(self._start + self._count * 0.02 - loop.time())
+        size = self.sample_rate // 50
+        try:
+            samples = self.frames.get_nowait()
+        except queue.Empty:
+            samples = np.zeros((self.channels, size), np.int16)
+        layout = "stereo" if self.channels == 2 else "mono"
+        packed = np.ascontiguousarray(samples.T).reshape(1, -1)
+        frame = AvAudioFrame.from_ndarray(packed, format="s16", layout=layout)
+        frame.sample_rate = self.sample_rate
+        frame.pts = self._count * size
+        frame.time_base = Fraction(1, self.sample_rate)
+        self._count += 1
+        return frame
+
+
+class AiortcClient:
+    """One call. Its own methods may be called from any thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, microphone: Microphone) -> None:
+        self._loop = loop
+        self.microphone = microphone
+        self.pc: RTCPeerConnection
+        self.heard: queue.SimpleQueue[AudioFrame | None] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.channel: RTCDataChannel | None = None
+        self._unsent: list[str] = []
+        self.connected = threading.Event()
+        self.closed = threading.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """Await on the client's loop, blocking this thread."""
+        return asyncio.run_coroutine_threadsafe(function(*args), self._loop).result(20)
+
+    async def make_offer(self, codec: str | None, channel: bool, audio: bool = True) -> str:
+        self.pc = pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        if audio:
+            transceiver = pc.addTransceiver(self.microphone)
+            if codec is not None:
+                wanted = f"audio/{codec}".lower()
+                capabilities = RTCRtpSender.getCapabilities("audio").codecs
+                transceiver.setCodecPreferences(
+                    [c for c in capabilities if c.mimeType.lower() == wanted]
+                )
+        if channel:
+            self.channel = pc.createDataChannel("text")
+            self.channel.on("message", self.inbox.put)
+            self.channel.on("open", self._flush)
+        pc.on("track", self._on_track)
+        pc.on("connectionstatechange", self._on_state)
+        for transport in _transports(pc):
+            _use_loopback(transport)
+        await pc.setLocalDescription(await pc.createOffer())
+        return pc.localDescription.sdp
+
+    async def accept(self, sdp: str) -> None:
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+
+    async def close(self) -> None:
+        await self.pc.close()
+
+    async def vanish(self) -> None:
+        """Fall silent without a word: every socket stops, no alert is sent."""
+        for transport in _transports(self.pc):
+            for protocol in transport.transport._connection._protocols:
+                protocol.transport.abort()
+
+    # What check_peer needs.
+
+    def send_audio(self, frame: AudioFrame) -> None:
+        self.microphone.frames.put(frame.samples)
+
+    async def receive_audio(self) -> AudioFrame:
+        frame = await anyio.to_thread.run_sync(self.heard.get, abandon_on_cancel=True)
+        if frame is None:
+            raise anyio.EndOfStream
+        return frame
+
+    def send_message(self, text: str) -> None:
+        self._loop.call_soon_threadsafe(self._send, text)
+
+    async def receive_message(self) -> str:
+        text = await anyio.to_thread.run_sync(self.inbox.get, abandon_on_cancel=True)
+        if text is None:
+            raise anyio.EndOfStream
+        return text
+
+    def hang_up(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.close(), self._loop)
+
+    def _send(self, text: str) -> None:
+        self._unsent.append(text)
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self.channel is not None
+        while self._unsent and self.channel.readyState == "open":
+            self.channel.send(self._unsent.pop(0))
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        task = self._loop.create_task(self._listen(track))
+        self._tasks.add(task)
+
+    async def _listen(self, track: MediaStreamTrack) -> None:
+        try:
+            while True:
+                frame: Any = await track.recv()
+                channels = len(frame.layout.channels)
+                packed = frame.to_ndarray().reshape(-1, channels)
+                self.heard.put(AudioFrame(frame.sample_rate, packed.T.copy()))
+        except MediaStreamError:
+            self.heard.put(None)
+
+    def _on_state(self) -> None:
+        if self.pc.connectionState == "connected":
+            self.connected.set()
+        if self.pc.connectionState in ("closed", "failed"):
+            self.closed.set()
+            self.inbox.put(None)
+
+
+@contextmanager
+def client_loop() -> Generator[asyncio.AbstractEventLoop, None, None]:
+    """An asyncio loop in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="client", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@asynccontextmanager
+async def open_client(microphone: Microphone | None = None) -> AsyncGenerator[AiortcClient, None]:
+    """A client, closed at the end."""
+    with client_loop() as loop:
+        client = AiortcClient(loop, microphone or Microphone())
+        try:
+            yield client
+        finally:
+            if hasattr(client, "pc"):
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(client.run, client.close)
+
+
+def _transports(pc: RTCPeerConnection) -> set[Any]:
+    found = {t.sender.transport for t in pc.getTransceivers()}
+    if pc.sctp is not None:
+        found.add(pc.sctp.transport)
+    return found
+
+
+def _use_loopback(transport: Any) -> None:
+    connection = transport.transport._connection
+    gather = connection.get_component_candidates
+
+    async def on_loopback(component: int, addresses: list[str], timeout: int = 5) -> Any:
+        return await gather(component, ["127.0.0.1"], timeout)
+
+    connection.get_component_candidates = on_loopback

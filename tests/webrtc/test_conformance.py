@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+from anyio import to_thread
+
+from fastrtc_anyio import RtcConfiguration
+from fastrtc_anyio.peers._portal import open_portal
+from fastrtc_anyio.peers.webrtc import WebRTCPeer
+from fastrtc_anyio.protocol.signaling import SessionDescription
+from fastrtc_anyio.testing import check_peer
+
+from .aiortc_client import AiortcClient, open_client
+
+LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
+
+
+@asynccontextmanager
+async def open_pair(codec: str) -> AsyncGenerator[tuple[WebRTCPeer, AiortcClient], None]:
+    async with open_portal() as portal, open_client() as client:
+        peer = WebRTCPeer(portal, sample_rate=24_000, configuration=LOOPBACK)
+        offer = await to_thread.run_sync(client.run, client.make_offer, codec, True)
+        answer = await peer.answer(SessionDescription("offer", offer))
+        await to_thread.run_sync(client.run, client.accept, answer.sdp)
+        try:
+            yield peer, client
+        finally:
+            await peer.aclose()
+
+
+@pytest.mark.parametrize("codec", ["opus", "G722", "PCMU", "PCMA"])
+async def test_webrtc_peer_conforms(codec: str) -> None:
+    await check_peer(partial(open_pair, codec))
