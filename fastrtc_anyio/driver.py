@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -163,17 +164,17 @@ class HandlerProgram:
         """Call ``shutdown``."""
         await self._call("shutdown")
 
-    async def join(self) -> int:
-        """Wait for the worker threads.
+    async def join(self, deadline: float) -> int:
+        """Wait for the worker threads until ``deadline``.
 
         Returns:
-            How many were still inside the handler when the caller's scope was cancelled.
+            How many were still inside the handler then.
         """
         workers = list(self._workers.values())
-        with CancelScope():
+        with CancelScope(deadline=deadline):
             async with create_task_group() as tg:
                 for worker in workers:
-                    tg.start_soon(worker.aclose)
+                    tg.start_soon(_close, worker)
         return sum(worker.busy for worker in workers)
 
     async def _call(self, name: str, *args: object) -> Any:
@@ -238,6 +239,11 @@ class HandlerProgram:
                 return
             if on_message is not None:
                 await self._call("on_message", text)
+
+
+async def _close(worker: Worker) -> None:
+    with suppress(TimeoutError):  # a virtual clock does not wait for threads without end
+        await worker.aclose()
 
 
 class _Runtime(HandlerRuntime):

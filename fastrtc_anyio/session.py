@@ -73,8 +73,8 @@ class Program(Protocol):
     async def shut_down(self) -> None:
         """Called exactly once, when the session has ended. Has a time limit."""
 
-    async def join(self) -> int:
-        """Wait for threads, as long as the caller's scope allows.
+    async def join(self, deadline: float) -> int:
+        """Wait for threads until ``deadline``, on the clock of ``anyio.current_time``.
 
         Returns:
             How many were left behind.
@@ -258,8 +258,7 @@ class Session:
                 tg.start_soon(self._close_peer)
                 tg.start_soon(self._shut_down, deadline)
             self._machine.handle(SessionEvent.PEER_RELEASED)
-            with CancelScope(deadline=deadline):
-                self.abandoned_threads = await self.program.join()
+            self.abandoned_threads = await self.program.join(deadline)
         if self.abandoned_threads:
             logger.warning(
                 "session %s: %d threads did not come back from the handler within %g s",
@@ -301,6 +300,6 @@ class FunctionProgram:
     async def shut_down(self) -> None:
         await anyio.lowlevel.checkpoint()
 
-    async def join(self) -> int:
+    async def join(self, deadline: float) -> int:
         await anyio.lowlevel.checkpoint()
         return 0

@@ -17,9 +17,11 @@ class _JumpingSelector(selectors.DefaultSelector):
     threads = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None or timeout <= 0 or self.threads:
-            # With a thread at work the clock stands still: wait for real, whatever the timers say.
-            return super().select(None if self.threads else timeout)
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        if self.threads:
+            # The clock stands still while a thread works: wait for it, whatever the timers say.
+            return super().select(None)
         ready = super().select(0)
         if not ready:
             self.now += timeout

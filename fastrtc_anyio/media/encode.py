@@ -84,8 +84,7 @@ class OpusOptions:
     """Settings of the Opus encoder.
 
     Attributes:
-        bitrate: Target, bits per second, 6000 to 510000. None: 32000 a channel up to 24 kHz,
-            48000 a channel at 48 kHz.
+        bitrate: Target, bits per second, 6000 to 510000. None: 64000 a channel.
         application: What libopus tunes for: speech, fidelity, or the shortest delay.
         inband_fec: Repeat speech at a low rate in the following packet, so that a decoder can
             repair a loss. Needs ``packet_loss_percent`` above 0 to have an effect.

@@ -9,8 +9,8 @@ flags decide what a pull does:
 * *resuming*: a pause faded the sound out, so what comes next has to be faded in.
 
 While not sounding, playing starts as soon as two frames are there, or what is there has already
-waited through one pull: 20 to 40 ms of margin against jitter in the source. Less than a frame
-that has not grown since the last pull is the end of an utterance, and is played padded.
+waited through one pull: 20 to 40 ms of margin against jitter in the source. Less than a frame is
+played padded: at the end of an utterance, or alone if it has not grown since the last pull.
 
 Every sample pushed is played, flushed or still buffered, and counted as exactly one of those.
 """
@@ -188,9 +188,11 @@ class PlayoutBuffer:
         queued, waited = self._queued, self._waited
         self._waited = queued or None
         if self._sounding and queued < self._frame_samples:
+            # Playing stops here, be it the end of an utterance or a source that is late: what is
+            # there is played now, as holding it back would only put the gap before it.
             self._sounding = False
             self._underruns += 1
-            return False
+            return queued > 0
         if self._sounding or queued >= START_FRAMES * self._frame_samples:
             return True
         if queued >= self._frame_samples:

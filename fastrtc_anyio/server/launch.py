@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from anyio import CancelScope, create_task_group
 from anyio.abc import TaskStatus
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
 
 from ..groups import unwrapped
@@ -70,37 +69,73 @@ async def open_server(
     stop = anyio.Event()
     with unwrapped():
         async with create_task_group() as tg:
-            url = await tg.start(_serve, app, host, port, stop)
             try:
-                yield url
+                yield await tg.start(_serve, app, host, port, stop)
             finally:
                 stop.set()
+
+
+class _Config(Config):
+    """Hypercorn's, for one socket that stays ours."""
+
+    loglevel = "WARNING"
+    graceful_timeout = 2 * _GRACE
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def create_sockets(self) -> Sockets:
+        return Sockets([], [self._listener], [])
 
 
 async def _serve(
     app: Application, host: str, port: int, stop: anyio.Event, *, task_status: TaskStatus[str]
 ) -> None:
-    listener = socket.create_server((host, port), reuse_port=False)
-    address, port = listener.getsockname()[:2]
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # hypercorn owns it now
-    config.graceful_timeout = 2 * _GRACE
-    config.loglevel = "WARNING"
-    endable = _Endable(app, lambda: task_status.started(f"http://{address}:{port}"))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listener:
+        async with create_task_group() as tg:
+            ready = anyio.Event()
+            tg.start_soon(_run_hypercorn, app, _Config(listener), ready, stop)
+            try:
+                await ready.wait()
+                address, port = listener.getsockname()[:2]
+                netloc = f"[{address}]" if family == socket.AF_INET6 else address
+                task_status.started(f"http://{netloc}:{port}")
+                await stop.wait()
+            finally:
+                stop.set()
+
+
+async def _run_hypercorn(
+    app: Application, config: Config, ready: anyio.Event, stop: anyio.Event
+) -> None:
+    """Serve until ``stop``, also if cancelled: hypercorn has no other orderly end. On asyncio it
+    would leave the application's lifespan running."""
+    endable = _Endable(app)
+
+    async def serve_until_stop() -> None:
+        if Host().asyncio_loop is None:
+            from hypercorn.trio import serve
+        else:
+            from hypercorn.asyncio import serve
+
+        async def wait_for_stop() -> None:  # begun when the server takes connections
+            ready.set()
+            await stop.wait()
+
+        await serve(cast(Any, endable), config, shutdown_trigger=wait_for_stop)
 
     async def end_requests() -> None:
         await stop.wait()
         await anyio.sleep(_GRACE)
         endable.end()
 
-    async with create_task_group() as tg:
-        tg.start_soon(end_requests)
-        if Host().asyncio_loop is None:
-            from hypercorn.trio import serve
-        else:
-            from hypercorn.asyncio import serve
-        await serve(cast(Any, endable), config, shutdown_trigger=stop.wait)
-        tg.cancel_scope.cancel()
+    with CancelScope(shield=True):
+        async with create_task_group() as tg:
+            tg.start_soon(end_requests)
+            await serve_until_stop()
+            tg.cancel_scope.cancel()
 
 
 class _Endable:
@@ -110,14 +145,13 @@ class _Endable:
     (``Server.wait_closed`` does, from Python 3.12 on), so they have to end by themselves.
     """
 
-    def __init__(self, app: Application, on_started: Callable[[], None]) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
-        self._on_started = on_started
         self._requests: set[CancelScope] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, partial(self._send_lifespan, send))
+            await self._app(scope, receive, send)
             return
         with CancelScope() as request:
             self._requests.add(request)
@@ -130,8 +164,3 @@ class _Endable:
         """End every request that is open."""
         for request in list(self._requests):
             request.cancel()
-
-    async def _send_lifespan(self, send: Any, message: Mapping[str, Any]) -> None:
-        await send(message)
-        if message["type"] == "lifespan.startup.complete":
-            self._on_started()

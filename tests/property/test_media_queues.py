@@ -1,0 +1,110 @@
+"""Queues: bounded, at the live edge, and every frame accounted for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrtc_anyio.media import AudioFrame, LatestQueue, LiveEdgeQueue
+
+RATE = 1000
+
+
+def frame(number: int, milliseconds: int = 20) -> AudioFrame:
+    return AudioFrame(RATE, np.full((1, milliseconds), number, np.int16))
+
+
+def number_of(popped: AudioFrame | None) -> int | None:
+    return None if popped is None else int(popped.samples[0, 0])
+
+
+@given(
+    limit=st.integers(1, 300),
+    steps=st.lists(st.one_of(st.none(), st.integers(0, 120)), max_size=150),
+)
+def test_live_edge_against_a_model(limit: int, steps: list[int | None]) -> None:
+    queue = LiveEdgeQueue(limit / 1000)
+    held: list[tuple[int, int]] = []
+    overflowed = False
+    received = popped = dropped = dropped_ms = 0
+    for number, step in enumerate(steps):
+        if step is None:
+            overflowed = False
+            wanted = held.pop(0)[0] if held else None
+            popped += wanted is not None
+            assert number_of(queue.pop()) == wanted
+        else:
+            received += 1
+            queue.push(frame(number, step))
+            if step == 0:
+                dropped += 1
+            else:
+                if held and (overflowed or sum(ms for _, ms in held) + step > limit):
+                    dropped += len(held)
+                    dropped_ms += sum(ms for _, ms in held)
+                    held.clear()
+                    overflowed = True
+                held.append((number, step))
+        assert len(queue) == len(held)
+        assert queue.buffered_seconds == pytest.approx(sum(ms for _, ms in held) / 1000)
+        assert len(queue) <= 1 or queue.buffered_seconds <= limit / 1000 + 1e-9
+        assert (queue.received, queue.popped, queue.dropped) == (received, popped, dropped)
+        assert queue.received == queue.popped + queue.dropped + len(queue)
+        assert queue.dropped_seconds == pytest.approx(dropped_ms / 1000)
+
+
+@given(stall=st.integers(1, 50))
+def test_a_stall_within_the_limit_loses_nothing(stall: int) -> None:
+    queue = LiveEdgeQueue(1.0)
+    for number in range(stall):
+        queue.push(AudioFrame(48000, np.full((1, 960), number, np.int16)))
+    assert [number_of(queue.pop()) for _ in range(stall)] == list(range(stall))
+    assert queue.pop() is None
+    assert queue.dropped == 0
+    assert queue.buffered_seconds == 0
+
+
+@given(stall=st.integers(51, 400), later=st.integers(1, 50))
+def test_a_longer_stall_jumps_to_the_live_edge(stall: int, later: int) -> None:
+    queue = LiveEdgeQueue(1.0)
+    for number in range(stall):
+        queue.push(frame(number))
+    assert len(queue) == 1
+    assert queue.dropped == stall - 1
+    assert queue.dropped_seconds == pytest.approx((stall - 1) * 0.02)
+    assert number_of(queue.pop()) == stall - 1
+    # The pop ended the overflow: from here on frames are held again.
+    for number in range(later):
+        queue.push(frame(number))
+    assert [number_of(queue.pop()) for _ in range(later)] == list(range(later))
+
+
+def test_a_frame_longer_than_the_limit_is_held() -> None:
+    queue = LiveEdgeQueue(0.1)
+    queue.push(frame(1, 500))
+    assert len(queue) == 1
+    queue.push(frame(2, 500))
+    assert number_of(queue.pop()) == 2
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_live_edge_refuses_a_limit_that_is_not_positive(limit: float) -> None:
+    with pytest.raises(ValueError, match="limit_seconds must be positive"):
+        LiveEdgeQueue(limit)
+
+
+@given(st.lists(st.booleans(), max_size=100))
+def test_latest_holds_the_newest(pushes: list[bool]) -> None:
+    queue: LatestQueue[int] = LatestQueue()
+    held: int | None = None
+    for number, push in enumerate(pushes):
+        if push:
+            queue.push(number)
+            held = number
+        else:
+            assert queue.pop() == held
+            held = None
+        assert len(queue) == (held is not None)
+        assert queue.received == queue.popped + queue.dropped + len(queue)

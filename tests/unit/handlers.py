@@ -1,0 +1,84 @@
+"""Handlers that the tests share."""
+
+from __future__ import annotations
+
+import queue
+from typing import Any
+
+import anyio
+
+from fastrtc_anyio import AsyncStreamHandler, EmitType, StreamHandler
+
+
+class AsyncEcho(AsyncStreamHandler):
+    """Says back what it hears."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.options = options
+        self.calls: list[str] = []
+        self._send, self._receive = anyio.create_memory_object_stream[Any](100)
+
+    async def start_up(self) -> None:
+        self.calls.append("start_up")
+
+    async def receive(self, frame: Any) -> None:
+        await self._send.send(frame)
+
+    async def emit(self) -> EmitType:
+        return await self._receive.receive()  # type: ignore[no-any-return]
+
+    async def shutdown(self) -> None:
+        self.calls.append("shutdown")
+        self._send.close()
+        self._receive.close()
+
+    def copy(self) -> AsyncEcho:
+        return type(self)(**self.options)
+
+
+class Echo(StreamHandler):
+    """The same with plain functions, as FastRTC's documentation has it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.options = options
+        self.calls: list[str] = []
+        self.frames: queue.Queue[Any] = queue.Queue()
+
+    def start_up(self) -> None:
+        self.calls.append("start_up")
+
+    def receive(self, frame: Any) -> None:
+        self.frames.put(frame)
+
+    def emit(self) -> EmitType:
+        try:
+            return self.frames.get_nowait()  # type: ignore[no-any-return]
+        except queue.Empty:
+            return None
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+    def copy(self) -> Echo:
+        return type(self)(**self.options)
+
+
+class Quiet(AsyncStreamHandler):
+    """Neither hears nor says anything; to override."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.calls: list[str] = []
+
+    async def receive(self, frame: Any) -> None: ...
+
+    async def emit(self) -> EmitType:
+        await anyio.sleep_forever()
+
+    async def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+    def copy(self) -> Quiet:
+        return type(self)()

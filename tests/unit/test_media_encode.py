@@ -1,0 +1,240 @@
+"""Encoders: one packet a frame, decodable with a browser's decoder, in every format."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from av import AudioCodecContext, CodecContext, Packet
+from numpy.typing import NDArray
+
+from fastrtc_anyio.errors import UnsupportedFormat
+from fastrtc_anyio.media import (
+    AudioEncoder,
+    Int16Array,
+    OpusEncoder,
+    OpusOptions,
+    create_encoder,
+)
+from fastrtc_anyio.media.g711 import decode_alaw, decode_mulaw
+
+OPUS_RATES = [8000, 12000, 16000, 24000, 48000]
+LEFT_HZ, RIGHT_HZ = 440, 1000
+
+
+def tones(rate: int, channels: int, seconds: float = 2.0) -> Int16Array:
+    time = np.arange(int(rate * seconds)) / rate
+    left = 12000 * np.sin(2 * np.pi * LEFT_HZ * time)
+    right = 9000 * np.sin(2 * np.pi * RIGHT_HZ * time)
+    both: NDArray[np.float64] = np.stack([left, right])
+    return np.rint(both[:channels]).astype(np.int16)
+
+
+def tone_snr(samples: NDArray[Any], frequency: float, rate: int) -> float:
+    """Signal to noise of a tone of unknown amplitude and phase, dB."""
+    angle = 2 * np.pi * frequency * np.arange(samples.shape[0]) / rate
+    basis = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    values = samples.astype(np.float64)
+    gram = np.array([[np.sum(a * b) for b in basis.T] for a in basis.T])
+    weights = np.linalg.solve(gram, np.array([np.sum(a * values) for a in basis.T]))
+    fit = basis[:, 0] * weights[0] + basis[:, 1] * weights[1]
+    return float(10 * np.log10(np.mean(fit**2) / np.mean((values - fit) ** 2)))
+
+
+def encode_all(encoder: AudioEncoder, samples: Int16Array) -> list[bytes]:
+    size = encoder.sample_rate // 50
+    frames = [samples[:, i : i + size] for i in range(0, samples.shape[1], size)]
+    return [encoder.encode(frame) for frame in frames]
+
+
+def decode_with(
+    codec: str, rate: int, channels: int, payloads: list[bytes]
+) -> tuple[Int16Array, list[int]]:
+    """Decode as aiortc does; also the number of samples each payload gave."""
+    context = CodecContext.create(codec, "r")
+    assert isinstance(context, AudioCodecContext)
+    context.format = "s16"
+    context.layout = "mono" if channels == 1 else "stereo"
+    context.sample_rate = rate
+    parts: list[Int16Array] = []
+    counts: list[int] = []
+    for payload in payloads:
+        frames = context.decode(Packet(payload))
+        counts.append(sum(frame.samples for frame in frames))
+        for frame in frames:
+            parts.append(frame.to_ndarray().reshape(-1, channels).T.astype(np.int16))
+    return np.concatenate(parts, axis=1), counts
+
+
+@pytest.mark.parametrize("application", ["voip", "audio", "lowdelay"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", OPUS_RATES)
+def test_opus_is_decoded_by_a_48_khz_stereo_decoder(
+    rate: int, channels: int, application: Any
+) -> None:
+    encoder = OpusEncoder(rate, channels, OpusOptions(application=application))
+    payloads = encode_all(encoder, tones(rate, channels))
+    encoder.close()
+    assert len(payloads) == 100
+    output, counts = decode_with("libopus", 48000, 2, payloads)
+    assert set(counts) == {960}
+    settled = output[:, 24000:72000]
+    assert tone_snr(settled[0], LEFT_HZ, 48000) > 30
+    assert tone_snr(settled[1], RIGHT_HZ if channels == 2 else LEFT_HZ, 48000) > 30
+
+
+def packets_with_redundancy(payloads: list[bytes]) -> int:
+    # RFC 6716 3.1: configurations below 16 hold SILK. 4.2.3: its first two bits, for a mono
+    # frame of 20 ms, are the voice activity and the LBRR flag (a copy of the previous frame).
+    return sum(payload[0] >> 3 < 16 and bool(payload[1] & 0x40) for payload in payloads)
+
+
+def test_opus_error_correction_sends_redundancy_where_loss_is_expected() -> None:
+    generator = np.random.default_rng(0)
+    swell = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * np.arange(32000) / 16000)
+    voice = (generator.normal(0, 3000, (1, 32000)) * swell).astype(np.int16)
+    with_fec = OpusOptions(inband_fec=True, packet_loss_percent=15, bitrate=24_000)
+    without = OpusOptions(packet_loss_percent=15, bitrate=24_000)
+    assert packets_with_redundancy(encode_all(OpusEncoder(16000, 1, with_fec), voice)) > 50
+    assert packets_with_redundancy(encode_all(OpusEncoder(16000, 1, without), voice)) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", OPUS_RATES)
+def test_opus_with_error_correction_is_decoded(rate: int, channels: int) -> None:
+    options = OpusOptions(inband_fec=True, packet_loss_percent=10, complexity=5)
+    payloads = encode_all(OpusEncoder(rate, channels, options), tones(rate, channels))
+    output, counts = decode_with("libopus", 48000, 2, payloads)
+    assert set(counts) == {960}
+    assert tone_snr(output[0, 24000:72000], LEFT_HZ, 48000) > 10
+
+
+def test_opus_bitrate_is_kept() -> None:
+    generator = np.random.default_rng(0)
+    samples = generator.integers(-9000, 9000, (1, 48000)).astype(np.int16)
+    for bitrate in (16_000, 64_000, 128_000):
+        payloads = encode_all(OpusEncoder(24000, 1, OpusOptions(bitrate=bitrate)), samples)
+        assert sum(map(len, payloads)) * 8 / 2 == pytest.approx(bitrate, rel=0.2)
+
+
+def test_the_opus_encoder_keeps_its_state_between_frames() -> None:
+    samples = tones(24000, 1, seconds=0.2)
+    kept = encode_all(OpusEncoder(24000, 1), samples)
+    anew = [OpusEncoder(24000, 1).encode(samples[:, i : i + 480]) for i in range(0, 4800, 480)]
+    assert kept[0] == anew[0]
+    assert kept[1:] != anew[1:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bitrate": 5999},
+        {"bitrate": 510_001},
+        {"bitrate": 0},
+        {"packet_loss_percent": -1},
+        {"packet_loss_percent": 101},
+        {"complexity": 11},
+        {"application": "music"},
+    ],
+)
+def test_opus_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        OpusOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "snr"), [("G722", "g722", 40), ("PCMU", None, 35), ("PCMA", None, 35)]
+)
+def test_telephony_codecs(name: str, codec: str | None, snr: float) -> None:
+    encoder = create_encoder(name, 24000, 2)
+    assert (encoder.channels, encoder.clock_rate, encoder.rtp_increment) == (1, 8000, 160)
+    payloads = encode_all(encoder, tones(encoder.sample_rate, 1))
+    assert {len(payload) for payload in payloads} == {160}
+    if codec:
+        output = decode_with(codec, encoder.sample_rate, 1, payloads)[0][0]
+    else:
+        output = {"PCMU": decode_mulaw, "PCMA": decode_alaw}[name](b"".join(payloads))
+    assert output.shape == (encoder.sample_rate * 2,)
+    assert tone_snr(output[encoder.sample_rate // 2 :], LEFT_HZ, encoder.sample_rate) > snr
+
+
+@pytest.mark.parametrize("name", ["opus", "Opus", "OPUS"])
+@pytest.mark.parametrize(
+    ("rate", "wanted"),
+    [
+        (8000, 8000),
+        (8050, 12000),
+        (11025, 12000),
+        (16000, 16000),
+        (22050, 24000),
+        (24000, 24000),
+        (32000, 48000),
+        (44100, 48000),
+        (48000, 48000),
+    ],
+)
+def test_opus_gets_the_next_rate_up(name: str, rate: int, wanted: int) -> None:
+    for channels in (1, 2):
+        encoder = create_encoder(name, rate, channels, OpusOptions(bitrate=64_000))
+        assert (encoder.sample_rate, encoder.channels) == (wanted, channels)
+        assert (encoder.clock_rate, encoder.rtp_increment) == (48000, 960)
+
+
+@pytest.mark.parametrize("name", ["g722", "G722", "pcmu", "PCMU", "pcma", "PcMa"])
+def test_codec_names_in_any_case(name: str) -> None:
+    assert create_encoder(name, 48000, 2).sample_rate == (16000 if "722" in name else 8000)
+
+
+def test_unknown_codecs_and_formats() -> None:
+    with pytest.raises(UnsupportedFormat, match="opus, G722, PCMU, PCMA, got 'vp8'"):
+        create_encoder("vp8", 48000, 1)
+    for channels in (0, 3):
+        with pytest.raises(UnsupportedFormat, match=f"1 or 2 channels, got {channels}"):
+            create_encoder("opus", 48000, channels)
+    for rate in (0, 96000):
+        with pytest.raises(UnsupportedFormat, match=f"got {rate}"):
+            create_encoder("opus", rate, 1)
+    with pytest.raises(UnsupportedFormat, match="8000, 12000, 16000, 24000, 48000 Hz, got 44100"):
+        OpusEncoder(44100, 1)
+    with pytest.raises(UnsupportedFormat, match="got 3"):
+        OpusEncoder(48000, 3)
+
+
+@pytest.mark.parametrize("name", ["opus", "G722", "PCMU", "PCMA"])
+def test_wrong_frames_and_closing(name: str) -> None:
+    encoder = create_encoder(name, 16000, 1)
+    size = encoder.sample_rate // 50
+    wrong: list[Any] = [
+        np.zeros((1, size - 1), np.int16),
+        np.zeros((2, size), np.int16),
+        np.zeros(size, np.int16),
+        np.zeros((1, size), np.float32),
+    ]
+    for samples in wrong:
+        with pytest.raises(UnsupportedFormat, match=rf"shape \(1, {size}\), got {samples.dtype}"):
+            encoder.encode(samples)
+    # A refused frame leaves the encoder usable.
+    assert encoder.encode(np.zeros((1, size), np.int16))
+    encoder.close()
+    encoder.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        encoder.encode(np.zeros((1, size), np.int16))
+
+
+@pytest.mark.parametrize("name", ["opus", "G722"])
+def test_closing_frees_the_native_encoder_without_a_garbage_collection(name: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/task"))
+        encoders = [create_encoder(name, 16000, 1) for _ in range(10)]
+        for encoder in encoders:
+            encoder.encode(np.zeros((1, 320), np.int16))
+        for encoder in encoders:
+            encoder.close()
+        assert len(os.listdir("/proc/self/task")) <= before
+    finally:
+        gc.enable()

@@ -1,0 +1,570 @@
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+import trio.testing
+
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    AudioFrame,
+    CloseReason,
+    CloseStream,
+    ConnectTimeout,
+    EmitType,
+    HandlerContractError,
+    Limits,
+    PeerClosed,
+    Session,
+    SessionState,
+    StreamHandler,
+    StreamHandlerBase,
+    WebRTCError,
+)
+from fastrtc_anyio.session import FunctionProgram
+from fastrtc_anyio.testing import Call, open_call, tone, tone_snr
+
+from .handlers import AsyncEcho, Echo, Quiet
+
+RATES = [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
+
+
+async def speak(call: Call, samples: Any, rate: int = 48_000) -> None:
+    """Send audio as a client does: 20 ms every 20 ms."""
+    size = rate // 50
+    due = anyio.current_time()
+    for start in range(0, samples.shape[1], size):
+        call.client.send_audio(AudioFrame(rate, samples[:, start : start + size]))
+        due += 0.02
+        await anyio.sleep_until(due)
+
+
+def heard(call: Call) -> Any:
+    return np.concatenate(call.client.heard, axis=1)
+
+
+@pytest.mark.parametrize("kind", [Echo, AsyncEcho])
+@pytest.mark.parametrize("input_rate", RATES)
+@pytest.mark.parametrize("output_rate", [8_000, 24_000, 44_100])
+async def test_tone_in_is_tone_out(kind: Any, input_rate: int, output_rate: int) -> None:
+    handler = kind(input_sample_rate=input_rate, output_sample_rate=output_rate)
+    async with open_call(handler) as call:
+        await speak(call, tone(440, 48_000, 1.0))
+        await anyio.sleep(0.2)
+    samples = heard(call)[0]
+    loud = np.flatnonzero(np.abs(samples) > 1000)
+    assert loud.size > 0.9 * output_rate
+    middle = samples[loud[0] + output_rate // 10 : loud[-1] - output_rate // 10]
+    assert tone_snr(middle, 440, output_rate) > 50
+    assert handler.calls == ["start_up", "shutdown"]
+
+
+@pytest.mark.parametrize("kind", [Echo, AsyncEcho])
+async def test_stereo_stays_stereo(kind: Any) -> None:
+    handler = kind(expected_layout="stereo", output_sample_rate=48_000)
+    both = np.concatenate([tone(300, 48_000, 1.0), tone(700, 48_000, 1.0)])
+    async with open_call(handler) as call:
+        await speak(call, both)
+        await anyio.sleep(0.2)
+    for channel, frequency in enumerate((300, 700)):
+        samples = heard(call)[channel]
+        start = np.flatnonzero(np.abs(samples) > 1000)[0]
+        assert tone_snr(samples[start + 4800 : start + 38_400], frequency, 48_000) > 50
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+@pytest.mark.parametrize("rate", RATES)
+async def test_receive_gets_whole_int16_frames(layout: str, rate: int) -> None:
+    got: list[Any] = []
+
+    class Listener(Quiet):
+        async def receive(self, frame: Any) -> None:
+            got.append(frame)
+
+    handler = Listener(expected_layout=layout, input_sample_rate=rate)
+    async with open_call(handler) as call:
+        # Odd sizes, as no client would send them.
+        for size in (1, 959, 960, 3000, 2880):
+            call.client.send_audio(AudioFrame(48_000, np.zeros((2, size), np.int16)))
+        await anyio.sleep(0.1)
+    assert len(got) >= 7
+    channels = 2 if layout == "stereo" else 1
+    assert {(r, s.shape, s.dtype) for r, s in got} == {
+        (rate, (channels, rate // 50), np.dtype(np.int16))
+    }
+
+
+@pytest.mark.parametrize(
+    "emission",
+    [
+        (24_000, np.full(480, 1000, np.int16)),
+        (24_000, np.full((1, 480), 1000, np.int16)),
+        (24_000, np.full((1, 480), 1000 / 32768, np.float32)),
+        (24_000, np.full((2, 480), 1000, np.int16)),
+        (24_000, np.full((2, 480), 1000, np.int16), "stereo"),
+        (24_000, np.full(480, 1000, np.int16), "mono"),
+        ((24_000, np.full(480, 1000, np.int16)), AdditionalOutputs("x")),
+    ],
+)
+async def test_what_emit_may_return(emission: Any) -> None:
+    class Once(Quiet):
+        async def emit(self) -> EmitType:
+            if "emit" in self.calls:
+                return None
+            self.calls.append("emit")
+            return emission  # type: ignore[no-any-return]
+
+    async with open_call(Once()) as call:
+        await anyio.sleep(1)
+    assert np.count_nonzero(np.abs(heard(call)[0] - 1000) <= 1) == 480
+
+
+@pytest.mark.parametrize(
+    ("emission", "message"),
+    [
+        ("hello", "got str 'hello'"),
+        ((24_000,), r"got \(int '24000'\)"),
+        ((24_000, [1, 2]), r"got \(int '24000', list"),
+        ((24_000.0, np.zeros(480, np.int16)), "sample rate must be an int; got 24000.0"),
+        ((0, np.zeros(480, np.int16)), "from 1000 to 384000 Hz; got 0"),
+        ((24_000, np.zeros(480, np.int32)), "int32"),
+        ((24_000, np.full(480, np.nan, np.float32)), "NaN"),
+        ((24_000, np.zeros((3, 480), np.int16)), r"\(3, 480\)"),
+        ((24_000, np.zeros((1, 2, 480), np.int16)), r"\(1, 2, 480\)"),
+        ((24_000, np.zeros(480, np.int16), "stereo"), r'"stereo" must have shape \(2, n\)'),
+        ((24_000, np.zeros(480, np.int16), "quad"), "quad"),
+    ],
+)
+async def test_what_emit_may_not_return(emission: Any, message: str) -> None:
+    class Wrong(Quiet):
+        async def emit(self) -> EmitType:
+            return emission  # type: ignore[no-any-return]
+
+    with pytest.raises(HandlerContractError, match=message) as caught:
+        async with open_call(Wrong()) as call:
+            await call.ended.wait()
+    assert "Wrong.emit" in str(caught.value)
+
+
+async def test_an_emit_that_returns_none_is_asked_50_times_a_second() -> None:
+    class Idle(Quiet):
+        async def emit(self) -> EmitType:
+            self.calls.append("emit")
+            return None
+
+    handler = Idle()
+    async with open_call(handler):
+        await anyio.sleep(10)
+    assert 495 <= handler.calls.count("emit") <= 502
+
+
+async def test_a_handler_may_work_ahead_but_not_without_bound() -> None:
+    class Eager(Quiet):
+        async def emit(self) -> EmitType:
+            await anyio.lowlevel.checkpoint()
+            self.calls.append("emit")
+            return 24_000, np.ones(24_000, np.int16)
+
+    handler = Eager()
+    async with open_call(handler, output_buffer_s=5.0):
+        await anyio.sleep(10)
+    assert 15 <= handler.calls.count("emit") <= 17
+
+
+class Failing(Quiet):
+    """Raises in one method."""
+
+    def __init__(self, where: str, error: Exception) -> None:
+        super().__init__()
+        self.where, self.error = where, error
+
+    async def _maybe(self, name: str) -> None:
+        if name == self.where:
+            raise self.error
+
+    async def start_up(self) -> None:
+        await self._maybe("start_up")
+
+    async def receive(self, frame: Any) -> None:
+        await self._maybe("receive")
+
+    async def emit(self) -> EmitType:
+        await self._maybe("emit")
+        await anyio.sleep_forever()
+
+
+class PlainFailing(StreamHandler):
+    """Raises in one method, on a thread."""
+
+    def __init__(self, where: str, error: Exception) -> None:
+        super().__init__()
+        self.where, self.error, self.calls = where, error, list[str]()
+
+    def _maybe(self, name: str) -> None:
+        if name == self.where:
+            raise self.error
+
+    def start_up(self) -> None:
+        self._maybe("start_up")
+
+    def receive(self, frame: Any) -> None:
+        self._maybe("receive")
+
+    def emit(self) -> None:
+        self._maybe("emit")
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+    def copy(self) -> PlainFailing:
+        return self
+
+
+@pytest.mark.parametrize("kind", [Failing, PlainFailing])
+@pytest.mark.parametrize("where", ["start_up", "receive", "emit"])
+async def test_an_error_ends_the_session_and_the_client_is_told(kind: Any, where: str) -> None:
+    error = ValueError("secret")
+    handler = kind(where, error)
+    async with open_call(handler, raise_errors=False) as call:
+        call.client.send_audio(AudioFrame(48_000, np.zeros((1, 2000), np.int16)))
+        await call.ended.wait()
+        message = json.loads(await call.client.receive_message())
+    assert call.session.error is error
+    assert any(where in note for note in error.__notes__)
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HANDLER_ERROR
+    assert call.session.state is SessionState.CLOSED
+    assert message["type"] == "error"
+    assert message["message"] == message["data"]
+    assert "secret" not in message["message"]
+    assert call.session.id[:8] in message["message"]
+    assert handler.calls == ["shutdown"]
+
+
+async def test_the_text_of_a_webrtc_error_reaches_the_client() -> None:
+    async with open_call(Failing("start_up", WebRTCError("no credit")), raise_errors=False) as call:
+        await call.ended.wait()
+        message = json.loads(await call.client.receive_message())
+    assert message == {"type": "error", "data": "no credit", "message": "no credit"}
+
+
+async def test_an_error_leaves_the_call_as_it_was_raised() -> None:
+    error = KeyError("x")
+    with pytest.raises(KeyError) as caught:
+        async with open_call(Failing("emit", error)) as call:
+            await call.ended.wait()
+    assert caught.value is error
+
+
+async def test_close_stream_waits_for_what_was_queued() -> None:
+    class Goodbye(Quiet):
+        async def emit(self) -> EmitType:
+            return (24_000, np.full(24_000, 1000, np.int16)), CloseStream("goodbye")
+
+    async with open_call(Goodbye()) as call:
+        await call.ended.wait()
+        message = json.loads(await call.client.receive_message())
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HANDLER_CLOSED
+    assert message == {"type": "end_stream", "data": "goodbye"}
+    assert np.count_nonzero(heard(call)) == 24_000
+
+
+async def test_the_time_limit() -> None:
+    handler = Quiet()
+    async with open_call(handler, limits=Limits(time_limit=60)) as call:
+        began = anyio.current_time()
+        await call.ended.wait()
+        assert anyio.current_time() - began == pytest.approx(60, abs=0.1)
+        message = json.loads(await call.client.receive_message())
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.TIME_LIMIT
+    assert message["type"] == "end_stream"
+    assert handler.calls == ["shutdown"]
+
+
+async def test_the_connect_limit() -> None:
+    handler = Quiet()
+    async with open_call(handler, connect=False, raise_errors=False) as call:
+        began = anyio.current_time()
+        await call.ended.wait()
+        assert anyio.current_time() - began == pytest.approx(30, abs=0.1)
+    assert isinstance(call.session.error, ConnectTimeout)
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.CONNECT_TIMEOUT
+    assert handler.calls == ["shutdown"]
+
+
+async def test_hanging_up_before_the_connection_is_up() -> None:
+    async with open_call(Quiet(), connect=False, raise_errors=False) as call:
+        call.client.hang_up()
+        await call.ended.wait()
+    assert isinstance(call.session.error, PeerClosed)
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HUNG_UP
+
+
+async def test_the_start_up_limit() -> None:
+    class Slow(Quiet):
+        async def start_up(self) -> None:
+            await anyio.sleep_forever()
+
+    async with open_call(Slow(), limits=Limits(start_up=2)) as call:
+        began = anyio.current_time()
+        await call.ended.wait()
+        assert anyio.current_time() - began == pytest.approx(2, abs=0.1)
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.START_UP_TIMEOUT
+
+
+async def test_a_start_up_as_long_as_the_session_is_fine() -> None:
+    class Long(AsyncEcho):
+        async def start_up(self) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.calls.append("start_up ended")
+
+    handler = Long()
+    async with open_call(handler) as call:
+        await speak(call, tone(440, 48_000, 0.5))
+        await anyio.sleep(0.1)
+    assert np.any(heard(call))
+    assert handler.calls == ["start_up ended", "shutdown"]
+
+
+async def test_a_greeting_sent_before_the_channel_is_open_arrives() -> None:
+    class Greeter(Quiet):
+        async def start_up(self) -> None:
+            await self.send_message("hello")
+            assert self.channel is not None
+            self.channel.send("again")
+
+    async with open_call(Greeter(), channel=False) as call:
+        await anyio.sleep(5)
+        call.client.open_channel()
+        assert await call.client.receive_message() == "hello"
+        assert await call.client.receive_message() == "again"
+
+
+async def test_without_a_channel_the_session_starts_all_the_same() -> None:
+    handler = AsyncEcho()
+    async with open_call(handler, channel=False) as call:
+        await speak(call, tone(440, 48_000, 0.5))
+        await anyio.sleep(0.1)
+    assert np.any(heard(call))
+
+
+@pytest.mark.parametrize("slow", [False, True])
+async def test_shutdown_has_its_limit(slow: bool) -> None:
+    class Lingering(Quiet):
+        async def shutdown(self) -> None:
+            await super().shutdown()
+            await anyio.sleep(1000 if slow else 1)
+            self.calls.append("finished")
+
+    handler = Lingering()
+    async with open_call(handler) as call:
+        await anyio.sleep(0.1)
+        began = anyio.current_time()
+        call.client.hang_up()
+        await call.ended.wait()
+        assert anyio.current_time() - began == pytest.approx(5 if slow else 1, abs=0.1)
+    assert handler.calls == (["shutdown"] if slow else ["shutdown", "finished"])
+
+
+async def test_a_shutdown_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong(Quiet):
+        async def shutdown(self) -> None:
+            raise ValueError("in shutdown")
+
+    async with open_call(Wrong()) as call:
+        await anyio.sleep(0.1)
+    assert call.session.state is SessionState.CLOSED
+    assert "shutdown failed" in caplog.text
+    assert "in shutdown" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})]
+)
+async def test_a_plain_method_that_blocks_is_told_from_virtual_time() -> None:
+    release = threading.Event()
+
+    class Blocked(Echo):
+        def emit(self) -> EmitType:
+            release.wait()
+            return None
+
+    try:
+        with pytest.raises(TimeoutError, match=r"Blocked.emit did not come back within 1 s"):
+            async with open_call(Blocked(), limits=Limits(shutdown=0.2)) as call:
+                await call.ended.wait()
+        assert call.session.abandoned_threads == 1
+    finally:
+        release.set()
+
+
+async def test_clear_queue_returns_what_was_played() -> None:
+    class Talker(Quiet):
+        async def emit(self) -> EmitType:
+            if not self.calls:
+                self.calls.append("emit")
+                return 24_000, np.full(240_000, 1000, np.int16)
+            await anyio.sleep(2)
+            self.played = self.clear_queue()
+            await anyio.sleep_forever()
+
+    handler = Talker()
+    async with open_call(handler) as call:
+        await anyio.sleep(5)
+    assert handler.played.seconds == pytest.approx(2, abs=0.04)
+    sounded = np.count_nonzero(heard(call))
+    assert handler.played.samples <= sounded <= handler.played.samples + 24_000 * 0.005
+
+
+async def test_plain_handlers_reach_the_session_from_their_threads() -> None:
+    class Threaded(Echo):
+        def start_up(self) -> None:
+            self.send_message_sync("from a thread")
+            assert self.channel is not None
+            self.channel.send("from the channel")
+            self.calls.append(f"played {self.clear_queue().samples}")
+            self.calls.append(f"portal {self.portal.call(lambda: 42)}")
+
+    handler = Threaded()
+    async with open_call(handler) as call:
+        assert await call.client.receive_message() == "from a thread"
+        assert await call.client.receive_message() == "from the channel"
+        await anyio.sleep(0.1)
+    assert handler.calls == ["played 0", "portal 42", "shutdown"]
+
+
+async def test_send_message_sync_on_the_event_loop_is_an_error_not_a_deadlock() -> None:
+    class Confused(Quiet):
+        async def start_up(self) -> None:
+            self.send_message_sync("oops")
+
+    with pytest.raises(RuntimeError, match="await send_message here"):
+        async with open_call(Confused()) as call:
+            await call.ended.wait()
+
+
+async def test_args_from_a_thread_and_on_the_loop() -> None:
+    class Waiting(Echo):
+        def start_up(self) -> None:
+            self.wait_for_args_sync()
+            self.calls.append(f"got {self.latest_args[1:]}")
+
+    handler = Waiting()
+    async with open_call(handler) as call:
+        message = json.loads(await call.client.receive_message())
+        assert message["type"] == "send_input"
+        handler.set_args([7])
+        await anyio.sleep(0.1)
+    assert handler.calls == ["got [7]", "shutdown"]
+
+
+async def test_a_session_function() -> None:
+    async def echo(session: Session) -> None:
+        async for frame in session.audio_in:
+            await session.audio_out.send(frame.samples[:, ::2])
+
+    async with open_call(echo) as call:
+        await speak(call, tone(440, 48_000, 0.5))
+        await anyio.sleep(0.1)
+    assert np.any(heard(call))
+
+
+async def test_a_session_function_that_talks_to_a_client_that_has_gone_is_no_error() -> None:
+    async def talk(session: Session) -> None:
+        while True:
+            await session.audio_out.send(np.zeros((1, 480), np.int16))
+
+    async with open_call(talk, output_buffer_s=0.1) as call:
+        await anyio.sleep(1)
+        call.client.hang_up()
+        await call.ended.wait()
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HUNG_UP
+    assert call.session.error is None
+
+
+async def test_a_broken_stream_of_the_programs_own_is_its_own_error() -> None:
+    async def broken(session: Session) -> None:
+        raise anyio.BrokenResourceError
+
+    with pytest.raises(anyio.BrokenResourceError):
+        async with open_call(broken) as call:
+            await call.ended.wait()
+
+
+@pytest.mark.parametrize("kind", [Echo, AsyncEcho])
+async def test_cancelling_the_host_ends_the_session(kind: Any) -> None:
+    handler: StreamHandlerBase = kind()
+    with anyio.CancelScope() as scope:
+        async with open_call(handler) as call:
+            await speak(call, tone(440, 48_000, 0.1))
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert call.session.state is SessionState.CLOSED
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.CANCELLED
+    assert handler.calls == ["start_up", "shutdown"]  # type: ignore[attr-defined]
+
+
+async def test_two_errors_at_once_stay_two() -> None:
+    class Twice(Quiet):
+        async def start_up(self) -> None:
+            await self._fail("one")
+
+        async def emit(self) -> EmitType:
+            await self._fail("two")
+            return None
+
+        async def _fail(self, text: str) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise ValueError(text)
+
+        async def receive(self, frame: Any) -> None:
+            raise KeyError("three")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_call(Twice()) as call:
+            await speak(call, tone(440, 48_000, 0.1))
+            await call.ended.wait()
+    texts = {str(error) for error in _leaves(caught.value)}
+    assert texts == {"one", "two", "'three'"}
+
+
+async def test_client_messages_reach_the_handler() -> None:
+    class Reader(Quiet):
+        async def on_message(self, message: str) -> None:
+            self.calls.append(message)
+
+    handler = Reader()
+    async with open_call(handler) as call:
+        call.client.send_message("one")
+        call.client.send_message("two")
+        await anyio.sleep(0.1)
+    assert handler.calls == ["one", "two", "shutdown"]
+
+
+async def test_ids_cannot_be_guessed() -> None:
+    async def nothing(session: Session) -> None: ...
+
+    ids = {Session(None, FunctionProgram(nothing)).id for _ in range(100)}  # type: ignore[arg-type]
+    assert len(ids) == 100
+    assert all(len(one) >= 22 for one in ids)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
