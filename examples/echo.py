@@ -24,7 +24,7 @@ class Echo(AsyncStreamHandler):
         return Echo()
 
 
-stream = Stream(Echo(), modality="audio", mode="send-receive")
+stream = Stream(Echo, modality="audio", mode="send-receive")
 
 if __name__ == "__main__":
     stream.launch()

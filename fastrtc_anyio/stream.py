@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from inspect import iscoroutinefunction
+from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from anyio import AsyncContextManagerMixin, CancelScope, create_task_group
@@ -44,7 +44,7 @@ _EARLY_IDS = 64
 _EARLY_CANDIDATES = 32
 """Candidates that come before their offer are kept for so many clients, so many for each."""
 
-Handler = StreamHandlerBase | type[StreamHandlerBase] | SessionFunction
+Handler = StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction
 
 
 class Stream(AsyncContextManagerMixin):
@@ -54,8 +54,8 @@ class Stream(AsyncContextManagerMixin):
     within their limits. :meth:`mount` does that in a web application's lifespan.
 
     Args:
-        handler: a handler object, of which each session gets a ``copy()``; a handler class, of
-            which each session gets an instance; or a session function
+        handler: a handler object, of which each session gets a ``copy()``; a handler class, or a
+            function, called without arguments for each session's handler; or a session function
             ``async def serve(session)``.
         mode: ``"send-receive"``.
         modality: ``"audio"``.
@@ -320,14 +320,32 @@ class _Opened:
 def _program_maker(handler: Any) -> Callable[[Callable[[], Any]], Program]:
     if isinstance(handler, StreamHandlerBase):
         return lambda loop: HandlerProgram(_copy(handler), loop)
-    if isinstance(handler, type) and issubclass(handler, StreamHandlerBase):
-        return lambda loop: HandlerProgram(handler(), loop)
     if iscoroutinefunction(handler):
         return lambda _loop: FunctionProgram(handler)
+    if callable(handler) and not _required_parameters(handler):
+        return lambda loop: HandlerProgram(_made(handler), loop)
     raise TypeError(
-        "a handler is a StreamHandler or AsyncStreamHandler object or class, or a session "
-        f"function `async def serve(session)`; got {handler!r}"
+        "a handler is a StreamHandler or AsyncStreamHandler object, a class or function that makes "
+        f"one without arguments, or a session function `async def serve(session)`; got {handler!r}"
     )
+
+
+def _required_parameters(function: Callable[..., Any]) -> list[str]:
+    return [
+        name
+        for name, parameter in signature(function).parameters.items()
+        if parameter.default is Parameter.empty
+        and parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]
+
+
+def _made(make: Callable[[], Any]) -> StreamHandlerBase:
+    handler = make()
+    if not isinstance(handler, StreamHandlerBase):
+        raise HandlerContractError(
+            f"{make!r} must make a StreamHandler or AsyncStreamHandler; got {handler!r}"
+        )
+    return handler
 
 
 def _copy(handler: StreamHandlerBase) -> StreamHandlerBase:

@@ -62,7 +62,7 @@ async def run(out: Path, port: int, serve: bool) -> bool:
     # the others, as a stream of yours does by default.
     here = ("127.0.0.1", *(local_addresses() if serve else ()))
     stream = Stream(
-        Echo(),
+        Echo,
         modality="audio",
         concurrency_limit=10,
         server_rtc_configuration=RtcConfiguration(addresses=here),

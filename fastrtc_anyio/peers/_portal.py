@@ -124,10 +124,10 @@ class Portal:
         Cancellation:
             The thread ends all the same.
         """
+        await checkpoint()
         with self._lock:
             self._users -= 1
             if self._users:
-                await checkpoint()
                 return
             loop, thread = self.loop, self._thread
             self._loop = self._thread = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import CancelScope, create_task_group
@@ -79,7 +81,7 @@ class _Config(Config):
     """Hypercorn's, for one socket that stays ours."""
 
     loglevel = "WARNING"
-    graceful_timeout = 2 * _GRACE
+    graceful_timeout = 4 * _GRACE
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ async def _serve(
     with socket.create_server((host, port), family=family) as listener:
         async with create_task_group() as tg:
             ready = anyio.Event()
-            tg.start_soon(_run_hypercorn, app, _Config(listener), ready, stop)
+            tg.start_soon(_run_hypercorn, app, listener, ready, stop)
             try:
                 await ready.wait()
                 address, port = listener.getsockname()[:2]
@@ -108,34 +110,56 @@ async def _serve(
 
 
 async def _run_hypercorn(
-    app: Application, config: Config, ready: anyio.Event, stop: anyio.Event
+    app: Application, listener: socket.socket, ready: anyio.Event, stop: anyio.Event
 ) -> None:
     """Serve until ``stop``, also if cancelled: hypercorn has no other orderly end. On asyncio it
     would leave the application's lifespan running."""
     endable = _Endable(app)
 
     async def serve_until_stop() -> None:
+        serve: Any
         if Host().asyncio_loop is None:
             from hypercorn.trio import serve
         else:
             from hypercorn.asyncio import serve
 
         async def wait_for_stop() -> None:  # begun when the server takes connections
-            ready.set()
+            if not endable.failed:  # trio's worker serves for a moment even then
+                ready.set()
             await stop.wait()
 
-        await serve(cast(Any, endable), config, shutdown_trigger=wait_for_stop)
+        await serve(endable, _Config(listener), shutdown_trigger=wait_for_stop)
 
     async def end_requests() -> None:
         await stop.wait()
+        port = listener.getsockname()[1]
         await anyio.sleep(_GRACE)
         endable.end()
+        await anyio.sleep(_GRACE)
+        _shut_connections(port)
 
     with CancelScope(shield=True):
         async with create_task_group() as tg:
             tg.start_soon(end_requests)
             await serve_until_stop()
             tg.cancel_scope.cancel()
+
+
+def _shut_connections(port: int) -> None:
+    """End the connections to a port of ours. For those whose client does not read any more.
+
+    Hypercorn 0.18 waits for such a client for ever (trio's worker shields what it sends), and has
+    no way to its sockets.
+    """
+    for fd in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else []:
+        with (
+            suppress(OSError),  # not a socket, not connected, or closed by now
+            socket.fromfd(int(fd), socket.AF_INET, socket.SOCK_STREAM) as connection,
+        ):
+            kind = connection.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+            address = connection.getsockname()
+            if kind == socket.SOCK_STREAM and address[1:2] == (port,) and connection.getpeername():
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Endable:
@@ -148,10 +172,12 @@ class _Endable:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._requests: set[CancelScope] = set()
+        self.failed = False
+        """Whether the lifespan could not be started."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, partial(self._send_lifespan, send))
             return
         with CancelScope() as request:
             self._requests.add(request)
@@ -164,3 +190,8 @@ class _Endable:
         """End every request that is open."""
         for request in list(self._requests):
             request.cancel()
+
+    async def _send_lifespan(self, send: Any, message: Mapping[str, Any]) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            self.failed = True
+        await send(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["mount", "page_route"]
 
+logger = logging.getLogger("fastrtc_anyio")
+
 _MAX_BODY = 2 * MAX_SDP_LENGTH
-"""Bytes of a request: an SDP with every character escaped as JSON would not be larger."""
+"""Bytes of a request: an SDP with every line break and quote escaped as JSON is not larger."""
+_MAX_DISCARDED = 16 * _MAX_BODY
+"""Bytes read of a body that is larger, so that the answer is not lost in a reset connection."""
 _PAGE = Path(__file__).with_name("page.html")
 
 
@@ -67,23 +72,40 @@ def _open_in_lifespan(stream: Stream, app: Any) -> None:
     app.router.lifespan_context = lifespan
 
 
+class _BodyTooLarge(InvalidOffer):
+    status_hint = 413
+
+
+class _Json(JSONResponse):
+    """JSON in ASCII: what came in as an escape can go out, even if it is half a character."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
+
+
 async def _answer(stream: Stream, request: Request) -> Response:
     try:
-        return JSONResponse(await stream.offer(await _read_json(request)))
+        return _Json(await stream.offer(await _read_json(request)))
     except ClientDisconnect:
-        return Response(status_code=400)
+        return Response(status_code=400)  # to nobody
     except SignalingError as exc:
-        return JSONResponse(failure_body(exc), exc.status_hint)
-    except FastRTCError as exc:
-        return JSONResponse(failure_body(exc), 500)
+        return _Json(failure_body(exc), exc.status_hint)
+    except Exception as exc:
+        logger.exception("an offer could not be answered")
+        hidden = FastRTCError("the server has met an error, which is in its log")
+        return _Json(failure_body(exc if isinstance(exc, FastRTCError) else hidden), 500)
 
 
 async def _read_json(request: Request) -> Any:
-    body = bytearray()
+    body, size = bytearray(), 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise InvalidOffer(f"the body is larger than {_MAX_BODY} bytes")
+        size += len(chunk)
+        if size <= _MAX_BODY:
+            body += chunk
+        elif size > _MAX_DISCARDED:
+            break
+    if size > _MAX_BODY:
+        raise _BodyTooLarge(f"the body is larger than {_MAX_BODY} bytes")
     try:
         return json.loads(bytes(body))
     except (ValueError, RecursionError) as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from functools import cached_property
 from typing import Any
 
 import anyio
@@ -17,21 +18,25 @@ class AsyncEcho(AsyncStreamHandler):
         super().__init__(**options)
         self.options = options
         self.calls: list[str] = []
-        self._send, self._receive = anyio.create_memory_object_stream[Any](100)
+
+    @cached_property
+    def streams(self) -> Any:
+        """Made on first use: an original that is only copied holds nothing to close."""
+        return anyio.create_memory_object_stream[Any](100)
 
     async def start_up(self) -> None:
         self.calls.append("start_up")
 
     async def receive(self, frame: Any) -> None:
-        await self._send.send(frame)
+        await self.streams[0].send(frame)
 
     async def emit(self) -> EmitType:
-        return await self._receive.receive()  # type: ignore[no-any-return]
+        return await self.streams[1].receive()  # type: ignore[no-any-return]
 
     async def shutdown(self) -> None:
         self.calls.append("shutdown")
-        self._send.close()
-        self._receive.close()
+        for stream in self.streams:
+            stream.close()
 
     def copy(self) -> AsyncEcho:
         return type(self)(**self.options)

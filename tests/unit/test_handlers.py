@@ -180,6 +180,12 @@ def test_copy_must_make_a_new_handler_of_the_class(copies: object) -> None:
         stream._make_program(object)
 
 
+def test_a_factory_must_make_a_handler() -> None:
+    stream = Stream(lambda: 42, modality="audio")  # type: ignore[arg-type, return-value]
+    with pytest.raises(HandlerContractError, match="got 42"):
+        stream._make_program(object)
+
+
 class PlainStartUp(Async):
     def start_up(self) -> None:  # type: ignore[override]
         ...
@@ -202,7 +208,7 @@ def test_methods_of_the_wrong_kind_are_refused(wrong: StreamHandlerBase, message
         check_handler(wrong)
 
 
-@pytest.mark.parametrize("bad", [42, None, "handler", object(), lambda: None])
+@pytest.mark.parametrize("bad", [42, None, "handler", object(), lambda x: None])
 def test_what_is_no_handler_is_refused(bad: Any) -> None:
     with pytest.raises(TypeError, match="a handler is"):
         Stream(bad, modality="audio")

@@ -74,6 +74,7 @@ class AiortcClient:
         self.heard: queue.SimpleQueue[AudioFrame | None] = queue.SimpleQueue()
         self.inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.channel: RTCDataChannel | None = None
+        self.answer: dict[str, Any] = {}
         self._unsent: list[str] = []
         self.connected = threading.Event()
         self.closed = threading.Event()

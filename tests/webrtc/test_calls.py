@@ -1,0 +1,282 @@
+"""Real calls: plain aiortc over UDP into a stream."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from anyio import to_thread
+from anyio.abc import TaskStatus
+
+from fastrtc_anyio import (
+    CloseReason,
+    EmitType,
+    InvalidOffer,
+    Limits,
+    Session,
+    StreamHandler,
+)
+from fastrtc_anyio.driver import HandlerProgram
+from tests.unit.handlers import AsyncEcho, Echo, Quiet
+
+from .calls import echo_of_tones, open_stream, place_call, wait_until
+
+RATES = [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
+
+
+def _note(handlers: list[AsyncEcho]) -> AsyncEcho:
+    handlers.append(AsyncEcho())
+    return handlers[-1]
+
+
+@pytest.mark.parametrize("index", range(len(RATES)))
+async def test_a_tone_comes_back_at_every_rate(index: int) -> None:
+    """Every rate in mono and stereo, with plain and async handlers by turns."""
+    rate = RATES[index]
+    measured: list[float] = []
+
+    async def call(kind: Any, layout: str, frequencies: list[int]) -> None:
+        handler = kind(expected_layout=layout, input_sample_rate=rate, output_sample_rate=rate)
+        stream = open_stream(handler)
+        async with stream, place_call(stream, channels=len(frequencies)) as client:
+            assert ("stereo=1" in client.answer["sdp"]) == (layout == "stereo")
+            measured.extend(await echo_of_tones(client, frequencies))
+
+    kinds = [Echo, AsyncEcho] if index % 2 else [AsyncEcho, Echo]
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(call, kinds[0], "mono", [440])
+        tg.start_soon(call, kinds[1], "stereo", [300, 700])
+    assert len(measured) == 3
+    assert min(measured) > 30, measured
+
+
+@pytest.mark.parametrize("codec", ["opus", "G722", "PCMU", "PCMA"])
+async def test_a_tone_comes_back_in_every_codec(codec: str) -> None:
+    stream = open_stream(AsyncEcho())
+    async with stream, place_call(stream, codec=codec) as client:
+        (snr,) = await echo_of_tones(client, [440])
+    assert snr > 30
+
+
+async def test_hanging_up_ends_the_session() -> None:
+    handlers: list[AsyncEcho] = []
+    stream = open_stream(lambda: _note(handlers))
+    async with stream:
+        async with place_call(stream) as client:
+            (session,) = stream.sessions.values()
+            await wait_until(lambda: handlers[0].calls == ["start_up"])
+            client.hang_up()
+            await wait_until(lambda: not stream.sessions)
+        assert session.closed is not None
+        assert session.closed.reason is CloseReason.HUNG_UP
+        assert handlers[0].calls == ["start_up", "shutdown"]
+
+
+async def test_vanishing_is_noticed_within_the_liveness_time() -> None:
+    stream = open_stream(AsyncEcho(), limits=Limits(liveness=1.5))
+    async with stream, place_call(stream) as client:
+        (session,) = stream.sessions.values()
+        await to_thread.run_sync(client.run, client.vanish)
+        began = anyio.current_time()
+        await wait_until(lambda: not stream.sessions)
+        assert anyio.current_time() - began < 1.5 + 1
+    assert session.closed is not None
+    assert session.closed.reason is CloseReason.VANISHED
+
+
+async def test_a_client_that_sends_no_media_stays_alive() -> None:
+    stream = open_stream(AsyncEcho(), limits=Limits(liveness=1.0))
+    async with stream, place_call(stream) as client:
+        for transceiver in client.pc.getTransceivers():
+            # Neither RTP nor RTCP any more: only STUN is answered, as by a muted, hidden page.
+            await to_thread.run_sync(client.run, transceiver.sender.stop)
+            await to_thread.run_sync(client.run, transceiver.receiver.stop)
+        await anyio.sleep(3)
+        assert len(stream.sessions) == 1
+
+
+@pytest.mark.parametrize(
+    "sdp",
+    [
+        "rubbish",
+        "v=0",
+        "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n",
+        "v=0\r\nm=audio x y z\r\na=rtpmap:zz\r\n",
+        "\0\xff",
+    ],
+)
+async def test_a_rubbish_offer_is_refused_and_takes_no_slot(sdp: str) -> None:
+    stream = open_stream(AsyncEcho(), concurrency_limit=1)
+    async with stream:
+        for _ in range(3):
+            with pytest.raises(InvalidOffer):
+                await stream.offer({"type": "offer", "sdp": sdp, "webrtc_id": "me"})
+        assert stream.active == 0
+        async with place_call(stream, webrtc_id="me"):
+            assert stream.active == 1
+
+
+class FailsAtOnce(Quiet):
+    async def start_up(self) -> None:
+        raise ValueError("at once")
+
+
+class FailsAtOnceOnAThread(StreamHandler):
+    def start_up(self) -> None:
+        raise ValueError("at once")
+
+    def receive(self, frame: Any) -> None: ...
+
+    def emit(self) -> None: ...
+
+    def copy(self) -> FailsAtOnceOnAThread:
+        return FailsAtOnceOnAThread()
+
+
+@pytest.mark.parametrize("kind", [FailsAtOnce, FailsAtOnceOnAThread])
+async def test_a_start_up_that_raises_at_once_is_told_and_disturbs_nobody(
+    kind: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = open_stream(AsyncEcho()), open_stream(kind())
+    async with good, bad, place_call(good) as listener:
+        async with place_call(bad) as client:
+            message = json.loads(await client.receive_message())
+            assert message["type"] == "error"
+            assert await to_thread.run_sync(client.closed.wait, 10)
+        (snr,) = await echo_of_tones(listener, [440])
+        assert snr > 30
+        assert not bad.sessions
+    assert "ValueError: at once" in caplog.text
+    assert f"raised in {kind.__name__}.start_up" in caplog.text
+
+
+async def test_a_greeting_in_start_up_arrives() -> None:
+    class Greeter(Quiet):
+        async def start_up(self) -> None:
+            await self.send_message("hello")
+
+    stream = open_stream(Greeter())
+    async with stream, place_call(stream) as client:
+        with anyio.fail_after(10):
+            assert await client.receive_message() == "hello"
+
+
+async def test_a_client_without_a_data_channel_is_served_all_the_same() -> None:
+    stream = open_stream(AsyncEcho())
+    async with stream, place_call(stream, channel=False) as client:
+        (snr,) = await echo_of_tones(client, [440])
+    assert snr > 30
+
+
+async def test_the_end_of_the_stream_ends_every_call() -> None:
+    stream = open_stream(AsyncEcho())
+    closing = anyio.Event()
+
+    async def own(*, task_status: TaskStatus[None]) -> None:
+        async with stream:
+            task_status.started()
+            await closing.wait()
+
+    async with anyio.create_task_group() as tg:
+        await tg.start(own)
+        async with place_call(stream) as one, place_call(stream) as other:
+            sessions = list(stream.sessions.values())
+            began = anyio.current_time()
+            closing.set()
+            await wait_until(lambda: not stream.is_open and not stream.sessions)
+            assert anyio.current_time() - began < 5
+            for client in (one, other):
+                message = json.loads(await client.receive_message())
+                assert message == {"type": "end_stream", "data": "the server is stopping"}
+                assert await to_thread.run_sync(client.closed.wait, 10)
+    assert [s.closed.reason for s in sessions if s.closed] == [CloseReason.CANCELLED] * 2
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.005, 0.02, 0.06, 0.2, 0.5])
+async def test_cancelling_the_host_at_any_moment_closes_every_peer(moment: float) -> None:
+    handlers: list[AsyncEcho] = []
+    stream = open_stream(lambda: _note(handlers))
+    with anyio.CancelScope() as scope:
+        async with stream, anyio.create_task_group() as tg:
+
+            async def call() -> None:
+                async with place_call(stream):
+                    await anyio.sleep_forever()
+
+            tg.start_soon(call)
+            tg.start_soon(call)
+            await anyio.sleep(moment)
+            began = anyio.current_time()
+            scope.cancel()
+    assert anyio.current_time() - began < 5
+    assert not stream.sessions
+    assert not stream.is_open
+    for handler in handlers:
+        assert handler.calls.count("shutdown") <= 1
+        if "start_up" in handler.calls:
+            assert handler.calls.count("shutdown") == 1
+
+
+async def test_flushing_stops_the_sound_at_once() -> None:
+    class Talker(Quiet):
+        async def emit(self) -> EmitType:
+            if not self.calls:
+                self.calls.append("emit")
+                return 24_000, np.full(240_000, 8000, np.int16)
+            return None
+
+        async def on_message(self, message: str) -> None:
+            await self.send_message(str(self.clear_queue().seconds))
+
+    stream = open_stream(Talker())
+    async with stream, place_call(stream) as client:
+        with anyio.fail_after(10):
+            while not np.any(np.abs((await client.receive_audio()).samples) > 4000):
+                pass
+            client.send_message("stop")
+            played = float(await client.receive_message())
+            while np.any(np.abs((await client.receive_audio()).samples) > 500):
+                pass
+        assert 0 < played < 5
+
+
+async def test_the_loop_of_a_handler() -> None:
+    class Looped(Echo):
+        def start_up(self) -> None:
+            import asyncio
+
+            async def work() -> str:
+                await asyncio.sleep(0)
+                return "from asyncio"
+
+            future = asyncio.run_coroutine_threadsafe(work(), self.loop)
+            self.send_message_sync(future.result(10))
+
+    stream = open_stream(Looped())
+    async with stream, place_call(stream) as client:
+        with anyio.fail_after(10):
+            assert await client.receive_message() == "from asyncio"
+
+
+async def test_a_session_function_can_be_streamed() -> None:
+    async def echo(session: Session) -> None:
+        async for frame in session.audio_in:
+            await session.audio_out.send(frame.samples[: session.audio_out.channels])
+
+    stream = open_stream(echo)
+    async with stream, place_call(stream) as client:
+        (snr,) = await echo_of_tones(client, [440])
+    assert snr > 30
+
+
+async def test_a_class_is_a_handler_too() -> None:
+    stream = open_stream(AsyncEcho)
+    async with stream, place_call(stream) as client:
+        (session,) = stream.sessions.values()
+        assert isinstance(session.program, HandlerProgram)
+        assert isinstance(session.program.handler, AsyncEcho)
+        (snr,) = await echo_of_tones(client, [440])
+    assert snr > 30
