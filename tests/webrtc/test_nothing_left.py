@@ -1,0 +1,130 @@
+"""After a call there is nothing of it, and a process can always end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from fastrtc_anyio import AudioFrame, Stream
+from fastrtc_anyio.peers._portal import Portal, open_portal
+from fastrtc_anyio.peers.webrtc import WebRTCPeer
+from fastrtc_anyio.protocol.signaling import SessionDescription
+from fastrtc_anyio.testing import tone
+from tests.unit.handlers import AsyncEcho, Echo
+
+from .calls import LOOPBACK, open_stream, wait_until
+
+
+@pytest.fixture
+def no_garbage_collection() -> Generator[None, None, None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def one_call(stream: Stream, portal: Portal) -> None:
+    """A call by our own peer: plain aiortc leaves native threads to the garbage collector."""
+    peer = WebRTCPeer(portal, sample_rate=16_000, configuration=LOOPBACK)
+    offer = await peer.offer()
+    answer = await stream.offer({"type": "offer", "sdp": offer.sdp})
+    await peer.accept(SessionDescription("answer", answer["sdp"]))
+    with anyio.fail_after(10):
+        await peer.wait_connected()
+        await peer.audio_out.send(tone(440, peer.audio_out.sample_rate, 0.2))
+        heard: list[AudioFrame] = []
+        while not any(abs(frame.samples).max() > 1000 for frame in heard):
+            heard.append(await peer.audio_in.receive())
+    await peer.aclose()
+    await wait_until(lambda: not stream.sessions)
+
+
+def native_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+@pytest.mark.parametrize("kind", [Echo, AsyncEcho])
+async def test_calls_leave_no_thread_task_or_file(kind: Any) -> None:
+    import asyncio
+
+    async with open_portal() as portal, open_stream(kind(output_sample_rate=22_050)) as stream:
+        await one_call(stream, portal)
+
+        async def tasks() -> int:
+            return len(asyncio.all_tasks())
+
+        before = native_threads(), open_files(), await portal.call(tasks)
+        for _ in range(3):
+            await one_call(stream, portal)
+
+        def now() -> tuple[int, int]:
+            return native_threads(), open_files()
+
+        # A thread that has said its last word still needs a moment to end.
+        await wait_until(lambda: now() == before[:2])
+        assert await portal.call(tasks) == before[2]
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_a_stream_leaves_no_portal() -> None:
+    async with open_stream(AsyncEcho):
+        pass
+    before = native_threads(), open_files()
+    async with open_stream(AsyncEcho):
+        assert native_threads() > before[0]
+    await wait_until(lambda: (native_threads(), open_files()) == before)
+
+
+BLOCKED = """
+    import queue, sys
+    import anyio
+    from fastrtc_anyio import Limits, StreamHandler
+    from fastrtc_anyio.peers._portal import open_portal
+    from tests.webrtc.calls import open_stream, place_call
+
+    class Blocked(StreamHandler):
+        def receive(self, frame): pass
+        def emit(self): return queue.Queue().get()
+        def copy(self): return Blocked()
+
+    async def main():
+        stream = open_stream(Blocked(), limits=Limits(shutdown=0.3))
+        async with stream:
+            async with place_call(stream):
+                pass
+            with anyio.fail_after(10):
+                while stream.sessions:
+                    await anyio.sleep(0.01)
+        print("over")
+
+    anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_a_handler_blocked_for_ever_does_not_keep_the_process(backend: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(BLOCKED), backend],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "over\n"
+    assert "1 threads did not come back" in done.stderr
