@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+
+import anyio
+import pytest
+
+from fastrtc_anyio.gate import Gate
+from fastrtc_anyio.workers import Host, Worker
+
+variable: ContextVar[str] = ContextVar("variable", default="unset")
+
+
+async def test_calls_run_on_one_daemon_thread() -> None:
+    worker = Worker("test")
+
+    def where() -> tuple[int, str, bool]:
+        thread = threading.current_thread()
+        return threading.get_ident(), thread.name, thread.daemon
+
+    first, second = await worker.run(where), await worker.run(where)
+    assert first == second
+    assert first[0] != threading.get_ident()
+    assert first[1:] == ("test", True)
+    await worker.aclose()
+
+
+async def test_arguments_results_and_errors_pass() -> None:
+    worker = Worker("test")
+    assert await worker.run(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await worker.run(divmod, 1, 0)
+    assert await worker.run(divmod, 7, 2) == (3, 1)
+    await worker.aclose()
+
+
+async def test_context_variables_are_visible() -> None:
+    worker = Worker("test")
+    variable.set("mine")
+    assert await worker.run(variable.get) == "mine"
+    await worker.aclose()
+
+
+async def test_a_cancelled_call_is_abandoned_and_never_overlapped() -> None:
+    worker, release, entered = Worker("test"), threading.Event(), Gate()
+    results: list[int] = []
+
+    def block() -> int:
+        entered.set()
+        release.wait()
+        return 1
+
+    async with anyio.create_task_group() as tg:
+
+        async def call() -> None:
+            results.append(await worker.run(block))
+
+        tg.start_soon(call)
+        await entered.wait()
+        tg.cancel_scope.cancel()
+    assert worker.busy
+    with pytest.raises(RuntimeError, match="still busy with an earlier call"):
+        await worker.run(int)
+    release.set()
+    await worker.aclose()
+    assert not worker.busy
+    assert results == []
+
+
+async def test_closing_one_that_never_ran() -> None:
+    await Worker("test").aclose()
+
+
+async def test_the_host_takes_functions_from_any_thread() -> None:
+    host, gate = Host(), Gate()
+    seen: list[bool] = []
+    assert host.is_current_thread
+
+    def post() -> None:
+        seen.append(host.is_current_thread)
+        host.post(lambda: (seen.append(host.is_current_thread), gate.set()))
+
+    threading.Thread(target=post).start()
+    await gate.wait()
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_post_after_the_loop_has_ended_is_nothing(backend: str) -> None:
+    async def main() -> Host:
+        return Host()
+
+    host = anyio.run(main, backend=backend)
+    host.post(lambda: None)
+
+
+async def test_the_asyncio_loop_of_the_host(anyio_backend_name: str) -> None:
+    assert (Host().asyncio_loop is not None) == (anyio_backend_name == "asyncio")
