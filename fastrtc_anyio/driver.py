@@ -84,14 +84,16 @@ def read_emission(value: object, source: str) -> Emission:
 
 def _read_audio(value: object, source: str) -> AudioFrame:
     wanted = "(rate, samples), (rate, samples, layout), AdditionalOutputs, CloseStream or None"
+    rate: Any
+    layout: str | None = None
     match value:
         case (rate, np.ndarray() as samples):
-            layout = None
+            pass
         case (rate, np.ndarray() as samples, "mono" | "stereo" as layout):
             pass
         case _:
             raise HandlerContractError(f"{source} must return {wanted}; got {_describe(value)}")
-    if isinstance(rate, bool) or not isinstance(rate, int | np.integer):
+    if isinstance(rate, bool | np.bool_) or not isinstance(rate, int | np.integer):
         raise HandlerContractError(f"{source}: the sample rate must be an int; got {rate!r}")
     if not _RATES[0] <= rate <= _RATES[1]:
         raise HandlerContractError(

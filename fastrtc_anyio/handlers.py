@@ -74,16 +74,23 @@ class WebRTCData:
 
 
 Layout: TypeAlias = Literal["mono", "stereo"]
-AudioEmitType: TypeAlias = (
-    "tuple[int, NDArray[np.int16 | np.float32]] | tuple[int, NDArray[np.int16 | np.float32], Layout]"
-)
+Samples: TypeAlias = NDArray[np.int16] | NDArray[np.float32]
+AudioEmitType: TypeAlias = tuple[int, Samples] | tuple[int, Samples, Layout]
 EmitType: TypeAlias = (
-    "AudioEmitType | AdditionalOutputs | CloseStream | None"
-    " | tuple[AudioEmitType, AdditionalOutputs] | tuple[AudioEmitType, CloseStream]"
+    AudioEmitType
+    | AdditionalOutputs
+    | CloseStream
+    | tuple[AudioEmitType, AdditionalOutputs]
+    | tuple[AudioEmitType, CloseStream]
+    | None
 )
 VideoEmitType: TypeAlias = (
-    "NDArray[Any] | AdditionalOutputs | CloseStream | None"
-    " | tuple[NDArray[Any], AdditionalOutputs] | tuple[NDArray[Any], CloseStream]"
+    NDArray[Any]
+    | AdditionalOutputs
+    | CloseStream
+    | tuple[NDArray[Any], AdditionalOutputs]
+    | tuple[NDArray[Any], CloseStream]
+    | None
 )
 
 
@@ -107,9 +114,11 @@ class HandlerRuntime(Protocol):
     @property
     def on_host_thread(self) -> bool:
         """Whether the caller runs on the session's event loop."""
+        ...
 
     def flush_audio(self) -> Played:
         """Drop queued output; on any thread."""
+        ...
 
 
 class StreamHandlerBase(ABC):
@@ -190,11 +199,11 @@ class StreamHandlerBase(ABC):
     def copy(self) -> StreamHandlerBase:
         """Make the handler of one connection: a new object of this class."""
 
-    def start_up(self) -> Any:
+    def start_up(self) -> Any:  # noqa: B027 - may be overridden, need not be
         """Called once when the connection is up; runs beside ``receive`` and ``emit`` and may
         take as long as the session."""
 
-    def shutdown(self) -> Any:
+    def shutdown(self) -> Any:  # noqa: B027 - likewise
         """Called exactly once when the session has ended, however it did. May be a coroutine
         function. It is given 5 s."""
 

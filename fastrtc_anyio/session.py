@@ -79,6 +79,7 @@ class Program(Protocol):
         Returns:
             How many were left behind.
         """
+        ...
 
 
 class Session:

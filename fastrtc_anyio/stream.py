@@ -18,7 +18,6 @@ from anyio.lowlevel import checkpoint
 from .driver import HandlerProgram
 from .errors import (
     AdmissionError,
-    FastRTCError,
     HandlerContractError,
     InvalidStateError,
     SignalingError,

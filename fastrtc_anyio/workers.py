@@ -119,14 +119,13 @@ class Worker:
         self._ready.release()
         with while_thread_works.get()(self._name):
             await done.wait()
-        succeeded, value = outcome[0]
+        succeeded, value = outcome.pop()
         if succeeded:
             return cast(T, value)
-        exc = cast(BaseException, value)
         try:
-            raise exc
+            raise cast(BaseException, value)
         finally:
-            del exc, value, outcome  # no reference cycle through the traceback
+            del value  # no reference cycle through the traceback
 
     async def aclose(self) -> None:
         """End the thread and wait until it has ended.

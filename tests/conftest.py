@@ -30,7 +30,11 @@ def hold_virtual_asyncio(request: pytest.FixtureRequest) -> Generator[None, None
         assert isinstance(loop, VirtualLoop)
         return loop.hold(name)
 
-    backend = request.getfixturevalue("anyio_backend") if "anyio_backend" in request.fixturenames else None
+    backend = (
+        request.getfixturevalue("anyio_backend")
+        if "anyio_backend" in request.fixturenames
+        else None
+    )
     if backend is None or backend[0] != "asyncio" or not backend[1]:
         yield
         return

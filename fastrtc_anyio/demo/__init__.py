@@ -1,1 +1,1 @@
-"""A real call that anybody can place: ``python -m fastrtc_anyio demo``. Needs the ``demo`` extra."""
+"""A call for anybody to place: ``python -m fastrtc_anyio demo``. Needs the ``demo`` extra."""

@@ -17,12 +17,13 @@ import httpx
 import numpy as np
 from anyio import create_task_group, move_on_after
 
-from ..media.frames import Int16Array
-from ..media.resample import StreamResampler
-from ..peers._portal import open_portal
-from ..peers.webrtc import WebRTCPeer
-from ..protocol.ice import RtcConfiguration
-from ..protocol.signaling import SessionDescription
+from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio.media.resample import StreamResampler
+from fastrtc_anyio.peers._portal import open_portal
+from fastrtc_anyio.peers.webrtc import WebRTCPeer
+from fastrtc_anyio.protocol.ice import RtcConfiguration
+from fastrtc_anyio.protocol.signaling import SessionDescription
+
 from .measure import compare
 
 __all__ = ["SAMPLE_RATE", "call"]

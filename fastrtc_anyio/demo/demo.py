@@ -13,11 +13,11 @@ import anyio
 from anyio.streams.text import TextReceiveStream
 from starlette.applications import Starlette
 
-from .. import AsyncStreamHandler, AudioFrame, EmitType, RtcConfiguration, Stream
-from ..peers.webrtc import local_addresses
-from ..server.launch import open_server, wait_for_interrupt
-from ..server.routes import page_route
-from ..workers import Host
+from fastrtc_anyio import AsyncStreamHandler, EmitType, RtcConfiguration, Stream
+from fastrtc_anyio.peers.webrtc import local_addresses
+from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
+from fastrtc_anyio.server.routes import page_route
+from fastrtc_anyio.workers import Host
 
 __all__ = ["run"]
 
@@ -37,7 +37,8 @@ class Echo(AsyncStreamHandler):
         await self._send.send(frame)
 
     async def emit(self) -> EmitType:
-        return await self._receive.receive()
+        frame: EmitType = await self._receive.receive()
+        return frame
 
     def copy(self) -> Echo:
         return Echo()
@@ -94,7 +95,8 @@ async def _call(url: str, out: Path) -> bool:
                 result.update(report)
     if scope.cancelled_caught:
         print(f"The call was not over after {_LIMIT:g} s.")
-    return result.get("correlation", 0.0) >= _MIN_CORRELATION
+    correlation: float = result.get("correlation", 0.0)
+    return correlation >= _MIN_CORRELATION
 
 
 async def _lines(stream: TextReceiveStream) -> AsyncGenerator[str, None]:

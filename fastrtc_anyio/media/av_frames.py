@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UnsupportedFormat
+from fastrtc_anyio.errors import UnsupportedFormat
+
 from .frames import AudioFrame
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ def from_av(frame: av.AudioFrame) -> AudioFrame:
     channels = len(frame.layout.channels)
     match frame.format.name:
         case "s16":
-            interleaved = np.frombuffer(frame.planes[0], np.int16, frame.samples * channels)
+            interleaved = np.frombuffer(
+                memoryview(frame.planes[0]), np.int16, frame.samples * channels
+            )
             samples = interleaved.reshape(-1, channels).T.copy()
         case "s16p":
             samples = np.stack(
-                [np.frombuffer(plane, np.int16, frame.samples) for plane in frame.planes]
+                [
+                    np.frombuffer(memoryview(plane), np.int16, frame.samples)
+                    for plane in frame.planes
+                ]
             )
         case name:
             raise UnsupportedFormat(f"audio frames must be 16-bit (s16, s16p); got {name}")

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ..abc import (
+from fastrtc_anyio.abc import (
     AudioInStatistics,
     AudioOutStatistics,
     AudioReceiveStream,
@@ -26,9 +26,9 @@ from ..abc import (
     MessageStatistics,
     MessageStream,
 )
-from ..media.frames import AudioFrame, Int16Array
-from ..media.playout import PlayoutBuffer, Played
-from ..media.queues import LiveEdgeQueue
+from fastrtc_anyio.media.frames import AudioFrame, Int16Array
+from fastrtc_anyio.media.playout import Played, PlayoutBuffer
+from fastrtc_anyio.media.queues import LiveEdgeQueue
 
 __all__ = ["OUTBOX_LIMIT", "AudioInput", "AudioOutput", "Link", "MessageChannel"]
 

@@ -27,7 +27,7 @@ import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from ..workers import Host
+from fastrtc_anyio.workers import Host
 
 __all__ = ["Portal", "open_portal"]
 

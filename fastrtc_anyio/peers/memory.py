@@ -13,9 +13,10 @@ import anyio
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
-from ..abc import Peer
-from ..errors import Closed, CloseReason, PeerClosed, PeerError, PeerFailed
-from ..media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
+from fastrtc_anyio.abc import Peer
+from fastrtc_anyio.errors import Closed, CloseReason, PeerClosed, PeerError, PeerFailed
+from fastrtc_anyio.media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
+
 from ._channels import AudioInput, AudioOutput, Link, MessageChannel
 
 __all__ = ["MemoryClient", "MemoryPeer", "open_memory_peer"]
@@ -28,9 +29,9 @@ class MemoryPeer(Peer):
         self, sample_rate: int, channels: int, output_buffer_s: float, input_buffer_s: float
     ) -> None:
         link = Link()
-        self.audio_in: AudioInput = AudioInput(link, input_buffer_s)
-        self.audio_out: AudioOutput = AudioOutput(link, sample_rate, channels, output_buffer_s)
-        self.messages: MessageChannel = MessageChannel(link, self._deliver)
+        self.audio_in = self._in = AudioInput(link, input_buffer_s)
+        self.audio_out = self._out = AudioOutput(link, sample_rate, channels, output_buffer_s)
+        self.messages = self._channel = MessageChannel(link, self._deliver)
         self.client = MemoryClient(self, link)
         self._connected = anyio.Event()
         self._closed_event = anyio.Event()
@@ -54,16 +55,16 @@ class MemoryPeer(Peer):
         await checkpoint()
 
     def _deliver(self) -> None:
-        if self.messages.is_open:
-            while (text := self.messages.take()) is not None:
+        if self._channel.is_open:
+            while (text := self._channel.take()) is not None:
                 self.client.inbox.push(text)
 
     def _end(self, closed: Closed) -> None:
         if self._closed is None:
             self._closed = closed
-            self.audio_in.end()
-            self.audio_out.end()
-            self.messages.end()
+            self._in.end()
+            self._out.end()
+            self._channel.end()
             self.client.audio_in.end()
             self.client.inbox.end()
             self._connected.set()
@@ -73,7 +74,7 @@ class MemoryPeer(Peer):
         await self._connected.wait()
         due = anyio.current_time()
         while self._closed is None:
-            self.client._hear(self.audio_out.pull())
+            self.client._hear(self._out.pull())
             due += 1 / FRAMES_PER_SECOND
             await anyio.sleep_until(due)
 
@@ -101,13 +102,13 @@ class MemoryClient:
 
     def open_channel(self) -> None:
         """Open the data channel."""
-        self._peer.messages.open()
+        self._peer._channel.open()
         self.inbox.open()
         self._peer._deliver()
 
     def send_audio(self, frame: AudioFrame) -> None:
         """Send audio of any duration; it arrives at once."""
-        self._peer.audio_in.push(frame)
+        self._peer._in.push(frame)
 
     async def receive_audio(self) -> AudioFrame:
         """Wait for the next 20 ms that the client hears.
@@ -119,7 +120,7 @@ class MemoryClient:
 
     def send_message(self, text: str) -> None:
         """Send a message over the data channel."""
-        self._peer.messages.push(text)
+        self._peer._channel.push(text)
 
     async def receive_message(self) -> str:
         """Wait for the session's next message.
@@ -135,7 +136,7 @@ class MemoryClient:
 
     def _hear(self, samples: Int16Array) -> None:
         self.heard.append(samples)
-        self.audio_in.push(AudioFrame(self._peer.audio_out.sample_rate, samples))
+        self.audio_in.push(AudioFrame(self._peer._out.sample_rate, samples))
 
 
 @asynccontextmanager

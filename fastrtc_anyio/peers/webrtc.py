@@ -27,6 +27,7 @@ from typing import Any
 
 import anyio
 import numpy as np
+from aioice.ice import get_host_addresses
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -47,13 +48,13 @@ from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket
-from aioice.ice import get_host_addresses
 from anyio.lowlevel import checkpoint
 from av import AudioFrame as AvAudioFrame
-from av import FFmpegError, Packet
+from av import Packet
+from av.error import FFmpegError
 
-from ..abc import Peer
-from ..errors import (
+from fastrtc_anyio.abc import Peer
+from fastrtc_anyio.errors import (
     Closed,
     CloseReason,
     ConnectTimeout,
@@ -64,14 +65,15 @@ from ..errors import (
     PeerFailed,
     UnsupportedFormat,
 )
-from ..media.av_frames import from_av
-from ..media.encode import AudioEncoder, OpusOptions, create_encoder
-from ..media.frames import AudioFrame
-from ..media.jitter import JitterBuffer
-from ..protocol.ice import RtcConfiguration
-from ..protocol.sdp import set_opus_parameters, split_candidates
-from ..protocol.signaling import IceCandidate, SessionDescription
-from ..workers import Host
+from fastrtc_anyio.media.av_frames import from_av
+from fastrtc_anyio.media.encode import AudioEncoder, OpusOptions, create_encoder
+from fastrtc_anyio.media.frames import AudioFrame
+from fastrtc_anyio.media.jitter import JitterBuffer
+from fastrtc_anyio.protocol.ice import RtcConfiguration
+from fastrtc_anyio.protocol.sdp import set_opus_parameters, split_candidates
+from fastrtc_anyio.protocol.signaling import IceCandidate, SessionDescription
+from fastrtc_anyio.workers import Host
+
 from ._channels import AudioInput, AudioOutput, Link, MessageChannel
 from ._portal import Portal
 
@@ -295,7 +297,7 @@ class _Connection:
         except InvalidOffer:
             raise
         except Exception as exc:  # aiortc's parser has no error of its own: anything may come
-            raise InvalidOffer(f"the offer cannot be used: {exc or type(exc).__name__}") from exc
+            raise InvalidOffer(f"the offer cannot be used: {_text(exc)}") from exc
         self._tap(audio)
         # Until the answer is made, only this says which codec it will name first.
         pc.addTrack(self._make_track(audio._codecs[0].name))
@@ -320,7 +322,7 @@ class _Connection:
         try:
             await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
         except Exception as exc:  # see answer()
-            raise InvalidOffer(f"the answer cannot be used: {exc or type(exc).__name__}") from exc
+            raise InvalidOffer(f"the answer cannot be used: {_text(exc)}") from exc
         return answer_sdp
 
     async def add_candidate(self, candidate: IceCandidate | None) -> None:
@@ -445,7 +447,7 @@ class _Connection:
     def _choose_addresses(self, transport: RTCDtlsTransport) -> None:
         # aioice takes every address but loopback's and has no setting for it (checked in 0.13),
         # nor for how long it waits for STUN and TURN. One method of one object knows both.
-        connection = transport.transport._connection
+        connection: Any = transport.transport._connection
         gather = connection.get_component_candidates
         configuration = self._configuration
 
@@ -499,7 +501,7 @@ class _Connection:
         """
         receiver: Any = transceiver.receiver
         assert hasattr(receiver, "_RTCRtpReceiver__jitter_buffer"), "aiortc has changed"
-        codecs = {codec.payloadType: codec for codec in transceiver._codecs or CODECS["audio"]}
+        codecs = {codec.payloadType or 0: codec for codec in transceiver._codecs or CODECS["audio"]}
         receiver._RTCRtpReceiver__jitter_buffer = _AudioTap(codecs, self._audio_in.push)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
@@ -643,7 +645,7 @@ class _PlayoutTrack(MediaStreamTrack):
         self._due: float | None = None
         self._payload = b""
 
-    async def recv(self) -> Packet:
+    async def recv(self) -> Packet[Any]:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._due is None or now - self._due > _LATE_LIMIT:
@@ -677,7 +679,7 @@ class _AudioTap:
         self._codecs = codecs
         self._deliver = deliver
         self._order: JitterBuffer[RtpPacket] = JitterBuffer()
-        self._decoder: tuple[int, Decoder] | None = None
+        self._decoder: tuple[int | None, Decoder] | None = None
         self._last: AudioFrame | None = None
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:
@@ -698,12 +700,17 @@ class _AudioTap:
             return []
         if self._decoder is None or self._decoder[0] != codec.payloadType:
             self._decoder = (codec.payloadType, get_decoder(codec))
+        decoder = self._decoder[1]
         try:
-            frames = self._decoder[1].decode(JitterFrame(packet.payload, packet.timestamp))
+            frames = decoder.decode(JitterFrame(packet.payload, packet.timestamp))
         except FFmpegError as exc:
             logger.debug("a packet could not be decoded: %s", exc)
             return []
         return [from_av(frame) for frame in frames if isinstance(frame, AvAudioFrame)]
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def local_addresses() -> tuple[str, ...]:

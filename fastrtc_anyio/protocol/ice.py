@@ -49,15 +49,12 @@ class RtcConfiguration:
         """Read a W3C dictionary: ``iceServers`` and ``iceTransportPolicy``.
 
         Raises:
-            TypeError: it is neither a mapping nor a configuration.
             ValueError: it has a key or a value nobody knows.
         """
         if value is None:
             return cls()
         if isinstance(value, RtcConfiguration):
             return value
-        if not isinstance(value, Mapping):
-            raise TypeError(f"an RTC configuration is a mapping; got {type(value).__name__}")
         unknown = set(value) - {"iceServers", "iceTransportPolicy", "addresses"}
         if unknown:
             raise ValueError(
@@ -75,7 +72,7 @@ class RtcConfiguration:
 def _parse_server(value: IceServer | Mapping[str, Any]) -> IceServer:
     if isinstance(value, IceServer):
         return value
-    urls: str | Sequence[str] | None = value.get("urls") if isinstance(value, Mapping) else None
+    urls: str | Sequence[str] | None = value.get("urls")
     if not urls:
         raise ValueError(f'an ICE server is a mapping with "urls"; got {value!r}')
     return IceServer(

@@ -31,10 +31,10 @@ def set_opus_parameters(sdp: str, *, stereo: bool, inband_fec: bool) -> str:
             continue
         prefix = f"a=fmtp:{rtpmap[1]} "
         old = next((li[len(prefix) :] for li in lines if li.startswith(prefix)), "")
-        parameters = dict(
-            (name.strip(), value.strip())
+        parameters = {
+            name.strip(): value.strip()
             for name, _, value in (item.partition("=") for item in old.split(";") if item.strip())
-        )
+        }
         parameters.update(wanted)
         out += [line, prefix + ";".join(f"{k}={v}" if v else k for k, v in parameters.items())]
     return "\r\n".join(out)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 
-from ..errors import Closed, CloseReason, InvalidStateError
+from fastrtc_anyio.errors import Closed, CloseReason, InvalidStateError
 
 __all__ = ["TRANSITIONS", "SessionEvent", "SessionState", "SessionStateMachine"]
 

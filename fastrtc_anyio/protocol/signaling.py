@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import AdmissionError, FastRTCError, InvalidCandidate, InvalidOffer, SignalingError
+from fastrtc_anyio.errors import (
+    AdmissionError,
+    FastRTCError,
+    InvalidCandidate,
+    InvalidOffer,
+    SignalingError,
+)
 
 __all__ = [
     "MAX_ID_LENGTH",

@@ -16,12 +16,13 @@ from anyio.abc import TaskStatus
 from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
 
-from ..groups import unwrapped
-from ..workers import Host
+from fastrtc_anyio.groups import unwrapped
+from fastrtc_anyio.workers import Host
+
 from .routes import page_route
 
 if TYPE_CHECKING:
-    from ..stream import Stream
+    from fastrtc_anyio.stream import Stream
 
 __all__ = ["launch", "open_server", "wait_for_interrupt"]
 
@@ -96,6 +97,8 @@ async def _serve(
 ) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
+        # Inherited by every connection. Without it an answer's body waits 40 ms for its head.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with create_task_group() as tg:
             ready = anyio.Event()
             tg.start_soon(_run_hypercorn, app, listener, ready, stop)

@@ -13,11 +13,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from ..errors import FastRTCError, InvalidOffer, SignalingError
-from ..protocol.signaling import MAX_SDP_LENGTH, failure_body
+from fastrtc_anyio.errors import FastRTCError, InvalidOffer, SignalingError
+from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH, failure_body
 
 if TYPE_CHECKING:
-    from ..stream import Stream
+    from fastrtc_anyio.stream import Stream
 
 __all__ = ["mount", "page_route"]
 

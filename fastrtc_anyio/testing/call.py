@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import anyio
 from anyio import create_task_group
 
-from ..driver import HandlerProgram
-from ..groups import unwrapped
-from ..handlers import StreamHandlerBase
-from ..peers.memory import MemoryClient, MemoryPeer, open_memory_peer
-from ..session import FunctionProgram, Limits, Program, Session, SessionFunction
-from ..workers import Host
+from fastrtc_anyio.driver import HandlerProgram
+from fastrtc_anyio.groups import unwrapped
+from fastrtc_anyio.handlers import StreamHandlerBase
+from fastrtc_anyio.peers.memory import MemoryClient, MemoryPeer, open_memory_peer
+from fastrtc_anyio.session import FunctionProgram, Limits, Program, Session, SessionFunction
+from fastrtc_anyio.workers import Host
+
 from .virtual_time import virtual_time
 
 __all__ = ["Call", "open_call"]

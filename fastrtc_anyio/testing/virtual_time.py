@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 import trio
 import trio.testing
 
-from ..workers import while_thread_works
+from fastrtc_anyio.workers import while_thread_works
 
 __all__ = ["THREAD_LIMIT", "virtual_time"]
 

@@ -81,6 +81,7 @@ class Quiet(AsyncStreamHandler):
 
     async def emit(self) -> EmitType:
         await anyio.sleep_forever()
+        return None
 
     async def shutdown(self) -> None:
         self.calls.append("shutdown")

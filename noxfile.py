@@ -1,0 +1,64 @@
+"""What a developer runs, each in an environment of its own.
+
+Needs Python 3.11 or later, pip and nox. ``nox -l`` lists the sessions; ``nox`` runs the tests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.4"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests"]
+
+INTEROP = Path("tests/interop")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Talk to the library: the demo, with the arguments after --."""
+    session.install(".[demo]")
+    session.run("python", "-m", "fastrtc_anyio", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit, property and architecture tests, or the pytest arguments after --."""
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting, by ruff."""
+    session.install(pinned("ruff"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Types, by mypy (strict) and pyright."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Calls with peers that are not ours; a peer that is missing fails."""
+    session.install(".[test]")
+    if (INTEROP / "package.json").exists():
+        session.run("npm", "--prefix", str(INTEROP), "ci", "--no-audit", "--no-fund", external=True)
+    session.run("pytest", str(INTEROP), *session.posargs)
+
+
+def pinned(name: str) -> str:
+    """The requirement for one tool as the dev extra states it, without the rest of that extra."""
+    project = nox.project.load_toml("pyproject.toml")
+    requirements: list[str] = project["project"]["optional-dependencies"]["dev"]
+    return next(line for line in requirements if line.startswith(f"{name}=="))

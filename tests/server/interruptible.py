@@ -1,0 +1,85 @@
+"""A program that serves until it is interrupted: ``python interruptible.py MODE``.
+
+Prints its address on a line of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from fastrtc_anyio import RtcConfiguration, Session, Stream
+from fastrtc_anyio.media.frames import mix_channels
+from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
+
+
+async def echo(session: Session) -> None:
+    out = session.audio_out
+    async for frame in session.audio_in:
+        await out.send(mix_channels(frame.samples, out.channels))
+
+
+async def web_socket(socket: WebSocket) -> None:
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text(text)
+
+
+async def events(_request: Request) -> Response:
+    async def ticks() -> AsyncGenerator[str, None]:
+        while True:
+            yield "data: tick\n\n"
+            await anyio.sleep(0.05)
+
+    return StreamingResponse(ticks(), media_type="text/event-stream")
+
+
+async def flood(_request: Request) -> Response:
+    async def noise() -> AsyncGenerator[bytes, None]:
+        while True:
+            yield bytes(65_536)
+
+    return StreamingResponse(noise())
+
+
+def main(mode: str) -> None:
+    stream = Stream(
+        echo,
+        modality="audio",
+        server_rtc_configuration=RtcConfiguration(addresses=("127.0.0.1",)),
+    )
+    if mode in ("launch-trio", "launch-asyncio"):
+        stream.launch(port=0, backend="trio" if mode == "launch-trio" else "asyncio")
+        return
+    app = Starlette(
+        routes=[
+            WebSocketRoute("/socket", web_socket),
+            Route("/events", events),
+            Route("/flood", flood),
+        ]
+    )
+    stream.mount(app)
+    if mode == "uvicorn":
+        import uvicorn
+
+        # Without a limit uvicorn waits for an open event stream for ever.
+        uvicorn.run(app, port=0, timeout_graceful_shutdown=1)
+        return
+
+    async def serve() -> None:
+        async with open_server(app) as url:
+            print(url, flush=True)
+            await wait_for_interrupt()
+
+    anyio.run(serve, backend=mode)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,264 @@
+"""What a client is told when it does not get its way, and what that costs the server: nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from fastrtc_anyio import AsyncStreamHandler, Stream
+from fastrtc_anyio.server.launch import open_server
+
+from .calls import make_offer, make_stream, open_call, open_client, post, wait_until
+
+NO_AUDIO = """\
+v=0
+o=- 0 0 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=mid:0
+a=sctp-port:5000
+a=setup:actpass
+a=ice-ufrag:abcd
+a=ice-pwd:abcdefghijklmnopqrstuv
+a=fingerprint:sha-256 {fingerprint}
+"""
+UNKNOWN_CODEC = """\
+v=0
+o=- 0 0 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0
+m=audio 9 UDP/TLS/RTP/SAVPF 96
+c=IN IP4 0.0.0.0
+a=mid:0
+a=sendrecv
+a=rtpmap:96 speex/16000
+a=rtcp-mux
+a=setup:actpass
+a=ice-ufrag:abcd
+a=ice-pwd:abcdefghijklmnopqrstuv
+a=fingerprint:sha-256 {fingerprint}
+"""
+FINGERPRINT = ":".join(["AB"] * 32)
+
+
+def sdp(template: str) -> str:
+    return template.format(fingerprint=FINGERPRINT).replace("\n", "\r\n")
+
+
+@asynccontextmanager
+async def serving(stream: Stream) -> AsyncGenerator[tuple[str, httpx.AsyncClient], None]:
+    app = Starlette()
+    stream.mount(app)
+    async with open_server(app) as url, httpx.AsyncClient(base_url=url) as http:
+        yield url, http
+
+
+def check_failure(reply: httpx.Response, status: int) -> str:
+    """Returns the error."""
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/json"
+    body = reply.json()
+    assert set(body) == {"status", "meta"}
+    assert body["status"] == "failed"
+    error = body["meta"]["error"]
+    assert isinstance(error, str)
+    assert error
+    assert "Traceback" not in error
+    return error
+
+
+async def test_malformed_bodies_are_refused() -> None:
+    bodies = {
+        b"": "not JSON",
+        b"{": "not JSON",
+        b"\xff\xfe\xfd": "not JSON",
+        b"[" * 100_000: "not JSON",
+        b"9" * 5_000: "not JSON",
+        b"null": "must be a JSON object",
+        b"[]": "must be a JSON object",
+        b'"offer"': "must be a JSON object",
+        b"{}": '"type" must be',
+        b'{"type": "answer", "sdp": "v=0"}': '"type" must be',
+        b'{"type": ["offer"], "sdp": "v=0"}': '"type" must be',
+        b'{"type": "\\ud800"}': '"type" must be',
+        b'{"type": "offer"}': '"sdp" must be',
+        b'{"type": "offer", "sdp": ""}': '"sdp" must be',
+        b'{"type": "offer", "sdp": " \\r\\n"}': '"sdp" must be',
+        b'{"type": "offer", "sdp": 7}': '"sdp" must be',
+        b'{"type": "offer", "sdp": "rubbish"}': "no audio section",
+        b'{"type": "offer", "sdp": "\\ud800"}': "no audio section",
+        b'{"type": "offer", "sdp": "v=0\\r\\n"}': "no audio section",
+        b'{"type": "offer", "sdp": "v=0", "webrtc_id": 7}': '"webrtc_id" must be',
+        b'{"type": "offer", "sdp": "v=0", "webrtc_id": ""}': '"webrtc_id" must be',
+    }
+    stream = make_stream(concurrency_limit=1)
+    async with serving(stream) as (_, http):
+        for body, expected in bodies.items():
+            reply = await http.post("/webrtc/offer", content=body)
+            assert expected in check_failure(reply, 400), body[:80]
+            assert stream.active == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"), [(NO_AUDIO, "no audio section"), (UNKNOWN_CODEC, "cannot be used")]
+)
+async def test_offers_with_nothing_in_common_are_refused(template: str, expected: str) -> None:
+    stream = make_stream(concurrency_limit=1)
+    async with serving(stream) as (url, http):
+        reply = await http.post("/webrtc/offer", json={"type": "offer", "sdp": sdp(template)})
+        assert expected in check_failure(reply, 400)
+        assert stream.active == 0
+        async with open_call(url):
+            assert stream.active == 1
+
+
+async def test_a_malformed_offer_takes_no_slot() -> None:
+    stream = make_stream(concurrency_limit=1)
+    async with serving(stream) as (url, _):
+        for _ in range(5):
+            reply = await post(url, {"type": "offer", "sdp": "rubbish", "webrtc_id": "caller"})
+            check_failure(reply, 400)
+        async with open_call(url, "caller"):
+            assert stream.active == 1
+
+
+async def test_a_name_in_use_cannot_be_taken_over() -> None:
+    stream = make_stream()
+    async with serving(stream) as (url, _):
+        async with open_call(url, "caller"), open_client() as other:
+            offer = {"type": "offer", "sdp": await make_offer(other), "webrtc_id": "caller"}
+            assert "in use" in check_failure(await post(url, offer), 409)
+            assert stream.active == 1
+        await wait_until(lambda: stream.active == 0)
+        async with open_call(url, "caller"):
+            assert stream.active == 1
+
+
+async def test_the_limit_is_told_in_fastrtcs_words() -> None:
+    stream = make_stream(concurrency_limit=1)
+    async with serving(stream) as (url, _):
+        async with open_call(url, "first"), open_client() as other:
+            offer = {"type": "offer", "sdp": await make_offer(other), "webrtc_id": "second"}
+            reply = await post(url, offer)
+            assert check_failure(reply, 503) == "concurrency_limit_reached"
+            assert reply.json()["meta"]["limit"] == 1
+            assert stream.active == 1
+        await wait_until(lambda: stream.active == 0)
+        async with open_call(url, "second"):
+            assert stream.active == 1
+
+
+async def test_a_candidate_before_its_offer_is_kept() -> None:
+    stream = make_stream()
+    line = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host"
+    bodies: list[dict[str, Any] | None] = [
+        {"candidate": line, "sdpMid": "0", "sdpMLineIndex": 0},
+        {"candidate": "", "sdpMid": "0"},
+        None,
+    ]
+    async with serving(stream) as (url, _):
+        for candidate in bodies:
+            body = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": "nobody yet"}
+            reply = await post(url, body)
+            assert (reply.status_code, reply.json()) == (200, {"status": "success"})
+        assert stream.active == 0
+
+
+async def test_malformed_candidates_are_refused() -> None:
+    stream = make_stream()
+    good = {"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "0"}
+    refused: list[tuple[Any, Any]] = [
+        ({"candidate": 7, "sdpMid": "0"}, "caller"),
+        ({"candidate": "x" * 2000, "sdpMid": "0"}, "caller"),
+        ({**good, "sdpMid": 0}, "caller"),
+        ({**good, "sdpMLineIndex": "0"}, "caller"),
+        ({**good, "sdpMLineIndex": True}, "caller"),
+        ({"candidate": good["candidate"]}, "caller"),
+        ("candidate:1", "caller"),
+        (good, None),
+        (good, ""),
+        (good, ["caller"]),
+        (good, "x" * 129),
+        # Well-formed JSON, and a session to add it to: the candidate itself is read.
+        ({"candidate": "rubbish", "sdpMid": "0"}, "caller"),
+        ({"candidate": "candidate:1 1 udp x 127.0.0.1 9 typ host", "sdpMid": "0"}, "caller"),
+        ({"candidate": "candidate:1 1 udp 1 127.0.0.1", "sdpMid": "0"}, "caller"),
+    ]
+    async with serving(stream) as (url, _), open_call(url, "caller"):
+        for candidate, webrtc_id in refused:
+            body = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": webrtc_id}
+            check_failure(await post(url, body), 400)
+        body = {"type": "ice-candidate", "candidate": good, "webrtc_id": "caller"}
+        assert (await post(url, body)).json() == {"status": "success"}
+        assert stream.active == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [524_289, 2_000_000])
+async def test_a_body_that_is_too_large_is_refused(size: int, chunked: bool) -> None:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        for start in range(0, size, 50_000):
+            yield b" " * min(50_000, size - start)
+
+    stream = make_stream()
+    async with serving(stream) as (url, http):
+        body = chunks() if chunked else b" " * size
+        reply = await http.post("/webrtc/offer", content=body)
+        assert "larger than" in check_failure(reply, 413)
+        assert stream.active == 0
+        largest = b" " * 524_288
+        assert "not JSON" in check_failure(
+            await http.post(url + "/webrtc/offer", content=largest), 400
+        )
+
+
+async def test_a_client_that_goes_away_while_it_asks() -> None:
+    stream = make_stream()
+    async with serving(stream) as (url, http):
+        port = int(url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as connection:
+            head = "POST /webrtc/offer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+            await connection.send(head.encode())
+        check_failure(await http.post("/webrtc/offer", content=b""), 400)
+        assert stream.active == 0
+
+
+async def test_other_methods_are_not_allowed() -> None:
+    async with serving(make_stream()) as (_, http):
+        assert (await http.get("/webrtc/offer")).status_code == 405
+
+
+class Broken(AsyncStreamHandler):
+    """Has no ``copy`` that works."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    async def receive(self, frame: Any) -> None: ...
+
+    async def emit(self) -> None: ...
+
+    def copy(self) -> Broken:
+        raise self.error
+
+
+async def test_an_error_of_the_servers_own_is_told_in_the_same_form(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stream = make_stream(Broken(RuntimeError("the secret of the database")))
+    async with serving(stream) as (url, _), open_client() as client:
+        reply = await post(url, {"type": "offer", "sdp": await make_offer(client)})
+        assert "secret" not in check_failure(reply, 500)
+        assert stream.active == 0
+    assert "the secret of the database" in caplog.text

@@ -1,0 +1,154 @@
+"""Ctrl-C ends the process, whatever is open."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import ByteStream, Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.streams.text import TextReceiveStream
+
+from .calls import check_echo, open_call, wait_until
+
+PROGRAM = Path(__file__).with_name("interruptible.py")
+LIMIT = 5.0
+
+# The client's side is the same throughout.
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+class Program:
+    """The program, and what it has printed."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.printed = {"stdout": "", "stderr": ""}
+
+    @property
+    def url(self) -> str:
+        found = re.search(r"(http://127\.0\.0\.1:\d+)\b", "".join(self.printed.values()))
+        return found[1] if found else ""
+
+    async def read(self, name: str) -> None:
+        stream = getattr(self.process, name)
+        async for text in TextReceiveStream(stream):
+            self.printed[name] += text
+
+    async def interrupt(self, number: signal.Signals = signal.SIGINT) -> float:
+        """Returns how many seconds it took to end."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        with anyio.fail_after(LIMIT):
+            await self.process.wait()
+        return time.monotonic() - began
+
+
+@asynccontextmanager
+async def running(mode: str) -> AsyncGenerator[Program, None]:
+    command = [sys.executable, str(PROGRAM), mode]
+    async with (
+        await anyio.open_process(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+        ) as process,
+        anyio.create_task_group() as tg,
+    ):
+        program = Program(process)
+        tg.start_soon(program.read, "stdout")
+        tg.start_soon(program.read, "stderr")
+        try:
+            await wait_until(lambda: bool(program.url), 20)
+            yield program
+        finally:
+            if process.returncode is None:
+                process.kill()  # or the readers wait for ever
+
+
+@asynccontextmanager
+async def open_request(url: str, path: str, *headers: str) -> AsyncGenerator[ByteStream, None]:
+    """A request whose answer has begun."""
+    port = int(url.rpartition(":")[2])
+    async with await anyio.connect_tcp("127.0.0.1", port) as connection:
+        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *headers, "", ""]
+        await connection.send("\r\n".join(lines).encode())
+        reader = BufferedByteReceiveStream(connection)
+        status = await reader.receive_until(b"\r\n", 100)
+        assert status.split()[1] in (b"200", b"101")
+        await reader.receive_until(b"\r\n\r\n", 10_000)
+        if path != "/socket":
+            await reader.receive_exactly(10)
+        yield connection
+
+
+WEB_SOCKET = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+@pytest.mark.parametrize("mode", ["trio", "asyncio"])
+@pytest.mark.parametrize("kind", ["call", "socket", "events", "flood", "idle", "everything"])
+async def test_an_interrupt_ends_what_is_open(mode: str, kind: str) -> None:
+    """``flood`` is a client that has stopped to read, as one that has lost its network does."""
+    async with running(mode) as program, AsyncExitStack() as stack:
+        if kind in ("call", "everything"):
+            client = await stack.enter_async_context(open_call(program.url))
+            await check_echo(client)
+        if kind in ("socket", "everything"):
+            await stack.enter_async_context(open_request(program.url, "/socket", *WEB_SOCKET))
+        if kind in ("events", "everything"):
+            await stack.enter_async_context(open_request(program.url, "/events"))
+        if kind in ("flood", "everything"):
+            await stack.enter_async_context(open_request(program.url, "/flood"))
+        if kind in ("idle", "everything"):
+            port = int(program.url.rpartition(":")[2])
+            await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", port))
+        took = await program.interrupt()
+        print(f"{mode}, {kind}: {took:.2f} s")
+        if kind in ("call", "everything"):
+            await wait_until(client.closed.is_set, 1)  # it was told, not left to find out
+    assert program.process.returncode == 0, program.printed
+    assert program.printed["stderr"] == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("mode", ["launch-trio", "launch-asyncio"])
+async def test_launch_returns_after_an_interrupt(mode: str, number: signal.Signals) -> None:
+    async with running(mode) as program:
+        async with open_request(program.url, "/"):
+            pass  # the page
+        async with open_call(program.url) as client:
+            await check_echo(client)
+            took = await program.interrupt(number)
+            print(f"{mode}, {number.name}: {took:.2f} s")
+            await wait_until(client.closed.is_set, 1)
+    assert program.process.returncode == 0, program.printed
+    assert program.printed["stderr"] == ""
+    assert program.printed["stdout"].startswith(f"Open {program.url} in a browser")
+
+
+@pytest.mark.parametrize("kind", ["call", "events"])
+async def test_an_interrupt_ends_uvicorn(kind: str) -> None:
+    async with running("uvicorn") as program, AsyncExitStack() as stack:
+        client = await stack.enter_async_context(open_call(program.url))
+        await check_echo(client)
+        if kind == "events":
+            await stack.enter_async_context(open_request(program.url, "/events"))
+        took = await program.interrupt()
+        print(f"uvicorn, {kind}: {took:.2f} s")
+        await wait_until(client.closed.is_set, 1)
+    # Uvicorn ends by the signal itself once it has cleaned up, if it was not run by its command.
+    assert program.process.returncode in (0, -signal.SIGINT), program.printed
+    if kind == "call":
+        assert "Traceback" not in program.printed["stderr"]

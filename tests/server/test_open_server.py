@@ -1,0 +1,152 @@
+"""The server itself: it is up when the block begins, and gone when it has ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from hypercorn.utils import LifespanFailureError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from fastrtc_anyio.server.launch import open_server
+
+
+async def hello(_request: Request) -> Response:
+    return PlainTextResponse("hello")
+
+
+def count_fds() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+async def test_it_serves_while_the_block_runs() -> None:
+    async with open_server(Starlette(routes=[Route("/", hello)])) as url:
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(url)).text == "hello"
+        before = count_fds()
+    port = int(url.rpartition(":")[2])
+    with pytest.raises(OSError, match="connection"):
+        await anyio.connect_tcp("127.0.0.1", port)
+    assert count_fds() < before
+
+
+async def test_a_port_that_is_taken_is_an_os_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        before = count_fds()
+        with pytest.raises(OSError, match="in use"):
+            async with open_server(Starlette(), port=listener.getsockname()[1]):
+                pytest.fail("this is somebody else's port")
+        assert count_fds() == before
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
+async def test_an_address_of_version_6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback address")
+    async with open_server(Starlette(routes=[Route("/", hello)]), "::1") as url:
+        assert url.startswith("http://[::1]:")
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(url)).text == "hello"
+
+
+async def test_an_answer_is_not_held_back() -> None:
+    """Head and body are two packets: with Nagle's algorithm the second waits for 40 ms."""
+    async with (
+        open_server(Starlette(routes=[Route("/", hello)])) as url,
+        httpx.AsyncClient() as http,
+    ):
+        await http.get(url)
+        began = anyio.current_time()
+        for _ in range(25):
+            await http.get(url)
+        assert anyio.current_time() - began < 25 * 0.030
+
+
+async def test_an_application_without_a_lifespan() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await PlainTextResponse("hello")(scope, receive, send)
+
+    with anyio.fail_after(5):
+        async with open_server(app) as url, httpx.AsyncClient() as http:
+            assert (await http.get(url)).text == "hello"
+
+
+async def test_a_lifespan_that_fails_lets_nobody_in() -> None:
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncGenerator[None, None]:
+        raise ValueError("no database")
+        yield
+
+    before = count_fds()
+    entered = False
+    with pytest.raises(LifespanFailureError, match="no database"):
+        async with open_server(Starlette(lifespan=lifespan)):
+            entered = True
+    assert not entered
+    assert count_fds() == before
+
+
+async def test_a_cancelled_block_ends_the_lifespan_too() -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncGenerator[None, None]:
+        seen.append("up")
+        yield
+        seen.append("down")
+
+    with anyio.CancelScope() as scope:
+        async with open_server(Starlette(lifespan=lifespan)):
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert seen == ["up", "down"]
+
+
+async def test_an_error_in_the_block_leaves_as_it_is() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with open_server(Starlette()):
+            raise KeyError("mine")
+
+
+async def test_open_requests_are_ended() -> None:
+    """Those that are waiting, and those whose client does not read any more."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await Starlette()(scope, receive, send)
+            return
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            body = {"type": "http.response.body", "body": bytes(65_536), "more_body": True}
+            await send(body)
+            if scope["path"] == "/wait":
+                await anyio.sleep_forever()
+            while True:
+                await send(body)
+        finally:
+            seen.append(scope["path"])
+
+    async with open_server(app) as url:
+        port = int(url.rpartition(":")[2])
+        connections = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(2)]
+        for connection, path in zip(connections, ("/wait", "/flood"), strict=True):
+            await connection.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await connection.receive(100)
+        began = anyio.current_time()
+    assert anyio.current_time() - began < 3
+    for connection in connections:
+        await connection.aclose()
+    assert sorted(seen) == ["/flood", "/wait"]

@@ -1,0 +1,218 @@
+"""Whatever is posted, the answer is a 200 or says what is wrong, and no session is left behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from typing import Any
+
+import httpx
+import pytest
+from anyio import from_thread
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+
+from fastrtc_anyio import Limits
+from fastrtc_anyio.server.launch import open_server
+
+from ..webrtc.aiortc_client import AiortcClient, Microphone, client_loop
+from .calls import POLL, make_stream
+
+ordinary = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+CHROME = """\
+v=0
+o=- 4611731400430051336 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1 2
+a=extmap-allow-mixed
+a=msid-semantic: WMS 6a4b
+m=audio 54321 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126
+c=IN IP4 127.0.0.1
+a=rtcp:9 IN IP4 0.0.0.0
+a=candidate:1 1 udp 2122260223 127.0.0.1 54321 typ host generation 0 network-id 1
+a=candidate:2 1 tcp 1518280447 127.0.0.1 9 typ host tcptype active generation 0
+a=ice-ufrag:8hhY
+a=ice-pwd:asd88fgpdd777uzjYhagZg41
+a=ice-options:trickle
+a=fingerprint:sha-256 FINGERPRINT
+a=setup:actpass
+a=mid:0
+a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
+a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid
+a=sendrecv
+a=msid:6a4b 1f2e
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+a=rtcp-fb:111 transport-cc
+a=fmtp:111 minptime=10;useinbandfec=1
+a=rtpmap:63 red/48000/2
+a=fmtp:63 111/111
+a=rtpmap:9 G722/8000
+a=rtpmap:0 PCMU/8000
+a=rtpmap:8 PCMA/8000
+a=rtpmap:13 CN/8000
+a=rtpmap:110 telephone-event/48000
+a=rtpmap:126 telephone-event/8000
+a=ssrc:1234567 cname:abcd
+m=video 9 UDP/TLS/RTP/SAVPF 96 97
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+a=ice-ufrag:8hhY
+a=ice-pwd:asd88fgpdd777uzjYhagZg41
+a=fingerprint:sha-256 FINGERPRINT
+a=setup:actpass
+a=mid:1
+a=sendrecv
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:96 VP8/90000
+a=rtcp-fb:96 nack pli
+a=rtpmap:97 rtx/90000
+a=fmtp:97 apt=96
+a=ssrc-group:FID 11 22
+a=ssrc:11 cname:abcd
+a=ssrc:22 cname:abcd
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=ice-ufrag:8hhY
+a=ice-pwd:asd88fgpdd777uzjYhagZg41
+a=fingerprint:sha-256 FINGERPRINT
+a=setup:actpass
+a=mid:2
+a=sctp-port:5000
+a=max-message-size:262144
+""".replace("FINGERPRINT", ":".join(["AB"] * 32)).replace("\n", "\r\n")
+
+
+def _aiortc_offer() -> str:
+    with client_loop() as loop:
+        client = AiortcClient(loop, Microphone())
+        offer = client.run(client.make_offer, None, True)
+        client.run(client.close)
+    return offer
+
+
+class Server:
+    """A server in a thread, and a client that holds it to its word."""
+
+    def __init__(self, url: str, portal: from_thread.BlockingPortal, http: httpx.Client) -> None:
+        self.url, self.portal, self.http = url, portal, http
+        self.stream = make_stream(concurrency_limit=None, limits=Limits(connect=0.02))
+
+    def post(self, body: bytes) -> int:
+        reply = self.http.post(f"{self.url}/webrtc/offer", content=body)
+        if reply.status_code == 200:
+            assert reply.json() == {"status": "success"} or reply.json()["type"] == "answer"
+        else:
+            assert reply.status_code == 400, (reply.status_code, reply.text)
+            assert reply.json()["status"] == "failed"
+            assert reply.json()["meta"]["error"]
+        deadline = time.monotonic() + 5
+        while self.portal.call(lambda: self.stream.active):
+            assert time.monotonic() < deadline, "a session was left behind"
+            time.sleep(POLL / 10)
+        return reply.status_code
+
+    def offer(self, sdp: str) -> int:
+        return self.post(json.dumps({"type": "offer", "sdp": sdp, "webrtc_id": "a"}).encode())
+
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def server(request: pytest.FixtureRequest) -> Generator[Server, None, None]:
+    with from_thread.start_blocking_portal(request.param) as portal, httpx.Client() as http:
+        server = Server("", portal, http)
+        app = Starlette()
+        server.stream.mount(app)
+        with portal.wrap_async_context_manager(open_server(app)) as url:
+            server.url = url
+            yield server
+
+
+any_text = st.text(st.characters())
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=6,
+)
+candidates = st.fixed_dictionaries(
+    {},
+    optional={
+        "candidate": st.just("candidate:1 1 udp 1 127.0.0.1 9 typ host") | any_json,
+        "sdpMid": st.just("0") | any_json,
+        "sdpMLineIndex": st.integers(-1, 1) | any_json,
+    },
+)
+requests = st.fixed_dictionaries(
+    {"type": st.sampled_from(["offer", "ice-candidate"]) | any_json},
+    optional={
+        "sdp": any_json | st.just(CHROME),
+        "webrtc_id": st.just("a") | any_json,
+        "candidate": candidates | any_json,
+    },
+)
+
+
+@st.composite
+def mutated_sdps(draw: st.DrawFn) -> str:
+    lines = draw(st.sampled_from([CHROME, _OFFER])).split("\r\n")
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(lines) - 1))
+        line = lines[at]
+        words = line.replace(":", " ").split(" ")
+        match draw(st.sampled_from(["drop", "repeat", "move", "text", "word", "cut", "end"])):
+            case "drop":
+                del lines[at]
+            case "repeat":
+                lines.insert(draw(st.integers(0, len(lines))), line)
+            case "move":
+                lines.insert(draw(st.integers(0, len(lines) - 1)), lines.pop(at))
+            case "text":
+                lines[at] = line[: draw(st.integers(0, len(line)))] + draw(any_text)
+            case "word":
+                odd = st.sampled_from(["0", "-1", "99999999999999999999", "x", "", "\0", "\ud800"])
+                lines[at] = line.replace(draw(st.sampled_from(words)) or " ", draw(odd), 1)
+            case "cut":
+                lines[at] = line[: draw(st.integers(0, len(line)))]
+            case "end":
+                del lines[at + 1 :]
+        lines = lines or [""]
+    return "\r\n".join(lines)
+
+
+_OFFER = _aiortc_offer()
+
+
+def test_what_is_mutated_is_good_by_itself(server: Server) -> None:
+    assert server.offer(CHROME) == 200
+    assert server.offer(_OFFER) == 200
+
+
+@ordinary
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes(server: Server, body: bytes) -> None:
+    assert server.post(body) == 400
+
+
+@ordinary
+@given(any_json | requests)
+@example({"type": "offer", "sdp": CHROME.replace("mid:0", "mid:\ud800")})
+def test_arbitrary_json(server: Server, body: Any) -> None:
+    server.post(json.dumps(body).encode())
+
+
+@ordinary
+@given(mutated_sdps())
+@example(CHROME.replace("a=mid:0", "a=mid:\ud800").replace("BUNDLE 0", "BUNDLE \ud800"))
+@example(CHROME.replace("opus/48000/2", "opus/48000"))
+@example(CHROME.replace("m=audio", "m=video"))
+@example(CHROME.replace("a=sendrecv", "a=inactive"))
+@example(CHROME.replace("a=sendrecv\r\n", ""))
+@example(CHROME.replace("a=rtcp-mux\r\n", ""))
+@example(CHROME.replace("a=setup:actpass\r\n", ""))
+@example(CHROME.replace("\r\n", "\n"))
+def test_mutated_descriptions(server: Server, sdp: str) -> None:
+    server.offer(sdp)

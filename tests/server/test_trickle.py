@@ -1,0 +1,71 @@
+"""Candidates that come after their offer, or before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.applications import Starlette
+
+from fastrtc_anyio import Limits
+from fastrtc_anyio.server.launch import open_server
+
+from .calls import (
+    accept,
+    check_echo,
+    make_offer,
+    make_stream,
+    open_client,
+    post,
+    wait_until,
+    without_candidates,
+)
+
+
+async def _call(*, early: bool = False, late: bool = False, connect: float = 10.0) -> bool:
+    """Place a call whose descriptions name no candidates, either way: the client never learns an
+    address of the server's, so only candidates it trickles can bring the two together.
+
+    Returns:
+        Whether that happened.
+    """
+    stream = make_stream(limits=Limits(connect=connect))
+    app = Starlette()
+    stream.mount(app)
+    async with open_server(app) as url, open_client() as client:
+        offer, candidates = without_candidates(await make_offer(client))
+        assert candidates
+        trickled: list[Any] = [
+            {"candidate": line, "sdpMid": "0", "sdpMLineIndex": 0} for line in candidates
+        ]
+
+        async def send_candidates() -> None:
+            for candidate in [*trickled, None]:
+                body = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": "trickler"}
+                reply = await post(url, body)
+                assert (reply.status_code, reply.json()) == (200, {"status": "success"})
+
+        if early:
+            await send_candidates()
+        reply = await post(url, {"type": "offer", "sdp": offer, "webrtc_id": "trickler"})
+        assert reply.status_code == 200, reply.text
+        await accept(client, without_candidates(reply.json()["sdp"])[0])
+        assert stream.active == 1
+        assert not client.connected.is_set() or early
+        if late:
+            await send_candidates()
+        await wait_until(lambda: client.connected.is_set() or stream.active == 0)
+        if client.connected.is_set():
+            await check_echo(client)
+        return client.connected.is_set()
+
+
+async def test_candidates_after_the_offer() -> None:
+    assert await _call(late=True)
+
+
+async def test_candidates_before_the_offer() -> None:
+    assert await _call(early=True)
+
+
+async def test_without_candidates_nothing_connects() -> None:
+    assert not await _call(connect=0.5)
