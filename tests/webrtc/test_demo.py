@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastrtc_anyio.demo.measure import compare
+from fastrtc_anyio.testing import speech_like
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_the_demo(backend: str, tmp_path: Path) -> None:
+    out = tmp_path / "echo.wav"
+    done = subprocess.run(
+        [sys.executable, "-m", "fastrtc_anyio", "demo", "--backend", backend, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"served under {backend}" in done.stdout
+    assert re.search(r"connected in \d+ ms", done.stdout)
+    assert re.search(r"round-trip latency +\d+ ms", done.stdout)
+    assert re.search(r"frames lost +\d+ of \d\d\d", done.stdout)
+    assert re.search(r"correlation +0\.9\d\d", done.stdout)
+    assert "demo --serve" in done.stdout
+    with wave.open(str(out)) as file:
+        assert file.getnframes() > 3 * file.getframerate()
+
+
+def test_compare_finds_what_was_sent_in_what_came_back() -> None:
+    sent = speech_like(16_000, 2.0)[0]
+    returned = np.concatenate([np.zeros(1234, np.int16), sent // 2])
+    found = compare(sent, returned, 16_000)
+    assert found.lag == 1234 / 16_000
+    assert found.correlation > 0.999
+    assert abs(compare(sent, speech_like(16_000, 2.0, seed=7)[0], 16_000).correlation) < 0.3
+    assert compare(sent, np.zeros(5000, np.int16), 16_000).correlation == 0
