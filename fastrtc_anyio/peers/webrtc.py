@@ -58,6 +58,7 @@ from fastrtc_anyio.errors import (
     Closed,
     CloseReason,
     ConnectTimeout,
+    FastRTCError,
     InvalidCandidate,
     InvalidOffer,
     PeerClosed,
@@ -289,15 +290,20 @@ class _Connection:
         return await asyncio.shield(self._negotiation)
 
     async def answer(self, offer_sdp: str) -> str:
+        try:
+            return await self._answer(offer_sdp)
+        except FastRTCError:
+            raise
+        except Exception as exc:
+            # aiortc checks an offer as it goes, and has no error of its own for a bad one: its
+            # parser, its transports and its answer may raise anything.
+            raise InvalidOffer(f"the offer cannot be used: {_text(exc)}") from exc
+
+    async def _answer(self, offer_sdp: str) -> str:
         offer, candidates, complete = split_candidates(offer_sdp)
         pc = self._open()
-        try:
-            await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-            audio = self._choose_transceivers(pc.getTransceivers())
-        except InvalidOffer:
-            raise
-        except Exception as exc:  # aiortc's parser has no error of its own: anything may come
-            raise InvalidOffer(f"the offer cannot be used: {_text(exc)}") from exc
+        await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        audio = self._choose_transceivers(pc.getTransceivers())
         self._tap(audio)
         # Until the answer is made, only this says which codec it will name first.
         pc.addTrack(self._make_track(audio._codecs[0].name))

@@ -180,9 +180,17 @@ def client_loop() -> Generator[asyncio.AbstractEventLoop, None, None]:
     try:
         yield loop
     finally:
+        asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
+
+
+async def _end_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
