@@ -83,7 +83,7 @@ IMPURE = frozenset(
 )
 PURE_RINGS = frozenset({0})
 
-SHIM = frozenset({"peers/_portal.py", "peers/webrtc.py"})
+SHIM = frozenset({"peers/_portal.py", "peers/webrtc/"})
 THREADS = SHIM | {"workers.py"}
 WEB = frozenset({"server/", "demo/"})
 
@@ -99,7 +99,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "hypothesis": frozenset({"testing/"}),
     "pytest": frozenset({"testing/"}),
     "av": frozenset(
-        {"media/av_frames.py", "media/encode.py", "media/resample.py", "peers/webrtc.py"}
+        {"media/av_frames.py", "media/encode.py", "media/resample.py", "peers/webrtc/"}
     ),
     "onnxruntime": frozenset({"speech/"}),
     "fastapi": WEB,
@@ -331,8 +331,8 @@ ALLOWED = [
         "import asyncio, threading\nfrom concurrent.futures import Future\nimport trio",
     ),
     (
-        "peers/webrtc.py",
-        "import av\nfrom aiortc import RTCPeerConnection\nfrom ..session import Session",
+        "peers/webrtc/connection.py",
+        "import av\nfrom aiortc import RTCPeerConnection\nfrom ...session import Session",
     ),
     ("workers.py", "import threading, time"),
     ("media/resample.py", "import av\nimport numpy as np\nfrom ..errors import FastRTCError"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,8 +42,12 @@ async def place_call(
         body = {"type": "offer", "sdp": offer, "webrtc_id": webrtc_id}
         client.answer = await stream.offer(body)
         await to_thread.run_sync(client.run, client.accept, client.answer["sdp"])
-        assert await to_thread.run_sync(client.connected.wait, SECONDS), "no connection came up"
+        assert await _wait(client.connected), "no connection came up"
         yield client
+
+
+async def _wait(event: threading.Event) -> bool:
+    return await to_thread.run_sync(event.wait, SECONDS, abandon_on_cancel=True)
 
 
 async def wait_until(condition: Any) -> None:

@@ -1,0 +1,385 @@
+"""The portal's half of a WebRTC connection: aiortc's peer connection and what we add to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceCandidate,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCRtpTransceiver,
+    RTCSessionDescription,
+)
+from aiortc import sdp as aiortc_sdp
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
+
+from fastrtc_anyio.errors import (
+    Closed,
+    CloseReason,
+    FastRTCError,
+    InvalidCandidate,
+    InvalidOffer,
+    PeerClosed,
+    UnsupportedFormat,
+)
+from fastrtc_anyio.media.encode import AudioEncoder, OpusOptions, create_encoder
+from fastrtc_anyio.peers._channels import AudioInput, AudioOutput, MessageChannel
+from fastrtc_anyio.protocol.ice import RtcConfiguration
+from fastrtc_anyio.protocol.sdp import set_opus_parameters, split_candidates
+from fastrtc_anyio.protocol.signaling import IceCandidate
+
+from .audio import PlayoutTrack, tap_audio
+from .transport import Heartbeat, choose_addresses
+
+__all__ = ["Connection", "PacketStatistics"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+DRAIN_LIMIT = 0.5
+"""Seconds that unsent messages get before the connection is closed."""
+_CHANNEL_BUFFER = 65_536
+"""Bytes handed to the data channel ahead of what the network takes."""
+
+
+@dataclass(frozen=True)
+class PacketStatistics:
+    """RTP packets of a connection."""
+
+    received: int
+    lost: int
+    """Expected, by their sequence numbers, and not received."""
+    sent: int
+    round_trip_time: float | None
+    """Seconds, by RTCP; None until the first report."""
+
+
+class Connection:
+    """The portal's half. Every method runs on the portal's loop, but for the constructor."""
+
+    audio_out: AudioOutput
+
+    def __init__(
+        self,
+        *,
+        configuration: RtcConfiguration,
+        audio_in: AudioInput,
+        messages: MessageChannel,
+        make_output: Callable[[int, int], AudioOutput],
+        sample_rate: int,
+        channels: int,
+        opus: OpusOptions,
+        liveness_s: float | None,
+        on_connected: Callable[[], None],
+        on_closed: Callable[[Closed], None],
+    ) -> None:
+        self._configuration = configuration
+        self._audio_in = audio_in
+        self._messages = messages
+        self._make_output = make_output
+        self._sample_rate = sample_rate
+        self._channels = channels
+        self._opus = opus
+        self._liveness = liveness_s
+        self._on_connected = on_connected
+        self._on_closed = on_closed
+        self._pc: RTCPeerConnection | None = None
+        self._channel: RTCDataChannel | None = None
+        self._encoder: AudioEncoder | None = None
+        self._negotiation: asyncio.Task[str] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._heartbeat = Heartbeat()
+        self._has_audio = False
+        self._closing = False
+
+    async def negotiate(self, step: Callable[..., Coroutine[Any, Any, str]], *args: str) -> str:
+        """Run one step of the negotiation as a task that a cancelled caller leaves alone.
+
+        aiortc's coroutines are not written to be cancelled half-way. They are short, and
+        :meth:`close` waits for the last.
+        """
+        if self._closing:
+            raise PeerClosed("the connection is closed")
+        self._negotiation = asyncio.get_running_loop().create_task(step(*args))
+        return await asyncio.shield(self._negotiation)
+
+    async def answer(self, offer_sdp: str) -> str:
+        try:
+            return await self._answer(offer_sdp)
+        except FastRTCError:
+            raise
+        except Exception as exc:
+            # aiortc checks an offer as it goes, and has no error of its own for a bad one: its
+            # parser, its transports and its answer may raise anything.
+            raise InvalidOffer(f"the offer cannot be used: {_text(exc)}") from exc
+
+    async def _answer(self, offer_sdp: str) -> str:
+        offer, candidates, complete = split_candidates(offer_sdp)
+        pc = self._open()
+        await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        audio = self._choose_transceivers(pc.getTransceivers())
+        tap_audio(audio, self._audio_in.push)
+        # Until the answer is made, only this says which codec it will name first.
+        pc.addTrack(self._make_track(audio._codecs[0].name))
+        self._prepare_transports(pc)
+        await pc.setLocalDescription()
+        self._spawn(self._add_candidates(candidates, complete))
+        return self._local_sdp(pc)
+
+    async def offer(self) -> str:
+        pc = self._open()
+        transceiver = pc.addTransceiver(self._make_track("opus"))
+        capabilities = RTCRtpSender.getCapabilities("audio").codecs
+        transceiver.setCodecPreferences([c for c in capabilities if c.mimeType == "audio/opus"])
+        tap_audio(transceiver, self._audio_in.push)
+        self._use_channel(pc.createDataChannel("text"))
+        self._prepare_transports(pc)
+        await pc.setLocalDescription()
+        return self._local_sdp(pc)
+
+    async def accept(self, answer_sdp: str) -> str:
+        assert self._pc is not None, "accept() comes after offer()"
+        try:
+            await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+        except Exception as exc:  # see answer()
+            raise InvalidOffer(f"the answer cannot be used: {_text(exc)}") from exc
+        return answer_sdp
+
+    async def add_candidate(self, candidate: IceCandidate | None) -> None:
+        if self._negotiation is not None:
+            await asyncio.wait([self._negotiation])  # the session may be being made just now
+        if self._pc is None or self._closing:
+            return
+        if candidate is None:
+            await self._pc.addIceCandidate(None)
+            return
+        try:
+            parsed = aiortc_sdp.candidate_from_sdp(candidate.candidate.removeprefix("candidate:"))
+        except (ValueError, AssertionError, IndexError) as exc:
+            raise InvalidCandidate(f"not a candidate: {candidate.candidate[:100]!r}") from exc
+        parsed.sdpMid = candidate.sdp_mid
+        parsed.sdpMLineIndex = candidate.sdp_mline_index
+        self._spawn(self._add_parsed(self._pc, parsed))  # resolving its name may take seconds
+
+    def flush_messages(self) -> None:
+        """Send what is in the outbox, as far as the channel takes it."""
+        channel = self._channel
+        while (
+            channel is not None
+            and channel.readyState == "open"
+            and channel.bufferedAmount < _CHANNEL_BUFFER
+            and (text := self._messages.take()) is not None
+        ):
+            try:
+                channel.send(text)
+            except ValueError as exc:  # longer than the client said it takes
+                logger.warning("a message was not sent: %s", exc)
+
+    async def packet_statistics(self) -> PacketStatistics:
+        received = lost = sent = 0
+        round_trip: float | None = None
+        if self._pc is not None and not self._closing:
+            for stats in (await self._pc.getStats()).values():
+                match stats.type:
+                    case "inbound-rtp":
+                        received += stats.packetsReceived
+                        lost += stats.packetsLost
+                    case "outbound-rtp":
+                        sent += stats.packetsSent
+                    case "remote-inbound-rtp":
+                        round_trip = stats.roundTripTime
+                    case _:
+                        pass
+        return PacketStatistics(received, lost, sent, round_trip)
+
+    async def close(self) -> None:
+        """Close everything. Runs as a task of its own that nobody cancels: a second close of an
+        aiortc connection whose first was cancelled waits for ever."""
+        self._closing = True
+        if self._negotiation is not None:
+            await asyncio.wait([self._negotiation])
+            if not self._negotiation.cancelled():
+                self._negotiation.exception()  # seen: its caller may be gone
+        if self._pc is not None:
+            if self._pc.connectionState == "connected":
+                await self._drain(self._pc)
+            self._audio_in.end()
+            await self._pc.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
+        if self._encoder is not None:
+            self._encoder.close()
+
+    def _open(self) -> RTCPeerConnection:
+        configuration = self._configuration
+        self._pc = pc = RTCPeerConnection(
+            RTCConfiguration(
+                iceServers=[
+                    RTCIceServer(list(server.urls), server.username, server.credential)
+                    for server in configuration.ice_servers
+                ],
+                iceTransportPolicy=RTCIceTransportPolicy(configuration.ice_transport_policy),
+            )
+        )
+        pc.on("track", self._on_track)
+        pc.on("datachannel", self._use_channel)
+        pc.on("connectionstatechange", self._on_state)
+        return pc
+
+    def _choose_transceivers(self, transceivers: list[RTCRtpTransceiver]) -> RTCRtpTransceiver:
+        """The audio section we talk on. What we have no use for is answered ``inactive``."""
+        audio: RTCRtpTransceiver | None = None
+        for transceiver in transceivers:
+            if transceiver.kind == "audio" and audio is None:
+                audio = transceiver
+            else:
+                transceiver.direction = "inactive"
+        if audio is None:
+            raise InvalidOffer("the offer has no audio section; this stream needs one")
+        return audio
+
+    def _make_track(self, codec: str) -> PlayoutTrack:
+        try:
+            encoder = create_encoder(codec, self._sample_rate, self._channels, self._opus)
+        except UnsupportedFormat as exc:
+            raise InvalidOffer(str(exc)) from exc
+        self._encoder = encoder
+        self.audio_out = self._make_output(encoder.sample_rate, encoder.channels)
+        return PlayoutTrack(self.audio_out, encoder, self._on_broken)
+
+    def _local_sdp(self, pc: RTCPeerConnection) -> str:
+        stereo = self._encoder is not None and self._encoder.channels == 2
+        return set_opus_parameters(
+            pc.localDescription.sdp, stereo=stereo, inband_fec=self._opus.inband_fec
+        )
+
+    def _prepare_transports(self, pc: RTCPeerConnection) -> None:
+        transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
+        if pc.sctp is not None:
+            transports.add(pc.sctp.transport)
+        for transport in transports:
+            choose_addresses(transport, self._configuration)
+            self._heartbeat.listen(transport)
+
+    async def _add_candidates(self, candidates: list[IceCandidate], complete: bool) -> None:
+        for candidate in candidates:
+            try:
+                await self.add_candidate(candidate)
+            except InvalidCandidate as exc:
+                logger.debug("ignored: %s", exc)
+        if complete:
+            await self.add_candidate(None)
+
+    async def _add_parsed(self, pc: RTCPeerConnection, candidate: RTCIceCandidate) -> None:
+        try:
+            await pc.addIceCandidate(candidate)
+        except ValueError as exc:  # an address or a transport aioice has no use for
+            logger.debug("ignored a candidate: %s", exc)
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        # Every track is drained, wanted or not: its queue has no bound. Ours yields nothing, as its
+        # packets are tapped, but for the news that it has ended.
+        wanted = track.kind == "audio" and not self._has_audio
+        self._has_audio |= wanted
+        self._spawn(self._drain_track(track, self._audio_in.end if wanted else None))
+
+    async def _drain_track(self, track: MediaStreamTrack, ended: Callable[[], None] | None) -> None:
+        try:
+            while True:
+                await track.recv()
+        except MediaStreamError:
+            if ended is not None:
+                ended()
+
+    def _use_channel(self, channel: RTCDataChannel) -> None:
+        channel.on("message", self._on_message)
+        if self._channel is not None:
+            return  # messages are taken from every channel and sent on the first
+        self._channel = channel
+        channel.bufferedAmountLowThreshold = _CHANNEL_BUFFER // 4
+        channel.on("bufferedamountlow", self.flush_messages)
+        channel.on("open", self._on_channel_open)
+        if channel.readyState == "open":
+            self._on_channel_open()
+
+    def _on_channel_open(self) -> None:
+        self._messages.open()
+        self.flush_messages()
+
+    def _on_message(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            message = message.decode("utf-8", "replace")
+        self._messages.push(message)
+
+    def _on_state(self) -> None:
+        assert self._pc is not None
+        state = self._pc.connectionState
+        if state == "connected":
+            if self._liveness is not None:
+                self._spawn(self._watch_liveness(self._pc, self._liveness))
+                self._liveness = None  # once is enough
+            self._on_connected()
+        elif state == "failed":
+            self._end(Closed(CloseReason.PEER_FAILED, "the connection failed"))
+        elif state == "closed" and not self._closing:
+            self._end(Closed(CloseReason.HUNG_UP, "the client closed the connection"))
+
+    def _on_broken(self, error: Exception) -> None:
+        logger.error("audio could not be encoded", exc_info=error)
+        self._end(Closed(CloseReason.PEER_FAILED, f"audio could not be encoded: {error}"))
+
+    def _end(self, closed: Closed) -> None:
+        """No media and no messages any more."""
+        self._audio_in.end()
+        if hasattr(self, "audio_out"):
+            self.audio_out.end()
+        self._messages.end()
+        self._on_closed(closed)
+
+    async def _watch_liveness(self, pc: RTCPeerConnection, limit: float) -> None:
+        await self._heartbeat.wait_silent(limit, pc.getTransceivers()[0].sender.transport)
+        text = f"nothing was heard from the client for {limit:g} s"
+        self._end(Closed(CloseReason.VANISHED, text))
+
+    async def _drain(self, pc: RTCPeerConnection) -> None:
+        """Give messages time to be acknowledged: aiortc's close throws away what is not."""
+        sctp: Any = pc.sctp
+        if sctp is None or not (self._messages.has_outgoing or self._channel):
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DRAIN_LIMIT
+        while loop.time() < deadline and (
+            self._messages.has_outgoing
+            or sctp._data_channel_queue
+            or sctp._outbound_queue
+            or sctp._sent_queue
+        ):
+            # SCTP has no event for "all acknowledged"; this runs once, at the end of a call.
+            await asyncio.sleep(0.005)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a task of a WebRTC connection failed", exc_info=error)
+            self._end(Closed(CloseReason.PEER_FAILED, f"internal error: {error!r}"))
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
