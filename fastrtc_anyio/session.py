@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
-import anyio.lowlevel
 from anyio import (
     TASK_STATUS_IGNORED,
     BrokenResourceError,
@@ -24,6 +23,7 @@ from anyio import (
     get_cancelled_exc_class,
 )
 from anyio.abc import TaskStatus
+from anyio.lowlevel import checkpoint
 
 from .abc import AudioReceiveStream, AudioSendStream, MessageStream, Peer
 from .errors import (
@@ -177,6 +177,7 @@ class Session:
     async def _live(
         self, negotiate: Callable[[], Awaitable[object]] | None, task_status: TaskStatus[object]
     ) -> None:
+        await checkpoint()  # where a session ends that was closed before it ran
         if negotiate is not None:
             self._machine.handle(SessionEvent.OFFER)
             answer = await negotiate()
@@ -299,8 +300,8 @@ class FunctionProgram:
         await self._function(session)
 
     async def shut_down(self) -> None:
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
 
     async def join(self, deadline: float) -> int:
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
         return 0

@@ -20,6 +20,7 @@ from .errors import (
     AdmissionError,
     HandlerContractError,
     InvalidStateError,
+    PeerError,
     SignalingError,
     StreamNotOpen,
 )
@@ -241,9 +242,14 @@ class Stream(AsyncContextManagerMixin):
 
         try:
             await session.run(answer, task_status=task_status)
+            if not answered:
+                raise InvalidStateError(f"the session was ended: {session.closed}")
         except Exception as exc:
             if not answered:
                 raise  # to the caller of offer(), who is waiting for the answer
+            if isinstance(exc, PeerError):
+                logger.warning("session %s ended: %s", session.id, exc)
+                return
             logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
         finally:
             self._sessions.pop(session.id, None)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from fastrtc_anyio.errors import InvalidOffer
+
 from .signaling import IceCandidate
 
-__all__ = ["set_opus_parameters", "split_candidates"]
+__all__ = ["check_bundle", "set_opus_parameters", "split_candidates"]
 
 _OPUS_RTPMAP = re.compile(r"a=rtpmap:(\d+) opus/48000/2$", re.IGNORECASE)
 
@@ -38,6 +40,21 @@ def set_opus_parameters(sdp: str, *, stereo: bool, inband_fec: bool) -> str:
         parameters.update(wanted)
         out += [line, prefix + ";".join(f"{k}={v}" if v else k for k, v in parameters.items())]
     return "\r\n".join(out)
+
+
+def check_bundle(sdp: str) -> None:
+    """Refuse a BUNDLE group of sections that are not there (RFC 9143 7.1).
+
+    Raises:
+        InvalidOffer: names them.
+    """
+    lines = re.split(r"\r?\n", sdp)
+    mids = {line.removeprefix("a=mid:") for line in lines if line.startswith("a=mid:")}
+    for line in lines:
+        if line.startswith("a=group:BUNDLE"):
+            missing = [mid for mid in line.split()[1:] if mid not in mids]
+            if missing:
+                raise InvalidOffer(f"a=group:BUNDLE names sections without a=mid: {missing}")
 
 
 def split_candidates(sdp: str) -> tuple[str, list[IceCandidate], bool]:

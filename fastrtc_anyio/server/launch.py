@@ -39,15 +39,16 @@ def launch(stream: Stream, host: str, port: int, backend: str) -> None:
 
     async def main() -> None:
         async with open_server(app, host, port) as url:
-            print(f"Open {url} in a browser and talk. Ctrl-C ends it.", flush=True)
-            await wait_for_interrupt()
+            await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
 
     anyio.run(main, backend=backend)
 
 
-async def wait_for_interrupt() -> None:
-    """Wait for Ctrl-C or a request to terminate."""
+async def wait_for_interrupt(message: str | None = None) -> None:
+    """Wait for Ctrl-C or a request to terminate. Prints ``message`` once it is listening."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        if message is not None:
+            print(message, flush=True)
         async for _ in signals:
             return
 

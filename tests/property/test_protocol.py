@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastrtc_anyio import AdmissionError, InvalidCandidate, InvalidOffer, RtcConfiguration
 from fastrtc_anyio.protocol.ice import IceServer
 from fastrtc_anyio.protocol.messages import encode_message
-from fastrtc_anyio.protocol.sdp import set_opus_parameters, split_candidates
+from fastrtc_anyio.protocol.sdp import check_bundle, set_opus_parameters, split_candidates
 from fastrtc_anyio.protocol.signaling import (
     MAX_ID_LENGTH,
     MAX_SDP_LENGTH,
@@ -145,6 +145,14 @@ def test_opus_parameters_are_added_where_there_are_none() -> None:
     bare = SDP.replace("a=fmtp:111 minptime=10;stereo=0\r\n", "")
     changed = set_opus_parameters(bare, stereo=True, inband_fec=False)
     assert "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 stereo=1;sprop-stereo=1\r\n" in changed
+
+
+def test_a_bundle_of_sections_that_are_not_there_is_refused() -> None:
+    bundled = SDP.replace("v=0", "v=0\r\na=group:BUNDLE 0 1")
+    with pytest.raises(InvalidOffer, match=r"\['0', '1'\]"):
+        check_bundle(bundled)
+    check_bundle(bundled + "a=mid:0\r\na=mid:1\r\n")
+    check_bundle(SDP)
 
 
 @given(st.text() | st.just(SDP))

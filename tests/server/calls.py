@@ -15,9 +15,8 @@ from anyio import create_task_group, to_thread
 from fastrtc_anyio import AudioFrame, Limits, RtcConfiguration, Session, Stream
 from fastrtc_anyio.media.frames import mix_channels
 from fastrtc_anyio.testing.signals import tone, tone_snr
-
-from ..webrtc import aiortc_client
-from ..webrtc.aiortc_client import AiortcClient
+from tests.webrtc import aiortc_client
+from tests.webrtc.aiortc_client import AiortcClient
 
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
 POLL = 0.01
@@ -62,7 +61,7 @@ async def open_uvicorn(app: Any) -> AsyncGenerator[str, None]:
 async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait for something that announces itself to nobody."""
     with anyio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await anyio.sleep(POLL)
 
 
@@ -70,17 +69,20 @@ async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> No
 async def open_client() -> AsyncGenerator[AiortcClient, None]:
     """A client that leaves nothing behind, even if it was never connected."""
 
-    async def stop_listening() -> None:
-        for task in list(client._tasks):  # aiortc ends these only if media has flowed
+    async def end() -> None:
+        if hasattr(client, "pc"):
+            await client.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:  # aiortc leaves some waiting if no connection came up
             task.cancel()
-        await asyncio.gather(*client._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async with aiortc_client.open_client() as client:
         try:
             yield client
         finally:
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(client.run, stop_listening)
+                await to_thread.run_sync(client.run, end)
 
 
 async def make_offer(client: AiortcClient, *, channel: bool = False) -> str:

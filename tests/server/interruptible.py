@@ -75,8 +75,7 @@ def main(mode: str) -> None:
 
     async def serve() -> None:
         async with open_server(app) as url:
-            print(url, flush=True)
-            await wait_for_interrupt()
+            await wait_for_interrupt(url)
 
     anyio.run(serve, backend=mode)
 

@@ -16,8 +16,8 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import Limits
 from fastrtc_anyio.server.launch import open_server
+from tests.webrtc.aiortc_client import AiortcClient, Microphone, client_loop
 
-from ..webrtc.aiortc_client import AiortcClient, Microphone, client_loop
 from .calls import POLL, make_stream
 
 ordinary = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -211,6 +211,8 @@ def test_arbitrary_json(server: Server, body: Any) -> None:
 @example(CHROME.replace("m=audio", "m=video"))
 @example(CHROME.replace("a=sendrecv", "a=inactive"))
 @example(CHROME.replace("a=sendrecv\r\n", ""))
+@example(CHROME.replace("a=mid:0", "a=mid:x"))
+@example(CHROME.replace("BUNDLE 0", "BUNDLE x"))
 @example(CHROME.replace("a=rtcp-mux\r\n", ""))
 @example(CHROME.replace("a=setup:actpass\r\n", ""))
 @example(CHROME.replace("\r\n", "\n"))

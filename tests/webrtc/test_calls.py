@@ -15,6 +15,7 @@ from fastrtc_anyio import (
     CloseReason,
     EmitType,
     InvalidOffer,
+    InvalidStateError,
     Limits,
     Session,
     StreamHandler,
@@ -22,6 +23,7 @@ from fastrtc_anyio import (
 from fastrtc_anyio.driver import HandlerProgram
 from tests.unit.handlers import AsyncEcho, Echo, Quiet
 
+from .aiortc_client import open_client
 from .calls import echo_of_tones, open_stream, place_call, wait_until
 
 RATES = [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
@@ -119,6 +121,31 @@ async def test_a_rubbish_offer_is_refused_and_takes_no_slot(sdp: str) -> None:
             assert stream.active == 1
 
 
+async def test_an_offer_without_a_direction_means_both() -> None:
+    stream = open_stream(AsyncEcho())
+    async with stream, open_client() as client:
+        offer = await to_thread.run_sync(client.run, client.make_offer, "opus", True)
+        answer = await stream.offer({"type": "offer", "sdp": offer.replace("a=sendrecv\r\n", "")})
+        assert "a=sendrecv" in answer["sdp"]
+
+
+async def test_a_session_ended_while_its_offer_is_answered() -> None:
+    stream = open_stream(AsyncEcho)
+    async with stream, open_client() as client:
+        offer = await to_thread.run_sync(client.run, client.make_offer, "opus", True)
+
+        async def end_sessions() -> None:
+            await wait_until(lambda: stream.sessions)
+            for session in stream.sessions.values():
+                session.close(CloseReason.CANCELLED, "not now")
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(end_sessions)
+            with pytest.raises(InvalidStateError, match="not now"):
+                await stream.offer({"type": "offer", "sdp": offer})
+        assert not stream.sessions
+
+
 class FailsAtOnce(Quiet):
     async def start_up(self) -> None:
         raise ValueError("at once")
@@ -184,6 +211,8 @@ async def test_the_end_of_the_stream_ends_every_call() -> None:
         await tg.start(own)
         async with place_call(stream) as one, place_call(stream) as other:
             sessions = list(stream.sessions.values())
+            for client in (one, other):
+                await wait_until(lambda channel=client.channel: channel.readyState == "open")
             began = anyio.current_time()
             closing.set()
             await wait_until(lambda: not stream.is_open and not stream.sessions)

@@ -35,7 +35,7 @@ from fastrtc_anyio.errors import (
 from fastrtc_anyio.media.encode import AudioEncoder, OpusOptions, create_encoder
 from fastrtc_anyio.peers._channels import AudioInput, AudioOutput, MessageChannel
 from fastrtc_anyio.protocol.ice import RtcConfiguration
-from fastrtc_anyio.protocol.sdp import set_opus_parameters, split_candidates
+from fastrtc_anyio.protocol.sdp import check_bundle, set_opus_parameters, split_candidates
 from fastrtc_anyio.protocol.signaling import IceCandidate
 
 from .audio import PlayoutTrack, tap_audio
@@ -46,7 +46,9 @@ __all__ = ["Connection", "PacketStatistics"]
 logger = logging.getLogger("fastrtc_anyio")
 
 DRAIN_LIMIT = 0.5
-"""Seconds that unsent messages get before the connection is closed."""
+"""Seconds that messages get to be acknowledged before the connection is closed."""
+OPEN_LIMIT = 2.0
+"""Seconds that the data channel gets to open, if there are messages for it."""
 _CHANNEL_BUFFER = 65_536
 """Bytes handed to the data channel ahead of what the network takes."""
 
@@ -125,7 +127,11 @@ class Connection:
     async def _answer(self, offer_sdp: str) -> str:
         offer, candidates, complete = split_candidates(offer_sdp)
         pc = self._open()
+        check_bundle(offer)
         await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        for transceiver in pc.getTransceivers():
+            if transceiver._offerDirection is None:
+                transceiver._offerDirection = "sendrecv"  # RFC 8866 6.7: the default
         audio = self._choose_transceivers(pc.getTransceivers())
         tap_audio(audio, self._audio_in.push)
         # Until the answer is made, only this says which codec it will name first.
@@ -213,7 +219,10 @@ class Connection:
             if self._pc.connectionState == "connected":
                 await self._drain(self._pc)
             self._audio_in.end()
-            await self._pc.close()
+            try:
+                await self._pc.close()
+            except Exception:  # aiortc trips over what an offer left half made; the rest goes on
+                logger.exception("a WebRTC connection could not be closed in order")
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -354,20 +363,26 @@ class Connection:
         self._end(Closed(CloseReason.VANISHED, text))
 
     async def _drain(self, pc: RTCPeerConnection) -> None:
-        """Give messages time to be acknowledged: aiortc's close throws away what is not."""
+        """Give messages time to be acknowledged: aiortc's close throws away what is not.
+
+        A handler that fails at once has its error to tell while the channel is still opening.
+        """
         sctp: Any = pc.sctp
-        if sctp is None or not (self._messages.has_outgoing or self._channel):
+        if sctp is None:
             return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + DRAIN_LIMIT
-        while loop.time() < deadline and (
-            self._messages.has_outgoing
-            or sctp._data_channel_queue
-            or sctp._outbound_queue
-            or sctp._sent_queue
-        ):
-            # SCTP has no event for "all acknowledged"; this runs once, at the end of a call.
-            await asyncio.sleep(0.005)
+        # SCTP has no event for "all acknowledged"; this runs once, at the end of a call.
+        await _poll(
+            lambda: self._channel is not None or not self._messages.has_outgoing, OPEN_LIMIT
+        )
+        await _poll(
+            lambda: (
+                not self._messages.has_outgoing
+                and not sctp._data_channel_queue
+                and not sctp._outbound_queue
+                and not sctp._sent_queue
+            ),
+            DRAIN_LIMIT,
+        )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -379,6 +394,13 @@ class Connection:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task of a WebRTC connection failed", exc_info=error)
             self._end(Closed(CloseReason.PEER_FAILED, f"internal error: {error!r}"))
+
+
+async def _poll(condition: Callable[[], bool], limit: float) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit
+    while not condition() and loop.time() < deadline:
+        await asyncio.sleep(0.005)
 
 
 def _text(error: Exception) -> str:
