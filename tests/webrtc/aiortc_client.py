@@ -84,6 +84,10 @@ class AiortcClient:
         """Await on the client's loop, blocking this thread."""
         return asyncio.run_coroutine_threadsafe(function(*args), self._loop).result(20)
 
+    @property
+    def channel_is_open(self) -> bool:
+        return self.channel is not None and self.channel.readyState == "open"
+
     async def make_offer(self, codec: str | None, channel: bool, audio: bool = True) -> str:
         self.pc = pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         if audio:

@@ -211,8 +211,7 @@ async def test_the_end_of_the_stream_ends_every_call() -> None:
         await tg.start(own)
         async with place_call(stream) as one, place_call(stream) as other:
             sessions = list(stream.sessions.values())
-            for client in (one, other):
-                await wait_until(lambda channel=client.channel: channel.readyState == "open")
+            await wait_until(lambda: one.channel_is_open and other.channel_is_open)
             began = anyio.current_time()
             closing.set()
             await wait_until(lambda: not stream.is_open and not stream.sessions)
