@@ -75,11 +75,11 @@ async def run(out: Path, port: int, serve: bool) -> bool:
         print("Calling it over WebRTC, through UDP on the loopback interface ...")
         worked = await _call(url, out)
         if serve:
-            print(f"Open {url} in a browser and talk. Ctrl-C ends it.", flush=True)
-            await wait_for_interrupt()
+            await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
     if not serve:
-        print("To talk to it yourself: python -m fastrtc_anyio demo --serve, and open the page")
-        print("it names in a browser.")
+        python = min(sys.executable, os.path.relpath(sys.executable), key=len)
+        print("To talk to it yourself, run this and open the page it names in a browser:")
+        print(f"  {python} -m fastrtc_anyio demo --serve")
     return worked
 
 
