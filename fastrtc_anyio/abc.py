@@ -4,7 +4,8 @@ A session drives a handler against a :class:`Peer` and knows nothing else of how
 connected. WebRTC, WebSocket and in-memory peers are interchangeable behind these classes, and one
 conformance suite (``fastrtc_anyio.testing.check_peer``) holds them to it.
 
-All of it belongs to the host: the event loop the session runs on. None of it is thread-safe.
+All of it belongs to the host: the event loop the session runs on. What is a coroutine is for its
+tasks; the plain methods may be called from any thread.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class MessageStatistics:
     sent: int
     received: int
     dropped_out: int
-    """Sent, but pushed out of the full outbox before the client could be reached."""
+    """Sent, but never handed to the client: the outbox was full, the message longer than the
+    client takes, or the connection over."""
     dropped_in: int
     """Received, but pushed out of the full inbox before anybody read them."""
 

@@ -7,7 +7,7 @@ methods on the event loop. All methods run side by side, and an error in any of 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import numpy as np
-from anyio import CancelScope, create_task_group
+from anyio import BrokenResourceError, CancelScope, create_task_group
 from anyio.from_thread import BlockingPortal
 
 from .errors import CloseReason, HandlerContractError, UnsupportedFormat
+from .groups import contained
 from .handlers import (
     AdditionalOutputs,
     AsyncStreamHandler,
@@ -156,11 +157,17 @@ class HandlerProgram:
             handler._runtime = runtime
             handler.set_channel(runtime.channel)
             async with create_task_group() as tg:
-                tg.start_soon(self._start_up, session)
-                tg.start_soon(self._receive_audio, session)
-                tg.start_soon(self._messages, session)
-                await self._emit_audio(session)
+                for part in (self._start_up, self._receive_audio, self._messages):
+                    tg.start_soon(self._run_part, part, session)
+                await self._run_part(self._emit_audio, session)
                 tg.cancel_scope.cancel()
+
+    async def _run_part(self, part: Callable[[Session], Awaitable[None]], session: Session) -> None:
+        try:
+            await part(session)
+        except Exception as exc:
+            session.fail(exc)  # at once: the client does not wait for the other parts to unwind
+            raise
 
     async def shut_down(self) -> None:
         """Call ``shutdown``."""
@@ -180,16 +187,20 @@ class HandlerProgram:
         return sum(worker.busy for worker in workers)
 
     async def _call(self, name: str, *args: object) -> Any:
+        source = f"{type(self.handler).__name__}.{name}"
         method = getattr(self.handler, name)
-        try:
-            if inspect.iscoroutinefunction(method):
-                return await method(*args)
-            if name not in self._workers:
-                self._workers[name] = Worker(f"{type(self.handler).__name__}.{name}")
-            return await self._workers[name].run(method, *args)
-        except Exception as exc:
-            exc.add_note(f"raised in {type(self.handler).__name__}.{name}")
-            raise
+        with contained(source):
+            try:
+                if inspect.iscoroutinefunction(method):
+                    return await method(*args)
+                if isinstance(self.handler, AsyncStreamHandler):
+                    return method(*args)  # an async handler lives on the event loop, whole
+                if name not in self._workers:
+                    self._workers[name] = Worker(source)
+                return await self._workers[name].run(method, *args)
+            except Exception as exc:
+                exc.add_note(f"raised in {source}")
+                raise
 
     async def _start_up(self, session: Session) -> None:
         limit = session.limits.start_up
@@ -218,7 +229,8 @@ class HandlerProgram:
         try:
             while True:
                 emission = read_emission(await self._call("emit"), source)
-                if emission.audio is not None:
+                sounds = emission.audio is not None and emission.audio.samples.size > 0
+                if emission.audio is not None and sounds:
                     await out.send(convert(emission.audio))
                 if emission.outputs is not None:
                     session.messages.send_nowait(encode_message("fetch_output"))
@@ -226,20 +238,22 @@ class HandlerProgram:
                     await out.wait_played()
                     session.close(CloseReason.HANDLER_CLOSED, emission.close.msg)
                     return
-                if emission.audio is None:
+                if not sounds:
                     # "Nothing now." Asking again at once would keep a core busy.
                     await anyio.sleep(FRAME_SECONDS)
+        except BrokenResourceError:
+            await anyio.sleep_forever()  # the client has gone, and the session with it in a moment
         finally:
             convert.close()
 
     async def _messages(self, session: Session) -> None:
-        on_message = getattr(self.handler, "on_message", None)
+        listens = type(self.handler).on_message is not StreamHandlerBase.on_message
         while True:
             try:
                 text = await session.messages.receive()
             except anyio.EndOfStream:
                 return
-            if on_message is not None:
+            if listens:
                 await self._call("on_message", text)
 
 
@@ -267,8 +281,7 @@ class _Runtime(HandlerRuntime):
         return self._host.is_current_thread
 
     def flush_audio(self) -> Played:
-        flush = self._session.audio_out.flush
-        return flush() if self.on_host_thread else self.portal.call(flush)
+        return self._session.audio_out.flush()
 
 
 class _Channel:
@@ -281,11 +294,7 @@ class _Channel:
     def send(self, message: str) -> None:
         if not isinstance(message, str):
             raise TypeError(f"a message is a str; got {type(message).__name__}")
-        send = partial(self._messages.send_nowait, message)
-        if self.host.is_current_thread:
-            send()
-        else:
-            self.host.post(send)
+        self.host.call(partial(self._messages.send_nowait, message))
 
 
 class _Converter:

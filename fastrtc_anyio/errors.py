@@ -91,7 +91,7 @@ class WebRTCError(FastRTCError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = str(message)
 
 
 class SignalingError(FastRTCError):

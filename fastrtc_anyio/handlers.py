@@ -61,7 +61,7 @@ class CloseStream:
     """
 
     def __init__(self, msg: str = "Stream closed") -> None:
-        self.msg = msg
+        self.msg = str(msg)
 
 
 @dataclass
@@ -204,8 +204,13 @@ class StreamHandlerBase(ABC):
         take as long as the session."""
 
     def shutdown(self) -> Any:  # noqa: B027 - likewise
-        """Called exactly once when the session has ended, however it did. May be a coroutine
-        function. It is given 5 s."""
+        """Called exactly once when the session has ended, however it did. It is given 5 s.
+
+        May be a coroutine function. A plain one of an async handler is called on the event loop.
+        """
+
+    def on_message(self, message: str) -> Any:  # noqa: B027 - likewise
+        """Called with each text message of the client's. May be a coroutine function."""
 
     def clear_queue(self) -> Played:
         """Drop the audio that is queued for the client, on any thread.

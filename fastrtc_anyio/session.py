@@ -20,9 +20,8 @@ from anyio import (
     CancelScope,
     EndOfStream,
     create_task_group,
-    get_cancelled_exc_class,
 )
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
 from .abc import AudioReceiveStream, AudioSendStream, MessageStream, Peer
@@ -34,7 +33,7 @@ from .errors import (
     SignalingError,
     WebRTCError,
 )
-from .groups import unwrapped
+from .groups import contained, unwrapped
 from .protocol.messages import encode_message
 from .protocol.session_state import SessionEvent, SessionState, SessionStateMachine
 
@@ -42,6 +41,12 @@ __all__ = ["FunctionProgram", "Limits", "Program", "Session", "SessionFunction"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
+_OUR_ENDS = {
+    CloseReason.HANDLER_CLOSED,
+    CloseReason.TIME_LIMIT,
+    CloseReason.START_UP_TIMEOUT,
+    CloseReason.CANCELLED,
+}
 _GONE_SECONDS = 1.0
 """How long after a broken stream the peer may take to say that it has ended."""
 
@@ -112,7 +117,7 @@ class Session:
         """Threads that had not come back from the handler within the shutdown limit."""
         self._machine = SessionStateMachine()
         self._scope = CancelScope()
-        self._told = False
+        self._told = False  # whether the client knows that this is the end
 
     @property
     def state(self) -> SessionState:
@@ -144,6 +149,19 @@ class Session:
         self._machine.close(reason, message)
         self._scope.cancel()
 
+    def fail(self, error: Exception) -> None:
+        """End the session because of an error, which is to be raised too. Returns at once."""
+        self.error = self.error or error
+        if isinstance(error, PeerError):
+            self.close(error.reason, str(error))
+        elif isinstance(error, SignalingError):
+            self.close(CloseReason.REJECTED, str(error))
+        elif isinstance(error, WebRTCError):
+            self.close(CloseReason.HANDLER_ERROR, error.message)
+        else:
+            text = f"The server has met an error, logged as {self.id[:8]}."
+            self.close(CloseReason.HANDLER_ERROR, text)
+
     async def run(
         self,
         negotiate: Callable[[], Awaitable[object]] | None = None,
@@ -160,22 +178,27 @@ class Session:
             What the handler or the negotiation raised. All ends that are not errors return.
 
         Cancellation:
-            Ends the session; returns within the shutdown and close limits.
+            Ends the session: the connection is closed at once, and this returns within the
+            shutdown and close limits. A handler that shields itself is waited for all the same.
         """
         try:
-            with self._scope:
-                await self._live(negotiate, task_status)
-        except get_cancelled_exc_class():
-            self._machine.close(CloseReason.CANCELLED, "the server is stopping")
-            raise
-        except Exception as exc:
-            self._note_error(exc)
-            raise
+            with self._scope, unwrapped():
+                async with create_task_group() as tg:
+                    tg.start_soon(self._guard_peer)
+                    try:
+                        await self._live(tg, negotiate, task_status)
+                    except Exception as exc:
+                        self.fail(exc)
+                        raise
+                    self.close(CloseReason.HANDLER_CLOSED)
         finally:
             await self._release()
 
     async def _live(
-        self, negotiate: Callable[[], Awaitable[object]] | None, task_status: TaskStatus[object]
+        self,
+        tasks: TaskGroup,
+        negotiate: Callable[[], Awaitable[object]] | None,
+        task_status: TaskStatus[object],
     ) -> None:
         await checkpoint()  # where a session ends that was closed before it ran
         if negotiate is not None:
@@ -185,16 +208,10 @@ class Session:
             task_status.started(answer)
         await self._connect()
         self._machine.handle(SessionEvent.PEER_CONNECTED)
-        with unwrapped():
-            async with create_task_group() as tg:
-                tg.start_soon(self._watch_peer)
-                with anyio.move_on_after(self.limits.time_limit) as scope:
-                    await self._serve()
-                if scope.cancelled_caught:
-                    text = f"the time limit of {self.limits.time_limit:g} s is reached"
-                    self.close(CloseReason.TIME_LIMIT, text)
-                else:
-                    self.close(CloseReason.HANDLER_CLOSED)
+        tasks.start_soon(self._watch_peer)
+        if self.limits.time_limit is not None:
+            tasks.start_soon(self._watch_time, self.limits.time_limit)
+        await self._serve()
 
     async def _serve(self) -> None:
         try:
@@ -219,41 +236,44 @@ class Session:
         closed = await self.peer.wait_closed()
         self.close(closed.reason, closed.message)
 
-    def _note_error(self, error: Exception) -> None:
-        self.error = error
-        if isinstance(error, PeerError):
-            self._machine.close(error.reason, str(error))
-        elif isinstance(error, SignalingError):
-            self._machine.close(CloseReason.REJECTED, str(error))
-        elif self.closed is not None:
-            pass  # a consequence of the end, such as a send on a connection that has just gone
-        else:
-            shown = error.message if isinstance(error, WebRTCError) else f"error {self.id[:8]}"
-            self._machine.close(CloseReason.HANDLER_ERROR, shown)
+    async def _watch_time(self, limit: float) -> None:
+        await anyio.sleep(limit)
+        self.close(CloseReason.TIME_LIMIT, f"the time limit of {limit:g} s is reached")
+
+    async def _guard_peer(self) -> None:
+        """Close the connection as soon as the session ends, however it does.
+
+        The program may take its time to unwind, or may never; the client need not wait for it.
+        """
+        try:
+            await anyio.sleep_forever()
+        finally:
+            # Every other end has given its reason before it cancelled anything.
+            self._machine.close(CloseReason.CANCELLED, "the server is stopping")
+            await self._close_peer()
 
     def _tell_client(self) -> None:
         """Say why, before the connection is closed. The client's own end is no news to it."""
         closed = self.closed
         assert closed is not None
-        match closed.reason:
-            case CloseReason.HANDLER_ERROR:
-                text = closed.message
-                if not isinstance(self.error, WebRTCError):
-                    text = f"The server has met an error, logged as {self.id[:8]}."
-                self.messages.send_nowait(encode_message("error", text))
-            case (
-                CloseReason.HANDLER_CLOSED
-                | CloseReason.TIME_LIMIT
-                | CloseReason.START_UP_TIMEOUT
-                | CloseReason.CANCELLED
-            ):
-                self.messages.send_nowait(encode_message("end_stream", closed.message))
-            case _:
-                pass
+        if closed.reason is CloseReason.HANDLER_ERROR:
+            self.messages.send_nowait(encode_message("error", closed.message))
+        elif closed.reason in _OUR_ENDS:
+            self.messages.send_nowait(encode_message("end_stream", closed.message))
+
+    async def _close_peer(self) -> None:
+        with anyio.move_on_after(self.limits.close, shield=True) as scope:
+            try:
+                if not self._told:
+                    self._told = True
+                    self._tell_client()
+            finally:
+                await self.peer.aclose()
+        if scope.cancelled_caught:
+            logger.error("session %s: the connection did not close in time", self.id)
 
     async def _release(self) -> None:
-        self._machine.close(CloseReason.HANDLER_CLOSED)
-        self._tell_client()
+        self._machine.close(CloseReason.CANCELLED, "the server is stopping")
         with CancelScope(shield=True):
             deadline = anyio.current_time() + self.limits.shutdown
             async with create_task_group() as tg:
@@ -268,12 +288,6 @@ class Session:
                 self.abandoned_threads,
                 self.limits.shutdown,
             )
-
-    async def _close_peer(self) -> None:
-        with anyio.move_on_after(self.limits.close) as scope:
-            await self.peer.aclose()
-        if scope.cancelled_caught:
-            logger.error("session %s: the connection did not close in time", self.id)
 
     async def _shut_down(self, deadline: float) -> None:
         with CancelScope(deadline=deadline) as scope:
@@ -297,7 +311,8 @@ class FunctionProgram:
         self._function = function
 
     async def run(self, session: Session) -> None:
-        await self._function(session)
+        with contained(getattr(self._function, "__qualname__", repr(self._function))):
+            await self._function(session)
 
     async def shut_down(self) -> None:
         await checkpoint()

@@ -11,7 +11,7 @@ from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from anyio import AsyncContextManagerMixin, CancelScope, create_task_group
+from anyio import AsyncContextManagerMixin, create_task_group, move_on_after
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
@@ -23,6 +23,7 @@ from .errors import (
     PeerError,
     SignalingError,
     StreamNotOpen,
+    WebRTCError,
 )
 from .groups import unwrapped
 from .handlers import StreamHandlerBase
@@ -40,6 +41,7 @@ __all__ = ["Stream"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
+_SDK_SECONDS = 5.0
 _EARLY_IDS = 64
 _EARLY_CANDIDATES = 32
 """Candidates that come before their offer are kept for so many clients, so many for each."""
@@ -107,9 +109,6 @@ class Stream(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Stream, None]:
-        if self._opened is not None:  # opened further out, which is where the sessions live
-            yield self
-            return
         # The portal is the only door to asyncio, and aiortc takes half a second to load.
         from .peers import webrtc
         from .peers._portal import open_portal
@@ -247,8 +246,8 @@ class Stream(AsyncContextManagerMixin):
         except Exception as exc:
             if not answered:
                 raise  # to the caller of offer(), who is waiting for the answer
-            if isinstance(exc, PeerError):
-                logger.warning("session %s ended: %s", session.id, exc)
+            if isinstance(exc, PeerError | WebRTCError):
+                logger.warning("session %s ended: %r", session.id, exc)
                 return
             logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
         finally:
@@ -290,18 +289,13 @@ class _Opened:
         self.portal = portal
         self.peer_class = peer_class
         self._host_loop = Host().asyncio_loop
-        self._sdk_portal: Portal | None = None
+        self._sdk_portal = type(portal)("fastrtc-sdk", workers=None)
 
     def asyncio_loop(self) -> Any:
         """``handler.loop``: the host's own loop if that is asyncio's, or else a second one."""
         if self._host_loop is not None:
             return self._host_loop
-        if self._sdk_portal is None:
-            from .peers._portal import Portal
-
-            self._sdk_portal = Portal("fastrtc-sdk")
-            self._sdk_portal.start()
-        return self._sdk_portal.loop
+        return self._sdk_portal.start_once()
 
     @classmethod
     @asynccontextmanager
@@ -317,9 +311,12 @@ class _Opened:
                 finally:
                     tg.cancel_scope.cancel()
         finally:
-            if opened is not None and opened._sdk_portal is not None:
-                with CancelScope(shield=True):
+            if opened is not None and opened._sdk_portal.is_open:
+                # Users' code runs there, and may never end. The thread is a daemon.
+                with move_on_after(_SDK_SECONDS, shield=True) as scope:
                     await opened._sdk_portal.stop()
+                if scope.cancelled_caught:
+                    logger.error("handler.loop is blocked by what runs on it; left behind")
 
 
 def _program_maker(handler: Any) -> Callable[[Callable[[], Any]], Program]:

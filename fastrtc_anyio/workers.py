@@ -11,16 +11,18 @@ and are then abandoned: the result is dropped, and the process can still exit.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
+from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint, current_token
 
-__all__ = ["Host", "Worker", "while_thread_works"]
+__all__ = ["Host", "Lock", "Worker", "while_thread_works"]
+
+Lock = threading.Lock
 
 T = TypeVar("T")
 
@@ -60,6 +62,13 @@ class Host:
         with suppress(RuntimeError):  # trio.RunFinishedError, asyncio's "Event loop is closed"
             self._post(function)
 
+    def call(self, function: Callable[[], object]) -> None:
+        """Call ``function`` now on the loop's own thread, and soon from any other."""
+        if self.is_current_thread:
+            function()
+        else:
+            self.post(function)
+
 
 class Worker:
     """One daemon thread that makes one call after the other.
@@ -71,8 +80,7 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._host = Host()
-        self._calls: deque[Callable[[], None] | None] = deque()
-        self._ready = threading.Semaphore(0)
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._busy = False
         self._ended = anyio.Event()
@@ -115,8 +123,7 @@ class Worker:
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
             self._thread.start()
-        self._calls.append(work)
-        self._ready.release()
+        self._calls.put(work)
         with while_thread_works.get()(self._name):
             await done.wait()
         succeeded, value = outcome.pop()
@@ -133,17 +140,15 @@ class Worker:
         Cancellation:
             The wait ends at once, and the thread as soon as the call it is inside returns.
         """
+        self._calls.put(None)
         await checkpoint()
         if self._thread is not None:
-            self._calls.append(None)
-            self._ready.release()
             with while_thread_works.get()(self._name):
                 await self._ended.wait()
 
     def _loop(self) -> None:
         while True:
-            self._ready.acquire()
-            call = self._calls.popleft()
+            call = self._calls.get()
             if call is None:
                 break
             call()

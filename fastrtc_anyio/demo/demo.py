@@ -77,7 +77,7 @@ async def run(out: Path, port: int, serve: bool) -> bool:
         if serve:
             await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
     if not serve:
-        python = min(sys.executable, os.path.relpath(sys.executable), key=len)
+        python = _short(sys.executable)
         print("To talk to it yourself, run this and open the page it names in a browser:")
         print(f"  {python} -m fastrtc_anyio demo --serve")
     return worked
@@ -126,3 +126,7 @@ def _show(report: dict[str, Any], out: Path) -> None:
 
 def _backend() -> str:
     return "trio" if Host().asyncio_loop is None else "asyncio"
+
+
+def _short(path: str) -> str:
+    return min(path, os.path.relpath(path), key=len)

@@ -1,8 +1,8 @@
 """The queues between a transport and its session, the same for every transport.
 
 The host side is async and belongs to the session's event loop. The transport side is made of plain
-calls that never wait, so that it may run on another thread: the transport gives a ``lock`` (a real
-one if it has threads) and ``post``, which has the host's loop call a function soon.
+calls that never wait, so that it may run on another thread. What is plain on the host side, such as
+``flush``, any thread may call too.
 
 A waiting host task is woken once for any number of frames: it parks, the next frame posts one
 wake-up, and then everything that has come is read without parking again. Under load this costs a
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -29,6 +28,7 @@ from fastrtc_anyio.abc import (
 from fastrtc_anyio.media.frames import AudioFrame, Int16Array
 from fastrtc_anyio.media.playout import Played, PlayoutBuffer
 from fastrtc_anyio.media.queues import LiveEdgeQueue
+from fastrtc_anyio.workers import Host, Lock
 
 __all__ = ["OUTBOX_LIMIT", "AudioInput", "AudioOutput", "Link", "MessageChannel"]
 
@@ -37,29 +37,18 @@ OUTBOX_LIMIT = 64
 
 
 class Link:
-    """How a transport's thread and the host share data: a lock, and a way to wake the host.
+    """How a transport, on whatever thread, and the host share data: a lock, and the way home."""
 
-    The default is for a transport that lives on the host's own loop.
-    """
-
-    def __init__(
-        self,
-        lock: AbstractContextManager[object] | None = None,
-        post: Callable[[Callable[[], object]], None] | None = None,
-    ) -> None:
-        self.lock = lock if lock is not None else nullcontext()
-        self.post = post if post is not None else _call
-
-
-def _call(function: Callable[[], object]) -> None:
-    function()
+    def __init__(self, host: Host) -> None:
+        self.lock = Lock()
+        self.host = host
 
 
 class _Parking:
     """Where host tasks wait for news. Both methods are called under the lock."""
 
     def __init__(self, link: Link) -> None:
-        self._post = link.post
+        self._host = link.host
         self._event: anyio.Event | None = None
 
     def park(self) -> anyio.Event:
@@ -70,7 +59,7 @@ class _Parking:
     def wake(self) -> None:
         event, self._event = self._event, None
         if event is not None:
-            self._post(event.set)
+            self._host.call(event.set)
 
 
 class AudioInput(AudioReceiveStream):
@@ -254,6 +243,11 @@ class MessageChannel(MessageStream):
                 self._sent, self._received, self._dropped_out, self._dropped_in
             )
 
+    def refuse(self) -> None:
+        """Transport side: a message that was taken could not be sent."""
+        with self._lock:
+            self._dropped_out += 1
+
     def take(self) -> str | None:
         """Transport side: the next message to send."""
         with self._lock:
@@ -282,9 +276,16 @@ class MessageChannel(MessageStream):
             self._open = True
             self._opened.wake()
 
+    def shut(self) -> None:
+        """Transport side: until :meth:`open`, messages do not reach the client any more."""
+        with self._lock:
+            self._open = False
+
     def end(self) -> None:
-        """Transport side: the channel is gone. What is unsent stays unsent."""
+        """Transport side: the channel is gone. What is unsent counts as dropped."""
         with self._lock:
             self._ended = True
+            self._dropped_out += len(self._outbox)
+            self._outbox.clear()
             self._news.wake()
             self._opened.wake()

@@ -35,14 +35,21 @@ T = TypeVar("T")
 
 
 class Portal:
-    """An asyncio event loop in a daemon thread."""
+    """An asyncio event loop in a daemon thread.
 
-    def __init__(self, name: str = "fastrtc-portal") -> None:
+    Args:
+        name: of the thread.
+        workers: threads of the loop's executor; None for asyncio's own choice.
+    """
+
+    def __init__(self, name: str = "fastrtc-portal", workers: int | None = 2) -> None:
         self._name = name
+        self._workers = workers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._users = 0
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -50,6 +57,11 @@ class Portal:
         if self._loop is None:
             raise RuntimeError("the portal is not open: enter open_portal() first")
         return self._loop
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the thread runs."""
+        return self._loop is not None
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Have the portal's loop call ``function`` soon. Any thread may call this."""
@@ -108,15 +120,21 @@ class Portal:
             if self._users > 1:
                 return
             loop = asyncio.new_event_loop()
-            # aioice resolves names on the loop's executor: two threads that nobody else can fill.
-            executor = ThreadPoolExecutor(2, thread_name_prefix=self._name)
+            # aioice resolves names on the loop's executor: threads that nobody else can fill.
+            executor = ThreadPoolExecutor(self._workers, thread_name_prefix=self._name)
             loop.set_default_executor(executor)
-            loop.set_exception_handler(_log_exception)
             self._loop = loop
             self._thread = threading.Thread(
                 target=_run, args=(loop, executor), name=self._name, daemon=True
             )
             self._thread.start()
+
+    def start_once(self) -> asyncio.AbstractEventLoop:
+        """Be a user if there is none yet. Any thread may call this. Returns the loop."""
+        with self._starting:
+            if self._loop is None:
+                self.start()
+            return self.loop
 
     async def stop(self) -> None:
         """Count one user less; after the last, stop the loop and wait until its thread has ended.
@@ -124,13 +142,16 @@ class Portal:
         Cancellation:
             The thread ends all the same.
         """
-        await checkpoint()
         with self._lock:
             self._users -= 1
-            if self._users:
-                return
-            loop, thread = self.loop, self._thread
-            self._loop = self._thread = None
+            last = self._users == 0
+            loop, thread = self._loop, self._thread
+            if last:
+                self._loop = self._thread = None
+        if not last:
+            await checkpoint()
+            return
+        assert loop is not None
         assert thread is not None
         host, ended = Host(), anyio.Event()
 
@@ -158,14 +179,6 @@ def _run(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
         asyncio.set_event_loop(None)
         loop.close()
-
-
-def _log_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    exc = context.get("exception")
-    # A connection that is closed while it is being made leaves aiortc tasks behind which end with
-    # "RTCIceTransport is closed": expected, and nobody's business.
-    if type(exc).__name__ != "InvalidStateError":
-        loop.default_exception_handler(context)
 
 
 _process_portal = Portal()

@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio.abc import Peer
 from fastrtc_anyio.errors import Closed, CloseReason, PeerClosed, PeerError, PeerFailed
 from fastrtc_anyio.media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
+from fastrtc_anyio.workers import Host
 
 from ._channels import AudioInput, AudioOutput, Link, MessageChannel
 
@@ -28,7 +29,7 @@ class MemoryPeer(Peer):
     def __init__(
         self, sample_rate: int, channels: int, output_buffer_s: float, input_buffer_s: float
     ) -> None:
-        link = Link()
+        link = Link(Host())
         self.audio_in = self._in = AudioInput(link, input_buffer_s)
         self.audio_out = self._out = AudioOutput(link, sample_rate, channels, output_buffer_s)
         self.messages = self._channel = MessageChannel(link, self._deliver)

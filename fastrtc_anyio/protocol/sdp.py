@@ -8,8 +8,9 @@ from fastrtc_anyio.errors import InvalidOffer
 
 from .signaling import IceCandidate
 
-__all__ = ["check_bundle", "set_opus_parameters", "split_candidates"]
+__all__ = ["check_sections", "set_opus_parameters", "split_candidates"]
 
+MAX_SECTIONS = 32
 _OPUS_RTPMAP = re.compile(r"a=rtpmap:(\d+) opus/48000/2$", re.IGNORECASE)
 
 
@@ -42,13 +43,16 @@ def set_opus_parameters(sdp: str, *, stereo: bool, inband_fec: bool) -> str:
     return "\r\n".join(out)
 
 
-def check_bundle(sdp: str) -> None:
-    """Refuse a BUNDLE group of sections that are not there (RFC 9143 7.1).
+def check_sections(sdp: str) -> None:
+    """Refuse too many sections, and a BUNDLE group of some that are not there (RFC 9143 7.1).
 
     Raises:
-        InvalidOffer: names them.
+        InvalidOffer: says how many, or which.
     """
     lines = re.split(r"\r?\n", sdp)
+    count = sum(line.startswith("m=") for line in lines)
+    if count > MAX_SECTIONS:
+        raise InvalidOffer(f"the offer has {count} sections; at most {MAX_SECTIONS} are taken")
     mids = {line.removeprefix("a=mid:") for line in lines if line.startswith("a=mid:")}
     for line in lines:
         if line.startswith("a=group:BUNDLE"):

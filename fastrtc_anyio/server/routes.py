@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,10 @@ def _open_in_lifespan(stream: Stream, app: Any) -> None:
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncGenerator[Any, None]:
-        async with stream, inner(app) as state:
+        # What the application opens outlives the sessions. It may have opened the stream itself.
+        async with inner(app) as state, AsyncExitStack() as stack:
+            if not stream.is_open:
+                await stack.enter_async_context(stream)
             yield state
 
     app.router.lifespan_context = lifespan

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastrtc_anyio import AdmissionError, InvalidCandidate, InvalidOffer, RtcConfiguration
 from fastrtc_anyio.protocol.ice import IceServer
 from fastrtc_anyio.protocol.messages import encode_message
-from fastrtc_anyio.protocol.sdp import check_bundle, set_opus_parameters, split_candidates
+from fastrtc_anyio.protocol.sdp import check_sections, set_opus_parameters, split_candidates
 from fastrtc_anyio.protocol.signaling import (
     MAX_ID_LENGTH,
     MAX_SDP_LENGTH,
@@ -150,9 +150,11 @@ def test_opus_parameters_are_added_where_there_are_none() -> None:
 def test_a_bundle_of_sections_that_are_not_there_is_refused() -> None:
     bundled = SDP.replace("v=0", "v=0\r\na=group:BUNDLE 0 1")
     with pytest.raises(InvalidOffer, match=r"\['0', '1'\]"):
-        check_bundle(bundled)
-    check_bundle(bundled + "a=mid:0\r\na=mid:1\r\n")
-    check_bundle(SDP)
+        check_sections(bundled)
+    check_sections(bundled + "a=mid:0\r\na=mid:1\r\n")
+    check_sections(SDP)
+    with pytest.raises(InvalidOffer, match="has 102 sections; at most 32"):
+        check_sections(SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100)
 
 
 @given(st.text() | st.just(SDP))

@@ -12,7 +12,8 @@ import numpy as np
 from anyio import to_thread
 
 from fastrtc_anyio import AudioFrame, RtcConfiguration, Stream
-from fastrtc_anyio.testing import tone, tone_snr
+from fastrtc_anyio.testing import tone
+from tests.measure import typical_snr
 
 from .aiortc_client import AiortcClient, Microphone, open_client
 
@@ -71,16 +72,3 @@ async def echo_of_tones(
     rate = heard[0].sample_rate
     samples = np.concatenate([frame.samples for frame in heard], axis=1)
     return [typical_snr(samples[i], f, rate) for i, f in enumerate(frequencies)]
-
-
-def typical_snr(samples: Any, frequency: int, rate: int) -> float:
-    """The SNR that 70 % of all 60 ms windows reach.
-
-    A busy machine now and then misses a frame, which spoils a window or two. A click at the frame
-    borders, a wrong rate or a lossy conversion spoils all.
-    """
-    size = rate * 60 // 1000
-    loud = np.flatnonzero(np.abs(samples) > 1000)
-    body = samples[loud[0] + rate // 5 : loud[-1] - rate // 20]
-    windows = [body[i : i + size] for i in range(0, body.size - size, size)]
-    return float(np.quantile([tone_snr(w, frequency, rate) for w in windows], 0.3))

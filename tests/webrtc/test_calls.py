@@ -8,11 +8,13 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from aiortc.rtp import RtcpByePacket
 from anyio import to_thread
 from anyio.abc import TaskStatus
 
 from fastrtc_anyio import (
     CloseReason,
+    CloseStream,
     EmitType,
     InvalidOffer,
     InvalidStateError,
@@ -21,6 +23,7 @@ from fastrtc_anyio import (
     StreamHandler,
 )
 from fastrtc_anyio.driver import HandlerProgram
+from fastrtc_anyio.peers.webrtc import WebRTCPeer
 from tests.unit.handlers import AsyncEcho, Echo, Quiet
 
 from .aiortc_client import open_client
@@ -144,6 +147,98 @@ async def test_a_session_ended_while_its_offer_is_answered() -> None:
             with pytest.raises(InvalidStateError, match="not now"):
                 await stream.offer({"type": "offer", "sdp": offer})
         assert not stream.sessions
+
+
+async def test_a_microphone_that_is_turned_off_and_on_is_heard_again() -> None:
+    """A browser then sends an RTCP BYE, which ends the track for aiortc, and later goes on."""
+    stream = open_stream(AsyncEcho())
+    async with stream, place_call(stream) as client:
+        (session,) = stream.sessions.values()
+
+        async def say_bye() -> None:
+            sender: Any = client.pc.getSenders()[0]
+            await sender._send_rtcp([RtcpByePacket(sources=[sender._ssrc])])
+
+        await to_thread.run_sync(client.run, say_bye)
+        await anyio.sleep(0.2)
+        (snr,) = await echo_of_tones(client, [440])
+        assert snr > 30
+        assert session.closed is None
+
+
+async def test_what_nobody_listens_to_is_played_all_the_same() -> None:
+    class Goodbye(Quiet):
+        async def emit(self) -> EmitType:
+            return (24_000, np.full(12_000, 1000, np.int16)), CloseStream("goodbye")
+
+    stream = open_stream(Goodbye())
+    async with stream, open_client() as client:
+        offer = await to_thread.run_sync(client.run, client.make_offer, "opus", True)
+        offer = offer.replace("a=sendrecv", "a=sendonly")
+        answer = await stream.offer({"type": "offer", "sdp": offer})
+        await to_thread.run_sync(client.run, client.accept, answer["sdp"])
+        with anyio.fail_after(10):
+            assert json.loads(await client.receive_message())["data"] == "goodbye"
+
+
+async def test_a_second_data_channel_takes_over_from_a_closed_one() -> None:
+    class Greeter(Quiet):
+        async def on_message(self, message: str) -> None:
+            await self.send_message(f"got {message}")
+
+    stream = open_stream(Greeter())
+    async with stream, place_call(stream) as client:
+        (session,) = stream.sessions.values()
+        await wait_until(lambda: session.messages.is_open)
+
+        async def replace_channel() -> None:
+            assert client.channel is not None
+            client.channel.close()
+            client.channel = client.pc.createDataChannel("second")
+            client.channel.on("message", client.inbox.put)
+            client.channel.on("open", client._flush)
+
+        await to_thread.run_sync(client.run, replace_channel)
+        client.send_message("hello")
+        with anyio.fail_after(10):
+            assert await client.receive_message() == "got hello"
+
+
+async def test_more_candidates_than_anybody_has_are_ignored() -> None:
+    stream = open_stream(AsyncEcho())
+    lines = "".join(
+        f"a=candidate:{i} 1 udp {i + 1} 127.0.0.1 {20_000 + i} typ host\r\n" for i in range(4000)
+    )
+    async with stream, open_client() as client:
+        offer = await to_thread.run_sync(client.run, client.make_offer, "opus", False)
+        await stream.offer({"type": "offer", "sdp": offer + lines})
+        (session,) = stream.sessions.values()
+        assert isinstance(session.peer, WebRTCPeer)
+        connection = session.peer._connection
+        await wait_until(lambda: connection._candidates >= 4000)
+        assert connection._pc is not None
+        (transceiver,) = connection._pc.getTransceivers()
+        remote = transceiver.sender.transport.transport.getRemoteCandidates()
+        assert len(remote) <= 100
+
+
+async def test_the_loop_of_many_handlers_is_one() -> None:
+    loops: set[Any] = set()
+
+    class Looped(Echo):
+        def start_up(self) -> None:
+            loops.add(self.loop)
+
+    stream = open_stream(Looped())
+    async with stream, anyio.create_task_group() as tg:
+
+        async def call() -> None:
+            async with place_call(stream):
+                pass
+
+        for _ in range(3):
+            tg.start_soon(call)
+    assert len(loops) == 1
 
 
 class FailsAtOnce(Quiet):

@@ -89,11 +89,15 @@ class AudioTap:
         self._codecs = codecs
         self._deliver = deliver
         self._order: JitterBuffer[RtpPacket] = JitterBuffer()
+        self._ssrc: int | None = None
         self._decoder: tuple[int | None, Decoder] | None = None
         self._last: AudioFrame | None = None
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:
         """aiortc's call: a packet has come. The answer: no key frame needed, nothing to decode."""
+        if packet.ssrc != self._ssrc:
+            self._ssrc = packet.ssrc
+            self._order = JitterBuffer()
         for ready in self._order.push(packet.sequence_number, packet):
             frames = [] if ready is None else self._decode(ready)
             for frame in frames:

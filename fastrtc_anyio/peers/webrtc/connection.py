@@ -20,6 +20,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc import sdp as aiortc_sdp
+from aiortc.exceptions import InvalidStateError
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
@@ -35,11 +36,11 @@ from fastrtc_anyio.errors import (
 from fastrtc_anyio.media.encode import AudioEncoder, OpusOptions, create_encoder
 from fastrtc_anyio.peers._channels import AudioInput, AudioOutput, MessageChannel
 from fastrtc_anyio.protocol.ice import RtcConfiguration
-from fastrtc_anyio.protocol.sdp import check_bundle, set_opus_parameters, split_candidates
+from fastrtc_anyio.protocol.sdp import check_sections, set_opus_parameters, split_candidates
 from fastrtc_anyio.protocol.signaling import IceCandidate
 
 from .audio import PlayoutTrack, tap_audio
-from .transport import Heartbeat, choose_addresses
+from .transport import Heartbeat, choose_addresses, stop_consent
 
 __all__ = ["Connection", "PacketStatistics"]
 
@@ -47,6 +48,8 @@ logger = logging.getLogger("fastrtc_anyio")
 
 DRAIN_LIMIT = 0.5
 """Seconds that messages get to be acknowledged before the connection is closed."""
+MAX_CANDIDATES = 100
+"""Of a client's; later ones are ignored, as each costs checks (RFC 8445 6.1.2.5 has this limit)."""
 OPEN_LIMIT = 2.0
 """Seconds that the data channel gets to open, if there are messages for it."""
 _CHANNEL_BUFFER = 65_536
@@ -95,12 +98,13 @@ class Connection:
         self._on_connected = on_connected
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
-        self._channel: RTCDataChannel | None = None
+        self._data_channels: list[RTCDataChannel] = []
         self._encoder: AudioEncoder | None = None
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heartbeat = Heartbeat()
-        self._has_audio = False
+        self._candidates = 0
+        self._connecting: set[asyncio.Task[Any]] = set()
         self._closing = False
 
     async def negotiate(self, step: Callable[..., Coroutine[Any, Any, str]], *args: str) -> str:
@@ -127,7 +131,7 @@ class Connection:
     async def _answer(self, offer_sdp: str) -> str:
         offer, candidates, complete = split_candidates(offer_sdp)
         pc = self._open()
-        check_bundle(offer)
+        check_sections(offer)
         await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         for transceiver in pc.getTransceivers():
             if transceiver._offerDirection is None:
@@ -135,9 +139,12 @@ class Connection:
         audio = self._choose_transceivers(pc.getTransceivers())
         tap_audio(audio, self._audio_in.push)
         # Until the answer is made, only this says which codec it will name first.
-        pc.addTrack(self._make_track(audio._codecs[0].name))
+        track = self._make_track(audio._codecs[0].name)
+        pc.addTrack(track)
         self._prepare_transports(pc)
         await pc.setLocalDescription()
+        if audio.currentDirection not in ("sendonly", "sendrecv"):
+            self._spawn(_drain_track(track))  # nobody listens, yet what is played has to end
         self._spawn(self._add_candidates(candidates, complete))
         return self._local_sdp(pc)
 
@@ -163,7 +170,9 @@ class Connection:
     async def add_candidate(self, candidate: IceCandidate | None) -> None:
         if self._negotiation is not None:
             await asyncio.wait([self._negotiation])  # the session may be being made just now
-        if self._pc is None or self._closing:
+        self._candidates += 1
+        described = self._negotiation is not None and _succeeded(self._negotiation)
+        if self._pc is None or not described or self._closing or self._candidates > MAX_CANDIDATES:
             return
         if candidate is None:
             await self._pc.addIceCandidate(None)
@@ -178,10 +187,9 @@ class Connection:
 
     def flush_messages(self) -> None:
         """Send what is in the outbox, as far as the channel takes it."""
-        channel = self._channel
+        channel = self._open_channel()
         while (
             channel is not None
-            and channel.readyState == "open"
             and channel.bufferedAmount < _CHANNEL_BUFFER
             and (text := self._messages.take()) is not None
         ):
@@ -189,6 +197,7 @@ class Connection:
                 channel.send(text)
             except ValueError as exc:  # longer than the client said it takes
                 logger.warning("a message was not sent: %s", exc)
+                self._messages.refuse()
 
     async def packet_statistics(self) -> PacketStatistics:
         received = lost = sent = 0
@@ -223,6 +232,7 @@ class Connection:
                 await self._pc.close()
             except Exception:  # aiortc trips over what an offer left half made; the rest goes on
                 logger.exception("a WebRTC connection could not be closed in order")
+            await self._end_connecting(self._pc)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -242,10 +252,42 @@ class Connection:
                 iceTransportPolicy=RTCIceTransportPolicy(configuration.ice_transport_policy),
             )
         )
+        self._track_connecting(pc)
         pc.on("track", self._on_track)
         pc.on("datachannel", self._use_channel)
         pc.on("connectionstatechange", self._on_state)
         return pc
+
+    def _track_connecting(self, pc: RTCPeerConnection) -> None:
+        """Know the tasks in which aiortc connects: it starts them and forgets them."""
+        live: Any = pc
+        assert hasattr(live, "_RTCPeerConnection__connect"), "aiortc has changed"
+        connect = live._RTCPeerConnection__connect
+
+        async def tracked_connect() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._connecting.add(task)
+            try:
+                await connect()
+            except InvalidStateError:
+                logger.debug("closed while it was connecting")
+            finally:
+                self._connecting.discard(task)
+
+        live._RTCPeerConnection__connect = tracked_connect
+
+    async def _end_connecting(self, pc: RTCPeerConnection) -> None:
+        """End what a connect that was under way started after the close had passed it."""
+        if self._connecting:
+            await asyncio.wait(self._connecting, timeout=1)
+        for task in list(self._connecting):
+            task.cancel()
+        for transceiver in pc.getTransceivers():
+            await transceiver.stop()
+            stop_consent(transceiver.sender.transport)
+        if pc.sctp is not None:
+            stop_consent(pc.sctp.transport)
 
     def _choose_transceivers(self, transceivers: list[RTCRtpTransceiver]) -> RTCRtpTransceiver:
         """The audio section we talk on. What we have no use for is answered ``inactive``."""
@@ -298,34 +340,33 @@ class Connection:
             logger.debug("ignored a candidate: %s", exc)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        # Every track is drained, wanted or not: its queue has no bound. Ours yields nothing, as its
-        # packets are tapped, but for the news that it has ended.
-        wanted = track.kind == "audio" and not self._has_audio
-        self._has_audio |= wanted
-        self._spawn(self._drain_track(track, self._audio_in.end if wanted else None))
-
-    async def _drain_track(self, track: MediaStreamTrack, ended: Callable[[], None] | None) -> None:
-        try:
-            while True:
-                await track.recv()
-        except MediaStreamError:
-            if ended is not None:
-                ended()
+        # Every track is drained: its queue has no bound. The one we listen to yields nothing, as
+        # its packets are tapped. That aiortc ends it, after an RTCP BYE, means little: a browser
+        # sends one when its microphone is turned off, and sends on when it is turned on.
+        self._spawn(_drain_track(track))
 
     def _use_channel(self, channel: RTCDataChannel) -> None:
-        channel.on("message", self._on_message)
-        if self._channel is not None:
-            return  # messages are taken from every channel and sent on the first
-        self._channel = channel
+        """Take messages from every channel there is, and send on the first that is open."""
+        self._data_channels.append(channel)
         channel.bufferedAmountLowThreshold = _CHANNEL_BUFFER // 4
+        channel.on("message", self._on_message)
         channel.on("bufferedamountlow", self.flush_messages)
         channel.on("open", self._on_channel_open)
+        channel.on("close", lambda: self._on_channel_close(channel))
         if channel.readyState == "open":
             self._on_channel_open()
 
     def _on_channel_open(self) -> None:
         self._messages.open()
         self.flush_messages()
+
+    def _on_channel_close(self, channel: RTCDataChannel) -> None:
+        self._data_channels.remove(channel)
+        if not self._open_channel():
+            self._messages.shut()
+
+    def _open_channel(self) -> RTCDataChannel | None:
+        return next((c for c in self._data_channels if c.readyState == "open"), None)
 
     def _on_message(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
@@ -372,7 +413,7 @@ class Connection:
             return
         # SCTP has no event for "all acknowledged"; this runs once, at the end of a call.
         await _poll(
-            lambda: self._channel is not None or not self._messages.has_outgoing, OPEN_LIMIT
+            lambda: bool(self._data_channels) or not self._messages.has_outgoing, OPEN_LIMIT
         )
         await _poll(
             lambda: (
@@ -394,6 +435,18 @@ class Connection:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task of a WebRTC connection failed", exc_info=error)
             self._end(Closed(CloseReason.PEER_FAILED, f"internal error: {error!r}"))
+
+
+def _succeeded(task: asyncio.Task[Any]) -> bool:
+    return not task.cancelled() and task.exception() is None
+
+
+async def _drain_track(track: MediaStreamTrack) -> None:
+    try:
+        while True:
+            await track.recv()
+    except MediaStreamError:
+        pass
 
 
 async def _poll(condition: Callable[[], bool], limit: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -63,7 +62,7 @@ class WebRTCPeer(Peer):
     ) -> None:
         self._portal = portal
         self._host = Host()
-        link = Link(threading.Lock(), self._host.post)
+        link = Link(self._host)
         self.audio_in = AudioInput(link, input_buffer_s)
         self.messages = MessageChannel(link, self._kick)
         self._connected = anyio.Event()

@@ -12,7 +12,10 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 
 from fastrtc_anyio.protocol.ice import RtcConfiguration
 
-__all__ = ["Heartbeat", "choose_addresses", "local_addresses"]
+__all__ = ["Heartbeat", "choose_addresses", "local_addresses", "stop_consent"]
+
+_LATE = 0.1
+"""Seconds by which a timer may be late without anything being the matter."""
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -39,6 +42,14 @@ def choose_addresses(transport: RTCDtlsTransport, configuration: RtcConfiguratio
         return await gather(component, addresses, configuration.gather_timeout)
 
     connection.get_component_candidates = get_component_candidates
+
+
+def stop_consent(transport: RTCDtlsTransport) -> None:
+    """End the consent checks of a transport that is closed (RFC 7675)."""
+    connection: Any = transport.transport._connection
+    task = connection._query_consent_task
+    if task is not None:
+        task.cancel()
 
 
 class Heartbeat:
@@ -79,7 +90,11 @@ class Heartbeat:
             while (silent := loop.time() - self._heard) < limit:
                 if silent >= limit / 2:
                     asking.create_task(self._ask(transport))
-                await asyncio.sleep(min(limit / 5, limit - silent))
+                pause = min(limit / 5, limit - silent)
+                due = loop.time() + pause
+                await asyncio.sleep(pause)
+                # While this process stood still nobody was heard, whoever may have spoken.
+                self._heard += max(0.0, loop.time() - due - _LATE)
 
     async def _ask(self, transport: RTCDtlsTransport) -> None:
         """One STUN binding request on the selected pair, as for consent (RFC 7675 5.1)."""

@@ -1,0 +1,154 @@
+// Calls a stream with libwebrtc: speaks tones, records what it hears, exchanges messages.
+//
+//   node call.mjs URL [OPTIONS]
+//
+// OPTIONS is JSON: {"id": the webrtc_id, "tones": [Hz, one for each channel], "codec": the only one to
+// offer, "stereo": whether to ask for stereo}. Orders come as lines of JSON on standard input, events go
+// as lines of JSON to standard output. The process lives until its standard input ends or it is killed:
+// only the order to hang up ends the call.
+
+import { createInterface } from "node:readline";
+import wrtc from "@roamhq/wrtc";
+
+const { RTCPeerConnection, nonstandard } = wrtc;
+const [url, options = "{}"] = process.argv.slice(2);
+const { id = "node", tones = [440], codec = null, stereo = false } = JSON.parse(options);
+
+const RATE = 48_000;
+const FRAME = RATE / 100; // libwebrtc takes and gives 10 ms at a time
+const FRAMES_KEPT = 500;
+
+const report = (event, fields = {}) => process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
+
+const began = performance.now();
+const source = new nonstandard.RTCAudioSource();
+const pc = new RTCPeerConnection();
+const channel = pc.createDataChannel("text");
+let sink = null;
+let heard = [];
+
+function speak() {
+  const start = performance.now();
+  let position = 0;
+  return setInterval(() => {
+    const due = ((performance.now() - start) / 1000) * RATE;
+    while (position < due) {
+      const samples = new Int16Array(FRAME * tones.length);
+      for (let i = 0; i < FRAME; i += 1) {
+        tones.forEach((tone, k) => {
+          samples[i * tones.length + k] = 8192 * Math.sin((2 * Math.PI * tone * (position + i)) / RATE);
+        });
+      }
+      source.onData({
+        samples,
+        sampleRate: RATE,
+        bitsPerSample: 16,
+        channelCount: tones.length,
+        numberOfFrames: FRAME,
+      });
+      position += FRAME;
+    }
+  }, 10);
+}
+
+/** The offer with no audio codec but one. */
+function withOnly(sdp, name) {
+  const sections = sdp.split(/^(?=m=)/m);
+  return sections
+    .map((section) => {
+      if (!section.startsWith("m=audio")) return section;
+      const payload = new RegExp(`^a=rtpmap:(\\d+) ${name}/`, "im").exec(section)[1];
+      return section
+        .replace(/^(m=audio \S+ \S+) .*$/m, `$1 ${payload}`)
+        .replace(/^a=(?:rtpmap|fmtp|rtcp-fb):(\d+) .*\r\n/gm, (line, number) => (number === payload ? line : ""));
+    })
+    .join("");
+}
+
+/** The offer with stereo=1 for Opus: RFC 7587 7.1. */
+function withStereo(sdp) {
+  const payload = /^a=rtpmap:(\d+) opus/im.exec(sdp)[1];
+  return sdp.replace(new RegExp(`^(a=fmtp:${payload} .*)$`, "m"), "$1;stereo=1");
+}
+
+async function post(body) {
+  const response = await fetch(`${url}/webrtc/offer`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...body, webrtc_id: id }),
+  });
+  return { status: response.status, reply: await response.json() };
+}
+
+pc.onicecandidate = ({ candidate }) => {
+  if (!candidate) return;
+  const { sdpMid, sdpMLineIndex } = candidate;
+  post({ type: "ice-candidate", candidate: { candidate: candidate.candidate, sdpMid, sdpMLineIndex } })
+    .then(({ status }) => report("candidate", { status }))
+    .catch((error) => report("failed", { error: String(error) }));
+};
+pc.onconnectionstatechange = () => {
+  report("state", { state: pc.connectionState, seconds: (performance.now() - began) / 1000 });
+};
+pc.ontrack = ({ track }) => {
+  sink = new nonstandard.RTCAudioSink(track);
+  sink.ondata = ({ samples, sampleRate, channelCount }) => {
+    heard.push({ samples: Int16Array.from(samples), sampleRate, channelCount });
+    if (heard.length > FRAMES_KEPT) heard.shift();
+  };
+};
+channel.onopen = () => report("channel", { state: "open" });
+channel.onclose = () => report("channel", { state: "closed" });
+channel.onmessage = ({ data }) => report("message", { data });
+
+/** Everything heard since the last time: samples interleaved, little-endian, in base64. */
+function audio() {
+  const frames = heard;
+  heard = [];
+  const { sampleRate = RATE, channelCount = 1 } = frames.at(-1) ?? {};
+  const alike = frames.filter((frame) => frame.sampleRate === sampleRate && frame.channelCount === channelCount);
+  const bytes = Buffer.concat(alike.map(({ samples }) => Buffer.from(samples.buffer)));
+  report("audio", { sampleRate, channelCount, samples: bytes.toString("base64") });
+}
+
+async function codecs() {
+  const stats = [...(await pc.getStats()).values()];
+  const used = (type) => {
+    const stream = stats.find((entry) => entry.type === type && entry.kind === "audio");
+    return stats.find((entry) => entry.id === stream?.codecId)?.mimeType ?? null;
+  };
+  report("codecs", { sent: used("outbound-rtp"), received: used("inbound-rtp") });
+}
+
+const orders = {
+  audio,
+  codecs,
+  send: ({ text }) => channel.send(text),
+  "hang-up": () => {
+    sink?.stop();
+    pc.close();
+    report("hung-up");
+  },
+};
+const input = createInterface({ input: process.stdin });
+input.on("line", (line) => {
+  const order = JSON.parse(line);
+  orders[order.order](order);
+});
+input.on("close", () => process.exit(0));
+
+const track = source.createTrack();
+const speaking = speak();
+pc.addTrack(track);
+let { type, sdp } = await pc.createOffer();
+if (codec) sdp = withOnly(sdp, codec);
+if (stereo) sdp = withStereo(sdp);
+await pc.setLocalDescription({ type, sdp });
+const { status, reply } = await post({ type, sdp });
+if (status === 200) {
+  report("answer", { offer: sdp, sdp: reply.sdp });
+  await pc.setRemoteDescription(reply);
+} else {
+  clearInterval(speaking);
+  report("refused", { status, reply });
+}

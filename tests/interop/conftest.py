@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrtc_anyio import demo
+from fastrtc_anyio.media.resample import StreamResampler
+
+from .chromium import check_chromium
+from .node import check_node
+
+RATE = 48_000
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Real peers need real time."""
+    return str(request.param), {}
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The Node that has libwebrtc beside it. Missing, it is a failure."""
+    return check_node()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser. Missing, it is a failure."""
+    return check_chromium()
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's speech as a browser takes it for a microphone."""
+    with wave.open(str(Path(demo.__file__).with_name("speech.wav"))) as file:
+        rate = file.getframerate()
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)[np.newaxis]
+    resampler = StreamResampler(rate, RATE, 1)
+    samples = np.concatenate([resampler.push(samples), resampler.flush()], axis=1)
+    path = tmp_path_factory.mktemp("microphone") / "speech.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(samples.tobytes())
+    return path

@@ -1,0 +1,147 @@
+"""libwebrtc as a caller: ``call.mjs`` in Node, a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from fastrtc_anyio.media.frames import Int16Array
+
+from .calls import SECONDS
+
+HERE = Path(__file__).parent
+LINE_LIMIT = 8_000_000
+LOUD = 1000
+"""What is louder is the tone, and neither silence nor its beginning."""
+
+
+def check_node() -> str:
+    """Find Node and the package that is libwebrtc."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.fail("Node is missing: apt-get install nodejs npm", pytrace=False)
+    if not (HERE / "node_modules/@roamhq/wrtc/package.json").exists():
+        pytest.fail("libwebrtc is missing: npm --prefix tests/interop ci", pytrace=False)
+    return node
+
+
+class NodeCaller:
+    """A call that libwebrtc places."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._events: list[dict[str, Any]] = []
+        self._news = anyio.Event()
+        self._ended = False
+
+    async def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Take the next event of a kind, one that has come already included."""
+        wanted = {"event": event, **fields}
+        with anyio.move_on_after(SECONDS):
+            while True:
+                for i, seen in enumerate(self._events):
+                    if wanted.items() <= seen.items():
+                        return self._events.pop(i)
+                if self._ended:
+                    break
+                await self._news.wait()
+        others = [str(other)[:100] for other in self._events]
+        raise AssertionError(f"{wanted} did not come from libwebrtc, only {others}")
+
+    async def order(self, order: str, **fields: Any) -> None:
+        """Tell it what to do. See ``call.mjs``."""
+        assert self._process.stdin is not None
+        await self._process.stdin.send(json.dumps({"order": order, **fields}).encode() + b"\n")
+
+    async def hear(self, seconds: float) -> tuple[Int16Array, int]:
+        """What came back, once so many seconds of it are no silence.
+
+        Returns:
+            int16, shape ``(channels, n)``, and the rate in Hz.
+        """
+        pieces: list[Int16Array] = []
+        kind = (0, 0)
+        loud = 0.0
+        with anyio.move_on_after(SECONDS):
+            while loud < seconds:
+                await anyio.sleep(0.05)
+                await self.order("audio")
+                audio = await self.wait_for("audio")
+                rate, channels = audio["sampleRate"], audio["channelCount"]
+                flat = np.frombuffer(base64.b64decode(audio["samples"]), "<i2")
+                if flat.size == 0:
+                    continue
+                if kind != (rate, channels):  # the first moments may be silence of another kind
+                    kind, pieces, loud = (rate, channels), [], 0.0
+                pieces.append(flat.reshape(-1, channels).T)
+                tens = np.abs(flat.astype(np.int32)).reshape(-1, rate * channels // 100)
+                loud += np.count_nonzero(tens.max(axis=1) > LOUD) / 100
+            return np.concatenate(pieces, axis=1), kind[0]
+        raise AssertionError(f"heard {loud:.2f} s of sound, not {seconds:g} s")
+
+    def kill(self) -> None:
+        """End the process at once: nothing is told to anybody."""
+        self._process.kill()
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        stdout = BufferedByteReceiveStream(self._process.stdout)
+        try:
+            while True:
+                self._note(json.loads(await stdout.receive_until(b"\n", LINE_LIMIT)))
+        except (anyio.IncompleteRead, anyio.EndOfStream):
+            self._ended = True
+            self._wake()
+
+    def _note(self, event: dict[str, Any]) -> None:
+        self._events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+
+@asynccontextmanager
+async def open_caller(node: str, url: str, **options: Any) -> AsyncGenerator[NodeCaller, None]:
+    """Call the stream at ``url``. Leaving the block kills the caller.
+
+    Args:
+        node: the program.
+        url: of the server.
+        options: those of ``call.mjs``.
+    """
+    command = [node, str(HERE / "call.mjs"), url, json.dumps(options)]
+    async with (
+        await anyio.open_process(command, stderr=None) as process,
+        anyio.create_task_group() as tg,
+    ):
+        caller = NodeCaller(process)
+        tg.start_soon(caller._read)
+        try:
+            yield caller
+        finally:
+            if process.returncode is None:
+                process.kill()
+            with anyio.CancelScope(shield=True):
+                await process.wait()
+            tg.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_call(node: str, url: str, **options: Any) -> AsyncGenerator[NodeCaller, None]:
+    """:func:`open_caller`, connected."""
+    async with open_caller(node, url, **options) as caller:
+        await caller.wait_for("state", state="connected")
+        yield caller

@@ -1,0 +1,258 @@
+"""The page in Chromium, used as a person would: by its buttons, with a microphone that speaks.
+
+Pictures of the page are in each test's ``tmp_path``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+
+from fastrtc_anyio import CloseReason, WebRTCError
+from tests.unit.handlers import Quiet
+
+from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
+from .chromium import Browser, Page, open_browser
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture
+async def browser(chromium: str, speech: Path) -> AsyncGenerator[Browser, None]:
+    async with open_browser(chromium, speech) as browser:
+        yield browser
+
+
+on_trio = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+"""For what the backend has no part in."""
+
+COUNTS = """
+(async () => {
+  const stats = [...(await call.pc.getStats()).values()];
+  const audio = (type) => stats.find((s) => s.type === type && s.kind === "audio") ?? {};
+  return {
+    received: audio("inbound-rtp").packetsReceived ?? 0,
+    heard: audio("inbound-rtp").totalAudioEnergy ?? 0,
+    sent: audio("outbound-rtp").packetsSent ?? 0,
+    spoken: audio("media-source").totalAudioEnergy ?? 0,
+  };
+})()
+"""
+
+
+class Listener(TalkativeEcho):
+    """Notes how loud it was."""
+
+    peak = 0
+
+    async def receive(self, frame: Any) -> None:
+        Listener.peak = max(Listener.peak, int(np.abs(frame[1].astype(np.int32)).max()))
+        await super().receive(frame)
+
+
+async def connect(page: Page) -> None:
+    await page.click("connect")
+    await page.wait_for_text("status", "Connected")
+
+
+async def check_sound(page: Page) -> None:
+    """Packets and energy grow in both directions."""
+
+    async def grow(counts: dict[str, float], packets: int, energy: float) -> dict[str, float]:
+        with anyio.fail_after(20):
+            while True:
+                now: dict[str, float] = await page.evaluate(COUNTS)
+                grown = {key: now[key] - counts[key] for key in now}
+                if (
+                    min(grown["received"], grown["sent"]) >= packets
+                    and min(grown["heard"], grown["spoken"]) > energy
+                ):
+                    return now
+                await anyio.sleep(0.05)
+
+    begin: dict[str, float] = {"received": 0, "heard": 0, "sent": 0, "spoken": 0}
+    first = await grow(begin, 25, 1e-4)
+    print(await grow(first, 25, 1e-4))
+
+
+async def test_a_call(browser: Browser, tmp_path: Path) -> None:
+    """Connect, talk, hang up; and once more after a reload."""
+    Listener.peak = 0
+    stream = make_stream(Listener)
+    async with serve(stream) as url:
+        page = await browser.open_page(url)
+        assert await page.text("status") == "Ready"
+        await page.look(tmp_path / "idle.png")
+
+        began = anyio.current_time()
+        await connect(page)
+        print(f"connected after {anyio.current_time() - began:.2f} s")
+        session = only_session(stream)
+        await check_sound(page)
+        assert Listener.peak > 1000
+        # Two reports, a second apart, make the numbers.
+        await page.wait_for("document.getElementById('buffer').innerText.includes('ms')", "numbers")
+        await page.look(tmp_path / "talking.png")
+        await page.look(tmp_path / "talking-dark.png", dark=True)
+        await page.look(tmp_path / "talking-phone.png", width=390, height=844)
+
+        await page.click("connect")
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+        await page.wait_for_text("status", "Call ended")
+        assert await page.evaluate("document.getElementById('audio').srcObject") is None
+
+        await page.reload()
+        await connect(page)
+        session = only_session(stream)
+        await check_sound(page)
+        await page.reload()
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+        assert await page.text("status") == "Ready"
+        assert page.complaints == []
+
+
+@on_trio
+async def test_closing_the_tab_hangs_up(browser: Browser) -> None:
+    stream = make_stream()
+    async with serve(stream) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        session = only_session(stream)
+        await page.close()
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+
+
+@on_trio
+async def test_no_place_is_left(browser: Browser, tmp_path: Path) -> None:
+    stream = make_stream(concurrency_limit=1)
+    async with serve(stream) as url:
+        first, second = await browser.open_page(url), await browser.open_page(url)
+        await connect(first)
+        session = only_session(stream)
+
+        await second.click("connect")
+        await second.wait_for_text("alert", "The server is busy: it takes one call at a time.")
+        assert await second.text("status") == "Not connected"
+        assert await second.text("connect-label") == "Connect"
+        await second.look(tmp_path / "error.png")
+        await second.look(tmp_path / "error-dark.png", dark=True)
+        await second.look(tmp_path / "error-phone.png", width=390, height=844)
+
+        await first.click("connect")
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+        await connect(second)
+        await check_sound(second)
+        assert await second.text("alert") == ""
+        assert await first.text("alert") == ""
+
+
+async def test_the_server_stops(browser: Browser, tmp_path: Path) -> None:
+    stream = make_stream()
+    async with serve(stream) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        session = only_session(stream)
+    assert session.closed is not None
+    assert session.closed.reason is CloseReason.CANCELLED
+    await page.wait_for_text("status", "Call ended")
+    await page.wait_for_text("hint", "The server ended the call: the server is stopping.")
+    await page.look(tmp_path / "stopped.png")
+
+    await page.click("connect")
+    await page.wait_for_text("alert", "The server does not answer.")
+    await page.look(tmp_path / "no-server.png")
+
+
+@on_trio
+async def test_errors_of_handlers_are_shown(browser: Browser, tmp_path: Path) -> None:
+    class Failing(Quiet):
+        async def start_up(self) -> None:
+            if errors[0] == "at once":
+                raise WebRTCError("no credit")
+
+        async def receive(self, frame: Any) -> None:
+            self.calls.append("receive")
+            if len(self.calls) > 25:
+                raise errors[0]
+
+    errors: list[Any]
+    errors = ["at once"]
+    stream = make_stream(Failing)
+    async with serve(stream) as url:
+        page = await browser.open_page(url)
+        await page.click("connect")
+        await page.wait_for_text("alert", "no credit")
+        await page.wait_for_text("status", "Call ended")
+        await page.look(tmp_path / "no-credit.png")
+
+        errors = [WebRTCError("your credit is used up")]
+        await page.click("connect")
+        await page.wait_for_text("alert", "your credit is used up")
+        await page.wait_for_text("status", "Call ended")
+
+        errors = [ValueError("a secret")]
+        await page.click("connect")
+        await page.wait_for_text("alert", "The server has met an error, logged as ")
+        await page.wait_for_text("status", "Call ended")
+        assert "secret" not in str(await page.evaluate("document.body.innerText"))
+        await wait_until(lambda: not stream.sessions, "the end of the session")
+
+
+@on_trio
+async def test_messages_are_shown(browser: Browser, tmp_path: Path) -> None:
+    class Chatty(Quiet):
+        async def start_up(self) -> None:
+            for message in (
+                '{"type": "log", "data": "pause_detected"}',
+                '{"type": "warning", "data": "slow", "message": "the model is slow"}',
+                '{"type": "transcript", "data": {"text": "How are you?"}}',
+                "plain text, " + "and long, " * 30,
+                "<b>not bold</b>",
+            ):
+                await self.send_message(message)
+
+    async with serve(make_stream(Chatty)) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        await page.wait_for_text("messages", "<b>not bold</b>")
+        shown = await page.text("messages")
+        assert "pause_detected" in shown
+        assert "the model is slow" in shown
+        assert "How are you?" in shown
+        assert await page.text("hint") == "The handler heard you pause."
+        await page.look(tmp_path / "messages.png")
+        await page.look(tmp_path / "messages-phone.png", width=390, height=844)
+        await page.click("clear")
+        assert await page.text("messages") == ""
+
+
+@on_trio
+async def test_stereo_and_mute(browser: Browser, tmp_path: Path) -> None:
+    stream = make_stream(lambda: Listener(expected_layout="stereo"))
+    async with serve(stream) as url:
+        page = await browser.open_page(f"{url}/?stereo")
+        await connect(page)
+        for side in ("local", "remote"):
+            sdp = str(await page.evaluate(f"call.pc.{side}Description.sdp"))
+            assert "stereo=1" in sdp
+        assert only_session(stream).audio_out.channels == 2
+        await check_sound(page)
+
+        await page.click("mute")
+        assert await page.text("mute") == "Muted"
+        assert await page.text("hint") == "You are muted."
+        await anyio.sleep(0.2)  # what was said before is still on its way
+        Listener.peak = 0
+        counts: dict[str, float] = await page.evaluate(COUNTS)
+        with anyio.fail_after(20):
+            while (await page.evaluate(COUNTS))["sent"] < counts["sent"] + 25:
+                await anyio.sleep(0.05)
+        assert Listener.peak < 50
+        await page.look(tmp_path / "muted.png")
+        await page.click("mute")
+        await wait_until(lambda: Listener.peak > 1000, "sound after the mute")

@@ -1,0 +1,116 @@
+"""Calls from libwebrtc, what Chromium and most telephones' applications have inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrtc_anyio import CloseReason, Limits
+from fastrtc_anyio.media.frames import Int16Array
+from tests.measure import typical_snr
+
+from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended
+from .node import LOUD, open_call, open_caller
+
+pytestmark = pytest.mark.interop
+
+TONE = 440
+
+
+def strongest_frequency(samples: Any, rate: int) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(samples.size)))
+    return float(np.argmax(spectrum) * rate / samples.size)
+
+
+def check_tone(samples: Int16Array, frequency: int, rate: int) -> None:
+    loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > LOUD)
+    middle = samples[loud[0] + rate // 5 : loud[-1] - rate // 20]
+    assert middle.size > rate // 2
+    # A frame that was lost widens the peak, and does not move it.
+    assert abs(strongest_frequency(middle, rate) - frequency) < 5
+    snr = typical_snr(samples, frequency, rate)
+    print(f"{frequency} Hz came back with {snr:.1f} dB")
+    assert snr > 20
+
+
+async def test_a_call(node: str) -> None:
+    """Sound and messages both ways, with candidates that trickle, and a hang-up."""
+    stream = make_stream()
+    async with serve(stream) as url, open_caller(node, url, tones=[TONE]) as caller:
+        offer = (await caller.wait_for("answer"))["offer"]
+        assert "a=candidate" not in offer
+        assert (await caller.wait_for("candidate"))["status"] == 200
+        connected = await caller.wait_for("state", state="connected")
+        print(f"connected after {connected['seconds']:.3f} s")
+        session = only_session(stream)
+
+        samples, rate = await caller.hear(1.2)
+        assert len(samples) == 1
+        check_tone(samples[0], TONE, rate)
+
+        await caller.wait_for("channel", state="open")
+        await caller.order("send", text="größer 🎙")
+        assert (await caller.wait_for("message"))["data"] == "you said größer 🎙"
+
+        await caller.order("hang-up")
+        await caller.wait_for("hung-up")
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+
+
+async def test_a_caller_that_is_killed_has_vanished(node: str) -> None:
+    stream = make_stream(limits=Limits(liveness=3))
+    async with serve(stream) as url, open_call(node, url) as caller:
+        session = only_session(stream)
+        await caller.hear(0.2)
+        caller.kill()
+        # Without a liveness check of its own, a session would stay for half a minute.
+        assert await wait_ended(stream, session) is CloseReason.VANISHED
+
+
+async def test_stereo_stays_stereo(node: str) -> None:
+    stream = make_stream(lambda: TalkativeEcho(expected_layout="stereo"))
+    tones = [300, 700]
+    async with serve(stream) as url, open_call(node, url, tones=tones, stereo=True) as caller:
+        answer = (await caller.wait_for("answer"))["sdp"]
+        (fmtp,) = [line for line in answer.splitlines() if line.startswith("a=fmtp:")]
+        assert ";stereo=1" in fmtp.replace(" ", ";")
+        samples, rate = await caller.hear(1.2)
+        assert len(samples) == 2
+        for channel, tone in zip(samples, tones, strict=True):
+            check_tone(channel, tone, rate)
+
+
+@pytest.mark.parametrize("codec", ["PCMU", "PCMA", "G722"])
+async def test_a_caller_with_one_codec(node: str, codec: str) -> None:
+    stream = make_stream()
+    async with serve(stream) as url, open_call(node, url, tones=[TONE], codec=codec) as caller:
+        samples, rate = await caller.hear(1.2)
+        check_tone(samples[0], TONE, rate)
+        await caller.order("codecs")
+        codecs = await caller.wait_for("codecs")
+        assert {codecs["sent"], codecs["received"]} == {f"audio/{codec}"}
+
+
+async def test_a_caller_with_a_codec_nobody_has(node: str) -> None:
+    stream = make_stream()
+    async with serve(stream) as url, open_caller(node, url, codec="ILBC") as caller:
+        refused = await caller.wait_for("refused")
+        assert refused["status"] == 400
+        assert refused["reply"]["status"] == "failed"
+        assert not stream.sessions
+
+
+async def test_no_place_is_left(node: str) -> None:
+    stream = make_stream(concurrency_limit=1)
+    async with serve(stream) as url, open_call(node, url, id="first") as first:
+        async with open_caller(node, url, id="second") as second:
+            refused = await second.wait_for("refused")
+            assert refused["status"] == 503
+            assert refused["reply"]["meta"]["error"] == "concurrency_limit_reached"
+        session = only_session(stream)
+        await first.order("hang-up")
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+        async with open_call(node, url, id="third") as third:
+            await third.hear(0.2)
