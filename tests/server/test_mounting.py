@@ -51,7 +51,7 @@ async def test_it_is_opened_in_the_outermost_lifespan(framework: Any) -> None:
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_the_applications_own_lifespan_runs_inside(framework: Any) -> None:
+async def test_the_applications_own_lifespan_runs_round_the_streams(framework: Any) -> None:
     stream = make_stream()
     seen: list[tuple[str, bool]] = []
 
@@ -69,7 +69,9 @@ async def test_the_applications_own_lifespan_runs_inside(framework: Any) -> None
     stream.mount(app)
     async with open_server(app) as url, httpx.AsyncClient() as http:
         assert (await http.get(f"{url}/greet")).text == "hello"
-    assert seen == [("up", True), ("down", True)]
+        assert stream.is_open
+    # What the application opens is there before the first session and after the last.
+    assert seen == [("up", False), ("down", False)]
     assert not stream.is_open
 
 
@@ -105,3 +107,19 @@ async def test_the_page() -> None:
             assert reply.headers["content-type"] == "text/html; charset=utf-8"
             assert reply.text.startswith("<!doctype html>")
             assert "webrtc/offer" in reply.text
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_an_application_may_open_the_stream_itself(framework: Any) -> None:
+    stream = make_stream()
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncGenerator[None, None]:
+        async with stream:
+            yield
+
+    app = framework(lifespan=lifespan)
+    stream.mount(app)
+    async with open_server(app):
+        assert stream.is_open
+    assert not stream.is_open
