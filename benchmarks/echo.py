@@ -23,6 +23,7 @@ import numpy as np
 from anyio.streams.text import TextReceiveStream
 
 from fastrtc_anyio import AsyncStreamHandler, RtcConfiguration, Stream, StreamHandler
+from fastrtc_anyio.demo.caller import hear_live
 from fastrtc_anyio.demo.measure import compare
 from fastrtc_anyio.peers._portal import Portal, open_portal
 from fastrtc_anyio.peers.webrtc import WebRTCPeer
@@ -158,7 +159,7 @@ async def connect(portal: Portal, process: Any, lines: TextReceiveStream) -> Web
 async def talk(peer: WebRTCPeer, speech: Any, latencies: list[float]) -> None:
     heard = np.zeros(speech.shape[1] + 2 * RATE, np.int16)
     position: int | None = None
-    await peer.audio_in.receive()
+    await hear_live(peer)
     await peer.audio_out.send(speech)
     began = anyio.current_time()
     with anyio.move_on_after(speech.shape[1] / RATE + 0.5):

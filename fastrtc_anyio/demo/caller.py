@@ -26,7 +26,7 @@ from fastrtc_anyio.protocol.signaling import SessionDescription
 
 from .measure import compare
 
-__all__ = ["SAMPLE_RATE", "call"]
+__all__ = ["SAMPLE_RATE", "call", "hear_live"]
 
 SAMPLE_RATE = 48_000
 SPEECH = Path(__file__).with_name("speech.wav")
@@ -70,7 +70,7 @@ async def _talk(peer: WebRTCPeer, speech: Int16Array) -> Int16Array:
     position: int | None = None
     async with create_task_group() as tg:
         with move_on_after(1):
-            await peer.audio_in.receive()  # the line is up both ways
+            await hear_live(peer)  # the line is up both ways
         await peer.audio_out.send(speech)
         began = anyio.current_time()
 
@@ -92,6 +92,13 @@ async def _talk(peer: WebRTCPeer, speech: Int16Array) -> Int16Array:
                 position += mono.shape[1]
         tg.cancel_scope.cancel()
     return recorded[:, : position or 0]
+
+
+async def hear_live(peer: WebRTCPeer) -> None:
+    """Pass over what came before now, so that what is heard next is what is just being said."""
+    await peer.audio_in.receive()
+    while peer.audio_in.statistics().buffered:
+        await peer.audio_in.receive()
 
 
 async def _summary(peer: WebRTCPeer, speech: Int16Array, returned: Int16Array) -> dict[str, Any]:
