@@ -22,8 +22,9 @@ import anyio
 import numpy as np
 from anyio.streams.text import TextReceiveStream
 
-from fastrtc_anyio import AsyncStreamHandler, RtcConfiguration, Stream, StreamHandler
+from fastrtc_anyio import RtcConfiguration, Stream, StreamHandler
 from fastrtc_anyio.demo.caller import hear_live
+from fastrtc_anyio.demo.demo import Echo
 from fastrtc_anyio.demo.measure import compare
 from fastrtc_anyio.peers._portal import Portal, open_portal
 from fastrtc_anyio.peers.webrtc import WebRTCPeer
@@ -36,25 +37,6 @@ SERVERS = ("aiortc", "ours async trio", "ours async asyncio", "ours sync trio")
 
 
 # The servers. Each reads offers from standard input and writes answers, a line of JSON each.
-
-
-class AsyncEcho(AsyncStreamHandler):
-    def __init__(self) -> None:
-        super().__init__(output_sample_rate=RATE)
-        self.speak, self.listen = anyio.create_memory_object_stream[Any](50)
-
-    async def receive(self, frame: Any) -> None:
-        await self.speak.send(frame)
-
-    async def emit(self) -> Any:
-        return await self.listen.receive()
-
-    async def shutdown(self) -> None:
-        self.speak.close()
-        self.listen.close()
-
-    def copy(self) -> AsyncEcho:
-        return AsyncEcho()
 
 
 class SyncEcho(StreamHandler):
@@ -107,7 +89,7 @@ def serve(kind: str) -> None:
         case ["aiortc"]:
             asyncio.run(serve_aiortc())
         case ["ours", "async", backend]:
-            anyio.run(serve_ours, AsyncEcho, backend=backend)
+            anyio.run(serve_ours, Echo, backend=backend)
         case [_, _, backend]:
             anyio.run(serve_ours, SyncEcho, backend=backend)
 

@@ -35,11 +35,11 @@ from .media.frames import (
     mix_channels,
 )
 from .media.playout import Played
+from .media.resample import Rechunker, StreamResampler
 from .protocol.messages import encode_message
 from .workers import Host, Worker
 
 if TYPE_CHECKING:
-    from .media.resample import Rechunker, StreamResampler
     from .session import Session
 
 __all__ = ["Emission", "HandlerProgram", "check_handler", "read_emission"]
@@ -214,7 +214,7 @@ class HandlerProgram:
         handler = self.handler
         channels = 2 if handler.expected_layout == "stereo" else 1
         convert = _Converter(handler.input_sample_rate, channels)
-        rechunk = _make_rechunker(handler.input_sample_rate // FRAMES_PER_SECOND, channels)
+        rechunk = Rechunker(handler.input_sample_rate // FRAMES_PER_SECOND, channels)
         try:
             async for frame in session.audio_in:
                 for samples in rechunk.push(convert(frame)):
@@ -312,8 +312,6 @@ class _Converter:
             return samples
         tail: list[Int16Array] = []
         if self._resampler is None or self._from != frame.sample_rate:
-            from .media.resample import StreamResampler
-
             if self._resampler is not None:
                 tail.append(self._resampler.flush())
                 self._resampler.close()
@@ -326,9 +324,3 @@ class _Converter:
         if self._resampler is not None:
             self._resampler.close()
             self._resampler = None
-
-
-def _make_rechunker(frame_samples: int, channels: int) -> Rechunker:
-    from .media.resample import Rechunker
-
-    return Rechunker(frame_samples, channels)

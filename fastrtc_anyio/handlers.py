@@ -20,15 +20,21 @@ from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 
 from .gate import Gate
-from .media.frames import FRAMES_PER_SECOND, Int16Array, check_sample_rate
+from .media.av_frames import from_av, to_av
+from .media.frames import (
+    FRAMES_PER_SECOND,
+    AudioFrame,
+    Int16Array,
+    check_sample_rate,
+    mix_channels,
+)
 from .media.playout import Played
+from .media.resample import StreamResampler
 from .protocol.messages import encode_message
 
 if TYPE_CHECKING:
     import av
     from anyio.from_thread import BlockingPortal
-
-    from .media.resample import StreamResampler
 
 __all__ = [
     "AdditionalOutputs",
@@ -289,10 +295,6 @@ class StreamHandlerBase(ABC):
         Yields:
             16-bit packed PyAV audio, as much as is ready.
         """
-        from .media.av_frames import from_av, to_av
-        from .media.frames import AudioFrame, mix_channels
-        from .media.resample import StreamResampler
-
         channels = 2 if self.expected_layout == "stereo" else 1
         rate, samples = from_av(frame)
         key = (rate, channels)

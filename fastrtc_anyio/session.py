@@ -248,8 +248,6 @@ class Session:
         try:
             await anyio.sleep_forever()
         finally:
-            # Every other end has given its reason before it cancelled anything.
-            self._machine.close(CloseReason.CANCELLED, "the server is stopping")
             await self._close_peer()
 
     def _tell_client(self) -> None:
@@ -262,6 +260,8 @@ class Session:
             self.messages.send_nowait(encode_message("end_stream", closed.message))
 
     async def _close_peer(self) -> None:
+        # Every other end has given its reason before it cancelled anything.
+        self._machine.close(CloseReason.CANCELLED, "the server is stopping")
         with anyio.move_on_after(self.limits.close, shield=True) as scope:
             try:
                 if not self._told:
@@ -273,7 +273,6 @@ class Session:
             logger.error("session %s: the connection did not close in time", self.id)
 
     async def _release(self) -> None:
-        self._machine.close(CloseReason.CANCELLED, "the server is stopping")
         with CancelScope(shield=True):
             deadline = anyio.current_time() + self.limits.shutdown
             async with create_task_group() as tg:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,8 +14,7 @@ from anyio import create_task_group, to_thread
 from fastrtc_anyio import AudioFrame, Limits, RtcConfiguration, Session, Stream
 from fastrtc_anyio.media.frames import mix_channels
 from fastrtc_anyio.testing.signals import tone, tone_snr
-from tests.webrtc import aiortc_client
-from tests.webrtc.aiortc_client import AiortcClient
+from tests.webrtc.aiortc_client import AiortcClient, open_client
 
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
 POLL = 0.01
@@ -63,26 +61,6 @@ async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> No
     with anyio.fail_after(seconds):
         while not condition():
             await anyio.sleep(POLL)
-
-
-@asynccontextmanager
-async def open_client() -> AsyncGenerator[AiortcClient, None]:
-    """A client that leaves nothing behind, even if it was never connected."""
-
-    async def end() -> None:
-        if hasattr(client, "pc"):
-            await client.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:  # aiortc leaves some waiting if no connection came up
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async with aiortc_client.open_client() as client:
-        try:
-            yield client
-        finally:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(client.run, end)
 
 
 async def make_offer(client: AiortcClient, *, channel: bool = False) -> str:

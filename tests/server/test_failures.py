@@ -13,8 +13,9 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import AsyncStreamHandler, Stream
 from fastrtc_anyio.server.launch import open_server
+from tests.webrtc.aiortc_client import open_client
 
-from .calls import make_offer, make_stream, open_call, open_client, post, wait_until
+from .calls import make_offer, make_stream, open_call, post, wait_until
 
 NO_AUDIO = """\
 v=0

@@ -8,13 +8,13 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import Limits
 from fastrtc_anyio.server.launch import open_server
+from tests.webrtc.aiortc_client import open_client
 
 from .calls import (
     accept,
     check_echo,
     make_offer,
     make_stream,
-    open_client,
     post,
     wait_until,
     without_candidates,
