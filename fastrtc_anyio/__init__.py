@@ -11,6 +11,16 @@ Importing this package loads neither asyncio nor any media library: they load on
 
 from __future__ import annotations
 
+from .audio import (
+    aggregate_bytes_to_16bit,
+    async_aggregate_bytes_to_16bit,
+    audio_to_bytes,
+    audio_to_file,
+    audio_to_float32,
+    audio_to_int16,
+    wait_for_item,
+)
+from .context import Context, Warning, get_current_context
 from .errors import (
     AdmissionError,
     Closed,
@@ -31,8 +41,8 @@ from .errors import (
     UnsupportedFormat,
     WebRTCError,
 )
+from .functions import VideoStreamHandler
 from .handlers import (
-    AdditionalOutputs,
     AsyncAudioVideoStreamHandler,
     AsyncStreamHandler,
     AudioEmitType,
@@ -44,12 +54,16 @@ from .handlers import (
     VideoEmitType,
     WebRTCData,
 )
+from .media.encode import OpusOptions, VideoOptions
 from .media.frames import AudioFrame
 from .media.playout import Played
+from .media.video import VideoFrame
+from .outputs import AdditionalOutputs
 from .protocol.ice import IceServer, RtcConfiguration
 from .protocol.session_state import SessionState
-from .session import Limits, Session
+from .session import Limits, Session, SessionStatistics
 from .stream import Stream
+from .workers import run_sync
 
 __version__ = "0.1.0"
 
@@ -65,6 +79,7 @@ __all__ = [
     "CloseStream",
     "Closed",
     "ConnectTimeout",
+    "Context",
     "EmitType",
     "FastRTCError",
     "HandlerContractError",
@@ -74,6 +89,7 @@ __all__ = [
     "InvalidStateError",
     "Limits",
     "MediaError",
+    "OpusOptions",
     "PeerClosed",
     "PeerError",
     "PeerFailed",
@@ -81,6 +97,7 @@ __all__ = [
     "RtcConfiguration",
     "Session",
     "SessionState",
+    "SessionStatistics",
     "SignalingError",
     "Stream",
     "StreamHandler",
@@ -89,6 +106,19 @@ __all__ = [
     "UnknownSession",
     "UnsupportedFormat",
     "VideoEmitType",
+    "VideoFrame",
+    "VideoOptions",
+    "VideoStreamHandler",
+    "Warning",
     "WebRTCData",
     "WebRTCError",
+    "aggregate_bytes_to_16bit",
+    "async_aggregate_bytes_to_16bit",
+    "audio_to_bytes",
+    "audio_to_file",
+    "audio_to_float32",
+    "audio_to_int16",
+    "get_current_context",
+    "run_sync",
+    "wait_for_item",
 ]

@@ -11,19 +11,24 @@ tasks; the plain methods may be called from any thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from anyio import EndOfStream
 from anyio.abc import AsyncResource
+from anyio.lowlevel import checkpoint
 
 from .errors import Closed
 from .media.frames import AudioFrame, Int16Array
+from .media.video import VideoFrame
+from .protocol.media_plan import MediaPlan
 
 if TYPE_CHECKING:
     from .media.playout import Played
 
 __all__ = [
+    "AsyncioBridge",
     "AudioInStatistics",
     "AudioOutStatistics",
     "AudioReceiveStream",
@@ -31,7 +36,13 @@ __all__ = [
     "MessageStatistics",
     "MessageStream",
     "Peer",
+    "VideoInStatistics",
+    "VideoOutStatistics",
+    "VideoReceiveStream",
+    "VideoSendStream",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,22 +56,65 @@ class AudioInStatistics:
     buffered: int
     """Frames waiting to be read."""
     buffered_seconds: float
+    latency: float
+    """Seconds by which the frame read last was behind the newest one."""
+    bytes: int
+    """Of PCM received."""
 
 
 @dataclass(frozen=True)
 class AudioOutStatistics:
-    """Counters of an :class:`AudioSendStream`. ``sent == played + flushed + buffered``."""
+    """Counters of an :class:`AudioSendStream`, in samples for each channel.
+
+    ``sent == played + flushed + trimmed + buffered``.
+    """
 
     sent: int
-    """Samples given to :meth:`AudioSendStream.send`, for each channel."""
+    """Samples given to :meth:`AudioSendStream.send`."""
     played: int
     """Samples handed to the transport. Silence played for want of samples is not counted."""
     flushed: int
     """Samples dropped by :meth:`AudioSendStream.flush`."""
+    trimmed: int
+    """Samples of a live stream that were skipped to end a standing delay."""
     buffered: int
     """Samples waiting to be played."""
     underruns: int
     """How often the samples ran out while playing."""
+    latency: float
+    """Seconds until what is sent now is played."""
+    bytes: int
+    """Of PCM sent."""
+
+
+@dataclass(frozen=True)
+class VideoInStatistics:
+    """Counters of a :class:`VideoReceiveStream`. ``received == read + dropped + buffered``."""
+
+    received: int
+    """Frames that came from the client."""
+    dropped: int
+    """Frames that a newer one replaced before anybody read them."""
+    buffered: int
+    """Frames waiting to be read: 0 or 1."""
+    latency: float
+    """Seconds that the frame read last had waited."""
+
+
+@dataclass(frozen=True)
+class VideoOutStatistics:
+    """Counters of a :class:`VideoSendStream`. ``sent == played + flushed + buffered``."""
+
+    sent: int
+    """Frames given to :meth:`VideoSendStream.send`."""
+    played: int
+    """Frames handed to the transport; a still picture that is sent again is not counted."""
+    flushed: int
+    """Frames dropped by :meth:`VideoSendStream.flush`, or left over when the connection ended."""
+    buffered: int
+    """Frames waiting for their time: 0 or 1."""
+    latency: float
+    """Seconds that the frame played last had waited."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +128,13 @@ class MessageStatistics:
     client takes, or the connection over."""
     dropped_in: int
     """Received, but pushed out of the full inbox before anybody read them."""
+    waiting_out: int
+    """In the outbox now."""
+    waiting_in: int
+    """In the inbox now."""
+    bytes_sent: int
+    bytes_received: int
+    """Of text in UTF-8."""
 
 
 class AudioReceiveStream(ABC):
@@ -159,6 +220,64 @@ class AudioSendStream(ABC):
         """Counters so far."""
 
 
+class VideoReceiveStream(ABC):
+    """Pictures from the client. The latest frame wins: a slow reader sees fewer, never old ones."""
+
+    @abstractmethod
+    async def receive(self) -> VideoFrame:
+        """Wait for a picture that was not read yet.
+
+        Raises:
+            anyio.EndOfStream: when the connection has ended and everything was read.
+
+        Cancellation:
+            A cancelled call has taken nothing.
+        """
+
+    @abstractmethod
+    def statistics(self) -> VideoInStatistics:
+        """Counters so far."""
+
+    def __aiter__(self) -> VideoReceiveStream:
+        return self
+
+    async def __anext__(self) -> VideoFrame:
+        try:
+            return await self.receive()
+        except EndOfStream:
+            raise StopAsyncIteration from None
+
+
+class VideoSendStream(ABC):
+    """Pictures to the client, at most :attr:`fps` a second."""
+
+    fps: float
+
+    @abstractmethod
+    async def send(self, frame: VideoFrame) -> None:
+        """Show a picture next; wait first while the one before it waits for its time.
+
+        Raises:
+            anyio.BrokenResourceError: the connection has ended.
+
+        Cancellation:
+            A cancelled call has sent nothing.
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Drop the picture that waits for its time."""
+
+    @abstractmethod
+    async def wait_played(self) -> None:
+        """Wait until everything sent was handed to the transport, flushed, or cannot be any more
+        because the connection has ended."""
+
+    @abstractmethod
+    def statistics(self) -> VideoOutStatistics:
+        """Counters so far."""
+
+
 class MessageStream(ABC):
     """Text messages both ways: the data channel, or its like on another transport."""
 
@@ -197,10 +316,13 @@ class MessageStream(ABC):
 
 
 class Peer(AsyncResource):
-    """One client, connected somehow."""
+    """One client, connected somehow. It has the streams that its :attr:`media` names."""
 
+    media: MediaPlan
     audio_in: AudioReceiveStream
     audio_out: AudioSendStream
+    video_in: VideoReceiveStream
+    video_out: VideoSendStream
     messages: MessageStream
 
     @abstractmethod
@@ -224,3 +346,28 @@ class Peer(AsyncResource):
         Cancellation:
             The close is not cancelled, only waited for no longer: it goes on by itself.
         """
+
+    async def transport_statistics(self) -> Mapping[str, Any]:
+        """What the transport itself counts, in its own words; empty where there is nothing."""
+        await checkpoint()
+        return {}
+
+
+class AsyncioBridge(Protocol):
+    """Where asyncio-only libraries run."""
+
+    @property
+    def loop(self) -> Any:
+        """The host's own loop if that is asyncio's; else one in a thread beside it, started now."""
+        ...
+
+    async def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Await ``function(*args)`` on :attr:`loop`.
+
+        Raises:
+            What the coroutine raises. A ``RuntimeError`` if it was cancelled there.
+
+        Cancellation:
+            Cancels the coroutine and waits until it has ended.
+        """
+        ...

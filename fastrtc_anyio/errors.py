@@ -60,8 +60,11 @@ class CloseReason(enum.Enum):
     """``start_up`` took longer than its limit."""
     TIME_LIMIT = "time_limit"
     """The session used up its ``time_limit``."""
+    IDLE = "idle"
+    """Nothing came from the client or went to it for the idle limit."""
     HANDLER_CLOSED = "handler_closed"
-    """The handler asked for the end: ``CloseStream``, or a session function returned."""
+    """The handler or the application asked for the end: ``CloseStream``, ``update_connection``, a
+    session function that returned, a generator that was exhausted."""
     HANDLER_ERROR = "handler_error"
     """The handler raised."""
     REJECTED = "rejected"

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from anyio.lowlevel import checkpoint
@@ -30,14 +30,17 @@ from .media.frames import (
 )
 from .media.playout import Played
 from .media.resample import StreamResampler
+from .media.video import VideoFormat
+from .outputs import AdditionalOutputs
 from .protocol.messages import encode_message
 
 if TYPE_CHECKING:
     import av
     from anyio.from_thread import BlockingPortal
 
+    from .abc import AsyncioBridge
+
 __all__ = [
-    "AdditionalOutputs",
     "AsyncAudioVideoStreamHandler",
     "AsyncStreamHandler",
     "AudioEmitType",
@@ -52,11 +55,9 @@ __all__ = [
 ]
 
 
-class AdditionalOutputs:
-    """Values for the page or the application, emitted alone or beside a frame."""
+T = TypeVar("T")
 
-    def __init__(self, *args: Any) -> None:
-        self.args = args
+_MAX_FPS = 240
 
 
 class CloseStream:
@@ -114,15 +115,16 @@ class HandlerRuntime(Protocol):
     portal: BlockingPortal
 
     @property
-    def loop(self) -> Any:
-        """An asyncio event loop for asyncio-only libraries."""
+    def asyncio_bridge(self) -> AsyncioBridge:
+        """Where asyncio-only libraries run."""
+        ...
 
     @property
     def on_host_thread(self) -> bool:
         """Whether the caller runs on the session's event loop."""
         ...
 
-    def flush_audio(self) -> Played:
+    def flush(self) -> Played:
         """Drop queued output; on any thread."""
         ...
 
@@ -137,11 +139,19 @@ class StreamHandlerBase(ABC):
             ``emit`` may return any rate.
         output_frame_size: deprecated. It is ``output_sample_rate // 50``, 20 ms, whatever is given.
         input_sample_rate: rate in Hz of the audio given to ``receive``; like the output's.
-        fps: frames of video a second.
+        fps: frames of video a second that are sent at most.
+
+    Attributes:
+        video_format: what video is given as, to be set by a subclass or on an instance:
+            ``"bgr24"``, ``"rgb24"`` (uint8, shape ``(height, width, 3)``), ``"gray"`` (uint8, shape
+            ``(height, width)``), ``"float32"`` (like bgr24, 0 to 1) or ``"frame"`` (an
+            ``av.VideoFrame``). What is emitted has the same order of channels.
 
     Raises:
         ValueError: a layout or a rate that is not possible.
     """
+
+    video_format: VideoFormat = "bgr24"
 
     def __init__(
         self,
@@ -165,6 +175,8 @@ class StreamHandlerBase(ABC):
                 UserWarning,
                 stacklevel=2,
             )
+        if not 0 < fps <= _MAX_FPS:
+            raise ValueError(f"fps must be above 0 and at most {_MAX_FPS}; got {fps!r}")
         self.fps = fps
         self.phone_mode = False
         self.latest_args: list[Any] = []
@@ -190,7 +202,19 @@ class StreamHandlerBase(ABC):
         Raises:
             RuntimeError: the session has not started.
         """
-        return self._started("loop").loop
+        return self._started("loop").asyncio_bridge.loop
+
+    async def run_asyncio(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Await an asyncio coroutine function on :attr:`loop`, from trio or asyncio.
+
+        Raises:
+            What the coroutine raises. A ``RuntimeError`` if it was cancelled on its own side, or if
+            the session has not started.
+
+        Cancellation:
+            Cancels the coroutine and waits until it has ended.
+        """
+        return await self._started("run_asyncio").asyncio_bridge.run(function, *args)
 
     @property
     def portal(self) -> BlockingPortal:
@@ -218,13 +242,21 @@ class StreamHandlerBase(ABC):
     def on_message(self, message: str) -> Any:  # noqa: B027 - likewise
         """Called with each text message of the client's. May be a coroutine function."""
 
+    def trigger_response(self) -> Any:
+        """Called by ``stream.trigger_response(id)``: the application wants an answer now.
+
+        Raises:
+            NotImplementedError: this handler has no such thing; override it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no trigger_response()")
+
     def clear_queue(self) -> Played:
-        """Drop the audio that is queued for the client, on any thread.
+        """Drop what is queued for the client, on any thread.
 
         Returns:
-            How much was really played since the last time; nothing before the session starts.
+            How much audio was really played since the last time; none before the session starts.
         """
-        return self._runtime.flush_audio() if self._runtime is not None else Played(0, 0.0)
+        return self._runtime.flush() if self._runtime is not None else Played(0, 0.0)
 
     async def send_message(self, message: str) -> None:
         """Send a text message to the client, as soon as its data channel is open.
@@ -365,11 +397,21 @@ class AudioVideoStreamHandler(StreamHandler):
 
     @abstractmethod
     def video_receive(self, frame: NDArray[Any]) -> None:
-        """Take a frame of the client's video: uint8, bgr24, shape ``(height, width, 3)``."""
+        """Take a frame of the client's video, in the handler's ``video_format``.
+
+        A handler that is slower than the client's frame rate is given the latest frame next.
+        """
 
     @abstractmethod
     def video_emit(self) -> VideoEmitType:
-        """Give a frame of video to show: uint8, bgr24, shape ``(height, width, 3)``."""
+        """Give a frame of video to show, or None if there is nothing now.
+
+        Called at most :attr:`fps` times a second.
+
+        Returns:
+            uint8 or float32 (0 to 1) of shape ``(height, width, 3)`` or ``(height, width)``, or an
+            ``av.VideoFrame``. Alone or beside ``AdditionalOutputs`` or ``CloseStream``.
+        """
 
     @abstractmethod
     def copy(self) -> AudioVideoStreamHandler: ...

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio import (
@@ -24,29 +25,58 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
-from .abc import AudioReceiveStream, AudioSendStream, MessageStream, Peer
+from .abc import (
+    AsyncioBridge,
+    AudioInStatistics,
+    AudioOutStatistics,
+    AudioReceiveStream,
+    MessageStatistics,
+    MessageStream,
+    Peer,
+    VideoInStatistics,
+    VideoOutStatistics,
+    VideoReceiveStream,
+)
+from .context import current_session
 from .errors import (
     Closed,
     CloseReason,
     ConnectTimeout,
+    HandlerContractError,
     PeerError,
     SignalingError,
     WebRTCError,
 )
 from .groups import contained, unwrapped
+from .outputs import AdditionalOutputs, OutputBoard, OutputStatistics
+from .protocol.media_plan import MediaPlan
 from .protocol.messages import encode_message
 from .protocol.session_state import SessionEvent, SessionState, SessionStateMachine
+from .streams import AudioSender, VideoSender
+from .workers import Host
 
-__all__ = ["FunctionProgram", "Limits", "Program", "Session", "SessionFunction"]
+__all__ = [
+    "FunctionProgram",
+    "Limits",
+    "Program",
+    "Session",
+    "SessionFunction",
+    "SessionStatistics",
+]
 
 logger = logging.getLogger("fastrtc_anyio")
+
+T = TypeVar("T")
 
 _OUR_ENDS = {
     CloseReason.HANDLER_CLOSED,
     CloseReason.TIME_LIMIT,
     CloseReason.START_UP_TIMEOUT,
+    CloseReason.IDLE,
     CloseReason.CANCELLED,
 }
+_IDLE_STEPS = 20
+"""How often within the idle limit the counters are looked at: it is kept to a twentieth."""
 _GONE_SECONDS = 1.0
 """How long after a broken stream the peer may take to say that it has ended."""
 
@@ -61,12 +91,30 @@ class Limits:
     """For ``start_up``, which many handlers use to hold a connection open: no limit by default."""
     time_limit: float | None = None
     """For the whole connected time."""
+    idle: float | None = None
+    """Without anything coming from the client or going to it: no audio, video or message. A muted
+    microphone sends silence, which is something; a client that only listens is idle while the
+    handler is."""
     shutdown: float = 5.0
     """For ``shutdown``, and for threads to come back from the handler."""
     close: float = 5.0
     """For the connection to close."""
     liveness: float | None = 5.0
     """Without an authenticated packet, after which the client counts as vanished."""
+
+
+@dataclass(frozen=True)
+class SessionStatistics:
+    """What a session's channels have counted. None for media that its stream does not have."""
+
+    audio_in: AudioInStatistics | None
+    audio_out: AudioOutStatistics | None
+    video_in: VideoInStatistics | None
+    video_out: VideoOutStatistics | None
+    messages: MessageStatistics
+    outputs: OutputStatistics
+    abandoned_threads: int
+    """Threads that had not come back from the handler within the shutdown limit."""
 
 
 class Program(Protocol):
@@ -95,6 +143,7 @@ class Session:
         program: what to run while connected.
         limits: deadlines.
         alias: the client's own name for it.
+        asyncio_bridge: where asyncio-only libraries run.
     """
 
     def __init__(
@@ -104,6 +153,7 @@ class Session:
         *,
         limits: Limits | None = None,
         alias: str | None = None,
+        asyncio_bridge: AsyncioBridge | None = None,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         """128 random bits: nobody reaches a session by guessing."""
@@ -113,8 +163,12 @@ class Session:
         self.limits = limits or Limits()
         self.error: BaseException | None = None
         """What the handler, or the connection, raised."""
+        self.outputs = OutputBoard()
+        """Values for the application."""
         self.abandoned_threads = 0
         """Threads that had not come back from the handler within the shutdown limit."""
+        self._asyncio_bridge = asyncio_bridge
+        self._host = Host()
         self._machine = SessionStateMachine()
         self._scope = CancelScope()
         self._told = False  # whether the client knows that this is the end
@@ -130,24 +184,91 @@ class Session:
         return self._machine.closed
 
     @property
-    def audio_in(self) -> AudioReceiveStream:
-        """Audio from the client, as it came."""
-        return self.peer.audio_in
+    def media(self) -> MediaPlan:
+        """Which media flow which way."""
+        return self.peer.media
 
     @property
-    def audio_out(self) -> AudioSendStream:
-        """Audio to the client."""
-        return self.peer.audio_out
+    def audio_in(self) -> AudioReceiveStream:
+        """Audio from the client, as it came. ``async for frame in session.audio_in``."""
+        self._require(self.media.audio_in, "audio_in")
+        return self.peer.audio_in
+
+    @cached_property
+    def audio_out(self) -> AudioSender:
+        """Audio to the client, at any rate."""
+        self._require(self.media.audio_out, "audio_out")
+        return AudioSender(self.peer.audio_out)
+
+    @property
+    def video_in(self) -> VideoReceiveStream:
+        """Pictures from the client; a slow reader sees the latest."""
+        self._require(self.media.video_in, "video_in")
+        return self.peer.video_in
+
+    @cached_property
+    def video_out(self) -> VideoSender:
+        """Pictures to the client."""
+        self._require(self.media.video_out, "video_out")
+        return VideoSender(self.peer.video_out)
 
     @property
     def messages(self) -> MessageStream:
         """Text messages, both ways."""
         return self.peer.messages
 
+    def send_outputs(self, outputs: AdditionalOutputs) -> None:
+        """Give values to the application, and tell the client that there are some."""
+        self.outputs.publish(outputs)
+        self.messages.send_nowait(encode_message("fetch_output"))
+
+    async def run_asyncio(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Await an asyncio coroutine function: for libraries that know no other event loop.
+
+        Under asyncio it runs right here; under trio, on an asyncio loop in a second thread, the
+        same one for every call, so that what one call opens another can use.
+
+        Raises:
+            What the coroutine raises. A ``RuntimeError`` if it was cancelled on its own side.
+
+        Cancellation:
+            Cancels the coroutine and waits until it has ended.
+        """
+        return await self.asyncio_bridge.run(function, *args)
+
+    @property
+    def asyncio_bridge(self) -> AsyncioBridge:
+        """Where asyncio-only libraries run.
+
+        Raises:
+            RuntimeError: the session was made without.
+        """
+        if self._asyncio_bridge is None:
+            raise RuntimeError("this session was made without an asyncio bridge")
+        return self._asyncio_bridge
+
+    def statistics(self) -> SessionStatistics:
+        """What every channel has counted so far. On any thread, at any time, also after the end."""
+        peer, media = self.peer, self.media
+        return SessionStatistics(
+            audio_in=peer.audio_in.statistics() if media.audio_in else None,
+            audio_out=peer.audio_out.statistics()
+            if media.audio_out and hasattr(peer, "audio_out")  # once the codec is known
+            else None,
+            video_in=peer.video_in.statistics() if media.video_in else None,
+            video_out=peer.video_out.statistics() if media.video_out else None,
+            messages=self.messages.statistics(),
+            outputs=self.outputs.statistics(),
+            abandoned_threads=self.abandoned_threads,
+        )
+
+    async def transport_statistics(self) -> Mapping[str, Any]:
+        """What the transport counts: for WebRTC aiortc's reports, W3C's ``getStats``."""
+        return await self.peer.transport_statistics()
+
     def close(self, reason: CloseReason, message: str = "") -> None:
-        """End the session. Returns at once; the end itself happens in :meth:`run`."""
-        self._machine.close(reason, message)
-        self._scope.cancel()
+        """End the session. Returns at once; the end itself happens in :meth:`run`. Any thread."""
+        self._host.call(lambda: self._close(reason, message))
 
     def fail(self, error: Exception) -> None:
         """End the session because of an error, which is to be raised too. Returns at once."""
@@ -161,6 +282,16 @@ class Session:
         else:
             text = f"The server has met an error, logged as {self.id[:8]}."
             self.close(CloseReason.HANDLER_ERROR, text)
+
+    def _close(self, reason: CloseReason, message: str) -> None:
+        self._machine.close(reason, message)
+        self._scope.cancel()
+
+    def _require(self, there: bool, name: str) -> None:
+        if not there:
+            raise HandlerContractError(
+                f"session.{name} does not exist: the stream's modality and mode give {self.media}"
+            )
 
     async def run(
         self,
@@ -181,6 +312,7 @@ class Session:
             Ends the session: the connection is closed at once, and this returns within the
             shutdown and close limits. A handler that shields itself is waited for all the same.
         """
+        token = current_session.set(self)
         try:
             with self._scope, unwrapped():
                 async with create_task_group() as tg:
@@ -193,6 +325,7 @@ class Session:
                     self.close(CloseReason.HANDLER_CLOSED)
         finally:
             await self._release()
+            current_session.reset(token)
 
     async def _live(
         self,
@@ -211,6 +344,8 @@ class Session:
         tasks.start_soon(self._watch_peer)
         if self.limits.time_limit is not None:
             tasks.start_soon(self._watch_time, self.limits.time_limit)
+        if self.limits.idle is not None:
+            tasks.start_soon(self._watch_idle, self.limits.idle)
         await self._serve()
 
     async def _serve(self) -> None:
@@ -239,6 +374,28 @@ class Session:
     async def _watch_time(self, limit: float) -> None:
         await anyio.sleep(limit)
         self.close(CloseReason.TIME_LIMIT, f"the time limit of {limit:g} s is reached")
+
+    async def _watch_idle(self, limit: float) -> None:
+        """Look at the counters now and then: cheaper than a clock read for each frame."""
+        step = limit / _IDLE_STEPS
+        seen, still = self._activity(), 0
+        while still < _IDLE_STEPS:
+            await anyio.sleep(step)
+            activity = self._activity()
+            still = still + 1 if activity == seen else 0
+            seen = activity
+        self.close(CloseReason.IDLE, f"nothing was sent or received for {limit:g} s")
+
+    def _activity(self) -> tuple[int, ...]:
+        now = self.statistics()
+        return (
+            now.audio_in.received if now.audio_in else 0,
+            now.audio_out.played if now.audio_out else 0,
+            now.video_in.received if now.video_in else 0,
+            now.video_out.played if now.video_out else 0,
+            now.messages.received,
+            now.messages.sent,
+        )
 
     async def _guard_peer(self) -> None:
         """Close the connection as soon as the session ends, however it does.
@@ -279,6 +436,9 @@ class Session:
                 tg.start_soon(self._close_peer)
                 tg.start_soon(self._shut_down, deadline)
             self._machine.handle(SessionEvent.PEER_RELEASED)
+            self.outputs.close()
+            if "audio_out" in self.__dict__:
+                self.audio_out.close()
             self.abandoned_threads = await self.program.join(deadline)
         if self.abandoned_threads:
             logger.warning(

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from inspect import Parameter, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from anyio import AsyncContextManagerMixin, create_task_group, move_on_after
+from anyio import AsyncContextManagerMixin, EndOfStream, create_task_group
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
+from .abc import AsyncioBridge
 from .driver import HandlerProgram
 from .errors import (
     AdmissionError,
-    HandlerContractError,
+    CloseReason,
     InvalidStateError,
     PeerError,
     SignalingError,
     StreamNotOpen,
+    UnknownSession,
     WebRTCError,
 )
 from .groups import unwrapped
 from .handlers import StreamHandlerBase
+from .media.encode import OpusOptions, VideoOptions
+from .outputs import AdditionalOutputs
+from .peers._channels import BufferOptions
+from .peers.asyncio_bridge import open_asyncio_bridge
+from .programs import Handler, audio_format, make_program_factory
 from .protocol.ice import RtcConfiguration
+from .protocol.media_plan import MediaPlan, Modality, Mode
 from .protocol.session_state import SessionState
 from .protocol.signaling import CandidateRequest, IceCandidate, OfferRequest, parse_request
-from .session import FunctionProgram, Limits, Program, Session, SessionFunction
-from .workers import Host
+from .session import Limits, Session
 
 if TYPE_CHECKING:
     from .peers._portal import Portal
@@ -41,12 +47,11 @@ __all__ = ["Stream"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
-_SDK_SECONDS = 5.0
 _EARLY_IDS = 64
 _EARLY_CANDIDATES = 32
 """Candidates that come before their offer are kept for so many clients, so many for each."""
 
-Handler = StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction
+OutputListener = Callable[[AdditionalOutputs], object]
 
 
 class Stream(AsyncContextManagerMixin):
@@ -57,20 +62,36 @@ class Stream(AsyncContextManagerMixin):
 
     Args:
         handler: a handler object, of which each session gets a ``copy()``; a handler class, or a
-            function, called without arguments for each session's handler; or a session function
-            ``async def serve(session)``.
-        mode: ``"send-receive"``.
-        modality: ``"audio"``.
+            function, called without arguments for each session's handler; a session function
+            ``async def serve(session)``; with ``modality="video"`` a function ``frame, *inputs ->
+            frame`` (for a frame rate: :class:`VideoStreamHandler`); with ``mode="receive"`` a
+            generator function ``*inputs -> frames``.
+        mode: what the client does: ``"send-receive"``, ``"send"`` or ``"receive"``.
+        modality: ``"audio"``, ``"video"`` or ``"audio-video"``.
         concurrency_limit: sessions at a time. ``"default"`` is 1, None is no limit.
         time_limit: seconds a session may be connected; None is no limit.
+        allow_extra_tracks: FastRTC's; further sections of an offer are answered ``inactive``
+            either way.
+        rtp_params: for the page: parameters of its RTP sender.
+        rtc_configuration: for the page: how the client finds a way to this side.
         server_rtc_configuration: how this side finds a way to the client: an
             :class:`RtcConfiguration` or a W3C dictionary.
-        rtc_configuration: the same for the client's side: handed to the page.
+        track_constraints: for the page: what it asks of the camera and the microphone.
+        additional_inputs, additional_outputs, additional_outputs_handler, ui_args: for the page.
+        verbose: log the beginning and the end of each session at INFO, not at DEBUG.
         limits: the other deadlines of a session.
-        output_buffer_s: seconds of audio a handler may work ahead of what is played.
+        live: whether audio out follows audio in, as an echo or a translation does. What piles up
+            after a stall is then skipped, so that the delay does not stay. By default true for
+            session functions alone. Audio that is made ahead is never skipped.
+        output_buffer_s: seconds of audio a handler may work ahead of what is played: 30, and for
+            live streams ``input_buffer_s`` and 0.2 more.
+        input_buffer_s: seconds of audio that wait for a slow handler. One that is further behind
+            gets the newest next.
+        opus: settings of the Opus encoder.
+        video: codec and bitrate of the video that is sent.
 
     Raises:
-        TypeError: ``handler`` is none of these.
+        TypeError: ``handler`` is none of these, or does not suit the modality and mode.
         ValueError: a mode, a modality or a limit that is not possible.
     """
 
@@ -78,33 +99,56 @@ class Stream(AsyncContextManagerMixin):
         self,
         handler: Handler,
         *,
-        mode: Literal["send-receive", "receive", "send"] = "send-receive",
-        modality: Literal["video", "audio", "audio-video"] = "video",
+        mode: Mode = "send-receive",
+        modality: Modality = "video",
         concurrency_limit: int | Literal["default"] | None = "default",
         time_limit: float | None = None,
-        server_rtc_configuration: RtcConfiguration | Mapping[str, Any] | None = None,
+        allow_extra_tracks: bool = False,
+        rtp_params: Mapping[str, Any] | None = None,
         rtc_configuration: Mapping[str, Any] | None = None,
+        server_rtc_configuration: RtcConfiguration | Mapping[str, Any] | None = None,
+        track_constraints: Mapping[str, Any] | None = None,
+        additional_inputs: list[Any] | None = None,
+        additional_outputs: list[Any] | None = None,
+        additional_outputs_handler: Callable[..., Any] | None = None,
+        ui_args: Mapping[str, Any] | None = None,
+        verbose: bool = True,
         limits: Limits | None = None,
-        output_buffer_s: float = 30.0,
+        live: bool | None = None,
+        output_buffer_s: float | None = None,
+        input_buffer_s: float = 1.0,
+        opus: OpusOptions | None = None,
+        video: VideoOptions | None = None,
     ) -> None:
-        if (modality, mode) != ("audio", "send-receive"):
-            raise ValueError(
-                'this version serves modality="audio" with mode="send-receive"; '
-                f"got modality={modality!r} with mode={mode!r}"
-            )
-        self._make_program = _program_maker(handler)
+        self._media = MediaPlan.of(modality, mode)
+        self._make_program = make_program_factory(handler, modality, mode)
         self.handler = handler
         self.mode = mode
         self.modality = modality
         self.concurrency_limit = _parse_limit(concurrency_limit)
+        self.allow_extra_tracks = allow_extra_tracks
+        self.rtp_params = dict(rtp_params or {})
         self.rtc_configuration = dict(rtc_configuration or {})
+        self.track_constraints = dict(track_constraints or {})
+        self.additional_inputs = list(additional_inputs or [])
+        self.additional_outputs = list(additional_outputs or [])
+        self.additional_outputs_handler = additional_outputs_handler
+        self.ui_args = dict(ui_args or {})
+        self._log_level = logging.INFO if verbose else logging.DEBUG
         self._rtc = RtcConfiguration.parse(server_rtc_configuration)
         self._limits = limits or Limits()
         if time_limit is not None:
             self._limits = replace(self._limits, time_limit=time_limit)
-        self._output_buffer_s = output_buffer_s
+        self._live = live
+        self._choose_buffers = partial(
+            BufferOptions.choose, output_s=output_buffer_s, input_s=input_buffer_s
+        )
+        self._choose_buffers(bool(live))  # a size that is not possible is an error now
+        self._opus = opus or OpusOptions()
+        self._video = video or VideoOptions()
         self._opened: _Opened | None = None
         self._sessions: dict[str, Session] = {}
+        self._aliases: dict[str, Session] = {}
         self._early: OrderedDict[str, list[IceCandidate | None]] = OrderedDict()
 
     @asynccontextmanager
@@ -114,12 +158,17 @@ class Stream(AsyncContextManagerMixin):
         from .peers._portal import open_portal
 
         with unwrapped():
-            async with open_portal() as portal, _Opened.open(portal, webrtc.WebRTCPeer) as opened:
-                self._opened = opened
+            async with (
+                open_portal() as portal,
+                open_asyncio_bridge() as bridge,
+                create_task_group() as tasks,
+            ):
+                self._opened = _Opened(tasks, portal, bridge, webrtc.WebRTCPeer)
                 try:
                     yield self
                 finally:
                     self._opened = None
+                    tasks.cancel_scope.cancel()
 
     @property
     def is_open(self) -> bool:
@@ -145,7 +194,8 @@ class Stream(AsyncContextManagerMixin):
                 these as attributes.
 
         Returns:
-            ``{"type": "answer", "sdp": ...}``, or ``{"status": "success"}`` for a candidate.
+            ``{"type": "answer", "sdp": ..., "webrtc_id": ...}``, or ``{"status": "success"}`` for a
+            candidate. The id is the client's own, or the session's if it gave none.
 
         Raises:
             InvalidOffer, InvalidCandidate: the body or what is in it is malformed.
@@ -157,6 +207,12 @@ class Stream(AsyncContextManagerMixin):
         Cancellation:
             Ends the session that was being made.
         """
+        return await self.handle_offer(body, None)
+
+    async def handle_offer(
+        self, body: object, set_outputs: OutputListener | None
+    ) -> dict[str, Any]:
+        """:meth:`offer`, with a function to be called with every ``AdditionalOutputs``."""
         opened = self._opened
         if opened is None:
             raise StreamNotOpen(
@@ -168,14 +224,91 @@ class Stream(AsyncContextManagerMixin):
             await self._add_candidate(request)
             return {"status": "success"}
         session, peer = self._admit(request, opened)
+        if set_outputs is not None:
+            session.outputs.listen(set_outputs)
         negotiate = partial(peer.answer, request.description)
         try:
             answer = await opened.tasks.start(self._supervise, session, negotiate)
         except BaseException:
             # asyncio may have cancelled the task before it ran a single line.
-            self._sessions.pop(session.id, None)
+            self._forget(session)
             raise
-        return {"type": answer.type, "sdp": answer.sdp}
+        return {
+            "type": answer.type,
+            "sdp": answer.sdp,
+            "webrtc_id": session.alias or session.id,
+        }
+
+    @property
+    def handlers(self) -> Mapping[str, StreamHandlerBase]:
+        """The live sessions' handlers, by the clients' ``webrtc_id`` and by the sessions' ids.
+
+        A session function is not among them.
+        """
+        found: dict[str, StreamHandlerBase] = {}
+        for session in list(self._sessions.values()):
+            if isinstance(session.program, HandlerProgram):
+                for key in (session.alias, session.id):
+                    if key is not None:
+                        found[key] = session.program.handler
+        return found
+
+    def set_input(self, webrtc_id: str, *args: Any) -> None:
+        """Give a handler its input: see ``wait_for_args`` and ``latest_args``. On any thread.
+
+        Args:
+            webrtc_id: the client's id, or a session's.
+            args: the input; or one :class:`WebRTCData`.
+
+        Raises:
+            UnknownSession: there is no such session.
+            InvalidStateError: it is served by a session function, which has no inputs.
+        """
+        self._handler(webrtc_id).set_args(list(args))
+
+    def trigger_response(self, webrtc_id: str) -> None:
+        """Have a handler answer now: calls its ``trigger_response()``. On any thread.
+
+        Raises:
+            UnknownSession: there is no such session.
+            InvalidStateError: it is served by a session function.
+            NotImplementedError: its handler has no such thing.
+        """
+        self._handler(webrtc_id).trigger_response()
+
+    def output_stream(self, webrtc_id: str) -> AsyncIterator[AdditionalOutputs]:
+        """What a handler emits as ``AdditionalOutputs``, until its session ends.
+
+        Everybody who asks gets everything from then on; the first gets what came before, too (the
+        last 64). A reader that falls 64 behind loses the oldest.
+
+        Raises:
+            UnknownSession: there is no such session.
+        """
+        return self._session(webrtc_id).outputs.read()
+
+    async def fetch_latest_output(self, webrtc_id: str) -> AdditionalOutputs:
+        """The last ``AdditionalOutputs`` of a handler; waits for the first.
+
+        Raises:
+            UnknownSession: there is no such session, or it ended without any.
+        """
+        outputs = self._session(webrtc_id).outputs
+        try:
+            return await outputs.latest()
+        except EndOfStream:
+            raise UnknownSession(f"the session of {webrtc_id!r} ended without outputs") from None
+
+    def update_connection(self, webrtc_id: str, state: Literal["closed"]) -> None:
+        """End a session from the application's side. Returns at once. On any thread.
+
+        Raises:
+            UnknownSession: there is no such session.
+            ValueError: another state.
+        """
+        if state != "closed":
+            raise ValueError(f'a connection can be set to "closed"; got {state!r}')
+        self._session(webrtc_id).close(CloseReason.HANDLER_CLOSED, "closed by the application")
 
     def mount(self, app: Any, path: str = "", tags: list[str] | None = None) -> None:
         """Add the endpoints to a Starlette or FastAPI application, and open the stream in its
@@ -209,21 +342,30 @@ class Stream(AsyncContextManagerMixin):
         limit, active = self.concurrency_limit, self.active
         if limit is not None and active >= limit:
             raise AdmissionError(limit, active)
-        program = self._make_program(opened.asyncio_loop)
-        sample_rate, channels = 48_000, 1
-        if isinstance(program, HandlerProgram):
-            sample_rate = program.handler.output_sample_rate
-            channels = 2 if program.handler.expected_layout == "stereo" else 1
+        program = self._make_program()
+        wanted = audio_format(program)
         peer = opened.peer_class(
             opened.portal,
-            sample_rate=sample_rate,
-            channels=channels,
+            media=self._media,
+            sample_rate=wanted.sample_rate,
+            channels=wanted.channels,
+            fps=wanted.fps,
             configuration=self._rtc,
-            output_buffer_s=self._output_buffer_s,
+            buffers=self._choose_buffers(wanted.live if self._live is None else self._live),
             liveness_s=self._limits.liveness,
+            opus=self._opus,
+            video=self._video,
         )
-        session = Session(peer, program, limits=self._limits, alias=alias)
+        session = Session(
+            peer,
+            program,
+            limits=self._limits,
+            alias=alias,
+            asyncio_bridge=opened.asyncio_bridge,
+        )
         self._sessions[session.id] = session
+        if alias is not None:
+            self._aliases[alias] = session
         return session, peer
 
     async def _supervise(
@@ -237,6 +379,7 @@ class Stream(AsyncContextManagerMixin):
             made = await negotiate()
             await self._add_early_candidates(session)
             answered = True
+            logger.log(self._log_level, "session %s: answered", session.id)
             return made
 
         try:
@@ -251,7 +394,13 @@ class Stream(AsyncContextManagerMixin):
                 return
             logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
         finally:
-            self._sessions.pop(session.id, None)
+            self._forget(session)
+            logger.log(self._log_level, "session %s: %s", session.id, session.closed)
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+        if session.alias is not None and self._aliases.get(session.alias) is session:
+            del self._aliases[session.alias]
 
     async def _add_candidate(self, request: CandidateRequest) -> None:
         session = self._find(request.webrtc_id)
@@ -273,91 +422,34 @@ class Stream(AsyncContextManagerMixin):
             except SignalingError as exc:
                 logger.debug("ignored: %s", exc)
 
-    def _find(self, alias: str) -> Session | None:
-        for session in self._sessions.values():
-            if session.alias == alias and session.state is not SessionState.CLOSED:
-                return session
-        return None
+    def _find(self, webrtc_id: str) -> Session | None:
+        session = self._aliases.get(webrtc_id) or self._sessions.get(webrtc_id)
+        if session is None or session.state is SessionState.CLOSED:
+            return None
+        return session
+
+    def _session(self, webrtc_id: str) -> Session:
+        session = self._find(webrtc_id)
+        if session is None:
+            raise UnknownSession(f"no session has the id {webrtc_id!r}")
+        return session
+
+    def _handler(self, webrtc_id: str) -> StreamHandlerBase:
+        session = self._session(webrtc_id)
+        if not isinstance(session.program, HandlerProgram):
+            raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
+        return session.program.handler
 
 
+@dataclass(frozen=True)
 class _Opened:
     """What exists while a stream is open."""
 
-    def __init__(self, tasks: TaskGroup, portal: Portal, peer_class: type[WebRTCPeer]) -> None:
-        self.tasks = tasks
-        """Owns the sessions."""
-        self.portal = portal
-        self.peer_class = peer_class
-        self._host_loop = Host().asyncio_loop
-        self._sdk_portal = type(portal)("fastrtc-sdk", workers=None)
-
-    def asyncio_loop(self) -> Any:
-        """``handler.loop``: the host's own loop if that is asyncio's, or else a second one."""
-        if self._host_loop is not None:
-            return self._host_loop
-        return self._sdk_portal.start_once()
-
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls, portal: Portal, peer_class: type[WebRTCPeer]
-    ) -> AsyncGenerator[_Opened, None]:
-        opened: _Opened | None = None
-        try:
-            async with create_task_group() as tg:
-                opened = cls(tg, portal, peer_class)
-                try:
-                    yield opened
-                finally:
-                    tg.cancel_scope.cancel()
-        finally:
-            if opened is not None and opened._sdk_portal.is_open:
-                # Users' code runs there, and may never end. The thread is a daemon.
-                with move_on_after(_SDK_SECONDS, shield=True) as scope:
-                    await opened._sdk_portal.stop()
-                if scope.cancelled_caught:
-                    logger.error("handler.loop is blocked by what runs on it; left behind")
-
-
-def _program_maker(handler: Any) -> Callable[[Callable[[], Any]], Program]:
-    if isinstance(handler, StreamHandlerBase):
-        return lambda loop: HandlerProgram(_copy(handler), loop)
-    if iscoroutinefunction(handler):
-        return lambda _loop: FunctionProgram(handler)
-    if callable(handler) and not _required_parameters(handler):
-        return lambda loop: HandlerProgram(_made(handler), loop)
-    raise TypeError(
-        "a handler is a StreamHandler or AsyncStreamHandler object, a class or function that makes "
-        f"one without arguments, or a session function `async def serve(session)`; got {handler!r}"
-    )
-
-
-def _required_parameters(function: Callable[..., Any]) -> list[str]:
-    return [
-        name
-        for name, parameter in signature(function).parameters.items()
-        if parameter.default is Parameter.empty
-        and parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-    ]
-
-
-def _made(make: Callable[[], Any]) -> StreamHandlerBase:
-    handler = make()
-    if not isinstance(handler, StreamHandlerBase):
-        raise HandlerContractError(
-            f"{make!r} must make a StreamHandler or AsyncStreamHandler; got {handler!r}"
-        )
-    return handler
-
-
-def _copy(handler: StreamHandlerBase) -> StreamHandlerBase:
-    copy: Any = handler.copy()
-    if copy is handler or not isinstance(copy, type(handler)):
-        got = "itself" if copy is handler else f"{type(copy).__name__} {copy!r}"
-        raise HandlerContractError(
-            f"{type(handler).__name__}.copy() must return a new {type(handler).__name__}; got {got}"
-        )
-    return copy
+    tasks: TaskGroup
+    """Owns the sessions."""
+    portal: Portal
+    asyncio_bridge: AsyncioBridge
+    peer_class: type[WebRTCPeer]
 
 
 def _parse_limit(limit: int | str | None) -> int | None:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import anyio
 from anyio.lowlevel import checkpoint, current_token
 
-__all__ = ["Host", "Lock", "Worker", "while_thread_works"]
+__all__ = ["Host", "Lock", "Worker", "run_sync", "while_thread_works"]
 
 Lock = threading.Lock
 
@@ -90,6 +90,11 @@ class Worker:
         """Whether the thread is inside a call, abandoned or not."""
         return self._busy
 
+    @property
+    def alive(self) -> bool:
+        """Whether there is a thread."""
+        return self._thread is not None and not self._ended.is_set()
+
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Call ``function(*args)`` on the thread and return what it returns.
 
@@ -120,10 +125,7 @@ class Worker:
             self._busy = False
             done.set()
 
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-            self._thread.start()
-        self._calls.put(work)
+        self._put(work)
         with while_thread_works.get()(self._name):
             await done.wait()
         succeeded, value = outcome.pop()
@@ -134,17 +136,31 @@ class Worker:
         finally:
             del value  # no reference cycle through the traceback
 
+    def post(self, function: Callable[[], None]) -> None:
+        """Have the thread call ``function``, which must not raise, when it is free."""
+        self._put(function)
+
+    def end(self) -> None:
+        """Have the thread end when it is free."""
+        self._calls.put(None)
+
     async def aclose(self) -> None:
         """End the thread and wait until it has ended.
 
         Cancellation:
             The wait ends at once, and the thread as soon as the call it is inside returns.
         """
-        self._calls.put(None)
+        self.end()
         await checkpoint()
         if self._thread is not None:
             with while_thread_works.get()(self._name):
                 await self._ended.wait()
+
+    def _put(self, call: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            self._thread.start()
+        self._calls.put(call)
 
     def _loop(self) -> None:
         while True:
@@ -154,3 +170,23 @@ class Worker:
             call()
             del call  # an idle thread keeps nobody's objects alive
         self._host.post(self._ended.set)
+
+
+async def run_sync(function: Callable[..., T], *args: object) -> T:
+    """Run a plain function on a thread: a model, a file, anything that takes its time.
+
+    Like ``anyio.to_thread.run_sync``, with three differences that a real-time handler needs: a
+    call is never queued behind other people's, the thread keeps no process from exiting, and the
+    virtual clock of a test waits for it.
+
+    Raises:
+        What ``function`` raises.
+
+    Cancellation:
+        The wait ends at once; the call goes on without it, and its result is dropped.
+    """
+    worker = Worker(getattr(function, "__qualname__", repr(function)))
+    try:
+        return await worker.run(function, *args)
+    finally:
+        worker.end()

@@ -29,13 +29,19 @@ RINGS: Mapping[int, frozenset[str]] = {
     1: frozenset(
         {
             "abc.py",
-            "driver.py",
+            "audio.py",
+            "context.py",
+            "driver/",
+            "functions.py",
             "gate.py",
             "groups.py",
             "handlers.py",
+            "outputs.py",
+            "programs.py",
             "reply.py",
             "session.py",
             "speech/",
+            "streams.py",
             "workers.py",
         }
     ),
@@ -99,7 +105,14 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "hypothesis": frozenset({"testing/"}),
     "pytest": frozenset({"testing/"}),
     "av": frozenset(
-        {"media/av_frames.py", "media/encode.py", "media/resample.py", "peers/webrtc/"}
+        {
+            "audio.py",
+            "media/av_frames.py",
+            "media/encode.py",
+            "media/resample.py",
+            "media/video.py",
+            "peers/webrtc/",
+        }
     ),
     "onnxruntime": frozenset({"speech/"}),
     "fastapi": WEB,

@@ -103,13 +103,15 @@ async def hear_live(peer: WebRTCPeer) -> None:
 
 async def _summary(peer: WebRTCPeer, speech: Int16Array, returned: Int16Array) -> dict[str, Any]:
     found = compare(speech[0], returned[0], SAMPLE_RATE)
-    packets = await peer.packet_statistics()
+    reports = await peer.transport_statistics()
+    inbound = [report for report in reports.values() if report["type"] == "inbound-rtp"]
     return {
         "event": "done",
         "latency": found.lag,
         "correlation": found.correlation,
-        "frames": packets.received,
-        "lost": packets.lost + peer.audio_in.statistics().dropped,
+        "frames": sum(report["packetsReceived"] for report in inbound),
+        "lost": sum(report["packetsLost"] for report in inbound)
+        + peer.audio_in.statistics().dropped,
     }
 
 

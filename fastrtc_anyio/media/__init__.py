@@ -1,8 +1,8 @@
-"""Audio as values: frames, conversions, resampling, queues, playout and encoders.
+"""Audio and video as values: frames, conversions, resampling, queues, playout and encoders.
 
 Everything here is pure: no clock, no event loop, no thread, no lock. Time passes only because
-somebody calls `PlayoutBuffer.pull` once per frame. PyAV is loaded when the first Opus or G722
-encoder is made, never on import.
+somebody calls `PlayoutBuffer.pull` once per frame, or says what time it is. PyAV is loaded when
+the first Opus or G722 encoder is made or a picture becomes one of FFmpeg's, never on import.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from fastrtc_anyio.media.frames import (
 from fastrtc_anyio.media.playout import Played, PlayoutBuffer
 from fastrtc_anyio.media.queues import LatestQueue, LiveEdgeQueue
 from fastrtc_anyio.media.resample import Rechunker, StreamResampler
+from fastrtc_anyio.media.video import VideoFormat, VideoFrame, as_video_frame
 
 __all__ = [
     "FRAMES_PER_SECOND",
@@ -48,7 +49,10 @@ __all__ = [
     "PlayoutBuffer",
     "Rechunker",
     "StreamResampler",
+    "VideoFormat",
+    "VideoFrame",
     "as_int16",
+    "as_video_frame",
     "check_sample_rate",
     "create_encoder",
     "float32_to_int16",

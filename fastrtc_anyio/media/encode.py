@@ -114,6 +114,38 @@ class OpusOptions:
             _check_range("complexity", self.complexity, 0, 10)
 
 
+VideoCodec = Literal["VP8", "H264"]
+# Where WebRTC ends: below this VP8 at 15 frames a second shows nothing, above it a loopback chokes.
+_VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE = 50_000, 50_000_000
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Settings of the video that is sent.
+
+    Attributes:
+        codec: "VP8" or "H264": used if the client offers it, in its own order otherwise. None: the
+            client's first choice.
+        bitrate: Bits per second, the most that is sent; the client may ask for less. None: the
+            encoder's own, 500 kbit/s for VP8, 1 Mbit/s for H.264, and what the client asks for.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    codec: VideoCodec | None = None
+    bitrate: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.codec is not None and self.codec not in get_args(VideoCodec):
+            raise ValueError(
+                f"codec must be None or one of {', '.join(get_args(VideoCodec))}, "
+                f"got {self.codec!r}"
+            )
+        if self.bitrate is not None:
+            _check_range("bitrate", self.bitrate, _VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE)
+
+
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")

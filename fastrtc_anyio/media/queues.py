@@ -17,7 +17,49 @@ T = TypeVar("T")
 _ROUNDING = 1e-6
 
 
-class LiveEdgeQueue:
+class _CountingQueue(Generic[T]):
+    """A queue that knows what became of everything that was put into it."""
+
+    def __init__(self) -> None:
+        self._held: deque[T] = deque()
+        self._received = 0
+        self._popped = 0
+        self._dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def received(self) -> int:
+        """Frames pushed so far."""
+        return self._received
+
+    @property
+    def popped(self) -> int:
+        """Frames handed out so far."""
+        return self._popped
+
+    @property
+    def dropped(self) -> int:
+        """Frames dropped so far, without having been handed out."""
+        return self._dropped
+
+    def _put(self, item: T) -> None:
+        self._received += 1
+        self._held.append(item)
+
+    def _take(self) -> T | None:
+        if not self._held:
+            return None
+        self._popped += 1
+        return self._held.popleft()
+
+    def _drop_all(self) -> None:
+        self._dropped += len(self._held)
+        self._held.clear()
+
+
+class LiveEdgeQueue(_CountingQueue[AudioFrame]):
     """Audio bounded by duration; when full it jumps to the live edge.
 
     A reader that stalls for less than the limit loses nothing. One that stalls for longer finds
@@ -38,46 +80,40 @@ class LiveEdgeQueue:
     def __init__(self, limit_seconds: float = 1.0) -> None:
         if not limit_seconds > 0:
             raise ValueError(f"limit_seconds must be positive, got {limit_seconds!r}")
+        super().__init__()
         self._limit = limit_seconds
-        self._frames: deque[AudioFrame] = deque()
         self._buffered_seconds = 0.0
-        self._overflowed = False
-        self._received = 0
-        self._popped = 0
-        self._dropped = 0
         self._dropped_seconds = 0.0
+        self._overflowed = False
+        self._latency = 0.0
 
     def push(self, frame: AudioFrame) -> None:
         """Add the newest frame; drops older ones as the class says. Never raises."""
-        self._received += 1
         duration = frame.duration
         if duration == 0:
+            self._received += 1
             self._dropped += 1
             return
-        if self._frames and (
+        if self._held and (
             self._overflowed or self._buffered_seconds + duration > self._limit + _ROUNDING
         ):
-            self._dropped += len(self._frames)
             self._dropped_seconds += self._buffered_seconds
-            self._frames.clear()
             self._buffered_seconds = 0.0
+            self._drop_all()
             self._overflowed = True
-        self._frames.append(frame)
+        self._put(frame)
         self._buffered_seconds += duration
 
     def pop(self) -> AudioFrame | None:
         """Take the oldest frame held, or return None if there is none."""
-        if not self._frames:
+        frame = self._take()
+        if frame is None:
             return None
         self._overflowed = False
-        self._popped += 1
-        frame = self._frames.popleft()
         # Set to zero when empty, so that rounding errors never add up.
-        self._buffered_seconds = self._buffered_seconds - frame.duration if self._frames else 0.0
+        self._buffered_seconds = self._buffered_seconds - frame.duration if self._held else 0.0
+        self._latency = self._buffered_seconds
         return frame
-
-    def __len__(self) -> int:
-        return len(self._frames)
 
     @property
     def buffered_seconds(self) -> float:
@@ -85,62 +121,45 @@ class LiveEdgeQueue:
         return self._buffered_seconds
 
     @property
-    def received(self) -> int:
-        """Frames pushed so far."""
-        return self._received
-
-    @property
-    def popped(self) -> int:
-        """Frames handed out so far."""
-        return self._popped
-
-    @property
-    def dropped(self) -> int:
-        """Frames dropped so far."""
-        return self._dropped
-
-    @property
     def dropped_seconds(self) -> float:
         """Duration of the frames dropped so far, seconds."""
         return self._dropped_seconds
 
+    @property
+    def latency(self) -> float:
+        """How far behind the newest frame held the one popped last was, seconds of audio.
 
-class LatestQueue(Generic[T]):
-    """Holds the newest item only: a `push` replaces what is there and counts it as dropped."""
+        It is `buffered_seconds` as it was right after that `pop`; 0.0 before the first.
+        """
+        return self._latency
+
+
+class LatestQueue(_CountingQueue[tuple[T, float]], Generic[T]):
+    """Holds the newest item only: a `push` replaces what is there and counts it as dropped.
+
+    Times are seconds on any clock that does not go back, the same for both calls.
+    """
 
     def __init__(self) -> None:
-        self._items: deque[T] = deque(maxlen=1)
-        self._received = 0
-        self._popped = 0
-        self._dropped = 0
+        super().__init__()
+        self._latency = 0.0
 
-    def push(self, item: T) -> None:
-        """Make ``item`` the one held. Never raises."""
-        self._received += 1
-        self._dropped += len(self._items)
-        self._items.append(item)
+    def push(self, item: T, now: float) -> None:
+        """Make ``item``, which came at ``now``, the one held. Never raises."""
+        self._drop_all()
+        self._put((item, now))
 
-    def pop(self) -> T | None:
+    def pop(self, now: float) -> T | None:
         """Take the item held, or return None if there is none."""
-        if not self._items:
+        taken = self._take()
+        if taken is None:
             return None
-        self._popped += 1
-        return self._items.popleft()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def received(self) -> int:
-        """Items pushed so far."""
-        return self._received
+        item, came = taken
+        # Of two threads, the one that read the clock first may get here last.
+        self._latency = max(0.0, now - came)
+        return item
 
     @property
-    def popped(self) -> int:
-        """Items handed out so far."""
-        return self._popped
-
-    @property
-    def dropped(self) -> int:
-        """Items replaced before anybody took them."""
-        return self._dropped
+    def latency(self) -> float:
+        """How long the item popped last had waited, seconds; 0.0 before the first `pop`."""
+        return self._latency

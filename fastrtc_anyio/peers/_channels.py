@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -24,24 +25,74 @@ from fastrtc_anyio.abc import (
     AudioSendStream,
     MessageStatistics,
     MessageStream,
+    VideoInStatistics,
+    VideoOutStatistics,
+    VideoReceiveStream,
+    VideoSendStream,
 )
 from fastrtc_anyio.media.frames import AudioFrame, Int16Array
 from fastrtc_anyio.media.playout import Played, PlayoutBuffer
-from fastrtc_anyio.media.queues import LiveEdgeQueue
+from fastrtc_anyio.media.queues import LatestQueue, LiveEdgeQueue
+from fastrtc_anyio.media.video import VideoFrame
 from fastrtc_anyio.workers import Host, Lock
 
-__all__ = ["OUTBOX_LIMIT", "AudioInput", "AudioOutput", "Link", "MessageChannel"]
+__all__ = [
+    "OUTBOX_LIMIT",
+    "AudioInput",
+    "AudioOutput",
+    "BufferOptions",
+    "Link",
+    "MessageChannel",
+    "VideoInput",
+    "VideoOutput",
+]
 
 OUTBOX_LIMIT = 64
 """Messages kept in each direction."""
 
 
-class Link:
-    """How a transport, on whatever thread, and the host share data: a lock, and the way home."""
+_WORK_AHEAD = 30.0
+"""Seconds: enough for text-to-speech that makes whole sentences."""
+_LIVE_MARGIN = 0.2
 
-    def __init__(self, host: Host) -> None:
+
+class Link:
+    """How a transport, on whatever thread, and the host share data: a lock, and the way home.
+
+    Args:
+        host: where the session runs.
+        clock: seconds, the same on both sides.
+    """
+
+    def __init__(self, host: Host, clock: Callable[[], float]) -> None:
         self.lock = Lock()
         self.host = host
+        self.clock = clock
+
+
+@dataclass(frozen=True)
+class BufferOptions:
+    """Sizes of a connection's audio queues, in seconds, and what happens when they are full."""
+
+    input_s: float = 1.0
+    """Audio that waits for a slow reader. One that is further behind finds the newest next."""
+    output_s: float = 30.0
+    """Audio that a handler may work ahead of what is played; then it waits."""
+    live: bool = False
+    """Whether audio out is paced by a live source, such as the client's own voice: what piles up
+    after a stall is then skipped."""
+
+    def __post_init__(self) -> None:
+        for name in ("input_s", "output_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)!r}")
+
+    @classmethod
+    def choose(cls, live: bool, output_s: float | None, input_s: float) -> BufferOptions:
+        """The sizes for a stream. A live source never has more to send than what it hears has
+        waited, and a little; then it never waits itself, and loses nothing it has heard."""
+        usual = input_s + _LIVE_MARGIN if live else _WORK_AHEAD
+        return cls(input_s, usual if output_s is None else output_s, live)
 
 
 class _Parking:
@@ -56,6 +107,11 @@ class _Parking:
             self._event = anyio.Event()
         return self._event
 
+    @property
+    def occupied(self) -> bool:
+        """Whether somebody waits."""
+        return self._event is not None and self._event.statistics().tasks_waiting > 0
+
     def wake(self) -> None:
         event, self._event = self._event, None
         if event is not None:
@@ -69,6 +125,7 @@ class AudioInput(AudioReceiveStream):
         self._lock = link.lock
         self._news = _Parking(link)
         self._queue = LiveEdgeQueue(limit_seconds)
+        self._bytes = 0
         self._ended = False
 
     async def receive(self) -> AudioFrame:
@@ -87,7 +144,12 @@ class AudioInput(AudioReceiveStream):
         with self._lock:
             queue = self._queue
             return AudioInStatistics(
-                queue.received, queue.dropped, len(queue), queue.buffered_seconds
+                received=queue.received,
+                dropped=queue.dropped,
+                buffered=len(queue),
+                buffered_seconds=queue.buffered_seconds,
+                latency=queue.latency,
+                bytes=self._bytes,
             )
 
     def push(self, frame: AudioFrame) -> None:
@@ -95,6 +157,7 @@ class AudioInput(AudioReceiveStream):
         with self._lock:
             if not self._ended:
                 self._queue.push(frame)
+                self._bytes += frame.samples.nbytes
                 self._news.wake()
 
     def end(self) -> None:
@@ -108,14 +171,20 @@ class AudioOutput(AudioSendStream):
     """Audio to the client: the playout buffer with somebody waiting at its door."""
 
     def __init__(
-        self, link: Link, sample_rate: int, channels: int, limit_seconds: float = 30.0
+        self,
+        link: Link,
+        sample_rate: int,
+        channels: int,
+        limit_seconds: float = 30.0,
+        *,
+        live: bool = False,
     ) -> None:
         self.sample_rate = sample_rate
         self.channels = channels
         self._lock = link.lock
         self._room = _Parking(link)
         self._played = _Parking(link)
-        self._buffer = PlayoutBuffer(sample_rate, channels, limit_seconds)
+        self._buffer = PlayoutBuffer(sample_rate, channels, limit_seconds, live=live)
         self._ended = False
 
     async def send(self, samples: Int16Array) -> None:
@@ -160,14 +229,17 @@ class AudioOutput(AudioSendStream):
                 sent=buffer.pushed_samples,
                 played=buffer.played_samples,
                 flushed=buffer.flushed_samples,
-                buffered=buffer.pushed_samples - buffer.played_samples - buffer.flushed_samples,
+                trimmed=buffer.trimmed_samples,
+                buffered=buffer.buffered_samples,
                 underruns=buffer.underruns,
+                latency=buffer.buffered_seconds,
+                bytes=buffer.pushed_samples * self.channels * 2,
             )
 
     def pull(self) -> Int16Array:
         """Transport side: the next 20 ms to play, int16 ``(channels, sample_rate // 50)``."""
         with self._lock:
-            samples = self._buffer.pull()
+            samples = self._buffer.pull(held_back=self._room.occupied)
             self._wake_senders()
             return samples
 
@@ -185,6 +257,121 @@ class AudioOutput(AudioSendStream):
             self._played.wake()
 
 
+class VideoInput(VideoReceiveStream):
+    """Pictures from the client: the latest."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._news = _Parking(link)
+        self._queue: LatestQueue[VideoFrame] = LatestQueue()
+        self._ended = False
+
+    async def receive(self) -> VideoFrame:
+        await checkpoint()
+        while True:
+            with self._link.lock:
+                frame = self._queue.pop(self._link.clock())
+                if frame is not None:
+                    return frame
+                if self._ended:
+                    raise anyio.EndOfStream
+                news = self._news.park()
+            await news.wait()
+
+    def statistics(self) -> VideoInStatistics:
+        with self._link.lock:
+            queue = self._queue
+            return VideoInStatistics(queue.received, queue.dropped, len(queue), queue.latency)
+
+    def push(self, frame: VideoFrame) -> None:
+        """Transport side: a picture came. After :meth:`end` it is ignored."""
+        with self._link.lock:
+            if not self._ended:
+                self._queue.push(frame, self._link.clock())
+                self._news.wake()
+
+    def end(self) -> None:
+        """Transport side: nothing more will come."""
+        with self._link.lock:
+            self._ended = True
+            self._news.wake()
+
+
+class VideoOutput(VideoSendStream):
+    """Pictures to the client: one that waits for its time, and somebody waiting behind it."""
+
+    def __init__(self, link: Link, fps: float, kick: Callable[[], None] = lambda: None) -> None:
+        """``kick`` is called on the host whenever there is a picture to show."""
+        self.fps = fps
+        self._link = link
+        self._kick = kick
+        self._taken = _Parking(link)
+        self._waiting: tuple[VideoFrame, float] | None = None
+        self._sent = self._played = self._flushed = 0
+        self._latency = 0.0
+        self._ended = False
+
+    async def send(self, frame: VideoFrame) -> None:
+        await checkpoint()
+        while True:
+            with self._link.lock:
+                if self._ended:
+                    raise anyio.BrokenResourceError
+                if self._waiting is None:
+                    self._waiting = (frame, self._link.clock())
+                    self._sent += 1
+                    break
+                taken = self._taken.park()
+            await taken.wait()
+        self._kick()
+
+    def flush(self) -> None:
+        with self._link.lock:
+            self._drop()
+
+    async def wait_played(self) -> None:
+        await checkpoint()
+        while True:
+            with self._link.lock:
+                if self._waiting is None:
+                    return
+                taken = self._taken.park()
+            await taken.wait()
+
+    def statistics(self) -> VideoOutStatistics:
+        with self._link.lock:
+            return VideoOutStatistics(
+                sent=self._sent,
+                played=self._played,
+                flushed=self._flushed,
+                buffered=int(self._waiting is not None),
+                latency=self._latency,
+            )
+
+    def pull(self) -> VideoFrame | None:
+        """Transport side: the next picture, if there is one."""
+        with self._link.lock:
+            if self._waiting is None:
+                return None
+            (frame, since), self._waiting = self._waiting, None
+            self._latency = self._link.clock() - since
+            self._played += 1
+            self._taken.wake()
+            return frame
+
+    def end(self) -> None:
+        """Transport side: nothing more will be shown."""
+        with self._link.lock:
+            self._ended = True
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._waiting is not None:
+            self._waiting = None
+            self._flushed += 1
+        self._taken.wake()
+
+
 class MessageChannel(MessageStream):
     """Text messages, kept until the channel is open and until somebody reads them."""
 
@@ -199,12 +386,14 @@ class MessageChannel(MessageStream):
         self._open = False
         self._ended = False
         self._sent = self._received = self._dropped_out = self._dropped_in = 0
+        self._bytes_sent = self._bytes_received = 0
 
     def send_nowait(self, text: str) -> None:
         with self._lock:
             if self._ended:
                 return
             self._sent += 1
+            self._bytes_sent += _size(text)
             if len(self._outbox) == OUTBOX_LIMIT:
                 self._outbox.popleft()
                 self._dropped_out += 1
@@ -240,7 +429,14 @@ class MessageChannel(MessageStream):
     def statistics(self) -> MessageStatistics:
         with self._lock:
             return MessageStatistics(
-                self._sent, self._received, self._dropped_out, self._dropped_in
+                sent=self._sent,
+                received=self._received,
+                dropped_out=self._dropped_out,
+                dropped_in=self._dropped_in,
+                waiting_out=len(self._outbox),
+                waiting_in=len(self._inbox),
+                bytes_sent=self._bytes_sent,
+                bytes_received=self._bytes_received,
             )
 
     def refuse(self) -> None:
@@ -264,6 +460,7 @@ class MessageChannel(MessageStream):
             if self._ended:
                 return
             self._received += 1
+            self._bytes_received += _size(text)
             if len(self._inbox) == OUTBOX_LIMIT:
                 self._inbox.popleft()
                 self._dropped_in += 1
@@ -289,3 +486,8 @@ class MessageChannel(MessageStream):
             self._outbox.clear()
             self._news.wake()
             self._opened.wake()
+
+
+def _size(text: str) -> int:
+    """Bytes in UTF-8; half a surrogate pair, which no transport can carry, counts as it is."""
+    return len(text.encode("utf-8", "surrogatepass"))

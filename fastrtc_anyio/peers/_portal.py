@@ -29,7 +29,9 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio.workers import Host
 
-__all__ = ["Portal", "open_portal"]
+__all__ = ["AsyncioThread", "Portal", "open_portal"]
+
+_SDK_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -49,7 +51,6 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._users = 0
         self._lock = threading.Lock()
-        self._starting = threading.Lock()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -71,7 +72,7 @@ class Portal:
         """Await ``function(*args)`` on the portal's loop and return its result.
 
         Raises:
-            Whatever the coroutine raises.
+            Whatever the coroutine raises; ``RuntimeError`` if it was cancelled there.
 
         Cancellation:
             Cancels the coroutine and waits until it has ended, so that nothing of it is left
@@ -128,13 +129,6 @@ class Portal:
                 target=_run, args=(loop, executor), name=self._name, daemon=True
             )
             self._thread.start()
-
-    def start_once(self) -> asyncio.AbstractEventLoop:
-        """Be a user if there is none yet. Any thread may call this. Returns the loop."""
-        with self._starting:
-            if self._loop is None:
-                self.start()
-            return self.loop
 
     async def stop(self) -> None:
         """Count one user less; after the last, stop the loop and wait until its thread has ended.
@@ -194,3 +188,36 @@ async def open_portal(portal: Portal | None = None) -> AsyncGenerator[Portal, No
     finally:
         with CancelScope(shield=True):
             await portal.stop()
+
+
+class AsyncioThread:
+    """An asyncio loop in a thread, for asyncio-only libraries under trio. Starts on first use.
+
+    Nothing of ours runs there, and users' code may block it: the thread is a daemon.
+    """
+
+    def __init__(self) -> None:
+        self._portal = Portal("fastrtc-sdk", workers=None)
+        self._lock = threading.Lock()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, started now if it is not running. Any thread may ask."""
+        with self._lock:
+            if not self._portal.is_open:
+                self._portal.start()
+            return self._portal.loop
+
+    async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """Await ``function(*args)`` on the loop; see :meth:`Portal.call`."""
+        _ = self.loop
+        return await self._portal.call(function, *args)
+
+    async def aclose(self) -> bool:
+        """End the thread, if it was started. Says whether it ended within 5 s."""
+        with anyio.move_on_after(_SDK_SECONDS, shield=True):
+            await checkpoint()
+            if self._portal.is_open:
+                await self._portal.stop()
+            return True
+        return False

@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
+import numpy as np
 from anyio import create_task_group
 
 from fastrtc_anyio.driver import HandlerProgram
+from fastrtc_anyio.functions import VideoStreamHandler
 from fastrtc_anyio.groups import unwrapped
-from fastrtc_anyio.handlers import StreamHandlerBase
+from fastrtc_anyio.handlers import (
+    AsyncAudioVideoStreamHandler,
+    AudioVideoStreamHandler,
+    StreamHandlerBase,
+)
+from fastrtc_anyio.media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
+from fastrtc_anyio.peers._channels import BufferOptions
+from fastrtc_anyio.peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio.peers.memory import MemoryClient, MemoryPeer, open_memory_peer
-from fastrtc_anyio.session import FunctionProgram, Limits, Program, Session, SessionFunction
+from fastrtc_anyio.programs import Handler, audio_format, make_program_factory
+from fastrtc_anyio.protocol.media_plan import MediaPlan, Modality, Mode
+from fastrtc_anyio.session import Limits, Session
 from fastrtc_anyio.workers import Host
 
+from .link import Link, LinkFaults
 from .virtual_time import virtual_time
 
 __all__ = ["Call", "open_call"]
@@ -31,49 +44,98 @@ class Call:
     ended: anyio.Event
     """Set when the session is over and everything it held is released."""
 
+    async def speak(self, samples: Int16Array, sample_rate: int = 48_000) -> None:
+        """Send audio as a client does: 20 ms every 20 ms. Returns when the last has been sent.
+
+        Args:
+            samples: int16, shape ``(channels, n)``.
+            sample_rate: in Hz.
+        """
+        size = sample_rate // FRAMES_PER_SECOND
+        due = anyio.current_time()
+        for start in range(0, samples.shape[1], size):
+            self.client.send_audio(AudioFrame(sample_rate, samples[:, start : start + size]))
+            due += 1 / FRAMES_PER_SECOND
+            await anyio.sleep_until(due)
+
+    @property
+    def heard(self) -> Int16Array:
+        """All the client has heard so far: int16, shape ``(channels, n)``, silence included, at
+        ``session.audio_out.sample_rate``."""
+        pieces = self.client.heard
+        channels = self.peer.audio_out.channels
+        return np.concatenate([np.empty((channels, 0), np.int16), *pieces], axis=1)
+
 
 @asynccontextmanager
 async def open_call(
-    handler: StreamHandlerBase | SessionFunction,
+    handler: Handler,
     *,
+    modality: Modality | None = None,
+    mode: Mode = "send-receive",
     limits: Limits | None = None,
     connect: bool = True,
     channel: bool = True,
-    output_buffer_s: float = 30.0,
+    live: bool | None = None,
+    output_buffer_s: float | None = None,
+    input_buffer_s: float = 1.0,
+    uplink: LinkFaults | None = None,
+    downlink: LinkFaults | None = None,
+    inputs: tuple[Any, ...] | None = None,
     raise_errors: bool = True,
 ) -> AsyncGenerator[Call, None]:
     """Call a handler. Leaving the block hangs up and waits until the session is over.
 
-    On trio's ``MockClock`` the whole call runs on virtual time, plain handlers included.
+    On trio's ``MockClock`` the whole call runs on virtual time, plain handlers included: they work
+    on real threads, and the clock stands still until they come back.
 
     Args:
-        handler: the handler of this one call, or a session function.
+        handler: whatever a ``Stream`` takes. A handler object serves this one call itself, without
+            being copied.
+        modality: ``"audio"``, ``"video"`` or ``"audio-video"``; by default what suits the handler's
+            class, which for a function is audio.
+        mode: ``"send-receive"``, ``"send"`` or ``"receive"``, as the client sees it.
         limits: deadlines of the session.
         connect: have the client connect at once.
         channel: have its data channel open at once.
+        live: see ``Stream``.
         output_buffer_s: seconds of audio the handler may work ahead.
+        input_buffer_s: seconds of audio that wait for a slow handler.
+        uplink: what happens to the client's frames on their way; nothing by default.
+        downlink: what happens to the session's.
+        inputs: what the client has set as its inputs before the call.
         raise_errors: let what the handler raised leave the block. Else it is in
             ``call.session.error``.
 
     Raises:
         Whatever the handler raised.
     """
-    sample_rate, channels = 24_000, 1
-    program: Program
-    if isinstance(handler, StreamHandlerBase):
-        sample_rate = handler.output_sample_rate
-        channels = 2 if handler.expected_layout == "stereo" else 1
-        program = HandlerProgram(handler, _no_asyncio_loop)
-    else:
-        program = FunctionProgram(handler)
+    modality = modality or _modality_of(handler)
+    program = (
+        HandlerProgram(handler)
+        if isinstance(handler, StreamHandlerBase)
+        else make_program_factory(handler, modality, mode)()
+    )
+    if inputs is not None and isinstance(program, HandlerProgram):
+        program.handler.set_args(list(inputs))
+    wanted = audio_format(program)
+    live = wanted.live if live is None else live
+    buffers = BufferOptions.choose(live, output_buffer_s, input_buffer_s)
     with unwrapped(), _virtual_time():
         async with (
+            open_asyncio_bridge() as bridge,
             open_memory_peer(
-                sample_rate=sample_rate, channels=channels, output_buffer_s=output_buffer_s
+                media=MediaPlan.of(modality, mode),
+                sample_rate=wanted.sample_rate,
+                channels=wanted.channels,
+                fps=wanted.fps,
+                buffers=buffers,
+                uplink=Link(uplink) if uplink is not None else None,
+                downlink=Link(downlink) if downlink is not None else None,
             ) as peer,
             create_task_group() as tg,
         ):
-            session = Session(peer, program, limits=limits)
+            session = Session(peer, program, limits=limits, asyncio_bridge=bridge)
             call = Call(session, peer, peer.client, anyio.Event())
 
             async def run() -> None:
@@ -93,6 +155,15 @@ async def open_call(
             await call.ended.wait()
 
 
+def _modality_of(handler: object) -> Modality:
+    kind = handler if isinstance(handler, type) else type(handler)
+    if issubclass(kind, VideoStreamHandler):
+        return "video"
+    if issubclass(kind, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
+        return "audio-video"
+    return "audio"
+
+
 def _virtual_time() -> AbstractContextManager[object]:
     """Where the run has trio's virtual clock, have it stand still while threads work."""
     if Host().asyncio_loop is None:
@@ -102,7 +173,3 @@ def _virtual_time() -> AbstractContextManager[object]:
         if isinstance(clock, trio.testing.MockClock):
             return virtual_time(clock)
     return nullcontext()
-
-
-def _no_asyncio_loop() -> object:
-    raise RuntimeError("handler.loop needs asyncio, which a call in memory does without")

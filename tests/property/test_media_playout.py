@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -13,14 +15,17 @@ RATE = 8000
 FRAME = RATE // 50
 FADE = RATE // 200
 LIMIT = 0.1
+MS = RATE // 1000
 
 
 class Playout(RuleBasedStateMachine):
     """Every sample pushed has a value of its own, so that it is known again when it is pulled."""
 
+    live = False
+
     def __init__(self) -> None:
         super().__init__()
-        self.playout = PlayoutBuffer(RATE, 2, LIMIT)
+        self.playout = PlayoutBuffer(RATE, 2, LIMIT, live=self.live)
         self.queue: Int16Array = np.empty((2, 0), np.int16)
         self.tail: Int16Array = np.empty((2, 0), np.int16)
         self.next_value = 0
@@ -29,6 +34,7 @@ class Playout(RuleBasedStateMachine):
         self.reply_samples = 0
         self.silent_pulls = 0
         self.grown = False
+        self.steady_pulls = 0  # that played a full frame with nobody held back
 
     @rule(count=st.one_of(st.integers(0, 3 * FRAME), st.just(FRAME), st.just(50 * FRAME)))
     def push(self, count: int) -> None:
@@ -69,12 +75,13 @@ class Playout(RuleBasedStateMachine):
         assert not self.playout.paused
         self.queue = self.queue[:, :0]
         self.sounding = self.faded_out = self.grown = False
-        self.reply_samples = self.silent_pulls = 0
+        self.reply_samples = self.silent_pulls = self.steady_pulls = 0
 
-    @rule()
-    def pull(self) -> None:
+    @rule(held_back=st.booleans())
+    def pull(self, held_back: bool = False) -> None:
         before, underruns = self.playout.played_samples, self.playout.underruns
-        frame = self.playout.pull()
+        trimmed = self.playout.trimmed_samples
+        frame = self.playout.pull(held_back=held_back)
         played = self.playout.played_samples - before
         assert frame.shape == (2, FRAME)
         assert frame.dtype == np.int16
@@ -95,6 +102,20 @@ class Playout(RuleBasedStateMachine):
         else:
             starved = self.pull_playing(frame, played)
         assert self.playout.underruns - underruns == starved
+        self.steady_pulls = self.steady_pulls + 1 if self.sounding and not held_back else 0
+        self.trim(self.playout.trimmed_samples - trimmed)
+
+    def trim(self, count: int) -> None:
+        if count:
+            assert self.live
+            assert self.steady_pulls >= 33
+            assert self.queue.shape[1] - count >= FRAME
+            kept = self.queue[:, count:].copy()
+            gains = 0.5 * (1 + np.cos(np.pi * np.arange(1, FADE + 1) / FADE))
+            across = self.queue[:, :FADE] * gains + kept[:, :FADE] * (1 - gains)
+            kept[:, :FADE] = np.rint(across)
+            self.queue = kept
+            self.steady_pulls = 0
 
     def pull_playing(self, frame: Int16Array, played: int) -> bool:
         """Check a pull that might play; returns whether it must have been an underrun."""
@@ -139,12 +160,27 @@ class Playout(RuleBasedStateMachine):
         assert playout.buffered_samples == self.queue.shape[1] + self.tail.shape[1]
         assert (
             playout.pushed_samples
-            == playout.played_samples + playout.flushed_samples + playout.buffered_samples
+            == playout.played_samples
+            + playout.flushed_samples
+            + playout.trimmed_samples
+            + playout.buffered_samples
         )
         assert playout.pushed_samples == self.next_value
         assert playout.buffered_seconds == playout.buffered_samples / RATE
         assert playout.has_room == (playout.buffered_samples < LIMIT * RATE)
         assert playout.drained == (playout.buffered_samples == 0)
+
+
+class LivePlayout(Playout):
+    live = True
+
+    @rule(chunk=st.sampled_from([1, 2, 3]), pulls=st.integers(30, 80), jitter=st.booleans())
+    def run_in_real_time(self, chunk: int, pulls: int, jitter: bool) -> None:
+        for tick in range(pulls):
+            if tick % chunk == 0:
+                self.push(chunk * FRAME - (tick % 2 if jitter else 0))
+            self.pull()
+            self.every_sample_is_accounted_for()
 
 
 def check_fade(frame: Int16Array, samples: Int16Array) -> None:
@@ -163,3 +199,84 @@ def check_fade(frame: Int16Array, samples: Int16Array) -> None:
 
 TestPlayout = Playout.TestCase
 TestPlayout.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestLivePlayout = LivePlayout.TestCase
+TestLivePlayout.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+def numbered(playout: PlayoutBuffer, count: int) -> Int16Array:
+    first = playout.pushed_samples
+    return (np.arange(first, first + count) % 30000 + 1).astype(np.int16).reshape(1, -1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    chunks=st.lists(st.tuples(st.integers(150, 5000), st.integers(0, 250)), min_size=1, max_size=15)
+)
+def test_chunks_of_150_ms_lose_nothing_whenever_they_come(chunks: list[tuple[int, int]]) -> None:
+    playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
+    output = []
+    for length, pulls in chunks:
+        playout.push(numbered(playout, length * MS))
+        output += [playout.pull() for _ in range(pulls)]
+    output += [playout.pull() for _ in range(playout.buffered_samples // FRAME + 3)]
+    heard = np.concatenate(output, axis=1)
+    assert playout.trimmed_samples == 0
+    assert np.array_equal(heard[heard != 0], np.arange(playout.pushed_samples) % 30000 + 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    limit_seconds=st.floats(0.05, 2.0),
+    chunks=st.lists(st.sampled_from([10, 20, 60, 100, 500, 3000]), min_size=1, max_size=4),
+    work=st.lists(st.floats(0.0, 0.95), min_size=1, max_size=5),
+)
+def test_a_sender_that_waits_for_room_loses_nothing(
+    limit_seconds: float, chunks: list[int], work: list[float]
+) -> None:
+    playout = PlayoutBuffer(RATE, 1, limit_seconds, live=True)
+    ready = 0.0
+    sent = 0
+    for now in range(0, 10000, 20):
+        while ready <= now and playout.has_room:
+            chunk = chunks[sent % len(chunks)]
+            playout.push(numbered(playout, chunk * MS))
+            # Whoever waited goes on when the pull before this one made room.
+            ready = max(ready, now - 20.0) + chunk * work[sent % len(work)]
+            sent += 1
+        playout.pull(held_back=ready <= now)
+    assert playout.trimmed_samples == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lead=st.integers(60, 1000),
+    chunk=st.sampled_from([10, 20, 40, 60]),
+    frequency=st.floats(50.0, 1000.0),
+    amplitude=st.integers(100, 32767),
+)
+def test_a_cut_through_a_sine_does_not_click(
+    lead: int, chunk: int, frequency: float, amplitude: int
+) -> None:
+    playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
+    omega = 2 * math.pi * frequency / RATE
+
+    def sine(milliseconds: int) -> Int16Array:
+        first = playout.pushed_samples
+        phases = omega * np.arange(first, first + milliseconds * MS)
+        return np.rint(amplitude * np.sin(phases)).astype(np.int16).reshape(1, -1)
+
+    playout.push(sine(lead + chunk))
+    output = []
+    ahead = 0
+    for _ in range(100):
+        while ahead < 20:
+            playout.push(sine(chunk))
+            ahead += chunk
+        ahead -= 20
+        output.append(playout.pull())
+    assert playout.trimmed_samples > 0
+    assert playout.underruns == 0
+    # The sine's own slope, and two sines of opposite sign exchanged at the steepest of the fade.
+    steepest = amplitude * omega + 2 * amplitude * math.pi / (2 * FADE) + 2
+    steps = np.abs(np.diff(np.concatenate(output, axis=1)[0].astype(np.int32)))
+    assert steps.max() <= steepest

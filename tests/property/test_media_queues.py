@@ -28,13 +28,15 @@ def test_live_edge_against_a_model(limit: int, steps: list[int | None]) -> None:
     queue = LiveEdgeQueue(limit / 1000)
     held: list[tuple[int, int]] = []
     overflowed = False
-    received = popped = dropped = dropped_ms = 0
+    received = popped = dropped = dropped_ms = latency_ms = 0
     for number, step in enumerate(steps):
         if step is None:
             overflowed = False
             wanted = held.pop(0)[0] if held else None
-            popped += wanted is not None
             assert number_of(queue.pop()) == wanted
+            if wanted is not None:
+                popped += 1
+                latency_ms = sum(ms for _, ms in held)
         else:
             received += 1
             queue.push(frame(number, step))
@@ -53,6 +55,7 @@ def test_live_edge_against_a_model(limit: int, steps: list[int | None]) -> None:
         assert (queue.received, queue.popped, queue.dropped) == (received, popped, dropped)
         assert queue.received == queue.popped + queue.dropped + len(queue)
         assert queue.dropped_seconds == pytest.approx(dropped_ms / 1000)
+        assert queue.latency == pytest.approx(latency_ms / 1000)
 
 
 @given(stall=st.integers(1, 50))
@@ -95,16 +98,29 @@ def test_live_edge_refuses_a_limit_that_is_not_positive(limit: float) -> None:
         LiveEdgeQueue(limit)
 
 
-@given(st.lists(st.booleans(), max_size=100))
-def test_latest_holds_the_newest(pushes: list[bool]) -> None:
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 10)), max_size=100))
+def test_latest_holds_the_newest(steps: list[tuple[bool, float]]) -> None:
     queue: LatestQueue[int] = LatestQueue()
-    held: int | None = None
-    for number, push in enumerate(pushes):
+    held: tuple[int, float] | None = None
+    now = latency = 0.0
+    for number, (push, elapsed) in enumerate(steps):
+        now += elapsed
         if push:
-            queue.push(number)
-            held = number
+            queue.push(number, now)
+            held = number, now
         else:
-            assert queue.pop() == held
+            popped = queue.pop(now)
+            assert popped == (None if held is None else held[0])
+            if held is not None:
+                latency = now - held[1]
             held = None
         assert len(queue) == (held is not None)
         assert queue.received == queue.popped + queue.dropped + len(queue)
+        assert queue.latency == latency
+
+
+def test_latency_is_never_negative() -> None:
+    queue: LatestQueue[str] = LatestQueue()
+    queue.push("picture", 10.0)
+    assert queue.pop(9.999) == "picture"
+    assert queue.latency == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -255,3 +257,313 @@ def test_wrong_settings() -> None:
         PlayoutBuffer(8000, 1, 0.0)
     with pytest.raises(UnsupportedFormat, match="got 3"):
         PlayoutBuffer(8000, 3, 1.0)
+
+
+# -- live playout: times and depths are in milliseconds
+
+MS = RATE // 1000
+Arrivals = list[tuple[float, int]]
+
+
+class Run(NamedTuple):
+    """What came of a source: the depth after each pull, when something was trimmed, the sound."""
+
+    playout: PlayoutBuffer
+    depths: list[float]
+    trims: list[float]
+    output: Int16Array
+
+    def usual(self, start: float, end: float) -> float:
+        return float(np.mean(self.depths[int(start / 20) : int(end / 20)]))
+
+
+def run(arrivals: Arrivals, until: float, *, phase: float = 7.0, live: bool = True) -> Run:
+    """Push each chunk, given by when it comes and how long it is; pull every 20 ms."""
+    playout = PlayoutBuffer(RATE, 1, 30.0, live=live)
+    depths, trims, output = [], [], []
+    coming = iter(sorted(arrivals, key=lambda arrival: arrival[0]))
+    following = next(coming, None)
+    for now in np.arange(phase, until, 20.0).tolist():
+        while following is not None and following[0] <= now:
+            playout.push(ramp(1 + playout.pushed_samples % 30000, following[1] * MS))
+            following = next(coming, None)
+        before = playout.trimmed_samples
+        output.append(playout.pull())
+        depths.append(playout.buffered_samples / MS)
+        if playout.trimmed_samples > before:
+            trims.append(now)
+    return Run(playout, depths, trims, np.concatenate(output, axis=1))
+
+
+def echo(
+    until: float,
+    chunk: int = 20,
+    jitter: float = 0.0,
+    seed: int = 0,
+    stalls: Sequence[tuple[float, float]] = (),
+    spacing: float = 0.0,
+    pace: float = 1.0,
+) -> Arrivals:
+    """Chunks in real time; while it stalls they wait, then come ``spacing`` apart."""
+    rng = random.Random(seed)
+    arrivals: Arrivals = []
+    last = 0.0
+    for due in np.arange(50.0, until, chunk / pace).tolist():
+        now = due + rng.uniform(-jitter, jitter)
+        for start, end in stalls:
+            if start <= now < end:
+                now = end
+        backlog = any(end <= last < end + spacing * 100 for _, end in stalls)
+        last = max(now, last + spacing if backlog else last)
+        arrivals.append((last, chunk))
+    return arrivals
+
+
+def test_a_standing_delay_stays_unless_playout_is_live() -> None:
+    arrivals = echo(10000, stalls=[(4000, 4800)])
+    stale = run(arrivals, 10000, live=False)
+    assert (stale.playout.trimmed_samples, min(stale.depths[300:])) == (0, 780)
+    fresh = run(arrivals, 10000)
+    assert fresh.depths[-1] == fresh.depths[190] == 20
+    assert fresh.playout.trimmed_samples == 760 * MS
+    assert len(fresh.trims) == 1
+    assert fresh.trims[0] - 4800 <= 700
+
+
+@pytest.mark.parametrize("stall", [100, 300, 800, 3000])
+@pytest.mark.parametrize("chunk", [10, 20, 60])
+def test_a_steady_echo_is_back_0_7_s_after_a_stall(chunk: int, stall: int) -> None:
+    for offset in range(0, 60, 7):
+        start = 4000 + offset
+        result = run(echo(10000, chunk, stalls=[(start, start + stall)]), 10000)
+        usual = result.usual(2000, 4000)
+        assert result.usual(start + stall + 700, 10000) <= usual + 40
+        assert len(result.trims) <= 1
+
+
+@pytest.mark.parametrize("spacing", [0, 2])
+@pytest.mark.parametrize("stall", [100, 300, 800])
+@pytest.mark.parametrize("chunk", [20, 60])
+def test_an_echo_with_jitter_is_back_2_s_after_a_stall(
+    chunk: int, stall: int, spacing: float
+) -> None:
+    for seed in range(8):
+        stalls = [(4000.0 + seed, 4000.0 + seed + stall)]
+        arrivals = echo(10000, chunk, 20.0, seed, stalls, spacing)
+        result = run(arrivals, 10000, phase=2.5 * seed)
+        assert result.usual(6000 + seed + stall, 10000) <= result.usual(2000, 4000) + 40
+
+
+def test_stall_after_stall_is_trimmed_and_no_delay_is_learned_from_them() -> None:
+    stalls = [(start, start + 800.0) for start in range(4000, 34000, 3000)]
+    result = run(echo(37000, jitter=10.0, stalls=stalls), 37000)
+    assert len(result.trims) == len(stalls)
+    assert result.usual(35600, 36900) <= result.usual(2000, 4000) + 20
+
+
+def test_a_second_stall_before_the_first_was_trimmed() -> None:
+    result = run(echo(10000, stalls=[(4000, 4800), (5100, 5700)]), 10000)
+    assert result.usual(7700, 10000) == 20
+
+
+def test_a_slow_backlog_is_trimmed_once_it_is_in() -> None:
+    # 10 ms for each chunk of 20: the backlog of 0.8 s is in after 0.8 s more.
+    result = run(echo(10000, stalls=[(4000, 4800)], spacing=10.0), 10000)
+    assert result.usual(5600 + 1500, 10000) <= result.usual(2000, 4000) + 40
+
+
+@pytest.mark.parametrize("jitter", [0, 5, 20])
+@pytest.mark.parametrize("chunk", [10, 20, 40, 60])
+def test_a_healthy_minute_is_never_trimmed(chunk: int, jitter: int) -> None:
+    for seed in range(3):
+        result = run(echo(60000, chunk, jitter, seed), 60000, phase=6.5 * seed)
+        assert result.trims == []
+
+
+@pytest.mark.parametrize("late", [40, 60])
+@pytest.mark.parametrize("every", [1000, 3000])
+def test_jitter_that_does_need_its_margin_gets_it(every: int, late: int) -> None:
+    stalls = [(start, float(start + late)) for start in range(2000, 60000, every)]
+    result = run(echo(60000, jitter=10.0, stalls=stalls), 60000)
+    assert len(result.trims) <= 4
+    assert all(now < 20000 for now in result.trims)
+
+
+def test_margin_that_was_not_needed_is_given_up() -> None:
+    late = [(start, start + 60.0) for start in range(2000, 20000, 3000)]
+    # Silence after ten quiet seconds; too short to be a stall.
+    rare = [(start, start + 120.0) for start in range(33000, 120000, 13000)]
+    result = run(echo(130000, jitter=5.0, stalls=[*late, *rare]), 130000)
+    assert result.usual(21000, 32000) >= 60
+    assert result.usual(126000, 129000) <= 50
+
+
+def test_a_clock_that_runs_ahead_of_ours_adds_no_delay() -> None:
+    result = run(echo(60000, jitter=5.0, pace=1.002), 60000)
+    assert max(result.depths) <= 100
+    assert len(result.trims) <= 5
+
+
+# -- live playout: who works ahead loses nothing
+
+
+def at_the_door(
+    chunks: Iterator[int], until: float, limit_seconds: float, *, work: float = 0.0
+) -> PlayoutBuffer:
+    """A sender that makes a chunk in ``work`` times its length and then waits for room."""
+    playout = PlayoutBuffer(RATE, 1, limit_seconds, live=True)
+    ready, pending = 0.0, next(chunks, 0)
+    for now in np.arange(0.0, until, 20.0).tolist():
+        while pending and ready <= now and playout.has_room:
+            playout.push(ramp(1, pending * MS))
+            ready, pending = max(ready, now - 20.0) + work * pending, next(chunks, 0)
+        playout.pull(held_back=bool(pending) and ready <= now)
+    return playout
+
+
+def test_one_long_chunk_is_played_whole() -> None:
+    result = run([(0.0, 10000), (12000.0, 10000)], 25000)
+    assert result.trims == []
+    assert result.playout.played_samples == 20000 * MS
+
+
+@pytest.mark.parametrize("limit_seconds", [0.2, 1.0, 30.0])
+@pytest.mark.parametrize("chunk", [20, 100, 3000])
+@pytest.mark.parametrize("work", [0.0, 0.5, 0.98])
+def test_a_sender_at_the_door_loses_nothing(chunk: int, limit_seconds: float, work: float) -> None:
+    total = 30000 // chunk
+    playout = at_the_door(iter([chunk] * total), 65000, limit_seconds, work=work)
+    assert playout.trimmed_samples == 0
+    assert playout.drained
+    assert playout.played_samples == total * chunk * MS
+
+
+@pytest.mark.parametrize("chunk", [10, 20, 100])
+@pytest.mark.parametrize("burst", [200, 1000, 3000])
+def test_bursts_of_chunks_lose_nothing(burst: int, chunk: int) -> None:
+    arrivals = [
+        (start + 0.1 * k, chunk)
+        for start in np.arange(0.0, 20000.0, burst * 0.9).tolist()
+        for k in range(burst // chunk)
+    ]
+    assert run(arrivals, 25000).trims == []
+
+
+@pytest.mark.parametrize("pace", [1.05, 1.1, 1.2, 1.5, 3.0])
+@pytest.mark.parametrize("chunk", [20, 60, 85])
+def test_a_source_that_gains_on_real_time_loses_nothing(chunk: int, pace: float) -> None:
+    for phase in range(0, 20, 4):
+        result = run(echo(20000, chunk, pace=pace), 20000, phase=phase)
+        assert result.playout.trimmed_samples == 0
+
+
+def test_one_held_back_pull_in_a_window_is_enough() -> None:
+    playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
+    playout.push(ramp(1, 20 * FRAME))
+    for tick in range(200):
+        playout.push(ramp(1, FRAME))
+        playout.pull(held_back=tick % 25 == 0)
+    assert playout.trimmed_samples == 0
+    for _ in range(100):
+        playout.push(ramp(1, FRAME))
+        playout.pull()
+    assert playout.trimmed_samples == 19 * FRAME
+
+
+# -- live playout: pauses, flushes, and the cut itself
+
+
+def delayed(frames: int = 20, pulls: int = 32) -> PlayoutBuffer:
+    """A buffer of 1, 2, 3, ... with a delay that is about to be trimmed."""
+    playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
+    playout.push(ramp(1, frames * FRAME))
+    for _ in range(pulls):
+        real_time(playout)
+    assert playout.trimmed_samples == 0
+    return playout
+
+
+def real_time(playout: PlayoutBuffer) -> Int16Array:
+    playout.push(ramp(1 + playout.pushed_samples, FRAME))
+    return playout.pull()
+
+
+def test_a_cut_fades_across_and_then_the_samples_go_on_in_order() -> None:
+    playout = delayed()
+    real_time(playout)
+    dropped = 19 * FRAME
+    assert playout.trimmed_samples == dropped
+    assert playout.buffered_samples == FRAME
+    before, after = 1 + 33 * FRAME, 1 + 33 * FRAME + dropped
+    cut = real_time(playout)
+    assert cut[0, 0] == pytest.approx(before, abs=0.01 * dropped)
+    assert cut[0, FADE - 1] == after + FADE - 1
+    assert np.all(np.diff(cut[0]) > 0)
+    assert np.array_equal(cut[:, FADE:], ramp(after + FADE, FRAME - FADE))
+    assert np.array_equal(real_time(playout), ramp(after + FRAME, FRAME))
+    assert playout.pushed_samples == playout.played_samples + dropped + FRAME
+
+
+def test_a_cut_in_the_middle_of_a_chunk() -> None:
+    playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
+    playout.push(ramp(1, 5 * FRAME + 30))
+    for _ in range(17):
+        playout.push(ramp(1 + playout.pushed_samples, 2 * FRAME))
+        playout.pull()
+        playout.pull()
+    assert playout.trimmed_samples == 3 * FRAME + 30
+    rest = np.concatenate([playout.pull() for _ in range(2)], axis=1)
+    assert rest[0, 2 * FRAME - 1] == playout.pushed_samples - playout.buffered_samples
+    assert np.all(np.diff(rest[0, : 2 * FRAME - 30]) > 0)
+
+
+def test_a_paused_buffer_is_never_trimmed() -> None:
+    playout = delayed()
+    playout.pause()
+    for _ in range(200):
+        real_time(playout)
+    assert playout.trimmed_samples == 0
+    playout.resume()
+    # What a source in real time added meanwhile is a delay like any other.
+    for _ in range(32):
+        real_time(playout)
+    assert playout.trimmed_samples == 0
+    real_time(playout)
+    assert playout.buffered_samples == FRAME
+
+
+def test_a_flush_begins_a_new_window() -> None:
+    playout = delayed()
+    playout.flush()
+    playout.push(ramp(1, 20 * FRAME))
+    # The first pull plays what the flush left.
+    for _ in range(33):
+        real_time(playout)
+    assert playout.trimmed_samples == 0
+    real_time(playout)
+    assert playout.trimmed_samples == 20 * FRAME
+
+
+def test_a_flush_with_nothing_queued_begins_a_new_window() -> None:
+    playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
+    playout.push(ramp(1, 20 * FRAME))
+    for _ in range(20):
+        playout.pull()
+    assert playout.flush().samples == 20 * FRAME
+    playout.push(ramp(1, 20 * FRAME))
+    for _ in range(32):
+        real_time(playout)
+    assert playout.trimmed_samples == 0
+    real_time(playout)
+    assert playout.trimmed_samples > 0
+
+
+def test_what_was_trimmed_counts_as_neither_played_nor_flushed() -> None:
+    playout = delayed()
+    real_time(playout)
+    assert playout.flush().samples == 33 * FRAME
+    playout.pull()
+    assert playout.drained
+    assert playout.pushed_samples == (
+        playout.played_samples + playout.flushed_samples + playout.trimmed_samples
+    )

@@ -479,7 +479,7 @@ async def test_args_from_a_thread_and_on_the_loop() -> None:
 async def test_a_session_function() -> None:
     async def echo(session: Session) -> None:
         async for frame in session.audio_in:
-            await session.audio_out.send(frame.samples[:, ::2])
+            await session.audio_out.send(frame)
 
     async with open_call(echo) as call:
         await speak(call, tone(440, 48_000, 0.5))
@@ -490,7 +490,7 @@ async def test_a_session_function() -> None:
 async def test_a_session_function_that_talks_to_a_client_that_has_gone_is_no_error() -> None:
     async def talk(session: Session) -> None:
         while True:
-            await session.audio_out.send(np.zeros((1, 480), np.int16))
+            await session.audio_out.send((24_000, np.zeros((1, 480), np.int16)))
 
     async with open_call(talk, output_buffer_s=0.1) as call:
         await anyio.sleep(1)

@@ -12,12 +12,13 @@ What we do ourselves, because aiortc does not:
   pause or a flush acts on the very next 20 ms and the RTP clock never stops.
 * Packets of the client's audio are put in order and decoded here, as they come: aiortc's jitter
   buffer would add 60 ms, and 280 after the first loss.
+* Pictures (:mod:`.video`) are encoded by aiortc, at the bitrate and frame rate asked for. Of the
+  client's only the latest is kept.
 * A client that vanishes (:mod:`.transport`) is noticed within seconds; aiortc takes up to 35 s.
 * Candidates are added after the answer is made: resolving an mDNS name never holds it back.
 """
 
-from .connection import PacketStatistics
 from .peer import WebRTCPeer
 from .transport import local_addresses
 
-__all__ = ["PacketStatistics", "WebRTCPeer", "local_addresses"]
+__all__ = ["WebRTCPeer", "local_addresses"]

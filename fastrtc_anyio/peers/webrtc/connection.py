@@ -33,16 +33,29 @@ from fastrtc_anyio.errors import (
     PeerClosed,
     UnsupportedFormat,
 )
-from fastrtc_anyio.media.encode import AudioEncoder, OpusOptions, create_encoder
-from fastrtc_anyio.peers._channels import AudioInput, AudioOutput, MessageChannel
+from fastrtc_anyio.media.encode import (
+    AudioEncoder,
+    OpusOptions,
+    VideoOptions,
+    create_encoder,
+)
+from fastrtc_anyio.peers._channels import (
+    AudioInput,
+    AudioOutput,
+    MessageChannel,
+    VideoInput,
+    VideoOutput,
+)
 from fastrtc_anyio.protocol.ice import RtcConfiguration
+from fastrtc_anyio.protocol.media_plan import MediaPlan
 from fastrtc_anyio.protocol.sdp import check_sections, set_opus_parameters, split_candidates
 from fastrtc_anyio.protocol.signaling import IceCandidate
 
 from .audio import PlayoutTrack, tap_audio
 from .transport import Heartbeat, choose_addresses, stop_consent
+from .video import PictureTrack, keep_receiving, limit_bitrate, prefer_codec, receive_pictures
 
-__all__ = ["Connection", "PacketStatistics"]
+__all__ = ["Connection", "MediaOptions", "Streams"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -52,20 +65,31 @@ MAX_CANDIDATES = 100
 """Of a client's; later ones are ignored, as each costs checks (RFC 8445 6.1.2.5 has this limit)."""
 OPEN_LIMIT = 2.0
 """Seconds that the data channel gets to open, if there are messages for it."""
+_SENDING = ("sendonly", "sendrecv")
 _CHANNEL_BUFFER = 65_536
 """Bytes handed to the data channel ahead of what the network takes."""
 
 
 @dataclass(frozen=True)
-class PacketStatistics:
-    """RTP packets of a connection."""
+class Streams:
+    """The queues a connection shares with the host. Audio out is made when its codec is known."""
 
-    received: int
-    lost: int
-    """Expected, by their sequence numbers, and not received."""
-    sent: int
-    round_trip_time: float | None
-    """Seconds, by RTCP; None until the first report."""
+    audio_in: AudioInput
+    video_in: VideoInput
+    video_out: VideoOutput
+    messages: MessageChannel
+    make_audio_out: Callable[[int, int], AudioOutput]
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """What media a connection carries, and how."""
+
+    plan: MediaPlan
+    sample_rate: int
+    channels: int
+    opus: OpusOptions
+    video: VideoOptions
 
 
 class Connection:
@@ -77,29 +101,24 @@ class Connection:
         self,
         *,
         configuration: RtcConfiguration,
-        audio_in: AudioInput,
-        messages: MessageChannel,
-        make_output: Callable[[int, int], AudioOutput],
-        sample_rate: int,
-        channels: int,
-        opus: OpusOptions,
+        media: MediaOptions,
+        streams: Streams,
         liveness_s: float | None,
         on_connected: Callable[[], None],
         on_closed: Callable[[Closed], None],
     ) -> None:
         self._configuration = configuration
-        self._audio_in = audio_in
-        self._messages = messages
-        self._make_output = make_output
-        self._sample_rate = sample_rate
-        self._channels = channels
-        self._opus = opus
+        self._media = media
+        self._streams = streams
+        self._messages = streams.messages
         self._liveness = liveness_s
         self._on_connected = on_connected
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
         self._data_channels: list[RTCDataChannel] = []
         self._encoder: AudioEncoder | None = None
+        self._pictures: PictureTrack | None = None
+        self._camera: MediaStreamTrack | None = None
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heartbeat = Heartbeat()
@@ -136,24 +155,32 @@ class Connection:
         for transceiver in pc.getTransceivers():
             if transceiver._offerDirection is None:
                 transceiver._offerDirection = "sendrecv"  # RFC 8866 6.7: the default
-        audio = self._choose_transceivers(pc.getTransceivers())
-        tap_audio(audio, self._audio_in.push)
-        # Until the answer is made, only this says which codec it will name first.
-        track = self._make_track(audio._codecs[0].name)
-        pc.addTrack(track)
+        audio, video = self._choose_transceivers(pc.getTransceivers())
+        if audio is not None:
+            # Until the answer is made, only this says which codec it will name first.
+            self._use_audio(audio, audio._codecs[0].name)
+        if video is not None:
+            prefer_codec(video, self._media.video)
+            self._use_video(video)
         self._prepare_transports(pc)
         await pc.setLocalDescription()
-        if audio.currentDirection not in ("sendonly", "sendrecv"):
-            self._spawn(_drain_track(track))  # nobody listens, yet what is played has to end
+        for used in (audio, video):
+            if used is not None and used.currentDirection not in _SENDING:
+                track: MediaStreamTrack | None = used.sender.track
+                if track is not None:  # nobody listens, yet what is played has to end
+                    self._spawn(_drain_track(track))
         self._spawn(self._add_candidates(candidates, complete))
         return self._local_sdp(pc)
 
     async def offer(self) -> str:
-        pc = self._open()
-        transceiver = pc.addTransceiver(self._make_track("opus"))
-        capabilities = RTCRtpSender.getCapabilities("audio").codecs
-        transceiver.setCodecPreferences([c for c in capabilities if c.mimeType == "audio/opus"])
-        tap_audio(transceiver, self._audio_in.push)
+        pc, plan = self._open(), self._media.plan
+        if plan.audio:
+            audio = pc.addTransceiver("audio", plan.direction("audio"))
+            capabilities = RTCRtpSender.getCapabilities("audio").codecs
+            audio.setCodecPreferences([c for c in capabilities if c.mimeType == "audio/opus"])
+            self._use_audio(audio, "opus")
+        if plan.video:
+            self._use_video(pc.addTransceiver("video", plan.direction("video")))
         self._use_channel(pc.createDataChannel("text"))
         self._prepare_transports(pc)
         await pc.setLocalDescription()
@@ -199,22 +226,15 @@ class Connection:
                 logger.warning("a message was not sent: %s", exc)
                 self._messages.refuse()
 
-    async def packet_statistics(self) -> PacketStatistics:
-        received = lost = sent = 0
-        round_trip: float | None = None
-        if self._pc is not None and not self._closing:
-            for stats in (await self._pc.getStats()).values():
-                match stats.type:
-                    case "inbound-rtp":
-                        received += stats.packetsReceived
-                        lost += stats.packetsLost
-                    case "outbound-rtp":
-                        sent += stats.packetsSent
-                    case "remote-inbound-rtp":
-                        round_trip = stats.roundTripTime
-                    case _:
-                        pass
-        return PacketStatistics(received, lost, sent, round_trip)
+    def flush_pictures(self) -> None:
+        """There is a picture to send."""
+        if self._pictures is not None:
+            self._pictures.wake()
+
+    async def statistics(self) -> dict[str, dict[str, Any]]:
+        if self._pc is None or self._closing:
+            return {}
+        return {key: dict(vars(report)) for key, report in (await self._pc.getStats()).items()}
 
     async def close(self) -> None:
         """Close everything. Runs as a task of its own that nobody cancels: a second close of an
@@ -227,7 +247,7 @@ class Connection:
         if self._pc is not None:
             if self._pc.connectionState == "connected":
                 await self._drain(self._pc)
-            self._audio_in.end()
+            self._end_input()
             try:
                 await self._pc.close()
             except Exception:  # aiortc trips over what an offer left half made; the rest goes on
@@ -289,31 +309,57 @@ class Connection:
         if pc.sctp is not None:
             stop_consent(pc.sctp.transport)
 
-    def _choose_transceivers(self, transceivers: list[RTCRtpTransceiver]) -> RTCRtpTransceiver:
-        """The audio section we talk on. What we have no use for is answered ``inactive``."""
-        audio: RTCRtpTransceiver | None = None
+    def _choose_transceivers(
+        self, transceivers: list[RTCRtpTransceiver]
+    ) -> tuple[RTCRtpTransceiver | None, RTCRtpTransceiver | None]:
+        """The sections we use: the first of each kind. All others are answered ``inactive``."""
+        plan = self._media.plan
+        chosen: dict[str, RTCRtpTransceiver] = {}
         for transceiver in transceivers:
-            if transceiver.kind == "audio" and audio is None:
-                audio = transceiver
-            else:
+            if transceiver.kind in chosen or not getattr(plan, transceiver.kind):
                 transceiver.direction = "inactive"
-        if audio is None:
-            raise InvalidOffer("the offer has no audio section; this stream needs one")
-        return audio
+            else:
+                chosen[transceiver.kind] = transceiver
+        for kind in ("audio", "video"):
+            if getattr(plan, kind) and kind not in chosen:
+                raise InvalidOffer(f"the offer has no {kind} section; this stream needs one")
+        return chosen.get("audio"), chosen.get("video")
 
-    def _make_track(self, codec: str) -> PlayoutTrack:
+    def _use_audio(self, transceiver: RTCRtpTransceiver, codec: str) -> None:
+        plan = self._media.plan
+        transceiver.direction = plan.direction("audio")
+        if plan.audio_in:
+            tap_audio(transceiver, self._streams.audio_in.push)
+        if plan.audio_out:
+            transceiver.sender.replaceTrack(self._make_playout_track(codec))
+
+    def _use_video(self, transceiver: RTCRtpTransceiver) -> None:
+        plan = self._media.plan
+        transceiver.direction = plan.direction("video")
+        if plan.video_in:
+            keep_receiving(transceiver)
+            self._camera = transceiver.receiver.track
+        if plan.video_out:
+            if transceiver._codecs:
+                limit_bitrate(transceiver, self._media.video)
+            self._pictures = PictureTrack(self._streams.video_out, self._on_broken)
+            transceiver.sender.replaceTrack(self._pictures)
+
+    def _make_playout_track(self, codec: str) -> PlayoutTrack:
+        media = self._media
         try:
-            encoder = create_encoder(codec, self._sample_rate, self._channels, self._opus)
+            encoder = create_encoder(codec, media.sample_rate, media.channels, media.opus)
         except UnsupportedFormat as exc:
             raise InvalidOffer(str(exc)) from exc
         self._encoder = encoder
-        self.audio_out = self._make_output(encoder.sample_rate, encoder.channels)
+        self.audio_out = self._streams.make_audio_out(encoder.sample_rate, encoder.channels)
         return PlayoutTrack(self.audio_out, encoder, self._on_broken)
 
     def _local_sdp(self, pc: RTCPeerConnection) -> str:
-        stereo = self._encoder is not None and self._encoder.channels == 2
+        media = self._media
+        stereo = media.channels == 2 if self._encoder is None else self._encoder.channels == 2
         return set_opus_parameters(
-            pc.localDescription.sdp, stereo=stereo, inband_fec=self._opus.inband_fec
+            pc.localDescription.sdp, stereo=stereo, inband_fec=media.opus.inband_fec
         )
 
     def _prepare_transports(self, pc: RTCPeerConnection) -> None:
@@ -340,10 +386,18 @@ class Connection:
             logger.debug("ignored a candidate: %s", exc)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        # Every track is drained: its queue has no bound. The one we listen to yields nothing, as
+        # Every track is drained: its queue has no bound. The audio we listen to yields nothing, as
         # its packets are tapped. That aiortc ends it, after an RTCP BYE, means little: a browser
         # sends one when its microphone is turned off, and sends on when it is turned on.
-        self._spawn(_drain_track(track))
+        self._spawn(self._consume(track))
+
+    async def _consume(self, track: MediaStreamTrack) -> None:
+        if self._negotiation is not None:  # which of several is the camera is decided by its end
+            await asyncio.wait([self._negotiation])
+        if track is self._camera:
+            await receive_pictures(track, self._streams.video_in)
+        else:
+            await _drain_track(track)
 
     def _use_channel(self, channel: RTCDataChannel) -> None:
         """Take messages from every channel there is, and send on the first that is open."""
@@ -387,16 +441,21 @@ class Connection:
             self._end(Closed(CloseReason.HUNG_UP, "the client closed the connection"))
 
     def _on_broken(self, error: Exception) -> None:
-        logger.error("audio could not be encoded", exc_info=error)
-        self._end(Closed(CloseReason.PEER_FAILED, f"audio could not be encoded: {error}"))
+        logger.error("media could not be encoded", exc_info=error)
+        self._end(Closed(CloseReason.PEER_FAILED, f"media could not be encoded: {error}"))
 
     def _end(self, closed: Closed) -> None:
         """No media and no messages any more."""
-        self._audio_in.end()
+        self._end_input()
         if hasattr(self, "audio_out"):
             self.audio_out.end()
+        self._streams.video_out.end()
         self._messages.end()
         self._on_closed(closed)
+
+    def _end_input(self) -> None:
+        self._streams.audio_in.end()
+        self._streams.video_in.end()
 
     async def _watch_liveness(self, pc: RTCPeerConnection, limit: float) -> None:
         await self._heartbeat.wait_silent(limit, pc.getTransceivers()[0].sender.transport)

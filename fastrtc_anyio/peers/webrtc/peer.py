@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -17,14 +19,23 @@ from fastrtc_anyio.errors import (
     PeerError,
     PeerFailed,
 )
-from fastrtc_anyio.media.encode import OpusOptions
-from fastrtc_anyio.peers._channels import AudioInput, AudioOutput, Link, MessageChannel
+from fastrtc_anyio.media.encode import OpusOptions, VideoOptions
+from fastrtc_anyio.peers._channels import (
+    AudioInput,
+    AudioOutput,
+    BufferOptions,
+    Link,
+    MessageChannel,
+    VideoInput,
+    VideoOutput,
+)
 from fastrtc_anyio.peers._portal import Portal
 from fastrtc_anyio.protocol.ice import RtcConfiguration
+from fastrtc_anyio.protocol.media_plan import MediaPlan
 from fastrtc_anyio.protocol.signaling import IceCandidate, SessionDescription
 from fastrtc_anyio.workers import Host
 
-from .connection import Connection, PacketStatistics
+from .connection import Connection, MediaOptions, Streams
 
 __all__ = ["WebRTCPeer"]
 
@@ -36,15 +47,18 @@ class WebRTCPeer(Peer):
 
     Args:
         portal: where aiortc runs; open for as long as the peer is.
+        media: which media flow which way; audio both ways by default.
         sample_rate: rate in Hz of the audio to send. ``audio_out.sample_rate`` is what the codec
             makes of it.
         channels: 1, or 2 for stereo to be negotiated.
-        output_buffer_s: seconds of audio that can be queued for playout.
-        input_buffer_s: seconds of audio that wait for a slow reader.
+        fps: pictures a second that are sent at most.
+        buffers: sizes of the audio queues.
         liveness_s: seconds without an authenticated packet after which the client counts as
             vanished; None to rely on ICE alone.
+        opus: settings of the Opus encoder.
+        video: codec and bitrate of video.
 
-    ``audio_in`` and ``messages`` exist from the start, ``audio_out`` once the codec is known:
+    All streams exist from the start but for ``audio_out``, which does once the codec is known:
     after :meth:`answer` or :meth:`offer`.
     """
 
@@ -52,31 +66,41 @@ class WebRTCPeer(Peer):
         self,
         portal: Portal,
         *,
+        media: MediaPlan | None = None,
         sample_rate: int = 48_000,
         channels: int = 1,
+        fps: float = 30,
         configuration: RtcConfiguration | None = None,
-        output_buffer_s: float = 30.0,
-        input_buffer_s: float = 1.0,
+        buffers: BufferOptions | None = None,
         liveness_s: float | None = 5.0,
         opus: OpusOptions | None = None,
+        video: VideoOptions | None = None,
     ) -> None:
         self._portal = portal
         self._host = Host()
-        link = Link(self._host)
-        self.audio_in = AudioInput(link, input_buffer_s)
-        self.messages = MessageChannel(link, self._kick)
+        self.media = media or MediaPlan()
+        buffers = buffers or BufferOptions()
+        link = Link(self._host, time.monotonic)
+        self.audio_in = audio_in = AudioInput(link, buffers.input_s)
+        self.video_in = video_in = VideoInput(link)
+        self.video_out = video_out = VideoOutput(link, fps, self._kick_pictures)
+        self.messages = messages = MessageChannel(link, self._kick)
         self._connected = anyio.Event()
         self._closed_event = anyio.Event()
         self._closed: Closed | None = None
         self._released: anyio.Event | None = None
         self._connection = Connection(
             configuration=configuration or RtcConfiguration(),
-            audio_in=self.audio_in,
-            messages=self.messages,
-            make_output=lambda rate, n: AudioOutput(link, rate, n, output_buffer_s),
-            sample_rate=sample_rate,
-            channels=channels,
-            opus=opus or OpusOptions(),
+            media=MediaOptions(
+                self.media, sample_rate, channels, opus or OpusOptions(), video or VideoOptions()
+            ),
+            streams=Streams(
+                audio_in,
+                video_in,
+                video_out,
+                messages,
+                lambda rate, n: AudioOutput(link, rate, n, buffers.output_s, live=buffers.live),
+            ),
             liveness_s=liveness_s,
             on_connected=lambda: self._host.post(self._connected.set),
             on_closed=lambda closed: self._host.post(lambda: self._set_closed(closed)),
@@ -93,14 +117,14 @@ class WebRTCPeer(Peer):
         """
         connection = self._connection
         sdp = await self._portal.call(connection.negotiate, connection.answer, offer.sdp)
-        self.audio_out = connection.audio_out
+        self._take_audio_out()
         return SessionDescription("answer", sdp)
 
     async def offer(self) -> SessionDescription:
         """Make an offer, with a data channel. The client's answer goes to :meth:`accept`."""
         connection = self._connection
         sdp = await self._portal.call(connection.negotiate, connection.offer)
-        self.audio_out = connection.audio_out
+        self._take_audio_out()
         return SessionDescription("offer", sdp)
 
     async def accept(self, answer: SessionDescription) -> None:
@@ -147,9 +171,17 @@ class WebRTCPeer(Peer):
         await self._released.wait()
         await checkpoint()
 
-    async def packet_statistics(self) -> PacketStatistics:
-        """RTP's counters, as aiortc keeps them. All zero before media flows."""
-        return await self._portal.call(self._connection.packet_statistics)
+    async def transport_statistics(self) -> dict[str, dict[str, Any]]:
+        """aiortc's reports by their ids, each with its ``type``: W3C's ``getStats``."""
+        return await self._portal.call(self._connection.statistics)
+
+    def _take_audio_out(self) -> None:
+        if self.media.audio_out:
+            self.audio_out = self._connection.audio_out
+
+    def _kick_pictures(self) -> None:
+        if self._released is None:
+            self._portal.post(self._connection.flush_pictures)
 
     def _kick(self) -> None:
         if self._released is None:

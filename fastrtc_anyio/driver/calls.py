@@ -1,0 +1,126 @@
+"""Calling a handler's methods, of either colour."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from anyio import CancelScope, create_task_group
+
+from fastrtc_anyio.errors import HandlerContractError
+from fastrtc_anyio.groups import contained
+from fastrtc_anyio.handlers import (
+    AsyncAudioVideoStreamHandler,
+    AsyncStreamHandler,
+    AudioVideoStreamHandler,
+    StreamHandler,
+    StreamHandlerBase,
+)
+from fastrtc_anyio.workers import Worker
+
+__all__ = ["Calls", "check_handler"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+
+def check_handler(handler: StreamHandlerBase) -> None:
+    """Refuse methods of the wrong kind before a session starts.
+
+    Raises:
+        HandlerContractError: a coroutine function where a plain one belongs, or the reverse.
+    """
+    is_async = isinstance(handler, AsyncStreamHandler)
+    names = ["start_up"]
+    if isinstance(handler, StreamHandler | AsyncStreamHandler):
+        names += ["receive", "emit"]
+    if isinstance(handler, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
+        names += ["video_receive", "video_emit"]
+    for name in names:
+        if inspect.iscoroutinefunction(getattr(handler, name)) != is_async:
+            base, kind = (
+                ("AsyncStreamHandler", "a coroutine function (async def)")
+                if is_async
+                else ("StreamHandler", "a plain function (def)")
+            )
+            raise HandlerContractError(
+                f"{type(handler).__name__} is {base}'s kind: its {name} must be {kind}"
+            )
+
+
+class Calls:
+    """Calls to one handler. Plain functions run on threads, one for each name; no two calls of
+    the same name overlap."""
+
+    def __init__(self, handler: StreamHandlerBase) -> None:
+        self._handler = handler
+        self._workers: dict[str, Worker] = {}
+
+    def source(self, name: str) -> str:
+        """What a method is called in errors."""
+        return f"{type(self._handler).__name__}.{name}"
+
+    async def method(self, name: str, *args: object) -> Any:
+        """Call one of the handler's methods."""
+        method = getattr(self._handler, name)
+        if isinstance(self._handler, AsyncStreamHandler) and not inspect.iscoroutinefunction(
+            method
+        ):
+            # An async handler lives on the event loop, whole.
+            with _noting(self.source(name)):
+                return method(*args)
+        return await self.function(self.source(name), method, *args)
+
+    async def function(self, source: str, function: Callable[..., Any], *args: object) -> Any:
+        """Call a function: await a coroutine function, run any other on the thread ``source``."""
+        with _noting(source):
+            if inspect.iscoroutinefunction(function):
+                return await function(*args)
+            return await self._worker(source).run(function, *args)
+
+    def afterwards(self, source: str, function: Callable[[], object]) -> None:
+        """Have the thread ``source`` call ``function`` once it is free, its errors logged."""
+
+        def call() -> None:
+            try:
+                function()
+            except Exception:  # the session is over, nobody is left to raise it to
+                logger.exception("%s failed at the end", source)
+
+        self._worker(source).post(call)
+
+    async def join(self, deadline: float) -> int:
+        """Wait for the threads until ``deadline``.
+
+        Returns:
+            How many were still inside the handler then.
+        """
+        workers = list(self._workers.values())
+        with CancelScope(deadline=deadline):
+            async with create_task_group() as tg:
+                for worker in workers:
+                    tg.start_soon(_close, worker)
+        return sum(worker.alive for worker in workers)
+
+    def _worker(self, source: str) -> Worker:
+        if source not in self._workers:
+            self._workers[source] = Worker(source)
+        return self._workers[source]
+
+
+@contextmanager
+def _noting(source: str) -> Generator[None, None, None]:
+    """:func:`contained`, and a note on every error that says where it was raised."""
+    with contained(source):
+        try:
+            yield
+        except Exception as exc:
+            exc.add_note(f"raised in {source}")
+            raise
+
+
+async def _close(worker: Worker) -> None:
+    with suppress(TimeoutError):  # a virtual clock does not wait for threads without end
+        await worker.aclose()

@@ -1,0 +1,80 @@
+"""A handler being driven over a session: what all its parts share."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Generic, TypeVar
+
+import anyio
+from anyio import BrokenResourceError, create_task_group
+
+from fastrtc_anyio.errors import CloseReason
+from fastrtc_anyio.handlers import StreamHandlerBase
+from fastrtc_anyio.media.frames import AudioFrame
+from fastrtc_anyio.media.video import VideoFrame
+from fastrtc_anyio.session import Session
+
+from .calls import Calls
+from .emissions import Emission
+
+__all__ = ["Drive"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+H = TypeVar("H", bound=StreamHandlerBase)
+
+
+class Drive(Generic[H]):
+    """One handler, its session, and the way from one to the other."""
+
+    def __init__(self, handler: H, session: Session, calls: Calls) -> None:
+        self.handler = handler
+        self.session = session
+        self.calls = calls
+        self._ignored: set[str] = set()
+
+    async def play(self, emission: Emission[AudioFrame]) -> None:
+        """Send what an audio emission holds, and end the session if it says so."""
+        if emission.media is not None and self._is_sent("audio", self.session.media.audio_out):
+            await self._send(self.session.audio_out.send, emission.media)
+        await self._finish(emission)
+
+    async def show(self, emission: Emission[VideoFrame]) -> None:
+        """The same for video."""
+        if emission.media is not None and self._is_sent("video", self.session.media.video_out):
+            await self._send(self.session.video_out.send, emission.media)
+        await self._finish(emission)
+
+    async def end(self, message: str = "") -> None:
+        """End the session once everything queued has been played. Does not return."""
+        session = self.session
+        async with create_task_group() as tg:
+            if session.media.audio_out:
+                tg.start_soon(session.audio_out.wait_played)
+            if session.media.video_out:
+                tg.start_soon(session.video_out.wait_played)
+        session.close(CloseReason.HANDLER_CLOSED, message)
+        await anyio.sleep_forever()
+
+    async def _send(self, send: Any, media: object) -> None:
+        try:
+            await send(media)
+        except BrokenResourceError:
+            await anyio.sleep_forever()  # the client has gone, and the session with it in a moment
+
+    def _is_sent(self, kind: str, flows: bool) -> bool:
+        if not flows and kind not in self._ignored:
+            self._ignored.add(kind)
+            logger.warning(
+                "session %s: the %s that %s emits is not sent: the mode of the stream has none",
+                self.session.id,
+                kind,
+                type(self.handler).__name__,
+            )
+        return flows
+
+    async def _finish(self, emission: Emission[Any]) -> None:
+        if emission.outputs is not None:
+            self.session.send_outputs(emission.outputs)
+        if emission.close is not None:
+            await self.end(emission.close.msg)

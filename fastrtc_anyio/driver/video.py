@@ -1,0 +1,84 @@
+"""A handler's video: what it receives, and what it emits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from fastrtc_anyio.functions import VideoStreamHandler
+from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
+from fastrtc_anyio.media.video import VideoFormat, VideoFrame
+
+from .drive import Drive
+from .emissions import read_video_emission
+
+__all__ = ["apply_function", "emit_video", "receive_video"]
+
+
+async def receive_video(drive: Drive[StreamHandlerBase]) -> None:
+    """Give the client's pictures to ``video_receive``, in the format the handler asks for."""
+    video_format = drive.handler.video_format
+    method: Callable[[Any], Any] = drive.handler.video_receive  # type: ignore[attr-defined]
+    source = drive.calls.source("video_receive")
+    on_thread = not isinstance(drive.handler, AsyncStreamHandler)
+    async for frame in drive.session.video_in:
+        await _call(drive, source, method, frame, video_format, on_thread, ())
+
+
+async def emit_video(drive: Drive[StreamHandlerBase]) -> None:
+    """Call ``video_emit`` at the handler's frame rate at most, and show what it gives."""
+    source, order = drive.calls.source("video_emit"), _order(drive.handler.video_format)
+    pause = 1 / drive.handler.fps
+    while True:
+        emission = read_video_emission(await drive.calls.method("video_emit"), source, order)
+        await drive.show(emission)
+        if emission.media is None or not drive.session.media.video_out:
+            await anyio.sleep(pause)
+
+
+async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
+    """Give each of the client's pictures to the function, and show what it makes of it.
+
+    The function's thread has the conversion of the picture too. While it works, newer pictures
+    replace each other.
+    """
+    handler = drive.handler
+    source, order = handler.source, _order(handler.video_format)
+    if handler.needs_args and not handler.args_set.is_set():
+        await handler.wait_for_args()
+    async for frame in drive.session.video_in:
+        result = await _call(
+            drive,
+            source,
+            handler.callable,
+            frame,
+            handler.video_format,
+            not handler.is_async,
+            handler.inputs,
+        )
+        await drive.show(read_video_emission(result, source, order))
+
+
+async def _call(
+    drive: Drive[Any],
+    source: str,
+    function: Callable[..., Any],
+    frame: VideoFrame,
+    video_format: VideoFormat,
+    on_thread: bool,
+    inputs: tuple[Any, ...],
+) -> Any:
+    if on_thread:
+        return await drive.calls.function(source, lambda: function(frame.to(video_format), *inputs))
+    if frame.is_native and video_format != "frame":
+        # A conversion of colours takes milliseconds: not on the event loop.
+        picture = await drive.calls.function(f"{source} (conversion)", frame.to, video_format)
+    else:
+        picture = frame.to(video_format)
+    return await drive.calls.function(source, function, picture, *inputs)
+
+
+def _order(video_format: VideoFormat) -> Any:
+    return "rgb24" if video_format == "rgb24" else "bgr24"

@@ -1,0 +1,125 @@
+"""Functions as handlers: a filter for video, a generator of audio or video."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .handlers import StreamHandlerBase
+from .media.video import VideoFormat
+
+__all__ = ["GeneratorHandler", "VideoStreamHandler", "is_coroutine_function", "is_generator"]
+
+
+class _FunctionHandler(StreamHandlerBase):
+    """One session's use of a function that all sessions share. The function itself is not touched.
+
+    Attributes:
+        callable: the function.
+    """
+
+    def __init__(self, callable: Callable[..., Any], fps: int, given: int) -> None:
+        super().__init__(fps=fps)
+        self.callable = callable
+        self._given = given
+
+    @property
+    def source(self) -> str:
+        """What the function is called in errors."""
+        name = getattr(self.callable, "__qualname__", None)
+        return name if isinstance(name, str) else type(self.callable).__qualname__
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """The client's input, to be passed on; empty before there is any."""
+        args = self.latest_args
+        return tuple(args[1:] if args[:1] == ["__webrtc_value__"] else args)
+
+    @property
+    def needs_args(self) -> bool:
+        """Whether the function cannot be called before there is input."""
+        required = 0
+        for parameter in inspect.signature(self.callable).parameters.values():
+            required += parameter.default is parameter.empty and parameter.kind in (
+                parameter.POSITIONAL_ONLY,
+                parameter.POSITIONAL_OR_KEYWORD,
+            )
+        return required > self._given
+
+
+class VideoStreamHandler(_FunctionHandler):
+    """A function ``frame, *inputs -> frame`` as a handler of video.
+
+    The function is given the client's latest picture (uint8, bgr24, shape ``(height, width, 3)``)
+    and the inputs that were set, and returns what to show: see ``VideoEmitType``. A plain function
+    runs on a thread of the session's own. While it works, newer pictures replace each other: a slow
+    function sees fewer pictures, never old ones, and ``session.statistics().video_in.dropped``
+    counts the others.
+
+    Args:
+        callable: the function, method or object with ``__call__``; plain or a coroutine function.
+        fps: pictures a second that are sent at most.
+        skip_frames: FastRTC's choice between a growing queue and skipping; here pictures are always
+            skipped, and this changes nothing.
+        video_format: what the function is given; see :class:`StreamHandlerBase`.
+    """
+
+    def __init__(
+        self,
+        callable: Callable[..., Any],
+        fps: int = 30,
+        skip_frames: bool = False,
+        video_format: VideoFormat = "bgr24",
+    ) -> None:
+        super().__init__(callable, fps, given=1)
+        self.skip_frames = skip_frames
+        self.video_format = video_format
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function."""
+        return is_coroutine_function(self.callable)
+
+    def copy(self) -> VideoStreamHandler:
+        return VideoStreamHandler(self.callable, self.fps, self.skip_frames, self.video_format)
+
+
+class GeneratorHandler(_FunctionHandler):
+    """A generator function ``*inputs -> frames`` as a handler for clients that only receive.
+
+    It is called once for each session. When it is exhausted, and what it gave has been played, the
+    session ends.
+
+    Args:
+        callable: a generator function or an async one, yielding what ``emit`` or ``video_emit`` may
+            return.
+        fps: pictures a second that are sent at most.
+    """
+
+    def __init__(self, callable: Callable[..., Any], fps: int = 30) -> None:
+        super().__init__(callable, fps, given=0)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is an async generator function."""
+        return _called(self.callable, inspect.isasyncgenfunction)
+
+    def copy(self) -> GeneratorHandler:
+        return GeneratorHandler(self.callable, self.fps)
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling it gives a coroutine: also for methods, partials and callable objects."""
+    return _called(function, inspect.iscoroutinefunction)
+
+
+def is_generator(function: object) -> bool:
+    """Whether calling it gives a generator, plain or async."""
+    return _called(function, inspect.isgeneratorfunction) or _called(
+        function, inspect.isasyncgenfunction
+    )
+
+
+def _called(function: object, test: Callable[[Any], bool]) -> bool:
+    return test(function) or test(getattr(type(function), "__call__", None))  # noqa: B004

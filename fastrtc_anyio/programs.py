@@ -1,0 +1,157 @@
+"""What may be given to a ``Stream``, and what a session makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any, TypeAlias
+
+from .driver import HandlerProgram
+from .errors import HandlerContractError
+from .functions import GeneratorHandler, VideoStreamHandler, is_coroutine_function, is_generator
+from .handlers import (
+    AsyncAudioVideoStreamHandler,
+    AsyncStreamHandler,
+    AudioVideoStreamHandler,
+    StreamHandler,
+    StreamHandlerBase,
+)
+from .protocol.media_plan import Modality, Mode
+from .session import FunctionProgram, Program, Session, SessionFunction
+
+__all__ = ["AudioFormat", "Handler", "ProgramFactory", "audio_format", "make_program_factory"]
+
+Handler: TypeAlias = (
+    StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., Any]
+)
+ProgramFactory: TypeAlias = Callable[[], Program]
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """What a program wants of its peer."""
+
+    sample_rate: int = 48_000
+    channels: int = 1
+    fps: float = 30
+    live: bool = False
+
+
+def audio_format(program: Program) -> AudioFormat:
+    """What a program wants: a handler says so, a session function takes what is usual."""
+    if not isinstance(program, HandlerProgram):
+        return AudioFormat(live=True)
+    handler = program.handler
+    channels = 2 if handler.expected_layout == "stereo" else 1
+    return AudioFormat(handler.output_sample_rate, channels, handler.fps)
+
+
+def make_program_factory(handler: Any, modality: Modality, mode: Mode) -> ProgramFactory:
+    """Find out what ``handler`` is; each call of the factory is for one session.
+
+    Args:
+        handler: a handler object, of which each session gets a ``copy()``; a class or function
+            that makes one without arguments; a session function; for video a function
+            ``frame, *inputs -> frame``; for the mode ``"receive"`` a generator function.
+
+    Raises:
+        TypeError: it is none of these, or does not suit the modality and mode.
+    """
+    if isinstance(handler, StreamHandlerBase):
+        _check_suits(type(handler), handler, modality, mode)
+        return lambda: HandlerProgram(_copy(handler))
+    if isinstance(handler, type) and issubclass(handler, StreamHandlerBase):
+        _check_suits(handler, handler, modality, mode)
+    elif is_generator(handler):
+        if mode != "receive" or modality == "audio-video":
+            raise TypeError(
+                'a generator function is for mode="receive" with modality "audio" or "video"; '
+                f"got mode={mode!r} with modality={modality!r}"
+            )
+        original: StreamHandlerBase = GeneratorHandler(handler)
+        return lambda: HandlerProgram(_copy(original))
+    elif is_session_function(handler, modality):
+        return lambda: FunctionProgram(handler)
+    elif modality == "video" and callable(handler) and _parameters(handler):
+        original = VideoStreamHandler(handler)
+        _check_suits(VideoStreamHandler, handler, modality, mode)
+        return lambda: HandlerProgram(_copy(original))
+    if callable(handler) and not _required(handler):
+        return lambda: HandlerProgram(_made(handler, modality, mode))
+    raise TypeError(
+        "a handler is a handler object; a class or function that makes one without arguments; a "
+        'session function `async def serve(session)`; with modality="video" a function `frame, '
+        '*inputs -> frame`; with mode="receive" a generator function; got '
+        f"{handler!r} for modality={modality!r}, mode={mode!r}"
+    )
+
+
+def is_session_function(handler: object, modality: Modality) -> bool:
+    """Whether it is ``async def serve(session)``.
+
+    With video, a coroutine function may also be a filter of pictures: there it is a session
+    function if its only parameter is called ``session`` or annotated as a :class:`Session`.
+    """
+    if not is_coroutine_function(handler) or not callable(handler):
+        return False
+    parameters = _parameters(handler)
+    if modality == "audio":
+        return len(_required(handler)) <= 1 and bool(parameters)
+    return len(parameters) == 1 and (
+        parameters[0].name == "session"
+        or parameters[0].annotation in (Session, "Session", "fastrtc_anyio.Session")
+    )
+
+
+def _check_suits(kind: type[StreamHandlerBase], got: object, modality: str, mode: str) -> None:
+    both = (AudioVideoStreamHandler, AsyncAudioVideoStreamHandler)
+    if issubclass(kind, VideoStreamHandler):
+        suits, wanted = modality == "video" and mode != "receive", "video that the client sends"
+    elif issubclass(kind, GeneratorHandler):
+        suits, wanted = mode == "receive" and modality != "audio-video", 'mode="receive"'
+    elif issubclass(kind, both):
+        suits, wanted = True, ""
+    elif issubclass(kind, StreamHandler | AsyncStreamHandler):
+        suits, wanted = modality == "audio", 'modality="audio"'
+    else:
+        suits, wanted = False, "nothing: derive from one of the handler classes"
+    if not suits:
+        raise TypeError(
+            f"{got!r} is for {wanted}; got modality={modality!r} with mode={mode!r}. With video, "
+            "derive from AudioVideoStreamHandler or AsyncAudioVideoStreamHandler"
+        )
+
+
+def _parameters(function: Callable[..., Any]) -> list[Parameter]:
+    return list(signature(function).parameters.values())
+
+
+def _required(function: Callable[..., Any]) -> list[Parameter]:
+    return [
+        parameter
+        for parameter in _parameters(function)
+        if parameter.default is Parameter.empty
+        and parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]
+
+
+def _made(make: Callable[[], Any], modality: Modality, mode: Mode) -> StreamHandlerBase:
+    handler = make()
+    if not isinstance(handler, StreamHandlerBase):
+        raise HandlerContractError(f"{make!r} must make a handler object; got {handler!r}")
+    try:
+        _check_suits(type(handler), handler, modality, mode)
+    except TypeError as exc:
+        raise HandlerContractError(str(exc)) from None
+    return handler
+
+
+def _copy(handler: StreamHandlerBase) -> StreamHandlerBase:
+    copy: Any = handler.copy()
+    if copy is handler or not isinstance(copy, type(handler)):
+        got = "itself" if copy is handler else f"{type(copy).__name__} {copy!r}"
+        raise HandlerContractError(
+            f"{type(handler).__name__}.copy() must return a new {type(handler).__name__}; got {got}"
+        )
+    return copy

@@ -1,0 +1,206 @@
+"""What a session function talks through: the peer's streams, with any format let in."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .abc import (
+    AudioOutStatistics,
+    AudioSendStream,
+    VideoOutStatistics,
+    VideoSendStream,
+)
+from .errors import UnsupportedFormat
+from .media.frames import AudioFrame, Int16Array, as_int16, mix_channels
+from .media.playout import Played
+from .media.resample import StreamResampler
+from .media.video import as_video_frame
+
+__all__ = ["AudioConverter", "AudioSender", "VideoSender", "describe", "read_audio"]
+
+_RATES = (1_000, 384_000)
+"""Rates in Hz that are let in; wider than anything in use."""
+
+
+def read_audio(value: object) -> AudioFrame:
+    """Read ``(rate, samples)`` or ``(rate, samples, layout)``.
+
+    Args:
+        value: samples int16 or float32, shape ``(n,)``, ``(1, n)`` or, stereo, ``(2, n)``.
+
+    Raises:
+        UnsupportedFormat: it is something else; says what.
+    """
+    rate: Any
+    layout: str | None = None
+    match value:
+        case (rate, np.ndarray() as samples):
+            pass
+        case (rate, np.ndarray() as samples, "mono" | "stereo" as layout):
+            pass
+        case _:
+            raise UnsupportedFormat(
+                f"audio is (rate, samples) or (rate, samples, layout); got {describe(value)}"
+            )
+    if isinstance(rate, bool | np.bool_) or not isinstance(rate, int | np.integer):
+        raise UnsupportedFormat(f"the sample rate must be an int; got {rate!r}")
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise UnsupportedFormat(
+            f"the sample rate must be from {_RATES[0]} to {_RATES[1]} Hz; got {rate}"
+        )
+    pcm = as_int16(samples)
+    if layout is not None and pcm.shape[0] != (2 if layout == "stereo" else 1):
+        raise UnsupportedFormat(
+            f'samples of layout "{layout}" must have shape '
+            f"{'(2, n)' if layout == 'stereo' else '(n,) or (1, n)'}; got {samples.shape}"
+        )
+    return AudioFrame(int(rate), pcm)
+
+
+def describe(value: object) -> str:
+    """A value in a few words, for an error message."""
+    if isinstance(value, tuple):
+        return f"({', '.join(describe(item) for item in value)})"
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}, shape {value.shape}"
+    return f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+class AudioConverter:
+    """Audio of any rate and layout to one rate and layout, with the filter's state kept."""
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        self._sample_rate = sample_rate
+        self._channels = channels
+        self._from: int | None = None
+        self._resampler: StreamResampler | None = None
+
+    def __call__(self, frame: AudioFrame) -> Int16Array:
+        """Convert the next frame: int16, shape ``(channels, n)``, as much as is ready."""
+        samples = mix_channels(frame.samples, self._channels)
+        if frame.sample_rate == self._sample_rate and self._resampler is None:
+            return samples
+        tail: list[Int16Array] = []
+        if self._resampler is None or self._from != frame.sample_rate:
+            if self._resampler is not None:
+                tail.append(self._resampler.flush())
+                self._resampler.close()
+            self._from = frame.sample_rate
+            self._resampler = StreamResampler(self._from, self._sample_rate, self._channels)
+        tail.append(self._resampler.push(samples))
+        return np.concatenate(tail, axis=1) if len(tail) > 1 else tail[0]
+
+    def reset(self) -> None:
+        """Forget what was converted so far."""
+        if self._resampler is not None:
+            self._resampler.close()
+            self._resampler = None
+
+
+class AudioSender:
+    """Audio to the client, at any rate. It is played in real time; silence when it runs dry."""
+
+    def __init__(self, stream: AudioSendStream) -> None:
+        self._stream = stream
+        self._convert = AudioConverter(stream.sample_rate, stream.channels)
+        self._flushed = False
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz at which it leaves; audio of this rate is not resampled."""
+        return self._stream.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Channels that leave: 1 or 2."""
+        return self._stream.channels
+
+    async def send(self, frame: tuple[int, NDArray[Any]] | tuple[int, NDArray[Any], str]) -> None:
+        """Queue audio; wait first while the queue is full. One chunk of any size always fits.
+
+        Args:
+            frame: ``(rate, samples)`` or ``(rate, samples, layout)``; samples int16 or float32,
+                shape ``(n,)``, ``(1, n)`` or ``(2, n)``.
+
+        Raises:
+            UnsupportedFormat: it is something else; nothing has changed.
+            anyio.BrokenResourceError: the connection has ended.
+
+        Cancellation:
+            A cancelled call has queued nothing.
+        """
+        audio = read_audio(frame)
+        if self._flushed:  # what the filter still holds was flushed too
+            self._flushed = False
+            self._convert.reset()
+        await self._stream.send(self._convert(audio))
+
+    def flush(self) -> Played:
+        """Drop everything queued; what is being played fades out within 5 ms. On any thread.
+
+        Returns:
+            How much was really played since the flush before.
+        """
+        self._flushed = True
+        return self._stream.flush()
+
+    def pause(self) -> None:
+        """Play silence from the next 20 ms on, and keep the queue. Twice is once."""
+        self._stream.pause()
+
+    def resume(self) -> None:
+        """Play on from the sample where :meth:`pause` stopped. Twice is once."""
+        self._stream.resume()
+
+    async def wait_played(self) -> None:
+        """Wait until everything queued was played or flushed, or the connection has ended."""
+        await self._stream.wait_played()
+
+    def statistics(self) -> AudioOutStatistics:
+        """Counters so far, of samples as they leave."""
+        return self._stream.statistics()
+
+    def close(self) -> None:
+        """Free the converter."""
+        self._convert.reset()
+
+
+class VideoSender:
+    """Pictures to the client, at most :attr:`fps` a second."""
+
+    def __init__(self, stream: VideoSendStream) -> None:
+        self._stream = stream
+
+    @property
+    def fps(self) -> float:
+        """Pictures a second at most."""
+        return self._stream.fps
+
+    async def send(self, picture: object, order: Literal["bgr24", "rgb24"] = "bgr24") -> None:
+        """Show a picture next; wait first while the one before it waits for its time.
+
+        Args:
+            picture: uint8 or float32 (0 to 1), shape ``(height, width, 3)`` or ``(height, width)``;
+                an ``av.VideoFrame``; or a :class:`VideoFrame`.
+            order: of an array's channels.
+
+        Raises:
+            UnsupportedFormat: it is something else.
+            anyio.BrokenResourceError: the connection has ended.
+        """
+        await self._stream.send(as_video_frame(picture, order))
+
+    def flush(self) -> None:
+        """Drop the picture that waits for its time."""
+        self._stream.flush()
+
+    async def wait_played(self) -> None:
+        """Wait until everything sent was shown or flushed, or the connection has ended."""
+        await self._stream.wait_played()
+
+    def statistics(self) -> VideoOutStatistics:
+        """Counters so far."""
+        return self._stream.statistics()

@@ -1,0 +1,323 @@
+"""Hypothesis strategies for handlers: audio, emissions, networks and clients of every kind.
+
+They need Hypothesis, which is not installed with this library. What fails shrinks to the least
+that does: silence, one chunk, a good network, a client who stays.
+
+Example::
+
+    from hypothesis import given
+    from fastrtc_anyio.testing import open_call
+    from fastrtc_anyio.testing.strategies import audio_frames, hang_ups
+
+    @given(audio_frames(), hang_ups(max_seconds=2))
+    async def test_any_audio_and_any_end(open_call, frame, leaves):
+        async with open_call(MyHandler()) as call:
+            call.client.send_audio(frame)
+            await anyio.sleep(leaves.after)
+            call.client.hang_up(leaves.reason)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastrtc_anyio.errors import CloseReason
+from fastrtc_anyio.handlers import AdditionalOutputs, CloseStream, EmitType
+from fastrtc_anyio.media.frames import (
+    FRAMES_PER_SECOND,
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    AudioFrame,
+)
+
+from .link import LinkFaults
+
+try:
+    from hypothesis import strategies as st
+    from hypothesis.extra import numpy as hnp
+except ImportError as exc:  # pragma: no cover - tested in a process of its own
+    raise ImportError(
+        "fastrtc_anyio.testing.strategies needs Hypothesis: pip install hypothesis"
+    ) from exc
+
+__all__ = [
+    "HangUp",
+    "audio_frames",
+    "chunkings",
+    "emissions",
+    "hang_ups",
+    "link_faults",
+    "pcm",
+    "rubbish",
+    "sample_rates",
+]
+
+_COMMON_RATES = [48_000, 24_000, 16_000, 8_000, 44_100, 22_050, 32_000]
+_CLIENT_REASONS = [CloseReason.HUNG_UP, CloseReason.VANISHED, CloseReason.PEER_FAILED]
+
+
+def sample_rates() -> st.SearchStrategy[int]:
+    """Rates in Hz that a handler may have: multiples of 50 from 8000 to 48000.
+
+    The usual ones come often. Shrinks to 48000.
+    """
+    per_frame = st.integers(
+        MIN_SAMPLE_RATE // FRAMES_PER_SECOND, MAX_SAMPLE_RATE // FRAMES_PER_SECOND
+    )
+    return st.sampled_from(_COMMON_RATES) | per_frame.map(lambda n: n * FRAMES_PER_SECOND)
+
+
+def pcm(
+    channels: int | None = None,
+    *,
+    dtype: DTypeLike = np.int16,
+    min_samples: int = 0,
+    max_samples: int = 2_000,
+) -> st.SearchStrategy[NDArray[Any]]:
+    """Samples of any kind: silence, full scale, single values that stand out.
+
+    float32 has also what saturates, infinities included, but no NaN. Shrinks to silence.
+
+    Args:
+        channels: 1 or 2; None for either.
+        dtype: int16 or float32.
+        min_samples: for each channel.
+        max_samples: likewise.
+
+    Returns:
+        Arrays of shape ``(channels, n)``.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    elements: st.SearchStrategy[Any]
+    fill: st.SearchStrategy[Any]
+    if np.dtype(dtype) == np.int16:
+        elements = st.integers(-(2**15), 2**15 - 1)
+        fill = st.sampled_from([0, 2**15 - 1, -(2**15), 1, -1])
+    elif np.dtype(dtype) == np.float32:
+        elements = st.floats(-1, 1, width=32) | st.floats(width=32, allow_nan=False)
+        fill = st.sampled_from([0.0, 1.0, -1.0, 0.25, 2.0])
+    else:
+        raise ValueError(f"PCM is int16 or float32; got {np.dtype(dtype)}")
+    counts = st.sampled_from([1, 2]) if channels is None else st.just(channels)
+    shape = st.tuples(counts, st.integers(min_samples, max_samples))
+    return hnp.arrays(np.dtype(dtype), shape, elements=elements, fill=fill)
+
+
+def audio_frames(
+    sample_rate: int | None = None, channels: int | None = None, *, max_samples: int = 2_000
+) -> st.SearchStrategy[AudioFrame]:
+    """What a client may send: 16-bit audio of any duration, none included.
+
+    Args:
+        sample_rate: in Hz; None for any of :func:`sample_rates`.
+        channels: 1 or 2; None for either.
+        max_samples: for each channel.
+    """
+    rates = sample_rates() if sample_rate is None else st.just(sample_rate)
+    return st.builds(AudioFrame, rates, pcm(channels, max_samples=max_samples))
+
+
+def chunkings(total: int) -> st.SearchStrategy[list[int]]:
+    """Ways to cut ``total`` samples into chunks: sizes of 1 or more, with that sum.
+
+    Shrinks to one chunk. Of nothing, there are no chunks.
+
+    Raises:
+        ValueError: ``total`` is negative.
+    """
+    if total < 0:
+        raise ValueError(f"total must be 0 or more; got {total}")
+    if total < 2:
+        return st.just([total] * total)
+    cuts = st.lists(st.integers(1, total - 1), unique=True)
+    return cuts.map(
+        lambda places: [b - a for a, b in itertools.pairwise([0, *sorted(places), total])]
+    )
+
+
+def emissions(*, closing: bool = True, max_samples: int = 2_000) -> st.SearchStrategy[EmitType]:
+    """Whatever a handler may return from ``emit``. Shrinks to None.
+
+    Args:
+        closing: ``CloseStream`` too, after which the session ends.
+        max_samples: for each channel, of the audio.
+    """
+    audio = _emitted_audio(max_samples)
+    outputs = st.builds(AdditionalOutputs, st.integers(), st.text(max_size=5))
+    alone = st.none() | audio | outputs
+    beside = st.tuples(audio, outputs)
+    if not closing:
+        return alone | beside
+    close = st.builds(CloseStream, st.text(max_size=20))
+    return alone | close | beside | st.tuples(audio, close)
+
+
+@st.composite
+def _emitted_audio(draw: st.DrawFn, max_samples: int) -> Any:
+    samples = draw(pcm(max_samples=max_samples) | pcm(dtype=np.float32, max_samples=max_samples))
+    rate = draw(sample_rates() | st.integers(1_000, 384_000) | st.just(np.int64(16_000)))
+    layout = "mono" if samples.shape[0] == 1 else "stereo"
+    if layout == "mono" and draw(st.booleans()):
+        samples = samples[0]
+    return (rate, samples, layout) if draw(st.booleans()) else (rate, samples)
+
+
+def rubbish() -> st.SearchStrategy[Any]:
+    """What a handler must not return from ``emit``: its session ends with ``HANDLER_ERROR``.
+
+    Samples of a wrong dtype or shape, NaN among them, a rate that is none, tuples of the wrong
+    kind, and things that are no audio at all. Arrays stay small.
+    """
+    return st.one_of(
+        _no_audio(),
+        _wrong_samples().map(lambda samples: (16_000, samples)),
+        st.tuples(_wrong_rates(), st.builds(_silence)),
+        _wrong_tuples(),
+        # Good company does not help.
+        st.tuples(
+            _wrong_samples().map(lambda samples: (16_000, samples)),
+            st.builds(AdditionalOutputs) | st.builds(CloseStream),
+        ),
+    )
+
+
+def _silence() -> NDArray[np.int16]:
+    return np.zeros((1, 320), np.int16)
+
+
+def _no_audio() -> st.SearchStrategy[Any]:
+    return (
+        st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=5)
+        | st.binary(max_size=5)
+        | st.lists(st.integers(), max_size=3)
+        | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
+        | st.builds(object)
+        | st.sampled_from([AdditionalOutputs, CloseStream])  # the class, not an object of it
+        | st.builds(_silence)
+    )
+
+
+def _wrong_samples() -> st.SearchStrategy[Any]:
+    dtypes = ["u1", "i1", "u2", "i4", "i8", "f2", "f8", "?", "c8", ">i2", "S2", "O"]
+    shapes = st.one_of(
+        st.just(()),
+        st.tuples(st.just(0), st.integers(0, 9)),
+        st.tuples(st.integers(3, 400), st.integers(0, 3)),  # transposed, or too many channels
+        st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(0, 9)),
+    )
+    return st.one_of(
+        st.sampled_from(dtypes).map(lambda dtype: np.zeros((1, 320), dtype)),
+        st.tuples(shapes, st.sampled_from([np.int16, np.float32])).map(lambda a: np.zeros(*a)),
+        pcm(dtype=np.float32, min_samples=1, max_samples=400).map(_with_nan),
+        st.lists(st.integers(-9, 9), max_size=3),
+        st.none() | st.binary(max_size=4) | st.text(max_size=4),
+    )
+
+
+def _with_nan(samples: NDArray[Any]) -> NDArray[Any]:
+    samples = samples.copy()
+    samples[0, -1] = np.nan
+    return samples
+
+
+def _wrong_rates() -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.integers(max_value=999),
+        st.integers(min_value=384_001),
+        st.floats(),
+        st.booleans(),
+        st.none(),
+        st.text(max_size=5),
+        st.just(np.True_),
+    )
+
+
+def _wrong_tuples() -> st.SearchStrategy[Any]:
+    layouts = st.sampled_from(["", "MONO", "left", "5.1"]) | st.integers() | st.none()
+    wrong_layout: st.SearchStrategy[Any] = st.one_of(
+        st.builds(lambda layout: (16_000, _silence(), layout), layouts),
+        st.builds(lambda: (16_000, _silence(), "stereo")),
+        st.builds(lambda: (16_000, np.zeros((2, 320), np.int16), "mono")),
+        st.builds(lambda: (16_000, np.zeros(320, np.int16), "stereo")),
+    )
+    return st.one_of(
+        wrong_layout,
+        st.just(()),
+        st.just((16_000,)),
+        st.builds(lambda: (_silence(),)),
+        st.builds(lambda: (_silence(), 16_000)),
+        st.builds(lambda: (16_000, _silence(), "mono", None)),
+        st.builds(lambda: (16_000, _silence(), AdditionalOutputs())),
+        st.builds(lambda: (AdditionalOutputs(), (16_000, _silence()))),
+        st.builds(lambda: (CloseStream(), CloseStream())),
+    )
+
+
+def link_faults(
+    *,
+    max_loss: float = 0.5,
+    max_delay: float = 1.0,
+    max_jitter: float = 0.5,
+    max_seconds: float = 10.0,
+) -> st.SearchStrategy[LinkFaults]:
+    """Networks from good to hardly usable. Shrinks to one without faults.
+
+    Args:
+        max_loss: of all frames, from 0 to 1.
+        max_delay: in seconds.
+        max_jitter: in seconds.
+        max_seconds: of the call: outages begin and end before that.
+    """
+    time = _seconds(0, max_seconds)
+    return st.builds(
+        LinkFaults,
+        loss=st.just(0.0) | st.floats(0, max_loss),
+        delay=_seconds(0, max_delay),
+        jitter=_seconds(0, max_jitter),
+        burst=st.integers(1, 20),
+        outages=st.lists(st.tuples(time, time).map(_ordered), max_size=2).map(tuple),
+        seed=st.integers(0, 2**32 - 1),
+    )
+
+
+def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+    return min(span), max(span)
+
+
+@dataclass(frozen=True)
+class HangUp:
+    """How a client leaves."""
+
+    after: float
+    """Seconds from the beginning of the call."""
+    reason: CloseReason
+    """For ``client.hang_up``."""
+
+
+def hang_ups(max_seconds: float = 5.0, *, min_seconds: float = 0.02) -> st.SearchStrategy[HangUp]:
+    """When the client leaves, and how: it hangs up, vanishes, or its connection breaks.
+
+    Shrinks to a client that hangs up as soon as it may.
+
+    Args:
+        max_seconds: the longest call.
+        min_seconds: the shortest. At 0 the client may leave before the connection is up, which the
+            session reports as a ``PeerError``.
+    """
+    return st.builds(HangUp, _seconds(min_seconds, max_seconds), st.sampled_from(_CLIENT_REASONS))
+
+
+def _seconds(least: float, most: float) -> st.SearchStrategy[float]:
+    """Whole milliseconds, because floats shrink to whole numbers rather than to the least."""
+    return st.integers(math.ceil(least * 1000), math.floor(most * 1000)).map(lambda ms: ms / 1000)
