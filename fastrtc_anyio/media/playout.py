@@ -22,7 +22,7 @@ queued after a pull: pulls are a clock, so the depth moves only by what the sour
 on real time.
 
 * A source in real time keeps the depth in a narrow band that does not drift, whatever its chunks
-  and its jitter. The bottom of the band was never needed; it is trimmed down to a margin of a frame.
+  and its jitter. The bottom of the band was never needed: it is trimmed to a margin of a frame.
 * A source that works ahead and then rests, as speech synthesis does, leaves the band by its chunk
   when it pushes, and falls through it while it rests. It never loses a sample.
 * A source that is always a little faster works ahead too. Its band drifts.
@@ -186,8 +186,6 @@ class PlayoutBuffer:
         self._sounding = False
         self._resuming = False
         self._generation += 1
-        if self._delay is not None:
-            self._delay.silence()
         samples = self._played_samples - self._played_before
         self._played_before = self._played_samples
         return Played(samples, samples / self._rate)
@@ -392,7 +390,7 @@ class _StandingDelay:
         self._trimmed_at: int | None = None  # value of sounding pulls at the last trim among them
 
     def silence(self) -> None:
-        """A pull did not play a full frame, or what was queued is gone."""
+        """Note a pull that did not play a full frame."""
         self._depths.clear()
         self._silent_pulls += 1
 

@@ -17,6 +17,7 @@ its last.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ from fastrtc_anyio.workers import Host
 __all__ = ["AsyncioThread", "Portal", "open_portal"]
 
 _SDK_SECONDS = 5.0
+_PORTAL_WORKERS = max(2, os.cpu_count() or 2)
+"""One for each core: they compute."""
 
 T = TypeVar("T")
 
@@ -44,7 +47,7 @@ class Portal:
         workers: threads of the loop's executor; None for asyncio's own choice.
     """
 
-    def __init__(self, name: str = "fastrtc-portal", workers: int | None = 2) -> None:
+    def __init__(self, name: str = "fastrtc-portal", workers: int | None = None) -> None:
         self._name = name
         self._workers = workers
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,7 +124,8 @@ class Portal:
             if self._users > 1:
                 return
             loop = asyncio.new_event_loop()
-            # aioice resolves names on the loop's executor: threads that nobody else can fill.
+            # aiortc encodes video and aioice resolves names on the loop's executor: threads that
+            # nobody else can fill.
             executor = ThreadPoolExecutor(self._workers, thread_name_prefix=self._name)
             loop.set_default_executor(executor)
             self._loop = loop
@@ -175,7 +179,7 @@ def _run(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
         loop.close()
 
 
-_process_portal = Portal()
+_process_portal = Portal(workers=_PORTAL_WORKERS)
 
 
 @asynccontextmanager
@@ -197,7 +201,7 @@ class AsyncioThread:
     """
 
     def __init__(self) -> None:
-        self._portal = Portal("fastrtc-sdk", workers=None)
+        self._portal = Portal("fastrtc-sdk")
         self._lock = threading.Lock()
 
     @property

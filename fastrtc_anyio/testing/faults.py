@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import gc
 import inspect
-import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar, copy_context
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from types import FrameType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
@@ -151,21 +150,20 @@ def inject_fault(
         The plan. ``fault.reached`` says whether there were that many checkpoints.
 
     Raises:
-        ValueError: ``at`` is less than 1, or ``error`` is a cancellation.
+        ValueError: ``at`` is less than 1.
+        TypeError: ``error`` is a cancellation.
         RuntimeError: tasks ran in the block, but this version of the event loop does not let
             itself be watched.
     """
     fault = FaultPlan(at, error, skip=skip)
     if isinstance(error, anyio.get_cancelled_exc_class()):
-        raise ValueError("a cancellation that nobody asked for is no fault: error=None cancels")
+        raise TypeError("a cancellation that nobody asked for is no fault: error=None cancels")
     watch = _watch_asyncio if _is_asyncio() else _watch_trio
     with ExitStack() as stack:
         if error is None:
             scope = stack.enter_context(anyio.CancelScope())
             fault._cancel = scope.cancel
-        watched: list[weakref.ref[_Watched]] = []
-        stack.callback(_check, watched)
-        stack.enter_context(watch(fault, watched))
+        stack.enter_context(watch(fault))
         token = _plans.set((*_plans.get(), fault))
         try:
             yield fault
@@ -230,26 +228,27 @@ class _Watched(Coroutine[Any, Any, Any]):
     def __init__(self, coro: Any, plan: FaultPlan) -> None:
         self._coro = coro
         self._plan = plan
-        self._started = False
+        self.started = False
+        """Whether it has made its first step, through here."""
 
     def send(self, value: Any) -> Any:
-        if self._started:
+        if self.started:
             error = self._plan._pass(self._coro, value)
             if error is not None:
                 return self._coro.throw(error)
-        self._started = True
+        self.started = True
         return self._coro.send(value)
 
     def throw(self, *error: Any) -> Any:
-        if self._started:
+        if self.started:
             injected = self._plan._pass(self._coro, None)
             if injected is not None:
                 return self._coro.throw(injected)
-        self._started = True
+        self.started = True
         return self._coro.throw(*error)
 
     def close(self) -> None:
-        self._started = True
+        self.started = True
         self._coro.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -264,35 +263,25 @@ class _Watched(Coroutine[Any, Any, Any]):
     def __getattr__(self, name: str) -> Any:  # cr_frame, cr_await, __qualname__ and their like
         return getattr(self._coro, name)
 
-    @property
-    def bypassed(self) -> bool:
-        """Whether the coroutine ran, but not through here."""
-        return not self._started and inspect.getcoroutinestate(self._coro) != inspect.CORO_CREATED
-
-
-def _check(watched: list[weakref.ref[_Watched]]) -> None:
-    # Without this, a test that counts up to the first checkpoint that is not reached would pass
-    # without having tested anything.
-    if any(proxy.bypassed for ref in watched if (proxy := ref()) is not None):
-        raise RuntimeError(
-            "this version of the event loop does not let its tasks be watched: "
-            "please report it to fastrtc_anyio"
-        )
-
 
 @contextmanager
-def _watch_trio(
-    fault: FaultPlan, watched: list[weakref.ref[_Watched]]
-) -> Generator[None, None, None]:
+def _watch_trio(fault: FaultPlan) -> Generator[None, None, None]:
     import trio
+
+    proxies: dict[trio.lowlevel.Task, _Watched] = {}
+    missed: list[str] = []
 
     class Watch(trio.abc.Instrument):
         def task_spawned(self, task: trio.lowlevel.Task) -> None:
             # Called before the task is scheduled for the first time, which binds task.coro.send.
             if fault in task.context.get(_plans, ()):
-                proxy = _Watched(task.coro, fault)
-                task.coro = cast(Any, proxy)
-                watched.append(weakref.ref(proxy))
+                proxies[task] = _Watched(task.coro, fault)
+                task.coro = cast(Any, proxies[task])
+
+        def task_exited(self, task: trio.lowlevel.Task) -> None:
+            proxy = proxies.pop(task, None)
+            if proxy is not None and not proxy.started:
+                missed.append(task.name)
 
     instrument = Watch()
     trio.lowlevel.add_instrument(instrument)
@@ -301,11 +290,18 @@ def _watch_trio(
             yield
     finally:
         trio.lowlevel.remove_instrument(instrument)
+    # Without this, a test that counts up to the first checkpoint that is not reached would pass
+    # without having tested anything.
+    if missed:
+        raise RuntimeError(
+            f"this version of trio does not let its tasks be watched: {missed[0]} ran unseen; "
+            "please report it to fastrtc_anyio"
+        )
 
 
 @contextmanager
 def _deterministic_trio() -> Generator[None, None, None]:
-    """Trio shuffles the tasks that are ready, on purpose. This is what pytest-trio does about it."""
+    """Trio shuffles the tasks that are ready, on purpose. pytest-trio does the same about it."""
     from trio._core import _run
 
     # No public way to it. Without these names the order is not reproducible, but all else works.
@@ -324,9 +320,7 @@ def _deterministic_trio() -> Generator[None, None, None]:
 
 
 @contextmanager
-def _watch_asyncio(
-    fault: FaultPlan, watched: list[weakref.ref[_Watched]]
-) -> Generator[None, None, None]:
+def _watch_asyncio(fault: FaultPlan) -> Generator[None, None, None]:
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -341,7 +335,6 @@ def _watch_asyncio(
         plans = _plans.get() if context is None else context.get(_plans, ())
         if fault in plans:
             coro = _Watched(coro, fault)
-            watched.append(weakref.ref(coro))
         if before is None or is_eager:
             return asyncio.Task(coro, loop=loop, **options)
         return before(loop, coro, **options)
@@ -359,7 +352,7 @@ def _is_asyncio() -> bool:
 
 
 def _awaiting(coro: Any) -> Generator[FrameType, None, None]:
-    """The frames of a waiting coroutine, outermost first. Like trio's ``Task.iter_await_frames``."""
+    """The frames of a waiting coroutine, outermost first: trio's ``Task.iter_await_frames``."""
     while coro is not None:
         for kind, awaits in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             frame = getattr(coro, f"{kind}_frame", None)
@@ -368,8 +361,13 @@ def _awaiting(coro: Any) -> Generator[FrameType, None, None]:
                 coro = getattr(coro, awaits)
                 break
         else:
-            # asend() and its like do not tell which generator they belong to (CPython #76991).
-            coro = next((ref for ref in gc.get_referents(coro) if inspect.isasyncgen(ref)), None)
+            # asend() and its like do not tell whose they are (CPython #76991), nor do the iterators
+            # that __await__ returns.
+            coro = next((ref for ref in gc.get_referents(coro) if _has_frames(ref)), None)
+
+
+def _has_frames(thing: object) -> bool:
+    return inspect.isasyncgen(thing) or inspect.iscoroutine(thing)
 
 
 def _is_library(frame: FrameType) -> bool:

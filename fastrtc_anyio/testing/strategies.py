@@ -28,13 +28,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastrtc_anyio.errors import CloseReason
-from fastrtc_anyio.handlers import AdditionalOutputs, CloseStream, EmitType
+from fastrtc_anyio.handlers import CloseStream, EmitType
 from fastrtc_anyio.media.frames import (
     FRAMES_PER_SECOND,
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
     AudioFrame,
 )
+from fastrtc_anyio.outputs import AdditionalOutputs
 
 from .link import LinkFaults
 
@@ -279,12 +280,12 @@ def link_faults(
         max_jitter: in seconds.
         max_seconds: of the call: outages begin and end before that.
     """
-    time = _seconds(0, max_seconds)
+    time = _thousandths(0, max_seconds)
     return st.builds(
         LinkFaults,
-        loss=st.just(0.0) | st.floats(0, max_loss),
-        delay=_seconds(0, max_delay),
-        jitter=_seconds(0, max_jitter),
+        loss=_thousandths(0, max_loss),
+        delay=_thousandths(0, max_delay),
+        jitter=_thousandths(0, max_jitter),
         burst=st.integers(1, 20),
         outages=st.lists(st.tuples(time, time).map(_ordered), max_size=2).map(tuple),
         seed=st.integers(0, 2**32 - 1),
@@ -315,9 +316,11 @@ def hang_ups(max_seconds: float = 5.0, *, min_seconds: float = 0.02) -> st.Searc
         min_seconds: the shortest. At 0 the client may leave before the connection is up, which the
             session reports as a ``PeerError``.
     """
-    return st.builds(HangUp, _seconds(min_seconds, max_seconds), st.sampled_from(_CLIENT_REASONS))
+    return st.builds(
+        HangUp, _thousandths(min_seconds, max_seconds), st.sampled_from(_CLIENT_REASONS)
+    )
 
 
-def _seconds(least: float, most: float) -> st.SearchStrategy[float]:
-    """Whole milliseconds, because floats shrink to whole numbers rather than to the least."""
-    return st.integers(math.ceil(least * 1000), math.floor(most * 1000)).map(lambda ms: ms / 1000)
+def _thousandths(least: float, most: float) -> st.SearchStrategy[float]:
+    """Not ``floats``, which shrink to whole numbers rather than to the least."""
+    return st.integers(math.ceil(least * 1000), math.floor(most * 1000)).map(lambda n: n / 1000)

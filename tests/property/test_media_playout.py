@@ -205,7 +205,8 @@ TestLivePlayout.settings = settings(max_examples=60, stateful_step_count=20, dea
 
 def numbered(playout: PlayoutBuffer, count: int) -> Int16Array:
     first = playout.pushed_samples
-    return (np.arange(first, first + count) % 30000 + 1).astype(np.int16).reshape(1, -1)
+    values: Int16Array = (np.arange(first, first + count) % 30000 + 1).astype(np.int16)
+    return values.reshape(1, -1)
 
 
 @settings(max_examples=100, deadline=None)
@@ -262,8 +263,9 @@ def test_a_cut_through_a_sine_does_not_click(
 
     def sine(milliseconds: int) -> Int16Array:
         first = playout.pushed_samples
-        phases = omega * np.arange(first, first + milliseconds * MS)
-        return np.rint(amplitude * np.sin(phases)).astype(np.int16).reshape(1, -1)
+        phases = omega * np.arange(first, first + milliseconds * MS).reshape(1, -1)
+        wave: Int16Array = np.rint(amplitude * np.sin(phases)).astype(np.int16)
+        return wave
 
     playout.push(sine(lead + chunk))
     output = []

@@ -366,6 +366,16 @@ def test_a_second_stall_before_the_first_was_trimmed() -> None:
     assert result.usual(7700, 10000) == 20
 
 
+@pytest.mark.parametrize("spacing", [2, 5])
+@pytest.mark.parametrize("stall", [300, 800])
+def test_a_backlog_that_takes_a_moment_is_waited_for(stall: int, spacing: float) -> None:
+    for offset in range(0, 20, 3):
+        start = 4000 + offset
+        arrivals = echo(10000, stalls=[(start, start + stall)], spacing=spacing)
+        result = run(arrivals, 10000)
+        assert result.usual(start + stall + 1000, 10000) <= result.usual(2000, 4000) + 20
+
+
 def test_a_slow_backlog_is_trimmed_once_it_is_in() -> None:
     # 10 ms for each chunk of 20: the backlog of 0.8 s is in after 0.8 s more.
     result = run(echo(10000, stalls=[(4000, 4800)], spacing=10.0), 10000)
@@ -394,14 +404,15 @@ def test_margin_that_was_not_needed_is_given_up() -> None:
     # Silence after ten quiet seconds; too short to be a stall.
     rare = [(start, start + 120.0) for start in range(33000, 120000, 13000)]
     result = run(echo(130000, jitter=5.0, stalls=[*late, *rare]), 130000)
-    assert result.usual(21000, 32000) >= 60
-    assert result.usual(126000, 129000) <= 50
+    assert result.usual(21000, 32000) > 40
+    assert result.usual(60000, 129000) < 30
 
 
 def test_a_clock_that_runs_ahead_of_ours_adds_no_delay() -> None:
     result = run(echo(60000, jitter=5.0, pace=1.002), 60000)
-    assert max(result.depths) <= 100
-    assert len(result.trims) <= 5
+    # 120 ms too much has come in.
+    assert max(result.depths) <= 40
+    assert result.playout.trimmed_samples == len(result.trims) * FRAME
 
 
 # -- live playout: who works ahead loses nothing
@@ -429,7 +440,7 @@ def test_one_long_chunk_is_played_whole() -> None:
 
 @pytest.mark.parametrize("limit_seconds", [0.2, 1.0, 30.0])
 @pytest.mark.parametrize("chunk", [20, 100, 3000])
-@pytest.mark.parametrize("work", [0.0, 0.5, 0.98])
+@pytest.mark.parametrize("work", [0.0, 0.5, 0.95])
 def test_a_sender_at_the_door_loses_nothing(chunk: int, limit_seconds: float, work: float) -> None:
     total = 30000 // chunk
     playout = at_the_door(iter([chunk] * total), 65000, limit_seconds, work=work)
@@ -507,20 +518,21 @@ def test_a_cut_fades_across_and_then_the_samples_go_on_in_order() -> None:
 def test_a_cut_in_the_middle_of_a_chunk() -> None:
     playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
     playout.push(ramp(1, 5 * FRAME + 30))
-    for _ in range(17):
-        playout.push(ramp(1 + playout.pushed_samples, 2 * FRAME))
+    for tick in range(33):
+        if tick % 2 == 0:
+            playout.push(ramp(1 + playout.pushed_samples, 2 * FRAME))
         playout.pull()
-        playout.pull()
-    assert playout.trimmed_samples == 3 * FRAME + 30
-    rest = np.concatenate([playout.pull() for _ in range(2)], axis=1)
-    assert rest[0, 2 * FRAME - 1] == playout.pushed_samples - playout.buffered_samples
-    assert np.all(np.diff(rest[0, : 2 * FRAME - 30]) > 0)
+    assert playout.trimmed_samples == 4 * FRAME + 30
+    assert playout.buffered_samples == 2 * FRAME
+    rest = np.concatenate([playout.pull(), playout.pull()], axis=1)
+    assert rest[0, -1] == playout.pushed_samples
+    assert np.all(np.diff(rest[0]) > 0)
 
 
 def test_a_paused_buffer_is_never_trimmed() -> None:
     playout = delayed()
     playout.pause()
-    for _ in range(200):
+    for _ in range(100):
         real_time(playout)
     assert playout.trimmed_samples == 0
     playout.resume()
@@ -530,6 +542,29 @@ def test_a_paused_buffer_is_never_trimmed() -> None:
     assert playout.trimmed_samples == 0
     real_time(playout)
     assert playout.buffered_samples == FRAME
+
+
+def late(playout: PlayoutBuffer, frames: int) -> None:
+    """Real time, except that some frames come only after they were wanted."""
+    for _ in range(frames):
+        playout.pull()
+    playout.push(ramp(1 + playout.pushed_samples, frames * FRAME))
+    for _ in range(33):
+        real_time(playout)
+
+
+def test_only_silence_after_a_trim_raises_the_margin() -> None:
+    playout = delayed()
+    real_time(playout)
+    assert playout.buffered_samples == FRAME
+    late(playout, 2)
+    assert playout.underruns == 1
+    assert playout.buffered_samples == 2 * FRAME
+    late(playout, 3)
+    assert playout.underruns == 2
+    # Three frames stood there: a margin of two was kept.
+    assert playout.trimmed_samples == (19 + 1) * FRAME
+    assert playout.buffered_samples == 2 * FRAME
 
 
 def test_a_flush_begins_a_new_window() -> None:

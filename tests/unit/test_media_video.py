@@ -42,7 +42,8 @@ def yuv(picture: NDArray[np.uint8]) -> av.VideoFrame:
 
 
 def errors(got: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
-    return np.abs(got.astype(np.int64) - wanted)
+    off: NDArray[np.int64] = np.abs(got.astype(np.int64) - wanted)
+    return off
 
 
 # The formats, of both kinds of frame.
@@ -73,7 +74,7 @@ def test_float32() -> None:
     picture = np.array([[BLUE, (0, 51, 204)]], np.uint8)
     got = VideoFrame(picture).to_ndarray("float32")
     assert got.dtype == np.float32
-    assert np.allclose(got, [[[1, 0, 0], [0, 0.2, 0.8]]])
+    assert np.allclose(got, np.array([[[1, 0, 0], [0, 0.2, 0.8]]]))
     native = VideoFrame(yuv(flat(RED))).to_ndarray("float32")
     assert native.dtype == np.float32
     assert np.allclose(native[20, 20], [0, 0, 1], atol=5 / 255)
@@ -202,10 +203,11 @@ def test_odd_sides_become_even(size: tuple[int, int], native: bool) -> None:
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("codec", ["vp8", "h264"])
 def test_any_size_goes_through_a_codec(codec: str, native: bool, size: tuple[int, int]) -> None:
-    encoder, decoder, depayload = {
+    coders: dict[str, Any] = {
         "vp8": (Vp8Encoder(), Vp8Decoder(), vp8_depayload),
         "h264": (H264Encoder(), H264Decoder(), h264_depayload),
-    }[codec]
+    }
+    encoder, decoder, depayload = coders[codec]
     encoder.target_bitrate = 2_000_000
     width, height = size
     picture = slopes(width, height)
@@ -313,8 +315,9 @@ def test_a_frame_that_holds_something_else_is_refused() -> None:
 
 def test_every_pixel_format_converts_or_is_refused() -> None:
     """FFmpeg refuses some, and one aborts the process."""
+    formats: Any = av.video.format  # its names are without type information
     taken = set()
-    for name in sorted(av.video.format.names):
+    for name in sorted(formats.names):
         try:
             native = av.VideoFrame(16, 16, name)
         except ValueError:

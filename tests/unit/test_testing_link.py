@@ -144,7 +144,7 @@ def test_what_is_not_possible_is_refused(faults: dict[str, Any], message: str) -
 
 
 def test_faults_are_values() -> None:
-    faults = LinkFaults(loss=0.1, outages=[[1, 2]])  # type: ignore[arg-type, list-item]
+    faults = LinkFaults(loss=0.1, outages=[[1, 2]])  # type: ignore[arg-type]
     assert faults == LinkFaults(0.1, outages=((1, 2),))
     assert len({faults, LinkFaults(0.1, outages=((1, 2),))}) == 1
     assert repr(LinkFaults()) == "LinkFaults()"

@@ -26,6 +26,7 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamError
 from av import AudioFrame as AvAudioFrame
+from av import VideoFrame as AvVideoFrame
 
 from fastrtc_anyio import AudioFrame
 
@@ -64,12 +65,42 @@ class Microphone(MediaStreamTrack):
         return frame
 
 
+class Camera(MediaStreamTrack):
+    """Sends the picture it was given last, 30 times a second."""
+
+    kind = "video"
+
+    def __init__(self, width: int = 320, height: int = 240) -> None:
+        super().__init__()
+        self.picture: Any = np.zeros((height, width, 3), np.uint8)
+        self._count = 0
+        self._start: float | None = None
+
+    async def recv(self) -> AvVideoFrame:
+        loop = asyncio.get_running_loop()
+        if self._start is None:
+            self._start = loop.time()
+        await asyncio.sleep(self._start + self._count / 30 - loop.time())
+        frame = AvVideoFrame.from_ndarray(self.picture, format="bgr24")
+        frame.pts = self._count * 3000
+        frame.time_base = Fraction(1, 90_000)
+        self._count += 1
+        return frame
+
+
 class AiortcClient:
     """One call. Its own methods may be called from any thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, microphone: Microphone) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        microphone: Microphone | None,
+        camera: Camera | None = None,
+    ) -> None:
         self._loop = loop
-        self.microphone = microphone
+        self.microphone = microphone or Microphone()
+        self.camera = camera or Camera()
+        self.seen: list[AvVideoFrame] = []
         self.pc: RTCPeerConnection
         self.heard: queue.SimpleQueue[AudioFrame | None] = queue.SimpleQueue()
         self.inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -88,16 +119,33 @@ class AiortcClient:
     def channel_is_open(self) -> bool:
         return self.channel is not None and self.channel.readyState == "open"
 
-    async def make_offer(self, codec: str | None, channel: bool, audio: bool = True) -> str:
+    async def make_offer(
+        self,
+        codec: str | None,
+        channel: bool,
+        audio: bool | str = True,
+        video: str | None = None,
+        video_codec: str | None = None,
+    ) -> str:
+        """``audio`` and ``video`` may be directions: sendrecv, sendonly, recvonly."""
         self.pc = pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         if audio:
-            transceiver = pc.addTransceiver(self.microphone)
+            direction = audio if isinstance(audio, str) else "sendrecv"
+            source: Any = "audio" if direction == "recvonly" else self.microphone
+            transceiver = pc.addTransceiver(source, direction)
             if codec is not None:
                 wanted = f"audio/{codec}".lower()
                 capabilities = RTCRtpSender.getCapabilities("audio").codecs
                 transceiver.setCodecPreferences(
                     [c for c in capabilities if c.mimeType.lower() == wanted]
                 )
+        if video:
+            source = "video" if video == "recvonly" else self.camera
+            transceiver = pc.addTransceiver(source, video)
+            if video_codec is not None:
+                codecs = RTCRtpSender.getCapabilities("video").codecs
+                wanted = f"video/{video_codec}".lower()
+                transceiver.setCodecPreferences([c for c in codecs if c.mimeType.lower() == wanted])
         if channel:
             self.channel = pc.createDataChannel("text")
             self.channel.on("message", self.inbox.put)
@@ -154,7 +202,8 @@ class AiortcClient:
             self.channel.send(self._unsent.pop(0))
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        task = self._loop.create_task(self._listen(track))
+        listen = self._listen if track.kind == "audio" else self._watch
+        task = self._loop.create_task(listen(track))
         self._tasks.add(task)
 
     async def _listen(self, track: MediaStreamTrack) -> None:
@@ -166,6 +215,15 @@ class AiortcClient:
                 self.heard.put(AudioFrame(frame.sample_rate, packed.T.copy()))
         except MediaStreamError:
             self.heard.put(None)
+
+    async def _watch(self, track: MediaStreamTrack) -> None:
+        try:
+            while True:
+                frame = await track.recv()
+                assert isinstance(frame, AvVideoFrame)
+                self.seen.append(frame)
+        except MediaStreamError:
+            pass
 
     def _on_state(self) -> None:
         if self.pc.connectionState == "connected":
@@ -198,10 +256,12 @@ async def _end_tasks() -> None:
 
 
 @asynccontextmanager
-async def open_client(microphone: Microphone | None = None) -> AsyncGenerator[AiortcClient, None]:
+async def open_client(
+    microphone: Microphone | None = None, camera: Camera | None = None
+) -> AsyncGenerator[AiortcClient, None]:
     """A client, closed at the end."""
     with client_loop() as loop:
-        client = AiortcClient(loop, microphone or Microphone())
+        client = AiortcClient(loop, microphone, camera)
         try:
             yield client
         finally:

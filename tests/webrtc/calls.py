@@ -23,9 +23,10 @@ SECONDS = 10
 
 
 def open_stream(handler: Any, **options: Any) -> Stream:
-    """An audio stream on loopback."""
+    """A stream on loopback, of audio unless ``modality`` says otherwise."""
     options.setdefault("concurrency_limit", None)
-    return Stream(handler, modality="audio", server_rtc_configuration=LOOPBACK, **options)
+    options.setdefault("modality", "audio")
+    return Stream(handler, server_rtc_configuration=LOOPBACK, **options)
 
 
 @asynccontextmanager
@@ -36,10 +37,18 @@ async def place_call(
     channel: bool = True,
     channels: int = 1,
     webrtc_id: str | None = None,
+    audio: bool | str = True,
+    video: str | None = None,
+    video_codec: str | None = None,
 ) -> AsyncGenerator[AiortcClient, None]:
-    """Call a stream and wait until the call is up."""
+    """Call a stream and wait until the call is up.
+
+    ``audio`` and ``video`` may be directions: sendrecv, sendonly, recvonly.
+    """
     async with open_client(Microphone(channels=channels)) as client:
-        offer = await to_thread.run_sync(client.run, client.make_offer, codec, channel)
+        offer = await to_thread.run_sync(
+            client.run, client.make_offer, codec, channel, audio, video, video_codec
+        )
         body = {"type": "offer", "sdp": offer, "webrtc_id": webrtc_id}
         client.answer = await stream.offer(body)
         await to_thread.run_sync(client.run, client.accept, client.answer["sdp"])

@@ -387,7 +387,7 @@ async def test_the_loop_of_a_handler() -> None:
 async def test_a_session_function_can_be_streamed() -> None:
     async def echo(session: Session) -> None:
         async for frame in session.audio_in:
-            await session.audio_out.send(frame.samples[: session.audio_out.channels])
+            await session.audio_out.send(frame)
 
     stream = open_stream(echo)
     async with stream, place_call(stream) as client:

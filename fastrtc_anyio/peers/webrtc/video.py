@@ -17,6 +17,7 @@ from av import VideoFrame as AvVideoFrame
 from av.frame import Frame
 from av.packet import Packet
 from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 
 from fastrtc_anyio.media.encode import VideoOptions
 from fastrtc_anyio.media.video import VideoFrame
@@ -163,8 +164,7 @@ async def receive_pictures(track: MediaStreamTrack, pictures: VideoInput) -> Non
 def _own_yuv(picture: VideoFrame) -> AvVideoFrame:
     """What encoders take, as a frame of our own: it is going to be marked with times."""
     frame = picture.to_av()
-    if picture.is_native and (frame.width % 2 or frame.height % 2):
-        frame = VideoFrame(picture.to_ndarray()).to_av()  # which makes its sides even
-    if frame.format.name != "yuv420p":
-        return frame.reformat(format="yuv420p")
-    return AvVideoFrame.from_ndarray(frame.to_ndarray(), format="yuv420p")
+    if frame.format.name == "yuv420p":
+        return AvVideoFrame.from_ndarray(frame.to_ndarray(), format="yuv420p")
+    # Not frame.reformat(): its converter belongs to the frame, which other threads may use.
+    return VideoReformatter().reformat(frame, format="yuv420p", threads=1)

@@ -1,0 +1,200 @@
+"""Inputs and outputs of a session, and what they are kept in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+import fastrtc_anyio
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    AsyncStreamHandler,
+    EmitType,
+    Session,
+    StreamHandler,
+    get_current_context,
+)
+from fastrtc_anyio.outputs import BACKLOG, OutputBoard
+from fastrtc_anyio.testing import open_call
+
+from .handlers import Quiet
+
+
+async def read_all(reader: Any) -> list[Any]:
+    return [outputs.args[0] async for outputs in reader]
+
+
+async def test_everybody_reads_everything_in_order() -> None:
+    board = OutputBoard()
+    board.publish(AdditionalOutputs(0))
+    first = board.read()
+    board.publish(AdditionalOutputs(1))
+    second = board.read()
+    board.publish(AdditionalOutputs(2))
+    assert board.statistics().readers == 2
+    board.close()
+    assert await read_all(first) == [0, 1, 2]
+    assert await read_all(second) == [2]
+    assert await read_all(board.read()) == []
+    assert board.statistics().readers == 0
+
+
+async def test_a_slow_reader_loses_the_oldest() -> None:
+    board = OutputBoard()
+    reader = board.read()
+    for i in range(BACKLOG + 10):
+        board.publish(AdditionalOutputs(i))
+    board.close()
+    assert await read_all(reader) == list(range(10, BACKLOG + 10))
+    assert board.statistics().dropped == 10
+
+
+async def test_what_nobody_reads_is_bounded() -> None:
+    board = OutputBoard()
+    for i in range(BACKLOG + 10):
+        board.publish(AdditionalOutputs(i))
+    assert board.statistics() == (
+        fastrtc_anyio.outputs.OutputStatistics(published=BACKLOG + 10, dropped=10, readers=0)
+    )
+    board.close()
+    assert await read_all(board.read()) == list(range(10, BACKLOG + 10))
+
+
+async def test_a_reader_that_waits_is_woken_and_can_leave() -> None:
+    board = OutputBoard()
+    async with anyio.create_task_group() as tg:
+
+        async def read_one() -> None:
+            reader: Any = board.read()
+            assert (await anext(reader)).args == (5,)
+            await reader.aclose()
+
+        tg.start_soon(read_one)
+        await anyio.wait_all_tasks_blocked()
+        board.publish(AdditionalOutputs(5))
+    assert board.statistics().readers == 0
+    board.publish(AdditionalOutputs(6))
+
+
+async def test_the_latest_is_waited_for_once() -> None:
+    board = OutputBoard()
+    got: list[Any] = []
+
+    async def wait() -> None:
+        got.append((await board.latest()).args)
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        assert got == []
+        board.publish(AdditionalOutputs(1))
+    board.publish(AdditionalOutputs(2))
+    await wait()
+    assert got == [(1,), (2,)]
+    empty = OutputBoard()
+    empty.close()
+    with pytest.raises(anyio.EndOfStream):
+        await empty.latest()
+
+
+async def test_a_handler_that_only_gives_outputs() -> None:
+    class Counter(Quiet):
+        async def emit(self) -> EmitType:
+            await anyio.sleep(0.1)
+            self.calls.append("emit")
+            return AdditionalOutputs(self.calls.count("emit"))
+
+    async with open_call(Counter(), mode="send") as call:
+        reader = call.session.outputs.read()
+        await anyio.sleep(1.05)
+        call.client.hang_up()
+        await call.ended.wait()
+    assert (await read_all(reader))[:5] == [1, 2, 3, 4, 5]
+
+
+class AsyncKnows(Quiet):
+    async def start_up(self) -> None:
+        self.calls.append(get_current_context().webrtc_id)
+        fastrtc_anyio.Warning("mind the gap")
+
+
+class Knows(StreamHandler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def start_up(self) -> None:
+        self.calls.append(get_current_context().webrtc_id)
+        fastrtc_anyio.Warning("mind the gap")
+
+    def receive(self, frame: Any) -> None: ...
+    def emit(self) -> EmitType: ...
+    def copy(self) -> Knows:
+        return Knows()
+
+
+@pytest.mark.parametrize("kind", [Knows, AsyncKnows])
+async def test_a_handler_knows_whom_it_serves_and_can_warn(kind: Any) -> None:
+    handler = kind()
+    async with open_call(handler) as call:
+        warning = json.loads(await call.client.receive_message())
+    assert warning == {"type": "warning", "data": "mind the gap", "message": "mind the gap"}
+    assert handler.calls[0] == call.session.id
+
+
+def test_outside_a_handler_there_is_no_context() -> None:
+    with pytest.raises(RuntimeError, match=r"get_current_context\(\) is for handlers"):
+        get_current_context()
+    with pytest.raises(RuntimeError, match=r"Warning\(\) is for handlers"):
+        fastrtc_anyio.Warning("nobody hears this")
+
+
+async def test_a_session_function_gives_outputs_and_hears_messages() -> None:
+    async def serve(session: Session) -> None:
+        while True:
+            text = await session.messages.receive()
+            session.send_outputs(AdditionalOutputs(text.upper()))
+
+    async with open_call(serve) as call:
+        reader: Any = call.session.outputs.read()
+        call.client.send_message("hello")
+        assert (await anext(reader)).args == ("HELLO",)
+        assert json.loads(await call.client.receive_message())["type"] == "fetch_output"
+        await reader.aclose()
+
+
+async def test_statistics_of_every_channel() -> None:
+    import numpy as np
+
+    from fastrtc_anyio.testing import tone
+
+    class Says(AsyncStreamHandler):
+        async def receive(self, frame: Any) -> None: ...
+        async def emit(self) -> EmitType:
+            return (24_000, np.ones((1, 480), np.int16))
+
+        def copy(self) -> Says:
+            return Says()
+
+    async with open_call(Says(), output_buffer_s=0.1) as call:
+        call.client.send_message("h\N{LATIN SMALL LETTER E WITH ACUTE}")
+        await call.speak(tone(440, 48_000, 1.0))
+        now = call.session.statistics()
+    assert now.audio_in is not None
+    assert now.audio_in.received == 50
+    assert now.audio_in.bytes == 50 * 960 * 2
+    assert now.audio_in.dropped == 0
+    assert now.audio_out is not None
+    out = now.audio_out
+    assert out.sent == out.played + out.flushed + out.trimmed + out.buffered
+    assert out.bytes == out.sent * 2
+    assert 0 < out.latency <= 0.12
+    assert now.messages.received == 1
+    assert now.messages.bytes_received == 3
+    assert now.video_in is None
+    assert now.video_out is None
+    assert now.abandoned_threads == 0
+    assert await call.session.transport_statistics() == {}

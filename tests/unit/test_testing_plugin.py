@@ -1,0 +1,280 @@
+"""The pytest plugin, in runs of pytest of their own."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import textwrap
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import fastrtc_anyio
+from fastrtc_anyio.testing import pytest_plugin
+
+PLUGIN = "fastrtc_anyio.testing.pytest_plugin"
+
+HANDLER = """
+import anyio, pytest, trio
+from fastrtc_anyio import AsyncStreamHandler
+from fastrtc_anyio.testing import tone
+
+class Echo(AsyncStreamHandler):
+    def __init__(self):
+        super().__init__()
+        self.send, self.take = anyio.create_memory_object_stream(100)
+    async def receive(self, frame): await self.send.send(frame)
+    async def emit(self): return await self.take.receive()
+    async def shutdown(self): self.send.close(); self.take.close()
+    def copy(self): return Echo()
+
+class Failing(Echo):
+    async def emit(self): raise OSError("out of order")
+"""
+
+
+class Run:
+    """What became of each test."""
+
+    def __init__(self, folder: Path, tests: str, *options: str, ini: str = "") -> None:
+        (folder / "test_it.py").write_text(HANDLER + textwrap.dedent(tests))
+        (folder / "pytest.ini").write_text("[pytest]\n" + ini)
+        # Where the package is installed, its entry point has loaded the plugin already.
+        installed = any(entry.value == PLUGIN for entry in entry_points(group="pytest11"))
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-rA", "-W", "error", "--strict-markers"),
+                *("-p", "no:cacheprovider", "--rootdir", folder, folder),
+                *(() if installed else ("-p", PLUGIN)),
+                *options,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(Path(fastrtc_anyio.__file__).parents[1])},
+        )
+        self.output = done.stdout + done.stderr
+        summary = self.output.partition("short test summary info")[2]
+        self.outcomes: dict[str, str] = {}
+        for line in summary.splitlines():
+            outcome, _, rest = line.partition(" ")
+            if "::" in rest and outcome.isupper():
+                self.outcomes[rest.partition("::")[2].partition(" - ")[0]] = outcome
+
+
+def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
+    run = Run(
+        tmp_path,
+        """
+        async def test_minutes(open_call):
+            async with open_call(Echo()) as call:
+                await call.speak(tone(440, 48_000, 1.0), 48_000)
+                await anyio.sleep(600)
+            assert any(frame.any() for frame in call.client.heard)
+            assert trio.current_time() > 600
+
+        async def test_time_begins_anew(open_call):
+            assert trio.current_time() < 1
+
+        async def test_the_handler_fails(open_call):
+            async with open_call(Failing()) as call:
+                await call.ended.wait()
+
+        async def test_an_assertion_fails(open_call):
+            async with open_call(Echo()):
+                await anyio.sleep(1)
+                left = 3
+                assert left == 4
+
+        async def test_skipped(open_call):
+            async with open_call(Echo()):
+                pytest.skip("not today")
+
+        @pytest.mark.xfail(strict=True)
+        async def test_expected_to_fail(open_call):
+            async with open_call(Echo()):
+                raise ValueError
+
+        def test_plain(open_call):
+            assert callable(open_call)
+
+        @pytest.fixture
+        def number(): return 3
+
+        @pytest.fixture
+        def caller(open_call): return open_call
+
+        @pytest.mark.parametrize("seconds", [1, 2])
+        async def test_arguments(caller, seconds, number, tmp_path):
+            async with caller(Echo()):
+                await anyio.sleep(seconds)
+            assert (trio.current_time() > 1, number, tmp_path.is_dir()) == (True, 3, True)
+
+        class TestThings:
+            async def test_method(self, open_call):
+                assert isinstance(self, TestThings)
+                await trio.sleep(1)
+        """,
+    )
+    assert run.outcomes == {
+        "test_minutes": "PASSED",
+        "test_time_begins_anew": "PASSED",
+        "test_the_handler_fails": "FAILED",
+        "test_an_assertion_fails": "FAILED",
+        "test_expected_to_fail": "XFAIL",
+        "test_plain": "PASSED",
+        "test_arguments[1]": "PASSED",
+        "test_arguments[2]": "PASSED",
+        "TestThings::test_method": "PASSED",
+    }, run.output
+    assert "1 skipped" in run.output
+    assert "test_the_handler_fails - OSError: out of order" in run.output
+    assert "test_an_assertion_fails - assert 3 == 4" in run.output
+
+
+def test_hypothesis(tmp_path: Path) -> None:
+    run = Run(
+        tmp_path,
+        """
+        from hypothesis import given, settings
+        from fastrtc_anyio.testing.strategies import HangUp, audio_frames, hang_ups
+
+        times = []
+
+        @settings(max_examples=20, database=None, deadline=None)
+        @pytest.mark.parametrize("extra", [0, 1])
+        @given(frame=audio_frames(), leaves=hang_ups(2))
+        async def test_any_audio(open_call, extra, frame, leaves):
+            times.append(trio.current_time())
+            async with open_call(Echo()) as call:
+                call.client.send_audio(frame)
+                await anyio.sleep(leaves.after + extra)
+                call.client.hang_up(leaves.reason)
+
+        def test_each_example_is_a_run_of_its_own():
+            assert len(times) >= 20
+            assert max(times) < 0.1
+
+        @settings(max_examples=50, database=None, deadline=None)
+        @given(hang_ups(9))
+        async def test_failing(open_call, leaves):
+            assert leaves.after < 1
+        """,
+    )
+    assert run.outcomes == {
+        "test_any_audio[0]": "PASSED",
+        "test_any_audio[1]": "PASSED",
+        "test_each_example_is_a_run_of_its_own": "PASSED",
+        "test_failing": "FAILED",
+    }, run.output
+    assert "leaves=HangUp(after=1.0, reason=<CloseReason.HUNG_UP: 'hung_up'>)" in run.output
+
+
+OTHERS = """
+import sniffio
+
+def on_virtual_time():
+    library = sniffio.current_async_library()
+    return library == "trio" and isinstance(
+        trio.lowlevel.current_clock(), trio.testing.MockClock
+    )
+"""
+
+
+def test_what_anyio_was_told_to_run_is_left_to_it(tmp_path: Path) -> None:
+    run = Run(
+        tmp_path,
+        OTHERS
+        + """
+@pytest.mark.anyio
+async def test_marked(open_call):
+    assert not on_virtual_time()
+
+async def test_asking(open_call, anyio_backend):
+    assert not on_virtual_time()
+
+async def test_ours(open_call):
+    assert on_virtual_time()
+
+class TestMarked:
+    pytestmark = pytest.mark.anyio
+
+    async def test_method(self, open_call):
+        assert not on_virtual_time()
+""",
+    )
+    assert run.outcomes == {
+        "test_marked[asyncio]": "PASSED",
+        "test_marked[trio]": "PASSED",
+        "test_asking[asyncio]": "PASSED",
+        "test_asking[trio]": "PASSED",
+        "test_ours": "PASSED",
+        "TestMarked::test_method[asyncio]": "PASSED",
+        "TestMarked::test_method[trio]": "PASSED",
+    }, run.output
+
+
+def test_anyio_in_its_automatic_mode_runs_all(tmp_path: Path) -> None:
+    run = Run(
+        tmp_path,
+        OTHERS
+        + """
+async def test_mine(open_call):
+    assert not on_virtual_time()
+    async with open_call(Echo()) as call:
+        await anyio.sleep(0.05)
+""",
+        ini="anyio_mode = auto",
+    )
+    assert run.outcomes == {"test_mine[asyncio]": "PASSED", "test_mine[trio]": "PASSED"}, run.output
+
+
+def test_other_tests_are_none_of_its_business(tmp_path: Path) -> None:
+    run = Run(
+        tmp_path,
+        """
+        async def test_without_the_fixture(): ...
+
+        @pytest.mark.trio
+        async def test_for_pytest_trio(open_call): ...
+
+        @pytest.mark.asyncio
+        async def test_for_pytest_asyncio(open_call): ...
+
+        class TestOwnFixture:
+            @pytest.fixture
+            def open_call(self): return 3
+
+            async def test_own(self, open_call): ...
+        """,
+        ini="markers =\n  trio: of pytest-trio\n  asyncio: of pytest-asyncio\n",
+    )
+    # Nobody is there to run them, and pytest says so.
+    assert set(run.outcomes.values()) == {"FAILED"}, run.output
+    assert len(run.outcomes) == 4
+    assert run.output.count("async def functions are not natively supported") >= 4
+
+
+def test_it_imports_nothing_before_it_is_needed() -> None:
+    tree = ast.parse(Path(str(pytest_plugin.__file__)).read_text(encoding="utf-8"))
+    imported = {
+        name
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        )
+    }
+    assert {str(name) for name in imported} - set(sys.stdlib_module_names) == {"pytest"}
+
+
+def test_the_entry_point_leads_to_it() -> None:
+    found = [e for e in entry_points(group="pytest11") if e.name == "fastrtc_anyio"]
+    if not found:
+        pytest.skip("the package is not installed here")
+    assert found[0].value == PLUGIN
+    assert found[0].load() is pytest_plugin

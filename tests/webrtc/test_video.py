@@ -1,0 +1,185 @@
+"""Video over UDP, with plain aiortc at the other end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+
+from fastrtc_anyio import (
+    AsyncAudioVideoStreamHandler,
+    EmitType,
+    InvalidOffer,
+    VideoEmitType,
+    VideoOptions,
+    VideoStreamHandler,
+)
+from tests.webrtc.calls import echo_of_tones, open_stream, place_call, wait_until
+
+BLUE, RED = (255, 0, 0), (0, 0, 255)
+
+
+def flat(color: Any, height: int = 240, width: int = 320) -> Any:
+    return np.full((height, width, 3), color, np.uint8)
+
+
+def is_color(frame: Any, color: Any) -> bool:
+    middle = frame.to_ndarray(format="bgr24")[60:180, 80:240].astype(int)
+    return bool(np.abs(middle.mean(axis=(0, 1)) - color).max() < 20)
+
+
+def swap(frame: Any) -> Any:
+    """Makes blue red."""
+    return frame[..., ::-1]
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+async def test_a_function_changes_the_picture(codec: str) -> None:
+    stream = open_stream(swap, modality="video")
+    async with stream, place_call(stream, audio=False, video="sendrecv", video_codec=codec) as call:
+        call.camera.picture = flat(BLUE)
+        await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
+        (session,) = stream.sessions.values()
+        counted = session.statistics()
+        assert counted.audio_in is None
+        assert counted.video_in is not None
+        assert counted.video_out is not None
+        assert counted.video_in.received > 0
+        assert counted.video_out.played > 0
+        reports = await session.transport_statistics()
+        kinds = {(r["type"], r.get("kind")) for r in reports.values()}
+        assert {("inbound-rtp", "video"), ("outbound-rtp", "video")} <= kinds
+
+
+async def test_the_codec_asked_for_is_answered_first() -> None:
+    stream = open_stream(swap, modality="video", video=VideoOptions(codec="H264", bitrate=800_000))
+    async with stream, place_call(stream, audio=False, video="sendrecv") as call:
+        section = call.answer["sdp"].split("m=video")[1]
+        first = section.split()[2]
+        assert f"a=rtpmap:{first} H264/90000" in section
+        call.camera.picture = flat(BLUE)
+        await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
+
+
+class Both(AsyncAudioVideoStreamHandler):
+    """Says back what it hears and shows back what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__(output_sample_rate=48_000)
+        self.streams: Any = None
+
+    async def start_up(self) -> None: ...
+
+    def queues(self) -> Any:
+        if self.streams is None:
+            self.streams = [anyio.create_memory_object_stream[Any](n) for n in (50, 1)]
+        return self.streams
+
+    async def receive(self, frame: Any) -> None:
+        await self.queues()[0][0].send(frame)
+
+    async def emit(self) -> EmitType:
+        return await self.queues()[0][1].receive()  # type: ignore[no-any-return]
+
+    async def video_receive(self, frame: Any) -> None:
+        await self.queues()[1][0].send(swap(frame))
+
+    async def video_emit(self) -> VideoEmitType:
+        return await self.queues()[1][1].receive()  # type: ignore[no-any-return]
+
+    async def shutdown(self) -> None:
+        for pair in self.queues():
+            for end in pair:
+                end.close()
+
+    def copy(self) -> Both:
+        return Both()
+
+
+async def test_audio_and_video_both_ways() -> None:
+    stream = open_stream(Both(), modality="audio-video")
+    async with stream, place_call(stream, video="sendrecv") as call:
+        call.camera.picture = flat(BLUE)
+        (snr,) = await echo_of_tones(call, [440])
+        assert snr > 25
+        await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
+
+
+async def test_a_generator_for_a_client_that_only_looks() -> None:
+    async def pictures() -> Any:
+        for _ in range(30):
+            yield flat(RED)
+
+    stream = open_stream(pictures, modality="video", mode="receive")
+    async with stream, place_call(stream, audio=False, video="recvonly") as call:
+        assert "a=sendonly" in call.answer["sdp"]
+        await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
+        await wait_until(call.closed.is_set)
+    assert len(call.seen) >= 25
+
+
+async def test_a_still_picture_is_sent_again_for_who_missed_it() -> None:
+    sent = 0
+
+    class Still(Both):
+        async def emit(self) -> EmitType:
+            return None
+
+        async def video_emit(self) -> VideoEmitType:
+            nonlocal sent
+            sent += 1
+            if sent > 1:
+                await anyio.sleep_forever()
+            return flat(RED)
+
+        def copy(self) -> Still:
+            return Still()
+
+    stream = open_stream(Still(), modality="audio-video")
+    async with stream, place_call(stream, video="recvonly") as call:
+        await wait_until(lambda: len(call.seen) >= 3)
+        assert is_color(call.seen[-1], RED)
+        (session,) = stream.sessions.values()
+        counted = session.statistics().video_out
+        assert counted is not None
+        assert (counted.sent, counted.played) == (1, 1)
+
+
+@pytest.mark.parametrize("size", [(239, 321), (240, 321), (64, 64), (720, 1280)])
+async def test_any_size_of_picture_can_be_shown(size: tuple[int, int]) -> None:
+    def show(_frame: Any) -> Any:
+        return flat(RED, *size)
+
+    stream = open_stream(VideoStreamHandler(show, fps=10), modality="video")
+    async with stream, place_call(stream, audio=False, video="sendrecv") as call:
+        await wait_until(lambda: bool(call.seen))
+        shown = call.seen[-1]
+        assert abs(shown.width - size[1]) <= 1
+        assert abs(shown.height - size[0]) <= 1
+
+
+async def test_an_offer_without_the_section_that_is_needed_is_refused() -> None:
+    stream = open_stream(swap, modality="video")
+    with pytest.raises(InvalidOffer, match="no video section"):
+        async with stream, place_call(stream, audio=True):
+            pass
+
+
+@pytest.mark.parametrize("video", ["sendrecv", "sendonly", "recvonly"])
+async def test_a_session_function_with_video(video: str) -> None:
+    async def look(session: Any) -> None:
+        async for frame in session.video_in:
+            await session.video_out.send(swap(frame.to_ndarray()))
+
+    stream = open_stream(look, modality="video")
+    async with stream, place_call(stream, audio=False, video=video) as call:
+        call.camera.picture = flat(BLUE)
+        (session,) = stream.sessions.values()
+        if video == "sendrecv":
+            await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
+        elif video == "sendonly":  # nobody looks, yet what is shown has to be taken
+            await wait_until(lambda: session.peer.video_out.statistics().played > 5)
+        else:
+            assert session.statistics().video_in == session.peer.video_in.statistics()
