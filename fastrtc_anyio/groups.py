@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import TracebackType
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
@@ -36,25 +37,41 @@ def unwrapped() -> Generator[None, None, None]:
             del error  # no reference cycle through the traceback
 
 
-@contextmanager
-def contained(source: str) -> Generator[None, None, None]:
+class contained:  # noqa: N801 - used like a function; a class, as it is entered for every frame
     """Put this round user code: ``sys.exit()`` in a handler ends its session, not the server.
 
     So does a cancellation that nobody here asked for: the handler awaited a task of its own that
-    was cancelled. Both leave as an ordinary error. Ctrl-C passes.
+    was cancelled. Both leave as an ordinary error. Ctrl-C passes. Every error carries a note that
+    says where it was raised.
 
     Args:
-        source: whose code it is, for the message.
+        source: whose code it is, for the note.
     """
-    try:
-        yield
-    except (Exception, KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as exc:
-        cancelled = get_cancelled_exc_class()
-        if isinstance(exc, BaseExceptionGroup):
-            if exc.split((Exception, cancelled))[1] is None:
-                raise
-        elif isinstance(exc, cancelled) and current_effective_deadline() == -math.inf:
-            raise
-        raise HandlerContractError(f"{source} raised {exc!r}") from exc
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        if isinstance(error, Exception):
+            error.add_note(f"raised in {self._source}")
+        elif not isinstance(error, KeyboardInterrupt | GeneratorExit) and not _is_ours(error):
+            raise HandlerContractError(f"{self._source} raised {error!r}") from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it is a cancellation that somebody here asked for, also one of several errors."""
+    cancelled = get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.split((Exception, cancelled))[1] is None
+    return isinstance(error, cancelled) and current_effective_deadline() == -math.inf

@@ -9,8 +9,14 @@ methods on the event loop. All methods run side by side, and an error in any of 
 * :mod:`.audio`, :mod:`.video`, :mod:`.functions` - the parts
 """
 
-from .emissions import Emission, read_audio_emission, read_video_emission
 from .calls import check_handler
+from .emissions import Emission, read_audio_emission, read_video_emission
 from .program import HandlerProgram
 
-__all__ = ["Emission", "HandlerProgram", "check_handler", "read_audio_emission", "read_video_emission"]
+__all__ = [
+    "Emission",
+    "HandlerProgram",
+    "check_handler",
+    "read_audio_emission",
+    "read_video_emission",
+]

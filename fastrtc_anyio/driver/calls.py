@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from anyio import CancelScope, create_task_group
 
 from fastrtc_anyio.errors import HandlerContractError
+from fastrtc_anyio.functions import is_coroutine_function
 from fastrtc_anyio.groups import contained
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
@@ -56,6 +57,9 @@ class Calls:
 
     def __init__(self, handler: StreamHandlerBase) -> None:
         self._handler = handler
+        # An async handler lives on the event loop, whole: its plain methods too.
+        self._lives_on_loop = isinstance(handler, AsyncStreamHandler)
+        self._methods: dict[str, tuple[str, Callable[..., Any], bool]] = {}
         self._workers: dict[str, Worker] = {}
 
     def source(self, name: str) -> str:
@@ -64,21 +68,30 @@ class Calls:
 
     async def method(self, name: str, *args: object) -> Any:
         """Call one of the handler's methods."""
-        method = getattr(self._handler, name)
-        if isinstance(self._handler, AsyncStreamHandler) and not inspect.iscoroutinefunction(
-            method
-        ):
-            # An async handler lives on the event loop, whole.
-            with _noting(self.source(name)):
+        source, method, is_async = self._method(name)
+        if self._lives_on_loop and not is_async:
+            with contained(source):
                 return method(*args)
-        return await self.function(self.source(name), method, *args)
+        return await self._call(source, method, is_async, args)
 
     async def function(self, source: str, function: Callable[..., Any], *args: object) -> Any:
         """Call a function: await a coroutine function, run any other on the thread ``source``."""
-        with _noting(source):
-            if inspect.iscoroutinefunction(function):
+        return await self._call(source, function, is_coroutine_function(function), args)
+
+    async def _call(
+        self, source: str, function: Callable[..., Any], is_async: bool, args: tuple[object, ...]
+    ) -> Any:
+        with contained(source):
+            if is_async:
                 return await function(*args)
             return await self._worker(source).run(function, *args)
+
+    def _method(self, name: str) -> tuple[str, Callable[..., Any], bool]:
+        """A method, found once: some are called for every frame."""
+        if name not in self._methods:
+            method = getattr(self._handler, name)
+            self._methods[name] = (self.source(name), method, inspect.iscoroutinefunction(method))
+        return self._methods[name]
 
     def afterwards(self, source: str, function: Callable[[], object]) -> None:
         """Have the thread ``source`` call ``function`` once it is free, its errors logged."""
@@ -108,17 +121,6 @@ class Calls:
         if source not in self._workers:
             self._workers[source] = Worker(source)
         return self._workers[source]
-
-
-@contextmanager
-def _noting(source: str) -> Generator[None, None, None]:
-    """:func:`contained`, and a note on every error that says where it was raised."""
-    with contained(source):
-        try:
-            yield
-        except Exception as exc:
-            exc.add_note(f"raised in {source}")
-            raise
 
 
 async def _close(worker: Worker) -> None:

@@ -21,7 +21,6 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fastrtc_anyio.errors import UnsupportedFormat
@@ -184,7 +183,7 @@ class _Polyphase:
 
     def _sums(self, position: int, count: int) -> NDArray[np.float64]:
         """The next ``count`` outputs from ``position`` on, before scaling."""
-        windows = sliding_window_view(self._input, self._taps, axis=1)
+        windows = _sliding_windows(self._input, self._taps)
         sums = np.empty((self._input.shape[0], count), np.float64)
         if self._up > FEW_PHASES:
             places = position + np.arange(count) * self._down
@@ -197,6 +196,18 @@ class _Polyphase:
             end = place + (outputs.shape[1] - 1) * self._down + 1
             outputs[:] = np.vecdot(windows[:, place : end : self._down], self._bank[phase])
         return sums
+
+
+def _sliding_windows(samples: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Every run of ``size`` samples, as a view, shape ``(channels, n - size + 1, size)``.
+
+    numpy's own ``sliding_window_view`` takes longer than the filter does for 20 ms.
+    """
+    channels, count = samples.shape
+    row, step = samples.strides
+    return np.ndarray(
+        (channels, count - size + 1, size), np.float64, samples, strides=(row, step, step)
+    )
 
 
 @lru_cache(maxsize=32)

@@ -19,7 +19,7 @@ from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH, failure_body
 if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream
 
-__all__ = ["mount", "page_route"]
+__all__ = ["client_config", "mount", "page_route"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -28,6 +28,7 @@ _MAX_BODY = 2 * MAX_SDP_LENGTH
 _MAX_DISCARDED = 16 * _MAX_BODY
 """Bytes read of a body that is larger, so that the answer is not lost in a reset connection."""
 _PAGE = Path(__file__).with_name("page.html")
+_TITLE = "fastrtc_anyio"
 
 
 def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
@@ -39,17 +40,38 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
     async def webrtc_offer(request: Request) -> Response:
         return await _answer(stream, request)
 
-    if hasattr(app, "add_api_route"):
-        app.add_api_route(
-            f"{prefix}/webrtc/offer",
-            webrtc_offer,
-            methods=["POST"],
-            tags=tags,
-            response_model=None,
-        )
-    else:
-        app.router.routes.append(Route(f"{prefix}/webrtc/offer", webrtc_offer, methods=["POST"]))
+    async def webrtc_config(request: Request) -> Response:
+        # Read anew for each call: credentials of TURN servers grow old.
+        return _Json(client_config(stream), headers={"Cache-Control": "no-store"})
+
+    endpoints = (("offer", "POST", webrtc_offer), ("config", "GET", webrtc_config))
+    for name, method, endpoint in endpoints:
+        route = f"{prefix}/webrtc/{name}"
+        if hasattr(app, "add_api_route"):
+            app.add_api_route(route, endpoint, methods=[method], tags=tags, response_model=None)
+        else:
+            app.router.routes.append(Route(route, endpoint, methods=[method]))
     _open_in_lifespan(stream, app)
+
+
+def client_config(stream: Stream) -> dict[str, Any]:
+    """What a client has to know of a stream before it calls; for anybody to see.
+
+    Returns:
+        ``modality``, ``mode``, ``rtc_configuration``, ``track_constraints`` and ``rtp_params`` as
+        they were given to the stream; ``title`` and ``subtitle``, empty with ``hide_title``.
+    """
+    ui = stream.ui_args
+    shown = not ui.get("hide_title")
+    return {
+        "modality": stream.modality,
+        "mode": stream.mode,
+        "rtc_configuration": stream.rtc_configuration,
+        "track_constraints": stream.track_constraints,
+        "rtp_params": stream.rtp_params,
+        "title": str(ui.get("title") or _TITLE) if shown else "",
+        "subtitle": str(ui.get("subtitle") or "") if shown else "",
+    }
 
 
 def page_route(path: str = "/") -> Route:

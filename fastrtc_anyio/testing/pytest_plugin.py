@@ -1,4 +1,4 @@
-"""The pytest plugin: a test that asks for ``open_call`` runs on virtual time, without configuration.
+"""The pytest plugin: a test that asks for ``open_call`` runs on virtual time, with nothing set up.
 
 ::
 
@@ -8,8 +8,8 @@
             await anyio.sleep(600)
 
 No mark, no other plugin, no waiting: the test runs on trio with a ``MockClock`` of its own, which
-jumps to the next deadline whenever all tasks wait. Fixtures it uses must be plain. Hypothesis works,
-with a new run for each example.
+jumps to the next deadline whenever all tasks wait. Fixtures it uses must be plain. Hypothesis
+works, with a new run for each example.
 
 Tests that do not ask for ``open_call`` are none of our business; nor are those that another plugin
 was told to run: with the ``anyio_backend`` fixture, a mark of anyio, pytest-trio or pytest-asyncio,

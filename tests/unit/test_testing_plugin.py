@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -112,7 +113,7 @@ def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
         async def test_arguments(caller, seconds, number, tmp_path):
             async with caller(Echo()):
                 await anyio.sleep(seconds)
-            assert (trio.current_time() > 1, number, tmp_path.is_dir()) == (True, 3, True)
+            assert (trio.current_time() >= seconds, number, tmp_path.is_dir()) == (True, 3, True)
 
         class TestThings:
             async def test_method(self, open_call):
@@ -171,7 +172,7 @@ def test_hypothesis(tmp_path: Path) -> None:
         "test_each_example_is_a_run_of_its_own": "PASSED",
         "test_failing": "FAILED",
     }, run.output
-    assert "leaves=HangUp(after=1.0, reason=<CloseReason.HUNG_UP: 'hung_up'>)" in run.output
+    assert re.search(r"leaves=HangUp\(\s*1\.0,\s*CloseReason\.HUNG_UP", run.output), run.output
 
 
 OTHERS = """
@@ -269,7 +270,8 @@ def test_it_imports_nothing_before_it_is_needed() -> None:
             [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
         )
     }
-    assert {str(name) for name in imported} - set(sys.stdlib_module_names) == {"pytest"}
+    packages = {str(name).partition(".")[0] for name in imported}
+    assert packages - set(sys.stdlib_module_names) == {"pytest"}
 
 
 def test_the_entry_point_leads_to_it() -> None:

@@ -1,0 +1,50 @@
+"""Voice and picture come back, the voice's loudness as a bar in the picture.
+
+Run it, open the page it names, talk and look into the camera.
+"""
+
+import anyio
+
+from fastrtc_anyio import AsyncAudioVideoStreamHandler, Stream
+
+GREEN = (0, 255, 0)  # blue, green, red
+BAR_WIDTH = 16  # pixels
+
+
+class Meter(AsyncAudioVideoStreamHandler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.speak, self.listen = anyio.create_memory_object_stream(50)
+        # Room for none: a picture is taken from the camera when there is somebody to show it to.
+        self.show, self.watch = anyio.create_memory_object_stream(0)
+        self.loudness = 0.0
+
+    async def receive(self, frame):
+        _, samples = frame
+        self.loudness = samples.max() / 32767
+        await self.speak.send(frame)
+
+    async def emit(self):
+        return await self.listen.receive()
+
+    async def video_receive(self, frame):
+        height = frame.shape[0]
+        top = height - round(self.loudness * height)
+        frame[top:, :BAR_WIDTH] = GREEN  # the array is ours to draw into
+        await self.show.send(frame)
+
+    async def video_emit(self):
+        return await self.watch.receive()
+
+    async def shutdown(self):
+        for end in (self.speak, self.listen, self.show, self.watch):
+            end.close()
+
+    def copy(self):
+        return Meter()
+
+
+stream = Stream(Meter, modality="audio-video", mode="send-receive")
+
+if __name__ == "__main__":
+    stream.launch()

@@ -1,0 +1,83 @@
+"""A handler that takes inputs from its page, and gives outputs to it. The endpoints for yours.
+
+A page that is told ``{"type": "send_input"}`` on the data channel posts its volume to
+``/input_hook``; ``new EventSource("/outputs?webrtc_id=...")`` is told the loudness every second.
+"""
+
+import json
+
+import anyio
+import numpy as np
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, StreamingResponse
+from hypercorn import Config
+from hypercorn.trio import serve
+from pydantic import BaseModel
+
+from fastrtc_anyio import AdditionalOutputs, AsyncStreamHandler, Stream, UnknownSession
+
+
+class Amplifier(AsyncStreamHandler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.speak, self.listen = anyio.create_memory_object_stream(50)
+        self.peaks = []
+
+    async def start_up(self):
+        await self.wait_for_args()  # asks the page for its inputs
+
+    async def receive(self, frame):
+        await self.args_set.wait()  # silence until they are there
+        rate, samples = frame
+        _, volume = self.latest_args  # always the newest
+        louder = np.clip(samples * volume, -32768, 32767).astype(np.int16)
+        await self.speak.send((rate, louder))
+        self.peaks.append(int(louder.max()))
+        if len(self.peaks) == 50:
+            await self.speak.send(AdditionalOutputs({"loudness": max(self.peaks)}))
+            self.peaks.clear()
+
+    async def emit(self):
+        return await self.listen.receive()
+
+    async def shutdown(self):
+        self.speak.close()
+        self.listen.close()
+
+    def copy(self):
+        return Amplifier()
+
+
+class Inputs(BaseModel):
+    webrtc_id: str
+    volume: float
+
+
+stream = Stream(Amplifier, modality="audio", mode="send-receive")
+app = FastAPI()
+stream.mount(app)
+
+
+@app.post("/input_hook")
+async def input_hook(inputs: Inputs):
+    stream.set_input(inputs.webrtc_id, inputs.volume)
+
+
+@app.get("/outputs")
+async def outputs(webrtc_id: str):
+    reader = stream.output_stream(webrtc_id)
+
+    async def events():
+        async for output in reader:
+            yield f"data: {json.dumps(output.args[0])}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@app.exception_handler(UnknownSession)
+async def unknown_session(request, error):
+    return JSONResponse({"error": str(error)}, error.status_hint)
+
+
+if __name__ == "__main__":
+    anyio.run(serve, app, Config(), backend="trio")  # type: ignore[arg-type]  # hypercorn's types

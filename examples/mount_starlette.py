@@ -1,0 +1,31 @@
+"""A stream among the routes of a Starlette application, under hypercorn on trio.
+
+Run it, or ``hypercorn --worker-class trio mount_starlette:app``, and open the page it names.
+"""
+
+import anyio
+from hypercorn import Config
+from hypercorn.trio import serve
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from fastrtc_anyio import Session, Stream
+from fastrtc_anyio.server.routes import page_route
+
+
+async def echo(session: Session) -> None:
+    async for frame in session.audio_in:
+        await session.audio_out.send(frame)
+
+
+async def status(request):
+    return JSONResponse({"calls": stream.active})
+
+
+stream = Stream(echo, modality="audio", mode="send-receive", concurrency_limit=20)
+app = Starlette(routes=[page_route("/"), Route("/status", status)])
+stream.mount(app)  # adds POST /webrtc/offer; the stream is open while the application runs
+
+if __name__ == "__main__":
+    anyio.run(serve, app, Config(), backend="trio")  # type: ignore[arg-type]  # hypercorn's types

@@ -1,0 +1,27 @@
+"""The examples as modules."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from fastrtc_anyio import RtcConfiguration, Stream
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
+
+
+def load(name: str) -> Any:
+    """Import an example anew. Its stream uses the loopback interface, and nothing else is changed."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    on_loopback = partialmethod(Stream.__init__, server_rtc_configuration=LOOPBACK)
+    with patch.object(Stream, "__init__", on_loopback):
+        spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,32 @@
+"""What holds for every example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastrtc_anyio import Stream
+
+from .loading import EXAMPLES, NAMES, load
+
+TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_a_test(name: str) -> None:
+    assert f'load("{name}")' in TESTS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_a_docstring_a_main_and_a_stream(name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text()
+    assert text.startswith('"""')
+    assert 'if __name__ == "__main__":' in text
+    assert isinstance(load(name).stream, Stream)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_imports_no_asyncio(name: str) -> None:
+    """It runs on trio as it runs on asyncio."""
+    assert "import asyncio" not in (EXAMPLES / f"{name}.py").read_text()

@@ -1,0 +1,189 @@
+"""The examples that are applications, or talk to a service: real servers, real calls, real time."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import numpy as np
+import pytest
+from websockets.sync.server import serve
+
+from fastrtc_anyio import AudioFrame, CloseReason
+from fastrtc_anyio.server.launch import open_server
+from fastrtc_anyio.testing import open_call as open_memory_call
+from fastrtc_anyio.testing import tone
+from tests.measure import typical_snr
+from tests.server.calls import accept, check_echo, make_offer, open_call, wait_until
+from tests.webrtc.aiortc_client import AiortcClient, open_client
+
+from .loading import load
+
+pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {}), ("trio", {})])
+
+
+async def test_mount_starlette() -> None:
+    example = load("mount_starlette")
+    async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
+        assert "<html" in (await http.get("/")).text
+        assert (await http.get("/status")).json() == {"calls": 0}
+        async with open_call(url) as client:
+            await check_echo(client)
+            assert (await http.get("/status")).json() == {"calls": 1}
+        await wait_until(lambda: example.stream.active == 0)
+    assert not example.stream.is_open
+
+
+async def test_mount_fastapi() -> None:
+    example = load("mount_fastapi")
+    async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
+        assert "<html" in (await http.get("/voice/")).text
+        assert (await http.get("/calls")).json() == []
+        async with open_call(f"{url}/voice") as client:
+            await check_echo(client)
+            (session_id,) = (await http.get("/calls")).json()
+            assert (await http.delete(f"/calls/{session_id}")).status_code == 200
+            await wait_until(client.closed.is_set)
+        await wait_until(lambda: example.stream.active == 0)
+        assert (await http.delete(f"/calls/{session_id}")).status_code == 404
+    assert not example.stream.is_open
+
+
+@asynccontextmanager
+async def place_call(http: httpx.AsyncClient, webrtc_id: str) -> AsyncGenerator[AiortcClient, None]:
+    """As a page does, data channel and all."""
+    async with open_client() as client:
+        offer = await make_offer(client, channel=True)
+        body = {"type": "offer", "sdp": offer, "webrtc_id": webrtc_id}
+        reply = await http.post("/webrtc/offer", json=body)
+        await accept(client, reply.json()["sdp"])
+        yield client
+
+
+async def wait_for_message(client: AiortcClient, kind: str) -> None:
+    while json.loads(await client.receive_message())["type"] != kind:
+        pass
+
+
+def say(client: AiortcClient, seconds: float) -> None:
+    sound = tone(440, 48_000, seconds, amplitude=0.25)
+    for start in range(0, sound.shape[1], 960):
+        client.send_audio(AudioFrame(48_000, sound[:, start : start + 960]))
+
+
+async def test_inputs_and_outputs() -> None:
+    example = load("inputs_and_outputs")
+    async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
+        async with place_call(http, "me") as client:
+            await wait_for_message(client, "send_input")
+            await http.post("/input_hook", json={"webrtc_id": "me", "volume": 2.0})
+            say(client, 5)
+            async with http.stream("GET", "/outputs", params={"webrtc_id": "me"}) as events:
+                lines = events.aiter_lines()
+                while (loudness := await next_loudness(lines)) < 15_000:
+                    pass
+            assert loudness == pytest.approx(0.5 * 32_767, rel=0.1)
+            await wait_for_message(client, "fetch_output")
+            # The reader that went away is forgotten before the call ends.
+            (session,) = example.stream.sessions.values()
+            await wait_until(lambda: session.outputs.statistics().readers == 0)
+            # Another input acts at once.
+            await http.post("/input_hook", json={"webrtc_id": "me", "volume": 0.5})
+            async with http.stream("GET", "/outputs", params={"webrtc_id": "me"}) as events:
+                lines = events.aiter_lines()
+                await next_loudness(lines)  # of the second in which it changed
+                loudness = await next_loudness(lines)
+                assert loudness == pytest.approx(0.125 * 32_767, rel=0.1)
+                client.hang_up()
+                with anyio.fail_after(5):
+                    assert [line async for line in lines if json_of(line)] == []
+        await wait_until(lambda: example.stream.active == 0)
+
+
+async def test_inputs_and_outputs_of_nobody() -> None:
+    example = load("inputs_and_outputs")
+    async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
+        inputs = {"webrtc_id": "nobody", "volume": 1.0}
+        replies = [
+            await http.post("/input_hook", json=inputs),
+            await http.get("/outputs", params={"webrtc_id": "nobody"}),
+        ]
+    assert [reply.status_code for reply in replies] == [404, 404]
+    assert "nobody" in replies[0].json()["error"]
+
+
+def json_of(line: str) -> Any:
+    return json.loads(line.removeprefix("data: ")) if line else None
+
+
+async def next_loudness(lines: Any) -> int:
+    with anyio.fail_after(10):
+        while (event := json_of(await anext(lines))) is None:
+            pass
+    return int(event["loudness"])
+
+
+class Service:
+    """The example's service, and who is connected to it."""
+
+    def __init__(self, answer: Any) -> None:
+        self.connected = 0
+        self._answer = answer
+        self.server = serve(self._serve, "127.0.0.1", 0)
+        self.url = f"ws://127.0.0.1:{self.server.socket.getsockname()[1]}"
+
+    def _serve(self, socket: Any) -> None:
+        self.connected += 1
+        try:
+            self._answer(socket)
+        finally:
+            self.connected -= 1
+            self.close_code = socket.close_code
+
+
+@pytest.fixture
+def asyncio_sdk() -> Any:
+    return load("asyncio_sdk")
+
+
+@pytest.fixture
+def service(asyncio_sdk: Any) -> Generator[Service, None, None]:
+    service = Service(asyncio_sdk.service)
+    thread = threading.Thread(target=service.server.serve_forever)
+    thread.start()
+    yield service
+    service.server.shutdown()
+    thread.join()
+
+
+async def test_asyncio_sdk(asyncio_sdk: Any, service: Service) -> None:
+    async with open_memory_call(asyncio_sdk.Remote(service.url)) as call:
+        await call.speak(tone(440, 48_000, 1.0))
+        await anyio.sleep(0.3)
+        assert service.connected == 1
+    assert np.count_nonzero(call.heard) > 0.9 * 16_000
+    assert typical_snr(call.heard[0], 440, 16_000) > 30
+    await wait_until(lambda: service.connected == 0)
+    assert service.close_code == 1000  # closed in due form, not dropped
+
+
+async def test_asyncio_sdk_without_its_service(asyncio_sdk: Any) -> None:
+    remote = asyncio_sdk.Remote("ws://127.0.0.1:9")  # nobody discards there
+    async with open_memory_call(remote, raise_errors=False) as call:
+        with anyio.fail_after(5):
+            await call.ended.wait()
+    assert isinstance(call.session.error, OSError)
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HANDLER_ERROR
+
+
+async def test_asyncio_sdk_hung_up_while_connecting(asyncio_sdk: Any, service: Service) -> None:
+    for hesitation in (0.0, 0.001, 0.002, 0.004, 0.008, 0.016):
+        async with open_memory_call(asyncio_sdk.Remote(service.url)):
+            await anyio.sleep(hesitation)
+        await wait_until(lambda: service.connected == 0)
