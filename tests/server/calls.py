@@ -12,7 +12,6 @@ import numpy as np
 from anyio import create_task_group, to_thread
 
 from fastrtc_anyio import AudioFrame, Limits, RtcConfiguration, Session, Stream
-from fastrtc_anyio.media.frames import mix_channels
 from fastrtc_anyio.testing.signals import tone, tone_snr
 from tests.webrtc.aiortc_client import AiortcClient, open_client
 
@@ -22,9 +21,8 @@ FREQUENCY = 440.0
 
 
 async def echo(session: Session) -> None:
-    out = session.audio_out
     async for frame in session.audio_in:
-        await out.send(mix_channels(frame.samples, out.channels))
+        await session.audio_out.send(frame)
 
 
 def make_stream(

@@ -16,14 +16,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from fastrtc_anyio import RtcConfiguration, Session, Stream
-from fastrtc_anyio.media.frames import mix_channels
 from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
 
 
 async def echo(session: Session) -> None:
-    out = session.audio_out
     async for frame in session.audio_in:
-        await out.send(mix_channels(frame.samples, out.channels))
+        await session.audio_out.send(frame)
 
 
 async def web_socket(socket: WebSocket) -> None:

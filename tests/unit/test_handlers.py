@@ -181,7 +181,7 @@ def test_copy_must_make_a_new_handler_of_the_class(copies: object) -> None:
 
 
 def test_a_factory_must_make_a_handler() -> None:
-    stream = Stream(lambda: 42, modality="audio")  # type: ignore[arg-type]
+    stream = Stream(lambda: 42, modality="audio")
     with pytest.raises(HandlerContractError, match="got 42"):
         stream._make_program()
 

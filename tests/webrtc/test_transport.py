@@ -88,14 +88,14 @@ def test_a_stall_of_this_process_is_not_held_against_the_client() -> None:
 async def test_code_that_blocks_the_loop_of_handlers_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastrtc_anyio.stream._SDK_SECONDS", 0.2)
+    monkeypatch.setattr("fastrtc_anyio.peers._portal._SDK_SECONDS", 0.2)
     release = threading.Event()
     try:
         with anyio.fail_after(10):
             async with open_stream(AsyncEcho) as stream:
                 assert stream._opened is not None
-                loop = stream._opened.asyncio_loop()
-                assert stream._opened.asyncio_loop() is loop
+                loop = stream._opened.asyncio_bridge.loop
+                assert stream._opened.asyncio_bridge.loop is loop
                 loop.call_soon_threadsafe(release.wait)
         assert "handler.loop is blocked" in caplog.text
     finally:

@@ -87,7 +87,8 @@ class Both(AsyncAudioVideoStreamHandler):
         await self.queues()[1][0].send(swap(frame))
 
     async def video_emit(self) -> VideoEmitType:
-        return await self.queues()[1][1].receive()  # type: ignore[no-any-return]
+        picture: VideoEmitType = await self.queues()[1][1].receive()
+        return picture
 
     async def shutdown(self) -> None:
         for pair in self.queues():
@@ -132,7 +133,8 @@ async def test_a_still_picture_is_sent_again_for_who_missed_it() -> None:
             sent += 1
             if sent > 1:
                 await anyio.sleep_forever()
-            return flat(RED)
+            picture: VideoEmitType = flat(RED)
+            return picture
 
         def copy(self) -> Still:
             return Still()

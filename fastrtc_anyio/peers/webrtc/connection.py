@@ -118,7 +118,7 @@ class Connection:
         self._data_channels: list[RTCDataChannel] = []
         self._encoder: AudioEncoder | None = None
         self._pictures: PictureTrack | None = None
-        self._camera: MediaStreamTrack | None = None
+        self._video: RTCRtpTransceiver | None = None
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heartbeat = Heartbeat()
@@ -163,6 +163,7 @@ class Connection:
             prefer_codec(video, self._media.video)
             self._use_video(video)
         self._prepare_transports(pc)
+        self._limit_bitrate()
         await pc.setLocalDescription()
         for used in (audio, video):
             if used is not None and used.currentDirection not in _SENDING:
@@ -192,6 +193,7 @@ class Connection:
             await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
         except Exception as exc:  # see answer()
             raise InvalidOffer(f"the answer cannot be used: {_text(exc)}") from exc
+        self._limit_bitrate()
         return answer_sdp
 
     async def add_candidate(self, candidate: IceCandidate | None) -> None:
@@ -336,14 +338,16 @@ class Connection:
     def _use_video(self, transceiver: RTCRtpTransceiver) -> None:
         plan = self._media.plan
         transceiver.direction = plan.direction("video")
+        self._video = transceiver
         if plan.video_in:
             keep_receiving(transceiver)
-            self._camera = transceiver.receiver.track
         if plan.video_out:
-            if transceiver._codecs:
-                limit_bitrate(transceiver, self._media.video)
             self._pictures = PictureTrack(self._streams.video_out, self._on_broken)
             transceiver.sender.replaceTrack(self._pictures)
+
+    def _limit_bitrate(self) -> None:
+        if self._video is not None and self._media.plan.video_out:
+            limit_bitrate(self._video, self._media.video)
 
     def _make_playout_track(self, codec: str) -> PlayoutTrack:
         media = self._media
@@ -394,7 +398,8 @@ class Connection:
     async def _consume(self, track: MediaStreamTrack) -> None:
         if self._negotiation is not None:  # which of several is the camera is decided by its end
             await asyncio.wait([self._negotiation])
-        if track is self._camera:
+        video = self._video
+        if self._media.plan.video_in and video is not None and track is video.receiver.track:
             await receive_pictures(track, self._streams.video_in)
         else:
             await _drain_track(track)
