@@ -8,21 +8,37 @@ from typing import Any
 
 from .handlers import StreamHandlerBase
 from .media.video import VideoFormat
+from .protocol.media_plan import Modality
 
-__all__ = ["GeneratorHandler", "VideoStreamHandler", "is_coroutine_function", "is_generator"]
+__all__ = [
+    "FunctionHandler",
+    "GeneratorHandler",
+    "VideoStreamHandler",
+    "is_coroutine_function",
+    "is_generator",
+]
 
 
-class _FunctionHandler(StreamHandlerBase):
+class FunctionHandler(StreamHandlerBase):
     """One session's use of a function that all sessions share. The function itself is not touched.
 
     Attributes:
         callable: the function.
+        generates: whether it is a generator function.
+        is_async: whether it is a coroutine function or an async generator function.
+        modalities: of the streams it can serve.
     """
 
-    def __init__(self, callable: Callable[..., Any], fps: int, given: int) -> None:
-        super().__init__(fps=fps)
+    modalities: tuple[Modality, ...] = ("video",)
+
+    def __init__(self, callable: Callable[..., Any], fps: float) -> None:
+        # What is yielded at another rate is resampled once, not to a lower rate first.
+        super().__init__(output_sample_rate=48_000, fps=fps)
         self.callable = callable
-        self._given = given
+        self.generates = is_generator(callable)
+        self.is_async = is_coroutine_function(callable) or _called(
+            callable, inspect.isasyncgenfunction
+        )
 
     @property
     def source(self) -> str:
@@ -39,26 +55,30 @@ class _FunctionHandler(StreamHandlerBase):
     @property
     def needs_args(self) -> bool:
         """Whether the function cannot be called before there is input."""
-        required = 0
+        required = 0 if self.generates else -1  # a filter's first argument is the picture
         for parameter in inspect.signature(self.callable).parameters.values():
             required += parameter.default is parameter.empty and parameter.kind in (
                 parameter.POSITIONAL_ONLY,
                 parameter.POSITIONAL_OR_KEYWORD,
             )
-        return required > self._given
+        return required > 0
 
 
-class VideoStreamHandler(_FunctionHandler):
-    """A function ``frame, *inputs -> frame`` as a handler of video.
+class VideoStreamHandler(FunctionHandler):
+    """A function as a handler of video: a filter, or a generator.
 
-    The function is given the client's latest picture (uint8, bgr24, shape ``(height, width, 3)``)
-    and the inputs that were set, and returns what to show: see ``VideoEmitType``. A plain function
-    runs on a thread of the session's own. While it works, newer pictures replace each other: a slow
+    A filter ``frame, *inputs -> frame`` is given the client's latest picture (uint8, bgr24, shape
+    ``(height, width, 3)``) and the inputs that were set, and returns what to show: see
+    ``VideoEmitType``. A plain function runs on a thread of the session's own. While it works, newer
+    pictures replace each other: a slow
     function sees fewer pictures, never old ones, and ``session.statistics().video_in.dropped``
     counts the others.
 
+    A generator function ``*inputs -> frames`` is for clients that only receive; see
+    :class:`GeneratorHandler`.
+
     Args:
-        callable: the function, method or object with ``__call__``; plain or a coroutine function.
+        callable: the function, method or object with ``__call__``; plain or asynchronous.
         fps: pictures a second that are sent at most.
         skip_frames: FastRTC's choice between a growing queue and skipping; here pictures are always
             skipped, and this changes nothing.
@@ -68,42 +88,34 @@ class VideoStreamHandler(_FunctionHandler):
     def __init__(
         self,
         callable: Callable[..., Any],
-        fps: int = 30,
+        fps: float = 30,
         skip_frames: bool = False,
         video_format: VideoFormat = "bgr24",
     ) -> None:
-        super().__init__(callable, fps, given=1)
+        super().__init__(callable, fps)
         self.skip_frames = skip_frames
         self.video_format = video_format
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is a coroutine function."""
-        return is_coroutine_function(self.callable)
 
     def copy(self) -> VideoStreamHandler:
         return VideoStreamHandler(self.callable, self.fps, self.skip_frames, self.video_format)
 
 
-class GeneratorHandler(_FunctionHandler):
+class GeneratorHandler(FunctionHandler):
     """A generator function ``*inputs -> frames`` as a handler for clients that only receive.
 
     It is called once for each session. When it is exhausted, and what it gave has been played, the
     session ends.
 
     Args:
-        callable: a generator function or an async one, yielding what ``emit`` or ``video_emit`` may
+        callable: a generator function or an async one; yields what ``emit`` or ``video_emit`` may
             return.
         fps: pictures a second that are sent at most.
     """
 
-    def __init__(self, callable: Callable[..., Any], fps: int = 30) -> None:
-        super().__init__(callable, fps, given=0)
+    modalities = ("audio", "video")
 
-    @property
-    def is_async(self) -> bool:
-        """Whether it is an async generator function."""
-        return _called(self.callable, inspect.isasyncgenfunction)
+    def __init__(self, callable: Callable[..., Any], fps: float = 30) -> None:
+        super().__init__(callable, fps)
 
     def copy(self) -> GeneratorHandler:
         return GeneratorHandler(self.callable, self.fps)

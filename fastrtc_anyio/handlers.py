@@ -159,7 +159,7 @@ class StreamHandlerBase(ABC):
         output_sample_rate: int = 24_000,
         output_frame_size: int | None = None,
         input_sample_rate: int = 48_000,
-        fps: int = 30,
+        fps: float = 30,
     ) -> None:
         if expected_layout not in ("mono", "stereo"):
             raise ValueError(f'expected_layout must be "mono" or "stereo"; got {expected_layout!r}')

@@ -9,7 +9,13 @@ from typing import Any, TypeAlias
 
 from .driver import HandlerProgram
 from .errors import HandlerContractError
-from .functions import GeneratorHandler, VideoStreamHandler, is_coroutine_function, is_generator
+from .functions import (
+    FunctionHandler,
+    GeneratorHandler,
+    VideoStreamHandler,
+    is_coroutine_function,
+    is_generator,
+)
 from .handlers import (
     AsyncAudioVideoStreamHandler,
     AsyncStreamHandler,
@@ -58,25 +64,18 @@ def make_program_factory(handler: Any, modality: Modality, mode: Mode) -> Progra
     Raises:
         TypeError: it is none of these, or does not suit the modality and mode.
     """
-    if isinstance(handler, StreamHandlerBase):
-        _check_suits(type(handler), handler, modality, mode)
-        return lambda: HandlerProgram(_copy(handler))
-    if isinstance(handler, type) and issubclass(handler, StreamHandlerBase):
-        _check_suits(handler, handler, modality, mode)
-    elif is_generator(handler):
-        if mode != "receive" or modality == "audio-video":
-            raise TypeError(
-                'a generator function is for mode="receive" with modality "audio" or "video"; '
-                f"got mode={mode!r} with modality={modality!r}"
-            )
-        original: StreamHandlerBase = GeneratorHandler(handler)
-        return lambda: HandlerProgram(_copy(original))
+    if is_generator(handler):
+        handler = GeneratorHandler(handler)
     elif is_session_function(handler, modality):
         return lambda: FunctionProgram(handler)
-    elif modality == "video" and callable(handler) and _parameters(handler):
-        original = VideoStreamHandler(handler)
-        _check_suits(VideoStreamHandler, handler, modality, mode)
+    elif modality == "video" and _is_filter(handler):
+        handler = VideoStreamHandler(handler)
+    if isinstance(handler, StreamHandlerBase):
+        original = handler
+        _check_suits(type(handler), handler, modality, mode)
         return lambda: HandlerProgram(_copy(original))
+    if isinstance(handler, type) and issubclass(handler, StreamHandlerBase):
+        _check_suits(handler, handler, modality, mode)
     if callable(handler) and not _required(handler):
         return lambda: HandlerProgram(_made(handler, modality, mode))
     raise TypeError(
@@ -104,23 +103,40 @@ def is_session_function(handler: object, modality: Modality) -> bool:
     )
 
 
-def _check_suits(kind: type[StreamHandlerBase], got: object, modality: str, mode: str) -> None:
-    both = (AudioVideoStreamHandler, AsyncAudioVideoStreamHandler)
-    if issubclass(kind, VideoStreamHandler):
-        suits, wanted = modality == "video" and mode != "receive", "video that the client sends"
-    elif issubclass(kind, GeneratorHandler):
-        suits, wanted = mode == "receive" and modality != "audio-video", 'mode="receive"'
-    elif issubclass(kind, both):
-        suits, wanted = True, ""
-    elif issubclass(kind, StreamHandler | AsyncStreamHandler):
-        suits, wanted = modality == "audio", 'modality="audio"'
-    else:
-        suits, wanted = False, "nothing: derive from one of the handler classes"
-    if not suits:
+def _is_filter(handler: object) -> bool:
+    """Whether it is a function that takes a picture, not one that makes a handler."""
+    return callable(handler) and not isinstance(handler, type) and bool(_parameters(handler))
+
+
+def _check_suits(kind: type, handler: object, modality: Modality, mode: Mode) -> None:
+    """Refuse a handler that could do nothing on its stream.
+
+    Args:
+        kind: its class.
+        handler: itself, or the class if there is none yet.
+    """
+    wanted = ""
+    if isinstance(handler, FunctionHandler):
+        if modality not in handler.modalities or (mode == "receive") != handler.generates:
+            modes = ("receive",) if handler.generates else ("send-receive", "send")
+            wanted = f"modality {_either(handler.modalities)} with mode {_either(modes)}"
+        handler = handler.callable
+    elif not issubclass(kind, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
+        if not issubclass(kind, StreamHandler | AsyncStreamHandler):
+            wanted = "nothing: derive from one of the handler classes"
+        elif modality != "audio":
+            wanted = (
+                'modality "audio"; with video, derive from AudioVideoStreamHandler or '
+                "AsyncAudioVideoStreamHandler"
+            )
+    if wanted:
         raise TypeError(
-            f"{got!r} is for {wanted}; got modality={modality!r} with mode={mode!r}. With video, "
-            "derive from AudioVideoStreamHandler or AsyncAudioVideoStreamHandler"
+            f"{handler!r} is for {wanted}; got modality={modality!r} with mode={mode!r}"
         )
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return " or ".join(f'"{word}"' for word in words)
 
 
 def _parameters(function: Callable[..., Any]) -> list[Parameter]:

@@ -9,11 +9,11 @@ from typing import Generic, Literal, TypeVar
 from fastrtc_anyio.errors import HandlerContractError, UnsupportedFormat
 from fastrtc_anyio.handlers import CloseStream
 from fastrtc_anyio.media.frames import AudioFrame
-from fastrtc_anyio.media.video import VideoFrame, as_video_frame
+from fastrtc_anyio.media.video import VideoFormat, VideoFrame, as_video_frame
 from fastrtc_anyio.outputs import AdditionalOutputs
 from fastrtc_anyio.streams import describe, read_audio
 
-__all__ = ["Emission", "read_audio_emission", "read_video_emission"]
+__all__ = ["Emission", "picture_order", "read_audio_emission", "read_video_emission"]
 
 M = TypeVar("M")
 
@@ -64,6 +64,11 @@ def read_video_emission(
         HandlerContractError: it is not a ``VideoEmitType``; says what it is.
     """
     return _read(value, source, lambda picture: as_video_frame(picture, order))
+
+
+def picture_order(video_format: VideoFormat) -> Literal["bgr24", "rgb24"]:
+    """The order of the channels a handler emits: that of what it receives."""
+    return "rgb24" if video_format == "rgb24" else "bgr24"
 
 
 def _read(value: object, source: str, read: Callable[[object], M | None]) -> Emission[M]:

@@ -6,18 +6,18 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from typing import Any
 
-from fastrtc_anyio.functions import GeneratorHandler
+from fastrtc_anyio.functions import FunctionHandler
 from fastrtc_anyio.groups import contained
 
 from .drive import Drive
-from .emissions import read_audio_emission, read_video_emission
+from .emissions import picture_order, read_audio_emission, read_video_emission
 
 __all__ = ["play_generator"]
 
 _EXHAUSTED = object()
 
 
-async def play_generator(drive: Drive[GeneratorHandler]) -> None:
+async def play_generator(drive: Drive[FunctionHandler]) -> None:
     """Run the generator once for this session, then end it."""
     handler = drive.handler
     if handler.needs_args and not handler.args_set.is_set():
@@ -29,7 +29,7 @@ async def play_generator(drive: Drive[GeneratorHandler]) -> None:
     await drive.end()
 
 
-async def _play_async(drive: Drive[GeneratorHandler]) -> None:
+async def _play_async(drive: Drive[FunctionHandler]) -> None:
     handler = drive.handler
     generator: AsyncGenerator[Any, None] = handler.callable(*handler.inputs)
     # Advanced and closed by this task alone.
@@ -39,7 +39,7 @@ async def _play_async(drive: Drive[GeneratorHandler]) -> None:
                 await _deliver(drive, value)
 
 
-async def _play_plain(drive: Drive[GeneratorHandler]) -> None:
+async def _play_plain(drive: Drive[FunctionHandler]) -> None:
     handler, calls = drive.handler, drive.calls
     generator: Generator[Any, None, None] = handler.callable(*handler.inputs)
     try:
@@ -52,9 +52,10 @@ async def _play_plain(drive: Drive[GeneratorHandler]) -> None:
         calls.afterwards(handler.source, generator.close)
 
 
-async def _deliver(drive: Drive[GeneratorHandler], value: object) -> None:
+async def _deliver(drive: Drive[FunctionHandler], value: object) -> None:
     source = drive.handler.source
     if drive.session.media.video:
-        await drive.show(read_video_emission(value, source))
+        order = picture_order(drive.handler.video_format)
+        await drive.show(read_video_emission(value, source, order))
     else:
         await drive.play(read_audio_emission(value, source))

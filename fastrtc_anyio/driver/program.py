@@ -12,7 +12,7 @@ from anyio.from_thread import BlockingPortal
 
 from fastrtc_anyio.abc import AsyncioBridge
 from fastrtc_anyio.errors import CloseReason
-from fastrtc_anyio.functions import GeneratorHandler, VideoStreamHandler
+from fastrtc_anyio.functions import FunctionHandler
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
     AudioVideoStreamHandler,
@@ -76,11 +76,8 @@ class HandlerProgram:
 
 def media_parts(handler: StreamHandlerBase, media: MediaPlan) -> Iterator[Part]:
     """What there is to do for a handler, given what flows."""
-    if isinstance(handler, VideoStreamHandler):
-        yield apply_function
-        return
-    if isinstance(handler, GeneratorHandler):
-        yield play_generator
+    if isinstance(handler, FunctionHandler):
+        yield play_generator if handler.generates else apply_function
         return
     if media.audio_in:
         yield receive_audio

@@ -12,7 +12,7 @@ from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
 from fastrtc_anyio.media.video import VideoFormat, VideoFrame
 
 from .drive import Drive
-from .emissions import read_video_emission
+from .emissions import picture_order, read_video_emission
 
 __all__ = ["apply_function", "emit_video", "receive_video"]
 
@@ -29,7 +29,7 @@ async def receive_video(drive: Drive[StreamHandlerBase]) -> None:
 
 async def emit_video(drive: Drive[StreamHandlerBase]) -> None:
     """Call ``video_emit`` at the handler's frame rate at most, and show what it gives."""
-    source, order = drive.calls.source("video_emit"), _order(drive.handler.video_format)
+    source, order = drive.calls.source("video_emit"), picture_order(drive.handler.video_format)
     pause = 1 / drive.handler.fps
     while True:
         emission = read_video_emission(await drive.calls.method("video_emit"), source, order)
@@ -45,7 +45,7 @@ async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
     replace each other.
     """
     handler = drive.handler
-    source, order = handler.source, _order(handler.video_format)
+    source, order = handler.source, picture_order(handler.video_format)
     if handler.needs_args and not handler.args_set.is_set():
         await handler.wait_for_args()
     async for frame in drive.session.video_in:
@@ -78,7 +78,3 @@ async def _call(
     else:
         picture = frame.to(video_format)
     return await drive.calls.function(source, function, picture, *inputs)
-
-
-def _order(video_format: VideoFormat) -> Any:
-    return "rgb24" if video_format == "rgb24" else "bgr24"

@@ -38,10 +38,10 @@ class Failing(Echo):
 
 
 class Run:
-    """What became of each test."""
+    """A run of pytest on one file: what became of each test in it."""
 
-    def __init__(self, folder: Path, tests: str, *options: str, ini: str = "") -> None:
-        (folder / "test_it.py").write_text(HANDLER + textwrap.dedent(tests))
+    def __init__(self, folder: Path, tests: str, *, ini: str = "") -> None:
+        (folder / "test_it.py").write_text(tests, encoding="utf-8")
         (folder / "pytest.ini").write_text("[pytest]\n" + ini)
         # Where the package is installed, its entry point has loaded the plugin already.
         installed = any(entry.value == PLUGIN for entry in entry_points(group="pytest11"))
@@ -50,7 +50,6 @@ class Run:
                 *(sys.executable, "-m", "pytest", "-rA", "-W", "error", "--strict-markers"),
                 *("-p", "no:cacheprovider", "--rootdir", folder, folder),
                 *(() if installed else ("-p", PLUGIN)),
-                *options,
             ],
             capture_output=True,
             text=True,
@@ -70,7 +69,8 @@ class Run:
 def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
-        """
+        HANDLER
+        + textwrap.dedent("""
         async def test_minutes(open_call):
             async with open_call(Echo()) as call:
                 await call.speak(tone(440, 48_000, 1.0), 48_000)
@@ -119,7 +119,7 @@ def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
             async def test_method(self, open_call):
                 assert isinstance(self, TestThings)
                 await trio.sleep(1)
-        """,
+        """),
     )
     assert run.outcomes == {
         "test_minutes": "PASSED",
@@ -140,7 +140,8 @@ def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
 def test_hypothesis(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
-        """
+        HANDLER
+        + textwrap.dedent("""
         from hypothesis import given, settings
         from fastrtc_anyio.testing.strategies import HangUp, audio_frames, hang_ups
 
@@ -164,7 +165,7 @@ def test_hypothesis(tmp_path: Path) -> None:
         @given(hang_ups(9))
         async def test_failing(open_call, leaves):
             assert leaves.after < 1
-        """,
+        """),
     )
     assert run.outcomes == {
         "test_any_audio[0]": "PASSED",
@@ -175,7 +176,8 @@ def test_hypothesis(tmp_path: Path) -> None:
     assert re.search(r"leaves=HangUp\(\s*1\.0,\s*CloseReason\.HUNG_UP", run.output), run.output
 
 
-OTHERS = """
+OTHERS = f"""
+{HANDLER}
 import sniffio
 
 def on_virtual_time():
@@ -237,7 +239,8 @@ async def test_mine(open_call):
 def test_other_tests_are_none_of_its_business(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
-        """
+        HANDLER
+        + textwrap.dedent("""
         async def test_without_the_fixture(): ...
 
         @pytest.mark.trio
@@ -251,7 +254,7 @@ def test_other_tests_are_none_of_its_business(tmp_path: Path) -> None:
             def open_call(self): return 3
 
             async def test_own(self, open_call): ...
-        """,
+        """),
         ini="markers =\n  trio: of pytest-trio\n  asyncio: of pytest-asyncio\n",
     )
     # Nobody is there to run them, and pytest says so.

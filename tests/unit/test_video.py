@@ -242,9 +242,7 @@ async def test_pictures_are_sent_at_the_frame_rate(fps: int) -> None:
         while True:
             yield flat(RED)
 
-    from fastrtc_anyio.functions import GeneratorHandler
-
-    async with open_call(GeneratorHandler(pictures, fps), modality="video", mode="receive") as call:
+    async with open_call(VideoStreamHandler(pictures, fps), mode="receive") as call:
         await anyio.sleep(2)
         assert abs(call.client.pictures - 2 * fps) <= 1
 
@@ -300,7 +298,7 @@ async def test_a_generator_is_closed_when_the_client_hangs_up(asynchronous: bool
         call.client.hang_up()
         await call.ended.wait()
     assert closed == [True]
-    assert np.count_nonzero(call.heard) > 20_000
+    assert np.count_nonzero(call.heard) > 40_000
 
 
 async def test_a_video_handler_closes_after_what_it_has_shown() -> None:
@@ -346,9 +344,9 @@ async def test_a_picture_that_is_none_ends_the_session_and_says_why(
 
 async def test_session_functions_have_what_the_mode_gives() -> None:
     async def look(session: Session) -> None:
-        with pytest.raises(HandlerContractError, match="session.audio_in does not exist"):
+        with pytest.raises(HandlerContractError, match=r"session\.audio_in does not exist"):
             _ = session.audio_in
-        with pytest.raises(HandlerContractError, match="session.video_out does not exist"):
+        with pytest.raises(HandlerContractError, match=r"session\.video_out does not exist"):
             _ = session.video_out
         async for frame in session.video_in:
             session.messages.send_nowait(f"{frame.width}x{frame.height}")
@@ -368,11 +366,11 @@ def no_generator(*inputs: Any) -> Any: ...
     [
         (Quiet(), "video", "send-receive", "derive from AudioVideoStreamHandler"),
         (Quiet, "audio-video", "send-receive", "derive from AudioVideoStreamHandler"),
-        (flip, "video", "receive", "video that the client sends"),
+        (flip, "video", "receive", 'mode "send-receive" or "send"'),
         (flip, "audio-video", "send-receive", "a handler is"),
         (flip, "audio", "send-receive", "a handler is"),
         (twice, "audio", "send-receive", "a handler is"),
-        (VideoStreamHandler(flip), "audio", "send-receive", "video that the client sends"),
+        (VideoStreamHandler(flip), "audio", "send-receive", 'modality "video"'),
         (42, "audio", "send-receive", "got 42"),
     ],
 )
