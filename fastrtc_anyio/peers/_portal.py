@@ -113,7 +113,8 @@ class Portal:
             raise
         assert task is not None
         if task.cancelled():
-            raise RuntimeError(f"{function!r} was cancelled on the portal")
+            name = getattr(function, "__qualname__", repr(function))
+            raise RuntimeError(f"{name} was cancelled on its own event loop")
         return task.result()
 
     def start(self) -> None:

@@ -50,9 +50,10 @@ class _Bridge:
             return await function(*args)
 
         async def call() -> T:
-            return await function(*args)
+            return await function(*args)  # which may give any awaitable
 
-        with while_thread_works.get()(getattr(function, "__qualname__", repr(function))):
+        call.__qualname__ = getattr(function, "__qualname__", repr(function))
+        with while_thread_works.get()(call.__qualname__):
             return await self._started().run(call)
 
     def _started(self) -> AsyncioThread:

@@ -1,0 +1,123 @@
+"""asyncio-only libraries, used from handlers under trio and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import anyio
+import pytest
+
+from fastrtc_anyio import Session
+from fastrtc_anyio.peers.asyncio_bridge import open_asyncio_bridge
+from fastrtc_anyio.testing import open_call
+from tests.unit.handlers import Quiet
+
+
+async def double(number: int) -> int:
+    """Asyncio through and through."""
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.01, future.set_result, 2 * number)
+    return await future
+
+
+async def test_a_handler_awaits_a_coroutine_of_asyncio() -> None:
+    class Doubles(Quiet):
+        async def start_up(self) -> None:
+            self.calls.append(str(await self.run_asyncio(double, 21)))
+            with pytest.raises(ZeroDivisionError):
+                await self.run_asyncio(divide)
+            await self.send_message("done")
+
+    async def divide() -> float:
+        await asyncio.sleep(0)
+        return 1 / 0
+
+    handler = Doubles()
+    async with open_call(handler) as call:
+        assert await call.client.receive_message() == "done"
+    assert handler.calls == ["42", "shutdown"]
+
+
+async def test_what_one_call_opens_another_can_use() -> None:
+    async def serve(session: Session) -> None:
+        queue: Any = await session.run_asyncio(open_queue)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(session.run_asyncio, queue.put, "from one task to the other")
+            session.messages.send_nowait(await session.run_asyncio(queue.get))
+        await anyio.sleep_forever()
+
+    async def open_queue() -> Any:
+        return asyncio.Queue[str]()
+
+    async with open_call(serve) as call:
+        assert await call.client.receive_message() == "from one task to the other"
+
+
+async def test_cancelling_this_side_cancels_the_coroutine_and_waits_for_it() -> None:
+    happened: list[str] = []
+
+    async def slow() -> None:
+        happened.append("began")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.05)
+            happened.append("cleaned up")
+            raise
+
+    async with open_asyncio_bridge() as bridge:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(bridge.run, slow)
+                while not happened:
+                    await anyio.sleep(0.01)
+                tg.cancel_scope.cancel()
+    assert happened[0] == "began"
+    if bridge.thread is not None:  # type: ignore[attr-defined]
+        # Under asyncio a task group cancels until there is no more to wait for.
+        assert happened == ["began", "cleaned up"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_cancellation_on_the_other_side_is_an_error_on_this() -> None:
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def slow() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        await asyncio.sleep(60)
+
+    async with open_asyncio_bridge() as bridge:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tg:
+
+                async def call() -> None:
+                    with pytest.raises(RuntimeError, match="slow.* was cancelled"):
+                        await bridge.run(slow)
+
+                tg.start_soon(call)
+                while not tasks:
+                    await anyio.sleep(0.01)
+                bridge.loop.call_soon_threadsafe(tasks[0].cancel)
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_the_thread_is_there_only_when_it_is_needed() -> None:
+    def there() -> bool:
+        return any("fastrtc-sdk" in thread.name for thread in threading.enumerate())
+
+    async with open_asyncio_bridge() as bridge:
+        assert not there()
+        assert await bridge.run(double, 1) == 2
+        assert there()
+        loops = {await bridge.run(running_loop) for _ in range(3)}
+        assert loops == {bridge.loop}
+    assert not there()
+
+
+async def running_loop() -> Any:
+    await asyncio.sleep(0)
+    return asyncio.get_running_loop()
