@@ -5,6 +5,7 @@ A page that is told ``{"type": "send_input"}`` on the data channel posts its vol
 """
 
 import json
+from functools import partial
 
 import anyio
 import numpy as np
@@ -15,6 +16,7 @@ from hypercorn.trio import serve
 from pydantic import BaseModel
 
 from fastrtc_anyio import AdditionalOutputs, AsyncStreamHandler, Stream, UnknownSession
+from fastrtc_anyio.server.launch import wait_for_interrupt
 
 
 class Amplifier(AsyncStreamHandler):
@@ -80,4 +82,6 @@ async def unknown_session(request, error):
 
 
 if __name__ == "__main__":
-    anyio.run(serve, app, Config(), backend="trio")  # type: ignore[arg-type]  # hypercorn's types
+    # hypercorn's types know no Starlette.
+    run = partial(serve, app, Config(), shutdown_trigger=wait_for_interrupt)  # type: ignore[arg-type]
+    anyio.run(run, backend="trio")

@@ -3,6 +3,8 @@
 Run it, or ``hypercorn --worker-class trio mount_starlette:app``, and open the page it names.
 """
 
+from functools import partial
+
 import anyio
 from hypercorn import Config
 from hypercorn.trio import serve
@@ -11,6 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fastrtc_anyio import Session, Stream
+from fastrtc_anyio.server.launch import wait_for_interrupt
 from fastrtc_anyio.server.routes import page_route
 
 
@@ -28,4 +31,6 @@ app = Starlette(routes=[page_route("/"), Route("/status", status)])
 stream.mount(app)  # adds POST /webrtc/offer; the stream is open while the application runs
 
 if __name__ == "__main__":
-    anyio.run(serve, app, Config(), backend="trio")  # type: ignore[arg-type]  # hypercorn's types
+    # hypercorn's types know no Starlette.
+    run = partial(serve, app, Config(), shutdown_trigger=wait_for_interrupt)  # type: ignore[arg-type]
+    anyio.run(run, backend="trio")

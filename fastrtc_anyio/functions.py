@@ -70,9 +70,8 @@ class VideoStreamHandler(FunctionHandler):
     A filter ``frame, *inputs -> frame`` is given the client's latest picture (uint8, bgr24, shape
     ``(height, width, 3)``) and the inputs that were set, and returns what to show: see
     ``VideoEmitType``. A plain function runs on a thread of the session's own. While it works, newer
-    pictures replace each other: a slow
-    function sees fewer pictures, never old ones, and ``session.statistics().video_in.dropped``
-    counts the others.
+    pictures replace each other: a slow function sees fewer pictures, never old ones, and
+    ``session.statistics().video_in.dropped`` counts the others.
 
     A generator function ``*inputs -> frames`` is for clients that only receive; see
     :class:`GeneratorHandler`.

@@ -335,6 +335,11 @@ class Stream(AsyncContextManagerMixin):
 
         launch(self, host, port, backend)
 
+    @property
+    def ui(self) -> Page:
+        """FastRTC's name for the page: ``stream.ui.launch()``."""
+        return Page(self)
+
     def _admit(self, request: OfferRequest, opened: _Opened) -> tuple[Session, WebRTCPeer]:
         alias = request.webrtc_id
         if alias is not None and self._find(alias) is not None:
@@ -439,6 +444,17 @@ class Stream(AsyncContextManagerMixin):
         if not isinstance(session.program, HandlerProgram):
             raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
         return session.program.handler
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of a stream."""
+
+    stream: Stream
+
+    def launch(self, server_name: str = "127.0.0.1", server_port: int = 7860) -> None:
+        """:meth:`Stream.launch` with Gradio's names for the address."""
+        self.stream.launch(server_name, server_port)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
 
 
 def load(name: str) -> Any:
-    """Import an example anew. Its stream uses the loopback interface, and nothing else is changed."""
+    """Import an example anew. Its stream uses the loopback interface; all else is as written."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

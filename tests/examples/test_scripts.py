@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 from anyio.streams.text import TextReceiveStream
 
 from .loading import EXAMPLES, NAMES
 
 RUN = Path(__file__).with_name("run.py")
+PLUGIN = "fastrtc_anyio.testing.pytest_plugin"
 LIMIT = 30
 
 # This side of it is the same throughout.
@@ -33,22 +37,40 @@ OTHERS = [name for name in NAMES if name not in LAUNCHED and name != "virtual_ti
 async def test_it_serves_until_it_is_interrupted(name: str) -> None:
     command = [sys.executable, str(RUN), str(EXAMPLES / f"{name}.py")]
     printed = ""
-    interrupted = False
+    answered = False
     with anyio.fail_after(LIMIT):
         async with await anyio.open_process(command, stderr=subprocess.STDOUT) as process:
             assert process.stdout is not None
             async for text in TextReceiveStream(process.stdout):
                 printed += text
-                if not interrupted and re.search(r"http://127\.0\.0\.1:[1-9]\d*", printed):
-                    interrupted = True
+                url = re.search(r"http://127\.0\.0\.1:[1-9]\d*(?=\D)", printed)
+                if url is not None and not answered:
+                    async with httpx.AsyncClient() as http:
+                        answered = (await http.get(url[0])).status_code in (200, 404)
                     process.send_signal(signal.SIGINT)
-    assert interrupted, printed
-    assert "Traceback" not in printed
+    assert answered, printed
+    assert "Traceback" not in printed, printed
     # Uvicorn ends by the signal itself once it has cleaned up.
     wanted = (0, -signal.SIGINT) if name == "mount_fastapi" else (0,)
     assert process.returncode in wanted, printed
 
 
-async def test_virtual_time_runs_its_test() -> None:
-    done = await anyio.run_process([sys.executable, str(EXAMPLES / "virtual_time.py")])
-    assert done.stdout.split() == [b"passed"]
+async def test_virtual_time_runs_its_test(tmp_path: Path) -> None:
+    example = EXAMPLES / "virtual_time.py"
+    script = await anyio.run_process([sys.executable, str(example)], check=False)
+    assert re.fullmatch(rb"passed, \d+ s later\n", script.stdout), script.stderr
+    # With pytest, away from this repository's settings of it.
+    copy = tmp_path / example.name
+    copy.write_text(example.read_text())
+    installed = any(entry.value == PLUGIN for entry in entry_points(group="pytest11"))
+    done = await anyio.run_process(
+        [
+            *(sys.executable, "-m", "pytest", str(copy), "-W", "error", "-p", "no:cacheprovider"),
+            *(() if installed else ("-p", PLUGIN)),
+        ],
+        env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert b" 1 passed in " in done.stdout

@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 from starlette.applications import Starlette
 
-from fastrtc_anyio import CloseReason, Limits, RtcConfiguration, Session, Stream
+from fastrtc_anyio import CloseReason, RtcConfiguration, Session, Stream
+from fastrtc_anyio.protocol.media_plan import Modality
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
 from tests.unit.handlers import AsyncEcho
@@ -28,15 +29,16 @@ class TalkativeEcho(AsyncEcho):
 def make_stream(
     handler: Any = TalkativeEcho,
     *,
+    modality: Modality = "audio",
     concurrency_limit: int | None = 4,
-    limits: Limits | None = None,
+    **options: Any,
 ) -> Stream:
     return Stream(
         handler,
-        modality="audio",
+        modality=modality,
         concurrency_limit=concurrency_limit,
         server_rtc_configuration=RtcConfiguration(addresses=("127.0.0.1",)),
-        limits=limits,
+        **options,
     )
 
 

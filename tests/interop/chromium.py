@@ -52,6 +52,8 @@ FLAGS = (
     "--allow-loopback-in-peer-connection",
     "--remote-debugging-pipe",
 )
+READY = "document.readyState === 'complete' && !document.querySelector('[data-loading]')"
+"""The page is there, and knows what its stream is."""
 
 
 def check_chromium() -> str:
@@ -74,8 +76,8 @@ class Browser:
         self._pages: dict[str, Page] = {}
         self._gone = False
 
-    async def open_page(self, url: str) -> Page:
-        """A new tab."""
+    async def open_page(self, url: str, script: str = "") -> Page:
+        """A new tab. ``script`` is run in it before any of the page's own."""
         target = await self.command("Target.createTarget", url="about:blank")
         attached = await self.command(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
@@ -84,6 +86,7 @@ class Browser:
         self._pages[attached["sessionId"]] = page
         for domain in ("Page", "Runtime"):
             await page.command(f"{domain}.enable")
+        await page.command("Page.addScriptToEvaluateOnNewDocument", source=script)
         await page.go(url)
         return page
 
@@ -137,13 +140,12 @@ class Page:
 
     async def go(self, url: str) -> None:
         await self.command("Page.navigate", url=url)
-        await self.wait_for(f"location.href.startsWith({json.dumps(url)})", "the page")
-        await self.wait_for("document.readyState === 'complete'", "the page")
+        await self.wait_for(f"location.href.startsWith({json.dumps(url)}) && {READY}", "the page")
 
     async def reload(self) -> None:
         await self.evaluate("window.isOld = true")
         await self.command("Page.reload")
-        await self.wait_for("!window.isOld && document.readyState === 'complete'", "the page")
+        await self.wait_for(f"!window.isOld && {READY}", "the page")
 
     async def close(self) -> None:
         """Close the tab, as a person does: the page is told."""
@@ -162,11 +164,11 @@ class Page:
         return reply["result"].get("value")
 
     async def wait_for(self, expression: str, what: str) -> None:
-        """Wait until an expression of JavaScript is true."""
+        """Wait until an expression of JavaScript, or its promise, is true."""
         with anyio.move_on_after(SECONDS):
             while True:
                 with suppress(AssertionError):  # between two documents there is none to ask
-                    if await self.evaluate(f"Boolean({expression})"):
+                    if await self.evaluate(f"Promise.resolve({expression}).then(Boolean)"):
                         return
                 await anyio.sleep(0.02)
         seen = await self.evaluate("document.body.innerText")
@@ -227,12 +229,16 @@ class Page:
 
 
 @asynccontextmanager
-async def open_browser(program: str, microphone: Path) -> AsyncGenerator[Browser, None]:
+async def open_browser(
+    program: str, microphone: Path, camera: Path | None, *flags: str
+) -> AsyncGenerator[Browser, None]:
     """Chromium with a fresh profile.
 
     Args:
         program: the browser.
         microphone: a WAV file that is spoken into it, over and over.
+        camera: a Y4M file that it sees, over and over; None leaves the camera to the flags.
+        flags: more of Chromium's; of two that contradict each other the last one counts.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         command = [
@@ -240,6 +246,8 @@ async def open_browser(program: str, microphone: Path) -> AsyncGenerator[Browser
             *FLAGS,
             f"--user-data-dir={scratch}/profile",
             f"--use-file-for-fake-audio-capture={microphone}",
+            *([f"--use-file-for-fake-video-capture={camera}"] if camera else []),
+            *flags,
         ]
         log = Path(scratch) / "log"
         with socket.socket(socket.AF_UNIX) as listener:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from fastrtc_anyio import demo
 from fastrtc_anyio.media.resample import StreamResampler
 
-from .chromium import check_chromium
+from .chromium import Browser, check_chromium, open_browser
 from .node import check_node
+from .pictures import write_camera
 
 RATE = 48_000
 
@@ -49,3 +51,17 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.setframerate(RATE)
         file.writeframes(samples.tobytes())
     return path
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a browser's camera sees: the pictures that tests can read."""
+    path = tmp_path_factory.mktemp("camera") / "scene.y4m"
+    write_camera(path)
+    return path
+
+
+@pytest.fixture
+async def browser(chromium: str, speech: Path, scene: Path) -> AsyncGenerator[Browser, None]:
+    async with open_browser(chromium, speech, scene) as browser:
+        yield browser

@@ -5,7 +5,6 @@ Pictures of the page are in each test's ``tmp_path``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,9 @@ from fastrtc_anyio import CloseReason, WebRTCError
 from tests.unit.handlers import Quiet
 
 from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
-from .chromium import Browser, Page, open_browser
+from .chromium import Browser, Page
 
 pytestmark = pytest.mark.interop
-
-
-@pytest.fixture
-async def browser(chromium: str, speech: Path) -> AsyncGenerator[Browser, None]:
-    async with open_browser(chromium, speech) as browser:
-        yield browser
 
 
 on_trio = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)

@@ -18,6 +18,7 @@ from fastrtc_anyio import (
     StreamHandler,
     wait_for_item,
 )
+from fastrtc_anyio.testing import tone
 
 RATE = 24_000
 
@@ -177,11 +178,11 @@ class RealtimeHandler(AsyncStreamHandler):
 
 
 class FarewellHandler(StreamHandler):
-    """Says three things, the last of them beside ``CloseStream``."""
+    """Says three things of a second each, the last of them beside ``CloseStream``."""
 
     def __init__(self) -> None:
         super().__init__(output_sample_rate=RATE)
-        self.sentences = [np.full((1, RATE), level, np.int16) for level in (1000, 2000, 3000)]
+        self.sentences = [tone(frequency, RATE, 1.0) for frequency in (440, 550, 660)]
 
     def receive(self, frame: tuple[int, Any]) -> None:
         pass

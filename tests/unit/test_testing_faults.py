@@ -558,6 +558,16 @@ async def test_a_change_of_trio_is_noticed() -> None:
             trio.lowlevel.remove_instrument(instrument)
 
 
+async def test_trio_is_left_as_it_was() -> None:
+    from trio._core import _run
+
+    scheduler: Any = _run
+    before = scheduler._r.getstate(), scheduler._ALLOW_DETERMINISTIC_SCHEDULING
+    with inject_fault(1, InjectedError()):
+        assert is_asyncio() or scheduler._ALLOW_DETERMINISTIC_SCHEDULING
+    assert (scheduler._r.getstate(), scheduler._ALLOW_DETERMINISTIC_SCHEDULING) == before
+
+
 async def test_system_tasks_are_left_alone() -> None:
     if is_asyncio():
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -173,7 +172,7 @@ def test_hypothesis(tmp_path: Path) -> None:
         "test_each_example_is_a_run_of_its_own": "PASSED",
         "test_failing": "FAILED",
     }, run.output
-    assert re.search(r"leaves=HangUp\(\s*1\.0,\s*CloseReason\.HUNG_UP", run.output), run.output
+    assert "test_failing - AssertionError: assert 1.0 < 1" in run.output, "it shrinks"
 
 
 OTHERS = f"""

@@ -1,0 +1,469 @@
+"""The defects of FastRTC 0.0.34 that must not be here, by their numbers in PARITY section 5.
+
+Each test fails on what FastRTC does. Those that need threads that block, or a network, are in
+``real_time/test_defects.py``. D1, D8, D14 and D22 are about what does not exist yet.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import math
+import subprocess
+import sys
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import anyio
+import av
+import numpy as np
+import pytest
+
+from fastrtc_anyio import (
+    AsyncStreamHandler,
+    AudioFrame,
+    CloseReason,
+    CloseStream,
+    EmitType,
+    Limits,
+    Stream,
+    StreamHandler,
+    UnknownSession,
+    VideoStreamHandler,
+    audio_to_bytes,
+    audio_to_float32,
+    audio_to_int16,
+)
+from fastrtc_anyio.media.av_frames import from_av, to_av
+from fastrtc_anyio.media.encode import create_encoder
+from fastrtc_anyio.peers._channels import AudioOutput, Link
+from fastrtc_anyio.peers.webrtc.audio import PlayoutTrack
+from fastrtc_anyio.testing import open_call, tone, tone_snr
+from fastrtc_anyio.workers import Host, while_thread_works
+from tests.unit.handlers import AsyncEcho, Echo, Quiet
+
+RATE = 24_000
+
+
+async def test_d02_silence_queues_nothing_and_delays_no_greeting() -> None:
+    """``emit`` returning ``None``: 7,800 queue entries a second, greeting after 13 s or never."""
+
+    class Greeter(AsyncStreamHandler):
+        nothings = 0
+
+        async def receive(self, frame: Any) -> None: ...
+
+        async def emit(self) -> EmitType:
+            self.nothings += 1
+            if self.nothings == 250:  # after five seconds of silence
+                return RATE, np.full(RATE, 1000, np.int16)
+            return None
+
+        def copy(self) -> Greeter:
+            return Greeter()
+
+    async with open_call(Greeter()) as call:
+        await anyio.sleep(7)
+        counted = call.session.statistics().audio_out
+    assert counted is not None
+    assert (counted.sent, counted.played, counted.buffered) == (RATE, RATE, 0)
+    begin = np.flatnonzero(call.heard[0])[0] / RATE
+    assert begin == pytest.approx(249 * 0.02, abs=0.05)
+
+
+class Counted(Echo):
+    """Has a reason to end of its own, on a thread."""
+
+    end: str = ""
+
+    def emit(self) -> EmitType:
+        if self.end == "CloseStream":
+            return CloseStream()  # type: ignore[return-value]
+        if self.end == "error":
+            raise ValueError(self.end)
+        return super().emit()
+
+
+class AsyncCounted(AsyncEcho):
+    """The same as a coroutine."""
+
+    end: str = ""
+
+    async def emit(self) -> EmitType:
+        if self.end == "CloseStream":
+            return CloseStream()
+        if self.end == "error":
+            raise ValueError(self.end)
+        return await super().emit()
+
+
+@pytest.mark.parametrize(
+    "end", ["hang up", "CloseStream", "error", "time limit", "no connection", "cancelled"]
+)
+@pytest.mark.parametrize("kind", [Counted, AsyncCounted])
+async def test_d04_shutdown_is_called_once_whatever_the_end(kind: Any, end: str) -> None:
+    """``shutdown`` never called for WebSocket and phone."""
+    handler = kind()
+    handler.end = end
+    with anyio.CancelScope() as scope:
+        async with open_call(
+            handler,
+            limits=Limits(time_limit=1 if end == "time limit" else None, connect=1),
+            connect=end != "no connection",
+            raise_errors=False,
+        ) as call:
+            await anyio.sleep(0.5)
+            if end == "hang up":
+                call.client.hang_up()
+            elif end == "cancelled":
+                scope.cancel()
+            await call.ended.wait()
+    assert handler.calls.count("shutdown") == 1
+    assert handler.calls[-1] == "shutdown"
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_d05_a_shared_function_is_called_in_the_same_way_every_time(wrapped: bool) -> None:
+    """A shared callable is wrapped once more for every connection."""
+    depths = []
+
+    def show(image: Any) -> Any:
+        depths.append(len(inspect.stack()))
+        return image
+
+    handler = VideoStreamHandler(show)
+    for _ in range(5):
+        made = (lambda: handler.copy()) if wrapped else show
+        async with open_call(made, modality="video") as call:
+            call.client.send_video(np.zeros((16, 16, 3), np.uint8))
+            await call.client.receive_video()
+    assert handler.callable is show
+    assert len(depths) == 5
+    assert len(set(depths)) == 1
+
+
+class Idle(StreamHandler):
+    """Never has anything to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def receive(self, frame: Any) -> None: ...
+
+    def emit(self) -> None:
+        self.calls += 1
+
+    def copy(self) -> Idle:
+        return Idle()
+
+
+class AsyncIdle(AsyncStreamHandler):
+    """The same on the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    async def receive(self, frame: Any) -> None: ...
+
+    async def emit(self) -> None:
+        self.calls += 1
+
+    def copy(self) -> AsyncIdle:
+        return AsyncIdle()
+
+
+@pytest.mark.parametrize("kind", [Idle, AsyncIdle])
+async def test_d06_an_idle_handler_does_not_spin(kind: Any) -> None:
+    """Idle: 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
+    handler = kind()
+    async with open_call(handler):
+        await anyio.sleep(2)
+    assert 90 <= handler.calls <= 102
+
+
+async def test_d06_a_handler_that_waits_is_not_asked_again() -> None:
+    """Idle: 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
+
+    class Waiting(Quiet):
+        async def emit(self) -> EmitType:
+            self.calls.append("emit")
+            return await super().emit()
+
+    handler = Waiting()
+    async with open_call(handler):
+        await anyio.sleep(120)
+    assert handler.calls == ["emit", "shutdown"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_d07_audio_to_bytes_is_the_sound(dtype: Any) -> None:
+    """``audio_to_bytes`` of float32 is noise."""
+    sound: Any = tone(440, RATE, 1.0)
+    if dtype is np.float32:
+        sound = audio_to_float32(sound)
+    with av.open(io.BytesIO(audio_to_bytes((RATE, sound)))) as file:
+        frames = [frame.to_ndarray()[0] for frame in file.decode(audio=0)]
+    decoded = audio_to_int16(np.concatenate(frames).astype(np.float32))
+    assert tone_snr(decoded[RATE // 5 : RATE * 4 // 5], 440, RATE) > 30
+
+
+class Broken(StreamHandler):
+    """Raises in one of its methods, on a thread."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def _reach(self, where: str) -> None:
+        if where == self.where:
+            raise KeyError(where)
+
+    def start_up(self) -> None:
+        self._reach("start_up")
+
+    def receive(self, frame: Any) -> None:
+        self._reach("receive")
+
+    def emit(self) -> None:
+        self._reach("emit")
+
+    def copy(self) -> Broken:
+        return Broken(self.where)
+
+
+class AsyncBroken(AsyncStreamHandler):
+    """The same on the event loop."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def _reach(self, where: str) -> None:
+        if where == self.where:
+            raise KeyError(where)
+
+    async def start_up(self) -> None:
+        self._reach("start_up")
+
+    async def receive(self, frame: Any) -> None:
+        self._reach("receive")
+
+    async def emit(self) -> None:
+        self._reach("emit")
+
+    def copy(self) -> AsyncBroken:
+        return AsyncBroken(self.where)
+
+
+@pytest.mark.parametrize("where", ["start_up", "receive", "emit"])
+@pytest.mark.parametrize("kind", [Broken, AsyncBroken])
+async def test_d10_an_error_ends_the_call(kind: Any, where: str) -> None:
+    """``emit``, ``receive`` or ``start_up`` raising leaves the peer connected and dead."""
+    async with open_call(kind(where), raise_errors=False) as call:
+        call.client.send_audio(AudioFrame(48_000, np.zeros((1, 960), np.int16)))
+        with anyio.fail_after(1):
+            closed = await call.peer.wait_closed()
+            await call.ended.wait()
+        told = json.loads(await call.client.receive_message())
+    assert closed.reason is CloseReason.CANCELLED  # by this side
+    assert told["type"] == "error"
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HANDLER_ERROR
+
+
+async def test_d11_an_unknown_id_is_an_error_and_leaves_no_entry() -> None:
+    """``output_stream("unknown")`` hangs and creates a permanent entry."""
+    stream = Stream(Echo(), modality="audio")
+    before = _size(stream)
+    for number in range(100):
+        with pytest.raises(UnknownSession):
+            stream.output_stream(f"unknown {number}")
+        with pytest.raises(UnknownSession):
+            await stream.fetch_latest_output(f"unknown {number}")
+        with pytest.raises(UnknownSession):
+            stream.set_input(f"unknown {number}", "a")
+    assert stream.handlers == {}
+    assert stream.sessions == {}
+    assert _size(stream) == before
+
+
+def _size(thing: Any) -> int:
+    """Entries in all containers it holds."""
+    return sum(len(value) for value in vars(thing).values() if hasattr(value, "__len__"))
+
+
+@pytest.mark.parametrize("kind", [Echo, AsyncEcho])
+async def test_d12_a_client_without_a_data_channel_is_served(kind: Any) -> None:
+    """No data channel: never starts."""
+    handler = kind()
+    async with open_call(handler, channel=False) as call:
+        await call.speak(tone(440, 48_000, 0.5))
+        await anyio.sleep(0.1)
+        assert np.count_nonzero(call.heard) > 0.4 * RATE
+    assert handler.calls == ["start_up", "shutdown"]
+
+
+async def test_d17_loud_audio_is_clipped() -> None:
+    """Float to int16 wraps around instead of clipping."""
+    loud = np.array([-3.0, -1.5, -1.0, 0.0, 1.0, 1.5, 3.0, np.inf], np.float32)
+    limits = [-32768] * 3 + [0] + [32767] * 4
+    assert audio_to_int16(loud).tolist() == limits
+
+    class Loud(Quiet):
+        async def emit(self) -> EmitType:
+            if "emit" in self.calls:
+                return await super().emit()
+            self.calls.append("emit")
+            return RATE, np.repeat(loud, 60)
+
+    async with open_call(Loud()) as call:
+        await anyio.sleep(0.2)
+    begin = np.flatnonzero(call.heard[0])[0]
+    assert call.heard[0][begin : begin + 480 : 60].tolist() == limits
+
+
+@pytest.mark.parametrize("on_thread", [True, False])
+async def test_d18_a_slow_emit_runs_once(
+    on_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ``emit`` slower than 60 s runs a second time concurrently."""
+    release = threading.Event()
+    running, most, calls = 0, 0, 0
+
+    def enter() -> None:
+        nonlocal running, most, calls
+        running, calls = running + 1, calls + 1
+        most = max(most, running)
+
+    class Slow(StreamHandler):
+        def receive(self, frame: Any) -> None: ...
+
+        def emit(self) -> None:
+            nonlocal running
+            enter()
+            entered.set()
+            release.wait(30)
+            running -= 1
+
+        def copy(self) -> Slow:
+            return Slow()
+
+    class AsyncSlow(Quiet):
+        async def emit(self) -> EmitType:
+            nonlocal running
+            enter()
+            await anyio.sleep(1000)
+            running -= 1
+            return None
+
+    # Here time is to go on although a thread works: three minutes are over before it is.
+    entered = threading.Event()
+    monkeypatch.setattr("fastrtc_anyio.testing.call._virtual_time", nullcontext)
+    token = while_thread_works.set(lambda _name: nullcontext())
+    try:
+        async with open_call(Slow() if on_thread else AsyncSlow()):
+            while on_thread and not entered.is_set():
+                await anyio.sleep(0.001)
+            await anyio.sleep(200)
+            assert (calls, most) == (1, 1)
+            release.set()
+    finally:
+        release.set()
+        while_thread_works.reset(token)
+
+
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [pytest.param("asyncio", id="asyncio")],  # where the track lives
+    indirect=True,
+)
+async def test_d19_the_clock_of_rtp_goes_on_through_silence() -> None:
+    """The RTP clock freezes during silence."""
+    output = AudioOutput(Link(Host(), anyio.current_time), 48_000, 1)
+    encoder = create_encoder("opus", 48_000, 1)
+    track = PlayoutTrack(output, encoder, lambda exc: None)
+    began = anyio.current_time()
+    sound = tone(440, 48_000, 0.1)
+    await output.send(sound)
+    stamps, times = [], []
+    for number in range(200):
+        if number == 100:
+            await output.send(sound)
+        packet = await track.recv()
+        assert packet.pts is not None
+        stamps.append(packet.pts)
+        times.append(anyio.current_time() - began)
+    assert stamps == [960 * number for number in range(200)]
+    assert times == pytest.approx([stamp / 48_000 for stamp in stamps], abs=0.001)
+    assert output.statistics().played == 2 * sound.shape[1]
+    track.stop()
+
+
+COUNT_IMPORTS = """
+import sys
+before = set(sys.modules)
+import fastrtc_anyio
+new = set(sys.modules) - before
+from importlib.metadata import packages_distributions
+top = {name.partition(".")[0] for name in new}
+owners = packages_distributions()
+found = {name for module in top for name in owners.get(module, ())}
+print(len(new), *sorted(found | (top & {"asyncio", "ssl", "sqlite3", "multiprocessing"})))
+"""
+
+
+def test_d20_the_import_loads_next_to_nothing() -> None:
+    """``import fastrtc``: 5 s, 135 MB, 100+ distributions."""
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_IMPORTS],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    modules, *distributions = done.stdout.split()
+    assert set(distributions) <= {
+        "anyio",
+        "fastrtc-anyio",
+        "idna",
+        "numpy",
+        "sniffio",
+        "typing_extensions",
+    }
+    assert {"anyio", "numpy"} <= set(distributions)
+    assert int(modules) < 400
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 44_100])
+async def test_d21_a_tone_is_resampled_across_the_frames(rate: int) -> None:
+    """Resampling of each chunk by itself: 27-41 dB SNR."""
+    got: list[Any] = []
+
+    class Listener(Quiet):
+        async def receive(self, frame: Any) -> None:
+            got.append(frame[1])
+
+    listener = Listener(input_sample_rate=rate)
+    async with open_call(listener) as call:
+        await call.speak(tone(440, 48_000, 1.0))
+    samples = np.concatenate(got, axis=1)[0]
+    assert tone_snr(samples[rate // 10 : -rate // 10], 440, rate) > 60
+
+
+def test_d21_the_resample_method_keeps_its_state() -> None:
+    """Resampling of each chunk by itself: 27-41 dB SNR."""
+    handler = Echo(input_sample_rate=16_000)
+    sound = tone(440, 48_000, 1.0)
+    pieces = [
+        from_av(resampled)[1]
+        for begin in range(0, 48_000, 960)
+        for resampled in handler.resample(to_av(AudioFrame(48_000, sound[:, begin : begin + 960])))
+    ]
+    samples = np.concatenate(pieces, axis=1)[0]
+    assert math.isclose(samples.size, 16_000, rel_tol=0.02)
+    assert tone_snr(samples[1600:-1600], 440, 16_000) > 60
