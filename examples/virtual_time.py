@@ -30,7 +30,7 @@ class Reminder(AsyncStreamHandler):
 
     async def emit(self):
         while anyio.current_time() < self.silent_since + PATIENCE:
-            await anyio.sleep_until(self.silent_since + PATIENCE)
+            await anyio.sleep_until(self.silent_since + PATIENCE)  # meanwhile it may move on
         if self.reminded:
             return CloseStream("Nobody is there.")
         self.silent_since, self.reminded = anyio.current_time(), True

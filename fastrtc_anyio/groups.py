@@ -31,10 +31,12 @@ def unwrapped() -> Generator[None, None, None]:
             while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
                 error = error.exceptions[0]
     if error is not None:
+        context = error.__context__
         try:
             raise error
         finally:
-            del error  # no reference cycle through the traceback
+            error.__context__ = context  # not the group that it was taken out of
+            del error, context  # no reference cycle through the traceback
 
 
 class contained:  # noqa: N801 - used like a function; a class, as it is entered for every frame

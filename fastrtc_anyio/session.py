@@ -314,18 +314,30 @@ class Session:
         """
         token = current_session.set(self)
         try:
-            with self._scope, unwrapped():
+            with self._scope:
+                await self._run(negotiate, task_status)
+        finally:
+            await self._release()
+            current_session.reset(token)
+
+    async def _run(
+        self,
+        negotiate: Callable[[], Awaitable[object]] | None,
+        task_status: TaskStatus[object],
+    ) -> None:
+        try:
+            with unwrapped():
                 async with create_task_group() as tg:
                     tg.start_soon(self._guard_peer)
                     try:
                         await self._live(tg, negotiate, task_status)
                     except Exception as exc:
-                        self.fail(exc)
+                        self.fail(exc)  # at once: the guard is to tell the client why
                         raise
                     self.close(CloseReason.HANDLER_CLOSED)
-        finally:
-            await self._release()
-            current_session.reset(token)
+        except Exception as exc:
+            self.fail(exc)
+            raise
 
     async def _live(
         self,
@@ -425,7 +437,10 @@ class Session:
                     self._told = True
                     self._tell_client()
             finally:
-                await self.peer.aclose()
+                try:
+                    await self.peer.aclose()
+                except Exception:  # the session has its reason; what else it holds is freed
+                    logger.exception("session %s: the connection failed to close", self.id)
         if scope.cancelled_caught:
             logger.error("session %s: the connection did not close in time", self.id)
 

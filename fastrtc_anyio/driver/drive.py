@@ -9,6 +9,7 @@ import anyio
 from anyio import BrokenResourceError, create_task_group
 
 from fastrtc_anyio.errors import CloseReason
+from fastrtc_anyio.groups import unwrapped
 from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.media.frames import AudioFrame
 from fastrtc_anyio.media.video import VideoFrame
@@ -48,11 +49,12 @@ class Drive(Generic[H]):
     async def end(self, message: str = "") -> None:
         """End the session once everything queued has been played. Does not return."""
         session = self.session
-        async with create_task_group() as tg:
-            if session.media.audio_out:
-                tg.start_soon(session.audio_out.wait_played)
-            if session.media.video_out:
-                tg.start_soon(session.video_out.wait_played)
+        with unwrapped():
+            async with create_task_group() as tg:
+                if session.media.audio_out:
+                    tg.start_soon(session.audio_out.wait_played)
+                if session.media.video_out:
+                    tg.start_soon(session.video_out.wait_played)
         session.close(CloseReason.HANDLER_CLOSED, message)
         await anyio.sleep_forever()
 

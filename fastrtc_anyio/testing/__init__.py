@@ -1,8 +1,25 @@
-"""Tools to test handlers and transports with: product, not leftovers."""
+"""Tools to test handlers and transports with: product, not leftovers.
+
+:mod:`.strategies` needs Hypothesis and is imported by its own name.
+"""
 
 from .call import Call, open_call
 from .check_peer import check_peer
+from .faults import FaultPlan, faulty, inject_fault
+from .link import LinkFaults
 from .signals import speech_like, tone, tone_snr
 from .virtual_time import virtual_time
 
-__all__ = ["Call", "check_peer", "open_call", "speech_like", "tone", "tone_snr", "virtual_time"]
+__all__ = [
+    "Call",
+    "FaultPlan",
+    "LinkFaults",
+    "check_peer",
+    "faulty",
+    "inject_fault",
+    "open_call",
+    "speech_like",
+    "tone",
+    "tone_snr",
+    "virtual_time",
+]

@@ -23,6 +23,7 @@ from fastrtc_anyio import (
     AsyncAudioVideoStreamHandler,
     CloseReason,
     EmitType,
+    Session,
     VideoEmitType,
     VideoStreamHandler,
 )
@@ -290,12 +291,7 @@ async def test_the_camera_is_turned_off_and_on(browser: Browser, tmp_path: Path)
         page = await browser.open_page(url, COUNT_QUESTIONS)
         await connect(page)
         session = only_session(stream)
-
-        def received() -> int:
-            video = session.statistics().video_in
-            assert video is not None
-            return video.received
-
+        received = partial(count_received, session)
         for _ in range(2):
             await wait_moving(page, "remote")
             await page.click("camera-switch")
@@ -316,6 +312,12 @@ async def test_the_camera_is_turned_off_and_on(browser: Browser, tmp_path: Path)
         assert await page.text("hint") == "Talk: the handler hears and sees you."
         assert await page.evaluate("questions.length") == 3
         assert page.complaints == []
+
+
+def count_received(session: Session) -> int:
+    video = session.statistics().video_in
+    assert video is not None
+    return video.received
 
 
 async def wait_still(count: Callable[[], int], seconds: float = 0.5) -> None:

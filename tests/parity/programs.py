@@ -60,7 +60,7 @@ class PoliteEchoHandler(EchoHandler):
 
 
 class AsyncEchoHandler(AsyncStreamHandler):
-    """"Async Stream Handlers": an asyncio queue, made where no loop runs yet."""
+    """ "Async Stream Handlers": an asyncio queue, made where no loop runs yet."""
 
     def __init__(self) -> None:
         super().__init__(input_sample_rate=24000)
@@ -141,7 +141,7 @@ class RealtimeAPI:
 
 
 class RealtimeHandler(AsyncStreamHandler):
-    """"Talk to OpenAI": ``start_up`` holds the connection for as long as the call lasts."""
+    """ "Talk to OpenAI": ``start_up`` holds the connection for as long as the call lasts."""
 
     def __init__(self, api: RealtimeAPI) -> None:
         super().__init__("mono", output_sample_rate=RATE, input_sample_rate=RATE)

@@ -81,7 +81,7 @@ class Counted(Echo):
 
     def emit(self) -> EmitType:
         if self.end == "CloseStream":
-            return CloseStream()  # type: ignore[return-value]
+            return CloseStream()
         if self.end == "error":
             raise ValueError(self.end)
         return super().emit()
@@ -206,7 +206,7 @@ def test_d07_audio_to_bytes_is_the_sound(dtype: Any) -> None:
     sound: Any = tone(440, RATE, 1.0)
     if dtype is np.float32:
         sound = audio_to_float32(sound)
-    with av.open(io.BytesIO(audio_to_bytes((RATE, sound)))) as file:
+    with av.open(io.BytesIO(audio_to_bytes((RATE, sound))), "r") as file:
         frames = [frame.to_ndarray()[0] for frame in file.decode(audio=0)]
     decoded = audio_to_int16(np.concatenate(frames).astype(np.float32))
     assert tone_snr(decoded[RATE // 5 : RATE * 4 // 5], 440, RATE) > 30
@@ -328,9 +328,7 @@ async def test_d17_loud_audio_is_clipped() -> None:
 
 
 @pytest.mark.parametrize("on_thread", [True, False])
-async def test_d18_a_slow_emit_runs_once(
-    on_thread: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_d18_a_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ``emit`` slower than 60 s runs a second time concurrently."""
     release = threading.Event()
     running, most, calls = 0, 0, 0

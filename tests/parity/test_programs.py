@@ -50,7 +50,7 @@ ASYNCIO = pytest.mark.parametrize(
 
 def outputs_of(call: Call) -> Any:
     """What the handler gives to the application; to be closed by whoever stops reading early."""
-    return aclosing(call.session.outputs.read())  # type: ignore[type-var]
+    return aclosing(call.session.outputs.read())
 
 
 async def messages(call: Call) -> list[dict[str, Any]]:
@@ -139,7 +139,9 @@ async def test_text_from_the_client_as_webrtc_data() -> None:
             await self.wait_for_args()
             data = self.latest_args[0]
             self.reset()
-            return AdditionalOutputs(data.webrtc_id, data.textbox, data.audio, *self.latest_args[1:])
+            return AdditionalOutputs(
+                data.webrtc_id, data.textbox, data.audio, *self.latest_args[1:]
+            )
 
         def copy(self) -> Reader:
             return Reader()
@@ -232,7 +234,7 @@ async def test_a_generator_of_pictures_with_outputs() -> None:
 
 
 class VideoChat(AsyncAudioVideoStreamHandler):
-    """"Gemini Audio Video Chat": pictures pass through, and there is always one to show."""
+    """ "Gemini Audio Video Chat": pictures pass through, and there is always one to show."""
 
     def __init__(self) -> None:
         super().__init__("mono", output_sample_rate=24000, input_sample_rate=16000)

@@ -303,14 +303,16 @@ def flip_vertically(image: Any) -> Any:
 )
 async def test_a_function_that_flips_the_picture(handler: Any) -> None:
     stream = make_stream(handler, modality="video")
-    async with open_server(make_app(stream)) as url:
-        async with dial(url, "caller", audio=False, video="sendrecv") as client:
-            client.camera.picture = half("upper")
-            await wait_until(
-                lambda: bool(client.seen) and brighter_half(client.seen[-1]) == "lower", SECONDS
-            )
-            client.camera.picture = half("lower")
-            await wait_until(lambda: brighter_half(client.seen[-1]) == "upper", SECONDS)
+    async with (
+        open_server(make_app(stream)) as url,
+        dial(url, "caller", audio=False, video="sendrecv") as client,
+    ):
+        client.camera.picture = half("upper")
+        await wait_until(
+            lambda: bool(client.seen) and brighter_half(client.seen[-1]) == "lower", SECONDS
+        )
+        client.camera.picture = half("lower")
+        await wait_until(lambda: brighter_half(client.seen[-1]) == "upper", SECONDS)
 
 
 async def test_inputs_reach_a_video_function() -> None:

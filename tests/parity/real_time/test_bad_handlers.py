@@ -1,0 +1,185 @@
+"""Plain handlers that block, on the real clock. Frames are counted; nothing is timed."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+
+from fastrtc_anyio import (
+    AudioFrame,
+    AudioVideoStreamHandler,
+    CloseReason,
+    EmitType,
+    Limits,
+    SessionState,
+    StreamHandler,
+    VideoEmitType,
+)
+from fastrtc_anyio.testing import Call, open_call
+from tests.unit.handlers import AsyncEcho, Echo
+
+from .echoes import (
+    SECONDS,
+    check_every_frame_comes_back,
+    threads_of,
+    wait_for,
+    wait_for_threads_to_end,
+)
+
+
+class Blocked(AudioVideoStreamHandler):
+    """Is blocked in one of its methods until it is released."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+        self.entered = threading.Event()
+        self.release = threading.Event()
+        self.calls: list[str] = []
+
+    def _at(self, where: str) -> None:
+        if where == self.where:
+            self.calls.append(where)
+            self.entered.set()
+            self.release.wait()
+
+    def start_up(self) -> None:
+        self._at("start_up")
+
+    def receive(self, frame: Any) -> None:
+        self._at("receive")
+
+    def emit(self) -> EmitType:
+        self._at("emit")
+        return None
+
+    def video_receive(self, frame: Any) -> None:
+        self._at("video_receive")
+
+    def video_emit(self) -> VideoEmitType:
+        self._at("video_emit")
+        return None
+
+    def on_message(self, message: str) -> None:
+        self._at("on_message")
+
+    def shutdown(self) -> None:
+        self.calls.append("called")
+        self._at("shutdown")
+
+    def copy(self) -> Blocked:
+        return Blocked(self.where)
+
+
+def nudge(call: Call) -> None:
+    """Something for every part of the handler to do."""
+    call.client.send_audio(AudioFrame(48_000, np.zeros((1, 960), np.int16)))
+    call.client.send_video(np.zeros((16, 16, 3), np.uint8))
+    call.client.send_message("hello")
+
+
+@pytest.mark.parametrize(
+    "where", ["start_up", "receive", "emit", "video_receive", "video_emit", "on_message"]
+)
+async def test_a_plain_method_that_never_returns_is_left_behind_at_the_end(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Blocked(where)
+    async with open_call(AsyncEcho(output_sample_rate=48_000)) as neighbour:
+        try:
+            async with open_call(handler, limits=Limits(shutdown=0.2)) as call:
+                nudge(call)
+                await wait_for(handler.entered)
+                nudge(call)
+                await check_every_frame_comes_back(neighbour)
+                call.client.hang_up()
+                with anyio.fail_after(SECONDS):
+                    await call.ended.wait()
+            assert call.session.state is SessionState.CLOSED
+            assert call.session.closed is not None
+            assert call.session.closed.reason is CloseReason.HUNG_UP
+            assert call.session.error is None
+            assert call.session.abandoned_threads == 1
+            assert "1 threads did not come back from the handler within 0.2 s" in caplog.text
+            await check_every_frame_comes_back(neighbour)
+        finally:
+            handler.release.set()
+    await wait_for_threads_to_end("Blocked")
+    assert handler.calls == [where, "called"]
+
+
+async def test_a_plain_shutdown_that_never_returns_is_left_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handler = Blocked("shutdown")
+    async with open_call(AsyncEcho(output_sample_rate=48_000)) as neighbour:
+        try:
+            async with open_call(handler, limits=Limits(shutdown=0.2)) as call:
+                await call.client.receive_audio()  # the call has begun
+                call.client.hang_up()
+                await wait_for(handler.entered)
+                with anyio.fail_after(SECONDS):
+                    await call.ended.wait()
+            assert call.session.state is SessionState.CLOSED
+            assert call.session.abandoned_threads == 1
+            assert "shutdown took longer than 0.2 s" in caplog.text
+            await check_every_frame_comes_back(neighbour)
+        finally:
+            handler.release.set()
+    await wait_for_threads_to_end("Blocked")
+    assert handler.calls == ["called", "shutdown"]
+
+
+class Waiting(StreamHandler):
+    """FastRTC's textbook handler: ``emit`` blocks in a queue, and nothing ever comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: queue.Queue[EmitType] = queue.Queue()
+        self.emitting = threading.Event()
+        self.returned = threading.Event()
+
+    def receive(self, frame: Any) -> None: ...
+
+    def emit(self) -> EmitType:
+        self.emitting.set()
+        emission = self.queue.get()
+        self.returned.set()
+        return emission
+
+    def shutdown(self) -> None:
+        self.queue.put(None)
+
+    def copy(self) -> Waiting:
+        return Waiting()
+
+
+@pytest.mark.parametrize("kind", [AsyncEcho, Echo])
+async def test_200_handlers_that_block_starve_nobody(kind: Any) -> None:
+    handlers = [Waiting() for _ in range(200)]
+    calls: list[Call] = []
+    async with anyio.create_task_group() as tg:
+        done = anyio.Event()
+
+        async def hold(handler: Waiting) -> None:
+            async with open_call(handler) as call:
+                calls.append(call)
+                await done.wait()
+
+        for handler in handlers:
+            tg.start_soon(hold, handler)
+        for handler in handlers:
+            await wait_for(handler.emitting)
+        async with open_call(kind(output_sample_rate=48_000)) as call:
+            await check_every_frame_comes_back(call)
+        assert not any(handler.returned.is_set() for handler in handlers)
+        assert len(threads_of("Waiting.emit")) == 200
+        done.set()
+    assert [call.session.abandoned_threads for call in calls] == [0] * 200
+    await wait_for_threads_to_end("Waiting")
+    assert all(handler.returned.is_set() for handler in handlers)

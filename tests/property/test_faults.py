@@ -1,0 +1,219 @@
+"""Whatever fails, wherever: the session ends, and nothing of it is left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    AsyncAudioVideoStreamHandler,
+    AudioFrame,
+    EmitType,
+    Session,
+    SessionState,
+    StreamHandler,
+    VideoEmitType,
+)
+from fastrtc_anyio.testing import LinkFaults, inject_fault, open_call
+from fastrtc_anyio.testing.strategies import HangUp, hang_ups, link_faults
+
+PICTURE = np.full((8, 8, 3), 90, np.uint8)
+
+
+class Injected(Exception):
+    pass
+
+
+class Everything(AsyncAudioVideoStreamHandler):
+    """Uses every part there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends = 0
+        self.audio: list[Any] = []
+        self.pictures: list[Any] = []
+
+    async def start_up(self) -> None:
+        await self.send_message("hello")
+        await self.wait_for_args()
+
+    async def receive(self, frame: Any) -> None:
+        self.audio.append(frame)
+
+    async def emit(self) -> EmitType:
+        return (self.audio.pop(), AdditionalOutputs(1)) if self.audio else None
+
+    async def video_receive(self, frame: Any) -> None:
+        self.pictures.append(frame)
+        await anyio.sleep(0.01)
+
+    async def video_emit(self) -> VideoEmitType:
+        return self.pictures.pop() if self.pictures else None
+
+    async def on_message(self, message: str) -> None:
+        await self.send_message(message)
+        self.clear_queue()
+
+    async def shutdown(self) -> None:
+        self.ends += 1
+        await anyio.sleep(0.01)
+
+    def copy(self) -> Everything:
+        return Everything()
+
+
+class Plain(StreamHandler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends = 0
+        self.audio: list[Any] = []
+
+    def receive(self, frame: Any) -> None:
+        self.audio.append(frame)
+
+    def emit(self) -> EmitType:
+        return self.audio.pop() if self.audio else None
+
+    def shutdown(self) -> None:
+        self.ends += 1
+
+    def copy(self) -> Plain:
+        return Plain()
+
+
+async def function(session: Session) -> None:
+    async with anyio.create_task_group() as tg:
+
+        async def echo() -> None:
+            async for frame in session.audio_in:
+                await session.audio_out.send(frame)
+
+        async def answer() -> None:
+            while True:
+                session.messages.send_nowait(await session.messages.receive())
+
+        tg.start_soon(echo)
+        tg.start_soon(answer)
+
+
+async def pictures(frame: Any) -> Any:
+    await anyio.sleep(0.001)
+    return frame
+
+
+async def generate() -> Any:
+    for _ in range(5):
+        yield (24_000, np.ones(480, np.int16))
+
+
+def options(kind: Any) -> dict[str, Any]:
+    return {pictures: {"modality": "video"}, generate: {"mode": "receive"}}.get(kind, {})
+
+
+def our_threads(kind: Any) -> set[str]:
+    """Those of a handler."""
+    names = (kind.__name__, "VideoStreamHandler.", "GeneratorHandler.")
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith(names)}
+
+
+def wait_for_the_end_of(kind: Any) -> None:
+    """A thread that has said its last word still needs a moment of real time to end."""
+    deadline = time.monotonic() + 10
+    while our_threads(kind) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+async def talk(call: Any, media: Any) -> None:
+    for i in range(4):
+        if media.audio_in:
+            call.client.send_audio(AudioFrame(48_000, np.full((1, 960), i, np.int16)))
+        if media.video_in:
+            call.client.send_video(PICTURE)
+        call.client.send_message("word")
+        await anyio.sleep(0.02)
+
+
+def check_accounts(session: Session, heard: int) -> None:
+    now = session.statistics()
+    if now.audio_in is not None:
+        received = now.audio_in
+        assert received.received == heard + received.dropped + received.buffered
+    if now.audio_out is not None:
+        out = now.audio_out
+        assert out.sent == out.played + out.flushed + out.trimmed + out.buffered
+    if now.video_out is not None:
+        shown = now.video_out
+        assert shown.sent == shown.played + shown.flushed + shown.buffered
+
+
+def counting(call: Any) -> list[AudioFrame]:
+    """Note every frame that is read."""
+    frames: list[AudioFrame] = []
+    receive = call.peer.audio_in.receive
+
+    async def noted() -> AudioFrame:
+        frame: AudioFrame = await receive()
+        frames.append(frame)
+        return frame
+
+    call.peer.audio_in.receive = noted
+    return frames
+
+
+@pytest.mark.parametrize("kind", [Everything, Plain, function, pictures, generate])
+@pytest.mark.parametrize("error", [Injected("here"), None], ids=["error", "cancel"])
+@pytest.mark.usefixtures("anyio_backend")
+async def test_a_fault_at_any_checkpoint_leaves_nothing(kind: Any, error: Any) -> None:
+    reached, at = True, 0
+    while reached:
+        at += 1
+        handler = kind() if isinstance(kind, type) else kind
+        session: Session | None = None
+        frames: list[AudioFrame] = []
+        with inject_fault(at, error) as fault:
+            try:
+                async with open_call(handler, raise_errors=False, **options(kind)) as call:
+                    session, frames = call.session, counting(call)
+                    await talk(call, session.media)
+            except* Injected:  # in a task of the call itself
+                pass
+        reached = fault.reached
+        assert session is not None, fault.where
+        assert session.state is SessionState.CLOSED, fault.where
+        assert session.closed is not None, fault.where
+        if isinstance(kind, type) and "Session._shut_down" not in str(fault.where):
+            assert handler.ends == 1, fault.where
+        check_accounts(session, len(frames))
+        assert session.abandoned_threads == 0
+    assert at > 20
+    wait_for_the_end_of(kind)
+    assert our_threads(kind) == set()
+
+
+@settings(max_examples=100)
+@given(link_faults(), link_faults(), hang_ups(2.0), st.sampled_from([Everything, Plain, function]))
+async def test_every_call_over_a_bad_line_ends_and_accounts_for_everything(
+    up: LinkFaults, down: LinkFaults, leaving: HangUp, kind: Any
+) -> None:
+    handler = kind() if isinstance(kind, type) else kind
+    async with open_call(handler, uplink=up, downlink=down, raise_errors=False) as call:
+        frames = counting(call)
+        async with anyio.create_task_group() as tg:
+            for _ in range(3):
+                tg.start_soon(talk, call, call.session.media)
+            await anyio.sleep(leaving.after)
+            call.client.hang_up(leaving.reason)
+            await call.ended.wait()
+    assert call.session.state is SessionState.CLOSED
+    assert call.session.error is None
+    if isinstance(kind, type):
+        assert handler.ends == 1
+    check_accounts(call.session, len(frames))
