@@ -3,12 +3,17 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+import hypothesis
 import pytest
 import trio.testing
 
 from fastrtc_anyio.workers import while_thread_works
 
 from .virtual_asyncio import VirtualLoop
+
+# The same examples on every run, however slow the machine.
+hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("deterministic")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -20,13 +20,14 @@ from fastrtc_anyio import (
     SessionState,
     StreamHandler,
     VideoEmitType,
+    VideoStreamHandler,
     Warning,
     WebRTCData,
     WebRTCError,
     get_current_context,
     wait_for_item,
 )
-from fastrtc_anyio.testing import Call, open_call, tone
+from fastrtc_anyio.testing import Call, open_call, tone, tone_snr
 from tests.measure import typical_snr
 
 from .programs import (
@@ -50,7 +51,8 @@ ASYNCIO = pytest.mark.parametrize(
 
 def outputs_of(call: Call) -> Any:
     """What the handler gives to the application; to be closed by whoever stops reading early."""
-    return aclosing(call.session.outputs.read())
+    reader: Any = call.session.outputs.read()
+    return aclosing(reader)
 
 
 async def messages(call: Call) -> list[dict[str, Any]]:
@@ -204,14 +206,17 @@ async def test_a_slider_is_a_further_argument_of_the_function() -> None:
 @pytest.mark.parametrize("layout", ["(n,)", "(1, n)"])
 async def test_a_generator_of_audio(layout: str) -> None:
     def generation(num_steps: int = 3) -> Any:
-        for step in range(num_steps):
-            samples = np.full(RATE // 2, 1000 * (step + 1), np.int16)
-            yield RATE, samples if layout == "(n,)" else samples[np.newaxis]
+        for _ in range(num_steps):
+            samples = tone(440, RATE, 1.0)  # whole periods: the pieces join without a click
+            yield RATE, samples[0] if layout == "(n,)" else samples
 
     async with open_call(generation, mode="receive") as call:
+        rate = call.session.audio_out.sample_rate
         await call.ended.wait()
-    for step in range(3):
-        assert np.count_nonzero(call.heard == 1000 * (step + 1)) == RATE // 2
+    sounding = np.flatnonzero(np.abs(call.heard[0]) > 1000)
+    assert (sounding[-1] - sounding[0]) / rate == pytest.approx(3, abs=0.01)
+    body = call.heard[0][sounding[0] + rate // 10 : sounding[-1] - rate // 10]
+    assert tone_snr(body, 440, rate) > 50
     assert call.session.closed is not None
     assert call.session.closed.reason is CloseReason.HANDLER_CLOSED
 
@@ -231,6 +236,27 @@ async def test_a_generator_of_pictures_with_outputs() -> None:
         assert anyio.current_time() - began == pytest.approx(3, abs=0.1)
         assert [output.args[0] async for output in outputs] == [29, 59, 89]
     assert call.client.pictures == 90
+
+
+@pytest.mark.parametrize("fps", [15, 60])
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_generator_of_pictures_at_its_own_rate(kind: str, fps: int) -> None:
+    def generation() -> Any:
+        for number in range(2 * fps):
+            yield picture(number)
+
+    async def async_generation() -> Any:
+        for number in range(2 * fps):
+            yield picture(number)
+
+    handler = VideoStreamHandler(generation if kind == "plain" else async_generation, fps=fps)
+    async with open_call(handler, mode="receive") as call:
+        began = anyio.current_time()
+        await call.ended.wait()
+        assert anyio.current_time() - began == pytest.approx(2, abs=0.1)
+    assert call.client.pictures == 2 * fps
+    shown = [int(frame.to_ndarray()[0, 0, 0]) for frame in call.client.seen]
+    assert shown == list(range(2 * fps))[-len(shown) :]
 
 
 class VideoChat(AsyncAudioVideoStreamHandler):

@@ -315,6 +315,33 @@ async def test_a_function_that_flips_the_picture(handler: Any) -> None:
         await wait_until(lambda: brighter_half(client.seen[-1]) == "upper", SECONDS)
 
 
+async def test_a_generator_at_60_pictures_a_second() -> None:
+    def generation() -> Any:
+        for number in range(120):
+            brighter = "upper" if number < 60 else "lower"
+            if number % 60 == 59:
+                yield half(brighter), AdditionalOutputs(number)
+            else:
+                yield half(brighter)
+
+    stream = make_stream(VideoStreamHandler(generation, fps=60), modality="video", mode="receive")
+    async with (
+        open_server(make_app(stream)) as url,
+        dial(url, "caller", audio=False, video="recvonly") as client,
+    ):
+        (session,) = stream.sessions.values()
+        numbers = [output.args[0] async for output in session.outputs.read()]
+        await wait_until(client.closed.is_set, SECONDS)
+    assert numbers == [59, 119]
+    counted = session.statistics().video_out
+    assert counted is not None
+    assert (counted.sent, counted.played) == (120, 120)
+    # More than half of them can only come at more than 30 a second.
+    assert [brighter_half(client.seen[index]) for index in (0, -1)] == ["upper", "lower"]
+    stamps = [float(frame.pts * frame.time_base) for frame in client.seen]
+    assert np.median(np.diff(stamps)) == pytest.approx(1 / 60, rel=0.1)
+
+
 async def test_inputs_reach_a_video_function() -> None:
     def detection(image: Any, prompt: str = "dark", conf_threshold: float = 0.2) -> Any:
         level = round(255 * conf_threshold)
