@@ -297,6 +297,15 @@ class MessageStream(ABC):
             anyio.EndOfStream: when the connection has ended and everything was read.
         """
 
+    def __aiter__(self) -> MessageStream:
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            return await self.receive()
+        except EndOfStream:
+            raise StopAsyncIteration from None
+
     @property
     @abstractmethod
     def is_open(self) -> bool:

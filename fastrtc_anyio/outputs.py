@@ -7,15 +7,21 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
-import anyio
-from anyio import EndOfStream, WouldBlock, create_memory_object_stream
+from anyio import (
+    BrokenResourceError,
+    ClosedResourceError,
+    EndOfStream,
+    WouldBlock,
+    create_memory_object_stream,
+)
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .gate import Gate
 
-__all__ = ["AdditionalOutputs", "OutputBoard", "OutputStatistics"]
+__all__ = ["AdditionalOutputs", "OutputBoard", "OutputReader", "OutputStatistics"]
 
 BACKLOG = 64
 """Outputs kept for each reader. One more pushes the oldest out."""
@@ -53,7 +59,8 @@ class OutputBoard:
         self._latest: AdditionalOutputs | None = None
         self._some = Gate()
         self._closed = False
-        self._readers: list[_Reader] = []
+        # Not held: who is no longer read by anybody is gone.
+        self._readers: WeakSet[OutputReader] = WeakSet()
         self._listeners: list[Callable[[AdditionalOutputs], object]] = []
         self._published = self._dropped = 0
 
@@ -65,7 +72,7 @@ class OutputBoard:
         if self._early is not None:
             self._dropped += len(self._early) == BACKLOG
             self._early.append(outputs)
-        for reader in self._readers:
+        for reader in self._open_readers():
             self._dropped += reader.put(outputs)
         for listener in self._listeners:
             listener(outputs)
@@ -86,10 +93,11 @@ class OutputBoard:
             raise EndOfStream
         return self._latest
 
-    def read(self) -> AsyncIterator[AdditionalOutputs]:
+    def read(self) -> OutputReader:
         """Everything from now on, until the session ends. Reading begins at once."""
         early, self._early = self._early or (), None
-        reader = _Reader(self._readers)
+        reader = OutputReader()
+        self._readers.add(reader)
         for outputs in early:
             reader.put(outputs)
         if self._closed:
@@ -98,25 +106,27 @@ class OutputBoard:
 
     def statistics(self) -> OutputStatistics:
         """Counters so far."""
-        return OutputStatistics(self._published, self._dropped, len(self._readers))
+        return OutputStatistics(self._published, self._dropped, len(self._open_readers()))
 
     def close(self) -> None:
         """Nothing more will be published: readers end when they have read what there is."""
         self._closed = True
         self._some.set()
-        for reader in self._readers:
+        for reader in self._open_readers():
             reader.end()
 
+    def _open_readers(self) -> list[OutputReader]:
+        return [reader for reader in self._readers if reader.is_open]
 
-class _Reader(AsyncIterator[AdditionalOutputs]):
-    """One reader's memory channel. It leaves the list when it ends, or is dropped unfinished."""
 
-    def __init__(self, readers: list[_Reader]) -> None:
+class OutputReader(AsyncIterator[AdditionalOutputs]):
+    """One reader's memory channel. It ends with the session, by :meth:`aclose`, or when it is
+    dropped unfinished, as by a request whose client has gone."""
+
+    def __init__(self) -> None:
         streams = create_memory_object_stream[AdditionalOutputs](BACKLOG)
         self._send: MemoryObjectSendStream[AdditionalOutputs] = streams[0]
         self._receive: MemoryObjectReceiveStream[AdditionalOutputs] = streams[1]
-        self._readers = readers
-        readers.append(self)
 
     def put(self, outputs: AdditionalOutputs) -> int:
         """Add outputs, and say how many were pushed out by them: 0 or 1."""
@@ -128,22 +138,34 @@ class _Reader(AsyncIterator[AdditionalOutputs]):
                 self._receive.receive_nowait()
             self._send.send_nowait(outputs)
             return 1
+        except BrokenResourceError:  # it is being dropped
+            pass
         return 0
 
     def end(self) -> None:
+        """Nothing more will come."""
         self._send.close()
 
     async def __anext__(self) -> AdditionalOutputs:
         try:
             return await self._receive.receive()
-        except (EndOfStream, anyio.ClosedResourceError):
-            await self.aclose()
+        except (EndOfStream, ClosedResourceError):
+            self._close()
             raise StopAsyncIteration from None
 
     async def aclose(self) -> None:
         """Stop reading."""
+        self._close()
+        await checkpoint()
+
+    def _close(self) -> None:
         self._send.close()
         self._receive.close()
-        if self in self._readers:
-            self._readers.remove(self)
-        await checkpoint()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be given outputs."""
+        return self._receive.statistics().open_receive_streams > 0
+
+    def __del__(self) -> None:
+        self._close()

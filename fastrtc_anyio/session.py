@@ -43,6 +43,7 @@ from .errors import (
     CloseReason,
     ConnectTimeout,
     HandlerContractError,
+    PeerClosed,
     PeerError,
     SignalingError,
     WebRTCError,
@@ -123,8 +124,9 @@ class Program(Protocol):
     async def run(self, session: Session) -> None:
         """Serve the client. Returning ends the session."""
 
-    async def shut_down(self) -> None:
-        """Called exactly once, when the session has ended. Has a time limit."""
+    async def shut_down(self, session: Session) -> None:
+        """Called exactly once, when the session has ended, also one that was never connected. Has a
+        time limit."""
 
     async def join(self, deadline: float) -> int:
         """Wait for threads until ``deadline``, on the clock of ``anyio.current_time``.
@@ -375,7 +377,11 @@ class Session:
 
     async def _connect(self) -> None:
         with anyio.move_on_after(self.limits.connect) as scope:
-            await self.peer.wait_connected()
+            try:
+                await self.peer.wait_connected()
+            except PeerClosed as exc:  # a client may change its mind; that is no error
+                self.close(exc.reason, str(exc))
+                await checkpoint()
         if scope.cancelled_caught:
             raise ConnectTimeout(f"no connection came up within {self.limits.connect:g} s")
 
@@ -466,7 +472,7 @@ class Session:
     async def _shut_down(self, deadline: float) -> None:
         with CancelScope(deadline=deadline) as scope:
             try:
-                await self.program.shut_down()
+                await self.program.shut_down(self)
             except Exception:  # the session has its reason already; this one is for the log
                 logger.exception("session %s: shutdown failed", self.id)
         if scope.cancelled_caught:
@@ -488,7 +494,7 @@ class FunctionProgram:
         with contained(getattr(self._function, "__qualname__", repr(self._function))):
             await self._function(session)
 
-    async def shut_down(self) -> None:
+    async def shut_down(self, session: Session) -> None:
         await checkpoint()
 
     async def join(self, deadline: float) -> int:

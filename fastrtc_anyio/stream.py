@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,7 @@ from .errors import (
 from .groups import unwrapped
 from .handlers import StreamHandlerBase
 from .media.encode import OpusOptions, VideoOptions
-from .outputs import AdditionalOutputs
+from .outputs import AdditionalOutputs, OutputReader
 from .peers._channels import BufferOptions
 from .peers.asyncio_bridge import open_asyncio_bridge
 from .programs import Handler, audio_format, make_program_factory
@@ -276,11 +276,12 @@ class Stream(AsyncContextManagerMixin):
         """
         self._handler(webrtc_id).trigger_response()
 
-    def output_stream(self, webrtc_id: str) -> AsyncIterator[AdditionalOutputs]:
+    def output_stream(self, webrtc_id: str) -> OutputReader:
         """What a handler emits as ``AdditionalOutputs``, until its session ends.
 
         Everybody who asks gets everything from then on; the first gets what came before, too (the
-        last 64). A reader that falls 64 behind loses the oldest.
+        last 64). A reader that falls 64 behind loses the oldest. ``async for`` reads it; it ends
+        with the session, and when nobody holds it any more.
 
         Raises:
             UnknownSession: there is no such session.

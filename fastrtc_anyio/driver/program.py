@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -47,9 +48,7 @@ class HandlerProgram:
         """Drive the handler until it ends the session, raises, or is cancelled."""
         handler = self.handler
         drive = Drive(handler, session, self._calls)
-        async with BlockingPortal() as portal:
-            runtime = _Runtime(session, portal)
-            handler._runtime = runtime
+        async with self._attached(session) as runtime:
             handler.set_channel(runtime.channel)
             async with create_task_group() as tg:
                 for part in (start_up, read_messages, *media_parts(handler, session.media)):
@@ -65,9 +64,17 @@ class HandlerProgram:
             drive.session.fail(exc)  # at once: the client does not wait for the rest to unwind
             raise
 
-    async def shut_down(self) -> None:
-        """Call ``shutdown``."""
-        await self._calls.method("shutdown")
+    async def shut_down(self, session: Session) -> None:
+        """Call ``shutdown``. What it may need of the session it has, if this never ran either."""
+        async with self._attached(session):
+            await self._calls.method("shutdown")
+
+    @asynccontextmanager
+    async def _attached(self, session: Session) -> AsyncGenerator[_Runtime, None]:
+        async with BlockingPortal() as portal:
+            runtime = _Runtime(session, portal)
+            self.handler._runtime = runtime
+            yield runtime
 
     async def join(self, deadline: float) -> int:
         """Wait for the worker threads until ``deadline``; says how many were left behind."""

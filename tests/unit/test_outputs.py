@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import fastrtc_anyio
@@ -19,6 +21,7 @@ from fastrtc_anyio import (
 )
 from fastrtc_anyio.outputs import BACKLOG, OutputBoard
 from fastrtc_anyio.testing import open_call
+from fastrtc_anyio.workers import Host
 
 from .handlers import Quiet
 
@@ -198,3 +201,48 @@ async def test_statistics_of_every_channel() -> None:
     assert now.video_out is None
     assert now.abandoned_threads == 0
     assert await call.session.transport_statistics() == {}
+
+
+async def test_a_reader_that_is_dropped_is_gone() -> None:
+    board = OutputBoard()
+    board.publish(AdditionalOutputs(1))
+
+    async def read() -> None:
+        async for _ in board.read():
+            pass
+
+    with anyio.move_on_after(1):
+        await read()
+    await anyio.lowlevel.checkpoint()  # until then the event loop holds the cancellation
+    gc.collect()
+    assert board.statistics().readers == 0
+    board.publish(AdditionalOutputs(2))
+    board.close()
+
+
+@pytest.mark.parametrize("connect", [True, False])
+async def test_shutdown_has_what_a_handler_has(connect: bool) -> None:
+    done: list[Any] = []
+
+    class Async(Quiet):
+        async def shutdown(self) -> None:
+            done.append(await self.run_asyncio(checkpoint_and_add, 1, 2))
+
+    class Plain(Knows):
+        def shutdown(self) -> None:
+            done.append(self.portal.call(checkpoint_and_add, 3, 4))
+
+    for handler in (Async(), Plain()):
+        if isinstance(handler, Async) and Host().asyncio_loop is None:
+            continue  # a second loop, in a thread, is tested where real time passes
+        limits = fastrtc_anyio.Limits(connect=0.1)
+        async with open_call(handler, connect=connect, limits=limits, raise_errors=False) as call:
+            await anyio.sleep(1)
+            call.client.hang_up()
+            await call.ended.wait()
+    assert done[-1] == 7
+
+
+async def checkpoint_and_add(one: int, two: int) -> int:
+    await anyio.lowlevel.checkpoint()
+    return one + two

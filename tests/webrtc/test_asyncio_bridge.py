@@ -95,7 +95,7 @@ async def test_a_cancellation_on_the_other_side_is_an_error_on_this() -> None:
             async with anyio.create_task_group() as tg:
 
                 async def call() -> None:
-                    with pytest.raises(RuntimeError, match="slow.* was cancelled"):
+                    with pytest.raises(RuntimeError, match=r"slow.* was cancelled"):
                         await bridge.run(slow)
 
                 tg.start_soon(call)
