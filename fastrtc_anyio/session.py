@@ -234,7 +234,8 @@ class Session:
             What the coroutine raises. A ``RuntimeError`` if it was cancelled on its own side.
 
         Cancellation:
-            Cancels the coroutine and waits until it has ended.
+            Cancels the coroutine and waits until it has ended. If it had ended by then, under trio
+            its result is returned: what it opened is not lost.
         """
         return await self.asyncio_bridge.run(function, *args)
 

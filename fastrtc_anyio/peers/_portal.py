@@ -79,7 +79,8 @@ class Portal:
 
         Cancellation:
             Cancels the coroutine and waits until it has ended, so that nothing of it is left
-            running. aiortc's own coroutines swallow cancellation: never hand one over directly.
+            running. Under trio, a coroutine that had ended by then has its result returned.
+            aiortc's own coroutines swallow cancellation: never hand one over directly.
         """
         await checkpoint()
         loop, host, done = self.loop, Host(), anyio.Event()
@@ -108,8 +109,11 @@ class Portal:
             loop.call_soon_threadsafe(cancel)
             with CancelScope(shield=True):
                 await done.wait()
-            if task is not None and not task.cancelled():
-                task.exception()  # seen: asyncio would log it as lost
+            if task is not None and not task.cancelled() and task.exception() is None:
+                if host.asyncio_loop is None:
+                    # It was done before it could be cancelled, and what it made is not lost. Trio
+                    # cancels the caller at its next checkpoint; asyncio has only this one chance.
+                    return task.result()
             raise
         assert task is not None
         if task.cancelled():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -107,7 +108,7 @@ async def test_a_cancellation_on_the_other_side_is_an_error_on_this() -> None:
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_the_thread_is_there_only_when_it_is_needed() -> None:
     def there() -> bool:
-        return any("fastrtc-sdk" in thread.name for thread in threading.enumerate())
+        return any(thread.name == "fastrtc-sdk" for thread in threading.enumerate())
 
     async with open_asyncio_bridge() as bridge:
         assert not there()
@@ -121,3 +122,20 @@ async def test_the_thread_is_there_only_when_it_is_needed() -> None:
 async def running_loop() -> Any:
     await asyncio.sleep(0)
     return asyncio.get_running_loop()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_what_was_done_before_the_cancellation_is_not_lost() -> None:
+    got: list[str] = []
+
+    async def open_socket() -> str:
+        with suppress(asyncio.CancelledError):  # as if it was just done
+            await asyncio.sleep(60)
+        return "a socket"
+
+    async with open_asyncio_bridge() as bridge:
+        with anyio.move_on_after(0.1) as scope:
+            got.append(await bridge.run(open_socket))
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert got == ["a socket"]
