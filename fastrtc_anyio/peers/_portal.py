@@ -109,11 +109,12 @@ class Portal:
             loop.call_soon_threadsafe(cancel)
             with CancelScope(shield=True):
                 await done.wait()
-            if task is not None and not task.cancelled() and task.exception() is None:
-                if host.asyncio_loop is None:
-                    # It was done before it could be cancelled, and what it made is not lost. Trio
-                    # cancels the caller at its next checkpoint; asyncio has only this one chance.
-                    return task.result()
+            # Asking for the exception is seeing it: asyncio would log it as lost.
+            done_in_time = task and not task.cancelled() and task.exception() is None
+            if task is not None and done_in_time and host.asyncio_loop is None:
+                # What it made is not lost. Trio cancels the caller at its next checkpoint; asyncio
+                # has only this one chance.
+                return task.result()
             raise
         assert task is not None
         if task.cancelled():

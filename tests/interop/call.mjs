@@ -1,9 +1,10 @@
-// Calls a stream with libwebrtc: speaks tones, records what it hears, exchanges messages.
+// Calls a stream with libwebrtc: speaks tones, records what it hears, shows a picture, looks at what comes back,
+// exchanges messages.
 //
 //   node call.mjs URL [OPTIONS]
 //
-// OPTIONS is JSON: {"id": the webrtc_id, "tones": [Hz, one for each channel], "codec": the only one to
-// offer, "stereo": whether to ask for stereo}. Orders come as lines of JSON on standard input, events go
+// OPTIONS is JSON: {"id": the webrtc_id, "tones": [Hz, one for each channel; none for no audio], "codec": the
+// only one to offer, "stereo": whether to ask for stereo, "video": whether there is any}. Orders come as lines of JSON on standard input, events go
 // as lines of JSON to standard output. The process lives until its standard input ends or it is killed:
 // only the order to hang up ends the call.
 
@@ -12,20 +13,25 @@ import wrtc from "@roamhq/wrtc";
 
 const { RTCPeerConnection, nonstandard } = wrtc;
 const [url, options = "{}"] = process.argv.slice(2);
-const { id = "node", tones = [440], codec = null, stereo = false } = JSON.parse(options);
+const { id = "node", tones = [440], codec = null, stereo = false, video = false } = JSON.parse(options);
 
 const RATE = 48_000;
 const FRAME = RATE / 100; // libwebrtc takes and gives 10 ms at a time
 const FRAMES_KEPT = 500;
+const FPS = 30;
 
 const report = (event, fields = {}) => process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
 
 const began = performance.now();
 const source = new nonstandard.RTCAudioSource();
+const camera = new nonstandard.RTCVideoSource();
 const pc = new RTCPeerConnection();
 const channel = pc.createDataChannel("text");
 let sink = null;
 let heard = [];
+let shown = null;
+let seen = { width: 0, height: 0, data: new Uint8ClampedArray() };
+let count = 0;
 
 function speak() {
   const start = performance.now();
@@ -91,6 +97,13 @@ pc.onconnectionstatechange = () => {
   report("state", { state: pc.connectionState, seconds: (performance.now() - began) / 1000 });
 };
 pc.ontrack = ({ track }) => {
+  if (track.kind === "video") {
+    new nonstandard.RTCVideoSink(track).onframe = ({ frame }) => {
+      seen = frame;
+      count += 1;
+    };
+    return;
+  }
   sink = new nonstandard.RTCAudioSink(track);
   sink.ondata = ({ samples, sampleRate, channelCount }) => {
     heard.push({ samples: Int16Array.from(samples), sampleRate, channelCount });
@@ -111,6 +124,18 @@ function audio() {
   report("audio", { sampleRate, channelCount, samples: bytes.toString("base64") });
 }
 
+/** The latest picture that came: i420 in base64; and how many came so far. */
+function picture() {
+  const { width, height, data } = seen;
+  report("picture", { width, height, count, data: Buffer.from(data).toString("base64") });
+}
+
+/** Show a picture from now on: i420 in base64. */
+function show({ width, height, data }) {
+  if (!shown) setInterval(() => camera.onFrame(shown), 1000 / FPS);
+  shown = { width, height, data: new Uint8ClampedArray(Buffer.from(data, "base64")) };
+}
+
 async function codecs() {
   const stats = [...(await pc.getStats()).values()];
   const used = (type) => {
@@ -123,6 +148,8 @@ async function codecs() {
 const orders = {
   audio,
   codecs,
+  picture,
+  show,
   send: ({ text }) => channel.send(text),
   "hang-up": () => {
     sink?.stop();
@@ -137,9 +164,9 @@ input.on("line", (line) => {
 });
 input.on("close", () => process.exit(0));
 
-const track = source.createTrack();
-const speaking = speak();
-pc.addTrack(track);
+const speaking = tones.length ? speak() : null;
+if (tones.length) pc.addTrack(source.createTrack());
+if (video) pc.addTrack(camera.createTrack());
 let { type, sdp } = await pc.createOffer();
 if (codec) sdp = withOnly(sdp, codec);
 if (stereo) sdp = withStereo(sdp);

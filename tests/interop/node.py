@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
+from numpy.typing import NDArray
 
 from fastrtc_anyio.media.frames import Int16Array
 
 from .calls import SECONDS
+from .pictures import from_i420, to_i420
 
 HERE = Path(__file__).parent
 LINE_LIMIT = 8_000_000
@@ -89,6 +91,25 @@ class NodeCaller:
                 loud += np.count_nonzero(tens.max(axis=1) > LOUD) / 100
             return np.concatenate(pieces, axis=1), kind[0]
         raise AssertionError(f"heard {loud:.2f} s of sound, not {seconds:g} s")
+
+    async def show(self, picture: NDArray[np.uint8]) -> None:
+        """Have its camera see a bgr24 picture from now on."""
+        height, width = picture.shape[:2]
+        data = base64.b64encode(to_i420(picture)).decode()
+        await self.order("show", width=width, height=height, data=data)
+
+    async def look(self) -> tuple[NDArray[np.uint8] | None, int]:
+        """The latest picture that came back.
+
+        Returns:
+            bgr24, or None before the first; and how many have come so far.
+        """
+        await self.order("picture")
+        seen = await self.wait_for("picture")
+        if not seen["count"]:
+            return None, 0
+        data = base64.b64decode(seen["data"])
+        return from_i420(data, seen["width"], seen["height"]), seen["count"]
 
     def kill(self) -> None:
         """End the process at once: nothing is told to anybody."""

@@ -14,7 +14,18 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COUNT", "FPS", "HEIGHT", "QUARTERS", "WIDTH", "Look", "make_picture", "write_camera"]
+__all__ = [
+    "COUNT",
+    "FPS",
+    "HEIGHT",
+    "QUARTERS",
+    "WIDTH",
+    "Look",
+    "from_i420",
+    "make_picture",
+    "to_i420",
+    "write_camera",
+]
 
 WIDTH, HEIGHT = 320, 240
 FPS = 30
@@ -46,9 +57,20 @@ def write_camera(path: Path) -> None:
     with path.open("wb") as file:
         file.write(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
         for number in range(COUNT):
-            frame = av.VideoFrame.from_ndarray(make_picture(number), format="bgr24")
-            planes: NDArray[np.uint8] = frame.reformat(format="yuv420p").to_ndarray()
-            file.write(b"FRAME\n" + planes.tobytes())
+            file.write(b"FRAME\n" + to_i420(make_picture(number)))
+
+
+def to_i420(picture: NDArray[np.uint8]) -> bytes:
+    """A bgr24 picture as three planes."""
+    frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+    return frame.reformat(format="yuv420p").to_ndarray().tobytes()
+
+
+def from_i420(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
+    """Three planes as a bgr24 picture."""
+    planes = np.frombuffer(data, np.uint8).reshape(height * 3 // 2, width)
+    frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+    return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,9 @@ COUNT_QUESTIONS = """{
   };
 }"""
 
+SIZE = f"{WIDTH}\N{MULTIPLICATION SIGN}{HEIGHT}"
+"""As the page writes it."""
+
 # A video, drawn as small as its blocks can be read: bytes of rgba in base64, or null.
 SMALL = (64, 48)
 LOOK = """
@@ -67,7 +70,8 @@ LOOK = """
 
 STATS = """(async () => {
   const report = await call.pc.getStats();
-  const of = (type, kind) => [...report.values()].find((s) => s.type === type && s.kind === kind) ?? {};
+  const all = [...report.values()];
+  const of = (type, kind) => all.find((s) => s.type === type && s.kind === kind) ?? {};
   const inbound = of("inbound-rtp", "video"), outbound = of("outbound-rtp", "video");
   return {
     shown: inbound.framesDecoded ?? 0,
@@ -218,8 +222,8 @@ async def test_a_function_of_pictures(browser: Browser, tmp_path: Path) -> None:
         await page.wait_for(size % WIDTH, "the camera's own size")
         assert 15 < await measure_fps(page) < 23
         assert await measure_latency(page, mirrored) < 1
-        await page.wait_for_text("picture-in", f"{WIDTH}×{HEIGHT}")
-        await page.wait_for_text("picture-out", f"{WIDTH}×{HEIGHT}")
+        await page.wait_for_text("picture-in", SIZE)
+        await page.wait_for_text("picture-out", SIZE)
         await page.look(tmp_path / "call.png")
         await page.look(tmp_path / "call-dark.png", dark=True)
         await page.look(tmp_path / "call-phone.png", width=390, height=844)
@@ -242,7 +246,7 @@ async def test_sound_and_pictures(browser: Browser, tmp_path: Path) -> None:
         await page.wait_for(f"{STATS}.then((stats) => stats.heard > 1e-4)", "the speech")
         assert 20 < await measure_fps(page) < 33
         assert await measure_latency(page) < 1
-        await page.wait_for_text("picture-in", f"{WIDTH}×{HEIGHT}")
+        await page.wait_for_text("picture-in", SIZE)
         await page.look(tmp_path / "call.png")
         await page.look(tmp_path / "call-phone.png", width=390, height=1200)
         assert page.complaints == []
@@ -259,7 +263,7 @@ async def test_pictures_for_somebody_who_sends_nothing(browser: Browser, tmp_pat
         await wait_moving(page, "remote")
         assert 24 < await measure_fps(page) < 33
         assert await look(page, "local") == [None]
-        await page.wait_for_text("picture-in", f"{WIDTH}×{HEIGHT}")
+        await page.wait_for_text("picture-in", SIZE)
         await page.look(tmp_path / "call.png")
         assert await page.evaluate("questions") == []
         shown = await page.text("page")
@@ -280,7 +284,7 @@ async def test_somebody_who_only_sends(browser: Browser, tmp_path: Path) -> None
         await connect(page)
         await wait_moving(page, "local")
         await wait_until(lambda: len({s.number for s in seen if s.resembles()}) > 5, "pictures")
-        await page.wait_for_text("picture-out", f"{WIDTH}×{HEIGHT}")
+        await page.wait_for_text("picture-out", SIZE)
         await page.look(tmp_path / "call.png")
         assert await look(page, "remote") == [None]
 
@@ -318,7 +322,7 @@ async def test_the_camera_is_turned_off_and_on(browser: Browser, tmp_path: Path)
 
 async def take_bye(session: Session) -> None:
     """Have the server get an RTCP BYE for the camera: RFC 3550 6.6 allows one whenever a source
-    stops. Chromium 156 sends one for a microphone, and none for a camera."""
+    stops. Chromium 156 sends none when its camera is turned off, but that is its own affair."""
     peer: Any = session.peer
     (receiver,) = (r for r in peer._connection._pc.getReceivers() if r.track.kind == "video")
     await peer._portal.call(receiver._handle_rtcp_packet, RtcpByePacket(sources=[0]))
@@ -426,7 +430,9 @@ async def test_no_camera(chromium: str, speech: Path, tmp_path: Path) -> None:
     async with open_browser(chromium, speech, None, none) as browser, serve(stream) as url:
         page = await browser.open_page(url)
         await page.click("connect")
-        await page.wait_for_text("alert", "No camera was found. Plug one in, or turn the camera off")
+        await page.wait_for_text(
+            "alert", "No camera was found. Plug one in, or turn the camera off"
+        )
         assert await page.text("status") == "Not connected"
         await page.look(tmp_path / "no-camera.png")
         await page.click("camera-switch")

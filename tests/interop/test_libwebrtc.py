@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from fastrtc_anyio import CloseReason, Limits
+from fastrtc_anyio import CloseReason, Limits, VideoStreamHandler
 from fastrtc_anyio.media.frames import Int16Array
 from tests.measure import typical_snr
 
-from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended
-from .node import LOUD, open_call, open_caller
+from .calls import SECONDS, TalkativeEcho, make_stream, only_session, serve, wait_ended
+from .node import LOUD, NodeCaller, open_call, open_caller
+from .pictures import HEIGHT, WIDTH, Look, make_picture
 
 pytestmark = pytest.mark.interop
 
@@ -91,6 +94,40 @@ async def test_a_caller_with_one_codec(node: str, codec: str) -> None:
         await caller.order("codecs")
         codecs = await caller.wait_for("codecs")
         assert {codecs["sent"], codecs["received"]} == {f"audio/{codec}"}
+
+
+@pytest.mark.parametrize("sound", [False, True])
+async def test_pictures(node: str, sound: bool) -> None:
+    """What a function makes of a picture comes back; and the next one, too."""
+
+    def mirror(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return 255 - frame[:, ::-1]
+
+    stream = make_stream(VideoStreamHandler(mirror), modality="video")
+    tones = [TONE] if sound else []  # which this stream has no use for
+    async with (
+        serve(stream) as url,
+        open_call(node, url, tones=tones, video=True) as caller,
+    ):
+        for number in (5, 42):
+            await caller.show(make_picture(number))
+            began = anyio.current_time()
+            count = await wait_mirrored(caller, number)
+            print(f"picture {number} came back after {anyio.current_time() - began:.3f} s")
+            await wait_mirrored(caller, number, count + 20)
+
+
+async def wait_mirrored(caller: NodeCaller, number: int, least: int = 1) -> int:
+    """Wait until a picture is back, and so many have come. Returns how many did."""
+    with anyio.fail_after(SECONDS):
+        while True:
+            picture, count = await caller.look()
+            if picture is not None and count >= least:
+                look = Look.of(picture).mirrored().inverted()
+                if look.number == number and look.resembles():
+                    assert picture.shape == (HEIGHT, WIDTH, 3)
+                    return count
+            await anyio.sleep(0.01)
 
 
 async def test_a_caller_with_a_codec_nobody_has(node: str) -> None:
