@@ -254,14 +254,24 @@ class VideoSendStream(ABC):
     fps: float
 
     @abstractmethod
+    async def wait_ready(self) -> None:
+        """Wait until a picture is wanted: one that is sent now is shown at once.
+
+        Who waits before it makes a picture, or picks one, makes it of the newest there is.
+
+        Raises:
+            anyio.BrokenResourceError: the connection has ended.
+        """
+
+    @abstractmethod
     async def send(self, frame: VideoFrame) -> None:
-        """Show a picture next; wait first while the one before it waits for its time.
+        """Show a picture. Returns when its time has come and it was handed to the transport.
 
         Raises:
             anyio.BrokenResourceError: the connection has ended.
 
         Cancellation:
-            A cancelled call has sent nothing.
+            A cancelled call may have sent the picture.
         """
 
     @abstractmethod

@@ -179,8 +179,18 @@ class VideoSender:
         """Pictures a second at most."""
         return self._stream.fps
 
+    async def wait_ready(self) -> None:
+        """Wait until a picture is wanted: one that is sent now is shown at once.
+
+        Before reading :attr:`Session.video_in`, it makes sure that what is shown is the newest.
+
+        Raises:
+            anyio.BrokenResourceError: the connection has ended.
+        """
+        await self._stream.wait_ready()
+
     async def send(self, picture: object, order: Literal["bgr24", "rgb24"] = "bgr24") -> None:
-        """Show a picture next; wait first while the one before it waits for its time.
+        """Show a picture. Returns when its time has come and it was handed to the transport.
 
         Args:
             picture: uint8 or float32 (0 to 1), shape ``(height, width, 3)`` or ``(height, width)``;
@@ -190,6 +200,9 @@ class VideoSender:
         Raises:
             UnsupportedFormat: it is something else.
             anyio.BrokenResourceError: the connection has ended.
+
+        Cancellation:
+            A cancelled call may have sent the picture.
         """
         await self._stream.send(as_video_frame(picture, order))
 

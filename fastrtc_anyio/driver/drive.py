@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -46,6 +47,11 @@ class Drive(Generic[H]):
             await self._send(self.session.video_out.send, emission.media)
         await self._finish(emission)
 
+    async def wait_picture_wanted(self) -> None:
+        """Wait until a picture would be shown at once, where any are."""
+        if self.session.media.video_out:
+            await self._send(self.session.video_out.wait_ready)
+
     async def end(self, message: str = "") -> None:
         """End the session once everything queued has been played. Does not return."""
         session = self.session
@@ -58,9 +64,9 @@ class Drive(Generic[H]):
         session.close(CloseReason.HANDLER_CLOSED, message)
         await anyio.sleep_forever()
 
-    async def _send(self, send: Any, media: object) -> None:
+    async def _send(self, send: Callable[..., Awaitable[None]], *media: object) -> None:
         try:
-            await send(media)
+            await send(*media)
         except BrokenResourceError:
             await anyio.sleep_forever()  # the client has gone, and the session with it in a moment
 

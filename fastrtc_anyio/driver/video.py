@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+from anyio import EndOfStream
 
 from fastrtc_anyio.functions import VideoStreamHandler
 from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
@@ -32,6 +33,7 @@ async def emit_video(drive: Drive[StreamHandlerBase]) -> None:
     source, order = drive.calls.source("video_emit"), picture_order(drive.handler.video_format)
     pause = 1 / drive.handler.fps
     while True:
+        await drive.wait_picture_wanted()
         emission = read_video_emission(await drive.calls.method("video_emit"), source, order)
         await drive.show(emission)
         if emission.media is None or not drive.session.media.video_out:
@@ -41,14 +43,19 @@ async def emit_video(drive: Drive[StreamHandlerBase]) -> None:
 async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
     """Give each of the client's pictures to the function, and show what it makes of it.
 
-    The function's thread has the conversion of the picture too. While it works, newer pictures
-    replace each other.
+    The function's thread has the conversion of the picture too. While it works, and until a picture
+    is wanted, newer ones replace each other: what is shown is as new as it can be.
     """
     handler = drive.handler
     source, order = handler.source, picture_order(handler.video_format)
     if handler.needs_args and not handler.args_set.is_set():
         await handler.wait_for_args()
-    async for frame in drive.session.video_in:
+    while True:
+        await drive.wait_picture_wanted()
+        try:
+            frame = await drive.session.video_in.receive()
+        except EndOfStream:
+            return
         result = await _call(
             drive,
             source,

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from fastrtc_anyio.abc import (
     AudioInStatistics,
@@ -50,6 +51,8 @@ __all__ = [
 OUTBOX_LIMIT = 64
 """Messages kept in each direction."""
 
+
+T = TypeVar("T")
 
 _WORK_AHEAD = 30.0
 """Seconds: enough for text-to-speech that makes whole sentences."""
@@ -118,6 +121,27 @@ class _Parking:
             self._host.call(event.set)
 
 
+async def _wait_for(lock: Lock, take: Callable[[], T | None], parking: _Parking) -> T:
+    """Wait until ``take``, which is called under the lock, gives something.
+
+    A checkpoint on every path, and no second one for a caller that had to wait. A call that is
+    cancelled has taken nothing.
+    """
+    await checkpoint_if_cancelled()
+    waited = False
+    while True:
+        with lock:
+            taken = take()
+            news = parking.park() if taken is None else None
+        if taken is not None:
+            if not waited:
+                await cancel_shielded_checkpoint()
+            return taken
+        assert news is not None
+        await news.wait()
+        waited = True
+
+
 class AudioInput(AudioReceiveStream):
     """Audio from the client, bounded by age."""
 
@@ -129,16 +153,13 @@ class AudioInput(AudioReceiveStream):
         self._ended = False
 
     async def receive(self) -> AudioFrame:
-        await checkpoint()
-        while True:
-            with self._lock:
-                frame = self._queue.pop()
-                if frame is not None:
-                    return frame
-                if self._ended:
-                    raise anyio.EndOfStream
-                news = self._news.park()
-            await news.wait()
+        return await _wait_for(self._lock, self._take, self._news)
+
+    def _take(self) -> AudioFrame | None:
+        frame = self._queue.pop()
+        if frame is None and self._ended:
+            raise anyio.EndOfStream
+        return frame
 
     def statistics(self) -> AudioInStatistics:
         with self._lock:
@@ -188,16 +209,15 @@ class AudioOutput(AudioSendStream):
         self._ended = False
 
     async def send(self, samples: Int16Array) -> None:
-        await checkpoint()
-        while True:
-            with self._lock:
-                if self._ended:
-                    raise anyio.BrokenResourceError
-                if self._buffer.has_room:
-                    self._buffer.push(samples)
-                    return
-                room = self._room.park()
-            await room.wait()
+        def put() -> bool | None:
+            if self._ended:
+                raise anyio.BrokenResourceError
+            if not self._buffer.has_room:
+                return None
+            self._buffer.push(samples)
+            return True
+
+        await _wait_for(self._lock, put, self._room)
 
     def flush(self) -> Played:
         with self._lock:
@@ -214,13 +234,9 @@ class AudioOutput(AudioSendStream):
             self._buffer.resume()
 
     async def wait_played(self) -> None:
-        await checkpoint()
-        while True:
-            with self._lock:
-                if self._ended or self._buffer.drained:
-                    return
-                played = self._played.park()
-            await played.wait()
+        await _wait_for(
+            self._lock, lambda: (self._ended or self._buffer.drained) or None, self._played
+        )
 
     def statistics(self) -> AudioOutStatistics:
         with self._lock:
@@ -267,16 +283,13 @@ class VideoInput(VideoReceiveStream):
         self._ended = False
 
     async def receive(self) -> VideoFrame:
-        await checkpoint()
-        while True:
-            with self._link.lock:
-                frame = self._queue.pop(self._link.clock())
-                if frame is not None:
-                    return frame
-                if self._ended:
-                    raise anyio.EndOfStream
-                news = self._news.park()
-            await news.wait()
+        return await _wait_for(self._link.lock, self._take, self._news)
+
+    def _take(self) -> VideoFrame | None:
+        frame = self._queue.pop(self._link.clock())
+        if frame is None and self._ended:
+            raise anyio.EndOfStream
+        return frame
 
     def statistics(self) -> VideoInStatistics:
         with self._link.lock:
@@ -298,7 +311,7 @@ class VideoInput(VideoReceiveStream):
 
 
 class VideoOutput(VideoSendStream):
-    """Pictures to the client: one that waits for its time, and somebody waiting behind it."""
+    """Pictures to the client: one that waits for its time."""
 
     def __init__(self, link: Link, fps: float, kick: Callable[[], None] = lambda: None) -> None:
         """``kick`` is called on the host whenever there is a picture to show."""
@@ -307,36 +320,44 @@ class VideoOutput(VideoSendStream):
         self._kick = kick
         self._taken = _Parking(link)
         self._waiting: tuple[VideoFrame, float] | None = None
+        self._wanted = False
         self._sent = self._played = self._flushed = 0
         self._latency = 0.0
         self._ended = False
 
     async def send(self, frame: VideoFrame) -> None:
-        await checkpoint()
-        while True:
-            with self._link.lock:
-                if self._ended:
-                    raise anyio.BrokenResourceError
-                if self._waiting is None:
-                    self._waiting = (frame, self._link.clock())
-                    self._sent += 1
-                    break
-                taken = self._taken.park()
-            await taken.wait()
+        def put() -> int | None:
+            self._check_open()
+            if self._waiting is not None:
+                return None
+            self._waiting = (frame, self._link.clock())
+            self._sent += 1
+            self._wanted = False
+            return self._sent
+
+        number = await _wait_for(self._link.lock, put, self._taken)
         self._kick()
+
+        def is_taken() -> bool | None:
+            return True if self._played + self._flushed >= number else None
+
+        await _wait_for(self._link.lock, is_taken, self._taken)
+
+    async def wait_ready(self) -> None:
+        def is_wanted() -> bool | None:
+            self._check_open()
+            return self._wanted or None
+
+        await _wait_for(self._link.lock, is_wanted, self._taken)
 
     def flush(self) -> None:
         with self._link.lock:
             self._drop()
 
     async def wait_played(self) -> None:
-        await checkpoint()
-        while True:
-            with self._link.lock:
-                if self._waiting is None:
-                    return
-                taken = self._taken.park()
-            await taken.wait()
+        await _wait_for(
+            self._link.lock, lambda: True if self._waiting is None else None, self._taken
+        )
 
     def statistics(self) -> VideoOutStatistics:
         with self._link.lock:
@@ -352,6 +373,8 @@ class VideoOutput(VideoSendStream):
         """Transport side: the next picture, if there is one."""
         with self._link.lock:
             if self._waiting is None:
+                self._wanted = True
+                self._taken.wake()
                 return None
             (frame, since), self._waiting = self._waiting, None
             self._latency = self._link.clock() - since
@@ -364,6 +387,10 @@ class VideoOutput(VideoSendStream):
         with self._link.lock:
             self._ended = True
             self._drop()
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise anyio.BrokenResourceError
 
     def _drop(self) -> None:
         if self._waiting is not None:
@@ -401,30 +428,26 @@ class MessageChannel(MessageStream):
         self._kick()
 
     async def receive(self) -> str:
-        await checkpoint()
-        while True:
-            with self._lock:
-                if self._inbox:
-                    return self._inbox.popleft()
-                if self._ended:
-                    raise anyio.EndOfStream
-                news = self._news.park()
-            await news.wait()
+        def take() -> str | None:
+            if self._inbox:
+                return self._inbox.popleft()
+            if self._ended:
+                raise anyio.EndOfStream
+            return None
+
+        return await _wait_for(self._lock, take, self._news)
 
     @property
     def is_open(self) -> bool:
         return self._open and not self._ended
 
     async def wait_open(self) -> None:
-        await checkpoint()
-        while True:
-            with self._lock:
-                if self._ended:
-                    raise anyio.EndOfStream
-                if self._open:
-                    return
-                opened = self._opened.park()
-            await opened.wait()
+        def look() -> bool | None:
+            if self._ended:
+                raise anyio.EndOfStream
+            return self._open or None
+
+        await _wait_for(self._lock, look, self._opened)
 
     def statistics(self) -> MessageStatistics:
         with self._lock:

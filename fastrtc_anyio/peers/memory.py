@@ -70,7 +70,8 @@ class MemoryPeer(Peer):
             link, sample_rate, channels, buffers.output_s, live=buffers.live
         )
         self.video_in = self._video_in = VideoInput(link)
-        self.video_out = self._video_out = VideoOutput(link, fps)
+        self._picture = anyio.Event()
+        self.video_out = self._video_out = VideoOutput(link, fps, self._kick_picture)
         self.messages = self._channel = MessageChannel(link, self._deliver)
         self.client = MemoryClient(self, link)
         self._up_audio = _Carrier(uplink, self._in.push, _silence)
@@ -125,25 +126,33 @@ class MemoryPeer(Peer):
                 if carrier.line is not None:
                     tg.start_soon(carrier.run)
             if self.media.audio_out:
-                tg.start_soon(self._every, 1 / FRAMES_PER_SECOND, self._play)
+                tg.start_soon(self._play)
             if self.media.video_out:
-                tg.start_soon(self._every, 1 / self._video_out.fps, self._show)
+                tg.start_soon(self._show)
 
-    async def _every(self, interval: float, step: Callable[[], None]) -> None:
+    async def _play(self) -> None:
         await self._connected.wait()
         due = anyio.current_time()
         while self._closed is None:
-            step()
-            due += interval
+            self._down_audio.send(self._out.pull())
+            due += 1 / FRAMES_PER_SECOND
             await anyio.sleep_until(due)
 
-    def _play(self) -> None:
-        self._down_audio.send(self._out.pull())
-
-    def _show(self) -> None:
-        frame = self._video_out.pull()
-        if frame is not None:
+    async def _show(self) -> None:
+        await self._connected.wait()
+        due = anyio.current_time()
+        while self._closed is None:
+            self._picture = anyio.Event()
+            frame = self._video_out.pull()
+            if frame is None:
+                await self._picture.wait()
+                continue
             self._down_video.send(frame)
+            due = max(due + 1 / self._video_out.fps, anyio.current_time())
+            await anyio.sleep_until(due)
+
+    def _kick_picture(self) -> None:
+        self._picture.set()
 
 
 class MemoryClient:

@@ -42,11 +42,20 @@ _plans: ContextVar[tuple[FaultPlan, ...]] = ContextVar("fastrtc_anyio_fault_plan
 
 _LIBRARIES = frozenset({"anyio", "asyncio", "trio"})
 
-# Where nothing can fail by itself. A lock has changed hands by the time its waiter is woken, and a
-# task group has to wait for its tasks: an error there would be one of the library's own, and would
-# leave locks held for ever and tasks without an owner.
+# Where nothing can fail by itself. A lock has changed hands by the time its waiter is woken, a
+# shielded checkpoint comes after what was awaited was done, and a task group has to wait for its
+# tasks: an error there would be one of the library's own, and would lose what was received, leave
+# locks held for ever and tasks without an owner.
 _CANNOT_FAIL = frozenset(
-    {"__aexit__", "acquire", "acquire_on_behalf_of", "start", "wait_for", "_nested_child_finished"}
+    {
+        "__aexit__",
+        "_nested_child_finished",
+        "acquire",
+        "acquire_on_behalf_of",
+        "cancel_shielded_checkpoint",
+        "start",
+        "wait_for",
+    }
 )
 _CANNOT_FAIL_METHODS = frozenset({"Condition.wait"})
 

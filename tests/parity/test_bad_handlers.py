@@ -87,6 +87,12 @@ async def _nudge(call: Call) -> None:
     await anyio.sleep(0.1)
 
 
+async def over(call: Call) -> None:
+    """Wait for the end of a call."""
+    with anyio.fail_after(10):
+        await call.ended.wait()
+
+
 class Misbehaving(AsyncAudioVideoStreamHandler):
     """Does what it should, but in one place."""
 
@@ -148,7 +154,7 @@ async def test_a_method_that_never_returns_ends_with_the_call(where: str) -> Non
         await _nudge(call)
         began = anyio.current_time()
         call.client.hang_up()
-        await call.ended.wait()
+        await over(call)
         assert anyio.current_time() == began
     assert (handler.reached, handler.shutdowns) == (1, 1)
     assert call.session.closed is not None
@@ -164,7 +170,7 @@ async def test_a_shutdown_that_never_returns_is_given_its_limit(
         await _nudge(call)
         began = anyio.current_time()
         call.client.hang_up()
-        await call.ended.wait()
+        await over(call)
         assert anyio.current_time() - began == pytest.approx(0.7)
     assert call.session.state is SessionState.CLOSED
     assert "shutdown took longer than 0.7 s" in caplog.text
@@ -185,7 +191,7 @@ async def test_a_method_that_swallows_its_cancellation_ends_with_the_call(where:
     async with neighbour(), open_call(handler) as call:
         await _nudge(call)
         call.client.hang_up()
-        await call.ended.wait()
+        await over(call)
     assert handler.reached == handler.shutdowns == 1
     assert call.session.closed is not None
     assert call.session.closed.reason is CloseReason.HUNG_UP
@@ -207,12 +213,13 @@ async def test_the_client_does_not_wait_for_a_method_that_swallows_every_cancell
     handler = Undying(where)
     async with open_call(handler, limits=Limits(time_limit=1)) as call:
         await _nudge(call)
-        closed = await call.peer.wait_closed()
+        with anyio.fail_after(10):
+            closed = await call.peer.wait_closed()
         assert closed.reason is CloseReason.CANCELLED
         assert json.loads(await call.client.receive_message())["type"] == "end_stream"
         assert not call.ended.is_set()
         handler.dead = True
-        await call.ended.wait()
+        await over(call)
     assert call.session.closed is not None
     assert call.session.closed.reason is CloseReason.TIME_LIMIT
 
@@ -287,7 +294,7 @@ async def test_rubbish_ends_the_call_with_an_error_that_names_the_method(
 ) -> None:
     handler = kind(RUBBISH_AUDIO[rubbish])
     async with neighbour(), open_call(handler, raise_errors=False) as call:
-        await call.ended.wait()
+        await over(call)
         told = json.loads(await call.client.receive_message())
     assert handler.emitted == 1
     assert told["type"] == "error"
@@ -336,7 +343,7 @@ async def test_a_million_samples_do_not_hold_up_the_end_of_the_call(kind: Any) -
         await anyio.sleep(1)
         began = anyio.current_time()
         call.client.hang_up()
-        await call.ended.wait()
+        await over(call)
         assert anyio.current_time() == began
     assert call.session.error is None
 
@@ -410,7 +417,7 @@ RUBBISH_PICTURES = {
 async def test_a_rubbish_picture_ends_the_call_with_an_error(kind: Any, rubbish: str) -> None:
     handler = kind(RUBBISH_PICTURES[rubbish])
     async with neighbour(), open_call(handler, raise_errors=False) as call:
-        await call.ended.wait()
+        await over(call)
         told = json.loads(await call.client.receive_message())
     assert handler.emitted == 1
     assert told["type"] == "error"

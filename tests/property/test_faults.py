@@ -193,7 +193,7 @@ async def test_a_fault_at_any_checkpoint_leaves_nothing(kind: Any, error: Any) -
             assert handler.ends == 1, fault.where
         check_accounts(session, len(frames))
         assert session.abandoned_threads == 0
-    assert at > 20
+    assert at > 10
     wait_for_the_end_of(kind)
     assert our_threads(kind) == set()
 

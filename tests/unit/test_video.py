@@ -386,3 +386,31 @@ def test_a_function_is_shared_and_never_changed() -> None:
     programs: list[Any] = [stream._make_program() for _ in range(3)]
     assert all(program.handler.callable is flip for program in programs)
     assert vars(flip) == before
+
+
+@pytest.mark.parametrize("fps", [10, 20, 30, 60])
+@pytest.mark.parametrize("takes", [0.0, 0.02, 0.2])
+async def test_what_is_shown_is_as_new_as_it_can_be(fps: int, takes: float) -> None:
+    async def slow(frame: Any) -> Any:
+        await anyio.sleep(takes)
+        return frame
+
+    ages: list[float] = []
+    async with open_call(VideoStreamHandler(slow, fps=fps)) as call:
+        began = anyio.current_time()
+
+        async def watch() -> None:
+            while True:
+                frame = await call.client.receive_video()
+                number = int(frame.to_ndarray()[0, 0, 0])
+                ages.append(anyio.current_time() - began - number / 30)
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(watch)
+            for number in range(100):
+                call.client.send_video(flat((number, 0, 0)))
+                await anyio.sleep_until(began + (number + 1) / 30)
+            tg.cancel_scope.cancel()
+    assert len(ages) >= 100 / 30 * min(fps, 30, 1 / (takes + 1 / 30)) - 3
+    # A picture is up to one interval of the camera old when it is picked.
+    assert max(ages) <= takes + 1 / 30 + 1e-6

@@ -137,8 +137,8 @@ def prefer_codec(transceiver: RTCRtpTransceiver, options: VideoOptions) -> None:
 def keep_receiving(transceiver: RTCRtpTransceiver) -> None:
     """Do not take an RTCP BYE for the end of a track.
 
-    A browser sends one when its camera is turned off, and sends on when it is turned on again;
-    aiortc would have stopped the decoder for good.
+    A client sends one when its sender stops, be it for a while; aiortc would have stopped the
+    decoder for good.
     """
     receiver: Any = transceiver.receiver
     handle = receiver._handle_rtcp_packet

@@ -1,0 +1,124 @@
+"""What a client is told before it calls, and the page that reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+
+from fastrtc_anyio import RtcConfiguration, Stream
+from fastrtc_anyio.server.launch import open_server
+
+from .calls import echo, make_stream
+
+PAGE = files("fastrtc_anyio.server").joinpath("page.html").read_text()
+
+
+async def fetch_config(url: str) -> Any:
+    async with httpx.AsyncClient() as http:
+        reply = await http.get(f"{url}/webrtc/config")
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["cache-control"] == "no-store"
+    return reply.json()
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_a_stream_without_settings(framework: Any) -> None:
+    app = framework()
+    make_stream().mount(app)
+    async with open_server(app) as url:
+        config = await fetch_config(url)
+    assert config == {
+        "modality": "audio",
+        "mode": "send-receive",
+        "rtc_configuration": {},
+        "track_constraints": {},
+        "rtp_params": {},
+        "title": "fastrtc_anyio",
+        "subtitle": "",
+    }
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_a_stream_with_settings(framework: Any) -> None:
+    """They come as they were given; what is for the server alone does not come."""
+    servers = [{"urls": "turn:turn.example:3478", "username": "you", "credential": "for you"}]
+    given: dict[str, Any] = {
+        "rtc_configuration": {"iceServers": servers},
+        "track_constraints": {"audio": {"echoCancellation": False}, "video": {"width": 320}},
+        "rtp_params": {"degradationPreference": "maintain-framerate"},
+    }
+    ours = {"iceServers": [{**servers[0], "credential": "for the server"}]}
+    stream = Stream(
+        lambda: pytest.fail("nobody calls"),
+        modality="audio-video",
+        mode="receive",
+        server_rtc_configuration=RtcConfiguration.parse(ours),
+        ui_args={"title": "Größe", "subtitle": "Sieh!", "icon": "icon.svg"},
+        **given,
+    )
+    app = framework()
+    stream.mount(app, "/talk", tags=["calls"])
+    async with open_server(app) as url:
+        config = await fetch_config(f"{url}/talk")
+        if framework is FastAPI:
+            async with httpx.AsyncClient() as http:
+                schema = (await http.get(f"{url}/openapi.json")).json()
+            assert schema["paths"]["/talk/webrtc/config"]["get"]["tags"] == ["calls"]
+    words = {"modality": "audio-video", "mode": "receive", "title": "Größe", "subtitle": "Sieh!"}
+    assert config == {**given, **words}
+    assert "for the server" not in json.dumps(config)
+
+
+async def test_settings_that_change() -> None:
+    """Credentials of a TURN server grow old: each call asks anew."""
+    stream, app = make_stream(), Starlette()
+    stream.mount(app)
+    async with open_server(app) as url:
+        assert (await fetch_config(url))["rtc_configuration"] == {}
+        stream.rtc_configuration = {"iceServers": []}
+        assert (await fetch_config(url))["rtc_configuration"] == {"iceServers": []}
+
+
+async def test_a_title_that_is_hidden() -> None:
+    stream = Stream(echo, modality="audio", ui_args={"title": "Talk", "hide_title": True})
+    app = Starlette()
+    stream.mount(app)
+    async with open_server(app) as url:
+        config = await fetch_config(url)
+    assert (config["title"], config["subtitle"]) == ("", "")
+
+
+async def test_it_is_only_read() -> None:
+    app = Starlette()
+    make_stream().mount(app)
+    async with open_server(app) as url, httpx.AsyncClient() as http:
+        assert (await http.post(f"{url}/webrtc/config")).status_code == 405
+        assert (await http.get(f"{url}/webrtc/offer")).status_code == 405
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    assert not re.search(r"https?://|//[a-z]+\.", PAGE)
+    assert not re.search(r"<script[^>]+src|<link[^>]+stylesheet|@import|url\(", PAGE)
+    assert re.findall(r'"(webrtc/\w+)"', PAGE) == ["webrtc/offer", "webrtc/config"]
+
+
+def test_the_page_names_only_what_it_has() -> None:
+    """Every id that its script looks up is there, once."""
+    there = re.findall(r'\bid="([\w-]+)"', PAGE)
+    assert len(there) == len(set(there))
+    assert set(re.findall(r'\$\("([\w-]+)"\)', PAGE)) <= set(there)
+
+
+@pytest.mark.parametrize("element", ["local", "remote"])
+def test_pictures_play_inside_the_page_and_are_silent(element: str) -> None:
+    """Or a telephone shows them full-screen, or not before it is touched."""
+    (tag,) = re.findall(rf'<video id="{element}"[^>]*>', PAGE)
+    assert {"autoplay", "playsinline", "muted"} <= set(tag.split())
