@@ -38,6 +38,13 @@ async def test_the_handler_in_the_readme_works() -> None:
     assert any(frame.any() for frame in call.client.heard)
 
 
+async def test_the_test_in_the_readme_passes() -> None:
+    namespace = run_handler_block()
+    (block,) = [b for b in BLOCKS if "async def test_echo" in b]
+    exec(block, namespace)
+    await namespace["test_echo"](open_call)
+
+
 def test_the_test_command_is_what_ci_runs() -> None:
     _, test = COMMANDS
     assert test.strip() in (ROOT / ".ci" / "run").read_text()

@@ -185,3 +185,24 @@ async def test_a_session_function_with_video(video: str) -> None:
             await wait_until(lambda: session.peer.video_out.statistics().played > 5)
         else:
             assert session.statistics().video_in == session.peer.video_in.statistics()
+
+
+async def test_the_bitrate_is_the_most_that_is_sent() -> None:
+    """The client may ask for less, as REMB does, and never gets more."""
+    stream = open_stream(swap, modality="video", video=VideoOptions(bitrate=2_000_000))
+    async with stream, place_call(stream, audio=False, video="sendrecv") as call:
+        call.camera.picture = flat(BLUE)
+        await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
+        (session,) = stream.sessions.values()
+        peer: Any = session.peer
+        sender = peer._connection._video.sender
+        encoder = sender._RTCRtpSender__encoder
+        codec = encoder._encoder.codec
+        assert abs(codec.bit_rate - encoder.target_bitrate) <= 0.1 * codec.bit_rate
+        encoder.target_bitrate = 9_000_000
+        assert encoder.target_bitrate == 2_000_000
+        encoder.target_bitrate = 300_000
+        assert encoder.target_bitrate == 300_000
+        before = len(call.seen)
+        await wait_until(lambda: len(call.seen) > before + 3)
+        assert abs(encoder._encoder.codec.bit_rate - 300_000) <= 30_000
