@@ -116,7 +116,7 @@ class OpusOptions:
 
 VideoCodec = Literal["VP8", "H264"]
 # Where WebRTC ends: below this VP8 at 15 frames a second shows nothing, above it a loopback chokes.
-_VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE = 50_000, 50_000_000
+VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE = 50_000, 50_000_000
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class VideoOptions:
                 f"got {self.codec!r}"
             )
         if self.bitrate is not None:
-            _check_range("bitrate", self.bitrate, _VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE)
+            _check_range("bitrate", self.bitrate, VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -201,6 +201,8 @@ async def test_the_bitrate_is_the_most_that_is_sent() -> None:
         assert abs(codec.bit_rate - encoder.target_bitrate) <= 0.1 * codec.bit_rate
         encoder.target_bitrate = 9_000_000
         assert encoder.target_bitrate == 2_000_000
+        encoder.target_bitrate = 0
+        assert encoder.target_bitrate == 50_000
         encoder.target_bitrate = 300_000
         assert encoder.target_bitrate == 300_000
         before = len(call.seen)

@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
-from fastrtc_anyio.media.encode import VideoOptions
+from fastrtc_anyio.media.encode import VIDEO_MIN_BITRATE, VideoOptions
 from fastrtc_anyio.media.video import VideoFrame
 from fastrtc_anyio.peers._channels import VideoInput, VideoOutput
 
@@ -115,7 +115,8 @@ class _LimitedEncoder(Encoder):
 
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
-        setattr(self._encoder, self._field, min(bitrate, self._limit))
+        # A client that says 0 means "very little": the encoder would fail.
+        setattr(self._encoder, self._field, max(VIDEO_MIN_BITRATE, min(bitrate, self._limit)))
 
 
 def limit_bitrate(transceiver: RTCRtpTransceiver, options: VideoOptions) -> None:
