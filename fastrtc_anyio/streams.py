@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 
 from .abc import (
@@ -23,6 +24,7 @@ __all__ = ["AudioConverter", "AudioSender", "VideoSender", "describe", "read_aud
 
 _RATES = (1_000, 384_000)
 """Rates in Hz that are let in; wider than anything in use."""
+_PIECES_PER_SECOND = 4
 
 
 def read_audio(value: object) -> AudioFrame:
@@ -136,7 +138,20 @@ class AudioSender:
         if self._flushed:  # what the filter still holds was flushed too
             self._flushed = False
             self._convert.reset()
-        await self._stream.send(self._convert(audio))
+        samples = await self._converted(audio)
+        await self._stream.send(samples)
+
+    async def _converted(self, audio: AudioFrame) -> Int16Array:
+        """Convert piece by piece: a minute at once would hold up every session for seconds."""
+        size = audio.sample_rate // _PIECES_PER_SECOND
+        if audio.samples.shape[1] <= size:
+            return self._convert(audio)
+        pieces: list[Int16Array] = []
+        for start in range(0, audio.samples.shape[1], size):
+            await checkpoint()
+            part = audio.samples[:, start : start + size]
+            pieces.append(self._convert(AudioFrame(audio.sample_rate, part)))
+        return np.concatenate(pieces, axis=1)
 
     def flush(self) -> Played:
         """Drop everything queued; what is being played fades out within 5 ms. On any thread.

@@ -164,7 +164,8 @@ class _Polyphase:
         return self._filter(silence)[:, :wanted].copy(order="C")
 
     def _filter(self, samples: Int16Array) -> Int16Array:
-        self._input = np.concatenate([self._input, samples], axis=1)
+        joined: NDArray[np.float64] = np.concatenate([self._input, samples.astype(np.float64)], 1)
+        self._input = joined
         # An output is ready when all its taps are there.
         ready = (self._input.shape[1] - self._taps + 1) * self._up - self._position
         count = max(0, -(-ready // self._down))

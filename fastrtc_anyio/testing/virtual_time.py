@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
+from weakref import WeakKeyDictionary
 
 import trio
 import trio.testing
@@ -27,6 +28,8 @@ THREAD_LIMIT = 1.0
 def virtual_time(clock: trio.testing.MockClock) -> Generator[None, None, None]:
     """Let the clock jump whenever all tasks wait, but never while a thread works for one.
 
+    Blocks may be nested, or overlap: the clock is shared.
+
     Args:
         clock: the one the run was started with. Enter this in the main task, before others start.
 
@@ -34,20 +37,27 @@ def virtual_time(clock: trio.testing.MockClock) -> Generator[None, None, None]:
         TimeoutError: in the task whose thread did not come back within a second of real time;
             names the method.
     """
-    held = _HeldClock(clock)
-    clock.autojump_threshold = 0.0
+    held = _held_clocks.get(clock)
+    if held is None:
+        held = _held_clocks[clock] = _HeldClock(clock)
+        clock.autojump_threshold = 0.0
+        trio.lowlevel.spawn_system_task(held.watch)
+    held.users += 1
     token = while_thread_works.set(held.hold)
-    trio.lowlevel.spawn_system_task(held.watch)
     try:
         yield
     finally:
-        held.watching.cancel()
         while_thread_works.reset(token)
-        clock.autojump_threshold = math.inf
+        held.users -= 1
+        if not held.users:
+            del _held_clocks[clock]
+            held.watching.cancel()
+            clock.autojump_threshold = math.inf
 
 
 class _HeldClock:
     def __init__(self, clock: trio.testing.MockClock) -> None:
+        self.users = 0
         self.watching = trio.CancelScope()
         self._clock = clock
         self._working: dict[trio.CancelScope, float] = {}
@@ -87,3 +97,6 @@ class _HeldClock:
                         scope.cancel()
                 if not self._working:
                     self._some = trio.Event()
+
+
+_held_clocks: WeakKeyDictionary[trio.testing.MockClock, _HeldClock] = WeakKeyDictionary()

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 import pytest
 import trio.testing
@@ -765,3 +766,39 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]
+
+
+async def test_calls_may_be_nested_on_one_clock() -> None:
+    async with open_call(Echo()) as outer:
+        async with open_call(AsyncEcho()) as inner:
+            await inner.speak(tone(440, 48_000, 0.5))
+        await outer.speak(tone(440, 48_000, 0.5))
+        await anyio.sleep(1)
+    assert np.any(inner.heard)
+    assert np.any(outer.heard)
+
+
+@pytest.mark.parametrize("rate", [1_000, 44_100])
+async def test_a_long_chunk_lets_others_have_their_turn(rate: int) -> None:
+    """A million samples at once: converting them takes a second or more."""
+
+    class Long(Quiet):
+        async def emit(self) -> EmitType:
+            if "emit" in self.calls:
+                return None
+            self.calls.append("emit")
+            return (rate, np.full(1_000_000, 0.25, np.float32))
+
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while not call.peer.audio_out.statistics().sent:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with open_call(Long()) as call:
+        await count_turns()
+    assert turns > 50
+    sent = call.peer.audio_out.statistics().sent
+    assert abs(sent - 1_000_000 * 24_000 / rate) < 24_000 / rate * 64

@@ -73,13 +73,13 @@ class PictureTrack(MediaStreamTrack):
             picture = self._output.pull()
             if picture is not None:
                 try:
-                    self._last = await asyncio.get_running_loop().run_in_executor(
-                        None, _own_yuv, picture
-                    )
+                    loop = asyncio.get_running_loop()
+                    frame = await loop.run_in_executor(None, _own_yuv, picture)
                 except Exception as exc:  # aiortc would stop the sender and say nothing
                     self._on_broken(exc)
                     continue
-                return self._last
+                self._last = frame
+                return frame
             try:
                 await asyncio.wait_for(self._news.wait(), STILL_SECONDS if self._last else None)
             except TimeoutError:
