@@ -254,10 +254,11 @@ class VideoSendStream(ABC):
     fps: float
 
     @abstractmethod
-    async def wait_ready(self) -> None:
-        """Wait until a picture is wanted: one that is sent now is shown at once.
+    async def wait_ready(self, lead: float = 0.0) -> None:
+        """Wait until a picture is wanted: one that is sent ``lead`` seconds from now is shown at
+        once.
 
-        Who waits before it makes a picture, or picks one, makes it of the newest there is.
+        Who waits before picking a picture to work on picks the newest there can be.
 
         Raises:
             anyio.BrokenResourceError: the connection has ended.

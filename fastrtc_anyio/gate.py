@@ -6,7 +6,7 @@ from anyio import EndOfStream, create_memory_object_stream
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectSendStream
 
-from .workers import Host
+from .workers import Host, Lock
 
 __all__ = ["Gate"]
 
@@ -20,6 +20,7 @@ class Gate:
     """
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._is_set = False
         self._waiting: list[tuple[Host, MemoryObjectSendStream[None]]] = []
 
@@ -29,9 +30,10 @@ class Gate:
 
     def set(self) -> None:
         """Open the gate: all who wait go on. Any thread may call this."""
-        self._is_set = True
-        while self._waiting:
-            host, end = self._waiting.pop()
+        with self._lock:
+            self._is_set = True
+            waiting, self._waiting = self._waiting, []
+        for host, end in waiting:
             host.post(end.close)
 
     def clear(self) -> None:
@@ -47,12 +49,11 @@ class Gate:
         await checkpoint()
         send, receive = create_memory_object_stream[None](0)
         with send, receive:
-            # First in line, then look: set() looks in the other order, so it cannot be missed.
             entry = (Host(), send)
-            self._waiting.append(entry)
-            if self._is_set:
-                self._leave(entry)
-                return
+            with self._lock:
+                if self._is_set:
+                    return
+                self._waiting.append(entry)
             try:
                 await receive.receive()
             except EndOfStream:
@@ -61,5 +62,6 @@ class Gate:
                 self._leave(entry)
 
     def _leave(self, entry: tuple[Host, MemoryObjectSendStream[None]]) -> None:
-        if entry in self._waiting:
-            self._waiting.remove(entry)
+        with self._lock:
+            if entry in self._waiting:
+                self._waiting.remove(entry)

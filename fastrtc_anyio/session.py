@@ -274,13 +274,9 @@ class Session:
         self._host.call(lambda: self._close(reason, message))
 
     def fail(self, error: Exception) -> None:
-        """End the session because of an error, which is to be raised too. Returns at once."""
+        """End the session because the handler raised ``error``, which is raised too."""
         self.error = self.error or error
-        if isinstance(error, PeerError):
-            self.close(error.reason, str(error))
-        elif isinstance(error, SignalingError):
-            self.close(CloseReason.REJECTED, str(error))
-        elif isinstance(error, WebRTCError):
+        if isinstance(error, WebRTCError):
             self.close(CloseReason.HANDLER_ERROR, error.message)
         else:
             text = f"The server has met an error, logged as {self.id[:8]}."
@@ -349,12 +345,19 @@ class Session:
         task_status: TaskStatus[object],
     ) -> None:
         await checkpoint()  # where a session ends that was closed before it ran
-        if negotiate is not None:
-            self._machine.handle(SessionEvent.OFFER)
-            answer = await negotiate()
-            self._machine.handle(SessionEvent.ANSWERED)
-            task_status.started(answer)
-        await self._connect()
+        try:
+            if negotiate is not None:
+                self._machine.handle(SessionEvent.OFFER)
+                answer = await negotiate()
+                self._machine.handle(SessionEvent.ANSWERED)
+                task_status.started(answer)
+            await self._connect()
+        except PeerError as exc:
+            self.close(exc.reason, str(exc))
+            raise
+        except SignalingError as exc:
+            self.close(CloseReason.REJECTED, str(exc))
+            raise
         self._machine.handle(SessionEvent.PEER_CONNECTED)
         tasks.start_soon(self._watch_peer)
         if self.limits.time_limit is not None:

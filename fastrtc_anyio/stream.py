@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from anyio import AsyncContextManagerMixin, EndOfStream, create_task_group
+from anyio import AsyncContextManagerMixin, EndOfStream, create_task_group, current_time
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
@@ -47,6 +47,7 @@ __all__ = ["Stream"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
+_EARLY_SECONDS = 10
 _EARLY_IDS = 64
 _EARLY_CANDIDATES = 32
 """Candidates that come before their offer are kept for so many clients, so many for each."""
@@ -149,7 +150,7 @@ class Stream(AsyncContextManagerMixin):
         self._opened: _Opened | None = None
         self._sessions: dict[str, Session] = {}
         self._aliases: dict[str, Session] = {}
-        self._early: OrderedDict[str, list[IceCandidate | None]] = OrderedDict()
+        self._early: OrderedDict[str, _Early] = OrderedDict()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Stream, None]:
@@ -163,6 +164,7 @@ class Stream(AsyncContextManagerMixin):
                 open_asyncio_bridge() as bridge,
                 create_task_group() as tasks,
             ):
+                self._early.clear()
                 self._opened = _Opened(tasks, portal, bridge, webrtc.WebRTCPeer)
                 try:
                     yield self
@@ -395,7 +397,8 @@ class Stream(AsyncContextManagerMixin):
         except Exception as exc:
             if not answered:
                 raise  # to the caller of offer(), who is waiting for the answer
-            if isinstance(exc, PeerError | WebRTCError):
+            raised = session.closed and session.closed.reason is CloseReason.HANDLER_ERROR
+            if isinstance(exc, WebRTCError) or (isinstance(exc, PeerError) and not raised):
                 logger.warning("session %s ended: %r", session.id, exc)
                 return
             logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
@@ -413,16 +416,19 @@ class Stream(AsyncContextManagerMixin):
         if session is not None:
             await cast("WebRTCPeer", session.peer).add_ice_candidate(request.candidate)
             return
-        early = self._early.setdefault(request.webrtc_id, [])
+        early = self._early.get(request.webrtc_id)
+        if early is None or early.is_stale:
+            early = self._early[request.webrtc_id] = _Early(current_time(), [])
         self._early.move_to_end(request.webrtc_id)
-        if len(early) < _EARLY_CANDIDATES:
-            early.append(request.candidate)
+        if len(early.candidates) < _EARLY_CANDIDATES:
+            early.candidates.append(request.candidate)
         if len(self._early) > _EARLY_IDS:
             self._early.popitem(last=False)
         await checkpoint()
 
     async def _add_early_candidates(self, session: Session) -> None:
-        for candidate in self._early.pop(session.alias or "", []):
+        early = self._early.pop(session.alias or "", None)
+        for candidate in early.candidates if early is not None and not early.is_stale else []:
             try:
                 await cast("WebRTCPeer", session.peer).add_ice_candidate(candidate)
             except SignalingError as exc:
@@ -445,6 +451,18 @@ class Stream(AsyncContextManagerMixin):
         if not isinstance(session.program, HandlerProgram):
             raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
         return session.program.handler
+
+
+@dataclass(frozen=True)
+class _Early:
+    """Candidates that came before their offer, or after their session."""
+
+    since: float
+    candidates: list[IceCandidate | None]
+
+    @property
+    def is_stale(self) -> bool:
+        return current_time() - self.since > _EARLY_SECONDS
 
 
 @dataclass(frozen=True)

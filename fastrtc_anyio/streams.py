@@ -194,15 +194,17 @@ class VideoSender:
         """Pictures a second at most."""
         return self._stream.fps
 
-    async def wait_ready(self) -> None:
-        """Wait until a picture is wanted: one that is sent now is shown at once.
+    async def wait_ready(self, lead: float = 0.0) -> None:
+        """Wait until a picture is wanted: one that is sent ``lead`` seconds from now is shown at
+        once.
 
-        Before reading :attr:`Session.video_in`, it makes sure that what is shown is the newest.
+        Before reading ``session.video_in``, it makes sure that what is shown is as new as it can
+        be; ``lead`` is how long the work on a picture takes.
 
         Raises:
             anyio.BrokenResourceError: the connection has ended.
         """
-        await self._stream.wait_ready()
+        await self._stream.wait_ready(lead)
 
     async def send(self, picture: object, order: Literal["bgr24", "rgb24"] = "bgr24") -> None:
         """Show a picture. Returns when its time has come and it was handed to the transport.

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
@@ -137,8 +138,9 @@ class Worker:
             del value  # no reference cycle through the traceback
 
     def post(self, function: Callable[[], None]) -> None:
-        """Have the thread call ``function``, which must not raise, when it is free."""
-        self._put(function)
+        """Have the thread call ``function``, which must not raise, when it is free. It sees the
+        caller's context variables."""
+        self._put(partial(copy_context().run, function))
 
     def end(self) -> None:
         """Have the thread end when it is free."""
@@ -163,13 +165,15 @@ class Worker:
         self._calls.put(call)
 
     def _loop(self) -> None:
-        while True:
-            call = self._calls.get()
-            if call is None:
-                break
-            call()
-            del call  # an idle thread keeps nobody's objects alive
-        self._host.post(self._ended.set)
+        try:
+            while True:
+                call = self._calls.get()
+                if call is None:
+                    break
+                call()
+                del call  # an idle thread keeps nobody's objects alive
+        finally:
+            self._host.post(self._ended.set)
 
 
 async def run_sync(function: Callable[..., T], *args: object) -> T:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import anyio
 from anyio import CancelScope, create_task_group
 
 from fastrtc_anyio.errors import HandlerContractError
@@ -25,6 +26,8 @@ from fastrtc_anyio.workers import Worker
 __all__ = ["Calls", "check_handler"]
 
 logger = logging.getLogger("fastrtc_anyio")
+
+_GRACE = 0.2
 
 
 def check_handler(handler: StreamHandlerBase) -> None:
@@ -49,6 +52,11 @@ def check_handler(handler: StreamHandlerBase) -> None:
             raise HandlerContractError(
                 f"{type(handler).__name__} is {base}'s kind: its {name} must be {kind}"
             )
+    if inspect.iscoroutinefunction(handler.trigger_response):
+        raise HandlerContractError(
+            f"{type(handler).__name__}.trigger_response must be a plain function (def): it is "
+            "called on any thread"
+        )
 
 
 class Calls:
@@ -99,7 +107,7 @@ class Calls:
         def call() -> None:
             try:
                 function()
-            except Exception:  # the session is over, nobody is left to raise it to
+            except BaseException:  # the session is over, nobody is left to raise it to
                 logger.exception("%s failed at the end", source)
 
         self._worker(source).post(call)
@@ -111,7 +119,8 @@ class Calls:
             How many were still inside the handler then.
         """
         workers = list(self._workers.values())
-        with CancelScope(deadline=deadline):
+        # Those that are idle end in a moment, however late it is.
+        with CancelScope(deadline=max(deadline, anyio.current_time() + _GRACE)):
             async with create_task_group() as tg:
                 for worker in workers:
                     tg.start_soon(_close, worker)

@@ -34,27 +34,31 @@ class Drive(Generic[H]):
         self.session = session
         self.calls = calls
         self._ignored: set[str] = set()
+        self._ending = False
 
     async def play(self, emission: Emission[AudioFrame]) -> None:
         """Send what an audio emission holds, and end the session if it says so."""
+        await self._unless_ending()
         if emission.media is not None and self._is_sent("audio", self.session.media.audio_out):
             await self._send(self.session.audio_out.send, emission.media)
         await self._finish(emission)
 
     async def show(self, emission: Emission[VideoFrame]) -> None:
         """The same for video."""
+        await self._unless_ending()
         if emission.media is not None and self._is_sent("video", self.session.media.video_out):
             await self._send(self.session.video_out.send, emission.media)
         await self._finish(emission)
 
-    async def wait_picture_wanted(self) -> None:
-        """Wait until a picture would be shown at once, where any are."""
+    async def wait_picture_wanted(self, lead: float) -> None:
+        """Wait until a picture that takes ``lead`` seconds to make would be shown at once."""
         if self.session.media.video_out:
-            await self._send(self.session.video_out.wait_ready)
+            await self._send(self.session.video_out.wait_ready, lead)
 
     async def end(self, message: str = "") -> None:
         """End the session once everything queued has been played. Does not return."""
         session = self.session
+        self._ending = True
         with unwrapped():
             async with create_task_group() as tg:
                 if session.media.audio_out:
@@ -64,9 +68,14 @@ class Drive(Generic[H]):
         session.close(CloseReason.HANDLER_CLOSED, message)
         await anyio.sleep_forever()
 
-    async def _send(self, send: Callable[..., Awaitable[None]], *media: object) -> None:
+    async def _unless_ending(self) -> None:
+        """What comes after the end was asked for is not played, whichever part it comes from."""
+        if self._ending:
+            await anyio.sleep_forever()
+
+    async def _send(self, send: Callable[..., Awaitable[None]], media: object) -> None:
         try:
-            await send(*media)
+            await send(media)
         except BrokenResourceError:
             await anyio.sleep_forever()  # the client has gone, and the session with it in a moment
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-from anyio import EndOfStream
+from anyio import EndOfStream, current_time
 
 from fastrtc_anyio.functions import VideoStreamHandler
 from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
@@ -33,7 +33,6 @@ async def emit_video(drive: Drive[StreamHandlerBase]) -> None:
     source, order = drive.calls.source("video_emit"), picture_order(drive.handler.video_format)
     pause = 1 / drive.handler.fps
     while True:
-        await drive.wait_picture_wanted()
         emission = read_video_emission(await drive.calls.method("video_emit"), source, order)
         await drive.show(emission)
         if emission.media is None or not drive.session.media.video_out:
@@ -50,12 +49,14 @@ async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
     source, order = handler.source, picture_order(handler.video_format)
     if handler.needs_args and not handler.args_set.is_set():
         await handler.wait_for_args()
+    work = 0.0  # seconds it takes; less is believed slowly, more at once
     while True:
-        await drive.wait_picture_wanted()
+        await drive.wait_picture_wanted(min(work, 1 / handler.fps))
         try:
             frame = await drive.session.video_in.receive()
         except EndOfStream:
             return
+        began = current_time()
         result = await _call(
             drive,
             source,
@@ -65,7 +66,9 @@ async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
             not handler.is_async,
             handler.inputs,
         )
-        await drive.show(read_video_emission(result, source, order))
+        emission = read_video_emission(result, source, order)
+        work = max(current_time() - began, 0.9 * work)
+        await drive.show(emission)
 
 
 async def _call(

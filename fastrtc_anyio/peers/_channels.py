@@ -311,16 +311,22 @@ class VideoInput(VideoReceiveStream):
 
 
 class VideoOutput(VideoSendStream):
-    """Pictures to the client: one that waits for its time."""
+    """Pictures to the client: one that waits for its time, and one that is being sent.
+
+    The transport pulls a picture when :attr:`due` has come, and pulls again when it has sent it.
+    """
 
     def __init__(self, link: Link, fps: float, kick: Callable[[], None] = lambda: None) -> None:
-        """``kick`` is called on the host whenever there is a picture to show."""
+        """``kick`` is called on the host whenever there is a picture to show, or nothing more."""
         self.fps = fps
+        self.due: float | None = None
+        """When the next picture may be shown, by the link's clock; None before the first pull."""
         self._link = link
         self._kick = kick
-        self._taken = _Parking(link)
+        self._news = _Parking(link)
         self._waiting: tuple[VideoFrame, float] | None = None
-        self._wanted = False
+        self._being_sent = False
+        self._draining = 0
         self._sent = self._played = self._flushed = 0
         self._latency = 0.0
         self._ended = False
@@ -332,32 +338,45 @@ class VideoOutput(VideoSendStream):
                 return None
             self._waiting = (frame, self._link.clock())
             self._sent += 1
-            self._wanted = False
             return self._sent
 
-        number = await _wait_for(self._link.lock, put, self._taken)
+        number = await _wait_for(self._link.lock, put, self._news)
         self._kick()
 
         def is_taken() -> bool | None:
             return True if self._played + self._flushed >= number else None
 
-        await _wait_for(self._link.lock, is_taken, self._taken)
+        await _wait_for(self._link.lock, is_taken, self._news)
 
-    async def wait_ready(self) -> None:
-        def is_wanted() -> bool | None:
+    async def wait_ready(self, lead: float = 0.0) -> None:
+        def next_due() -> float | None:
             self._check_open()
-            return self._wanted or None
+            return self.due if self._waiting is None else None
 
-        await _wait_for(self._link.lock, is_wanted, self._taken)
+        due = await _wait_for(self._link.lock, next_due, self._news)
+        early = due - lead - self._link.clock()
+        if early > 0:
+            await anyio.sleep(early)
 
     def flush(self) -> None:
         with self._link.lock:
             self._drop()
 
     async def wait_played(self) -> None:
-        await _wait_for(
-            self._link.lock, lambda: True if self._waiting is None else None, self._taken
-        )
+        def is_played() -> bool | None:
+            return True if self._ended or not (self._waiting or self._being_sent) else None
+
+        self._draining += 1
+        self._kick()
+        try:
+            await _wait_for(self._link.lock, is_played, self._news)
+        finally:
+            self._draining -= 1
+
+    @property
+    def draining(self) -> bool:
+        """Transport side: whether no more is to come, and somebody waits for the last to arrive."""
+        return self._draining > 0 and self._waiting is None
 
     def statistics(self) -> VideoOutStatistics:
         with self._link.lock:
@@ -370,16 +389,20 @@ class VideoOutput(VideoSendStream):
             )
 
     def pull(self) -> VideoFrame | None:
-        """Transport side: the next picture, if there is one."""
+        """Transport side: the next picture, if there is one. The one before it has been sent."""
         with self._link.lock:
+            now = self._link.clock()
+            self._news.wake()
+            self._being_sent = False
             if self._waiting is None:
-                self._wanted = True
-                self._taken.wake()
+                self.due = now if self.due is None else self.due
                 return None
             (frame, since), self._waiting = self._waiting, None
-            self._latency = self._link.clock() - since
+            self._being_sent = True
+            self._latency = now - since
             self._played += 1
-            self._taken.wake()
+            # One that was late may be followed sooner: on the average the rate is kept.
+            self.due = max((now if self.due is None else self.due) + 1 / self.fps, now)
             return frame
 
     def end(self) -> None:
@@ -396,7 +419,7 @@ class VideoOutput(VideoSendStream):
         if self._waiting is not None:
             self._waiting = None
             self._flushed += 1
-        self._taken.wake()
+        self._news.wake()
 
 
 class MessageChannel(MessageStream):

@@ -17,6 +17,8 @@ its last.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -31,6 +33,8 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio.workers import Host
 
 __all__ = ["AsyncioThread", "Portal", "open_portal"]
+
+logger = logging.getLogger("fastrtc_anyio")
 
 _SDK_SECONDS = 5.0
 _PORTAL_WORKERS = max(2, os.cpu_count() or 2)
@@ -71,7 +75,12 @@ class Portal:
         """Have the portal's loop call ``function`` soon. Any thread may call this."""
         self.loop.call_soon_threadsafe(function, *args)
 
-    async def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+    async def call(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: object,
+        give_up_after: float = math.inf,
+    ) -> T:
         """Await ``function(*args)`` on the portal's loop and return its result.
 
         Raises:
@@ -107,8 +116,11 @@ class Portal:
         except BaseException:
             cancelled = True
             loop.call_soon_threadsafe(cancel)
-            with CancelScope(shield=True):
+            with anyio.move_on_after(give_up_after, shield=True) as wait:
                 await done.wait()
+            if wait.cancelled_caught:
+                logger.error("%s goes on although it was cancelled; left behind", _name(function))
+                raise
             # Asking for the exception is seeing it: asyncio would log it as lost.
             done_in_time = task and not task.cancelled() and task.exception() is None
             if task is not None and done_in_time and host.asyncio_loop is None:
@@ -118,8 +130,7 @@ class Portal:
             raise
         assert task is not None
         if task.cancelled():
-            name = getattr(function, "__qualname__", repr(function))
-            raise RuntimeError(f"{name} was cancelled on its own event loop")
+            raise RuntimeError(f"{_name(function)} was cancelled on its own event loop")
         return task.result()
 
     def start(self) -> None:
@@ -169,6 +180,10 @@ class Portal:
         await ended.wait()
 
 
+def _name(function: object) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
 def _run(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
     asyncio.set_event_loop(loop)
     try:
@@ -209,24 +224,31 @@ class AsyncioThread:
     def __init__(self) -> None:
         self._portal = Portal("fastrtc-sdk")
         self._lock = threading.Lock()
+        self._closed = False
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop, started now if it is not running. Any thread may ask."""
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the stream is closed, and its loop for asyncio with it")
             if not self._portal.is_open:
                 self._portal.start()
             return self._portal.loop
 
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Await ``function(*args)`` on the loop; see :meth:`Portal.call`."""
+        """Await ``function(*args)`` on the loop; see :meth:`Portal.call`.
+
+        A coroutine that does not end within 5 s of its cancellation is left behind.
+        """
         _ = self.loop
-        return await self._portal.call(function, *args)
+        return await self._portal.call(function, *args, give_up_after=_SDK_SECONDS)
 
     async def aclose(self) -> bool:
         """End the thread, if it was started. Says whether it ended within 5 s."""
         with anyio.move_on_after(_SDK_SECONDS, shield=True):
             await checkpoint()
+            self._closed = True
             if self._portal.is_open:
                 await self._portal.stop()
             return True

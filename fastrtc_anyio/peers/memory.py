@@ -140,7 +140,6 @@ class MemoryPeer(Peer):
 
     async def _show(self) -> None:
         await self._connected.wait()
-        due = anyio.current_time()
         while self._closed is None:
             self._picture = anyio.Event()
             frame = self._video_out.pull()
@@ -148,8 +147,8 @@ class MemoryPeer(Peer):
                 await self._picture.wait()
                 continue
             self._down_video.send(frame)
-            due = max(due + 1 / self._video_out.fps, anyio.current_time())
-            await anyio.sleep_until(due)
+            if not self._video_out.draining and self._video_out.due is not None:
+                await anyio.sleep_until(self._video_out.due)
 
     def _kick_picture(self) -> None:
         self._picture.set()

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from fastrtc_anyio.errors import FastRTCError, InvalidOffer, SignalingError
+from fastrtc_anyio.errors import FastRTCError, InvalidOffer, SignalingError, WebRTCError
 from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH, failure_body
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def _answer(stream: Stream, request: Request) -> Response:
     except Exception as exc:
         logger.exception("an offer could not be answered")
         hidden = FastRTCError("the server has met an error, which is in its log")
-        return _Json(failure_body(exc if isinstance(exc, FastRTCError) else hidden), 500)
+        return _Json(failure_body(exc if isinstance(exc, WebRTCError) else hidden), 500)
 
 
 async def _read_json(request: Request) -> Any:

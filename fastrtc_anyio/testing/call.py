@@ -111,11 +111,8 @@ async def open_call(
         Whatever the handler raised.
     """
     modality = modality or _modality_of(handler)
-    program = (
-        HandlerProgram(handler)
-        if isinstance(handler, StreamHandlerBase)
-        else make_program_factory(handler, modality, mode)()
-    )
+    make_program = make_program_factory(handler, modality, mode)
+    program = HandlerProgram(handler) if isinstance(handler, StreamHandlerBase) else make_program()
     if inputs is not None and isinstance(program, HandlerProgram):
         program.handler.set_args(list(inputs))
     wanted = audio_format(program)

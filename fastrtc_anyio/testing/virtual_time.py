@@ -52,12 +52,13 @@ def virtual_time(clock: trio.testing.MockClock) -> Generator[None, None, None]:
         if not held.users:
             del _held_clocks[clock]
             held.watching.cancel()
-            clock.autojump_threshold = math.inf
+            clock.autojump_threshold = held.before
 
 
 class _HeldClock:
     def __init__(self, clock: trio.testing.MockClock) -> None:
         self.users = 0
+        self.before = clock.autojump_threshold
         self.watching = trio.CancelScope()
         self._clock = clock
         self._working: dict[trio.CancelScope, float] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,6 @@ from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from fastrtc_anyio.errors import (
     Closed,
     CloseReason,
-    FastRTCError,
     InvalidCandidate,
     InvalidOffer,
     PeerClosed,
@@ -65,6 +65,8 @@ MAX_CANDIDATES = 100
 """Of a client's; later ones are ignored, as each costs checks (RFC 8445 6.1.2.5 has this limit)."""
 OPEN_LIMIT = 2.0
 """Seconds that the data channel gets to open, if there are messages for it."""
+_EXPLAINED = 1.0
+"""Seconds after the end of a sender in which the reason for it becomes known."""
 _SENDING = ("sendonly", "sendrecv")
 _CHANNEL_BUFFER = 65_536
 """Bytes handed to the data channel ahead of what the network takes."""
@@ -125,6 +127,7 @@ class Connection:
         self._candidates = 0
         self._connecting: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self._over = False
 
     async def negotiate(self, step: Callable[..., Coroutine[Any, Any, str]], *args: str) -> str:
         """Run one step of the negotiation as a task that a cancelled caller leaves alone.
@@ -138,20 +141,11 @@ class Connection:
         return await asyncio.shield(self._negotiation)
 
     async def answer(self, offer_sdp: str) -> str:
-        try:
-            return await self._answer(offer_sdp)
-        except FastRTCError:
-            raise
-        except Exception as exc:
-            # aiortc checks an offer as it goes, and has no error of its own for a bad one: its
-            # parser, its transports and its answer may raise anything.
-            raise InvalidOffer(f"the offer cannot be used: {_text(exc)}") from exc
-
-    async def _answer(self, offer_sdp: str) -> str:
         offer, candidates, complete = split_candidates(offer_sdp)
         pc = self._open()
         check_sections(offer)
-        await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        with _blaming("offer"):
+            await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         for transceiver in pc.getTransceivers():
             if transceiver._offerDirection is None:
                 transceiver._offerDirection = "sendrecv"  # RFC 8866 6.7: the default
@@ -164,7 +158,8 @@ class Connection:
             self._use_video(video)
         self._prepare_transports(pc)
         self._limit_bitrate()
-        await pc.setLocalDescription()
+        with _blaming("offer"):
+            await pc.setLocalDescription()
         for used in (audio, video):
             if used is not None and used.currentDirection not in _SENDING:
                 track: MediaStreamTrack | None = used.sender.track
@@ -189,10 +184,8 @@ class Connection:
 
     async def accept(self, answer_sdp: str) -> str:
         assert self._pc is not None, "accept() comes after offer()"
-        try:
+        with _blaming("answer"):
             await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
-        except Exception as exc:  # see answer()
-            raise InvalidOffer(f"the answer cannot be used: {_text(exc)}") from exc
         self._limit_bitrate()
         return answer_sdp
 
@@ -343,6 +336,7 @@ class Connection:
             keep_receiving(transceiver)
         if plan.video_out:
             self._pictures = PictureTrack(self._streams.video_out, self._on_broken)
+            self._pictures.on("ended", self._on_sender_ended)
             transceiver.sender.replaceTrack(self._pictures)
 
     def _limit_bitrate(self) -> None:
@@ -357,7 +351,9 @@ class Connection:
             raise InvalidOffer(str(exc)) from exc
         self._encoder = encoder
         self.audio_out = self._streams.make_audio_out(encoder.sample_rate, encoder.channels)
-        return PlayoutTrack(self.audio_out, encoder, self._on_broken)
+        track = PlayoutTrack(self.audio_out, encoder, self._on_broken)
+        track.on("ended", self._on_sender_ended)
+        return track
 
     def _local_sdp(self, pc: RTCPeerConnection) -> str:
         media = self._media
@@ -449,8 +445,21 @@ class Connection:
         logger.error("media could not be encoded", exc_info=error)
         self._end(Closed(CloseReason.PEER_FAILED, f"media could not be encoded: {error}"))
 
+    def _on_sender_ended(self) -> None:
+        """aiortc stops a sender whose encoder fails, and only logs it."""
+        if not self._closing:
+            self._spawn(self._check_sender())
+
+    async def _check_sender(self) -> None:
+        await asyncio.sleep(_EXPLAINED)  # a client that hangs up ends the senders, too
+        if not self._over:
+            text = "media could not be sent any more"
+            logger.error("%s; aiortc's log says why", text)
+            self._end(Closed(CloseReason.PEER_FAILED, text))
+
     def _end(self, closed: Closed) -> None:
         """No media and no messages any more."""
+        self._over = True
         self._end_input()
         if hasattr(self, "audio_out"):
             self.audio_out.end()
@@ -501,6 +510,17 @@ class Connection:
             self._end(Closed(CloseReason.PEER_FAILED, f"internal error: {error!r}"))
 
 
+@contextmanager
+def _blaming(description: str) -> Generator[None, None, None]:
+    """aiortc checks a description as it goes, and has no error of its own for a bad one: its
+    parser, its transports and its answer may raise anything."""
+    try:
+        yield
+    except Exception as exc:
+        text = str(exc) or type(exc).__name__
+        raise InvalidOffer(f"the {description} cannot be used: {text}") from exc
+
+
 def _succeeded(task: asyncio.Task[Any]) -> bool:
     return not task.cancelled() and task.exception() is None
 
@@ -518,7 +538,3 @@ async def _poll(condition: Callable[[], bool], limit: float) -> None:
     deadline = loop.time() + limit
     while not condition() and loop.time() < deadline:
         await asyncio.sleep(0.005)
-
-
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__

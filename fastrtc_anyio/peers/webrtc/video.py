@@ -44,8 +44,8 @@ class PictureTrack(MediaStreamTrack):
         self._on_broken = on_broken
         self._news = asyncio.Event()
         self._last: AvVideoFrame | None = None
+        self._repeats = 0  # of the last picture, one after the other
         self._began: float | None = None
-        self._due = 0.0
 
     def wake(self) -> None:
         """There is a picture in the output."""
@@ -55,35 +55,38 @@ class PictureTrack(MediaStreamTrack):
         loop = asyncio.get_running_loop()
         if self._began is None:
             self._began = loop.time()
-        await asyncio.sleep(self._due - loop.time())
+        if self._output.due is not None and not self._output.draining:
+            await asyncio.sleep(self._output.due - loop.time())
         picture = await self._next_picture()
-        now = loop.time()
-        interval = 1 / self._output.fps
-        # One that was late may be followed sooner: on the average the rate is kept.
-        self._due = max(self._due + interval, now)
-        picture.pts = round((now - self._began) * CLOCK_RATE)
+        picture.pts = round((loop.time() - self._began) * CLOCK_RATE)
         picture.time_base = Fraction(1, CLOCK_RATE)
         # The decoder, or aiortc when it was asked for one, may have made it a key frame. Once.
         picture.pict_type = PictureType.NONE
         return picture
 
     async def _next_picture(self) -> AvVideoFrame:
+        loop = asyncio.get_running_loop()
         while True:
             self._news.clear()
+            if self._output.draining and self._last is not None and not self._repeats:
+                # The last picture: some decoders show one when the next has come, and no sooner.
+                self._repeats += 1
+                return self._last
             picture = self._output.pull()
             if picture is not None:
                 try:
-                    loop = asyncio.get_running_loop()
                     frame = await loop.run_in_executor(None, _own_yuv, picture)
                 except Exception as exc:  # aiortc would stop the sender and say nothing
                     self._on_broken(exc)
                     continue
                 self._last = frame
+                self._repeats = 0
                 return frame
             try:
                 await asyncio.wait_for(self._news.wait(), STILL_SECONDS if self._last else None)
             except TimeoutError:
                 if self._last is not None:
+                    self._repeats += 1
                     return self._last
 
 
