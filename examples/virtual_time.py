@@ -1,6 +1,6 @@
 """A handler that is all about time, with its test: more than a minute of a call, in no time.
 
-Run this file, or ``pytest virtual_time.py``.
+Run this file, or copy it to where your tests are and run pytest there.
 """
 
 import anyio

@@ -32,6 +32,8 @@ class FunctionHandler(StreamHandlerBase):
     modalities: tuple[Modality, ...] = ("video",)
 
     def __init__(self, callable: Callable[..., Any], fps: float) -> None:
+        if not inspect.isroutine(callable) and not hasattr(callable, "__call__"):  # noqa: B004
+            raise TypeError(f"the handler must be a function; got {callable!r}")
         # What is yielded at another rate is resampled once, not to a lower rate first.
         super().__init__(output_sample_rate=48_000, fps=fps)
         self.callable = callable

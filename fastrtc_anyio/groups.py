@@ -67,8 +67,23 @@ class contained:  # noqa: N801 - used like a function; a class, as it is entered
             return
         if isinstance(error, Exception):
             error.add_note(f"raised in {self._source}")
+            if _is_asyncio_under_trio(traceback):
+                error.add_note(
+                    "This runs under trio, where asyncio's own objects do not work: use anyio's, "
+                    'or run_asyncio(), or serve under asyncio: launch(backend="asyncio").'
+                )
         elif not isinstance(error, KeyboardInterrupt | GeneratorExit) and not _is_ours(error):
             raise HandlerContractError(f"{self._source} raised {error!r}") from error
+
+
+def _is_asyncio_under_trio(traceback: TracebackType | None) -> bool:
+    if not get_cancelled_exc_class().__module__.startswith("trio"):
+        return False
+    while traceback is not None:
+        if str(traceback.tb_frame.f_globals.get("__name__")).startswith("asyncio"):
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -142,6 +142,11 @@ class StreamHandlerBase(ABC):
         fps: frames of video a second that are sent at most.
 
     Attributes:
+        latest_args: the input set last: ``["__webrtc_value__", *args]``, or ``args`` as they are if
+            the first is a :class:`WebRTCData`; empty before.
+        args_set: a :class:`Gate` that is open when input has come; closed by :meth:`reset`.
+        channel_set: one that is open when there is a channel.
+        phone_mode: whether the client is a telephone, which has no inputs.
         video_format: what video is given as, to be set by a subclass or on an instance:
             ``"bgr24"``, ``"rgb24"`` (uint8, shape ``(height, width, 3)``), ``"gray"`` (uint8, shape
             ``(height, width)``), ``"float32"`` (like bgr24, 0 to 1) or ``"frame"`` (an
@@ -175,6 +180,8 @@ class StreamHandlerBase(ABC):
                 UserWarning,
                 stacklevel=2,
             )
+        if isinstance(fps, bool) or not isinstance(fps, int | float):
+            raise TypeError(f"fps must be a number; got {fps!r}")
         if not 0 < fps <= _MAX_FPS:
             raise ValueError(f"fps must be above 0 and at most {_MAX_FPS}; got {fps!r}")
         self.fps = fps
@@ -227,7 +234,10 @@ class StreamHandlerBase(ABC):
 
     @abstractmethod
     def copy(self) -> StreamHandlerBase:
-        """Make the handler of one connection: a new object of this class."""
+        """Make the handler of one connection: a new object of this class.
+
+        Called on the event loop: what takes long, such as loading a model, belongs before.
+        """
 
     def start_up(self) -> Any:  # noqa: B027 - may be overridden, need not be
         """Called once when the connection is up; runs beside ``receive`` and ``emit`` and may

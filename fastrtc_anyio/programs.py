@@ -126,8 +126,8 @@ def _check_suits(kind: type, handler: object, modality: Modality, mode: Mode) ->
             wanted = "nothing: derive from one of the handler classes"
         elif modality != "audio":
             wanted = (
-                'modality "audio"; with video, derive from AudioVideoStreamHandler or '
-                "AsyncAudioVideoStreamHandler"
+                'modality="audio", which is not the default; with video, derive from '
+                "AudioVideoStreamHandler or AsyncAudioVideoStreamHandler"
             )
     if wanted:
         raise TypeError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -97,11 +97,21 @@ class Limits:
     microphone sends silence, which is something; a client that only listens is idle while the
     handler is."""
     shutdown: float = 5.0
-    """For ``shutdown``, and for threads to come back from the handler."""
+    """For ``shutdown``, and for threads to come back from the handler. Not None."""
     close: float = 5.0
-    """For the connection to close."""
+    """For the connection to close. Not None."""
     liveness: float | None = 5.0
     """Without an authenticated packet, after which the client counts as vanished."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value: object = getattr(self, field.name)
+            if value is None and field.name not in ("shutdown", "close"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"Limits.{field.name} is a number of seconds; got {value!r}")
+            if not value > 0:
+                raise ValueError(f"Limits.{field.name} must be above 0 s; got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ _EARLY_IDS = 64
 _EARLY_CANDIDATES = 32
 """Candidates that come before their offer are kept for so many clients, so many for each."""
 
+ClientConfiguration = Mapping[str, Any] | Callable[[], Any]
 OutputListener = Callable[[AdditionalOutputs], object]
 
 
@@ -74,7 +75,8 @@ class Stream(AsyncContextManagerMixin):
         allow_extra_tracks: FastRTC's; further sections of an offer are answered ``inactive``
             either way.
         rtp_params: for the page: parameters of its RTP sender.
-        rtc_configuration: for the page: how the client finds a way to this side.
+        rtc_configuration: for the page: how the client finds a way to this side. A W3C
+            dictionary, or a function, plain or async, that makes one for each call.
         server_rtc_configuration: how this side finds a way to the client: an
             :class:`RtcConfiguration` or a W3C dictionary.
         track_constraints: for the page: what it asks of the camera and the microphone.
@@ -106,7 +108,7 @@ class Stream(AsyncContextManagerMixin):
         time_limit: float | None = None,
         allow_extra_tracks: bool = False,
         rtp_params: Mapping[str, Any] | None = None,
-        rtc_configuration: Mapping[str, Any] | None = None,
+        rtc_configuration: ClientConfiguration | None = None,
         server_rtc_configuration: RtcConfiguration | Mapping[str, Any] | None = None,
         track_constraints: Mapping[str, Any] | None = None,
         additional_inputs: list[Any] | None = None,
@@ -129,13 +131,20 @@ class Stream(AsyncContextManagerMixin):
         self.concurrency_limit = _parse_limit(concurrency_limit)
         self.allow_extra_tracks = allow_extra_tracks
         self.rtp_params = dict(rtp_params or {})
-        self.rtc_configuration = dict(rtc_configuration or {})
+        self.rtc_configuration = rtc_configuration or {}
         self.track_constraints = dict(track_constraints or {})
         self.additional_inputs = list(additional_inputs or [])
         self.additional_outputs = list(additional_outputs or [])
         self.additional_outputs_handler = additional_outputs_handler
         self.ui_args = dict(ui_args or {})
         self._log_level = logging.INFO if verbose else logging.DEBUG
+        for name, given, kind in (
+            ("limits", limits, Limits),
+            ("opus", opus, OpusOptions),
+            ("video", video, VideoOptions),
+        ):
+            if given is not None and not isinstance(given, kind):
+                raise TypeError(f"{name} must be a {kind.__name__}; got {given!r}")
         self._rtc = RtcConfiguration.parse(server_rtc_configuration)
         self._limits = limits or Limits()
         if time_limit is not None:
@@ -218,8 +227,9 @@ class Stream(AsyncContextManagerMixin):
         opened = self._opened
         if opened is None:
             raise StreamNotOpen(
-                "the stream is not open. An application that is mounted inside another never has "
-                "its lifespan run: put `async with stream:` into the lifespan of the outermost one"
+                "the stream is not open: enter `async with stream:`, or run the lifespan of the "
+                "application it is mounted on. An application that is mounted inside another never "
+                "has its lifespan run: put `async with stream:` into that of the outermost one"
             )
         request = parse_request(body if isinstance(body, Mapping) else _attributes(body))
         if isinstance(request, CandidateRequest):
@@ -471,9 +481,15 @@ class Page:
 
     stream: Stream
 
-    def launch(self, server_name: str = "127.0.0.1", server_port: int = 7860) -> None:
-        """:meth:`Stream.launch` with Gradio's names for the address."""
-        self.stream.launch(server_name, server_port)
+    def launch(
+        self,
+        server_name: str = "127.0.0.1",
+        server_port: int = 7860,
+        backend: Literal["trio", "asyncio"] = "asyncio",
+    ) -> None:
+        """:meth:`Stream.launch` as FastRTC's programs call it: with Gradio's names for the address,
+        and under asyncio, which such programs are written for."""
+        self.stream.launch(server_name, server_port, backend)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def read_audio(value: object) -> AudioFrame:
     if layout is not None and pcm.shape[0] != (2 if layout == "stereo" else 1):
         raise UnsupportedFormat(
             f'samples of layout "{layout}" must have shape '
-            f"{'(2, n)' if layout == 'stereo' else '(n,) or (1, n)'}; got {samples.shape}"
+            f"{'(2, n)' if layout == 'stereo' else '(n,) or (1, n)'}; got {samples.shape}. "
+            "Interleaved stereo becomes that by samples.reshape(-1, 2).T"
         )
     return AudioFrame(int(rate), pcm)
 

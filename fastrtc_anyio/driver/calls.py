@@ -6,9 +6,10 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar, cast, get_args
 
 import anyio
+import numpy as np
 from anyio import CancelScope, create_task_group
 
 from fastrtc_anyio.errors import HandlerContractError
@@ -21,6 +22,7 @@ from fastrtc_anyio.handlers import (
     StreamHandler,
     StreamHandlerBase,
 )
+from fastrtc_anyio.media.video import VideoFormat
 from fastrtc_anyio.workers import Worker
 
 __all__ = ["Calls", "check_handler"]
@@ -28,6 +30,9 @@ __all__ = ["Calls", "check_handler"]
 logger = logging.getLogger("fastrtc_anyio")
 
 _GRACE = 0.2
+_LARGE = 500_000
+
+R = TypeVar("R")
 
 
 def check_handler(handler: StreamHandlerBase) -> None:
@@ -36,6 +41,10 @@ def check_handler(handler: StreamHandlerBase) -> None:
     Raises:
         HandlerContractError: a coroutine function where a plain one belongs, or the reverse.
     """
+    if not hasattr(handler, "expected_layout"):
+        raise HandlerContractError(
+            f"{type(handler).__name__}.__init__ must call super().__init__() first"
+        )
     is_async = isinstance(handler, AsyncStreamHandler)
     names = ["start_up"]
     if isinstance(handler, StreamHandler | AsyncStreamHandler):
@@ -52,6 +61,11 @@ def check_handler(handler: StreamHandlerBase) -> None:
             raise HandlerContractError(
                 f"{type(handler).__name__} is {base}'s kind: its {name} must be {kind}"
             )
+    if handler.video_format not in get_args(VideoFormat):
+        raise HandlerContractError(
+            f"{type(handler).__name__}.video_format must be one of {get_args(VideoFormat)}; "
+            f"got {handler.video_format!r}"
+        )
     if inspect.iscoroutinefunction(handler.trigger_response):
         raise HandlerContractError(
             f"{type(handler).__name__}.trigger_response must be a plain function (def): it is "
@@ -85,6 +99,21 @@ class Calls:
     async def function(self, source: str, function: Callable[..., Any], *args: object) -> Any:
         """Call a function: await a coroutine function, run any other on the thread ``source``."""
         return await self._call(source, function, is_coroutine_function(function), args)
+
+    async def reading(
+        self, read: Callable[[Any], R], source: str, function: Callable[..., Any], *args: object
+    ) -> R:
+        """Call a function, and have what it returned checked and converted by ``read``: on the
+        function's own thread, or if that is the event loop, on another if it is much."""
+        if not is_coroutine_function(function):
+            return cast(R, await self.function(source, lambda: read(function(*args))))
+        return await self.read(read, source, await self._call(source, function, True, args))
+
+    async def read(self, read: Callable[[Any], R], source: str, value: object) -> R:
+        """Check and convert what user code gave on the event loop; on a thread if it is much."""
+        if not _is_large(value):
+            return read(value)
+        return cast(R, await self.function(f"{source} (conversion)", read, value))
 
     async def _call(
         self, source: str, function: Callable[..., Any], is_async: bool, args: tuple[object, ...]
@@ -130,6 +159,12 @@ class Calls:
         if source not in self._workers:
             self._workers[source] = Worker(source)
         return self._workers[source]
+
+
+def _is_large(value: object) -> bool:
+    """Whether it is, or holds, a picture that takes more than a millisecond to convert."""
+    values = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(item, np.ndarray) and item.nbytes > _LARGE for item in values)
 
 
 async def _close(worker: Worker) -> None:

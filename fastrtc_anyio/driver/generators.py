@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+import logging
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from fastrtc_anyio.functions import FunctionHandler
 from fastrtc_anyio.groups import contained
 
 from .drive import Drive
-from .emissions import picture_order, read_audio_emission, read_video_emission
+from .emissions import Emission, picture_order, read_audio_emission, read_video_emission
 
 __all__ = ["play_generator"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+M = TypeVar("M")
 
 _EXHAUSTED = object()
 
@@ -21,41 +26,40 @@ async def play_generator(drive: Drive[FunctionHandler]) -> None:
     """Run the generator once for this session, then end it."""
     handler = drive.handler
     if handler.needs_args and not handler.args_set.is_set():
+        logger.info("session %s: waiting for the input of %s", drive.session.id, handler.source)
         await handler.wait_for_args()
-    if handler.is_async:
-        await _play_async(drive)
+    order = picture_order(handler.video_format)
+    if drive.session.media.video:
+        await _play(
+            drive, lambda value: read_video_emission(value, handler.source, order), drive.show
+        )
     else:
-        await _play_plain(drive)
+        await _play(drive, lambda value: read_audio_emission(value, handler.source), drive.play)
     await drive.end()
 
 
-async def _play_async(drive: Drive[FunctionHandler]) -> None:
-    handler = drive.handler
-    generator: AsyncGenerator[Any, None] = handler.callable(*handler.inputs)
-    # Advanced and closed by this task alone.
-    with contained(handler.source):
-        async with aclosing(generator):
-            async for value in generator:
-                await _deliver(drive, value)
-
-
-async def _play_plain(drive: Drive[FunctionHandler]) -> None:
+async def _play(
+    drive: Drive[FunctionHandler],
+    read: Callable[[object], Emission[M]],
+    deliver: Callable[[Emission[M]], Awaitable[None]],
+) -> None:
     handler, calls = drive.handler, drive.calls
-    generator: Generator[Any, None, None] = handler.callable(*handler.inputs)
+    generator: Any = handler.callable(*handler.inputs)
+    if handler.is_async:
+        # Advanced and closed by this task alone.
+        with contained(handler.source):
+            async with aclosing(generator):
+                async for value in generator:
+                    await deliver(await calls.read(read, handler.source, value))
+        return
+
+    def step() -> Emission[M] | None:
+        value = next(generator, _EXHAUSTED)
+        return None if value is _EXHAUSTED else read(value)
+
     try:
-        while (
-            value := await calls.function(handler.source, next, generator, _EXHAUSTED)
-        ) is not _EXHAUSTED:
-            await _deliver(drive, value)
+        while (emission := await calls.function(handler.source, step)) is not None:
+            await deliver(emission)
     finally:
         # It may be running this moment, and only its own thread can close it.
         calls.afterwards(handler.source, generator.close)
-
-
-async def _deliver(drive: Drive[FunctionHandler], value: object) -> None:
-    source = drive.handler.source
-    if drive.session.media.video:
-        order = picture_order(drive.handler.video_format)
-        await drive.show(read_video_emission(value, source, order))
-    else:
-        await drive.play(read_audio_emission(value, source))

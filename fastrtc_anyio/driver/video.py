@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from anyio import EndOfStream, current_time
@@ -15,6 +16,10 @@ from fastrtc_anyio.media.video import VideoFormat, VideoFrame
 from .drive import Drive
 from .emissions import picture_order, read_video_emission
 
+logger = logging.getLogger("fastrtc_anyio")
+
+R = TypeVar("R")
+
 __all__ = ["apply_function", "emit_video", "receive_video"]
 
 
@@ -25,15 +30,18 @@ async def receive_video(drive: Drive[StreamHandlerBase]) -> None:
     source = drive.calls.source("video_receive")
     on_thread = not isinstance(drive.handler, AsyncStreamHandler)
     async for frame in drive.session.video_in:
-        await _call(drive, source, method, frame, video_format, on_thread, ())
+        await _call(drive, source, method, frame, video_format, on_thread, (), lambda _: None)
 
 
 async def emit_video(drive: Drive[StreamHandlerBase]) -> None:
     """Call ``video_emit`` at the handler's frame rate at most, and show what it gives."""
     source, order = drive.calls.source("video_emit"), picture_order(drive.handler.video_format)
+    method: Callable[[], Any] = drive.handler.video_emit  # type: ignore[attr-defined]
     pause = 1 / drive.handler.fps
     while True:
-        emission = read_video_emission(await drive.calls.method("video_emit"), source, order)
+        emission = await drive.calls.reading(
+            lambda value: read_video_emission(value, source, order), source, method
+        )
         await drive.show(emission)
         if emission.media is None or not drive.session.media.video_out:
             await anyio.sleep(pause)
@@ -48,6 +56,7 @@ async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
     handler = drive.handler
     source, order = handler.source, picture_order(handler.video_format)
     if handler.needs_args and not handler.args_set.is_set():
+        logger.info("session %s: waiting for the input of %s", drive.session.id, handler.source)
         await handler.wait_for_args()
     work = 0.0  # seconds it takes; less is believed slowly, more at once
     while True:
@@ -57,7 +66,7 @@ async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
         except EndOfStream:
             return
         began = current_time()
-        result = await _call(
+        emission = await _call(
             drive,
             source,
             handler.callable,
@@ -65,8 +74,8 @@ async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
             handler.video_format,
             not handler.is_async,
             handler.inputs,
+            lambda value: read_video_emission(value, source, order),
         )
-        emission = read_video_emission(result, source, order)
         work = max(current_time() - began, 0.9 * work)
         await drive.show(emission)
 
@@ -79,12 +88,14 @@ async def _call(
     video_format: VideoFormat,
     on_thread: bool,
     inputs: tuple[Any, ...],
-) -> Any:
+    read: Callable[[Any], R],
+) -> R:
+    """Call a function with a picture. Converting it takes milliseconds: not on the event loop."""
+    calls = drive.calls
     if on_thread:
-        return await drive.calls.function(source, lambda: function(frame.to(video_format), *inputs))
+        return await calls.reading(read, source, lambda: function(frame.to(video_format), *inputs))
     if frame.is_native and video_format != "frame":
-        # A conversion of colours takes milliseconds: not on the event loop.
-        picture = await drive.calls.function(f"{source} (conversion)", frame.to, video_format)
+        picture = await calls.function(f"{source} (conversion)", frame.to, video_format)
     else:
         picture = frame.to(video_format)
-    return await drive.calls.function(source, function, picture, *inputs)
+    return await calls.reading(read, source, function, picture, *inputs)

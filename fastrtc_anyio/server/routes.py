@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,15 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
     prefix = path.rstrip("/")
     if prefix and not prefix.startswith("/"):
         raise ValueError(f'path must be empty or begin with "/"; got {path!r}')
+    if not hasattr(app, "router"):
+        raise TypeError(f"a stream is mounted on a Starlette or FastAPI application; got {app!r}")
 
     async def webrtc_offer(request: Request) -> Response:
         return await _answer(stream, request)
 
     async def webrtc_config(request: Request) -> Response:
         # Read anew for each call: credentials of TURN servers grow old.
-        return _Json(client_config(stream), headers={"Cache-Control": "no-store"})
+        return _Json(await client_config(stream), headers={"Cache-Control": "no-store"})
 
     endpoints = (("offer", "POST", webrtc_offer), ("config", "GET", webrtc_config))
     for name, method, endpoint in endpoints:
@@ -54,7 +57,7 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
     _open_in_lifespan(stream, app)
 
 
-def client_config(stream: Stream) -> dict[str, Any]:
+async def client_config(stream: Stream) -> dict[str, Any]:
     """What a client has to know of a stream before it calls; for anybody to see.
 
     Returns:
@@ -63,10 +66,15 @@ def client_config(stream: Stream) -> dict[str, Any]:
     """
     ui = stream.ui_args
     shown = not ui.get("hide_title")
+    configuration = stream.rtc_configuration
+    if not isinstance(configuration, Mapping):
+        configuration = configuration()
+    if isawaitable(configuration):
+        configuration = await configuration
     return {
         "modality": stream.modality,
         "mode": stream.mode,
-        "rtc_configuration": stream.rtc_configuration,
+        "rtc_configuration": dict(configuration or {}),
         "track_constraints": stream.track_constraints,
         "rtp_params": stream.rtp_params,
         "title": str(ui.get("title") or _TITLE) if shown else "",

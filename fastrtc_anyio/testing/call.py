@@ -19,7 +19,7 @@ from fastrtc_anyio.handlers import (
     AudioVideoStreamHandler,
     StreamHandlerBase,
 )
-from fastrtc_anyio.media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
+from fastrtc_anyio.media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
 from fastrtc_anyio.peers._channels import BufferOptions
 from fastrtc_anyio.peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio.peers.memory import MemoryClient, MemoryPeer, open_memory_peer
@@ -50,7 +50,11 @@ class Call:
         Args:
             samples: int16, shape ``(channels, n)``.
             sample_rate: in Hz.
+
+        Raises:
+            UnsupportedFormat: samples of another shape or type.
         """
+        check_pcm(samples, samples.shape[0] if samples.ndim == 2 else 1)
         size = sample_rate // FRAMES_PER_SECOND
         due = anyio.current_time()
         for start in range(0, samples.shape[1], size):

@@ -385,10 +385,13 @@ def _is_library(frame: FrameType) -> bool:
 
 def _can_fail(frames: list[FrameType], sent: object) -> bool:
     """Whether what the innermost code that is not the event loop's awaits may raise an error."""
-    for frame in reversed(frames):
+    for at in reversed(range(len(frames))):
+        frame = frames[at]
         if not _is_library(frame):
             return True
         code = frame.f_code
+        if code.co_name == "cancel_shielded_checkpoint" and _is_checkpoint(frames[:at]):
+            return True
         if code.co_name in _CANNOT_FAIL or code.co_qualname in _CANNOT_FAIL_METHODS:
             return False
         if code.co_name == "to_thread_run_sync" and not hasattr(
@@ -396,6 +399,11 @@ def _can_fail(frames: list[FrameType], sent: object) -> bool:
         ):
             return False  # the thread has a question and would wait for the answer for ever
     return True
+
+
+def _is_checkpoint(callers: list[FrameType]) -> bool:
+    """Whether a shielded checkpoint is a part of an ordinary one, as trio's is."""
+    return bool(callers) and callers[-1].f_code.co_name == "checkpoint"
 
 
 def _describe(name: str, frames: list[FrameType]) -> str:

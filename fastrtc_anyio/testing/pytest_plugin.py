@@ -8,8 +8,8 @@
             await anyio.sleep(600)
 
 No mark, no other plugin, no waiting: the test runs on trio with a ``MockClock`` of its own, which
-jumps to the next deadline whenever all tasks wait. Fixtures it uses must be plain. Hypothesis
-works, with a new run for each example.
+jumps to the next deadline whenever all tasks wait. It has an hour of virtual time. Fixtures it uses
+must be plain. Hypothesis works, with a new run for each example.
 
 Tests that do not ask for ``open_call`` are none of our business; nor are those that another plugin
 was told to run: with the ``anyio_backend`` fixture, a mark of anyio, pytest-trio or pytest-asyncio,
@@ -22,13 +22,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import pytest
 
 __all__ = ["open_call", "pytest_pyfunc_call"]
 
+_LIMIT = 3600
+"""Seconds of virtual time. On a virtual clock a wait for nothing would be an endless loop."""
 _MARKS_OF_OTHERS = ("anyio", "asyncio", "trio")
 
 
@@ -77,7 +79,15 @@ def _on_virtual_time(function: Callable[..., Any]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         import trio.testing
 
-        clock = trio.testing.MockClock(autojump_threshold=0)
-        trio.run(partial(function, *args, **kwargs), clock=clock)
+        async def limited() -> None:
+            with trio.move_on_after(_LIMIT) as scope:
+                await function(*args, **kwargs)
+            if scope.cancelled_caught:
+                raise TimeoutError(
+                    f"the test waited for {_LIMIT} s of virtual time: for something that never "
+                    "happens? anyio.fail_after() says where"
+                )
+
+        trio.run(limited, clock=trio.testing.MockClock(autojump_threshold=0))
 
     return run

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -28,27 +28,9 @@ from fastrtc_anyio import (
     VideoEmitType,
 )
 from fastrtc_anyio.testing import Call, open_call
-from fastrtc_anyio.testing.virtual_time import virtual_time
 from tests.unit.handlers import AsyncEcho
 
 FRAMES = 100
-
-
-@pytest.fixture(autouse=True)
-def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two calls share the virtual time that :func:`neighbour` opens."""
-    monkeypatch.setattr("fastrtc_anyio.testing.call._virtual_time", nullcontext)
-
-
-def _held_clock() -> AbstractContextManager[object]:
-    token: Any = anyio.lowlevel.current_token().native_token
-    if not hasattr(token, "run_sync_soon"):
-        return nullcontext()
-    import trio.testing
-
-    clock = trio.lowlevel.current_clock()
-    assert isinstance(clock, trio.testing.MockClock)
-    return virtual_time(clock)
 
 
 @asynccontextmanager
@@ -58,12 +40,11 @@ async def neighbour() -> AsyncGenerator[None, None]:
     Every frame must come back in its time, whatever happens in the block: the first begins the next
     20 ms but one, and the others follow without a gap.
     """
-    with _held_clock():
-        async with open_call(AsyncEcho(output_sample_rate=48_000)) as call:
-            async with anyio.create_task_group() as tg:
-                tg.start_soon(_talk, call)
-                yield
-            await anyio.sleep(0.05)
+    async with open_call(AsyncEcho(output_sample_rate=48_000)) as call:
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(_talk, call)
+            yield
+        await anyio.sleep(0.05)
     levels = [int(piece[0, 0]) for piece in call.client.heard]
     assert levels[: FRAMES + 2] == [0, 0, *range(1, FRAMES + 1)]
     assert all((piece == piece[0, 0]).all() for piece in call.client.heard)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from typing import Any
 
 import anyio
@@ -24,6 +25,7 @@ from fastrtc_anyio import (
     SessionState,
     StreamHandler,
     StreamHandlerBase,
+    UnknownSession,
     WebRTCError,
 )
 from fastrtc_anyio.session import FunctionProgram
@@ -802,3 +804,42 @@ async def test_a_long_chunk_lets_others_have_their_turn(rate: int) -> None:
     assert turns > 50
     sent = call.peer.audio_out.statistics().sent
     assert abs(sent - 1_000_000 * 24_000 / rate) < 24_000 / rate * 64
+
+
+async def test_an_error_of_ours_that_a_handler_raises_is_the_handlers() -> None:
+    """Such as that of ``set_input`` for somebody who has left."""
+
+    class Asks(Quiet):
+        async def emit(self) -> EmitType:
+            raise UnknownSession("no session has the id 'bob'")
+
+    async with open_call(Asks(), raise_errors=False) as call:
+        text = await call.client.receive_message()
+        await call.ended.wait()
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HANDLER_ERROR
+    assert json.loads(text)["type"] == "error"
+    assert "bob" not in text
+
+
+async def test_threads_that_are_idle_are_not_left_behind() -> None:
+    class Slow(Echo):
+        def shutdown(self) -> None:
+            time.sleep(0.3)
+
+    async with open_call(Slow(), limits=Limits(shutdown=0.01)) as call:
+        await speak(call, tone(440, 48_000, 0.1))
+    assert call.session.abandoned_threads <= 1
+
+
+async def test_time_goes_on_after_a_call() -> None:
+    async with open_call(Echo()):
+        pass
+    with anyio.fail_after(10):
+        await anyio.sleep(5)
+
+
+async def test_a_handler_that_does_not_suit_cannot_be_called() -> None:
+    with pytest.raises(TypeError, match='is for modality="audio"'):
+        async with open_call(Quiet(), modality="video"):
+            pass

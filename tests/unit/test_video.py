@@ -414,3 +414,82 @@ async def test_what_is_shown_is_as_new_as_it_can_be(fps: int, takes: float) -> N
     assert len(ages) >= 100 / 30 * min(fps, 30, 1 / (takes + 1 / 30)) - 3
     # A picture is up to one interval of the camera old when it is picked.
     assert max(ages) <= takes + 1 / 30 + 1e-6
+
+
+class Talks(Both):
+    """Has no end of sound, and shows five pictures."""
+
+    shown = 0
+
+    def emit(self) -> EmitType:
+        return (24_000, np.ones(2400, np.int16))
+
+    def video_emit(self) -> VideoEmitType:
+        self.shown += 1
+        return (flat(RED), CloseStream("enough")) if self.shown == 5 else flat()
+
+
+class AsyncTalks(AsyncBoth):
+    shown = 0
+
+    async def emit(self) -> EmitType:
+        return Talks.emit(self)  # type: ignore[arg-type]
+
+    async def video_emit(self) -> VideoEmitType:
+        return Talks.video_emit(self)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [Talks, AsyncTalks])
+async def test_closing_by_video_ends_a_session_that_goes_on_talking(kind: Any) -> None:
+    async with open_call(kind(), output_buffer_s=0.5) as call:
+        with anyio.fail_after(5):
+            await call.ended.wait()
+    assert call.session.closed is not None
+    assert call.session.closed.message == "enough"
+    assert np.array_equal(seen(call)[-1], flat(RED))
+    out = call.session.statistics().audio_out
+    assert out is not None
+    assert out.played == out.sent
+
+
+@pytest.mark.parametrize("wrong", ["trigger", "format", "init"])
+def test_handlers_that_are_wrong_in_themselves(wrong: str) -> None:
+    class Handler(AsyncBoth):
+        def __init__(self) -> None:
+            if wrong != "init":
+                super().__init__("RGB" if wrong == "format" else "bgr24")
+
+        if wrong == "trigger":
+
+            async def trigger_response(self) -> None: ...
+
+    message = {
+        "trigger": r"trigger_response must be a plain function",
+        "format": "video_format must be one of .* got 'RGB'",
+        "init": r"must call super\(\).__init__\(\) first",
+    }
+    with pytest.raises(HandlerContractError, match=message[wrong]):
+        Stream(Handler, modality="audio-video")._make_program()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"time_limit": -1}, ValueError, "time_limit must be above 0 s; got -1"),
+        ({"time_limit": "60"}, TypeError, "time_limit is a number of seconds; got '60'"),
+        ({"limits": {"idle": 3}}, TypeError, "limits must be a Limits"),
+        ({"opus": {"bitrate": 1}}, TypeError, "opus must be a OpusOptions"),
+        ({"video": "H264"}, TypeError, "video must be a VideoOptions"),
+        ({"input_buffer_s": 0}, ValueError, "input_s must be positive"),
+    ],
+)
+def test_settings_that_are_not_possible(options: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        Stream(flip, modality="video", **options)
+
+
+def test_a_filter_that_is_none() -> None:
+    with pytest.raises(TypeError, match="must be a function; got 3"):
+        VideoStreamHandler(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="fps must be a number; got '30'"):
+        VideoStreamHandler(flip, fps="30")  # type: ignore[arg-type]

@@ -139,3 +139,28 @@ async def test_what_was_done_before_the_cancellation_is_not_lost() -> None:
             await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert got == ["a socket"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_coroutine_that_swallows_its_cancellation_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastrtc_anyio.peers._portal._SDK_SECONDS", 0.2)
+    stop = threading.Event()
+
+    async def stubborn() -> None:
+        while not stop.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    try:
+        with anyio.fail_after(10):
+            async with open_asyncio_bridge() as bridge:
+                with anyio.move_on_after(0.1):
+                    await bridge.run(stubborn)
+                stop.set()
+        assert "goes on although it was cancelled" in caplog.text
+        with pytest.raises(RuntimeError, match="the stream is closed"):
+            _ = bridge.loop
+    finally:
+        stop.set()

@@ -10,6 +10,7 @@ import pytest
 
 from fastrtc_anyio import (
     AsyncAudioVideoStreamHandler,
+    CloseReason,
     EmitType,
     InvalidOffer,
     VideoEmitType,
@@ -208,3 +209,30 @@ async def test_the_bitrate_is_the_most_that_is_sent() -> None:
         before = len(call.seen)
         await wait_until(lambda: len(call.seen) > before + 3)
         assert abs(encoder._encoder.codec.bit_rate - 300_000) <= 30_000
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_the_last_picture_is_seen(count: int) -> None:
+    def pictures() -> Any:
+        yield from [flat(BLUE)] * (count - 1)
+        yield flat(RED)
+
+    stream = open_stream(pictures, modality="video", mode="receive")
+    async with stream, place_call(stream, audio=False, video="recvonly") as call:
+        await wait_until(call.closed.is_set)
+    assert call.seen
+    assert is_color(call.seen[-1], RED)
+
+
+async def test_an_encoder_that_fails_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    stream = open_stream(swap, modality="video", video=VideoOptions(bitrate=500_000))
+    async with stream, place_call(stream, audio=False, video="sendrecv") as call:
+        (session,) = stream.sessions.values()
+        peer: Any = session.peer
+        sender = peer._connection._video.sender
+        sender._RTCRtpSender__encoder._encoder = None
+        await wait_until(lambda: not stream.sessions)
+        assert call.seen is not None
+    assert session.closed is not None
+    assert session.closed.reason is CloseReason.PEER_FAILED
+    assert "media could not be sent any more" in caplog.text

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import (
+    AsyncStreamHandler,
     AudioFrame,
     AudioVideoStreamHandler,
     CloseReason,
@@ -134,6 +135,36 @@ async def test_a_plain_shutdown_that_never_returns_is_left_behind(
             handler.release.set()
     await wait_for_threads_to_end("Blocked")
     assert handler.calls == ["called", "shutdown"]
+
+
+async def test_a_million_samples_do_not_stop_the_event_loop() -> None:
+    class Long(AsyncStreamHandler):
+        async def receive(self, frame: Any) -> None: ...
+
+        async def emit(self) -> EmitType:
+            return 1_000, np.zeros(1_000_000, np.float32)  # a quarter of an hour
+
+        def copy(self) -> Long:
+            return Long()
+
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = anyio.current_time()
+            await anyio.sleep(0.01)
+            longest = max(longest, anyio.current_time() - before)
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(watch)
+        async with open_call(Long()) as call:
+            with anyio.fail_after(SECONDS):
+                while not (counted := call.session.statistics().audio_out) or not counted.sent:
+                    await call.client.receive_audio()
+        tg.cancel_scope.cancel()
+    # Converted at once it took two to five seconds.
+    assert longest < 1
 
 
 class Waiting(StreamHandler):

@@ -1,0 +1,491 @@
+"""Turn taking over any audio: nothing lost or doubled, pauses found within a hop, any order of
+speech, replies and interruptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from numpy.typing import NDArray
+
+from fastrtc_anyio.errors import InvalidStateError
+from fastrtc_anyio.media import Int16Array, Rechunker
+from fastrtc_anyio.protocol.turn_taking import (
+    AlgoOptions,
+    Interrupted,
+    InterruptionCandidate,
+    ReplyDue,
+    SpeechStarted,
+    SpeechStopped,
+    TurnEvent,
+    TurnMachine,
+    TurnState,
+)
+from fastrtc_anyio.testing.strategies import chunkings
+
+RATE = 8000
+# Its length in samples, and whether it is speech.
+Hop = tuple[int, bool]
+
+
+def numbered(count: int) -> Int16Array:
+    """The input: each sample tells its place."""
+    return (np.arange(count) % 60000 - 30000).astype(np.int16).reshape(1, -1)
+
+
+def seconds(samples: int) -> float:
+    return samples / RATE
+
+
+def total(hops: Iterable[Hop]) -> int:
+    return sum(count for count, _ in hops)
+
+
+@st.composite
+def options(draw: st.DrawFn) -> AlgoOptions:
+    """Thresholds as FastRTC means them: less speech ends an utterance than starts it."""
+    window = draw(st.integers(2, 600))
+    started = draw(st.integers(0, window - 1))
+    paused = draw(st.integers(1, started + 1))
+    return AlgoOptions(seconds(window), seconds(started), seconds(paused))
+
+
+def hop_lists(max_size: int = 60) -> st.SearchStrategy[list[Hop]]:
+    """Runs of speech and of silence, of hops that need not have one size."""
+    run = st.tuples(st.integers(1, 8), st.integers(1, 300), st.booleans())
+    runs = st.lists(run, max_size=max_size // 4)
+    return runs.map(lambda rs: [(size, speech) for n, size, speech in rs for _ in range(n)])
+
+
+def push_all(machine: TurnMachine, hops: list[Hop]) -> list[TurnEvent]:
+    """A caller whose replies are over as soon as they are due."""
+    audio = numbered(total(hops))
+    events: list[TurnEvent] = []
+    for count, speech in hops:
+        hop = audio[:, machine.now : machine.now + count]
+        for event in machine.push(hop, 1.0 if speech else 0.0):
+            events.append(event)
+            if isinstance(event, ReplyDue):
+                events += machine.reply_finished(event.reply)
+    return events
+
+
+def of_kind(events: list[TurnEvent], kind: type[Any]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def check_utterances(dues: list[ReplyDue], audio: Int16Array) -> None:
+    """Each is a slice of the input, and they are disjoint and in order."""
+    for due in dues:
+        assert np.array_equal(due.utterance, audio[:, due.started_at : due.stopped_at])
+        assert due.utterance.shape == (1, due.stopped_at - due.started_at)
+    spans = [(due.started_at, due.stopped_at) for due in dues if due.started_at < due.stopped_at]
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))
+
+
+def check_alternation(events: list[TurnEvent]) -> None:
+    edges = [type(e) for e in events if isinstance(e, SpeechStarted | SpeechStopped)]
+    assert edges == [SpeechStarted, SpeechStopped] * (len(edges) // 2) + edges[len(edges) & ~1 :]
+    assert edges[len(edges) & ~1 :] in ([], [SpeechStarted])
+
+
+# What the machine says, said sample by sample: the thresholds are met at a sample, and the hop in
+# which that sample lies tells.
+
+
+def first_met(met: NDArray[np.bool_], after: int) -> int | None:
+    """The first sample count above ``after`` at which a condition holds."""
+    places = np.flatnonzero(met[after + 1 :])
+    return int(places[0]) + after + 1 if places.size else None
+
+
+def oracle(
+    hops: list[Hop], window: int, started: int, paused: int
+) -> list[tuple[int, int, int, int | None, int | None]]:
+    """For each stretch of speech: threshold met, found, first speech, pause met, found."""
+    ends = np.cumsum([count for count, _ in hops])
+    speech = np.repeat([speech for _, speech in hops], [count for count, _ in hops]).astype(int)
+    begin_of_hop = np.repeat(ends - [count for count, _ in hops], [count for count, _ in hops])
+    found: list[tuple[int, int, int, int | None, int | None]] = []
+    while True:
+        # inside[t]: speech among the last `window` of the first t samples.
+        sums = np.concatenate([[0], np.cumsum(speech)])
+        inside = sums - np.concatenate([np.zeros(window, int), sums])[: len(sums)]
+        start = first_met(inside > started, 0)
+        if start is None:
+            return found
+        start_found = int(ends[np.searchsorted(ends, start)])
+        recent = np.arange(max(0, start_found - window), start_found)
+        first_speech = int(begin_of_hop[recent[speech[recent] == 1][0]])
+        pause = first_met(inside < paused, start_found)
+        if pause is None:
+            found.append((start, start_found, first_speech, None, None))
+            return found
+        pause_found = int(ends[np.searchsorted(ends, pause)])
+        found.append((start, start_found, first_speech, pause, pause_found))
+        speech[:pause_found] = 0
+
+
+@given(
+    hops=hop_lists(),
+    window=st.integers(2, 600),
+    data=st.data(),
+    pre_roll=st.integers(0, 400),
+)
+@settings(max_examples=300, deadline=None)
+def test_found_in_the_hop_in_which_the_thresholds_are_met(
+    hops: list[Hop], window: int, data: st.DataObject, pre_roll: int
+) -> None:
+    started = data.draw(st.integers(0, window - 1))
+    paused = data.draw(st.integers(1, started + 1))
+    machine = TurnMachine(
+        RATE,
+        AlgoOptions(seconds(window), seconds(started), seconds(paused)),
+        pre_roll_s=seconds(pre_roll),
+    )
+    events = push_all(machine, hops)
+    expected: list[Any] = []
+    given_out = 0
+    ends = list(np.cumsum([count for count, _ in hops]))
+    sizes = dict(zip(ends, (count for count, _ in hops), strict=True))
+    for start, start_found, first_speech, pause, pause_found in oracle(
+        hops, window, started, paused
+    ):
+        assert 0 <= start_found - start < sizes[start_found]
+        expected.append(SpeechStarted(start_found, first_speech))
+        if pause is None or pause_found is None:
+            break
+        assert 0 <= pause_found - pause < sizes[pause_found]
+        expected.append(SpeechStopped(pause_found))
+        # The hops that led to speech, and the pre-roll, as far as nobody has got it yet.
+        expected.append((max(first_speech - pre_roll, given_out, 0), pause_found))
+        given_out = pause_found
+    assert [
+        (e.started_at, e.stopped_at) if isinstance(e, ReplyDue) else e for e in events
+    ] == expected
+    check_utterances(of_kind(events, ReplyDue), numbered(total(hops)))
+
+
+@given(hops=hop_lists(), longest=st.integers(1, 3000), algo=options(), pre_roll=st.integers(0, 400))
+@settings(max_examples=200, deadline=None)
+def test_cuts_lose_and_double_nothing(
+    hops: list[Hop], longest: int, algo: AlgoOptions, pre_roll: int
+) -> None:
+    window = round(algo.audio_chunk_duration * RATE)
+    whole = push_all(TurnMachine(RATE, algo, pre_roll_s=seconds(pre_roll)), hops)
+    algo = replace(algo, max_continuous_speech_s=seconds(longest))
+    events = push_all(TurnMachine(RATE, algo, pre_roll_s=seconds(pre_roll)), hops)
+    check_utterances(of_kind(events, ReplyDue), numbered(total(hops)))
+    # Where speech starts and stops is no matter of how long it may be.
+    edges = SpeechStarted | SpeechStopped
+    assert [e for e in events if isinstance(e, edges)] == [e for e in whole if isinstance(e, edges)]
+    stretches: list[list[ReplyDue]] = []
+    for event in events:
+        if isinstance(event, SpeechStarted):
+            stretches.append([])
+        elif isinstance(event, ReplyDue):
+            stretches[-1].append(event)
+    for utterance, parts in zip(of_kind(whole, ReplyDue), stretches, strict=False):
+        # One follows on the other, each as long as it may be, but for the last. What was not
+        # given out at the end of the stretch before may have become the pre-roll.
+        assert parts[0].started_at <= utterance.started_at
+        assert all(a.stopped_at == b.started_at for a, b in pairwise(parts))
+        lengths = [part.utterance.shape[1] for part in parts]
+        assert lengths[:-1] == [longest] * (len(parts) - 1)
+        assert lengths[-1] <= longest
+        # What is missing at the end is less than an utterance.
+        missing = utterance.stopped_at - parts[-1].stopped_at
+        assert missing == 0 or (0 < missing <= window and lengths[-1] == longest)
+
+
+# The same audio in any frames.
+
+
+def plain(event: TurnEvent) -> Any:
+    """An event as something that can be compared."""
+    if isinstance(event, ReplyDue):
+        return event.reply, event.started_at, event.stopped_at, event.utterance.tobytes()
+    return event
+
+
+def loudness(hop: Int16Array) -> float:
+    """A model that knows nothing but the hop it is given."""
+    return float(np.abs(hop.astype(int)).mean() / 32768)
+
+
+@given(data=st.data(), hop=st.integers(1, 200), algo=options())
+@settings(max_examples=100, deadline=None)
+def test_any_framing_gives_the_same_events(
+    data: st.DataObject, hop: int, algo: AlgoOptions
+) -> None:
+    runs = data.draw(st.lists(st.tuples(st.integers(1, 900), st.booleans()), max_size=12))
+    loud = np.repeat([speech for _, speech in runs], [n for n, _ in runs])
+    noise = np.random.default_rng(1).choice([-30000, 30000], loud.size)
+    audio = np.where(loud, noise, noise // 100).astype(np.int16).reshape(1, -1)
+
+    def hear(chunks: list[int]) -> list[Any]:
+        machine, rechunker = TurnMachine(RATE, algo), Rechunker(hop, 1)
+        heard: list[Any] = []
+        begin = 0
+        for size in chunks:
+            for samples in rechunker.push(audio[:, begin : begin + size]):
+                for event in machine.push(samples, loudness(samples)):
+                    # The replies never end: whatever is said later is said over them.
+                    if isinstance(event, InterruptionCandidate):
+                        heard += map(plain, machine.confirm(event))
+                    heard.append(plain(event))
+            begin += size
+        return heard
+
+    assert hear(data.draw(chunkings(loud.size))) == hear([loud.size] if loud.size else [])
+
+
+# FastRTC's way, for comparison: one chunk after the other.
+
+
+def fastrtc_pause(hops: list[Hop], algo: AlgoOptions) -> int | None:
+    """When FastRTC's ``determine_pause`` first says True, samples.
+
+    It collects audio until it has ``audio_chunk_duration``, judges that, and begins anew.
+    """
+    now = held = speech_held = 0
+    started = False
+    for count, speech in hops:
+        now += count
+        held += count
+        speech_held += count * speech
+        if held / RATE >= algo.audio_chunk_duration:
+            duration = speech_held / RATE
+            started = started or duration > algo.started_talking_threshold
+            if started and duration < algo.speech_threshold:
+                return now
+            held = speech_held = 0
+    return None
+
+
+def first_pause(hops: list[Hop], algo: AlgoOptions) -> int | None:
+    return next(
+        (event.at for event in of_kind(push_all(TurnMachine(RATE, algo), hops), SpeechStopped)),
+        None,
+    )
+
+
+HOP = 256  # 32 ms
+PHASES = range(19)  # a chunk of 0.6 s is 19 hops
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_fastrtc_is_never_earlier(phase: int) -> None:
+    algo = AlgoOptions()
+    hops = [(HOP, False)] * phase + [(HOP, True)] * 40 + [(HOP, False)] * 60
+    ours, theirs = first_pause(hops, algo), fastrtc_pause(hops, algo)
+    assert ours is not None
+    assert theirs is not None
+    spoken = HOP * (phase + 40)
+    # Half a second of silence is what the options ask for.
+    assert 0.5 <= (ours - spoken) / RATE <= 0.5 + HOP / RATE
+    assert ours <= theirs
+
+
+def test_fastrtc_takes_up_to_a_chunk_more() -> None:
+    algo = AlgoOptions()
+    late = []
+    for phase in PHASES:
+        hops = [(HOP, False)] * phase + [(HOP, True)] * 40 + [(HOP, False)] * 60
+        ours, theirs = first_pause(hops, algo), fastrtc_pause(hops, algo)
+        assert ours is not None
+        assert theirs is not None
+        late.append((theirs - ours) / RATE)
+    # 0 to 18 hops, each equally often.
+    assert sorted(late) == pytest.approx([n * HOP / RATE for n in range(19)])
+    assert max(late) > 0.57
+
+
+@given(silence=st.integers(0, 40), speech=st.integers(20, 80), size=st.integers(20, 400))
+@settings(max_examples=100, deadline=None)
+def test_one_stretch_of_speech_is_found_no_later_than_by_fastrtc(
+    silence: int, speech: int, size: int
+) -> None:
+    algo = AlgoOptions()
+    assume(speech * size > 1.2 * RATE)
+    hops = [(size, False)] * silence + [(size, True)] * speech
+    hops += [(size, False)] * (2 * RATE // size)
+    ours, theirs = first_pause(hops, algo), fastrtc_pause(hops, algo)
+    assert ours is not None
+    assert theirs is not None
+    assert 0 <= theirs - ours <= 0.6 * RATE + size
+
+
+# Everything at once, in any order.
+
+
+class Conversation(RuleBasedStateMachine):
+    """Someone who talks, a driver that replies and judges, and all of them at any time."""
+
+    @initialize(
+        algo=options(),
+        can_interrupt=st.booleans(),
+        interrupt_on=st.sampled_from(["speech", "pause"]),
+        pre_roll=st.integers(0, 300),
+    )
+    def pick_up(
+        self,
+        algo: AlgoOptions,
+        can_interrupt: bool,
+        interrupt_on: Literal["speech", "pause"],
+        pre_roll: int,
+    ) -> None:
+        self.can_interrupt = can_interrupt
+        self.window = round(algo.audio_chunk_duration * RATE)
+        self.pre_roll = pre_roll
+        self.machine = TurnMachine(
+            RATE,
+            replace(algo, max_continuous_speech_s=seconds(2000)),
+            can_interrupt=can_interrupt,
+            interrupt_on=interrupt_on,
+            pre_roll_s=seconds(pre_roll),
+        )
+        self.audio = np.empty((1, 0), np.int16)
+        self.events: list[TurnEvent] = []
+        self.dues: list[ReplyDue] = []
+        # What a driver knows: the reply that goes on, and the candidate it judges.
+        self.playing: int | None = None
+        self.candidate: InterruptionCandidate | None = None
+        self.over: list[int] = []
+        self.judged: list[InterruptionCandidate] = []
+
+    def take(self, events: list[TurnEvent]) -> None:
+        self.events += events
+        for event in events:
+            match event:
+                case ReplyDue():
+                    assert self.playing is None
+                    self.playing = event.reply
+                    self.dues.append(event)
+                case Interrupted():
+                    assert self.can_interrupt
+                    assert event.reply == self.playing
+                    self.over.append(event.reply)
+                    self.playing = None
+                    self.drop_candidate()
+                case InterruptionCandidate():
+                    assert self.candidate is None
+                    assert event.reply == self.playing
+                    self.candidate = event
+                case _:
+                    pass
+
+    def drop_candidate(self) -> None:
+        if self.candidate is not None:
+            self.judged.append(self.candidate)
+            self.candidate = None
+
+    @rule(
+        size=st.integers(1, 300),
+        count=st.integers(1, 12),
+        probability=st.sampled_from([0.0, 0.49, 0.5, 1.0]),
+    )
+    def time_passes(self, size: int, count: int, probability: float) -> None:
+        for _ in range(count):
+            begin = self.audio.shape[1]
+            self.audio = numbered(begin + size)
+            was_deaf = not self.can_interrupt and self.playing is not None
+            events = self.machine.push(self.audio[:, begin:], probability)
+            assert not (was_deaf and events)
+            self.take(events)
+            bound = self.pre_roll + self.window + 2 * 300
+            assert self.machine.buffered <= (2300 if self.machine.user_speaking else bound)
+
+    @precondition(lambda self: self.playing is not None)
+    @rule()
+    def a_reply_is_played_out(self) -> None:
+        assert self.playing is not None
+        reply, self.playing = self.playing, None
+        self.over.append(reply)
+        self.drop_candidate()
+        self.take(self.machine.reply_finished(reply))
+
+    @precondition(lambda self: self.playing is None)
+    @rule()
+    def a_greeting(self) -> None:
+        events = self.machine.reply_started()
+        self.playing = self.machine.reply
+        self.take(events)
+
+    @precondition(lambda self: self.playing is not None)
+    @rule()
+    def a_greeting_during_a_reply(self) -> None:
+        state = self.machine.state
+        with pytest.raises(InvalidStateError):
+            self.machine.reply_started()
+        assert self.machine.state is state
+
+    @precondition(lambda self: self.candidate is not None)
+    @rule()
+    def an_interruption(self) -> None:
+        assert self.candidate is not None
+        events = self.machine.confirm(self.candidate)
+        assert isinstance(events[0], Interrupted)
+        self.take(events)
+
+    @precondition(lambda self: self.candidate is not None)
+    @rule()
+    def no_interruption(self) -> None:
+        assert self.candidate is not None
+        candidate = self.candidate
+        self.drop_candidate()
+        self.take(self.machine.reject(candidate))
+        assert not self.machine.user_speaking
+        assert self.machine.state is TurnState.REPLYING
+
+    @rule()
+    def what_is_over_is_told_again(self) -> None:
+        for reply in self.over:
+            assert self.machine.reply_finished(reply) == []
+        for candidate in self.judged:
+            assert self.machine.confirm(candidate) == []
+            assert self.machine.reject(candidate) == []
+
+    @rule()
+    def a_response_is_triggered(self) -> None:
+        replies = self.playing is not None
+        said = self.machine.heard()
+        events = self.machine.trigger_response()
+        if not replies or events:
+            due = of_kind(events, ReplyDue)[0]
+            assert np.array_equal(due.utterance, said)
+        self.take(events)
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        check_utterances(self.dues[-2:], self.audio)
+        check_alternation(self.events)
+
+    @invariant()
+    def the_state_is_what_the_driver_sees(self) -> None:
+        started = len(of_kind(self.events, SpeechStarted))
+        stopped = len(of_kind(self.events, SpeechStopped))
+        speaking = started > stopped
+        assert self.machine.user_speaking is speaking
+        if self.playing is None:
+            expected = TurnState.USER_SPEAKING if speaking else TurnState.LISTENING
+        else:
+            expected = TurnState.INTERRUPTING if self.candidate else TurnState.REPLYING
+        assert self.machine.state is expected
+
+    @invariant()
+    def what_was_heard_is_the_end_of_the_input(self) -> None:
+        heard = self.machine.heard()
+        assert np.array_equal(heard, self.audio[:, self.audio.shape[1] - heard.shape[1] :])
+        assert bool(heard.size) <= self.machine.user_speaking
+
+
+TestConversation = Conversation.TestCase
+TestConversation.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

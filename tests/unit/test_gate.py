@@ -1,0 +1,38 @@
+"""A gate that many threads open."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import anyio
+
+from fastrtc_anyio.gate import Gate
+
+
+async def test_many_threads_may_open_it_at_once() -> None:
+    errors: list[BaseException] = []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def open_it(gate: Gate) -> None:
+        try:
+            gate.set()
+        except BaseException as exc:
+            errors.append(exc)
+
+    try:
+        for _ in range(300):
+            gate = Gate()
+            async with anyio.create_task_group() as tg:
+                for _ in range(3):
+                    tg.start_soon(gate.wait)
+                await anyio.wait_all_tasks_blocked()
+                threads = [threading.Thread(target=open_it, args=(gate,)) for _ in range(3)]
+                for thread in threads:
+                    thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert errors == []
