@@ -180,12 +180,20 @@ class AudioSendStream(ABC):
     channels: int
     """Channels of what :meth:`send` takes: 1 or 2."""
 
+    @property
     @abstractmethod
-    async def send(self, samples: Int16Array) -> None:
+    def generation(self) -> int:
+        """How often it was flushed."""
+
+    @abstractmethod
+    async def send(self, samples: Int16Array, generation: int | None = None) -> None:
         """Queue samples; wait first while the queue is full. One chunk of any size always fits.
+
+        What waits while somebody flushes is flushed, too.
 
         Args:
             samples: int16, shape ``(channels, n)``, at :attr:`sample_rate`.
+            generation: the one the samples belong to; that of the call, if it is not given.
 
         Raises:
             anyio.BrokenResourceError: the connection has ended.

@@ -124,6 +124,8 @@ class AudioSender:
     async def send(self, frame: tuple[int, NDArray[Any]] | tuple[int, NDArray[Any], str]) -> None:
         """Queue audio; wait first while the queue is full. One chunk of any size always fits.
 
+        What waits while somebody flushes is flushed, too.
+
         Args:
             frame: ``(rate, samples)`` or ``(rate, samples, layout)``; samples int16 or float32,
                 shape ``(n,)``, ``(1, n)`` or ``(2, n)``.
@@ -135,12 +137,12 @@ class AudioSender:
         Cancellation:
             A cancelled call has queued nothing.
         """
-        audio = read_audio(frame)
+        audio, generation = read_audio(frame), self._stream.generation
         if self._flushed:  # what the filter still holds was flushed too
             self._flushed = False
             self._convert.reset()
         samples = await self._converted(audio)
-        await self._stream.send(samples)
+        await self._stream.send(samples, generation)
 
     async def _converted(self, audio: AudioFrame) -> Int16Array:
         """Convert piece by piece: a minute at once would hold up every session for seconds."""

@@ -122,6 +122,16 @@ class PlayoutBuffer:
             self._queued += count
             self._pushed_samples += count
 
+    def discard(self, samples: Int16Array) -> None:
+        """Count samples as pushed and flushed: they came too late for the flush they belong to.
+
+        Raises:
+            UnsupportedFormat: for another dtype or shape.
+        """
+        check_pcm(samples, self._channels)
+        self._pushed_samples += int(samples.shape[1])
+        self._flushed_samples += int(samples.shape[1])
+
     def flush(self) -> Played:
         """Drop everything queued, end a pause, and begin a new reply.
 

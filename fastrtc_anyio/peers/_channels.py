@@ -208,10 +208,19 @@ class AudioOutput(AudioSendStream):
         self._buffer = PlayoutBuffer(sample_rate, channels, limit_seconds, live=live)
         self._ended = False
 
-    async def send(self, samples: Int16Array) -> None:
+    @property
+    def generation(self) -> int:
+        return self._buffer.generation
+
+    async def send(self, samples: Int16Array, generation: int | None = None) -> None:
+        own = self.generation if generation is None else generation
+
         def put() -> bool | None:
             if self._ended:
                 raise anyio.BrokenResourceError
+            if self._buffer.generation != own:
+                self._buffer.discard(samples)
+                return True
             if not self._buffer.has_room:
                 return None
             self._buffer.push(samples)

@@ -534,7 +534,6 @@ class TurnMachine:
         self._candidate = None
         self._move(T.REJECTED)
         self._stop_speech()
-        self._tidy()
         return self._take_events()
 
     @property
@@ -555,8 +554,10 @@ class TurnMachine:
                 self._pause(self._utterance)
 
     def _start_speech(self) -> None:
-        speech_at = max(self.now - self._rule.lookback, self._given)
-        self._utterance = max(speech_at - self._pre_roll, self._given, self._tape.begin)
+        # Only another's rule could look back further than the tape reaches.
+        earliest = max(self._given, self._tape.begin)
+        speech_at = max(self.now - self._rule.lookback, earliest)
+        self._utterance = max(speech_at - self._pre_roll, earliest)
         self._goes_on = False
         self._events.append(SpeechStarted(self.now, speech_at))
         if self._state is S.LISTENING:
@@ -635,7 +636,7 @@ class TurnMachine:
         needed = self._utterance
         if needed is None:
             needed = self.now - self._rule.lookback - self._pre_roll
-        self._tape.forget(max(needed, self._given))
+        self._tape.forget(needed)
 
     def _move(self, signal: TurnSignal) -> None:
         try:

@@ -70,10 +70,12 @@ def push_all(machine: TurnMachine, hops: list[Hop]) -> list[TurnEvent]:
     events: list[TurnEvent] = []
     for count, speech in hops:
         hop = audio[:, machine.now : machine.now + count]
-        for event in machine.push(hop, 1.0 if speech else 0.0):
+        waiting = machine.push(hop, 1.0 if speech else 0.0)
+        while waiting:
+            event = waiting.pop(0)
             events.append(event)
             if isinstance(event, ReplyDue):
-                events += machine.reply_finished(event.reply)
+                waiting += machine.reply_finished(event.reply)
     return events
 
 

@@ -127,6 +127,18 @@ def test_the_thresholds_are_exceeded_and_fallen_below() -> None:
     assert kinds(push(1, 0.49)) == [SpeechStopped, ReplyDue]
 
 
+def test_speech_that_has_left_the_window_does_not_count() -> None:
+    machine = TurnMachine(RATE, pre_roll_s=0)
+    machine.push(numbered(0, 3100), 1.0)
+    assert machine.push(numbered(3100, 9499), 0.0) == []
+    assert machine.push(numbered(9499, 12700), 1.0) == [SpeechStarted(at=12700, speech_at=9499)]
+
+
+def test_thresholds_that_are_almost_the_window() -> None:
+    machine = TurnMachine(RATE, AlgoOptions(0.6, 0.59999))
+    assert kinds(machine.push(numbered(0, 9600), 1.0)) == [SpeechStarted]
+
+
 def test_an_utterance_begins_with_the_stream_at_the_earliest() -> None:
     caller = Caller()
     caller.be_silent(3)
@@ -440,6 +452,17 @@ def test_a_response_to_what_was_said_so_far() -> None:
     check_state(caller, TurnState.REPLYING)
 
 
+def test_a_response_to_a_candidate_that_paused() -> None:
+    caller = Caller()
+    caller.say()
+    caller.barge_in()
+    caller.be_silent(TO_PAUSE + 5)
+    assert kinds(caller.machine.trigger_response()) == [Interrupted, ReplyDue]
+    assert not caller.machine.user_paused
+    assert caller.machine.reply_finished(2) == []
+    assert kinds(caller.be_silent()) == [SpeechStopped]
+
+
 def test_a_response_to_what_was_said_over_a_reply() -> None:
     caller = Caller()
     caller.say()
@@ -513,17 +536,48 @@ def test_a_rule_that_only_knows_pauses() -> None:
     assert span(caller.be_silent(10)[-1]) == (10 * HOP, 20 * HOP)
 
 
+class Switch:
+    """On and off with each hop, and no pause that it would tell of."""
+
+    lookback = HOP
+
+    def reset(self) -> None: ...
+
+    def push(self, samples: Int16Array, probability: float) -> Verdict:
+        return Verdict.SPEECH if probability > 0.5 else Verdict.SILENCE
+
+
 def test_a_rule_that_falls_silent_without_a_pause() -> None:
-    class Switch:
-        lookback = HOP
-
-        def reset(self) -> None: ...
-
-        def push(self, samples: Int16Array, probability: float) -> Verdict:
-            return Verdict.SPEECH if probability > 0.5 else Verdict.SILENCE
-
     caller = Caller(rule=Switch(), pre_roll_s=0)
     assert kinds(caller.speak() + caller.be_silent()) == [SpeechStarted, SpeechStopped, ReplyDue]
+
+
+def test_an_utterance_shorter_than_the_window() -> None:
+    # Only with another rule; after a cut it is still an utterance of its own.
+    caller = Caller(AlgoOptions(max_continuous_speech_s=1.0), rule=Switch(), pre_roll_s=0)
+    assert kinds(caller.speak(32) + caller.be_silent()) == [SpeechStarted, ReplyDue, SpeechStopped]
+    caller.machine.reply_finished(1)
+    assert kinds(caller.speak() + caller.be_silent()) == [SpeechStarted, SpeechStopped, ReplyDue]
+
+
+def test_a_rule_that_looks_back_too_far() -> None:
+    class FarBack(Switch):
+        lookback = 10**6
+
+        def reset(self) -> None:
+            self.lookback = 0
+
+        def push(self, samples: Int16Array, probability: float) -> Verdict:
+            verdict = super().push(samples, probability)
+            self.lookback = 10**6 * (verdict is Verdict.SPEECH)
+            return verdict
+
+    caller = Caller(rule=FarBack())
+    caller.be_silent(100)
+    kept = caller.machine.now - caller.machine.buffered
+    assert kept > 0
+    assert caller.speak() == [SpeechStarted(at=101 * HOP, speech_at=kept)]
+    assert span(caller.be_silent()[1]) == (kept, 102 * HOP)
 
 
 # Memory, and what is refused.

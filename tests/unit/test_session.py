@@ -843,3 +843,24 @@ async def test_a_handler_that_does_not_suit_cannot_be_called() -> None:
     with pytest.raises(TypeError, match='is for modality="audio"'):
         async with open_call(Quiet(), modality="video"):
             pass
+
+
+@pytest.mark.parametrize("rate", [24_000, 48_000])
+async def test_what_waited_for_room_is_flushed_too(rate: int) -> None:
+    class Eager(Quiet):
+        interrupted = False
+
+        async def emit(self) -> EmitType:
+            return None if self.interrupted else (rate, np.full(rate, 1000, np.int16))
+
+    handler = Eager()
+    async with open_call(handler, output_buffer_s=5) as call:
+        await anyio.sleep(3.5)
+        handler.interrupted = True
+        handler.clear_queue()
+        count = len(call.client.heard)
+        await anyio.sleep(3)
+        out = call.peer.audio_out.statistics()
+    after = np.concatenate(call.client.heard[count:], axis=1)
+    assert np.count_nonzero(after) <= 24_000 * 0.03  # the fade
+    assert out.sent == out.played + out.flushed + out.buffered

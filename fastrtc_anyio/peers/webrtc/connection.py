@@ -240,6 +240,8 @@ class Connection:
             if not self._negotiation.cancelled():
                 self._negotiation.exception()  # seen: its caller may be gone
         if self._pc is not None:
+            # Half way through its handshake, a client would not hear of the end.
+            await _poll(lambda: not self._is_shaking_hands, DRAIN_LIMIT)
             if self._pc.connectionState == "connected":
                 await self._drain(self._pc)
             self._end_input()
@@ -255,6 +257,11 @@ class Connection:
         self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
         if self._encoder is not None:
             self._encoder.close()
+
+    @property
+    def _is_shaking_hands(self) -> bool:
+        transports = {t.sender.transport for t in self._pc.getTransceivers()} if self._pc else set()
+        return any(transport.state == "connecting" for transport in transports)
 
     def _open(self) -> RTCPeerConnection:
         configuration = self._configuration
