@@ -32,7 +32,7 @@ class FunctionHandler(StreamHandlerBase):
     modalities: tuple[Modality, ...] = ("video",)
 
     def __init__(self, callable: Callable[..., Any], fps: float) -> None:
-        if not inspect.isroutine(callable) and not hasattr(callable, "__call__"):  # noqa: B004
+        if not isinstance(callable, Callable):  # type: ignore[arg-type]
             raise TypeError(f"the handler must be a function; got {callable!r}")
         # What is yielded at another rate is resampled once, not to a lower rate first.
         super().__init__(output_sample_rate=48_000, fps=fps)
