@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio.errors import InvalidStateError
 from fastrtc_anyio.media import Int16Array, Rechunker
+from fastrtc_anyio.protocol.endpointing import AlgoOptions
 from fastrtc_anyio.protocol.turn_taking import (
-    AlgoOptions,
     Interrupted,
     InterruptionCandidate,
     ReplyDue,

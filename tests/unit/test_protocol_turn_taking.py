@@ -12,9 +12,9 @@ import pytest
 from fastrtc_anyio.errors import InvalidStateError, UnsupportedFormat
 from fastrtc_anyio.media import Int16Array
 from fastrtc_anyio.protocol import turn_taking
+from fastrtc_anyio.protocol.endpointing import AlgoOptions, Verdict
 from fastrtc_anyio.protocol.turn_taking import (
     TRANSITIONS,
-    AlgoOptions,
     Interrupted,
     InterruptionCandidate,
     ReplyDue,
@@ -23,7 +23,6 @@ from fastrtc_anyio.protocol.turn_taking import (
     TurnEvent,
     TurnMachine,
     TurnState,
-    Verdict,
 )
 
 RATE = 16000
