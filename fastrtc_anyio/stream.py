@@ -85,7 +85,8 @@ class Stream(AsyncContextManagerMixin):
         limits: the other deadlines of a session.
         live: whether audio out follows audio in, as an echo or a translation does. What piles up
             after a stall is then skipped, so that the delay does not stay. By default true for
-            session functions alone. Audio that is made ahead is never skipped.
+            session functions alone. Audio that is made ahead is never skipped; a source that keeps
+            a lead of its own and then paces itself in real time would lose the lead.
         output_buffer_s: seconds of audio a handler may work ahead of what is played: 30, and for
             live streams ``input_buffer_s`` and 0.2 more.
         input_buffer_s: seconds of audio that wait for a slow handler. One that is further behind
