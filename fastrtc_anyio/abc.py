@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from anyio import EndOfStream
 from anyio.abc import AsyncResource
@@ -137,7 +137,23 @@ class MessageStatistics:
     """Of text in UTF-8."""
 
 
-class AudioReceiveStream(ABC):
+class _Iterable(Generic[T]):
+    """What is received can be iterated over; the end of the stream ends the loop."""
+
+    async def receive(self) -> T:
+        raise NotImplementedError
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except EndOfStream:
+            raise StopAsyncIteration from None
+
+
+class AudioReceiveStream(_Iterable[AudioFrame], ABC):
     """Audio from the client, at the rate and layout it came in.
 
     Bounded by age. A reader that falls behind by less than the bound loses nothing; one that falls
@@ -158,15 +174,6 @@ class AudioReceiveStream(ABC):
     @abstractmethod
     def statistics(self) -> AudioInStatistics:
         """Counters so far."""
-
-    def __aiter__(self) -> AudioReceiveStream:
-        return self
-
-    async def __anext__(self) -> AudioFrame:
-        try:
-            return await self.receive()
-        except EndOfStream:
-            raise StopAsyncIteration from None
 
 
 class AudioSendStream(ABC):
@@ -228,7 +235,7 @@ class AudioSendStream(ABC):
         """Counters so far."""
 
 
-class VideoReceiveStream(ABC):
+class VideoReceiveStream(_Iterable[VideoFrame], ABC):
     """Pictures from the client. The latest frame wins: a slow reader sees fewer, never old ones."""
 
     @abstractmethod
@@ -245,15 +252,6 @@ class VideoReceiveStream(ABC):
     @abstractmethod
     def statistics(self) -> VideoInStatistics:
         """Counters so far."""
-
-    def __aiter__(self) -> VideoReceiveStream:
-        return self
-
-    async def __anext__(self) -> VideoFrame:
-        try:
-            return await self.receive()
-        except EndOfStream:
-            raise StopAsyncIteration from None
 
 
 class VideoSendStream(ABC):
@@ -297,7 +295,7 @@ class VideoSendStream(ABC):
         """Counters so far."""
 
 
-class MessageStream(ABC):
+class MessageStream(_Iterable[str], ABC):
     """Text messages both ways: the data channel, or its like on another transport."""
 
     @abstractmethod
@@ -315,15 +313,6 @@ class MessageStream(ABC):
         Raises:
             anyio.EndOfStream: when the connection has ended and everything was read.
         """
-
-    def __aiter__(self) -> MessageStream:
-        return self
-
-    async def __anext__(self) -> str:
-        try:
-            return await self.receive()
-        except EndOfStream:
-            raise StopAsyncIteration from None
 
     @property
     @abstractmethod

@@ -472,8 +472,6 @@ class Session:
                 tg.start_soon(self._shut_down, deadline)
             self._machine.handle(SessionEvent.PEER_RELEASED)
             self.outputs.close()
-            if "audio_out" in self.__dict__:
-                self.audio_out.close()
             self.abandoned_threads = await self.program.join(deadline)
         if self.abandoned_threads:
             logger.warning(

@@ -181,10 +181,6 @@ class AudioSender:
         """Counters so far, of samples as they leave."""
         return self._stream.statistics()
 
-    def close(self) -> None:
-        """Free the converter."""
-        self._convert.reset()
-
 
 class VideoSender:
     """Pictures to the client, at most :attr:`fps` a second."""

@@ -10,6 +10,7 @@ import anyio
 from anyio import BrokenResourceError, create_task_group
 
 from fastrtc_anyio.errors import CloseReason
+from fastrtc_anyio.functions import FunctionHandler
 from fastrtc_anyio.groups import unwrapped
 from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.media.frames import AudioFrame
@@ -19,7 +20,7 @@ from fastrtc_anyio.session import Session
 from .calls import Calls
 from .emissions import Emission
 
-__all__ = ["Drive"]
+__all__ = ["Drive", "wait_for_inputs"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -95,3 +96,11 @@ class Drive(Generic[H]):
             self.session.send_outputs(emission.outputs)
         if emission.close is not None:
             await self.end(emission.close.msg)
+
+
+async def wait_for_inputs(drive: Drive[Any]) -> None:
+    """Have the client send its input, if the function cannot be called without."""
+    handler: FunctionHandler = drive.handler
+    if handler.needs_args and not handler.args_set.is_set():
+        logger.info("session %s: waiting for the input of %s", drive.session.id, handler.source)
+        await handler.wait_for_args()

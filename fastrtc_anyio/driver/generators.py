@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -10,12 +9,10 @@ from typing import Any, TypeVar
 from fastrtc_anyio.functions import FunctionHandler
 from fastrtc_anyio.groups import contained
 
-from .drive import Drive
+from .drive import Drive, wait_for_inputs
 from .emissions import Emission, picture_order, read_audio_emission, read_video_emission
 
 __all__ = ["play_generator"]
-
-logger = logging.getLogger("fastrtc_anyio")
 
 M = TypeVar("M")
 
@@ -25,9 +22,7 @@ _EXHAUSTED = object()
 async def play_generator(drive: Drive[FunctionHandler]) -> None:
     """Run the generator once for this session, then end it."""
     handler = drive.handler
-    if handler.needs_args and not handler.args_set.is_set():
-        logger.info("session %s: waiting for the input of %s", drive.session.id, handler.source)
-        await handler.wait_for_args()
+    await wait_for_inputs(drive)
     order = picture_order(handler.video_format)
     if drive.session.media.video:
         await _play(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,10 +12,8 @@ from fastrtc_anyio.functions import VideoStreamHandler
 from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
 from fastrtc_anyio.media.video import VideoFormat, VideoFrame
 
-from .drive import Drive
+from .drive import Drive, wait_for_inputs
 from .emissions import picture_order, read_video_emission
-
-logger = logging.getLogger("fastrtc_anyio")
 
 R = TypeVar("R")
 
@@ -55,9 +52,7 @@ async def apply_function(drive: Drive[VideoStreamHandler]) -> None:
     """
     handler = drive.handler
     source, order = handler.source, picture_order(handler.video_format)
-    if handler.needs_args and not handler.args_set.is_set():
-        logger.info("session %s: waiting for the input of %s", drive.session.id, handler.source)
-        await handler.wait_for_args()
+    await wait_for_inputs(drive)
     work = 0.0  # seconds it takes; less is believed slowly, more at once
     while True:
         await drive.wait_picture_wanted(min(work, 1 / handler.fps))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
@@ -99,7 +99,7 @@ class BufferOptions:
 
 
 class _Parking:
-    """Where host tasks wait for news. Both methods are called under the lock."""
+    """Where host tasks wait for news. All of it is called under the lock."""
 
     def __init__(self, link: Link) -> None:
         self._host = link.host
@@ -142,24 +142,43 @@ async def _wait_for(lock: Lock, take: Callable[[], T | None], parking: _Parking)
         waited = True
 
 
-class AudioInput(AudioReceiveStream):
+class _Input(Generic[T]):
+    """What comes from the client, until it ends."""
+
+    def __init__(self, link: Link) -> None:
+        self._lock = link.lock
+        self._news = _Parking(link)
+        self._ended = False
+
+    async def receive(self) -> T:
+        return await _wait_for(self._lock, self._take, self._news)
+
+    def _take(self) -> T | None:
+        item = self._pop()
+        if item is None and self._ended:
+            raise anyio.EndOfStream
+        return item
+
+    def _pop(self) -> T | None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Transport side: nothing more will come."""
+        with self._lock:
+            self._ended = True
+            self._news.wake()
+
+
+class AudioInput(_Input[AudioFrame], AudioReceiveStream):
     """Audio from the client, bounded by age."""
 
     def __init__(self, link: Link, limit_seconds: float = 1.0) -> None:
-        self._lock = link.lock
-        self._news = _Parking(link)
+        super().__init__(link)
         self._queue = LiveEdgeQueue(limit_seconds)
         self._bytes = 0
-        self._ended = False
 
-    async def receive(self) -> AudioFrame:
-        return await _wait_for(self._lock, self._take, self._news)
-
-    def _take(self) -> AudioFrame | None:
-        frame = self._queue.pop()
-        if frame is None and self._ended:
-            raise anyio.EndOfStream
-        return frame
+    def _pop(self) -> AudioFrame | None:
+        return self._queue.pop()
 
     def statistics(self) -> AudioInStatistics:
         with self._lock:
@@ -180,12 +199,6 @@ class AudioInput(AudioReceiveStream):
                 self._queue.push(frame)
                 self._bytes += frame.samples.nbytes
                 self._news.wake()
-
-    def end(self) -> None:
-        """Transport side: nothing more will come."""
-        with self._lock:
-            self._ended = True
-            self._news.wake()
 
 
 class AudioOutput(AudioSendStream):
@@ -282,41 +295,28 @@ class AudioOutput(AudioSendStream):
             self._played.wake()
 
 
-class VideoInput(VideoReceiveStream):
+class VideoInput(_Input[VideoFrame], VideoReceiveStream):
     """Pictures from the client: the latest."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
-        self._news = _Parking(link)
+        super().__init__(link)
+        self._clock = link.clock
         self._queue: LatestQueue[VideoFrame] = LatestQueue()
-        self._ended = False
 
-    async def receive(self) -> VideoFrame:
-        return await _wait_for(self._link.lock, self._take, self._news)
-
-    def _take(self) -> VideoFrame | None:
-        frame = self._queue.pop(self._link.clock())
-        if frame is None and self._ended:
-            raise anyio.EndOfStream
-        return frame
+    def _pop(self) -> VideoFrame | None:
+        return self._queue.pop(self._clock())
 
     def statistics(self) -> VideoInStatistics:
-        with self._link.lock:
+        with self._lock:
             queue = self._queue
             return VideoInStatistics(queue.received, queue.dropped, len(queue), queue.latency)
 
     def push(self, frame: VideoFrame) -> None:
         """Transport side: a picture came. After :meth:`end` it is ignored."""
-        with self._link.lock:
+        with self._lock:
             if not self._ended:
-                self._queue.push(frame, self._link.clock())
+                self._queue.push(frame, self._clock())
                 self._news.wake()
-
-    def end(self) -> None:
-        """Transport side: nothing more will come."""
-        with self._link.lock:
-            self._ended = True
-            self._news.wake()
 
 
 class VideoOutput(VideoSendStream):
