@@ -59,9 +59,29 @@ from .media.frames import AudioFrame
 from .media.playout import Played
 from .media.video import VideoFrame
 from .outputs import AdditionalOutputs
+from .protocol.endpointing import AlgoOptions
 from .protocol.ice import IceServer, RtcConfiguration
 from .protocol.session_state import SessionState
+from .reply import (
+    Interruption,
+    InterruptionRejected,
+    ReplyFinished,
+    ReplyInterrupted,
+    ReplyOnPause,
+    ReplyOnStopWords,
+    ReplyStarted,
+    StopWordHeard,
+    TurnEvent,
+    UserStartedSpeaking,
+    UserStoppedSpeaking,
+)
 from .session import Limits, Session, SessionStatistics
+from .speech.batch import ModelOptions, PauseDetectionModel
+from .speech.energy import EnergyVad
+from .speech.silero import SileroVadOptions, get_silero_model
+from .speech.stt import MoonshineSTT, STTModel, get_stt_model
+from .speech.tts import KokoroTTSOptions, TTSModel, get_tts_model
+from .speech.vad import Vad, VadStream
 from .stream import Stream
 from .workers import run_sync
 
@@ -70,6 +90,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdditionalOutputs",
     "AdmissionError",
+    "AlgoOptions",
     "AsyncAudioVideoStreamHandler",
     "AsyncStreamHandler",
     "AudioEmitType",
@@ -81,30 +102,51 @@ __all__ = [
     "ConnectTimeout",
     "Context",
     "EmitType",
+    "EnergyVad",
     "FastRTCError",
     "HandlerContractError",
     "IceServer",
+    "Interruption",
+    "InterruptionRejected",
     "InvalidCandidate",
     "InvalidOffer",
     "InvalidStateError",
+    "KokoroTTSOptions",
     "Limits",
     "MediaError",
+    "ModelOptions",
+    "MoonshineSTT",
     "OpusOptions",
+    "PauseDetectionModel",
     "PeerClosed",
     "PeerError",
     "PeerFailed",
     "Played",
+    "ReplyFinished",
+    "ReplyInterrupted",
+    "ReplyOnPause",
+    "ReplyOnStopWords",
+    "ReplyStarted",
     "RtcConfiguration",
+    "STTModel",
     "Session",
     "SessionState",
     "SessionStatistics",
     "SignalingError",
+    "SileroVadOptions",
+    "StopWordHeard",
     "Stream",
     "StreamHandler",
     "StreamHandlerBase",
     "StreamNotOpen",
+    "TTSModel",
+    "TurnEvent",
     "UnknownSession",
     "UnsupportedFormat",
+    "UserStartedSpeaking",
+    "UserStoppedSpeaking",
+    "Vad",
+    "VadStream",
     "VideoEmitType",
     "VideoFrame",
     "VideoOptions",
@@ -119,6 +161,9 @@ __all__ = [
     "audio_to_float32",
     "audio_to_int16",
     "get_current_context",
+    "get_silero_model",
+    "get_stt_model",
+    "get_tts_model",
     "run_sync",
     "wait_for_item",
 ]

@@ -24,6 +24,7 @@ from .handlers import (
     StreamHandlerBase,
 )
 from .protocol.media_plan import Modality, Mode
+from .reply import ReplyOnPause
 from .session import FunctionProgram, Program, Session, SessionFunction
 
 __all__ = ["AudioFormat", "Handler", "ProgramFactory", "audio_format", "make_program_factory"]
@@ -122,7 +123,10 @@ def _check_suits(kind: type, handler: object, modality: Modality, mode: Mode) ->
             wanted = f"modality {_either(handler.modalities)} with mode {_either(modes)}"
         handler = handler.callable
     elif not issubclass(kind, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
-        if not issubclass(kind, StreamHandler | AsyncStreamHandler):
+        if issubclass(kind, ReplyOnPause):
+            if modality != "audio" or mode == "receive":
+                wanted = 'modality="audio" with mode "send-receive" or "send"'
+        elif not issubclass(kind, StreamHandler | AsyncStreamHandler):
             wanted = "nothing: derive from one of the handler classes"
         elif modality != "audio":
             wanted = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
+from anyio import BrokenResourceError
 from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 
@@ -89,12 +91,18 @@ class AudioConverter:
         tail: list[Int16Array] = []
         if self._resampler is None or self._from != frame.sample_rate:
             if self._resampler is not None:
-                tail.append(self._resampler.flush())
+                tail.append(self.flush())
                 self._resampler.close()
             self._from = frame.sample_rate
             self._resampler = StreamResampler(self._from, self._sample_rate, self._channels)
         tail.append(self._resampler.push(samples))
         return np.concatenate(tail, axis=1) if len(tail) > 1 else tail[0]
+
+    def flush(self) -> Int16Array:
+        """What is still inside: int16, shape ``(channels, n)``. The next frame begins anew."""
+        if self._resampler is None:
+            return np.empty((self._channels, 0), np.int16)
+        return self._resampler.flush()
 
     def reset(self) -> None:
         """Forget what was converted so far."""
@@ -174,7 +182,11 @@ class AudioSender:
         self._stream.resume()
 
     async def wait_played(self) -> None:
-        """Wait until everything queued was played or flushed, or the connection has ended."""
+        """Wait until everything sent was played or flushed, or the connection has ended."""
+        rest = self._convert.flush()  # the filter's
+        if rest.shape[1] and not self._flushed:
+            with suppress(BrokenResourceError):
+                await self._stream.send(rest)
         await self._stream.wait_played()
 
     def statistics(self) -> AudioOutStatistics:

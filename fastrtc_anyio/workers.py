@@ -142,6 +142,23 @@ class Worker:
         caller's context variables."""
         self._put(partial(copy_context().run, function))
 
+    async def finish(self, function: Callable[[], None]) -> None:
+        """:meth:`post`, and wait until the call has returned.
+
+        Cancellation:
+            The wait ends at once; the call will be made without it.
+        """
+        done = anyio.Event()
+
+        def work() -> None:
+            function()
+            self._host.post(done.set)
+
+        self.post(work)
+        await checkpoint()
+        with while_thread_works.get()(self._name):
+            await done.wait()
+
     def end(self) -> None:
         """Have the thread end when it is free."""
         self._calls.put(None)

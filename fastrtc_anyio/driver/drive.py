@@ -37,6 +37,11 @@ class Drive(Generic[H]):
         self._ignored: set[str] = set()
         self._ending = False
 
+    @property
+    def ending(self) -> bool:
+        """Whether the handler has asked for the end, and only what is queued is still played."""
+        return self._ending
+
     async def play(self, emission: Emission[AudioFrame]) -> None:
         """Send what an audio emission holds, and end the session if it says so."""
         await self._unless_ending()
@@ -58,16 +63,22 @@ class Drive(Generic[H]):
 
     async def end(self, message: str = "") -> None:
         """End the session once everything queued has been played. Does not return."""
-        session = self.session
         self._ending = True
+        await self.wait_played()
+        self.session.close(CloseReason.HANDLER_CLOSED, message)
+        await anyio.sleep_forever()
+
+    async def wait_played(self) -> None:
+        """Wait until everything queued has been played, or flushed."""
+        media = self.session.media
         with unwrapped():
             async with create_task_group() as tg:
-                if session.media.audio_out:
-                    tg.start_soon(session.audio_out.wait_played)
-                if session.media.video_out:
-                    tg.start_soon(session.video_out.wait_played)
-        session.close(CloseReason.HANDLER_CLOSED, message)
-        await anyio.sleep_forever()
+                if media.audio_out:
+                    tg.start_soon(self.session.audio_out.wait_played)
+                if media.video_out:
+                    tg.start_soon(self.session.video_out.wait_played)
+        if media.audio_out and self.session.audio_out.statistics().buffered:
+            await anyio.sleep_forever()  # the client has gone, and the session with it in a moment
 
     async def _unless_ending(self) -> None:
         """What comes after the end was asked for is not played, whichever part it comes from."""

@@ -1,18 +1,20 @@
-"""A generator function as a handler: what it yields is played until it is exhausted."""
+"""Generators: what they yield is played until they are exhausted."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.functions import FunctionHandler
 from fastrtc_anyio.groups import contained
 
+from .calls import Calls
 from .drive import Drive, wait_for_inputs
 from .emissions import Emission, picture_order, read_audio_emission, read_video_emission
 
-__all__ = ["play_generator"]
+__all__ = ["play_generator", "run_generator"]
 
 M = TypeVar("M")
 
@@ -21,40 +23,79 @@ _EXHAUSTED = object()
 
 async def play_generator(drive: Drive[FunctionHandler]) -> None:
     """Run the generator once for this session, then end it."""
-    handler = drive.handler
+    handler, calls = drive.handler, drive.calls
+    source = handler.source
     await wait_for_inputs(drive)
-    order = picture_order(handler.video_format)
+    generator = handler.callable(*handler.inputs)
     if drive.session.media.video:
-        await _play(
-            drive, lambda value: read_video_emission(value, handler.source, order), drive.show
-        )
+        order = picture_order(handler.video_format)
+        await run_generator(
+            calls, source, generator, lambda value: read_video_emission(value, source, order),
+            drive.show,
+        )  # fmt: skip
     else:
-        await _play(drive, lambda value: read_audio_emission(value, handler.source), drive.play)
+        await run_generator(
+            calls, source, generator, lambda value: read_audio_emission(value, source), drive.play
+        )
     await drive.end()
 
 
-async def _play(
-    drive: Drive[FunctionHandler],
+async def run_generator(
+    calls: Calls,
+    source: str,
+    generator: object,
     read: Callable[[object], Emission[M]],
     deliver: Callable[[Emission[M]], Awaitable[None]],
 ) -> None:
-    handler, calls = drive.handler, drive.calls
-    generator: Any = handler.callable(*handler.inputs)
-    if handler.is_async:
-        # Advanced and closed by this task alone.
-        with contained(handler.source):
+    """Advance a generator, plain or async, and deliver what it yields.
+
+    It is advanced and closed by this task alone; a plain one, by a thread that this task has for
+    the time.
+
+    Args:
+        calls: of the handler it belongs to.
+        source: whose code it is, for errors.
+        generator: what the user's function returned.
+        read: checks what is yielded.
+        deliver: plays it.
+
+    Raises:
+        HandlerContractError: it is no generator.
+        Whatever the generator raises.
+
+    Cancellation:
+        Closes the generator: its ``finally`` blocks run. A plain one that is inside a call is
+        closed by its thread when that returns, which is waited for a second at most.
+    """
+    if isinstance(generator, AsyncGenerator):
+        with contained(source):
             async with aclosing(generator):
                 async for value in generator:
-                    await deliver(await calls.read(read, handler.source, value))
-        return
+                    await deliver(await calls.read(read, source, value))
+    elif isinstance(generator, Generator):
+        await _run_plain(calls, source, generator, read, deliver)
+    else:
+        raise HandlerContractError(
+            f"{source} must be a generator function, plain or async: one that yields; calling it "
+            f"gave {generator!r}"
+        )
 
+
+async def _run_plain(
+    calls: Calls,
+    source: str,
+    generator: Generator[Any, None, object],
+    read: Callable[[object], Emission[M]],
+    deliver: Callable[[Emission[M]], Awaitable[None]],
+) -> None:
     def step() -> Emission[M] | None:
         value = next(generator, _EXHAUSTED)
         return None if value is _EXHAUSTED else read(value)
 
-    try:
-        while (emission := await calls.function(handler.source, step)) is not None:
+    async with calls.thread(source, at_end=generator.close) as worker:
+        while True:
+            with contained(source):
+                emission = await worker.run(step)
+            if emission is None:
+                return
             await deliver(emission)
-    finally:
-        # It may be running this moment, and only its own thread can close it.
-        calls.afterwards(handler.source, generator.close)

@@ -22,11 +22,13 @@ from fastrtc_anyio.handlers import (
 )
 from fastrtc_anyio.media.playout import Played
 from fastrtc_anyio.protocol.media_plan import MediaPlan
+from fastrtc_anyio.reply import ReplyOnPause
 from fastrtc_anyio.session import Session
 from fastrtc_anyio.workers import Host
 
 from .audio import emit_audio, receive_audio
 from .calls import Calls, check_handler
+from .conversation import converse
 from .drive import Drive
 from .generators import play_generator
 from .video import apply_function, emit_video, receive_video
@@ -85,6 +87,9 @@ def media_parts(handler: StreamHandlerBase, media: MediaPlan) -> Iterator[Part]:
     """What there is to do for a handler, given what flows."""
     if isinstance(handler, FunctionHandler):
         yield play_generator if handler.generates else apply_function
+        return
+    if isinstance(handler, ReplyOnPause):
+        yield converse
         return
     if media.audio_in:
         yield receive_audio

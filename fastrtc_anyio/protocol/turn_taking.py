@@ -264,6 +264,11 @@ class TurnMachine:
         return self._reply
 
     @property
+    def candidate(self) -> InterruptionCandidate | None:
+        """The candidate for an interruption that is to be judged, if there is one."""
+        return self._candidate
+
+    @property
     def user_speaking(self) -> bool:
         """Whether an utterance has begun and not ended, over a reply or not."""
         return self._utterance is not None
@@ -286,6 +291,10 @@ class TurnMachine:
         begin = self.now if self._utterance is None else self._utterance
         return self._tape.cut(begin, self.now)
 
+    def forget(self, ago: int) -> None:
+        """Let no utterance reach back further than ``ago`` samples before now."""
+        self._given = max(self._given, self.now - ago)
+
     def push(self, samples: Int16Array, probability: float) -> list[TurnEvent]:
         """Hear one hop.
 
@@ -307,7 +316,8 @@ class TurnMachine:
             raise ValueError(f"probability must be from 0 to 1; got {probability!r}")
         self._tape.append(samples)
         if self._can_interrupt or self._state is not TurnState.REPLYING:
-            self._judge(self._rule.push(samples, probability))
+            over_reply = self._reply_goes_on and self._interrupt_on == "speech"
+            self._judge(self._rule.push(samples, probability, over_reply))
         self._tidy()
         return self._take_events()
 

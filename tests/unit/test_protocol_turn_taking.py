@@ -27,8 +27,10 @@ from fastrtc_anyio.protocol.turn_taking import (
 
 RATE = 16000
 HOP = 512
-# Hops until there is more than 0.2 s of speech, and until less than 0.1 s is left of the 0.6 s.
+# Hops until there is more than 0.2 s of speech, over a reply more than 0.15 s, and until less than
+# 0.1 s is left of the 0.6 s.
 TO_START = 7
+TO_INTERRUPT = 5
 TO_PAUSE = 16
 PRE_ROLL = 4800
 
@@ -65,7 +67,7 @@ class Caller:
         return check_due(due)
 
     def barge_in(self) -> InterruptionCandidate:
-        started, candidate = self.speak(TO_START)
+        started, candidate = self.speak(TO_INTERRUPT)
         assert isinstance(started, SpeechStarted)
         assert isinstance(candidate, InterruptionCandidate)
         return candidate
@@ -203,9 +205,9 @@ def test_barge_in() -> None:
     caller.be_silent(20)
     began = caller.machine.now
     candidate = caller.barge_in()
-    assert candidate == InterruptionCandidate(at=began + TO_START * HOP, reply=1)
+    assert candidate == InterruptionCandidate(at=began + TO_INTERRUPT * HOP, reply=1)
     # The threshold and one hop: the rest of 300 ms is for the playout.
-    assert (candidate.at - began) / RATE <= 0.2 + HOP / RATE
+    assert (candidate.at - began) / RATE <= 0.15 + HOP / RATE
     check_state(caller, TurnState.INTERRUPTING)
     assert caller.machine.confirm(candidate) == [Interrupted(at=candidate.at, reply=1)]
     check_state(caller, TurnState.USER_SPEAKING)
@@ -235,7 +237,7 @@ def test_who_goes_on_after_a_rejection_is_a_candidate_again() -> None:
     first = caller.barge_in()
     caller.machine.reject(first)
     second = caller.barge_in()
-    assert second.at == first.at + TO_START * HOP
+    assert second.at == first.at + TO_INTERRUPT * HOP
     assert kinds(caller.machine.confirm(second)) == [Interrupted]
     # What was rejected was not given out, so it may be the pre-roll.
     caller.be_silent(TO_PAUSE - 1)
@@ -251,7 +253,7 @@ def test_a_candidate_that_paused_before_it_was_judged(confirmed: bool) -> None:
     assert (caller.speak(), caller.machine.user_paused) == ([], False)
     assert caller.be_silent(TO_PAUSE + 5) == []
     assert (caller.be_silent(), caller.machine.user_paused) == ([], True)
-    began, now = candidate.at - TO_START * HOP - PRE_ROLL, caller.machine.now
+    began, now = candidate.at - TO_INTERRUPT * HOP - PRE_ROLL, caller.machine.now
     assert np.array_equal(caller.machine.heard(), numbered(began, now))
     if confirmed:
         interrupted, stopped, due = caller.machine.confirm(candidate)
@@ -476,7 +478,7 @@ def test_a_greeting() -> None:
     assert (caller.machine.reply, caller.machine.state) == (1, TurnState.REPLYING)
     with pytest.raises(InvalidStateError, match=r"a reply is not possible while .* replying"):
         caller.machine.reply_started()
-    assert caller.machine.confirm(caller.barge_in()) == [Interrupted(TO_START * HOP, reply=1)]
+    assert caller.machine.confirm(caller.barge_in()) == [Interrupted(TO_INTERRUPT * HOP, reply=1)]
 
 
 def test_a_greeting_to_someone_who_talks() -> None:
@@ -516,7 +518,7 @@ class FastRTCChunks:
     def lookback(self) -> int:
         return self.buffer.shape[1]
 
-    def push(self, samples: Int16Array, probability: float) -> Verdict:
+    def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         self.buffer = np.concatenate([self.buffer, samples], axis=1)
         if self.determine_pause(self.buffer[0]):
             self.verdict = Verdict.PAUSE
@@ -542,7 +544,7 @@ class Switch:
 
     def reset(self) -> None: ...
 
-    def push(self, samples: Int16Array, probability: float) -> Verdict:
+    def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         return Verdict.SPEECH if probability > 0.5 else Verdict.SILENCE
 
 
@@ -566,7 +568,9 @@ def test_a_rule_that_looks_back_too_far() -> None:
         def reset(self) -> None:
             self.lookback = 0
 
-        def push(self, samples: Int16Array, probability: float) -> Verdict:
+        def push(
+            self, samples: Int16Array, probability: float, over_reply: bool = False
+        ) -> Verdict:
             verdict = super().push(samples, probability)
             self.lookback = 10**6 * (verdict is Verdict.SPEECH)
             return verdict
@@ -651,6 +655,8 @@ def test_what_is_no_hop_changes_nothing(
         ("speech_threshold", math.nan, "more than 0"),
         ("max_continuous_speech_s", 0, "or infinite; got 0"),
         ("max_continuous_speech_s", math.nan, "positive"),
+        ("interrupt_threshold", 0.6, r"less than audio_chunk_duration \(0.6\), or None; got 0.6"),
+        ("interrupt_threshold", -0.1, "from 0"),
     ],
 )
 def test_options_out_of_range(option: str, value: float, message: str) -> None:
@@ -685,3 +691,22 @@ def test_every_state_is_in_the_table_and_can_be_left() -> None:
     assert set(TRANSITIONS) == set(TurnState)
     reached = {state for row in TRANSITIONS.values() for state in row.values()}
     assert reached == set(TurnState)
+
+
+@pytest.mark.parametrize(
+    ("options", "hops"),
+    [
+        (AlgoOptions(), 5),
+        (AlgoOptions(started_talking_threshold=0.4), 10),
+        (AlgoOptions(interrupt_threshold=0.2), 7),
+        (AlgoOptions(interrupt_threshold=0), 1),
+    ],
+)
+def test_how_much_speech_interrupts(options: AlgoOptions, hops: int) -> None:
+    caller = Caller(options)
+    caller.machine.reply_started()
+    assert kinds(caller.speak(hops)) == [SpeechStarted, InterruptionCandidate]
+    caller = Caller(options, interrupt_on="pause")
+    caller.machine.reply_started()
+    usual = math.floor(options.started_talking_threshold / (HOP / RATE)) + 1
+    assert kinds(caller.speak(usual)) == [SpeechStarted]

@@ -1,0 +1,81 @@
+"""A subclass's ``determine_pause`` as a rule of the turn machine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastrtc_anyio.errors import HandlerContractError
+from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio.protocol.endpointing import Verdict
+from fastrtc_anyio.reply import ReplyOnPause
+
+__all__ = ["OwnAlgorithm"]
+
+# Of what an algorithm never declares to be judged, so much is kept.
+LONGEST_BUFFER_S = 60.0
+
+
+class OwnAlgorithm:
+    """A :class:`.PauseRule` that says what ``determine_pause`` said.
+
+    That may take its time, so :meth:`judge` calls it on a thread, and :meth:`push`, which the turn
+    machine calls right after it, has the verdict. A reset in between makes the verdict void.
+
+    Args:
+        handler: whose algorithm it is.
+    """
+
+    def __init__(self, handler: ReplyOnPause) -> None:
+        self._handler = handler
+        self._rate = handler.input_sample_rate
+        self._longest = round(LONGEST_BUFFER_S * self._rate)
+        self.responding = False
+        """Whether a reply goes on, for the algorithm to know."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new turn."""
+        self._state = self._handler.state = self._handler.state.new()
+        self._verdict = Verdict.SILENCE
+        self._lookback = 0
+
+    @property
+    def lookback(self) -> int:
+        """Samples since the beginning of the audio in which talking was found to have started."""
+        return self._lookback
+
+    def judge(self, samples: Int16Array) -> None:
+        """Hear 20 ms more; called on a thread.
+
+        Args:
+            samples: int16, shape ``(1, n)``.
+
+        Raises:
+            HandlerContractError: the algorithm returned no bool.
+        """
+        state = self._state
+        state.sampling_rate = self._rate
+        state.responding = self.responding
+        before = [] if state.buffer is None else [state.buffer]
+        state.buffer = np.concatenate([*before, samples[0]])[-self._longest :]
+        heard = int(state.buffer.size)
+        if self._verdict is Verdict.PAUSE:
+            return
+        paused = self._handler.determine_pause(state.buffer, self._rate, state)
+        if not isinstance(paused, bool | np.bool_):
+            raise HandlerContractError(f"determine_pause must return a bool; got {paused!r}")
+        state.pause_detected = bool(paused)
+        if state is not self._state:
+            return  # the turn has ended meanwhile
+        if self._verdict is Verdict.SILENCE:
+            self._lookback = heard
+        else:
+            self._lookback += int(samples.shape[1])
+        if paused:
+            self._verdict = Verdict.PAUSE
+        elif state.started_talking:
+            self._verdict = Verdict.SPEECH
+
+    def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
+        """Say what was found."""
+        return self._verdict

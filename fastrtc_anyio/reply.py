@@ -1,0 +1,506 @@
+"""Handlers for conversations: a reply whenever the user pauses, and none that talks over them.
+
+``ReplyOnPause(answer)`` is all there is to a voice agent: ``answer`` is a generator function that
+is given what the user said and yields what is to be heard. Whoever speaks while it is heard
+interrupts it: it is cancelled in the middle of whatever it does, and nothing of it is heard any
+more.
+
+The turn taking itself is :class:`.TurnMachine`; :mod:`.driver.conversation` drives it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .functions import is_coroutine_function
+from .handlers import Layout, StreamHandlerBase, WebRTCData
+from .media.frames import Int16Array
+from .media.playout import Played
+from .protocol.endpointing import SPEECH_PROBABILITY, AlgoOptions
+from .protocol.messages import encode_message
+from .protocol.turn_taking import PRE_ROLL_S
+from .speech.batch import ModelOptions, PauseDetectionModel, as_vad
+from .speech.silero import get_silero_model
+from .speech.stt import PhraseSpotter, STTModel, get_stt_model
+from .speech.vad import Vad
+
+__all__ = [
+    "AppState",
+    "Interruption",
+    "InterruptionRejected",
+    "ReplyFinished",
+    "ReplyInterrupted",
+    "ReplyOnPause",
+    "ReplyOnStopWords",
+    "ReplyStarted",
+    "StopWordHeard",
+    "TurnEvent",
+    "UserStartedSpeaking",
+    "UserStoppedSpeaking",
+]
+
+Audio: TypeAlias = tuple[int, Int16Array]
+
+
+@dataclass(frozen=True)
+class TurnEvent:
+    """Something happened in a conversation.
+
+    Attributes:
+        at: seconds since the conversation began.
+    """
+
+    at: float
+
+
+@dataclass(frozen=True)
+class UserStartedSpeaking(TurnEvent):
+    """The user began to talk, over a reply or not."""
+
+
+@dataclass(frozen=True)
+class UserStoppedSpeaking(TurnEvent):
+    """The user paused. It follows on each :class:`UserStartedSpeaking`."""
+
+
+@dataclass(frozen=True)
+class StopWordHeard(TurnEvent):
+    """The user said a stop word: what is said from now on is for us."""
+
+
+@dataclass(frozen=True)
+class ReplyStarted(TurnEvent):
+    """The reply function was called, or is about to be when the one before has unwound.
+
+    Attributes:
+        reply: its number in this conversation, from 1.
+        utterance_s: seconds of audio that it is given.
+    """
+
+    reply: int
+    utterance_s: float
+
+
+@dataclass(frozen=True)
+class ReplyInterrupted(TurnEvent):
+    """A reply was cancelled, and what was queued of it dropped.
+
+    Attributes:
+        reply: its number.
+        played: how much of it had been played; exact to the 20 ms that leave at a time.
+    """
+
+    reply: int
+    played: Played
+
+
+@dataclass(frozen=True)
+class InterruptionRejected(TurnEvent):
+    """What was said over a reply was judged to be no interruption: the reply goes on.
+
+    Attributes:
+        reply: its number.
+    """
+
+    reply: int
+
+
+@dataclass(frozen=True)
+class ReplyFinished(TurnEvent):
+    """A reply was played to its end.
+
+    Attributes:
+        reply: its number.
+        played: how much there was of it.
+    """
+
+    reply: int
+    played: Played
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """Somebody speaks over a reply, whose playout is paused until it is judged.
+
+    Attributes:
+        audio: what was said so far, with up to 0.3 s before: ``(rate, int16 (1, n))``.
+        user_paused: whether the user has fallen silent again.
+        reply: number of the reply.
+    """
+
+    audio: Audio
+    user_paused: bool
+    reply: int
+
+
+InterruptionJudge: TypeAlias = Callable[[Interruption], bool | Awaitable[bool | None] | None]
+TurnListener: TypeAlias = Callable[[TurnEvent], object]
+
+
+@dataclass
+class AppState:
+    """What ``determine_pause`` keeps from call to call; new for each turn.
+
+    Attributes:
+        buffer: int16, shape ``(n,)``: what was heard and is not judged yet. Setting it to None
+            begins a new one.
+        stream: int16, shape ``(n,)``: the utterance so far, for an algorithm that collects it.
+        sampling_rate: of both, Hz.
+        started_talking: whether the user has begun to talk. It has to be set for a pause to count.
+        pause_detected: what the call before returned.
+        responding: whether a reply goes on.
+    """
+
+    stream: NDArray[np.int16] | None = None
+    sampling_rate: int = 0
+    pause_detected: bool = False
+    started_talking: bool = False
+    responding: bool = False
+    stopped: bool = False
+    buffer: NDArray[np.int16] | None = None
+    responded_audio: bool = False
+
+    def new(self) -> AppState:
+        """The state of the next turn."""
+        return type(self)()
+
+
+class Turns(Protocol):
+    """What a running conversation gives to its handler."""
+
+    def trigger_response(self) -> None:
+        """Have a reply begin now; on any thread."""
+
+
+class TurnSettings(TypedDict, total=False):
+    """What FastRTC does not have; see :class:`ReplyOnPause`."""
+
+    interrupt_on: Literal["speech", "pause"]
+    confirm_interruption: InterruptionJudge | None
+    on_event: TurnListener | None
+    pre_roll_s: float
+
+
+class ReplyOnPause(StreamHandlerBase):
+    """Calls a function whenever the user pauses, and plays what it yields.
+
+    Args:
+        fn: a generator function, plain or async, ``((rate, samples), *inputs)``: what the user
+            said, int16 of shape ``(1, n)`` at ``input_sample_rate``, and the client's inputs if it
+            takes more than one argument. It yields what ``emit`` may return. A plain one runs on a
+            thread. If the input is a :class:`WebRTCData`, that comes first, with the audio in it.
+            On a telephone, which has no inputs, they are what the function itself last gave as
+            ``AdditionalOutputs``, and None at first.
+        startup_fn: the same without audio, called once at the beginning: a greeting.
+        algo_options: when talking has started and when it has paused; FastRTC's defaults.
+        model_options: for ``model``. Of :class:`SileroVadOptions`, the threshold.
+        can_interrupt: False: the user is not heard from the moment a reply is due until it has been
+            played out.
+        expected_layout: of the client's audio. Turns are taken in mono.
+        output_sample_rate: see :class:`StreamHandlerBase`.
+        output_frame_size: deprecated, likewise.
+        input_sample_rate: likewise.
+        model: a :class:`Vad`, or a model as FastRTC has them; Silero's by default.
+        needs_args: wait for the client's input also if ``fn`` takes one argument only.
+        interrupt_on: ``"speech"``: a reply is interrupted as soon as the user starts to talk;
+            ``"pause"``: once they have said something, as in FastRTC.
+        confirm_interruption: judges what is said over a reply, whose playout is paused meanwhile;
+            plain or async. True interrupts it, False lets it go on where it was, and None asks to
+            be called again when there is more audio; that is an interruption if it is still
+            undecided when the user has paused, or after 2 s. A plain one runs on a thread.
+        on_event: called with every :class:`TurnEvent`, on the event loop: it must not block.
+        pre_roll_s: seconds before the first speech that belong to what the user said, so that a
+            soft first syllable is not cut.
+
+    Raises:
+        ImportError: no ``model`` is given, and what Silero's needs is not installed.
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
+
+    Attributes:
+        state: for ``determine_pause``.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        startup_fn: Callable[..., Any] | None = None,
+        algo_options: AlgoOptions | None = None,
+        model_options: ModelOptions = None,
+        can_interrupt: bool = True,
+        expected_layout: Layout = "mono",
+        output_sample_rate: int = 24_000,
+        output_frame_size: int | None = None,
+        input_sample_rate: int = 48_000,
+        model: Vad | PauseDetectionModel | None = None,
+        needs_args: bool = False,
+        *,
+        interrupt_on: Literal["speech", "pause"] = "speech",
+        confirm_interruption: InterruptionJudge | None = None,
+        on_event: TurnListener | None = None,
+        pre_roll_s: float = PRE_ROLL_S,
+    ) -> None:
+        super().__init__(expected_layout, output_sample_rate, output_frame_size, input_sample_rate)
+        for name, function in (
+            ("fn", fn),
+            ("startup_fn", startup_fn),
+            ("confirm_interruption", confirm_interruption),
+            ("on_event", on_event),
+        ):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function; got {function!r}")
+        for name, function in (("fn", fn), ("startup_fn", startup_fn)):
+            if is_coroutine_function(function):
+                raise TypeError(
+                    f"{name} must be a generator function, plain or async: one that yields; "
+                    f"{function!r} is a coroutine function"
+                )
+        if is_coroutine_function(on_event):
+            raise TypeError(f"on_event must be a plain function; got {on_event!r}")
+        if interrupt_on not in ("speech", "pause"):
+            raise ValueError(f'interrupt_on must be "speech" or "pause"; got {interrupt_on!r}')
+        if algo_options is not None and not isinstance(algo_options, AlgoOptions):
+            raise TypeError(f"algo_options must be an AlgoOptions; got {algo_options!r}")
+        self.fn = fn
+        self.startup_fn = startup_fn
+        self.algo_options = algo_options or AlgoOptions()
+        self.model_options = model_options
+        self.can_interrupt = can_interrupt
+        self.model: Any = get_silero_model() if model is None else model
+        self.needs_args = needs_args
+        self.interrupt_on: Literal["speech", "pause"] = interrupt_on
+        self.confirm_interruption = confirm_interruption
+        self.on_event = on_event
+        self.pre_roll_s = pre_roll_s
+        self.state = AppState()
+        self._turns: Turns | None = None
+        if not self.determines_pauses:
+            _ = self.vad  # a model that is none is noticed here
+
+    # What it was made with: copy() makes the next one in the same way, also of a subclass.
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        handler = super().__new__(cls)
+        handler._made_with = (args, kwargs)
+        return handler
+
+    def copy(self) -> Self:
+        """Make the handler of one connection, with the arguments this one was made with."""
+        args, kwargs = self._made_with
+        return type(self)(*args, **kwargs)
+
+    @property
+    def vad(self) -> Vad:
+        """The model, as a :class:`Vad`."""
+        return as_vad(self.model, self.model_options, self.algo_options.audio_chunk_duration)
+
+    @property
+    def speech_probability(self) -> float:
+        """From which probability on a window of audio is speech."""
+        return float(getattr(self.model_options, "threshold", SPEECH_PROBABILITY))
+
+    @property
+    def determines_pauses(self) -> bool:
+        """Whether a subclass has its own :meth:`determine_pause`."""
+        return type(self).determine_pause is not ReplyOnPause.determine_pause
+
+    def determine_pause(
+        self, audio: NDArray[np.int16], sampling_rate: int, state: AppState
+    ) -> bool:
+        """Override this for an algorithm of your own: say whether the user has paused.
+
+        It is called on a thread, with each 20 ms more. The usual algorithm does not come by here;
+        this is FastRTC's, which judges one chunk of audio after the other, for who builds on it.
+
+        Args:
+            audio: int16, shape ``(n,)``: ``state.buffer``, what is not judged yet.
+            sampling_rate: of it, Hz.
+            state: of this turn. Set ``started_talking`` once the user talks, and ``buffer`` to None
+                when it is judged.
+
+        Returns:
+            Whether the user has talked and has paused.
+        """
+        options = self.algo_options
+        if len(audio) < options.audio_chunk_duration * sampling_rate:
+            return False
+        seconds, _ = self.model.vad((sampling_rate, audio), self.model_options)
+        state.buffer = None
+        if seconds > options.started_talking_threshold:
+            state.started_talking = True
+        if not state.started_talking:
+            return False
+        before = [] if state.stream is None else [state.stream]
+        state.stream = np.concatenate([*before, audio])
+        return bool(seconds < options.speech_threshold)
+
+    def trigger_response(self) -> None:
+        """Have a reply begin now, with what the user has said so far; on any thread.
+
+        During a reply nothing happens, unless the user talks over it.
+
+        Raises:
+            RuntimeError: the session has not started, or is over.
+        """
+        if self._turns is None:
+            raise RuntimeError("trigger_response() is for a session that is going on")
+        self._turns.trigger_response()
+
+    @property
+    def asks_for_inputs(self) -> bool:
+        """Whether the client is asked for its input."""
+        return not self.phone_mode and (
+            self.needs_args or _takes(self.fn) > 1 or _takes(self.startup_fn) > 0
+        )
+
+    @property
+    def waits_for_inputs(self) -> bool:
+        """Whether nothing can be called before there is input."""
+        return not self.phone_mode and (
+            self.needs_args or _requires(self.fn) > 1 or _requires(self.startup_fn) > 0
+        )
+
+    def reply_arguments(self, utterance: Int16Array) -> tuple[Any, ...]:
+        """What ``fn`` is called with, for an utterance of int16, shape ``(1, n)``."""
+        audio, inputs = (self.input_sample_rate, utterance), self._inputs()
+        if inputs and isinstance(inputs[0], WebRTCData):
+            data = inputs[0]
+            # What was typed is answered once. The next utterance comes without it.
+            self.latest_args = [WebRTCData(data.webrtc_id), *inputs[1:]]
+            heard = audio if utterance.size else data.audio
+            return _fitting(self.fn, (replace(data, audio=heard), *inputs[1:]))
+        return _fitting(self.fn, (audio, *inputs))
+
+    def greeting_arguments(self) -> tuple[Any, ...]:
+        """What ``startup_fn`` is called with."""
+        return _fitting(self.startup_fn, self._inputs())
+
+    def _inputs(self) -> tuple[Any, ...]:
+        args = self.latest_args
+        return tuple(args[1:] if args[:1] == ["__webrtc_value__"] else args)
+
+
+class ReplyOnStopWords(ReplyOnPause):
+    """:class:`ReplyOnPause` that listens only to who says a stop word first.
+
+    What is said after the stop word, in the same breath or after a pause, goes to ``fn``; all else
+    is nobody's business. The client is sent ``stopword`` when one was heard.
+
+    Args:
+        fn: see :class:`ReplyOnPause`.
+        stop_words: words or phrases, in any case.
+        stt_model: finds the stop words: a :class:`PhraseSpotter`, or any :class:`STTModel`;
+            ``get_stt_model("moonshine/base")`` by default, FastRTC's.
+
+    The other arguments are those of :class:`ReplyOnPause`.
+
+    Raises:
+        ImportError: a model is not given, and what the default needs is not installed.
+        ValueError: there is no stop word.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        stop_words: Sequence[str],
+        startup_fn: Callable[..., Any] | None = None,
+        algo_options: AlgoOptions | None = None,
+        model_options: ModelOptions = None,
+        can_interrupt: bool = True,
+        expected_layout: Layout = "mono",
+        output_sample_rate: int = 24_000,
+        output_frame_size: int | None = None,
+        input_sample_rate: int = 48_000,
+        model: Vad | PauseDetectionModel | None = None,
+        needs_args: bool = False,
+        *,
+        stt_model: STTModel | PhraseSpotter | None = None,
+        **settings: Unpack[TurnSettings],
+    ) -> None:
+        if isinstance(stop_words, str) or not all(isinstance(word, str) for word in stop_words):
+            raise TypeError(f"stop_words must be a list of strings; got {stop_words!r}")
+        self.stop_words = [" ".join(words.split()) for words in stop_words if words.split()]
+        if not self.stop_words:
+            raise ValueError(f"stop_words must hold at least one word; got {stop_words!r}")
+        super().__init__(
+            fn,
+            startup_fn,
+            algo_options,
+            model_options,
+            can_interrupt,
+            expected_layout,
+            output_sample_rate,
+            output_frame_size,
+            input_sample_rate,
+            model,
+            needs_args,
+            **settings,
+        )
+        self.stt_model: Any = get_stt_model("moonshine/base") if stt_model is None else stt_model
+
+    def stop_word_detected(self, text: str) -> bool:
+        """Whether a stop word is in a text, in any case and whatever the punctuation."""
+        text = " ".join(re.findall(r"[\w']+", text.lower()))
+        for words in self.stop_words:
+            wanted = " ".join(re.findall(r"[\w']+", words.lower()))
+            if re.search(rf"\b{re.escape(wanted)}\b", text):
+                return True
+        return False
+
+    def find_stop_word(self, audio: Audio) -> int | None:
+        """Look for a stop word in audio; called on a thread.
+
+        Args:
+            audio: ``(rate, int16 (1, n))``.
+
+        Returns:
+            After how many samples the first stop word ends; None if there is none. A model that
+            only transcribes cannot tell when: then that is the end of the audio.
+        """
+        rate, samples = audio
+        if hasattr(self.stt_model, "spot"):
+            seconds = self.stt_model.spot(audio, self.stop_words)
+            return None if seconds is None else min(round(seconds * rate), samples.shape[1])
+        return samples.shape[1] if self.stop_word_detected(self.stt_model.stt(audio)) else None
+
+    def send_stopword(self) -> None:
+        """Tell the client that a stop word was heard."""
+        if self.channel is not None:
+            self.channel.send(encode_message("stopword", ""))
+
+
+def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+
+
+def _takes(function: Callable[..., Any] | None) -> int:
+    """How many positional arguments a function takes; a great many for ``*args``."""
+    if function is None:
+        return 0
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    return 1000 if inspect.Parameter.VAR_POSITIONAL in kinds else len(_positional(function))
+
+
+def _requires(function: Callable[..., Any] | None) -> int:
+    """How many positional arguments a function cannot be called without."""
+    return 0 if function is None else sum(p.default is p.empty for p in _positional(function))
+
+
+def _fitting(function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """As many of the arguments as it takes; None for those it wants beyond."""
+    if function is None:
+        return ()
+    missing = _requires(function) - len(arguments)
+    return (arguments + (None,) * missing)[: _takes(function)]

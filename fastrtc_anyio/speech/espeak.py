@@ -1,0 +1,185 @@
+"""Text to speech by espeak-ng, a small program that speaks a hundred languages, offline.
+
+It is under the GPL, so it is run as a program of its own for each sentence, which takes about
+10 ms. The text goes in on standard input, where it can be mistaken for no option and is seen in no
+list of processes; a WAV file comes out, with sizes that mean nothing, because it cannot know them
+when it begins.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+import numpy as np
+from anyio.abc import ByteReceiveStream, Process
+
+from fastrtc_anyio.errors import UnsupportedFormat
+from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio.workers import while_thread_works
+
+from .tts import SentenceTTS, TTSOptions
+
+__all__ = ["EspeakOptions", "EspeakTTSModel"]
+
+SPEEDS = (80, 450)
+PITCHES = (0, 99)
+VOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_-]*")
+# Of what a failing program says, in an error.
+LONGEST_COMPLAINT = 500
+
+
+@dataclass(frozen=True)
+class EspeakOptions(TTSOptions):
+    """How espeak-ng speaks.
+
+    Attributes:
+        voice: a language, and a variant after a ``+``: ``"en-us"``, ``"en-gb+f3"``, ``"de"``.
+        speed: words a minute, 80 to 450.
+        pitch: 0 to 99.
+
+    Raises:
+        TypeError: a number is none.
+        ValueError: one is out of range, or the voice is no name of one.
+    """
+
+    voice: str = "en-us"
+    speed: int = 175
+    pitch: int = 50
+
+    def __post_init__(self) -> None:
+        voice: object = self.voice
+        if not isinstance(voice, str) or not VOICE.fullmatch(voice):
+            raise ValueError(f'voice must be a name such as "en-us+f3"; got {self.voice!r}')
+        for name, (low, high) in (("speed", SPEEDS), ("pitch", PITCHES)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int; got {value!r}")
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}; got {value}")
+
+
+class EspeakTTSModel(SentenceTTS[EspeakOptions]):
+    """Speaks by espeak-ng: 22050 Hz, int16.
+
+    Args:
+        program: its name or path.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+
+    def __init__(self, program: str = "espeak-ng") -> None:
+        found = shutil.which(program)
+        if found is None:
+            raise FileNotFoundError(
+                f"the program {program} was not found; install it with `apt install espeak-ng`, or "
+                "say where it is with program="
+            )
+        self._program = found
+
+    def speak(self, sentence: str, options: EspeakOptions | None) -> tuple[int, Int16Array]:
+        """Speak one sentence.
+
+        Raises:
+            RuntimeError: the program failed; says what it said.
+            UnsupportedFormat: what it wrote is no WAV file.
+        """
+        finished = subprocess.run(
+            self._command(options), input=sentence.encode(), capture_output=True, check=False
+        )
+        return self._speech(finished.returncode, finished.stdout, finished.stderr)
+
+    async def speak_async(
+        self, sentence: str, options: EspeakOptions | None
+    ) -> tuple[int, Int16Array]:
+        """Speak one sentence; raises the same.
+
+        Cancellation:
+            The program is killed.
+        """
+        output, complaint = bytearray(), bytearray()
+        with while_thread_works.get()(self._program):  # A virtual clock waits for programs, too.
+            async with await anyio.open_process(self._command(options)) as process:
+                try:
+                    await _converse(process, sentence.encode(), output, complaint)
+                    status = await process.wait()
+                except BaseException:
+                    with suppress(ProcessLookupError):
+                        process.kill()
+                    raise
+        return self._speech(status, bytes(output), bytes(complaint))
+
+    def _command(self, options: EspeakOptions | None) -> list[str]:
+        options = options or EspeakOptions()
+        return [
+            self._program,
+            "--stdout",
+            *("-v", options.voice),
+            *("-s", str(options.speed)),
+            *("-p", str(options.pitch)),
+        ]
+
+    def _speech(self, status: int, output: bytes, complaint: bytes) -> tuple[int, Int16Array]:
+        if status:
+            said = complaint.decode(errors="replace").strip()[:LONGEST_COMPLAINT]
+            raise RuntimeError(f"{self._program} failed with status {status}: {said or 'no word'}")
+        if not output:  # Nothing to say: punctuation alone.
+            return 22050, np.zeros((1, 0), np.int16)
+        try:
+            return _read_wav(output)
+        except UnsupportedFormat as exc:
+            exc.add_note(f"written by {self._program}")
+            raise
+
+
+async def _converse(process: Process, text: bytes, output: bytearray, complaint: bytearray) -> None:
+    """Write all and read all, at the same time: a pipe holds no whole sentence."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+
+    async def collect(stream: ByteReceiveStream, into: bytearray) -> None:
+        async for data in stream:
+            into += data
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(collect, process.stdout, output)
+        tasks.start_soon(collect, process.stderr, complaint)
+        # A program that fails does not read; its status says more.
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await process.stdin.send(text)
+        await process.stdin.aclose()
+
+
+def _read_wav(data: bytes) -> tuple[int, Int16Array]:
+    """Read a WAV file of 16-bit mono PCM whose sizes cannot be relied on.
+
+    Raises:
+        UnsupportedFormat: it is something else.
+    """
+    wanted = "expected a WAV file of 16-bit mono PCM"
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        raise UnsupportedFormat(f"{wanted}, got {len(data)} bytes that begin with {data[:12]!r}")
+    rate, position = 0, 12
+    while position + 8 <= len(data):
+        name = data[position : position + 4]
+        size = int.from_bytes(data[position + 4 : position + 8], "little")
+        body = data[position + 8 : position + 8 + size]
+        if name == b"fmt " and len(body) >= 16:
+            form, channels, rate, _, _, bits = np.frombuffer(body[:16], "<u2,<u2,<u4,<u4,<u2,<u2")[
+                0
+            ].tolist()
+            if (form, channels, bits) != (1, 1, 16) or not rate:
+                raise UnsupportedFormat(
+                    f"{wanted}, got format {form}, {channels} channels, {bits} bits, {rate} Hz"
+                )
+        if name == b"data" and rate:
+            samples = np.frombuffer(body, "<i2", len(body) // 2)
+            return int(rate), samples.astype(np.int16).reshape(1, -1)
+        position += 8 + size + size % 2
+    raise UnsupportedFormat(f"{wanted}, got one without samples")

@@ -1,0 +1,92 @@
+"""What tests of conversations share: a voice that is easy to tell, and replies to recognise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastrtc_anyio.media import Int16Array
+from fastrtc_anyio.reply import ReplyOnPause, TurnEvent
+from fastrtc_anyio.testing import Call, tone
+
+RATE = 16_000
+OUT = 24_000
+FRAME = 0.02
+
+
+class LoudVad:
+    """What is loud is speech. Windows as long as Silero's."""
+
+    sample_rate = RATE
+    window = 512
+    blocking = False
+
+    def new_stream(self) -> LoudVad:
+        return self
+
+    def probability(self, window: Int16Array) -> float:
+        return float(np.abs(window).max() > 1000)
+
+
+class LoudBatchModel:
+    """The same as FastRTC's kind of model: loud samples, in seconds."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, int]] = []
+
+    def vad(self, audio: tuple[int, Any], options: Any) -> tuple[float, list[Any]]:
+        rate, samples = audio
+        self.heard.append((rate, len(samples)))
+        return float(np.count_nonzero(np.abs(samples) > 1000)) / rate, []
+
+    def warmup(self) -> None: ...
+
+
+def voice(seconds: float, level: int = 8000) -> Int16Array:
+    """Speech, to a LoudVad: every sample is loud."""
+    return np.full((1, round(seconds * RATE)), level, np.int16)
+
+
+def silence(seconds: float) -> Int16Array:
+    return np.zeros((1, round(seconds * RATE)), np.int16)
+
+
+def words(seconds: float) -> tuple[int, Int16Array]:
+    """Something to reply with: no sample of it is zero."""
+    samples = tone(440, OUT, seconds, amplitude=0.3)
+    samples[samples == 0] = 1
+    return OUT, samples
+
+
+async def say(call: Call, *parts: Int16Array) -> None:
+    await call.speak(np.concatenate(parts, axis=1), RATE)
+
+
+def heard_samples(call: Call) -> int:
+    """How much of what the client heard was not silence."""
+    return int(np.count_nonzero(call.heard))
+
+
+@dataclass
+class Log:
+    """The events of a conversation."""
+
+    events: list[TurnEvent] = field(default_factory=list)
+
+    def __call__(self, event: TurnEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(event).__name__ for event in self.events]
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def agent(fn: Any, **settings: Any) -> ReplyOnPause:
+    """A handler that hears with a LoudVad, at the rate of these voices."""
+    settings.setdefault("model", LoudVad())
+    return ReplyOnPause(fn, input_sample_rate=RATE, **settings)
