@@ -9,8 +9,26 @@ import anyio
 import numpy as np
 import pytest
 
-from fastrtc_anyio import AdmissionError, InvalidOffer, Limits, StreamHandler
+from fastrtc_anyio import (
+    AdmissionError,
+    AlgoOptions,
+    InvalidOffer,
+    Limits,
+    ReplyFinished,
+    ReplyInterrupted,
+    StreamHandler,
+)
 from fastrtc_anyio.testing import open_call
+from tests.unit.conversations import (
+    OUT,
+    Log,
+    agent,
+    heard_samples,
+    say,
+    silence,
+    voice,
+    words,
+)
 from tests.unit.handlers import AsyncEcho, Echo
 from tests.webrtc.calls import open_stream, place_call, wait_until
 
@@ -95,6 +113,55 @@ async def test_d13_a_generator_is_closed_by_the_thread_that_runs_it(
     assert threads[0] == threads[1]
     assert call.session.error is None
     assert not np.any(call.heard == 2000)
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["comes back", "is left"])
+async def test_d13_a_reply_that_computes_in_a_thread_is_not_heard_after_its_interruption(
+    comes_back: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same in a conversation: what it gives when it comes back is stale."""
+    entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    log = Log()
+
+    def reply(audio: Any) -> Any:
+        if entered.is_set():
+            yield words(0.1)
+            return
+        try:
+            yield words(10)
+            entered.set()
+            go_on.wait(30)
+            yield words(10)
+        finally:
+            closed.set()
+
+    handler = agent(reply, algo_options=AlgoOptions(0.2, 0.06, 0.04), on_event=log)
+    limits = Limits(shutdown=0.2)
+    try:
+        async with open_call(handler, limits=limits) as call:
+            await say(call, voice(0.2), silence(0.3))
+            await wait_for(entered)
+            assert call.heard.any()
+            await say(call, voice(0.2))
+            (interrupted,) = log.of(ReplyInterrupted)
+            heard = heard_samples(call)
+            assert interrupted.played.samples <= heard <= interrupted.played.samples + 0.005 * OUT
+            if comes_back:
+                go_on.set()
+                await wait_for(closed)
+            await say(call, silence(0.5))
+            # The next reply does not wait for ever for the one that does not come back.
+            with anyio.fail_after(10):
+                while not log.of(ReplyFinished):
+                    await anyio.sleep(0.01)
+            assert heard_samples(call) == heard + 0.1 * OUT
+            assert closed.is_set() == comes_back
+    finally:
+        go_on.set()
+    await wait_for(closed)
+    assert call.session.error is None
+    assert call.session.abandoned_threads == (0 if comes_back else 1)
     assert [record for record in caplog.records if record.exc_info] == []
 
 

@@ -1,0 +1,141 @@
+"""Those of the defects of PARITY section 5 that concern turn taking.
+
+Each test fails on what FastRTC does.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+import trio
+
+from fastrtc_anyio import AdditionalOutputs, AlgoOptions, ReplyOnPause, Stream
+from fastrtc_anyio.testing import open_call
+from tests.unit.conversations import (
+    OUT,
+    RATE,
+    Log,
+    LoudVad,
+    agent,
+    heard_samples,
+    say,
+    silence,
+    voice,
+    words,
+)
+
+
+async def listen_only(audio: Any) -> AsyncGenerator[Any, None]:
+    return
+    yield
+
+
+class Steps(trio.abc.Instrument):
+    """Counts what the tasks of a conversation do."""
+
+    def __init__(self) -> None:
+        self.count: collections.Counter[str] = collections.Counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if "onversation" in task.name or "HandlerProgram" in task.name:
+            self.count[task.name] += 1
+
+
+@pytest.mark.parametrize(
+    "anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})]
+)
+async def test_d06_an_idle_conversation_costs_its_vad_alone() -> None:
+    """6,500-9,500 emit calls a second, 53-86 % of a core on an idle connection."""
+    windows = 0
+
+    class Counted(LoudVad):
+        def probability(self, window: Any) -> float:
+            nonlocal windows
+            windows += 1
+            return super().probability(window)
+
+    steps = Steps()
+    async with open_call(agent(listen_only, model=Counted())) as call:
+        await say(call, silence(1))
+        trio.lowlevel.add_instrument(steps)
+        await anyio.sleep(60)
+        assert sum(steps.count.values()) <= 3, steps.count  # nothing comes, nothing is done
+        windows = 0
+        await say(call, silence(60))
+        trio.lowlevel.remove_instrument(steps)
+    assert windows == pytest.approx(60 * RATE / 512, abs=2)
+    # Woken by each of the client's 3000 frames, and by nothing else.
+    assert sum(steps.count.values()) <= 2 * 3000 + 10, steps.count
+
+
+async def test_d08_a_long_utterance_is_cut_into_pieces_without_a_sample_twice() -> None:
+    """16,960 samples in, 41,920 out."""
+    pieces: list[Any] = []
+
+    async def reply(audio: tuple[int, Any]) -> AsyncGenerator[Any, None]:
+        pieces.append(audio[1])
+        return
+        yield
+
+    talk = np.arange(RATE * 5) % 20_000 + 2_000
+    options = AlgoOptions(max_continuous_speech_s=0.7)
+    async with open_call(agent(reply, algo_options=options)) as call:
+        await say(call, talk.astype(np.int16)[np.newaxis], silence(2))
+    joined = np.concatenate(pieces, axis=1)[0]
+    spoken = joined[joined >= 2_000]
+    assert np.array_equal(spoken, talk[: spoken.size])
+    # What follows on the last cut is no utterance if it is less than speech_threshold.
+    assert spoken.size >= (5 - 0.1) * RATE - 512
+    assert max(piece.shape[1] for piece in pieces) == round(0.7 * RATE)
+
+
+async def test_d14_what_cannot_be_interrupted_is_heard_to_its_end() -> None:
+    """can_interrupt=False guards generation, not playback."""
+    log = Log()
+
+    async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+        yield words(3)  # generated at once, played for three seconds
+
+    async with open_call(agent(reply, can_interrupt=False, on_event=log)) as call:
+        await say(call, voice(1), silence(1), voice(1), silence(3))
+        assert heard_samples(call) == 3 * OUT
+    assert log.kinds.count("ReplyStarted") == 1
+
+
+async def test_d22_a_telephone_remembers() -> None:
+    """Phone memory through AdditionalOutputs never reaches the next call of the function."""
+    remembered: list[Any] = []
+
+    async def reply(audio: Any, turns: int = 0) -> AsyncGenerator[Any, None]:
+        remembered.append(turns)
+        yield AdditionalOutputs(turns + 1)
+
+    handler = agent(reply)
+    handler.phone_mode = True
+    async with open_call(handler) as call:
+        for _ in range(3):
+            await say(call, voice(1), silence(1))
+    assert remembered == [0, 1, 2]
+
+
+def test_fastrtcs_way_to_make_a_stream() -> None:
+    handler = ReplyOnPause(
+        listen_only,
+        None,
+        AlgoOptions(audio_chunk_duration=0.6, started_talking_threshold=0.2, speech_threshold=0.1),
+        None,
+        True,
+        "mono",
+        24_000,
+        None,
+        48_000,
+        LoudVad(),
+    )
+    Stream(handler=handler, modality="audio", mode="send-receive")
+    with pytest.raises(TypeError, match='modality="audio" with mode "send-receive" or "send"'):
+        Stream(handler=handler, modality="audio", mode="receive")

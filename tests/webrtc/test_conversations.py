@@ -1,0 +1,72 @@
+"""Conversations over UDP: a real peer talks, is answered, and talks over the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+import numpy as np
+
+from fastrtc_anyio import (
+    AlgoOptions,
+    AudioFrame,
+    ReplyInterrupted,
+    ReplyOnPause,
+    ReplyStarted,
+)
+from fastrtc_anyio.testing import tone
+from tests.unit.conversations import Log, LoudVad, words
+
+from .aiortc_client import AiortcClient
+from .calls import SECONDS, open_stream, place_call, wait_until
+
+VOICE = tone(300, 48_000, 0.4)
+
+
+def talk(client: AiortcClient) -> None:
+    for start in range(0, VOICE.shape[1], 960):
+        client.send_audio(AudioFrame(48_000, VOICE[:, start : start + 960]))
+
+
+async def hear(client: AiortcClient, sound: bool, frames: int) -> None:
+    """Wait until the client has heard so many frames of sound, or of silence, in a row."""
+    found = 0
+    with anyio.fail_after(SECONDS):
+        while found < frames:
+            frame = await client.receive_audio()
+            found = found + 1 if (np.abs(frame.samples).max() > 500) == sound else 0
+
+
+async def test_a_conversation() -> None:
+    log = Log()
+    ended: list[str] = []
+    said: list[Any] = []
+
+    async def reply(audio: tuple[int, Any]) -> AsyncGenerator[Any, None]:
+        said.append(audio)
+        try:
+            yield words(60)
+            await anyio.sleep_forever()
+        finally:
+            ended.append("finally")
+
+    handler = ReplyOnPause(
+        reply, model=LoudVad(), algo_options=AlgoOptions(0.4, 0.1, 0.05), on_event=log
+    )
+    stream = open_stream(handler)
+    async with stream, place_call(stream) as client:
+        talk(client)
+        await hear(client, True, 25)
+        assert ended == []
+        talk(client)
+        # Silent while the client talks, and then the answer to that.
+        await hear(client, False, 10)
+        await hear(client, True, 25)
+        client.hang_up()
+        await wait_until(lambda: len(ended) == 2)
+    assert [event.reply for event in log.of(ReplyStarted)] == [1, 2]
+    (interrupted,) = log.of(ReplyInterrupted)
+    assert 0.4 < interrupted.played.seconds < SECONDS
+    assert [rate for rate, _ in said] == [48_000, 48_000]
+    assert all(0.3 < samples.shape[1] / 48_000 < 1.5 for _, samples in said)
