@@ -23,6 +23,7 @@ from tests.unit.conversations import (
     LoudVad,
     agent,
     heard_samples,
+    nothing,
     say,
     silence,
     voice,
@@ -30,9 +31,8 @@ from tests.unit.conversations import (
 )
 
 
-async def listen_only(audio: Any) -> AsyncGenerator[Any, None]:
-    return
-    yield
+def listen_only(audio: Any) -> AsyncGenerator[Any, None]:
+    return nothing()
 
 
 class Steps(trio.abc.Instrument):
@@ -77,10 +77,9 @@ async def test_d08_a_long_utterance_is_cut_into_pieces_without_a_sample_twice() 
     """16,960 samples in, 41,920 out."""
     pieces: list[Any] = []
 
-    async def reply(audio: tuple[int, Any]) -> AsyncGenerator[Any, None]:
+    def reply(audio: tuple[int, Any]) -> AsyncGenerator[Any, None]:
         pieces.append(audio[1])
-        return
-        yield
+        return nothing()
 
     talk = np.arange(RATE * 5) % 20_000 + 2_000
     options = AlgoOptions(max_continuous_speech_s=0.7)

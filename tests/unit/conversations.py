@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,12 @@ def words(seconds: float) -> tuple[int, Int16Array]:
     samples = tone(440, OUT, seconds, amplitude=0.3)
     samples[samples == 0] = 1
     return OUT, samples
+
+
+async def nothing() -> AsyncGenerator[Any, None]:
+    """A reply without a word."""
+    for word in ():
+        yield word
 
 
 async def say(call: Call, *parts: Int16Array) -> None:
