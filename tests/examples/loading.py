@@ -12,6 +12,8 @@ from fastrtc_anyio import RtcConfiguration, Stream
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+WITHOUT_STREAM = ("turn_benchmark",)
+"""They measure and end: nobody calls them."""
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from anyio.streams.text import TextReceiveStream
 
-from .loading import EXAMPLES, NAMES
+from .loading import EXAMPLES, NAMES, WITHOUT_STREAM
 
 RUN = Path(__file__).with_name("run.py")
 PLUGIN = "fastrtc_anyio.testing.pytest_plugin"
@@ -30,7 +30,9 @@ def main_of(name: str) -> str:
 
 
 LAUNCHED = [name for name in NAMES if main_of(name) == "stream.launch()"]
-OTHERS = [name for name in NAMES if name not in LAUNCHED and name != "virtual_time"]
+OTHERS = [
+    name for name in NAMES if name not in (*LAUNCHED, *WITHOUT_STREAM) and name != "virtual_time"
+]
 
 
 @pytest.mark.parametrize("name", ["echo", *OTHERS])  # of those that are launched alike, one

@@ -63,7 +63,8 @@ def words(seconds: float) -> tuple[int, Int16Array]:
 
 async def nothing() -> AsyncGenerator[Any, None]:
     """A reply without a word."""
-    for word in ():
+    words: tuple[Any, ...] = ()
+    for word in words:
         yield word
 
 
