@@ -24,6 +24,7 @@ from .handlers import Layout, StreamHandlerBase, WebRTCData
 from .media.frames import Int16Array
 from .media.playout import Played
 from .protocol.endpointing import SPEECH_PROBABILITY, AlgoOptions
+from .protocol.foreground import BACKGROUND_DB
 from .protocol.messages import encode_message
 from .protocol.turn_taking import PRE_ROLL_S
 from .speech.batch import ModelOptions, PauseDetectionModel, as_vad
@@ -186,6 +187,7 @@ class TurnSettings(TypedDict, total=False):
     confirm_interruption: InterruptionJudge | None
     on_event: TurnListener | None
     pre_roll_s: float
+    background_db: float
 
 
 class ReplyOnPause(StreamHandlerBase):
@@ -218,6 +220,8 @@ class ReplyOnPause(StreamHandlerBase):
         on_event: called with every :class:`TurnEvent`, on the event loop: it must not block.
         pre_roll_s: seconds before the first speech that belong to what the user said, so that a
             soft first syllable is not cut.
+        background_db: speech that is this much quieter than the user's is somebody else's: voices
+            behind the user keep no turn going. Infinite: every voice is the user's.
 
     Raises:
         ImportError: no ``model`` is given, and what Silero's needs is not installed.
@@ -246,6 +250,7 @@ class ReplyOnPause(StreamHandlerBase):
         confirm_interruption: InterruptionJudge | None = None,
         on_event: TurnListener | None = None,
         pre_roll_s: float = PRE_ROLL_S,
+        background_db: float = BACKGROUND_DB,
     ) -> None:
         super().__init__(expected_layout, output_sample_rate, output_frame_size, input_sample_rate)
         for name, function in (
@@ -266,6 +271,9 @@ class ReplyOnPause(StreamHandlerBase):
             raise TypeError(f"on_event must be a plain function; got {on_event!r}")
         if interrupt_on not in ("speech", "pause"):
             raise ValueError(f'interrupt_on must be "speech" or "pause"; got {interrupt_on!r}')
+        for name, number in (("pre_roll_s", pre_roll_s), ("background_db", background_db)):
+            if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
+                raise ValueError(f"{name} must be a number, 0 or more; got {number!r}")
         if algo_options is not None and not isinstance(algo_options, AlgoOptions):
             raise TypeError(f"algo_options must be an AlgoOptions; got {algo_options!r}")
         self.fn = fn
@@ -279,6 +287,7 @@ class ReplyOnPause(StreamHandlerBase):
         self.confirm_interruption = confirm_interruption
         self.on_event = on_event
         self.pre_roll_s = pre_roll_s
+        self.background_db = background_db
         self.state = AppState()
         self._turns: Turns | None = None
         if not self.determines_pauses:

@@ -402,4 +402,9 @@ def _make_rule(handler: ReplyOnPause) -> PauseRule:
     if handler.determines_pauses:
         return OwnAlgorithm(handler)
     kind = StopWordRule if isinstance(handler, ReplyOnStopWords) else SlidingWindow
-    return kind(handler.input_sample_rate, handler.algo_options, handler.speech_probability)
+    return kind(
+        handler.input_sample_rate,
+        handler.algo_options,
+        handler.speech_probability,
+        handler.background_db,
+    )

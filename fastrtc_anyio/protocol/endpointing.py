@@ -16,6 +16,8 @@ from typing import Protocol
 
 from fastrtc_anyio.media.frames import Int16Array
 
+from .foreground import Foreground
+
 __all__ = ["AlgoOptions", "PauseRule", "SlidingWindow", "Verdict"]
 
 # Silero's own default.
@@ -134,6 +136,8 @@ class SlidingWindow:
         sample_rate: Of the audio, Hz.
         options: Window and thresholds.
         speech_probability: A hop is speech from this probability on.
+        background_db: Speech that is this much quieter than the speaker's is somebody else's; see
+            :mod:`.foreground`. By default every voice counts.
     """
 
     def __init__(
@@ -141,6 +145,7 @@ class SlidingWindow:
         sample_rate: int,
         options: AlgoOptions,
         speech_probability: float = SPEECH_PROBABILITY,
+        background_db: float = math.inf,
     ) -> None:
         self._speech_probability = speech_probability
         # Whole samples: 0.07 * 16000 is a little more than 1120, and "less than" would notice.
@@ -152,11 +157,12 @@ class SlidingWindow:
         if interrupts is None:
             interrupts = INTERRUPT_PART * options.started_talking_threshold
         self._interrupts = min(round(interrupts * sample_rate), self._window - 1)
+        self._foreground = Foreground(sample_rate, background_db, self._window)
         self._paused = max(1, round(options.speech_threshold * sample_rate))
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything heard. No decision counts for two utterances."""
+        """Forget everything heard, but how loud the speaker is. No decision counts twice."""
         self._now = 0
         # Of the hops that are speech: where they begin and end.
         self._hops: deque[tuple[int, int]] = deque()
@@ -171,8 +177,13 @@ class SlidingWindow:
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         """Judge the stream as it is with one hop more."""
-        inside = self._add(int(samples.shape[1]), probability >= self._speech_probability)
-        if self._peak or inside > (self._interrupts if over_reply else self._started):
+        is_speech = probability >= self._speech_probability
+        self._foreground.push(samples, is_speech)
+        if self._peak:
+            is_speech = is_speech and self._foreground.goes_on
+        inside = self._add(int(samples.shape[1]), is_speech)
+        enough = self._interrupts if over_reply else self._started
+        if self._peak or (inside > enough and self._foreground.may_begin):
             self._peak = max(self._peak, inside)
         if not self._peak:
             return Verdict.SILENCE

@@ -8,6 +8,7 @@ once more when they pause.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class StopWordRule:
         sample_rate: Of the audio, Hz.
         options: Window and thresholds.
         speech_probability: A hop is speech from this probability on.
+        background_db: See :class:`.SlidingWindow`.
         pre_roll_s: Audio before the first speech that may belong to a stop word, seconds.
     """
 
@@ -57,9 +59,10 @@ class StopWordRule:
         sample_rate: int,
         options: AlgoOptions,
         speech_probability: float = SPEECH_PROBABILITY,
+        background_db: float = math.inf,
         pre_roll_s: float = 0.3,
     ) -> None:
-        self._window = SlidingWindow(sample_rate, options, speech_probability)
+        self._window = SlidingWindow(sample_rate, options, speech_probability, background_db)
         self._longest = round(LONGEST_S * sample_rate)
         self._longest_kept = round(LONGEST_KEPT_S * sample_rate)
         self._step = round(STEP_S * sample_rate)

@@ -5,6 +5,6 @@
 * :mod:`.silero` - the Silero model; :mod:`.segments` - its batch use
 * :mod:`.batch` - FastRTC's kind of model as one of ours
 * :mod:`.stt` - speech to text; :mod:`.pocketsphinx` - one that needs a package alone
-* :mod:`.tts` - text to speech, sentence by sentence; :mod:`.espeak` - one that needs a program alone
+* :mod:`.tts` - text to speech, sentence by sentence; :mod:`.espeak` - one that needs a program
 * :mod:`.sentences` - text cut up for it, as it comes
 """
