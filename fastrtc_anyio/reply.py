@@ -271,7 +271,8 @@ class ReplyOnPause(StreamHandlerBase):
             raise TypeError(f"on_event must be a plain function; got {on_event!r}")
         if interrupt_on not in ("speech", "pause"):
             raise ValueError(f'interrupt_on must be "speech" or "pause"; got {interrupt_on!r}')
-        for name, number in (("pre_roll_s", pre_roll_s), ("background_db", background_db)):
+        numbers: dict[str, Any] = {"pre_roll_s": pre_roll_s, "background_db": background_db}
+        for name, number in numbers.items():
             if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
                 raise ValueError(f"{name} must be a number, 0 or more; got {number!r}")
         if algo_options is not None and not isinstance(algo_options, AlgoOptions):
