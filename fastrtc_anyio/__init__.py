@@ -63,7 +63,9 @@ from .protocol.endpointing import AlgoOptions
 from .protocol.ice import IceServer, RtcConfiguration
 from .protocol.session_state import SessionState
 from .reply import (
+    AppState,
     Interruption,
+    InterruptionJudge,
     InterruptionRejected,
     ReplyFinished,
     ReplyInterrupted,
@@ -79,7 +81,7 @@ from .session import Limits, Session, SessionStatistics
 from .speech.batch import ModelOptions, PauseDetectionModel
 from .speech.energy import EnergyVad
 from .speech.silero import SileroVadOptions, get_silero_model
-from .speech.stt import MoonshineSTT, STTModel, get_stt_model
+from .speech.stt import MoonshineSTT, PhraseSpotter, STTModel, get_stt_model
 from .speech.tts import KokoroTTSOptions, TTSModel, get_tts_model
 from .speech.vad import Vad, VadStream
 from .stream import Stream
@@ -91,6 +93,7 @@ __all__ = [
     "AdditionalOutputs",
     "AdmissionError",
     "AlgoOptions",
+    "AppState",
     "AsyncAudioVideoStreamHandler",
     "AsyncStreamHandler",
     "AudioEmitType",
@@ -107,6 +110,7 @@ __all__ = [
     "HandlerContractError",
     "IceServer",
     "Interruption",
+    "InterruptionJudge",
     "InterruptionRejected",
     "InvalidCandidate",
     "InvalidOffer",
@@ -121,6 +125,7 @@ __all__ = [
     "PeerClosed",
     "PeerError",
     "PeerFailed",
+    "PhraseSpotter",
     "Played",
     "ReplyFinished",
     "ReplyInterrupted",

@@ -10,15 +10,18 @@ The turn taking itself is :class:`.TurnMachine`; :mod:`.driver.conversation` dri
 
 from __future__ import annotations
 
+import enum
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import HandlerContractError
 from .functions import is_coroutine_function
 from .handlers import Layout, StreamHandlerBase, WebRTCData
 from .media.frames import Int16Array
@@ -34,7 +37,9 @@ from .speech.vad import Vad
 
 __all__ = [
     "AppState",
+    "InputNeed",
     "Interruption",
+    "InterruptionJudge",
     "InterruptionRejected",
     "ReplyFinished",
     "ReplyInterrupted",
@@ -48,6 +53,13 @@ __all__ = [
 ]
 
 Audio: TypeAlias = tuple[int, Int16Array]
+
+_SETTINGS = (
+    *("fn", "startup_fn", "algo_options", "model", "model_options", "can_interrupt", "needs_args"),
+    *("interrupt_on", "confirm_interruption", "on_event", "pre_roll_s", "background_db"),
+)
+_copying: ContextVar[bool] = ContextVar("copying", default=False)
+"""While a handler is made for a connection: what takes its time was done for the original."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +185,14 @@ class AppState:
         return type(self)()
 
 
+class InputNeed(enum.Enum):
+    """What a function needs of the client's input."""
+
+    NONE = "none"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
 class Turns(Protocol):
     """What a running conversation gives to its handler."""
 
@@ -229,7 +249,7 @@ class ReplyOnPause(StreamHandlerBase):
         ValueError: an argument is out of range.
 
     Attributes:
-        state: for ``determine_pause``.
+        state: what an overridden ``determine_pause`` keeps; nothing else uses it.
     """
 
     def __init__(
@@ -282,7 +302,9 @@ class ReplyOnPause(StreamHandlerBase):
         self.algo_options = algo_options or AlgoOptions()
         self.model_options = model_options
         self.can_interrupt = can_interrupt
-        self.model: Any = get_silero_model() if model is None else model
+        # An algorithm of one's own may do without.
+        silero = model is None and not self.determines_pauses
+        self.model: Any = get_silero_model() if silero else model
         self.needs_args = needs_args
         self.interrupt_on: Literal["speech", "pause"] = interrupt_on
         self.confirm_interruption = confirm_interruption
@@ -293,6 +315,13 @@ class ReplyOnPause(StreamHandlerBase):
         self._turns: Turns | None = None
         if not self.determines_pauses:
             _ = self.vad  # a model that is none is noticed here
+        for name in ("receive", "emit", "process_audio"):
+            if hasattr(self, name):
+                raise TypeError(
+                    f"{type(self).__name__}.{name} would never be called: override "
+                    "determine_pause, give a model= that filters what it hears, or follow on_event"
+                )
+        self._settings = self._current_settings()
 
     # What it was made with: copy() makes the next one in the same way, also of a subclass.
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
@@ -303,9 +332,21 @@ class ReplyOnPause(StreamHandlerBase):
         return handler
 
     def copy(self) -> Self:
-        """Make the handler of one connection, with the arguments this one was made with."""
+        """Make the handler of one connection, with the arguments this one was made with, and the
+        settings that were changed since."""
         args, kwargs = self._made_with
-        return type(self)(*args, **kwargs)
+        copying = _copying.set(True)
+        try:
+            copy = type(self)(*args, **kwargs)
+        finally:
+            _copying.reset(copying)
+        for name, value in self._current_settings().items():
+            if value is not self._settings[name]:  # it was changed since
+                setattr(copy, name, value)
+        return copy
+
+    def _current_settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SETTINGS}
 
     @property
     def vad(self) -> Vad:
@@ -342,7 +383,12 @@ class ReplyOnPause(StreamHandlerBase):
         options = self.algo_options
         if len(audio) < options.audio_chunk_duration * sampling_rate:
             return False
-        seconds, _ = self.model.vad((sampling_rate, audio), self.model_options)
+        model = get_silero_model() if self.model is None else self.model
+        if not hasattr(model, "vad"):
+            raise HandlerContractError(
+                f"FastRTC's algorithm wants a model with vad(audio, options); got {model!r}"
+            )
+        seconds, _ = model.vad((sampling_rate, audio), self.model_options)
         state.buffer = None
         if seconds > options.started_talking_threshold:
             state.started_talking = True
@@ -365,18 +411,21 @@ class ReplyOnPause(StreamHandlerBase):
         self._turns.trigger_response()
 
     @property
-    def asks_for_inputs(self) -> bool:
-        """Whether the client is asked for its input."""
-        return not self.phone_mode and (
-            self.needs_args or _takes(self.fn) > 1 or _takes(self.startup_fn) > 0
-        )
+    def reply_inputs(self) -> InputNeed:
+        """Whether the client is asked for its input before a reply."""
+        if self.needs_args and not self.phone_mode:
+            return InputNeed.REQUIRED
+        return self._input_need(self.fn, 1)
 
     @property
-    def waits_for_inputs(self) -> bool:
-        """Whether nothing can be called before there is input."""
-        return not self.phone_mode and (
-            self.needs_args or _requires(self.fn) > 1 or _requires(self.startup_fn) > 0
-        )
+    def greeting_inputs(self) -> InputNeed:
+        """Whether it is asked before the greeting."""
+        return self._input_need(self.startup_fn, 0)
+
+    def _input_need(self, function: Callable[..., Any] | None, own: int) -> InputNeed:
+        if self.phone_mode or _takes(function) <= own:
+            return InputNeed.NONE
+        return InputNeed.REQUIRED if _requires(function) > own else InputNeed.OPTIONAL
 
     def reply_arguments(self, utterance: Int16Array) -> tuple[Any, ...]:
         """What ``fn`` is called with, for an utterance of int16, shape ``(1, n)``."""
@@ -401,8 +450,8 @@ class ReplyOnPause(StreamHandlerBase):
 class ReplyOnStopWords(ReplyOnPause):
     """:class:`ReplyOnPause` that listens only to who says a stop word first.
 
-    What is said after the stop word, in the same breath or after a pause, goes to ``fn``; all else
-    is nobody's business. The client is sent ``stopword`` when one was heard.
+    What is said after the stop word, in the same breath or after a pause however long, goes to
+    ``fn``; all else is nobody's business. The client is sent ``stopword`` when one was heard.
 
     Args:
         fn: see :class:`ReplyOnPause`.
@@ -414,7 +463,7 @@ class ReplyOnStopWords(ReplyOnPause):
 
     Raises:
         ImportError: a model is not given, and what the default needs is not installed.
-        ValueError: there is no stop word.
+        ValueError: there is no stop word, or one that the model cannot know.
     """
 
     def __init__(
@@ -437,7 +486,7 @@ class ReplyOnStopWords(ReplyOnPause):
     ) -> None:
         if isinstance(stop_words, str) or not all(isinstance(word, str) for word in stop_words):
             raise TypeError(f"stop_words must be a list of strings; got {stop_words!r}")
-        self.stop_words = [" ".join(words.split()) for words in stop_words if words.split()]
+        self.stop_words = [words for given in stop_words if (words := _plain(given))]
         if not self.stop_words:
             raise ValueError(f"stop_words must hold at least one word; got {stop_words!r}")
         super().__init__(
@@ -454,16 +503,19 @@ class ReplyOnStopWords(ReplyOnPause):
             needs_args,
             **settings,
         )
+        if self.determines_pauses:
+            raise TypeError(
+                f"{type(self).__name__}.determine_pause would have to find the stop words as well: "
+                "override find_stop_word, or derive from ReplyOnPause"
+            )
         self.stt_model: Any = get_stt_model("moonshine/base") if stt_model is None else stt_model
+        if hasattr(self.stt_model, "check_phrases") and not _copying.get():
+            self.stt_model.check_phrases(self.stop_words)
 
     def stop_word_detected(self, text: str) -> bool:
         """Whether a stop word is in a text, in any case and whatever the punctuation."""
-        text = " ".join(re.findall(r"[\w']+", text.lower()))
-        for words in self.stop_words:
-            wanted = " ".join(re.findall(r"[\w']+", words.lower()))
-            if re.search(rf"\b{re.escape(wanted)}\b", text):
-                return True
-        return False
+        text = _plain(text)
+        return any(re.search(rf"\b{re.escape(words)}\b", text) for words in self.stop_words)
 
     def find_stop_word(self, audio: Audio) -> int | None:
         """Look for a stop word in audio; called on a thread.
@@ -485,6 +537,11 @@ class ReplyOnStopWords(ReplyOnPause):
         """Tell the client that a stop word was heard."""
         if self.channel is not None:
             self.channel.send(encode_message("stopword", ""))
+
+
+def _plain(text: str) -> str:
+    """Words alone, in lower case."""
+    return " ".join(re.findall(r"[\w']+", text.lower()))
 
 
 def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:

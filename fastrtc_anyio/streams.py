@@ -118,6 +118,7 @@ class AudioSender:
         self._stream = stream
         self._convert = AudioConverter(stream.sample_rate, stream.channels)
         self._flushed = False
+        self._played = 0
 
     @property
     def sample_rate(self) -> int:
@@ -171,7 +172,14 @@ class AudioSender:
             How much was really played since the flush before.
         """
         self._flushed = True
-        return self._stream.flush()
+        played = self._stream.flush()
+        self._played += played.samples
+        return played
+
+    @property
+    def played_before_flushes(self) -> int:
+        """What all flushes together have returned, in samples as they leave."""
+        return self._played
 
     def pause(self) -> None:
         """Play silence from the next 20 ms on, and keep the queue. Twice is once."""

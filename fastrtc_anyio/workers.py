@@ -10,6 +10,7 @@ and are then abandoned: the result is dropped, and the process can still exit.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -22,6 +23,8 @@ import anyio
 from anyio.lowlevel import checkpoint, current_token
 
 __all__ = ["Host", "Lock", "Worker", "run_sync", "while_thread_works"]
+
+logger = logging.getLogger("fastrtc_anyio")
 
 Lock = threading.Lock
 
@@ -75,7 +78,7 @@ class Worker:
     """One daemon thread that makes one call after the other.
 
     The thread starts with the first call. A call that is cancelled is abandoned: its result, when
-    it comes, is dropped, and :attr:`busy` stays true until then.
+    it comes, is dropped, an error logged, and :attr:`busy` stays true until then.
     """
 
     def __init__(self, name: str) -> None:
@@ -83,13 +86,13 @@ class Worker:
         self._host = Host()
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._busy = False
+        self._pending = 0
         self._ended = anyio.Event()
 
     @property
     def busy(self) -> bool:
         """Whether the thread is inside a call, abandoned or not."""
-        return self._busy
+        return self._pending > 0
 
     @property
     def alive(self) -> bool:
@@ -108,11 +111,12 @@ class Worker:
             The wait ends at once; the call goes on without it.
         """
         await checkpoint()
-        if self._busy:
+        if self.busy:
             raise RuntimeError(f"{self._name} is still busy with an earlier call")
-        self._busy = True
+        self._pending += 1
         done = anyio.Event()
         outcome: list[tuple[bool, object]] = []
+        waiting = True
         context = copy_context()
 
         def work() -> None:
@@ -123,12 +127,18 @@ class Worker:
             self._host.post(finished)
 
         def finished() -> None:
-            self._busy = False
+            self._pending -= 1
             done.set()
+            if not waiting and not outcome[0][0]:
+                error = cast(BaseException, outcome[0][1])
+                logger.error("%s failed when it had been given up", self._name, exc_info=error)
 
         self._put(work)
         with while_thread_works.get()(self._name):
-            await done.wait()
+            try:
+                await done.wait()
+            finally:
+                waiting = done.is_set()
         succeeded, value = outcome.pop()
         if succeeded:
             return cast(T, value)
@@ -152,8 +162,13 @@ class Worker:
 
         def work() -> None:
             function()
-            self._host.post(done.set)
+            self._host.post(finished)
 
+        def finished() -> None:
+            self._pending -= 1
+            done.set()
+
+        self._pending += 1
         self.post(work)
         await checkpoint()
         with while_thread_works.get()(self._name):

@@ -155,30 +155,30 @@ class Calls:
             at_end: called on the thread when the block is left, or as soon after that as the
                 thread is free. Its errors are logged. It is waited for a second at most.
         """
-
-        def end() -> None:
-            try:
-                if at_end is not None:
-                    at_end()
-            except BaseException:  # what it belonged to is over, nobody is left to raise it to
-                logger.exception("%s failed at the end", source)
-
         worker = self._idle.pop() if self._idle else Worker(source)
-        came_back = False
         try:
             yield worker
         finally:
-            with (
-                CancelScope(deadline=anyio.current_time() + _UNWINDING, shield=True),
-                suppress(TimeoutError),  # a virtual clock does not wait for threads without end
-            ):
-                await worker.finish(end)
-                came_back = True
-            if came_back:
-                self._idle.append(worker)
-            else:
+            if at_end is not None:
+                await self._finish(worker, source, at_end)
+            if worker.busy:
                 worker.end()
                 self._left = [*(left for left in self._left if left.alive), worker]
+            else:
+                self._idle.append(worker)
+
+    async def _finish(self, worker: Worker, source: str, at_end: Callable[[], object]) -> None:
+        def end() -> None:
+            try:
+                at_end()
+            except BaseException:  # what it belonged to is over, nobody is left to raise it to
+                logger.exception("%s failed at the end", source)
+
+        with (
+            CancelScope(deadline=anyio.current_time() + _UNWINDING, shield=True),
+            suppress(TimeoutError),  # a virtual clock does not wait for threads without end
+        ):
+            await worker.finish(end)
 
     async def join(self, deadline: float) -> int:
         """Wait for the threads until ``deadline``.

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from inspect import isawaitable
 from typing import Any
 
 import anyio
@@ -25,6 +27,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from fastrtc_anyio.errors import HandlerContractError
+from fastrtc_anyio.functions import is_generator
 from fastrtc_anyio.gate import Gate
 from fastrtc_anyio.groups import contained, unwrapped
 from fastrtc_anyio.media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
@@ -39,11 +42,12 @@ from fastrtc_anyio.protocol.turn_taking import (
     ReplyDue,
     SpeechStarted,
     SpeechStopped,
-    TurnEvent,
     TurnMachine,
     TurnState,
+    TurnStep,
 )
 from fastrtc_anyio.reply import (
+    InputNeed,
     Interruption,
     InterruptionRejected,
     ReplyFinished,
@@ -52,10 +56,10 @@ from fastrtc_anyio.reply import (
     ReplyOnStopWords,
     ReplyStarted,
     StopWordHeard,
+    TurnEvent,
     UserStartedSpeaking,
     UserStoppedSpeaking,
 )
-from fastrtc_anyio.reply import TurnEvent as Happening
 from fastrtc_anyio.speech.vad import Hops
 from fastrtc_anyio.streams import AudioConverter
 
@@ -70,6 +74,8 @@ logger = logging.getLogger("fastrtc_anyio")
 
 UNDECIDED_S = 2.0
 """How long a judge may take to decide about an interruption. Longer than any "uh-huh"."""
+INPUTS_S = 2.0
+"""How long a reply waits for the client's inputs, where it can do without."""
 UNWINDING_S = 1.0
 """How long a reply waits for the one before to have unwound."""
 
@@ -90,12 +96,18 @@ async def converse(drive: Drive[ReplyOnPause]) -> None:
 
 
 class _Reply:
-    """One reply, from the moment it is due."""
+    """One reply, from the moment it is due.
 
-    def __init__(self, number: int) -> None:
+    Attributes:
+        unwound: set when its generator, and those of all replies before, are closed.
+        played_before: samples of the conversation that were played before it.
+    """
+
+    def __init__(self, number: int, played_before: int) -> None:
         self.number = number
         self.scope = CancelScope()
-        self.ended = anyio.Event()
+        self.unwound = anyio.Event()
+        self.played_before = played_before
         self.sounds = False
 
 
@@ -118,9 +130,10 @@ class Conversation:
             interrupt_on=handler.interrupt_on,
             pre_roll_s=handler.pre_roll_s,
         )
-        self._reply = _Reply(0)
-        self._reply.ended.set()
+        self._reply = _Reply(0, 0)
+        self._reply.unwound.set()
         self._triggered = Gate()
+        self._client_answers = True
         self._news = anyio.Event()
         self._looking = False
 
@@ -188,11 +201,13 @@ class Conversation:
         handler = self._handler
         if handler.startup_fn is not None:
             self._carry_out(self._machine.reply_started())
-            self._start_reply(handler.startup_fn, handler.greeting_arguments, 0.0)
+            self._start_reply(
+                handler.startup_fn, handler.greeting_inputs, handler.greeting_arguments, 0.0
+            )
 
     # -- what follows from it
 
-    def _carry_out(self, events: list[TurnEvent]) -> None:
+    def _carry_out(self, events: list[TurnStep]) -> None:
         for event in events:
             if self._drive.ending:
                 return  # a goodbye is heard to its end
@@ -200,7 +215,6 @@ class Conversation:
                 case SpeechStarted():
                     self._say("started_talking")
                     self._tell(UserStartedSpeaking(self._time()))
-                    self._ask_for_inputs()
                 case SpeechStopped():
                     self._tell(UserStoppedSpeaking(self._time()))
                 case InterruptionCandidate():
@@ -212,25 +226,40 @@ class Conversation:
                     utterance = event.utterance
                     seconds = utterance.shape[1] / self._handler.input_sample_rate
                     arguments = partial(self._handler.reply_arguments, utterance)
-                    self._start_reply(self._handler.fn, arguments, seconds)
+                    self._start_reply(
+                        self._handler.fn, self._handler.reply_inputs, arguments, seconds
+                    )
 
     def _interrupt(self) -> None:
         reply = self._reply
         reply.scope.cancel()
-        self._tell(ReplyInterrupted(self._time(), reply.number, self._flush()))
+        self._flush()
+        self._tell(ReplyInterrupted(self._time(), reply.number, self._played_of(reply)))
 
     def _start_reply(
-        self, function: Callable[..., Any], arguments: Callable[[], tuple[Any, ...]], heard: float
+        self,
+        function: Callable[..., Any],
+        need: InputNeed,
+        arguments: Callable[[], tuple[Any, ...]],
+        heard: float,
     ) -> None:
-        before, self._reply = self._reply, _Reply(self._machine.reply)
         self._flush()  # what is played is counted from here
+        before, self._reply = self._reply, _Reply(self._machine.reply, self._played_so_far())
         self._tell(ReplyStarted(self._time(), self._reply.number, heard))
-        self._tasks.start_soon(self._run_reply, self._reply, before, function, arguments)
+        self._tasks.start_soon(self._run_reply, self._reply, before, function, need, arguments)
 
-    def _flush(self) -> Played:
+    def _flush(self) -> None:
         if self._session.media.audio_out:
-            return self._session.audio_out.flush()
-        return Played(0, 0.0)
+            self._session.audio_out.flush()
+
+    def _played_so_far(self) -> int:
+        """Samples of all replies, those included that the handler itself has flushed."""
+        return self._session.audio_out.played_before_flushes if self._session.media.audio_out else 0
+
+    def _played_of(self, reply: _Reply) -> Played:
+        samples = self._played_so_far() - reply.played_before
+        rate = self._session.audio_out.sample_rate if self._session.media.audio_out else 1
+        return Played(samples, samples / rate)
 
     # -- a reply
 
@@ -239,18 +268,26 @@ class Conversation:
         reply: _Reply,
         before: _Reply,
         function: Callable[..., Any],
+        need: InputNeed,
         arguments: Callable[[], tuple[Any, ...]],
     ) -> None:
         try:
             with reply.scope:
                 await self._wait_unwound(before)
-                await self._wait_for_inputs()
+                await self._wait_for_inputs(need)
                 await self._generate(reply, function, arguments())
                 await self._drive.wait_played()
                 await checkpoint_if_cancelled()  # interrupted at its last sample
                 self._finish(reply)
+        except Exception:
+            if not reply.scope.cancel_called:
+                raise
+            # The conversation has moved on: nobody is left to be told but the log.
+            logger.exception("session %s: an interrupted reply failed", self._session.id)
         finally:
-            reply.ended.set()
+            with CancelScope(shield=True):
+                await self._wait_unwound(before)
+            reply.unwound.set()
 
     async def _generate(
         self, reply: _Reply, function: Callable[..., Any], arguments: tuple[Any, ...]
@@ -265,10 +302,14 @@ class Conversation:
                 self._handler.set_args(list(emission.outputs.args))
             if emission.media is not None:
                 self._sound(reply)
-            await self._drive.play(emission)
+            await self._drive.play(replace(emission, close=None))
+            if emission.close is not None:
+                await self._drive.end(emission.close.msg, partial(self._finish, reply))
 
-        with contained(source):
+        if is_generator(function):  # calling it runs none of it
             generator = function(*arguments)
+        else:
+            generator = await self._calls.apart(source, function, *arguments)
         await run_generator(
             self._calls,
             source,
@@ -284,14 +325,16 @@ class Conversation:
 
     def _finish(self, reply: _Reply) -> None:
         self._sound(reply)
-        self._tell(ReplyFinished(self._time(), reply.number, self._flush()))
+        self._flush()
+        self._tell(ReplyFinished(self._time(), reply.number, self._played_of(reply)))
         self._carry_out(self._machine.reply_finished(reply.number))
 
     async def _wait_unwound(self, before: _Reply) -> None:
         """What a reply does at its end, in ``finally``, is done before the next begins."""
         with anyio.move_on_after(UNWINDING_S) as scope:
-            await before.ended.wait()
-        if scope.cancelled_caught:
+            await before.unwound.wait()
+        if scope.cancelled_caught and not before.unwound.is_set():
+            before.unwound.set()  # nobody waits for it again
             logger.warning(
                 "session %s: reply %d has not unwound within %g s of being interrupted",
                 self._session.id,
@@ -301,17 +344,25 @@ class Conversation:
 
     # -- inputs
 
-    def _ask_for_inputs(self) -> None:
-        """Ask while the user still talks: then the answer is here when the reply is due."""
-        if self._handler.asks_for_inputs:
-            self._handler.reset()
-            self._session.messages.send_nowait(encode_message("send_input"))
+    async def _wait_for_inputs(self, need: InputNeed) -> None:
+        """Ask the client for its input, anew for each reply, and wait for the answer.
 
-    async def _wait_for_inputs(self) -> None:
-        """Wait for the client's first input. Later ones may be as old as the last time it sent."""
-        if self._handler.waits_for_inputs and not self._handler.latest_args:
-            logger.info("session %s: a reply waits for the client's input", self._session.id)
-            await self._handler.wait_for_args()
+        Without limit only where there can be no reply without. A client that does not answer is
+        asked again, but not waited for again.
+        """
+        handler = self._handler
+        if need is InputNeed.NONE:
+            return
+        if not handler.args_set.is_set():
+            limit: float | None = INPUTS_S if self._client_answers else 0.0
+            if need is InputNeed.REQUIRED and not handler.latest_args:
+                logger.info("session %s: a reply waits for the client's input", self._session.id)
+                limit = None
+            await handler.fetch_args()
+            with anyio.move_on_after(limit):
+                await handler.args_set.wait()
+        self._client_answers = handler.args_set.is_set()
+        handler.reset()
 
     # -- interruptions
 
@@ -351,6 +402,9 @@ class Conversation:
         decision: object = await self._calls.apart(
             "confirm_interruption", judge, Interruption(audio, paused, candidate.reply)
         )
+        if isawaitable(decision):  # of a plain function that calls a coroutine function
+            with contained("confirm_interruption"):
+                decision = await decision
         if decision is None or isinstance(decision, bool):
             return decision
         raise HandlerContractError(
@@ -391,7 +445,7 @@ class Conversation:
     def _say(self, what: str) -> None:
         self._session.messages.send_nowait(encode_message("log", what))
 
-    def _tell(self, event: Happening) -> None:
+    def _tell(self, event: TurnEvent) -> None:
         logger.debug("session %s: %r", self._session.id, event)
         if self._handler.on_event is not None:
             with contained("on_event"):

@@ -61,10 +61,16 @@ class Drive(Generic[H]):
         if self.session.media.video_out:
             await self._send(self.session.video_out.wait_ready, lead)
 
-    async def end(self, message: str = "") -> None:
-        """End the session once everything queued has been played. Does not return."""
+    async def end(self, message: str = "", then: Callable[[], object] = lambda: None) -> None:
+        """End the session once everything queued has been played. Does not return.
+
+        Args:
+            message: what the client is told.
+            then: called when it has been played.
+        """
         self._ending = True
         await self.wait_played()
+        then()
         self.session.close(CloseReason.HANDLER_CLOSED, message)
         await anyio.sleep_forever()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.functions import FunctionHandler
 from fastrtc_anyio.groups import contained
+from fastrtc_anyio.media.frames import FRAMES_PER_SECOND
 
 from .calls import Calls
 from .drive import Drive, wait_for_inputs
@@ -67,12 +71,14 @@ async def run_generator(
         Closes the generator: its ``finally`` blocks run. A plain one that is inside a call is
         closed by its thread when that returns, which is waited for a second at most.
     """
-    if isinstance(generator, AsyncGenerator):
+    if isinstance(generator, AsyncIterator):
         with contained(source):
-            async with aclosing(generator):
+            async with _closing(generator):
                 async for value in generator:
-                    await deliver(await calls.read(read, source, value))
-    elif isinstance(generator, Generator):
+                    emission = await calls.read(read, source, value)
+                    await deliver(emission)
+                    await _pace(emission)
+    elif isinstance(generator, Iterator):
         await _run_plain(calls, source, generator, read, deliver)
     else:
         raise HandlerContractError(
@@ -84,7 +90,7 @@ async def run_generator(
 async def _run_plain(
     calls: Calls,
     source: str,
-    generator: Generator[Any, None, object],
+    generator: Iterator[Any],
     read: Callable[[object], Emission[M]],
     deliver: Callable[[Emission[M]], Awaitable[None]],
 ) -> None:
@@ -92,10 +98,24 @@ async def _run_plain(
         value = next(generator, _EXHAUSTED)
         return None if value is _EXHAUSTED else read(value)
 
-    async with calls.thread(source, at_end=generator.close) as worker:
+    close = getattr(generator, "close", lambda: None)
+    async with calls.thread(source, at_end=close) as worker:
         while True:
             with contained(source):
                 emission = await worker.run(step)
             if emission is None:
                 return
             await deliver(emission)
+            await _pace(emission)
+
+
+async def _pace(emission: Emission[Any]) -> None:
+    """Who gives nothing is asked again 20 ms later; who gives no media lets others run as well."""
+    if emission == Emission():
+        await anyio.sleep(1 / FRAMES_PER_SECOND)
+    else:
+        await checkpoint()
+
+
+def _closing(generator: AsyncIterator[Any]) -> AbstractAsyncContextManager[object]:
+    return aclosing(generator) if isinstance(generator, AsyncGenerator) else nullcontext()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.media.frames import Int16Array
 from fastrtc_anyio.protocol.endpointing import Verdict
-from fastrtc_anyio.reply import ReplyOnPause
+from fastrtc_anyio.reply import AppState, ReplyOnPause
 
 __all__ = ["OwnAlgorithm"]
 
@@ -38,6 +40,7 @@ class OwnAlgorithm:
         self._state = self._handler.state = self._handler.state.new()
         self._verdict = Verdict.SILENCE
         self._lookback = 0
+        self._judged: _Judgement | None = None
 
     @property
     def lookback(self) -> int:
@@ -65,17 +68,26 @@ class OwnAlgorithm:
         if not isinstance(paused, bool | np.bool_):
             raise HandlerContractError(f"determine_pause must return a bool; got {paused!r}")
         state.pause_detected = bool(paused)
-        if state is not self._state:
-            return  # the turn has ended meanwhile
-        if self._verdict is Verdict.SILENCE:
-            self._lookback = heard
-        else:
-            self._lookback += int(samples.shape[1])
-        if paused:
-            self._verdict = Verdict.PAUSE
-        elif state.started_talking:
-            self._verdict = Verdict.SPEECH
+        self._judged = _Judgement(state, heard, bool(paused))
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         """Say what was found."""
+        judged, self._judged = self._judged, None
+        if judged is None or judged.state is not self._state:  # the turn has ended meanwhile
+            return self._verdict
+        speaking = self._verdict is not Verdict.SILENCE
+        self._lookback = self._lookback + int(samples.shape[1]) if speaking else judged.heard
+        if judged.paused:
+            self._verdict = Verdict.PAUSE
+        elif judged.state.started_talking:
+            self._verdict = Verdict.SPEECH
         return self._verdict
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """What the algorithm said, and of which turn."""
+
+    state: AppState
+    heard: int
+    paused: bool

@@ -36,11 +36,13 @@ class StopWordCandidate:
         samples: int16, shape ``(1, n)``.
         end: after how many samples heard in all it ends.
         complete: whether the speaker has paused.
+        turn: what it is a candidate for; nothing is decided by it after a reset.
     """
 
     samples: Int16Array
     end: int
     complete: bool
+    turn: int
 
 
 class StopWordRule:
@@ -68,11 +70,13 @@ class StopWordRule:
         self._step = round(STEP_S * sample_rate)
         self._pre_roll = round(pre_roll_s * sample_rate)
         self._now = 0
+        self._turn = 0
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard, a stop word too."""
         self._window.reset()
+        self._turn += 1
         self._awake = False
         self._verdict = Verdict.SILENCE
         self._hops: deque[tuple[Int16Array, float]] = deque()
@@ -119,7 +123,7 @@ class StopWordRule:
         self._looked = self._now
         self._looking = True
         samples = np.concatenate([hop for hop, _ in self._hops], axis=1)
-        return StopWordCandidate(samples[:, -self._longest :], self._now, complete)
+        return StopWordCandidate(samples[:, -self._longest :], self._now, complete, self._turn)
 
     def wake(self, candidate: StopWordCandidate, end: int) -> int | None:
         """A stop word is in the candidate: hear what follows on it.
@@ -132,7 +136,7 @@ class StopWordRule:
             How many samples ago that was. None if it is too late: everything was forgotten since.
         """
         ago = self._now - candidate.end + int(candidate.samples.shape[1]) - end
-        if self._awake or ago > self._kept:
+        if self._awake or candidate.turn != self._turn or ago > self._kept:
             return None
         self._awake = True
         self._window.reset()
@@ -148,6 +152,8 @@ class StopWordRule:
 
     def nothing_in(self, candidate: StopWordCandidate) -> None:
         """There is none. Of a candidate that is complete, nothing needs to be kept."""
+        if candidate.turn != self._turn:
+            return
         self._looking = False
         said_more = self._awake or self._verdict is not Verdict.PAUSE
         if candidate.complete and not said_more:

@@ -54,7 +54,7 @@ __all__ = [
     "ReplyDue",
     "SpeechStarted",
     "SpeechStopped",
-    "TurnEvent",
+    "TurnStep",
     "TurnMachine",
     "TurnSignal",
     "TurnState",
@@ -184,9 +184,7 @@ class Interrupted:
     reply: int
 
 
-TurnEvent: TypeAlias = (
-    SpeechStarted | SpeechStopped | ReplyDue | InterruptionCandidate | Interrupted
-)
+TurnStep: TypeAlias = SpeechStarted | SpeechStopped | ReplyDue | InterruptionCandidate | Interrupted
 
 
 class TurnMachine:
@@ -246,7 +244,7 @@ class TurnMachine:
         self._paused = False
         # Up to here every sample that belongs to an utterance has been given out.
         self._given = 0
-        self._events: list[TurnEvent] = []
+        self._events: list[TurnStep] = []
 
     @property
     def state(self) -> TurnState:
@@ -295,7 +293,7 @@ class TurnMachine:
         """Let no utterance reach back further than ``ago`` samples before now."""
         self._given = max(self._given, self.now - ago)
 
-    def push(self, samples: Int16Array, probability: float) -> list[TurnEvent]:
+    def push(self, samples: Int16Array, probability: float) -> list[TurnStep]:
         """Hear one hop.
 
         Args:
@@ -321,7 +319,7 @@ class TurnMachine:
         self._tidy()
         return self._take_events()
 
-    def trigger_response(self) -> list[TurnEvent]:
+    def trigger_response(self) -> list[TurnStep]:
         """Have a reply begin now, with what the user has said so far.
 
         Without an utterance in progress the reply gets none. It does nothing during a reply, unless
@@ -336,7 +334,7 @@ class TurnMachine:
             self._cut(self._utterance, self.now)
         return self._take_events()
 
-    def reply_started(self) -> list[TurnEvent]:
+    def reply_started(self) -> list[TurnStep]:
         """A reply begins that no `ReplyDue` asked for, a greeting for instance; see `reply`.
 
         Speech that is going on goes on.
@@ -347,7 +345,7 @@ class TurnMachine:
         self._begin_reply()
         return self._take_events()
 
-    def reply_finished(self, reply: int) -> list[TurnEvent]:
+    def reply_finished(self, reply: int) -> list[TurnStep]:
         """A reply has ended by itself: its last sample is played out, or it failed.
 
         Args:
@@ -364,7 +362,7 @@ class TurnMachine:
             self._finish_utterance()
         return self._take_events()
 
-    def confirm(self, candidate: InterruptionCandidate) -> list[TurnEvent]:
+    def confirm(self, candidate: InterruptionCandidate) -> list[TurnStep]:
         """The candidate is an interruption. Nothing happens if it is no longer to be judged."""
         if candidate is not self._candidate:
             return []
@@ -373,7 +371,7 @@ class TurnMachine:
             self._finish_utterance()
         return self._take_events()
 
-    def reject(self, candidate: InterruptionCandidate) -> list[TurnEvent]:
+    def reject(self, candidate: InterruptionCandidate) -> list[TurnStep]:
         """The candidate is none (a cough, "uh-huh"): resume the reply where it was paused.
 
         What was said is forgotten. Nothing happens if the candidate is no longer to be judged.
@@ -495,7 +493,7 @@ class TurnMachine:
                 f"{signal.value} is not possible while the turn is: {self._state.value}"
             ) from None
 
-    def _take_events(self) -> list[TurnEvent]:
+    def _take_events(self) -> list[TurnStep]:
         events, self._events = self._events, []
         return events
 

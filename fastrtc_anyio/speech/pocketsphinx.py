@@ -133,6 +133,15 @@ class PocketSphinxSTT:
             ends = [end for phrase in wanted if (end := self._spot(samples, phrase)) is not None]
         return min(ends, default=None)
 
+    def check_phrases(self, phrases: Sequence[str]) -> None:
+        """Refuse phrases that `spot` could not find.
+
+        Raises:
+            ValueError: a phrase is empty or has a word that is not in the dictionary; names it.
+        """
+        with self._lock:
+            _checked(phrases, self._spotter)
+
     def _spot(self, samples: Int16Array, phrase: str) -> float | None:
         if not samples.size:
             return None

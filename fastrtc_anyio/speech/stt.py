@@ -88,7 +88,6 @@ class PhraseSpotter(Protocol):
         ...
 
 
-@lru_cache
 def get_stt_model(model: STTModelName = "moonshine/base") -> STTModel:
     """Load a model for speech to text. The same name gives the same object.
 
@@ -106,6 +105,16 @@ def get_stt_model(model: STTModelName = "moonshine/base") -> STTModel:
         RuntimeError: the weights could not be loaded.
         ValueError: for another name.
     """
+    with _loading:
+        return _load(model)
+
+
+# Without the lock, two threads that call at once would load it twice.
+_loading = Lock()
+
+
+@lru_cache
+def _load(model: STTModelName) -> STTModel:
     if model in get_args(MoonshineName):
         return MoonshineSTT(model)  # type: ignore[arg-type]  # the line above checked it
     if model == "pocketsphinx":

@@ -191,7 +191,6 @@ def _tidied(speech: Speech, pause: bool) -> Speech:
     return rate, cast(Samples, padded)
 
 
-@lru_cache
 def get_tts_model(model: TTSModelName = "kokoro", **kwargs: Any) -> TTSModel[Any]:
     """Load a model for text to speech. The same arguments give the same object.
 
@@ -209,6 +208,16 @@ def get_tts_model(model: TTSModelName = "kokoro", **kwargs: Any) -> TTSModel[Any
         TypeError: the model has no such argument.
         ValueError: for another name.
     """
+    with _loading:
+        return _load(model, **kwargs)
+
+
+# Without the lock, two threads that call at once would load it twice.
+_loading = Lock()
+
+
+@lru_cache
+def _load(model: TTSModelName, **kwargs: Any) -> TTSModel[Any]:
     if model not in get_args(TTSModelName):
         names = ", ".join(map(repr, get_args(TTSModelName)))
         raise ValueError(f"model must be one of {names}; got {model!r}")

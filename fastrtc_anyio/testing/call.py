@@ -29,7 +29,7 @@ from fastrtc_anyio.session import Limits, Session
 from fastrtc_anyio.workers import Host
 
 from .link import Link, LinkFaults
-from .virtual_time import virtual_time
+from .virtual_time import THREAD_LIMIT, virtual_time
 
 __all__ = ["Call", "open_call"]
 
@@ -87,6 +87,7 @@ async def open_call(
     downlink: LinkFaults | None = None,
     inputs: tuple[Any, ...] | None = None,
     raise_errors: bool = True,
+    thread_limit: float = THREAD_LIMIT,
 ) -> AsyncGenerator[Call, None]:
     """Call a handler. Leaving the block hangs up and waits until the session is over.
 
@@ -110,6 +111,8 @@ async def open_call(
         inputs: what the client has set as its inputs before the call.
         raise_errors: let what the handler raised leave the block. Else it is in
             ``call.session.error``.
+        thread_limit: on a virtual clock, seconds of real time that a thread may work at a time;
+            more for large models.
 
     Raises:
         Whatever the handler raised.
@@ -122,7 +125,7 @@ async def open_call(
     wanted = audio_format(program)
     live = wanted.live if live is None else live
     buffers = BufferOptions.choose(live, output_buffer_s, input_buffer_s)
-    with unwrapped(), _virtual_time():
+    with unwrapped(), _virtual_time(thread_limit):
         async with (
             open_asyncio_bridge() as bridge,
             open_memory_peer(
@@ -165,12 +168,12 @@ def _modality_of(handler: object) -> Modality:
     return "audio"
 
 
-def _virtual_time() -> AbstractContextManager[object]:
+def _virtual_time(thread_limit: float) -> AbstractContextManager[object]:
     """Where the run has trio's virtual clock, have it stand still while threads work."""
     if Host().asyncio_loop is None:
         import trio
 
         clock = trio.lowlevel.current_clock()
         if isinstance(clock, trio.testing.MockClock):
-            return virtual_time(clock)
+            return virtual_time(clock, thread_limit)
     return nullcontext()

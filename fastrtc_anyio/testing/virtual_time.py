@@ -21,21 +21,25 @@ from fastrtc_anyio.workers import while_thread_works
 __all__ = ["THREAD_LIMIT", "virtual_time"]
 
 THREAD_LIMIT = 1.0
-"""Seconds of real time a thread may work before the test is told that it hangs."""
+"""Seconds of real time a thread may work before the test is told that it hangs, by default."""
 
 
 @contextmanager
-def virtual_time(clock: trio.testing.MockClock) -> Generator[None, None, None]:
+def virtual_time(
+    clock: trio.testing.MockClock, thread_limit: float = THREAD_LIMIT
+) -> Generator[None, None, None]:
     """Let the clock jump whenever all tasks wait, but never while a thread works for one.
 
     Blocks may be nested, or overlap: the clock is shared.
 
     Args:
         clock: the one the run was started with. Enter this in the main task, before others start.
+        thread_limit: seconds of real time that a thread may work at a time. Of blocks that overlap,
+            the largest counts.
 
     Raises:
-        TimeoutError: in the task whose thread did not come back within a second of real time;
-            names the method.
+        TimeoutError: in the task whose thread did not come back within ``thread_limit``; names the
+            method.
     """
     held = _held_clocks.get(clock)
     if held is None:
@@ -43,6 +47,7 @@ def virtual_time(clock: trio.testing.MockClock) -> Generator[None, None, None]:
         clock.autojump_threshold = 0.0
         trio.lowlevel.spawn_system_task(held.watch)
     held.users += 1
+    held.thread_limit = max(held.thread_limit, thread_limit)
     token = while_thread_works.set(held.hold)
     try:
         yield
@@ -58,6 +63,7 @@ def virtual_time(clock: trio.testing.MockClock) -> Generator[None, None, None]:
 class _HeldClock:
     def __init__(self, clock: trio.testing.MockClock) -> None:
         self.users = 0
+        self.thread_limit = 0.0
         self.before = clock.autojump_threshold
         self.watching = trio.CancelScope()
         self._clock = clock
@@ -82,8 +88,8 @@ class _HeldClock:
                 self._clock.autojump_threshold = 0.0
         if scope.cancelled_caught:
             raise TimeoutError(
-                f"{name} did not come back within {THREAD_LIMIT:g} s of real time: a plain method "
-                "that blocks cannot be tested on a virtual clock"
+                f"{name} did not come back within {self.thread_limit:g} s of real time: a plain "
+                "method that blocks cannot be tested on a virtual clock"
             )
 
     async def watch(self) -> None:
@@ -92,7 +98,7 @@ class _HeldClock:
             while True:
                 await self._some.wait()
                 await trio.to_thread.run_sync(time.sleep, THREAD_LIMIT / 10, abandon_on_cancel=True)
-                too_long = time.monotonic() - THREAD_LIMIT
+                too_long = time.monotonic() - self.thread_limit
                 for scope, since in self._working.items():
                     if since < too_long:
                         scope.cancel()

@@ -14,6 +14,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 WITHOUT_STREAM = ("turn_benchmark",)
 """They measure and end: nobody calls them."""
+NEEDS_ESPEAK = ("stop_words", "voice_agent")
+"""They run with the program espeak-ng only: tests/interop/test_voice_agents.py."""
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
 
 

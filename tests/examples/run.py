@@ -1,4 +1,4 @@
-"""Runs an example as ``python example.py`` does, but on free ports: ``python run.py EXAMPLE``."""
+"""Runs an example, with its arguments, as ``python example.py`` does, but on free ports."""
 
 from __future__ import annotations
 
@@ -25,4 +25,5 @@ if __name__ == "__main__":
     hypercorn.Config._bind = ["127.0.0.1:0"]
     uvicorn.run = partial(uvicorn.run, port=0)
     websockets.sync.server.serve = serve_anywhere  # type: ignore[assignment]
-    runpy.run_path(sys.argv[1], run_name="__main__")
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")

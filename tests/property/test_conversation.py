@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import anyio
@@ -55,9 +55,9 @@ def talks(draw: st.DrawFn) -> Int16Array:
 
 
 @settings(max_examples=30)
-@given(talks(), st.data())
+@given(talks(), st.lists(st.integers(1, 900), min_size=1, max_size=20))
 async def test_any_framing_of_the_same_audio_gives_the_same_utterances(
-    audio: Int16Array, data: st.DataObject
+    audio: Int16Array, sizes: list[int]
 ) -> None:
     given_out: list[Int16Array] = []
     log = Log()
@@ -68,8 +68,9 @@ async def test_any_framing_of_the_same_audio_gives_the_same_utterances(
 
     async with open_call(agent(listen_only, on_event=log)) as call:
         place = 0
-        while place < audio.shape[1]:
-            count = data.draw(st.integers(1, 900))
+        for count in cycle(sizes):
+            if place >= audio.shape[1]:
+                break
             call.client.send_audio(AudioFrame(RATE, audio[:, place : place + count]))
             place += count
             await anyio.sleep(count / RATE)

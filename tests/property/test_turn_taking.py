@@ -24,9 +24,9 @@ from fastrtc_anyio.protocol.turn_taking import (
     ReplyDue,
     SpeechStarted,
     SpeechStopped,
-    TurnEvent,
     TurnMachine,
     TurnState,
+    TurnStep,
 )
 from fastrtc_anyio.testing.strategies import chunkings
 
@@ -64,10 +64,10 @@ def hop_lists(max_size: int = 60) -> st.SearchStrategy[list[Hop]]:
     return runs.map(lambda rs: [(size, speech) for n, size, speech in rs for _ in range(n)])
 
 
-def push_all(machine: TurnMachine, hops: list[Hop]) -> list[TurnEvent]:
+def push_all(machine: TurnMachine, hops: list[Hop]) -> list[TurnStep]:
     """A caller whose replies are over as soon as they are due."""
     audio = numbered(total(hops))
-    events: list[TurnEvent] = []
+    events: list[TurnStep] = []
     for count, speech in hops:
         hop = audio[:, machine.now : machine.now + count]
         waiting = machine.push(hop, 1.0 if speech else 0.0)
@@ -79,7 +79,7 @@ def push_all(machine: TurnMachine, hops: list[Hop]) -> list[TurnEvent]:
     return events
 
 
-def of_kind(events: list[TurnEvent], kind: type[Any]) -> list[Any]:
+def of_kind(events: list[TurnStep], kind: type[Any]) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 
@@ -92,7 +92,7 @@ def check_utterances(dues: list[ReplyDue], audio: Int16Array) -> None:
     assert all(first[1] <= second[0] for first, second in pairwise(spans))
 
 
-def check_alternation(events: list[TurnEvent]) -> None:
+def check_alternation(events: list[TurnStep]) -> None:
     edges = [type(e) for e in events if isinstance(e, SpeechStarted | SpeechStopped)]
     assert edges == [SpeechStarted, SpeechStopped] * (len(edges) // 2) + edges[len(edges) & ~1 :]
     assert edges[len(edges) & ~1 :] in ([], [SpeechStarted])
@@ -210,7 +210,7 @@ def test_cuts_lose_and_double_nothing(
 # The same audio in any frames.
 
 
-def plain(event: TurnEvent) -> Any:
+def plain(event: TurnStep) -> Any:
     """An event as something that can be compared."""
     if isinstance(event, ReplyDue):
         return event.reply, event.started_at, event.stopped_at, event.utterance.tobytes()
@@ -355,7 +355,7 @@ class Conversation(RuleBasedStateMachine):
             pre_roll_s=seconds(pre_roll),
         )
         self.audio = np.empty((1, 0), np.int16)
-        self.events: list[TurnEvent] = []
+        self.events: list[TurnStep] = []
         self.dues: list[ReplyDue] = []
         # What a driver knows: the reply that goes on, and the candidate it judges.
         self.playing: int | None = None
@@ -363,7 +363,7 @@ class Conversation(RuleBasedStateMachine):
         self.over: list[int] = []
         self.judged: list[InterruptionCandidate] = []
 
-    def take(self, events: list[TurnEvent]) -> None:
+    def take(self, events: list[TurnStep]) -> None:
         self.events += events
         for event in events:
             match event:

@@ -20,9 +20,9 @@ from fastrtc_anyio.protocol.turn_taking import (
     ReplyDue,
     SpeechStarted,
     SpeechStopped,
-    TurnEvent,
     TurnMachine,
     TurnState,
+    TurnStep,
 )
 
 RATE = 16000
@@ -46,17 +46,17 @@ class Caller:
     def __init__(self, options: AlgoOptions | None = None, **settings: Any) -> None:
         self.machine = TurnMachine(RATE, options, **settings)
 
-    def hops(self, probability: float, count: int) -> list[TurnEvent]:
+    def hops(self, probability: float, count: int) -> list[TurnStep]:
         events = []
         for _ in range(count):
             now = self.machine.now
             events += self.machine.push(numbered(now, now + HOP), probability)
         return events
 
-    def speak(self, hops: int = 1) -> list[TurnEvent]:
+    def speak(self, hops: int = 1) -> list[TurnStep]:
         return self.hops(0.9, hops)
 
-    def be_silent(self, hops: int = 1) -> list[TurnEvent]:
+    def be_silent(self, hops: int = 1) -> list[TurnStep]:
         return self.hops(0.1, hops)
 
     def say(self, hops: int = 30) -> ReplyDue:
@@ -73,7 +73,7 @@ class Caller:
         return candidate
 
 
-def check_due(event: TurnEvent) -> ReplyDue:
+def check_due(event: TurnStep) -> ReplyDue:
     """The utterance is what was pushed, to the sample."""
     assert isinstance(event, ReplyDue)
     assert np.array_equal(event.utterance, numbered(event.started_at, event.stopped_at))
@@ -86,12 +86,12 @@ def check_state(caller: Caller, state: TurnState) -> None:
     assert caller.machine.state is state
 
 
-def span(event: TurnEvent) -> tuple[int, int]:
+def span(event: TurnStep) -> tuple[int, int]:
     due = check_due(event)
     return due.started_at, due.stopped_at
 
 
-def kinds(events: list[TurnEvent]) -> list[type[TurnEvent]]:
+def kinds(events: list[TurnStep]) -> list[type[TurnStep]]:
     return [type(event) for event in events]
 
 
@@ -119,7 +119,7 @@ def test_the_thresholds_are_exceeded_and_fallen_below() -> None:
     # 0.2 s are 3200 samples, 0.1 s are 1600, 0.6 s are 9600.
     machine = TurnMachine(RATE)
 
-    def push(count: int, probability: float) -> list[TurnEvent]:
+    def push(count: int, probability: float) -> list[TurnStep]:
         return machine.push(numbered(machine.now, machine.now + count), probability)
 
     assert push(3200, 0.5) == []

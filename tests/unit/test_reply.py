@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import AdditionalOutputs, CloseReason, CloseStream, HandlerContractError
+from fastrtc_anyio.driver.own_algorithm import OwnAlgorithm
 from fastrtc_anyio.handlers import WebRTCData
-from fastrtc_anyio.protocol.endpointing import AlgoOptions
+from fastrtc_anyio.protocol.endpointing import AlgoOptions, Verdict
 from fastrtc_anyio.reply import (
     AppState,
     Interruption,
@@ -23,7 +25,8 @@ from fastrtc_anyio.reply import (
     ReplyStarted,
     UserStartedSpeaking,
 )
-from fastrtc_anyio.testing import open_call
+from fastrtc_anyio.speech.energy import EnergyVad
+from fastrtc_anyio.testing import Call, open_call
 
 from .conversations import (
     FRAME,
@@ -282,6 +285,17 @@ class TestJudges:
             async with open_call(handler) as call:
                 await say(call, voice(1), silence(1), voice(1))
 
+    async def test_a_plain_judge_may_hand_over_to_a_coroutine(self) -> None:
+        async def reject(interruption: Interruption) -> bool:
+            return False
+
+        log = Log()
+        handler = agent(answering(2), on_event=log, confirm_interruption=lambda i: reject(i))
+        async with open_call(handler) as call:
+            await say(call, voice(1), silence(1), voice(0.25), silence(3))
+        assert len(log.of(InterruptionRejected)) == 1
+        assert len(log.of(ReplyFinished)) == 1
+
 
 class TestGreetings:
     @AGENTS
@@ -327,21 +341,71 @@ class TestInputs:
             await say(call, voice(1), silence(1))
         assert said == [("Ada", 3), ("Bob", 4)]
 
-    async def test_the_client_is_asked_while_it_talks_and_waited_for_once(self) -> None:
+    async def test_the_client_is_asked_before_each_reply(self) -> None:
         said: list[Any] = []
 
         async def reply(audio: Any, name: str) -> AsyncGenerator[Any, None]:
             said.append(name)
             yield words(0.1)
 
-        async with open_call(agent(reply)) as call:
-            await say(call, voice(1), silence(5))
+        handler = agent(reply)
+
+        async def answer(call: Call) -> None:
+            for number in range(3):
+                while "send_input" not in await call.client.receive_message():
+                    pass
+                handler.set_args([number])
+                handler.trigger_response()  # as a page of FastRTC's does; the reply is due already
+
+        async with open_call(handler) as call, anyio.create_task_group() as tg:
+            tg.start_soon(answer, call)
+            for _ in range(3):
+                await say(call, voice(1), silence(1))
+        assert said == [0, 1, 2]
+
+    async def test_a_reply_that_needs_input_waits_for_it(self) -> None:
+        said: list[Any] = []
+
+        async def reply(audio: Any, name: str) -> AsyncGenerator[Any, None]:
+            said.append(name)
+            yield words(0.1)
+
+        handler = agent(reply)
+        async with open_call(handler) as call:
+            await say(call, voice(1), silence(10))
             assert said == []
-            call.session.program.handler.set_args(["Ada"])  # type: ignore[attr-defined]
-            await say(call, silence(0.5), voice(1), silence(1))
-            assert said == ["Ada", "Ada"]
-            messages = [await call.client.receive_message() for _ in range(3)]
-        assert "send_input" in " ".join(messages)
+            handler.set_args(["Ada"])
+            await say(call, silence(0.5))
+            assert said == ["Ada"]
+
+    async def test_who_never_answers_is_waited_for_once(self) -> None:
+        log = Log()
+        said: list[Any] = []
+
+        async def reply(audio: Any, name: str = "nobody") -> AsyncGenerator[Any, None]:
+            said.append((anyio.current_time(), name))
+            yield words(0.1)
+
+        async with open_call(agent(reply, on_event=log)) as call:
+            began = anyio.current_time()
+            for _ in range(2):
+                await say(call, voice(1), silence(4))
+        waited = [
+            at - began - event.at for (at, _), event in zip(said, log.of(ReplyStarted), strict=True)
+        ]
+        assert waited == pytest.approx([2, 0], abs=0.001)
+        assert {name for _, name in said} == {"nobody"}
+
+    async def test_a_greeting_does_not_wait_for_what_it_does_not_take(self) -> None:
+        async def greet() -> AsyncGenerator[Any, None]:
+            yield words(0.5)
+
+        async def reply(audio: Any, name: str) -> AsyncGenerator[Any, None]:
+            yield words(0.1)
+
+        async with open_call(agent(reply, startup_fn=greet)) as call:
+            await say(call, silence(1))
+            assert heard_samples(call) == 0.5 * OUT
 
     async def test_webrtc_data_is_given_the_audio(self) -> None:
         said: list[Any] = []
@@ -357,7 +421,7 @@ class TestInputs:
             await say(call, silence(0.1))
             handler.trigger_response()
             await say(call, silence(0.5))
-            await say(call, voice(1), silence(1))
+            await say(call, voice(1), silence(3))
         assert said == [("hello", None), ("", True)]
 
     async def test_a_telephone_remembers_what_the_function_gave(self) -> None:
@@ -410,6 +474,33 @@ class TestTriggers:
 
 class TestFailures:
     @AGENTS
+    async def test_an_error_at_the_end_of_an_interrupted_reply_is_logged(
+        self, asynchronous: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def reply_async(audio: Any) -> AsyncGenerator[Any, None]:
+            try:
+                while True:
+                    yield words(5)
+            finally:
+                raise ValueError("bad end")
+
+        def reply(audio: Any) -> Generator[Any, None, None]:
+            try:
+                while True:
+                    yield words(5)
+            finally:
+                raise ValueError("bad end")
+
+        log = Log()
+        handler = agent(reply_async if asynchronous else reply, on_event=log)
+        async with open_call(handler, raise_errors=False) as call:
+            await say(call, voice(1), silence(1), voice(1), silence(1))
+            assert log.kinds.count("ReplyStarted") == 2
+            assert call.session.error is None
+            errors = [record.exc_info[1] for record in caplog.records if record.exc_info]
+            assert [str(error) for error in errors] == ["bad end"]
+
+    @AGENTS
     async def test_an_error_in_a_reply_ends_the_session(self, asynchronous: bool) -> None:
         async def reply_async(audio: Any) -> AsyncGenerator[Any, None]:
             yield words(0.1)
@@ -436,9 +527,21 @@ class TestFailures:
 
     async def test_a_plain_function_may_return_a_generator(self) -> None:
         make = answering(0.5)
-        async with open_call(agent(lambda audio: make(audio))) as call:
+        threads: list[int] = []
+
+        def reply(audio: Any) -> Any:
+            threads.append(threading.get_ident())  # it may transcribe first
+            return make(audio)
+
+        async with open_call(agent(reply)) as call:
             await say(call, voice(1), silence(2))
             assert heard_samples(call) == 0.5 * OUT
+        assert threads != [threading.get_ident()]
+
+    async def test_an_iterator_will_do(self) -> None:
+        async with open_call(agent(lambda audio: iter([words(0.1), words(0.2)]))) as call:
+            await say(call, voice(1), silence(2))
+            assert heard_samples(call) == round(0.3 * OUT)
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -462,16 +565,88 @@ class TestFailures:
 
 
 async def test_a_goodbye_is_heard_to_its_end() -> None:
+    log = Log()
+
     async def reply(audio: Any) -> AsyncGenerator[Any, None]:
         yield words(2), CloseStream("Goodbye.")
 
-    async with open_call(agent(reply)) as call:
+    async with open_call(agent(reply, on_event=log)) as call:
         with anyio.move_on_after(6):
             await say(call, voice(1), silence(1), voice(1), silence(3))
         await call.ended.wait()
         assert heard_samples(call) == 2 * OUT
     assert call.session.closed is not None
     assert call.session.closed.reason is CloseReason.HANDLER_CLOSED
+    assert log.of(ReplyFinished)[0].played.seconds == 2
+
+
+@pytest.mark.parametrize("mode", ["send-receive", "send"])
+@AGENTS
+async def test_who_yields_nothing_holds_up_nobody(asynchronous: bool, mode: Any) -> None:
+    """And can be interrupted."""
+    yielded = 0
+
+    async def reply_async(audio: Any) -> AsyncGenerator[Any, None]:
+        nonlocal yielded
+        while True:
+            yielded += 1
+            yield None if yielded % 2 else AdditionalOutputs()
+
+    def reply(audio: Any) -> Generator[Any, None, None]:
+        nonlocal yielded
+        while True:
+            yielded += 1
+            yield None if yielded % 2 else AdditionalOutputs()
+
+    log = Log()
+    fn = reply_async if asynchronous else reply
+    async with open_call(agent(fn, on_event=log), mode=mode) as call:
+        await say(call, voice(1), silence(1), voice(1))
+    assert log.of(ReplyInterrupted)
+    assert yielded <= 4 / FRAME
+
+
+async def test_interruptions_in_a_row_wait_for_the_first_to_unwind() -> None:
+    order: list[str] = []
+    count = 0
+
+    async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+        nonlocal count
+        count += 1
+        name = str(count)
+        order.append(f"begin {name}")
+        try:
+            yield words(60)
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.9)
+            order.append(f"end {name}")
+
+    handler = agent(reply, algo_options=AlgoOptions(0.2, 0.06, 0.04))
+    async with open_call(handler) as call:
+        await say(call, voice(0.2), silence(0.5))
+        for _ in range(2):
+            await say(call, voice(0.1), silence(0.3))
+        await say(call, silence(1))
+        assert order == ["begin 1", "end 1", "begin 2"]
+
+
+async def test_what_the_handler_clears_itself_counts_as_played() -> None:
+    log = Log()
+
+    async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+        yield words(5)
+        await anyio.sleep(0.5)
+        handler.clear_queue()
+        yield words(0.2)
+
+    handler = agent(reply, on_event=log)
+    async with open_call(handler) as call:
+        await say(call, voice(1), silence(2))
+        (finished,) = log.of(ReplyFinished)
+        assert finished.played.samples == pytest.approx(heard_samples(call), abs=FADE)
+        assert 0.6 < finished.played.seconds < 0.8
 
 
 async def test_the_client_is_told_what_happens() -> None:
@@ -534,6 +709,51 @@ class TestOwnAlgorithms:
             async with open_call(Wrong(answering(1), model=LoudVad())) as call:
                 await say(call, silence(1))
                 await call.ended.wait()
+
+    async def test_one_without_a_model_needs_none(self) -> None:
+        class Never(ReplyOnPause):
+            def determine_pause(self, audio: Any, sampling_rate: int, state: AppState) -> bool:
+                return False
+
+        assert Never(answering(1)).model is None
+
+    async def test_fastrtcs_algorithm_wants_its_kind_of_model(self) -> None:
+        class Mine(ReplyOnPause):
+            def determine_pause(self, audio: Any, sampling_rate: int, state: AppState) -> bool:
+                return super().determine_pause(audio, sampling_rate, state)
+
+        with pytest.raises(HandlerContractError, match=r"wants a model with vad\(audio, options\)"):
+            async with open_call(Mine(answering(1), model=EnergyVad())) as call:
+                await say(call, silence(2))
+                await call.ended.wait()
+
+    async def test_what_a_thread_says_of_a_turn_that_is_over_is_void(self) -> None:
+        class Once(ReplyOnPause):
+            def determine_pause(self, audio: Any, sampling_rate: int, state: AppState) -> bool:
+                return True
+
+        rule = OwnAlgorithm(Once(answering(1), input_sample_rate=RATE))
+        rule.judge(silence(FRAME))
+        rule.reset()
+        assert rule.push(silence(FRAME), 0.0) is Verdict.SILENCE
+        rule.judge(silence(FRAME))
+        assert rule.push(silence(FRAME), 0.0) is Verdict.PAUSE
+
+
+@pytest.mark.parametrize("name", ["receive", "emit", "process_audio"])
+def test_what_would_never_be_called_is_refused(name: str) -> None:
+    kind = type("Filtered", (ReplyOnPause,), {name: lambda self, frame: None})
+    with pytest.raises(TypeError, match=f"Filtered.{name} would never be called"):
+        kind(answering(1), model=LoudVad())
+
+
+def test_a_copy_has_the_settings_of_now() -> None:
+    handler = agent(answering(1))
+    handler.can_interrupt = False
+    handler.algo_options = AlgoOptions(1.0)
+    copy = handler.copy().copy()
+    assert (copy.can_interrupt, copy.algo_options.audio_chunk_duration) == (False, 1.0)
+    assert copy.input_sample_rate == RATE
 
 
 def test_a_copy_is_made_as_the_original_was() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio.errors import UnsupportedFormat
+from fastrtc_anyio.speech import stt, tts
 from fastrtc_anyio.speech.espeak import EspeakOptions, EspeakTTSModel
 from fastrtc_anyio.speech.sentences import LONGEST_SENTENCE, SentenceSplitter, split_sentences
 from fastrtc_anyio.speech.stt import MoonshineSTT, get_stt_model, resample_for_stt
@@ -109,8 +110,8 @@ def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    get_stt_model.cache_clear()
-    get_tts_model.cache_clear()
+    stt._load.cache_clear()
+    tts._load.cache_clear()
     with pytest.raises(ImportError, match=install):
         get(name)
 

@@ -148,6 +148,33 @@ def test_stop_words_that_cannot_be(stop_words: Any, error: type[Exception], mess
         ReplyOnStopWords(lambda audio: iter(()), stop_words, model=LoudVad(), stt_model=Spotter())
 
 
+def test_a_stop_word_that_the_model_cannot_know() -> None:
+    checked: list[Any] = []
+
+    class Knowing(Spotter):
+        def check_phrases(self, phrases: Sequence[str]) -> None:
+            checked.append(list(phrases))
+            if "jarvix" in phrases:
+                raise ValueError("'jarvix' is not in the dictionary")
+
+    def make(words: list[str]) -> ReplyOnStopWords:
+        return ReplyOnStopWords(lambda audio: iter(()), words, model=LoudVad(), stt_model=Knowing())
+
+    with pytest.raises(ValueError, match="'jarvix' is not"):
+        make(["jarvix"])
+    make(["Hey, Computer!"]).copy()  # which is made on the event loop, and looks nothing up
+    assert checked == [["jarvix"], ["hey computer"]]
+
+
+def test_an_algorithm_of_ones_own_finds_no_stop_words() -> None:
+    class Mine(ReplyOnStopWords):
+        def determine_pause(self, audio: Any, sampling_rate: int, state: Any) -> bool:
+            return True
+
+    with pytest.raises(TypeError, match="override find_stop_word"):
+        Mine(lambda audio: iter(()), ["hey"], model=LoudVad(), stt_model=Spotter())
+
+
 def test_a_copy_listens_for_the_same_words() -> None:
     handler = waiting([])
     assert handler.copy().stop_words == ["hey computer"]
@@ -193,6 +220,18 @@ class TestRule:
         rule.reset()
         self.push(rule, 10, False)
         assert rule.wake(candidate, 0) is None
+        assert not rule.awake
+
+    def test_a_stop_word_from_before_a_reset_wakes_nobody(self) -> None:
+        rule = self.rule()
+        self.push(rule, 50, True)
+        candidate = rule.candidate()
+        assert candidate is not None
+        rule.reset()
+        assert rule.wake(candidate, candidate.samples.shape[1]) is None
+        self.push(rule, 50, True)
+        rule.nothing_in(candidate)
+        assert rule.wake(candidate, candidate.samples.shape[1]) is None
         assert not rule.awake
 
     def test_a_candidate_is_given_out_once(self) -> None:

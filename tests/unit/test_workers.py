@@ -68,6 +68,27 @@ async def test_a_cancelled_call_is_abandoned_and_never_overlapped() -> None:
     assert results == []
 
 
+async def test_what_an_abandoned_call_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    worker, release, entered = Worker("test"), threading.Event(), Gate()
+
+    def fail() -> None:
+        entered.set()
+        release.wait()
+        raise ValueError("too late")
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(worker.run, fail)
+        await entered.wait()
+        tg.cancel_scope.cancel()
+    release.set()
+    await worker.finish(lambda: None)
+    await worker.aclose()
+    (record,) = caplog.records
+    assert record.getMessage() == "test failed when it had been given up"
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "too late"
+
+
 def _is_busy(worker: Worker) -> bool:
     return worker.busy
 

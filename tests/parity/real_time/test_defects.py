@@ -17,6 +17,7 @@ from fastrtc_anyio import (
     ReplyFinished,
     ReplyInterrupted,
     StreamHandler,
+    UserStartedSpeaking,
 )
 from fastrtc_anyio.testing import open_call
 from tests.unit.conversations import (
@@ -222,3 +223,28 @@ async def test_d16_a_malformed_offer_takes_no_slot() -> None:
             assert stream.active == 0
         async with place_call(stream, webrtc_id="caller"):
             assert stream.active == 1
+
+
+async def test_a_judge_that_blocks_has_two_seconds() -> None:
+    """The reply is silent meanwhile, so not for longer."""
+    release = threading.Event()
+    log = Log()
+
+    async def reply(audio: Any) -> Any:
+        yield words(10)
+        await anyio.sleep_forever()
+
+    handler = agent(
+        reply,
+        algo_options=AlgoOptions(0.2, 0.06, 0.04),
+        on_event=log,
+        confirm_interruption=lambda interruption: release.wait(30),
+    )
+    try:
+        async with open_call(handler, limits=Limits(shutdown=0.2)) as call:
+            await say(call, voice(0.2), silence(0.4), voice(0.2), silence(2.3))
+            (interrupted,) = log.of(ReplyInterrupted)
+            speaking = log.of(UserStartedSpeaking)[1].at
+            assert 1.9 < interrupted.at - speaking < 2.9  # with a second more it was 3
+    finally:
+        release.set()

@@ -1,0 +1,162 @@
+"""The voice agents with their recorded callers: real ears, a voice that can be read from a file."""
+
+from __future__ import annotations
+
+import re
+import wave
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrtc_anyio.media.frames import Int16Array
+
+from .loading import load
+
+RATE = 16_000
+S_PER_CHARACTER = 0.06  # about as fast as a person
+LOUDNESS = 1000  # of the first sentence; each is louder than the one before
+
+
+class Voice:
+    """Says each sentence as a number of its own."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def loudness(self, sentence: str) -> int:
+        """Of the last time it was said."""
+        return LOUDNESS + len(self.said) - 1 - self.said[::-1].index(sentence)
+
+    async def stream_tts(self, text: str) -> AsyncGenerator[tuple[int, Int16Array], None]:
+        for sentence in re.split(r"(?<=[.!?]) ", text):
+            self.said.append(sentence)
+            length = round(S_PER_CHARACTER * len(sentence) * RATE)
+            yield RATE, np.full((1, length), self.loudness(sentence), np.int16)
+
+
+class Transcript:
+    """Lines of time, who, and what."""
+
+    def __init__(self, printed: str) -> None:
+        lines = [
+            re.fullmatch(r" *([\d.]+)  (agent|caller) +(.*)", line) for line in printed.split("\n")
+        ]
+        self.lines = [(float(line[1]), line[2], line[3]) for line in lines if line]
+
+    @property
+    def what(self) -> list[str]:
+        """What was heard and what became of the replies."""
+        wanted = r"has .*|reply \d (goes on|was interrupted|was heard to its end)"
+        return [found[0] for *_, what in self.lines if (found := re.match(wanted, what))]
+
+    def at(self, beginning: str) -> float:
+        """When a line says so for the first time, seconds."""
+        return next(at for at, _, what in self.lines if what.startswith(beginning))
+
+
+@pytest.fixture
+def voice() -> Voice:
+    return Voice()
+
+
+def prepare(example: Any, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(example, "get_tts_model", {"espeak-ng": voice}.__getitem__)
+    example.recogniser()  # not while virtual time waits
+
+
+def read(path: Path) -> Int16Array:
+    """The channels of a recording: int16, shape ``(channels, n)``."""
+    with wave.open(str(path)) as file:
+        assert file.getframerate() == RATE
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        return samples.reshape(-1, file.getnchannels()).T
+
+
+class TestVoiceAgent:
+    async def test_a_call(
+        self,
+        voice: Voice,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        example = load("voice_agent")
+        prepare(example, voice, monkeypatch)
+        await example.call_agent(str(tmp_path / "call.wav"))
+        printed = capsys.readouterr().out
+        transcript = Transcript(printed)
+        assert transcript.what == [
+            "reply 1 was heard to its end",
+            'has heard "tell me a story"',
+            "reply 2 goes on",  # after an "uh-huh"
+            "reply 2 was interrupted",
+            'has heard "count to ten"',
+            "reply 3 was heard to its end",
+            'has heard "go on with the story"',
+            "reply 4 was interrupted",
+            'has heard "goodbye for now"',
+            "reply 5 was heard to its end",
+        ]
+        assert printed.endswith("The call is over: HANDLER_CLOSED.\n")
+        caller, agent = read(tmp_path / "call.wav")
+        self.check_recording(example, caller, agent, transcript, voice)
+
+    def check_recording(
+        self, example: Any, caller: Any, agent: Any, transcript: Transcript, voice: Voice
+    ) -> None:
+        [said] = read(example.CALLER)
+        np.testing.assert_array_equal(caller[: said.size], said)
+        assert not caller[said.size :].any()
+        # What came before the interruption was heard, and of what came after it nothing.
+        story = example.ANSWERS["tell me a story"]
+        interrupted, counting = transcript.at("reply 2 was"), transcript.at("reply 3 starts")
+        assert not agent[round(interrupted * RATE) : round(counting * RATE)].any()
+        heard = dict(zip(*np.unique(agent, return_counts=True), strict=True))
+        told = [sentence for sentence in story if heard.get(voice.loudness(sentence))]
+        assert story[0] in told
+        assert 2 <= len(told) < len(story)
+        assert told == story[: len(told)]
+        # Nothing of a whole sentence is lost, even if an "uh-huh" was in the middle of it: where
+        # it pauses, 5 ms fade out and in.
+        for sentence in ("Hello!", story[0], example.ANSWERS["count to ten"][0], "Goodbye!"):
+            length = round(S_PER_CHARACTER * len(sentence) * RATE)
+            assert heard[voice.loudness(sentence)] == pytest.approx(length, abs=0.01 * RATE)
+        # It went on with the sentence that had not been heard to its end.
+        assert voice.said.count(story[0]) == 1
+        assert voice.said.count(story[1]) == 2
+
+
+async def test_stop_words(
+    voice: Voice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    example = load("stop_words")
+    prepare(example, voice, monkeypatch)
+    await example.call_agent(str(tmp_path / "call.wav"))
+    transcript = Transcript(capsys.readouterr().out)
+    assert transcript.what == [
+        # Two things were said before. One of them it would have understood.
+        "has heard the stop word, and listens",
+        'has heard "what can you do"',
+        "reply 1 was heard to its end",
+        "has heard the stop word, and listens",
+        'has heard "tell me a joke"',
+        "reply 2 was heard to its end",
+    ]
+    caller, agent = read(tmp_path / "call.wav")
+    # The lines about the caller are true: nothing for half a second, then speech.
+    for at, _ in example.SAID:
+        begins = round(at * RATE)
+        assert not np.any(np.abs(caller[begins - RATE // 2 : begins - RATE // 10]) > 100)
+        assert np.any(np.abs(caller[begins : begins + RATE // 4]) > 1000)
+    assert not agent[: round(transcript.at("reply 1 starts") * RATE)].any()
+    assert voice.said == list(example.ANSWERS.values())
+    heard = dict(zip(*np.unique(agent, return_counts=True), strict=True))
+    for sentence in voice.said:
+        length = round(S_PER_CHARACTER * len(sentence) * RATE)
+        assert heard[voice.loudness(sentence)] == length

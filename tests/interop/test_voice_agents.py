@@ -1,0 +1,131 @@
+"""The voice agents as programs: with espeak-ng, and a recorded caller or a page."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import anyio
+import httpx
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from fastrtc_anyio import AudioFrame
+from fastrtc_anyio.media.resample import StreamResampler
+from fastrtc_anyio.server.launch import open_server
+from fastrtc_anyio.speech.espeak import EspeakTTSModel
+from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
+from fastrtc_anyio.workers import run_sync
+from tests.examples.loading import EXAMPLES, NEEDS_ESPEAK, load
+from tests.examples.test_scripts import RUN, check_serving
+from tests.examples.test_servers import place_call
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.parametrize("anyio_backend", ["trio"]),
+]
+
+CALLS = {
+    "voice_agent": """\
+agent says "Hello! What can I do for you?"
+agent reply 1 was heard to its end
+agent has heard "tell me a story"
+agent says "Once upon a time
+agent reply 2 goes on
+agent reply 2 was interrupted
+agent has heard "count to ten"
+agent reply 3 was heard to its end
+agent has heard "go on with the story"
+agent reply 4 was interrupted
+agent has heard "goodbye for now"
+agent says "Goodbye!"
+agent reply 5 was heard to its end
+The call is over: HANDLER_CLOSED""",
+    "stop_words": """\
+caller says "Where is the train station?"
+caller says "tell me a joke"
+caller says "hey computer, what can you do"
+agent has heard the stop word
+agent has heard "what can you do"
+agent says "I tell jokes
+agent reply 1 was heard to its end
+caller says "hey computer"
+agent has heard the stop word
+caller says "tell me a joke"
+agent has heard "tell me a joke"
+agent says "There are ten kinds
+agent reply 2 was heard to its end""",
+}
+
+
+@pytest.mark.parametrize("name", NEEDS_ESPEAK)
+async def test_a_recorded_caller_is_served(name: str, tmp_path: Path) -> None:
+    recording = tmp_path / "call.wav"
+    command = [sys.executable, str(RUN), str(EXAMPLES / f"{name}.py"), "--headless"]
+    with anyio.fail_after(50):
+        first = await anyio.run_process(
+            [*command, "--record", str(recording)], stderr=subprocess.STDOUT, check=False
+        )
+        second = await anyio.run_process(command, stderr=subprocess.STDOUT, check=False)
+    printed = first.stdout.decode()
+    assert first.returncode == 0, printed
+    assert second.stdout.decode() == printed  # to the hundredth of a second
+    lines = [re.sub(r"^ *[\d.]+ +(\w+) +", r"\1 ", line) for line in printed.splitlines()]
+    left = iter(lines)
+    for wanted in CALLS[name].splitlines():
+        assert any(line.startswith(wanted) for line in left), (wanted, printed)
+    with wave.open(str(recording)) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (2, 2, 16_000)
+        sides = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, 2).T
+    assert all(np.abs(side).max() > 3000 for side in sides)
+
+
+@pytest.mark.parametrize("name", NEEDS_ESPEAK)
+async def test_it_serves_until_it_is_interrupted(name: str) -> None:
+    await check_serving(name)
+
+
+async def test_a_call_over_webrtc(capsys: pytest.CaptureFixture[str]) -> None:
+    """The recorded caller again, over UDP and in real time, with what the page is told."""
+    example = load("voice_agent")
+    example.recogniser()
+    with wave.open(str(example.CALLER)) as file:
+        rate, said = file.getframerate(), file.readframes(file.getnframes())
+    resampler = StreamResampler(rate, 48_000, 1)
+    samples = resampler.push(np.frombuffer(said, np.int16)[np.newaxis])
+    told: list[str] = []
+    app = Starlette()
+    example.stream.mount(app)
+    async with (
+        open_server(app) as url,
+        httpx.AsyncClient(base_url=url) as http,
+        place_call(http, "me") as client,
+    ):
+        for start in range(0, samples.shape[1], 960):
+            client.send_audio(AudioFrame(48_000, samples[:, start : start + 960]))
+        with anyio.fail_after(40):
+            while "end_stream" not in (text := await client.receive_message()):
+                told.append(text)
+    assert [text for text in told if text.startswith("I heard")] == [
+        "I heard: tell me a story",
+        "I heard: count to ten",
+        "I heard: go on with the story",
+        "I heard: goodbye for now",
+    ]
+    printed = capsys.readouterr().out
+    assert "reply 2 goes on" in printed
+    assert "reply 2 was interrupted" in printed
+    assert "reply 3 was heard to its end" in printed
+
+
+async def test_clean_speech_is_understood() -> None:
+    """No noise at all, as a microphone gives it that suppresses noise."""
+    phrases = ["tell me a story", "count to ten", "what can you do", "what day is it today"]
+    voice, model = EspeakTTSModel(), PocketSphinxSTT(phrases)
+    for phrase in phrases:
+        rate, speech = voice.tts(phrase)
+        assert await run_sync(model.stt, (rate, np.pad(speech[0], rate // 3))) == phrase
