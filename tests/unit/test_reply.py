@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import functools
 import threading
+import wave
 from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
 
-from fastrtc_anyio import AdditionalOutputs, CloseReason, CloseStream, HandlerContractError
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    CloseReason,
+    CloseStream,
+    HandlerContractError,
+    demo,
+)
 from fastrtc_anyio.driver.own_algorithm import OwnAlgorithm
 from fastrtc_anyio.handlers import WebRTCData
 from fastrtc_anyio.protocol.endpointing import AlgoOptions, Verdict
@@ -120,19 +128,56 @@ async def test_nothing_is_heard_after_an_interruption(asynchronous: bool) -> Non
     assert interrupted.reply == 1
 
 
-async def test_how_long_an_interruption_takes() -> None:
+class Clocked(LoudVad):
+    """Notes when it said speech."""
+
+    def __init__(self) -> None:
+        self.said: list[float] = []
+
+    def new_stream(self) -> Clocked:
+        return self
+
+    def probability(self, window: Any) -> float:
+        probability = super().probability(window)
+        if probability:
+            self.said.append(anyio.current_time())
+        return probability
+
+
+@pytest.mark.parametrize("offset", range(0, 512, 64))
+async def test_how_long_an_interruption_takes(offset: int) -> None:
     """From the first frame of speech to the last sample of the reply: computed, not measured."""
+    vad = Clocked()
+    async with open_call(agent(answering(10), model=vad)) as call:
+        # Speech begins at any place of a hop.
+        await say(call, voice(1), silence(2 + offset / RATE))
+        vad.said.clear()
+        begun = anyio.current_time()
+        frames = len(call.client.heard)
+        await say(call, voice(1))
+        last = max(i for i, frame in enumerate(call.client.heard) if frame.any())
+    ended = begun + (last + 1 - frames) * FRAME
+    enough = vad.said[4]  # five hops are more than 0.15 s
+    assert ended - enough <= 0.05
+    assert ended - begun <= 0.15 + 2 * HOP + 0.05
+
+
+SPEECH = Path(demo.__file__).with_name("speech.wav")
+
+
+@pytest.mark.parametrize("offset", range(0, 512, 128))
+async def test_how_long_an_interruption_takes_with_silero(offset: int) -> None:
+    with wave.open(str(SPEECH)) as file:
+        said = np.frombuffer(file.readframes(file.getnframes()), np.int16)[np.newaxis]
+    said = said[:, np.flatnonzero(np.abs(said[0]) > 300)[0] :]
     log = Log()
-    for offset in range(0, 512, 64):  # of the beginning of speech to that of a hop
-        async with open_call(agent(answering(10), on_event=log)) as call:
-            await say(call, voice(1), silence(2 + offset / RATE))
-            frames = len(call.client.heard)
-            with anyio.move_on_after(1):
-                await say(call, voice(1))
-            last = max(i for i, frame in enumerate(call.client.heard) if frame.any())
-            # The frame is heard when it is pulled.
-            took = (last + 1 - frames) * FRAME
-            assert took <= 0.3
+    async with open_call(agent(answering(10), model=None, on_event=log), thread_limit=10) as call:
+        await say(call, said[:, :24_000], silence(1 + offset / RATE))
+        frames = len(call.client.heard)
+        await say(call, said[:, :16_000])
+        last = max(i for i, frame in enumerate(call.client.heard) if frame.any())
+    assert len(log.of(ReplyInterrupted)) == 1
+    assert (last + 1 - frames) * FRAME < 0.3
 
 
 WORK = ["await", "sleep", "send"]
