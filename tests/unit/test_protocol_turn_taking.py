@@ -27,10 +27,10 @@ from fastrtc_anyio.protocol.turn_taking import (
 
 RATE = 16000
 HOP = 512
-# Hops until there is more than 0.2 s of speech, over a reply more than 0.15 s, and until less than
+# Hops until there is more than 0.2 s of speech, over a reply more than 0.1 s, and until less than
 # 0.1 s is left of the 0.6 s.
 TO_START = 7
-TO_INTERRUPT = 5
+TO_INTERRUPT = 4
 TO_PAUSE = 16
 PRE_ROLL = 4800
 
@@ -207,7 +207,7 @@ def test_barge_in() -> None:
     candidate = caller.barge_in()
     assert candidate == InterruptionCandidate(at=began + TO_INTERRUPT * HOP, reply=1)
     # The threshold and one hop: the rest of 300 ms is for the playout.
-    assert (candidate.at - began) / RATE <= 0.15 + HOP / RATE
+    assert (candidate.at - began) / RATE <= 0.1 + HOP / RATE
     check_state(caller, TurnState.INTERRUPTING)
     assert caller.machine.confirm(candidate) == [Interrupted(at=candidate.at, reply=1)]
     check_state(caller, TurnState.USER_SPEAKING)
@@ -696,8 +696,8 @@ def test_every_state_is_in_the_table_and_can_be_left() -> None:
 @pytest.mark.parametrize(
     ("options", "hops"),
     [
-        (AlgoOptions(), 5),
-        (AlgoOptions(started_talking_threshold=0.4), 10),
+        (AlgoOptions(), 4),
+        (AlgoOptions(started_talking_threshold=0.4), 7),
         (AlgoOptions(interrupt_threshold=0.2), 7),
         (AlgoOptions(interrupt_threshold=0), 1),
     ],
