@@ -28,17 +28,12 @@ import fastrtc_anyio.demo
 from fastrtc_anyio.media.frames import Int16Array, float32_to_int16
 from fastrtc_anyio.media.resample import StreamResampler
 from fastrtc_anyio.protocol.endpointing import AlgoOptions
-from fastrtc_anyio.reply import (
-    ReplyOnPause,
-    ReplyStarted,
-    TurnEvent,
-    UserStartedSpeaking,
-    UserStoppedSpeaking,
-)
+from fastrtc_anyio.reply import ReplyOnPause
 from fastrtc_anyio.speech.energy import EnergyVad
 from fastrtc_anyio.speech.silero import SileroVadOptions, get_silero_model
 from fastrtc_anyio.speech.vad import Vad
 from fastrtc_anyio.testing import open_call, tone
+from fastrtc_anyio.turns import ReplyStarted, TurnEvent, UserStartedSpeaking, UserStoppedSpeaking
 
 RATE = 16_000
 FRAME = RATE // 50  # 20 ms, as a session gives them

@@ -62,21 +62,7 @@ from .outputs import AdditionalOutputs
 from .protocol.endpointing import AlgoOptions
 from .protocol.ice import IceServer, RtcConfiguration
 from .protocol.session_state import SessionState
-from .reply import (
-    AppState,
-    Interruption,
-    InterruptionJudge,
-    InterruptionRejected,
-    ReplyFinished,
-    ReplyInterrupted,
-    ReplyOnPause,
-    ReplyOnStopWords,
-    ReplyStarted,
-    StopWordHeard,
-    TurnEvent,
-    UserStartedSpeaking,
-    UserStoppedSpeaking,
-)
+from .reply import AppState, ReplyOnPause, ReplyOnStopWords
 from .session import Limits, Session, SessionStatistics
 from .speech.batch import ModelOptions, PauseDetectionModel
 from .speech.energy import EnergyVad
@@ -85,6 +71,18 @@ from .speech.stt import MoonshineSTT, PhraseSpotter, STTModel, get_stt_model
 from .speech.tts import KokoroTTSOptions, TTSModel, get_tts_model
 from .speech.vad import Vad, VadStream
 from .stream import Stream
+from .turns import (
+    Interruption,
+    InterruptionJudge,
+    InterruptionRejected,
+    ReplyFinished,
+    ReplyInterrupted,
+    ReplyStarted,
+    StopWordHeard,
+    TurnEvent,
+    UserStartedSpeaking,
+    UserStoppedSpeaking,
+)
 from .workers import run_sync
 
 __version__ = "0.1.0"

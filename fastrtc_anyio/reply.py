@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict, Unpack
@@ -25,7 +25,6 @@ from .errors import HandlerContractError
 from .functions import is_coroutine_function
 from .handlers import Layout, StreamHandlerBase, WebRTCData
 from .media.frames import Int16Array
-from .media.playout import Played
 from .protocol.endpointing import SPEECH_PROBABILITY, AlgoOptions
 from .protocol.foreground import BACKGROUND_DB
 from .protocol.messages import encode_message
@@ -34,22 +33,13 @@ from .speech.batch import ModelOptions, PauseDetectionModel, as_vad
 from .speech.silero import get_silero_model
 from .speech.stt import PhraseSpotter, STTModel, get_stt_model
 from .speech.vad import Vad
+from .turns import InterruptionJudge, TurnListener
 
 __all__ = [
     "AppState",
     "InputNeed",
-    "Interruption",
-    "InterruptionJudge",
-    "InterruptionRejected",
-    "ReplyFinished",
-    "ReplyInterrupted",
     "ReplyOnPause",
     "ReplyOnStopWords",
-    "ReplyStarted",
-    "StopWordHeard",
-    "TurnEvent",
-    "UserStartedSpeaking",
-    "UserStoppedSpeaking",
 ]
 
 Audio: TypeAlias = tuple[int, Int16Array]
@@ -60,101 +50,6 @@ _SETTINGS = (
 )
 _copying: ContextVar[bool] = ContextVar("copying", default=False)
 """While a handler is made for a connection: what takes its time was done for the original."""
-
-
-@dataclass(frozen=True)
-class TurnEvent:
-    """Something happened in a conversation.
-
-    Attributes:
-        at: seconds since the conversation began.
-    """
-
-    at: float
-
-
-@dataclass(frozen=True)
-class UserStartedSpeaking(TurnEvent):
-    """The user began to talk, over a reply or not."""
-
-
-@dataclass(frozen=True)
-class UserStoppedSpeaking(TurnEvent):
-    """The user paused. It follows on each :class:`UserStartedSpeaking`."""
-
-
-@dataclass(frozen=True)
-class StopWordHeard(TurnEvent):
-    """The user said a stop word: what is said from now on is for us."""
-
-
-@dataclass(frozen=True)
-class ReplyStarted(TurnEvent):
-    """The reply function was called, or is about to be when the one before has unwound.
-
-    Attributes:
-        reply: its number in this conversation, from 1.
-        utterance_s: seconds of audio that it is given.
-    """
-
-    reply: int
-    utterance_s: float
-
-
-@dataclass(frozen=True)
-class ReplyInterrupted(TurnEvent):
-    """A reply was cancelled, and what was queued of it dropped.
-
-    Attributes:
-        reply: its number.
-        played: how much of it had been played; exact to the 20 ms that leave at a time.
-    """
-
-    reply: int
-    played: Played
-
-
-@dataclass(frozen=True)
-class InterruptionRejected(TurnEvent):
-    """What was said over a reply was judged to be no interruption: the reply goes on.
-
-    Attributes:
-        reply: its number.
-    """
-
-    reply: int
-
-
-@dataclass(frozen=True)
-class ReplyFinished(TurnEvent):
-    """A reply was played to its end.
-
-    Attributes:
-        reply: its number.
-        played: how much there was of it.
-    """
-
-    reply: int
-    played: Played
-
-
-@dataclass(frozen=True)
-class Interruption:
-    """Somebody speaks over a reply, whose playout is paused until it is judged.
-
-    Attributes:
-        audio: what was said so far, with up to 0.3 s before: ``(rate, int16 (1, n))``.
-        user_paused: whether the user has fallen silent again.
-        reply: number of the reply.
-    """
-
-    audio: Audio
-    user_paused: bool
-    reply: int
-
-
-InterruptionJudge: TypeAlias = Callable[[Interruption], bool | Awaitable[bool | None] | None]
-TurnListener: TypeAlias = Callable[[TurnEvent], object]
 
 
 @dataclass

@@ -42,6 +42,7 @@ RINGS: Mapping[int, frozenset[str]] = {
             "session.py",
             "speech/",
             "streams.py",
+            "turns.py",
             "workers.py",
         }
     ),

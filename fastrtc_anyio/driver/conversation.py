@@ -46,22 +46,20 @@ from fastrtc_anyio.protocol.turn_taking import (
     TurnState,
     TurnStep,
 )
-from fastrtc_anyio.reply import (
-    InputNeed,
+from fastrtc_anyio.reply import InputNeed, ReplyOnPause, ReplyOnStopWords
+from fastrtc_anyio.speech.vad import Hops
+from fastrtc_anyio.streams import AudioConverter
+from fastrtc_anyio.turns import (
     Interruption,
     InterruptionRejected,
     ReplyFinished,
     ReplyInterrupted,
-    ReplyOnPause,
-    ReplyOnStopWords,
     ReplyStarted,
     StopWordHeard,
     TurnEvent,
     UserStartedSpeaking,
     UserStoppedSpeaking,
 )
-from fastrtc_anyio.speech.vad import Hops
-from fastrtc_anyio.streams import AudioConverter
 
 from .drive import Drive
 from .emissions import Emission, read_audio_emission

@@ -17,17 +17,17 @@ from fastrtc_anyio import AudioFrame, Session, SessionState
 from fastrtc_anyio.media import Int16Array
 from fastrtc_anyio.protocol.endpointing import AlgoOptions
 from fastrtc_anyio.protocol.turn_taking import ReplyDue, TurnMachine
-from fastrtc_anyio.reply import (
+from fastrtc_anyio.reply import ReplyOnPause
+from fastrtc_anyio.speech.vad import Hops
+from fastrtc_anyio.testing import inject_fault, open_call
+from fastrtc_anyio.turns import (
     Interruption,
     ReplyFinished,
     ReplyInterrupted,
-    ReplyOnPause,
     ReplyStarted,
     UserStartedSpeaking,
     UserStoppedSpeaking,
 )
-from fastrtc_anyio.speech.vad import Hops
-from fastrtc_anyio.testing import inject_fault, open_call
 from tests.unit.conversations import (
     OUT,
     RATE,

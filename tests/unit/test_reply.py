@@ -23,18 +23,17 @@ from fastrtc_anyio import (
 from fastrtc_anyio.driver.own_algorithm import OwnAlgorithm
 from fastrtc_anyio.handlers import WebRTCData
 from fastrtc_anyio.protocol.endpointing import AlgoOptions, Verdict
-from fastrtc_anyio.reply import (
-    AppState,
+from fastrtc_anyio.reply import AppState, ReplyOnPause
+from fastrtc_anyio.speech.energy import EnergyVad
+from fastrtc_anyio.testing import Call, open_call
+from fastrtc_anyio.turns import (
     Interruption,
     InterruptionRejected,
     ReplyFinished,
     ReplyInterrupted,
-    ReplyOnPause,
     ReplyStarted,
     UserStartedSpeaking,
 )
-from fastrtc_anyio.speech.energy import EnergyVad
-from fastrtc_anyio.testing import Call, open_call
 
 from .conversations import (
     FRAME,

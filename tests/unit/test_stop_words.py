@@ -12,8 +12,9 @@ import pytest
 from fastrtc_anyio.media import Int16Array
 from fastrtc_anyio.protocol.endpointing import AlgoOptions, Verdict
 from fastrtc_anyio.protocol.stop_words import StopWordRule
-from fastrtc_anyio.reply import ReplyFinished, ReplyOnStopWords, StopWordHeard
+from fastrtc_anyio.reply import ReplyOnStopWords
 from fastrtc_anyio.testing import open_call
+from fastrtc_anyio.turns import ReplyFinished, StopWordHeard
 
 from .conversations import OUT, RATE, Log, LoudVad, heard_samples, say, silence, voice, words
 
