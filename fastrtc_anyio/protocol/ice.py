@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["IceServer", "RtcConfiguration"]
+__all__ = ["IceServer", "RtcConfiguration", "parse_ice_servers"]
+
+
+_URL = re.compile(r"(stuns?:[^?\s]+|turns?:[^?\s]+(\?transport=(udp|tcp))?)", re.IGNORECASE)
+"""RFC 7064 and RFC 7065."""
 
 
 @dataclass(frozen=True)
 class IceServer:
-    """W3C RTCIceServer: a STUN or TURN server."""
+    """W3C RTCIceServer: a STUN or TURN server.
+
+    Raises:
+        ValueError: a URL is none of a STUN or TURN server.
+    """
 
     urls: tuple[str, ...]
     username: str | None = None
     credential: str | None = None
+
+    def __post_init__(self) -> None:
+        for url in self.urls:
+            if not _URL.fullmatch(url):
+                raise ValueError(
+                    "the URL of an ICE server is stun:HOST[:PORT] or "
+                    f"turn:HOST[:PORT][?transport=udp|tcp]; got {url!r}"
+                )
 
 
 @dataclass(frozen=True)
@@ -24,7 +41,11 @@ class RtcConfiguration:
     """W3C RTCConfiguration of this side.
 
     A server with a public address needs no ICE servers, and the default has none: an unanswered
-    STUN server would hold every answer back.
+    STUN server would hold every answer back. Of several servers the first STUN and the first TURN
+    server are used.
+
+    Raises:
+        ValueError: names the setting, what was got and what is possible.
     """
 
     ice_servers: tuple[IceServer, ...] = ()
@@ -33,6 +54,13 @@ class RtcConfiguration:
     addresses: tuple[str, ...] | None = None
     """The local IP addresses to take connections on. None: all but loopback, or loopback if the
     machine has no other."""
+    interfaces: tuple[str, ...] | None = None
+    """The network interfaces to take connections on, by name, such as ``"eth0"``; instead of
+    ``addresses``."""
+    ports: tuple[int, int] | None = None
+    """The first and the last UDP port to take connections on, for a firewall. Each connection needs
+    one for every address. None: any. The port that a TURN server is talked to from, and the one it
+    relays from, are not among them."""
     gather_timeout: float = 2.0
     """Seconds that STUN and TURN servers get before the answer goes out without them."""
 
@@ -43,10 +71,23 @@ class RtcConfiguration:
             )
         for address in self.addresses or ():
             ipaddress.ip_address(address)  # raises ValueError, naming the address
+        if self.interfaces is not None and self.addresses is not None:
+            raise ValueError("give addresses or interfaces, not both")
+        if self.ports is not None:
+            first, last = self.ports
+            if not 0 < first <= last < 65_536:
+                raise ValueError(f"ports are the first and the last, 1 to 65535; got {self.ports}")
+        if not self.gather_timeout > 0:
+            raise ValueError(f"gather_timeout must be above 0 s; got {self.gather_timeout!r}")
+        if self.ice_transport_policy == "relay" and not any(
+            url.lower().startswith("turn") for server in self.ice_servers for url in server.urls
+        ):
+            raise ValueError('ice_transport_policy "relay" needs a TURN server; there is none')
 
     @classmethod
     def parse(cls, value: RtcConfiguration | Mapping[str, Any] | None) -> RtcConfiguration:
-        """Read a W3C dictionary: ``iceServers`` and ``iceTransportPolicy``.
+        """Read a W3C dictionary: ``iceServers`` and ``iceTransportPolicy``; and, beyond W3C's, this
+        class's ``addresses``, ``interfaces``, ``ports`` and ``gather_timeout``.
 
         Raises:
             ValueError: it has a key or a value nobody knows.
@@ -55,24 +96,44 @@ class RtcConfiguration:
             return cls()
         if isinstance(value, RtcConfiguration):
             return value
-        unknown = set(value) - {"iceServers", "iceTransportPolicy", "addresses"}
+        own = {"addresses", "interfaces", "ports", "gather_timeout"} & set(value)
+        unknown = set(value) - own - {"iceServers", "iceTransportPolicy"}
         if unknown:
             raise ValueError(
-                "an RTC configuration has iceServers, iceTransportPolicy and addresses; "
-                f"got also {', '.join(sorted(map(str, unknown)))}"
+                "an RTC configuration has iceServers, iceTransportPolicy, addresses, interfaces, "
+                f"ports and gather_timeout; got also {', '.join(sorted(map(str, unknown)))}"
             )
-        addresses = value.get("addresses")
+        given: dict[str, Any] = {key: value[key] for key in own if value[key] is not None}
+        for key, item in given.items():
+            if key != "gather_timeout":
+                given[key] = tuple(item)
         return cls(
-            ice_servers=tuple(_parse_server(server) for server in value.get("iceServers") or ()),
+            ice_servers=parse_ice_servers(value.get("iceServers")),
             ice_transport_policy=value.get("iceTransportPolicy") or "all",
-            addresses=None if addresses is None else tuple(addresses),
+            **given,
         )
 
 
-def _parse_server(value: IceServer | Mapping[str, Any]) -> IceServer:
+def parse_ice_servers(value: object) -> tuple[IceServer, ...]:
+    """Read W3C's ``iceServers``: a sequence, or as some providers give it, one mapping.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if value is None:
+        return ()
+    servers = [value] if isinstance(value, Mapping | IceServer) else value
+    if not isinstance(servers, Sequence) or isinstance(servers, str):
+        raise ValueError(  # noqa: TRY004 - it comes from a configuration, not from a call
+            f"iceServers is a list of ICE servers; got {value!r}"
+        )
+    return tuple(_parse_server(server) for server in servers)
+
+
+def _parse_server(value: Any) -> IceServer:
     if isinstance(value, IceServer):
         return value
-    urls: str | Sequence[str] | None = value.get("urls")
+    urls: str | Sequence[str] | None = value.get("urls") if isinstance(value, Mapping) else None
     if not urls:
         raise ValueError(f'an ICE server is a mapping with "urls"; got {value!r}')
     return IceServer(

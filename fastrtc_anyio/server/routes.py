@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from fastrtc_anyio.errors import FastRTCError, InvalidOffer, SignalingError, WebRTCError
+from fastrtc_anyio.configuration import read_setting
+from fastrtc_anyio.errors import (
+    FastRTCError,
+    InvalidOffer,
+    NotAuthenticated,
+    SignalingError,
+    WebRTCError,
+)
 from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH, failure_body
+
+from .bodies import read_body
+from .entry import check_entry, cors_headers
+from .whip import whip_routes
 
 if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream
@@ -26,10 +36,10 @@ logger = logging.getLogger("fastrtc_anyio")
 
 _MAX_BODY = 2 * MAX_SDP_LENGTH
 """Bytes of a request: an SDP with every line break and quote escaped as JSON is not larger."""
-_MAX_DISCARDED = 16 * _MAX_BODY
-"""Bytes read of a body that is larger, so that the answer is not lost in a reset connection."""
 _PAGE = Path(__file__).with_name("page.html")
 _TITLE = "fastrtc_anyio"
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
@@ -40,20 +50,27 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
     if not hasattr(app, "router"):
         raise TypeError(f"a stream is mounted on a Starlette or FastAPI application; got {app!r}")
 
-    async def webrtc_offer(request: Request) -> Response:
-        return await _answer(stream, request)
+    async def answer(request: Request) -> Response:
+        return _Json(await stream.offer(await _read_json(request)))
 
-    async def webrtc_config(request: Request) -> Response:
+    async def configure(_request: Request) -> Response:
         # Read anew for each call: credentials of TURN servers grow old.
         return _Json(await client_config(stream), headers={"Cache-Control": "no-store"})
 
+    async def webrtc_offer(request: Request) -> Response:
+        return await _respond(stream, request, answer)
+
+    async def webrtc_config(request: Request) -> Response:
+        return await _respond(stream, request, configure)
+
     endpoints = (("offer", "POST", webrtc_offer), ("config", "GET", webrtc_config))
     for name, method, endpoint in endpoints:
-        route = f"{prefix}/webrtc/{name}"
+        route, methods = f"{prefix}/webrtc/{name}", [method, "OPTIONS"]
         if hasattr(app, "add_api_route"):
             app.add_api_route(route, endpoint, methods=[method], tags=tags, response_model=None)
-        else:
-            app.router.routes.append(Route(route, endpoint, methods=[method]))
+            methods = ["OPTIONS"]
+        app.router.routes.append(Route(route, endpoint, methods=methods))
+    app.router.routes.extend(whip_routes(stream, prefix))
     _open_in_lifespan(stream, app)
 
 
@@ -66,11 +83,9 @@ async def client_config(stream: Stream) -> dict[str, Any]:
     """
     ui = stream.ui_args
     shown = not ui.get("hide_title")
-    configuration = stream.rtc_configuration
-    if not isinstance(configuration, Mapping):
-        configuration = configuration()
-    if isawaitable(configuration):
-        configuration = await configuration
+    configuration: Any = stream.rtc_configuration
+    if callable(configuration):
+        configuration = await read_setting(configuration)
     return {
         "modality": stream.modality,
         "mode": stream.mode,
@@ -105,10 +120,6 @@ def _open_in_lifespan(stream: Stream, app: Any) -> None:
     app.router.lifespan_context = lifespan
 
 
-class _BodyTooLarge(InvalidOffer):
-    status_hint = 413
-
-
 class _Json(JSONResponse):
     """JSON in ASCII: what came in as an escape can go out, even if it is half a character."""
 
@@ -116,30 +127,31 @@ class _Json(JSONResponse):
         return json.dumps(content).encode()
 
 
-async def _answer(stream: Stream, request: Request) -> Response:
+async def _respond(stream: Stream, request: Request, endpoint: Endpoint) -> Response:
+    preflight = request.method == "OPTIONS"
+    cors = cors_headers(stream, request, "GET, POST, OPTIONS", preflight=preflight)
+    if preflight:
+        return Response(status_code=204, headers=cors)
     try:
-        return _Json(await stream.offer(await _read_json(request)))
+        await check_entry(stream, request)
+        response = await endpoint(request)
     except ClientDisconnect:
-        return Response(status_code=400)  # to nobody
+        response = Response(status_code=400)  # to nobody
     except SignalingError as exc:
-        return _Json(failure_body(exc), exc.status_hint)
+        response = _Json(failure_body(exc), exc.status_hint)
+        if isinstance(exc, NotAuthenticated):
+            response.headers["WWW-Authenticate"] = "Bearer"
     except Exception as exc:
-        logger.exception("an offer could not be answered")
+        logger.exception("a request could not be answered")
         hidden = FastRTCError("the server has met an error, which is in its log")
-        return _Json(failure_body(exc if isinstance(exc, WebRTCError) else hidden), 500)
+        response = _Json(failure_body(exc if isinstance(exc, WebRTCError) else hidden), 500)
+    response.headers.update(cors)
+    return response
 
 
 async def _read_json(request: Request) -> Any:
-    body, size = bytearray(), 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= _MAX_BODY:
-            body += chunk
-        elif size > _MAX_DISCARDED:
-            break
-    if size > _MAX_BODY:
-        raise _BodyTooLarge(f"the body is larger than {_MAX_BODY} bytes")
+    body = await read_body(request, _MAX_BODY)
     try:
-        return json.loads(bytes(body))
+        return json.loads(body)
     except (ValueError, RecursionError) as exc:
         raise InvalidOffer(f"the body is not JSON: {exc}") from exc

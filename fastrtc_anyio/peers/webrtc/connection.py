@@ -28,6 +28,7 @@ from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from fastrtc_anyio.errors import (
     Closed,
     CloseReason,
+    FastRTCError,
     InvalidCandidate,
     InvalidOffer,
     PeerClosed,
@@ -52,7 +53,7 @@ from fastrtc_anyio.protocol.sdp import check_sections, set_opus_parameters, spli
 from fastrtc_anyio.protocol.signaling import IceCandidate
 
 from .audio import PlayoutTrack, tap_audio
-from .transport import Heartbeat, choose_addresses, stop_consent
+from .transport import Heartbeat, accept_rsa, choose_addresses, stop_consent
 from .video import PictureTrack, keep_receiving, limit_bitrate, prefer_codec, receive_pictures
 
 __all__ = ["Connection", "MediaOptions", "Streams"]
@@ -274,6 +275,7 @@ class Connection:
                 iceTransportPolicy=RTCIceTransportPolicy(configuration.ice_transport_policy),
             )
         )
+        accept_rsa(pc)
         self._track_connecting(pc)
         pc.on("track", self._on_track)
         pc.on("datachannel", self._use_channel)
@@ -523,6 +525,8 @@ def _blaming(description: str) -> Generator[None, None, None]:
     parser, its transports and its answer may raise anything."""
     try:
         yield
+    except FastRTCError:  # our own, about this side
+        raise
     except Exception as exc:
         text = str(exc) or type(exc).__name__
         raise InvalidOffer(f"the {description} cannot be used: {text}") from exc

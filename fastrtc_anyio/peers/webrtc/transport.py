@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import secrets
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
+import ifaddr
 from aioice.ice import get_host_addresses
+from aiortc import RTCPeerConnection
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
+from fastrtc_anyio.errors import PeerFailed
 from fastrtc_anyio.protocol.ice import RtcConfiguration
 
-__all__ = ["Heartbeat", "choose_addresses", "local_addresses", "stop_consent"]
+__all__ = ["Heartbeat", "accept_rsa", "choose_addresses", "local_addresses", "stop_consent"]
 
 _LATE = 0.1
 """Seconds by which a timer may be late without anything being the matter."""
+
+_CIPHERS = b":".join(
+    b"ECDHE-" + key + b"-" + cipher
+    for cipher in (b"AES128-GCM-SHA256", b"CHACHA20-POLY1305", b"AES128-SHA", b"AES256-SHA")
+    for key in (b"ECDSA", b"RSA")
+)
+"""aiortc's, and as many for RSA."""
+
+_ports: ContextVar[tuple[int, int] | None] = ContextVar("ports", default=None)
+"""The range that connections being made in this context take their UDP ports from."""
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -28,8 +44,8 @@ def local_addresses() -> tuple[str, ...]:
 def choose_addresses(transport: RTCDtlsTransport, configuration: RtcConfiguration) -> None:
     """Take connections where the configuration says, and wait no longer for servers than it says.
 
-    aioice takes every address but loopback's and waits 5 s, and has a setting for neither (checked
-    in 0.13). One method of one object knows both.
+    aioice takes every address but loopback's on any port and waits 5 s, and has a setting for none
+    of it (checked in 0.13). One method of one object knows all.
     """
     connection: Any = transport.transport._connection
     gather = connection.get_component_candidates
@@ -38,10 +54,91 @@ def choose_addresses(transport: RTCDtlsTransport, configuration: RtcConfiguratio
         component: int, addresses: list[str], timeout: float = 0
     ) -> Any:
         if configuration.ice_transport_policy == "all":
-            addresses = list(configuration.addresses or addresses or ("127.0.0.1",))
-        return await gather(component, addresses, configuration.gather_timeout)
+            addresses = list(_local(configuration) or addresses or ("127.0.0.1",))
+        _allow_ports_of_choice(asyncio.get_running_loop())
+        token = _ports.set(configuration.ports)
+        try:
+            found = await gather(component, addresses, configuration.gather_timeout)
+        finally:
+            _ports.reset(token)
+        if not found:
+            raise PeerFailed(_explain(configuration, addresses))
+        return found
 
     connection.get_component_candidates = get_component_candidates
+
+
+def _local(configuration: RtcConfiguration) -> tuple[str, ...]:
+    if configuration.interfaces is None:
+        return configuration.addresses or ()
+    adapters = {adapter.nice_name: adapter for adapter in ifaddr.get_adapters()}
+    missing = set(configuration.interfaces) - set(adapters)
+    if missing:
+        raise PeerFailed(f"there is no network interface {', '.join(sorted(missing))}")
+    found: list[str] = []
+    for ip in (ip for name in configuration.interfaces for ip in adapters[name].ips):
+        if isinstance(ip.ip, str):
+            found.append(ip.ip)
+        elif not ip.ip[2]:  # aioice has no notion of a scope, which link-local addresses need
+            found.append(ip.ip[0])
+    return tuple(found)
+
+
+def _explain(configuration: RtcConfiguration, addresses: list[str]) -> str:
+    if configuration.ice_transport_policy == "relay":
+        limit = configuration.gather_timeout
+        return f"there is no way out: the TURN server relays nothing, or took over {limit:g} s"
+    ports = "" if configuration.ports is None else " from {} to {}".format(*configuration.ports)
+    return f"there is no way out: no UDP port{ports} is free on {', '.join(addresses)}"
+
+
+def _allow_ports_of_choice(loop: Any) -> None:
+    """Have a loop open the sockets that aioice wants on any port on those of :data:`_ports`.
+
+    aioice asks for port 0 and cannot be told otherwise (checked in 0.13).
+    """
+    if "create_datagram_endpoint" in vars(loop):
+        return
+    create = loop.create_datagram_endpoint
+
+    async def create_datagram_endpoint(
+        factory: Any, local_addr: Any = None, *args: Any, **options: Any
+    ) -> Any:
+        ports = _ports.get()
+        if ports is None or local_addr is None or local_addr[1] != 0:
+            return await create(factory, local_addr, *args, **options)
+        host, (first, last) = local_addr[0], ports
+        size = last - first + 1
+        start = secrets.randbelow(size)  # calls that begin together do not race for the first
+        for i in range(size):
+            try:
+                address = (host, first + (start + i) % size)
+                return await create(factory, address, *args, **options)
+            except OSError as exc:
+                if exc.errno != errno.EADDRINUSE:
+                    raise
+        raise OSError(errno.EADDRINUSE, f"every port from {first} to {last} is in use")
+
+    loop.create_datagram_endpoint = create_datagram_endpoint
+
+
+def accept_rsa(pc: RTCPeerConnection) -> None:
+    """Shake hands with peers whose certificate is an RSA one, too: GStreamer's and ffmpeg's are.
+
+    aiortc offers suites for ECDSA only (checked in 1.16). Forward secrecy and authenticated
+    encryption are the same. Ours stays ECDSA (RFC 8827 6.5), and a certificate is told by its
+    fingerprint.
+    """
+    live: Any = pc
+    for certificate in live._RTCPeerConnection__certificates:
+        create = certificate._create_ssl_context
+
+        def create_ssl_context(*, create: Any = create, **options: Any) -> Any:
+            context = create(**options)
+            context.set_cipher_list(_CIPHERS)
+            return context
+
+        certificate._create_ssl_context = create_ssl_context
 
 
 def stop_consent(transport: RTCDtlsTransport) -> None:

@@ -1,0 +1,329 @@
+"""WHIP and WHEP: a session as a resource. The clients are plain HTTP and plain aiortc."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+from anyio import to_thread
+from starlette.applications import Starlette
+
+from fastrtc_anyio import AudioFrame, CloseReason, NotAllowed, Session, Stream
+from fastrtc_anyio.protocol.media_plan import Mode
+from fastrtc_anyio.server import open_server, require_token
+from fastrtc_anyio.testing.signals import tone
+from tests.webrtc.aiortc_client import AiortcClient, open_client
+
+from .calls import FREQUENCY, LOOPBACK, accept, check_echo, echo, wait_until, without_candidates
+
+SDP = {"Content-Type": "application/sdp"}
+FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+
+
+def make_stream(handler: Any = echo, mode: Mode = "send-receive", **options: Any) -> Stream:
+    options.setdefault("concurrency_limit", 4)
+    return Stream(
+        handler, modality="audio", mode=mode, server_rtc_configuration=LOOPBACK, **options
+    )
+
+
+@asynccontextmanager
+async def serve(stream: Stream) -> AsyncGenerator[httpx.AsyncClient, None]:
+    app = Starlette()
+    stream.mount(app)
+    async with open_server(app) as url, httpx.AsyncClient(base_url=url) as http:
+        yield http
+
+
+async def offer(client: AiortcClient, direction: str, video: str | None = None) -> str:
+    return await to_thread.run_sync(
+        client.run, client.make_offer, None, False, direction, video, None
+    )
+
+
+def check_problem(reply: httpx.Response, status: int) -> str:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    body = reply.json()
+    assert (body["status"], body["type"]) == (status, "about:blank")
+    detail: str = body["detail"]
+    return detail
+
+
+def directions(sdp: str) -> list[str]:
+    return re.findall(r"^a=(sendrecv|sendonly|recvonly|inactive)\r?$", sdp, re.MULTILINE)
+
+
+@pytest.mark.parametrize("direction", ["sendonly", "sendrecv"])
+async def test_a_client_that_sends_is_heard(direction: str) -> None:
+    heard = anyio.Event()
+
+    async def listen(session: Session) -> None:
+        async for frame in session.audio_in:
+            if abs(frame.samples).max() > 5000:
+                heard.set()
+
+    stream = make_stream(listen)
+    async with serve(stream) as http, open_client() as client:
+        reply = await http.post("/whip", content=await offer(client, direction), headers=SDP)
+        assert reply.status_code == 201, reply.text
+        assert reply.headers["content-type"].startswith("application/sdp")
+        (session,) = stream.sessions.values()
+        assert reply.headers["location"] == f"/whip/{session.id}"
+        assert re.fullmatch(r'"[0-9a-f]{16}"', reply.headers["etag"])
+        # RFC 9725 4.2: the answer only receives, even if the offer would listen, too.
+        assert directions(reply.text) == ["recvonly"]
+        await accept(client, reply.text)
+        for start in range(0, 48_000, 960):
+            sound = tone(FREQUENCY, 48_000, 1.0)[:, start : start + 960]
+            client.send_audio(AudioFrame(48_000, sound))
+        with anyio.fail_after(10):
+            await heard.wait()
+        gone = await http.delete(reply.headers["location"])
+        assert gone.status_code == 200
+        await wait_until(lambda: stream.active == 0)
+        assert session.closed is not None
+        assert session.closed.reason is CloseReason.HUNG_UP
+        check_problem(await http.delete(reply.headers["location"]), 404)
+
+
+@pytest.mark.parametrize("mode", ["send-receive", "receive"])
+async def test_a_client_that_receives_hears(mode: Mode) -> None:
+    async def speak(session: Session) -> None:
+        for _ in range(500):
+            await session.audio_out.send(AudioFrame(48_000, tone(FREQUENCY, 48_000, 0.2)))
+
+    stream = make_stream(speak, mode)
+    async with serve(stream) as http, open_client() as client:
+        # Players ask for video, whether or not there is any.
+        wanted = await offer(client, "recvonly", video="recvonly")
+        reply = await http.post("/whep", content=wanted, headers=SDP)
+        assert reply.status_code == 201, reply.text
+        assert directions(reply.text) == ["sendonly", "inactive"]
+        await accept(client, reply.text)
+        with anyio.fail_after(10):
+            while abs((await client.receive_audio()).samples).max() < 5000:
+                pass
+        assert (await http.delete(reply.headers["location"])).status_code == 200
+
+
+async def test_one_way_is_enough_for_fastrtcs_endpoint_too() -> None:
+    stream = make_stream()
+    async with serve(stream) as http, open_client() as client:
+        body = {"type": "offer", "sdp": await offer(client, "sendonly")}
+        reply = await http.post("/webrtc/offer", json=body)
+        assert directions(reply.json()["sdp"]) == ["recvonly"]
+        await accept(client, reply.json()["sdp"])
+        await wait_until(client.connected.is_set)
+
+
+async def test_candidates_trickle() -> None:
+    stream = make_stream()
+    async with serve(stream) as http, open_client() as client:
+        sdp, candidates = without_candidates(await offer(client, "sendonly"))
+        reply = await http.post("/whip", content=sdp, headers=SDP)
+        # Neither side knows the other's address but by what is trickled now.
+        await accept(client, without_candidates(reply.text)[0])
+        user = re.search(r"^a=ice-ufrag:.*$", sdp, re.MULTILINE)
+        assert user is not None
+        lines = [user[0].strip(), "m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0"]
+        lines += [f"a={candidate}" for candidate in candidates]
+        body = "\r\n".join([*lines, "a=end-of-candidates", ""])
+        headers = {**FRAGMENT, "If-Match": reply.headers["etag"]}
+        patched = await http.patch(reply.headers["location"], content=body, headers=headers)
+        assert (patched.status_code, patched.content) == (204, b"")
+        await wait_until(client.connected.is_set)
+
+        location = reply.headers["location"]
+        stale = {**FRAGMENT, "If-Match": '"another"'}
+        check_problem(await http.patch(location, content=body, headers=stale), 412)
+        restart = body.replace(user[0].strip(), "a=ice-ufrag:other\r\na=ice-pwd:" + "x" * 22)
+        star = {**FRAGMENT, "If-Match": "*"}
+        for headers, content in ((FRAGMENT, restart), (star, restart), (star, body)):
+            refused = await http.patch(location, content=content, headers=headers)
+            assert "restart" in check_problem(refused, 422)
+        check_problem(await http.patch(location, content=body, headers=SDP), 415)
+        for rubbish in ("", "nonsense", "a=candidate:1 1 udp 1 127.0.0.1 1 typ host"):
+            refused = await http.patch(location, content=rubbish, headers=FRAGMENT)
+            check_problem(refused, 400)
+        big = await http.patch(location, content="a=x\r\n" * 20_000, headers=FRAGMENT)
+        check_problem(big, 413)
+        assert client.connected.is_set()  # none of this harmed the session
+        assert stream.active == 1
+
+
+async def test_what_is_wrong_is_said_as_a_problem() -> None:
+    stream = make_stream(concurrency_limit=1)
+    async with serve(stream) as http, open_client() as client:
+        sdp = await offer(client, "sendonly")
+        text = await http.post("/whip", content=sdp, headers={"Content-Type": "text/plain"})
+        assert "application/sdp" in check_problem(text, 415)
+        assert text.headers["accept-post"] == "application/sdp"
+        check_problem(await http.post("/whip", content=sdp), 415)
+        picky = {**SDP, "Accept": "application/json"}
+        check_problem(await http.post("/whip", content=sdp, headers=picky), 406)
+        for rubbish in (b"", b"v=0\r\n", b"\xff\xfe", b"v=0\r\nm=\r\n", sdp[:90].encode()):
+            check_problem(await http.post("/whip", content=rubbish, headers=SDP), 400)
+        only = check_problem(await http.post("/whep", content=sdp, headers=SDP), 400)
+        assert "recvonly" in only
+        large = sdp + "a=x\r\n" * 60_000
+        check_problem(await http.post("/whip", content=large, headers=SDP), 413)
+        for method, path, allowed in (
+            ("GET", "/whip", "POST, OPTIONS"),
+            ("PUT", "/whep", "POST, OPTIONS"),
+            ("POST", "/whip/x", "PATCH, DELETE, OPTIONS"),
+        ):
+            reply = await http.request(method, path)
+            check_problem(reply, 405)
+            assert reply.headers["allow"] == allowed
+        check_problem(await http.delete("/whip/unknown"), 404)
+        assert stream.active == 0
+        first = await http.post("/whip", content=sdp, headers=SDP)
+        assert first.status_code == 201
+        # A session is found under the protocol it was begun with, and by its id alone.
+        key = first.headers["location"].rpartition("/")[2]
+        check_problem(await http.delete(f"/whep/{key}"), 404)
+        full = await http.post("/whip", content=sdp, headers=SDP)
+        check_problem(full, 503)
+        assert full.json()["limit"] == 1
+        assert int(full.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(("mode", "path"), [("receive", "/whip"), ("send", "/whep")])
+async def test_a_stream_of_the_other_direction_says_so(mode: Mode, path: str) -> None:
+    async def wait(_session: Session) -> None:
+        await anyio.sleep_forever()
+
+    async with serve(make_stream(wait, mode)) as http, open_client() as client:
+        direction = "sendonly" if path == "/whip" else "recvonly"
+        reply = await http.post(path, content=await offer(client, direction), headers=SDP)
+        assert mode in check_problem(reply, 406)
+
+
+async def test_ice_servers_are_links() -> None:
+    asked = []
+
+    def configure() -> dict[str, Any]:
+        asked.append(1)
+        servers = [
+            {"urls": ["stun:stun.example.com", "stun:other.example.com:3479"]},
+            {"urls": "turn:turn.example.com?transport=udp", "username": 'a"b', "credential": "c"},
+        ]
+        return {"iceServers": servers}
+
+    stream = make_stream(rtc_configuration=configure)
+    async with serve(stream) as http, open_client() as client:
+        sdp = await offer(client, "sendonly")
+        reply = await http.post("/whip", content=sdp, headers=SDP)
+        assert reply.headers.get_list("link") == [
+            '<stun:stun.example.com>; rel="ice-server"',
+            '<stun:other.example.com:3479>; rel="ice-server"',
+            '<turn:turn.example.com?transport=udp>; rel="ice-server"; username="a\\"b"; '
+            'credential="c"; credential-type="password"',
+        ]
+        assert asked == [1]
+
+
+async def test_a_token_guards_every_endpoint() -> None:
+    stream = make_stream(authenticate=require_token("secret"))
+    async with serve(stream) as http, open_client() as client:
+        sdp = await offer(client, "sendonly")
+        for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}):
+            for method, path in (
+                ("POST", "/whip"),
+                ("POST", "/whep"),
+                ("PATCH", "/whip/x"),
+                ("DELETE", "/whep/x"),
+                ("POST", "/webrtc/offer"),
+                ("GET", "/webrtc/config"),
+            ):
+                reply = await http.request(method, path, content=sdp, headers={**SDP, **wrong})
+                assert reply.status_code == 401, (method, path)
+                assert reply.headers["www-authenticate"] == "Bearer"
+        assert stream.active == 0
+        right = {"Authorization": "Bearer secret"}
+        reply = await http.post("/whip", content=sdp, headers={**SDP, **right})
+        assert reply.status_code == 201
+        location = reply.headers["location"]
+        check_problem(await http.delete(location), 401)
+        assert (await http.delete(location, headers=right)).status_code == 200
+        assert (await http.get("/webrtc/config", headers=right)).status_code == 200
+
+
+async def test_authenticate_may_be_async_and_may_raise(caplog: pytest.LogCaptureFixture) -> None:
+    async def authenticate(connection: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        match connection.query_params.get("user"):
+            case "banned":
+                raise NotAllowed("you are not welcome here")
+            case "forgotten":
+                return None
+            case user:
+                return user == "known"
+
+    async with serve(make_stream(authenticate=authenticate)) as http:
+        assert (await http.get("/webrtc/config?user=known")).status_code == 200
+        assert (await http.get("/webrtc/config?user=other")).status_code == 401
+        assert "welcome" in check_problem(await http.post("/whip?user=banned"), 403)
+        # What forgets to say no has not said yes.
+        check_problem(await http.post("/whip?user=forgotten"), 500)
+    assert "authenticate returns True or False" in caplog.text
+
+
+async def test_pages_of_other_origins() -> None:
+    here, other, stranger = "https://here.example", "https://other.example", "https://evil.example"
+    async with serve(make_stream(allowed_origins=[other])) as http:
+        for path in ("/whip", "/whep/x", "/webrtc/offer"):
+            asked = {"Origin": other, "Access-Control-Request-Headers": "content-type"}
+            reply = await http.options(path, headers=asked)
+            assert reply.status_code == 204
+            assert reply.headers["access-control-allow-origin"] == other
+            assert reply.headers["access-control-allow-headers"] == "content-type"
+            assert "POST" in reply.headers["access-control-allow-methods"] or "x" in path
+            refused = await http.options(path, headers={**asked, "Origin": stranger})
+            assert "access-control-allow-origin" not in refused.headers
+        refused = await http.post("/whip", headers={"Origin": stranger})
+        assert "allowed_origins" in check_problem(refused, 403)
+        told = await http.post("/whip", headers={"Origin": other})
+        check_problem(told, 415)
+        assert "Location" in told.headers["access-control-expose-headers"]
+        own = {"Origin": here, "Host": "here.example"}
+        check_problem(await http.post("/whip", headers=own), 415)
+    async with serve(make_stream()) as http:
+        reply = await http.get("/webrtc/config", headers={"Origin": other})
+        assert reply.status_code == 403
+        assert "access-control-allow-origin" not in reply.headers
+        options = await http.options("/whip")
+        assert options.headers["accept-post"] == "application/sdp"
+        assert options.headers["allow"] == "POST, OPTIONS"
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastrtc_anyio.server.bodies.BODY_SECONDS", 0.2)
+
+    head = "HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 99\r\n\r\nv=0"
+    async with serve(make_stream()) as http:
+        for path in ("/whip", "/webrtc/offer"):
+            async with await anyio.connect_tcp("127.0.0.1", http.base_url.port or 0) as connection:
+                await connection.send(f"POST {path} {head}".encode())
+                with anyio.fail_after(5):
+                    assert b" 408 " in await connection.receive()
+
+
+async def test_an_echo_by_fastrtcs_endpoint_and_whip_share_the_limit() -> None:
+    stream = make_stream(concurrency_limit=1)
+    async with serve(stream) as http, open_client() as client, open_client() as other:
+        body = {"type": "offer", "sdp": await offer(client, "sendrecv")}
+        reply = await http.post("/webrtc/offer", json=body)
+        await accept(client, reply.json()["sdp"])
+        await check_echo(client)
+        sdp = await offer(other, "sendonly")
+        check_problem(await http.post("/whip", content=sdp, headers=SDP), 503)

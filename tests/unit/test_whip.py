@@ -1,0 +1,122 @@
+"""Descriptions, fragments and headers of WHIP and WHEP, as text."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrtc_anyio.errors import AdmissionError, InvalidCandidate, InvalidOffer
+from fastrtc_anyio.protocol.ice import IceServer
+from fastrtc_anyio.protocol.signaling import IceCandidate
+from fastrtc_anyio.protocol.whip import (
+    Protocol,
+    accepts,
+    find_ice_users,
+    link_headers,
+    narrow_offer,
+    parse_fragment,
+    problem_body,
+)
+
+
+def offer(*sections: str, session: str = "") -> str:
+    return f"v=0\r\ns=-\r\n{session}" + "".join(sections)
+
+
+AUDIO = "m=audio 9 X 111\r\na=mid:0\r\n"
+VIDEO = "m=video 9 X 96\r\na=mid:1\r\n"
+DATA = "m=application 9 X webrtc-datachannel\r\na=mid:2\r\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "protocol", "direction"),
+    [
+        ("a=sendonly\r\n", "whip", "sendonly"),
+        ("a=sendrecv\r\n", "whip", "sendonly"),
+        ("", "whip", "sendonly"),  # RFC 8866 6.7: without a word it is both ways
+        ("a=sendrecv\r\n", "whep", "recvonly"),
+        ("a=recvonly\r\n", "whep", "recvonly"),
+    ],
+)
+def test_media_flow_one_way(given: str, protocol: Protocol, direction: str) -> None:
+    narrowed = narrow_offer(offer(AUDIO + given, DATA), protocol)
+    assert narrowed == offer(f"{AUDIO}a={direction}\r\n", DATA)
+    assert narrow_offer(narrowed, protocol) == narrowed
+
+
+def test_a_direction_of_the_session_is_every_sections() -> None:
+    narrowed = narrow_offer(offer(AUDIO, session="a=sendonly\r\n"), "whip")
+    assert narrowed == offer(f"{AUDIO}a=sendonly\r\n")
+
+
+def test_a_section_of_the_other_way_is_left_out() -> None:
+    narrowed = narrow_offer(offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=recvonly\r\n"), "whip")
+    assert narrowed == offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=inactive\r\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "v=0\r\n", "nonsense", offer(DATA), offer(f"{AUDIO}a=recvonly\r\n")]
+)
+def test_an_offer_that_sends_nothing(text: str) -> None:
+    with pytest.raises(InvalidOffer):
+        narrow_offer(text, "whip")
+
+
+@given(st.text())
+def test_any_text_is_an_offer_or_refused(text: str) -> None:
+    for sdp in (text, "v=0\n" + text, "v=0\nm=audio\n" + text):
+        with suppress(InvalidOffer):
+            assert "a=sendrecv" not in narrow_offer(sdp, "whip").split("\r\n")
+
+
+def test_a_fragment() -> None:
+    fragment = parse_fragment(
+        "a=ice-ufrag:abcd\r\na=ice-pwd:secret\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n"
+        "a=candidate:1 1 udp 1 127.0.0.1 5 typ host\r\na=end-of-candidates\r\n"
+    )
+    assert fragment.ice_users == {"abcd"}
+    assert fragment.candidates == (IceCandidate("candidate:1 1 udp 1 127.0.0.1 5 typ host", "0"),)
+    assert fragment.complete
+
+
+@given(st.text())
+def test_any_text_is_a_fragment_or_refused(text: str) -> None:
+    for prefix in ("", "a=mid:0\n", "m=audio\na=mid:0\na=candidate:"):
+        with suppress(InvalidCandidate):
+            parse_fragment(prefix + text)
+
+
+def test_the_users_of_a_description() -> None:
+    assert find_ice_users("v=0\r\na=ice-ufrag:a\r\nm=x\r\na=ice-ufrag:b\r\n") == {"a", "b"}
+
+
+def test_credentials_that_fit_in_no_header_are_an_error() -> None:
+    with pytest.raises(ValueError, match="ASCII"):
+        link_headers([IceServer(("turn:x",), "a\r\nSet-Cookie: b", "c")])
+
+
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [
+        (None, True),
+        ("", True),
+        ("*/*", True),
+        ("application/*;q=0.5", True),
+        ("text/html, application/sdp", True),
+        ("application/SDP ; charset=utf-8", True),
+        ("text/html", False),
+        ("application/sdp;q=0", False),
+    ],
+)
+def test_accept(header: str | None, accepted: bool) -> None:
+    assert accepts(header, "application/sdp") is accepted
+
+
+def test_problem_details() -> None:
+    body: dict[str, Any] = problem_body(503, AdmissionError(2, 2))
+    assert body["title"] == "Service Unavailable"
+    assert (body["status"], body["limit"], body["active"]) == (503, 2, 2)

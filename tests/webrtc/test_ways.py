@@ -1,0 +1,191 @@
+"""How a server is found: its addresses, interfaces and ports, and servers that do not answer."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from fastrtc_anyio import AdmissionError, PeerFailed, RtcConfiguration, Stream, StreamNotOpen
+from fastrtc_anyio.protocol.ice import IceServer, parse_ice_servers
+from tests.unit.handlers import AsyncEcho
+
+from .aiortc_client import AiortcClient, open_client
+
+
+def make_stream(configuration: Any, **options: Any) -> Stream:
+    options.setdefault("concurrency_limit", 4)
+    return Stream(AsyncEcho, modality="audio", server_rtc_configuration=configuration, **options)
+
+
+async def make_offer(client: AiortcClient) -> dict[str, str]:
+    sdp = await to_thread.run_sync(client.run, client.make_offer, "opus", False)
+    return {"type": "offer", "sdp": sdp}
+
+
+async def answer(stream: Stream) -> str:
+    async with open_client() as client:
+        reply = await stream.offer(await make_offer(client))
+        sdp: str = reply["sdp"]
+        return sdp
+
+
+def host_candidates(sdp: str) -> set[tuple[str, int]]:
+    lines = [line.split() for line in sdp.splitlines() if line.startswith("a=candidate:")]
+    return {(line[4], int(line[5])) for line in lines if line[7] == "host"}
+
+
+@contextmanager
+def silent_server() -> Generator[int, None, None]:
+    """A port where everything is taken and nothing answered."""
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def two_free_ports() -> Generator[tuple[int, int], None, None]:
+    """Two UDP ports in a row that nobody uses."""
+    for first in range(50_000, 60_000, 2):
+        with socket.socket(type=socket.SOCK_DGRAM) as a, socket.socket(type=socket.SOCK_DGRAM) as b:
+            try:
+                a.bind(("127.0.0.1", first))
+                b.bind(("127.0.0.1", first + 1))
+            except OSError:
+                continue
+        yield first, first + 1
+        return
+    pytest.fail("no two ports in a row are free")
+
+
+async def test_ports_are_of_the_range_and_an_error_when_it_is_used_up() -> None:
+    with two_free_ports() as ports:
+        configuration = {"addresses": ["127.0.0.1"], "ports": ports}
+        async with make_stream(configuration) as stream:
+            found = host_candidates(await answer(stream)) | host_candidates(await answer(stream))
+            assert found == {("127.0.0.1", port) for port in ports}
+            with pytest.raises(PeerFailed, match=f"from {ports[0]} to {ports[1]} is free"):
+                await answer(stream)
+            for session in stream.sessions.values():
+                stream.update_connection(session.id, "closed")
+            with anyio.fail_after(10):
+                while stream.active:
+                    await anyio.sleep(0.01)
+            assert host_candidates(await answer(stream)) <= found  # they are given back
+
+
+async def test_an_interface_by_its_name() -> None:
+    async with make_stream(RtcConfiguration(interfaces=("lo",))) as stream:
+        found = host_candidates(await answer(stream))
+        assert "127.0.0.1" in {host for host, _ in found}
+        assert len(found) <= 2
+    async with make_stream(RtcConfiguration(interfaces=("nosuch0",))) as stream:
+        with pytest.raises(PeerFailed, match="no network interface nosuch0"):
+            await answer(stream)
+
+
+@pytest.mark.parametrize("kind", ["stun", "turn"])
+async def test_a_server_that_does_not_answer_holds_nothing_up_for_long(kind: str) -> None:
+    with silent_server() as port:
+        server = IceServer((f"{kind}:127.0.0.1:{port}",), "user", "pass")
+        configuration = RtcConfiguration((server,), addresses=("127.0.0.1",), gather_timeout=0.3)
+        async with make_stream(configuration) as stream:
+            with anyio.fail_after(3):  # aioice alone: 5 s
+                assert host_candidates(await answer(stream))
+
+
+async def test_a_relay_that_does_not_answer_is_an_error() -> None:
+    with silent_server() as port:
+        server = IceServer((f"turn:127.0.0.1:{port}",), "user", "pass")
+        async with make_stream(RtcConfiguration((server,), "relay", gather_timeout=0.3)) as stream:
+            with pytest.raises(PeerFailed, match=r"took over 0.3 s"):
+                await answer(stream)
+            assert stream.active == 0
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_a_configuration_for_each_call(plain: bool) -> None:
+    made: list[int] = []
+
+    def make() -> Any:
+        made.append(len(made))
+        return {"addresses": ["127.0.0.1"]}
+
+    async def make_async() -> Any:
+        return make()
+
+    async with make_stream(make if plain else make_async, concurrency_limit=2) as stream:
+        for _ in range(2):
+            await answer(stream)
+        assert made == [0, 1]
+        with pytest.raises(AdmissionError):
+            await answer(stream)
+        assert made == [0, 1]  # for nobody who is refused
+
+
+async def test_a_configuration_that_cannot_be_made_is_the_callers_error() -> None:
+    def make() -> Any:
+        raise ConnectionError("the provider is down")
+
+    async with make_stream(make) as stream:
+        with pytest.raises(ConnectionError, match="the provider is down"):
+            await answer(stream)
+        assert stream.active == 0
+    async with make_stream(lambda: {"iceServer": []}) as stream:
+        with pytest.raises(ValueError, match="got also iceServer"):
+            await answer(stream)
+
+
+async def test_a_stream_that_is_closed_while_a_configuration_is_made() -> None:
+    began, go_on = anyio.Event(), anyio.Event()
+
+    async def make() -> Any:
+        began.set()
+        await go_on.wait()
+        return {"addresses": ["127.0.0.1"]}
+
+    stream = make_stream(make)
+    async with open_client() as client, anyio.create_task_group() as tg:
+        body = await make_offer(client)
+
+        async def call() -> None:
+            with pytest.raises(StreamNotOpen):
+                await stream.offer(body)
+
+        async with stream:
+            tg.start_soon(call)
+            await began.wait()
+        go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ports": (5, 1)}, "ports are the first and the last"),
+        ({"ports": (0, 9)}, "ports are the first and the last"),
+        ({"ports": (1, 70_000)}, "ports are the first and the last"),
+        ({"gather_timeout": 0}, "gather_timeout"),
+        ({"addresses": ["localhost"]}, "localhost"),
+        ({"addresses": ["::1"], "interfaces": ["lo"]}, "not both"),
+        ({"iceTransportPolicy": "relay"}, "needs a TURN server"),
+        ({"iceTransportPolicy": "none"}, "ice_transport_policy"),
+        ({"iceServers": [{"urls": "http://example.com"}]}, "http://example.com"),
+        ({"iceServers": [{"url": "stun:x"}]}, 'a mapping with "urls"'),
+        ({"iceServers": "stun:x"}, "a list of ICE servers"),
+    ],
+)
+def test_a_configuration_that_is_not_possible(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RtcConfiguration.parse(options)
+
+
+def test_one_server_need_not_be_in_a_list() -> None:
+    server = {"urls": ["turn:x:3478?transport=udp", "turns:x"], "username": "u", "credential": "c"}
+    [parsed] = parse_ice_servers(server)
+    assert parsed == IceServer(("turn:x:3478?transport=udp", "turns:x"), "u", "c")
+    assert parse_ice_servers(None) == ()
