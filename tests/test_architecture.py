@@ -148,6 +148,10 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "uvicorn": WEB,
 }
 
+# Where the name of a module may be computed: the package's own lazy attributes are a table of its
+# own modules, and a stream to be served is the user's.
+COMPUTED = frozenset({"__init__.py", "cli/target.py"})
+
 # Imports that only a type checker sees. PyAV's VideoFrame is what a video handler is given.
 FOR_TYPES_ONLY: Mapping[str, frozenset[str]] = {"av": frozenset({"handlers.py"})}
 
@@ -257,8 +261,7 @@ def broken_rules(source: Source, known: frozenset[str]) -> list[str]:
 def broken_rule(place: str, ring: int, imported: Import, known: frozenset[str]) -> str | None:
     name = imported.name
     if name.startswith("<"):
-        # The package's own lazy attributes are a table of its own modules.
-        return None if place == "__init__.py" else "a computed import cannot be checked"
+        return None if place in COMPUTED else "a computed import cannot be checked"
     if within(name, PACKAGE):
         target = place_of(name, known)
         target_ring = ring_of(target)

@@ -121,7 +121,7 @@ def _show(report: dict[str, Any], out: Path) -> None:
             print(f"correlation          {report['correlation']:.3f}  (1 is the same sound)")
             print(f"what came back       {os.path.relpath(out)}")
         case _:
-            print(f"the server refused the call: {report['status']} {report['error']}")
+            print(report["error"])
 
 
 def _backend() -> str:
