@@ -113,7 +113,7 @@ async def _ask(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
         reply = await http.get(url)
         config = reply.json() if reply.is_success else {}
     except httpx.HTTPError as exc:
-        raise _CallFailed(f"nobody answers at {url}: {exc or type(exc).__name__}") from exc
+        raise _CallFailed(f"nobody answers at {url}: {_words(exc)}") from exc
     except ValueError:
         return {}
     return config if isinstance(config, dict) else {}
@@ -150,7 +150,7 @@ async def _connect(peer: WebRTCPeer, http: httpx.AsyncClient, url: str, report: 
         with anyio.fail_after(_CONNECT_SECONDS):
             await peer.wait_connected()
     except httpx.HTTPError as exc:
-        raise _CallFailed(f"nobody answers at {url}: {exc or type(exc).__name__}") from exc
+        raise _CallFailed(f"nobody answers at {url}: {_words(exc)}") from exc
     except TimeoutError:
         raise _CallFailed(f"no connection came up in {_CONNECT_SECONDS:g} s") from None
     except PeerError as exc:
@@ -301,7 +301,7 @@ def _read_speech(path: Path | None) -> Int16Array:
             rate, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()
             data = file.readframes(file.getnframes())
     except (OSError, EOFError, wave.Error) as exc:
-        raise _CallFailed(f"{path} cannot be read as WAV: {exc or type(exc).__name__}") from exc
+        raise _CallFailed(f"{path} cannot be read as WAV: {_words(exc)}") from exc
     if width != 2:
         raise _CallFailed(f"{path} has samples of {8 * width} bits; it must be WAV of 16 bits")
     samples = mix_channels(np.frombuffer(data, "<i2").reshape(-1, channels).T.astype(np.int16), 1)
@@ -312,6 +312,10 @@ def _read_speech(path: Path | None) -> Int16Array:
         return np.concatenate([resampler.push(samples), resampler.flush()], axis=1)
     except (UnsupportedFormat, ValueError) as exc:
         raise _CallFailed(f"{path} cannot be resampled: {exc}") from exc
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _write_wav(path: Path, samples: Int16Array) -> None:
