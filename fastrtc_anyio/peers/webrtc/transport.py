@@ -123,7 +123,7 @@ def _allow_ports_of_choice(loop: Any) -> None:
 
 
 def accept_rsa(pc: RTCPeerConnection) -> None:
-    """Shake hands with peers whose certificate is an RSA one, too: GStreamer's and ffmpeg's are.
+    """Shake hands with peers whose certificate is an RSA one, too: GStreamer's is.
 
     aiortc offers suites for ECDSA only (checked in 1.16). Forward secrecy and authenticated
     encryption are the same. Ours stays ECDSA (RFC 8827 6.5), and a certificate is told by its
