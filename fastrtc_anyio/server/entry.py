@@ -98,8 +98,12 @@ def _is_origin_allowed(stream: Stream, connection: HTTPConnection) -> bool:
     origin = connection.headers.get("origin")
     if origin is None or _is_listed(stream, origin):
         return True
+    try:
+        netloc = urlsplit(origin).netloc
+    except ValueError:  # no address at all
+        return False
     # A page of this very server; a proxy in front may speak https where this server does not.
-    return urlsplit(origin).netloc == connection.headers.get("host", "")
+    return bool(netloc) and netloc == connection.headers.get("host")
 
 
 def _is_listed(stream: Stream, origin: str) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -154,7 +155,7 @@ class _Endpoints:
         self._resources = {k: r for k, r in self._resources.items() if k in live}
         tag = f'"{secrets.token_hex(8)}"'
         self._resources[key] = _Resource(tag, find_ice_users(sdp))
-        location = f"{request.url.path.rstrip('/')}/{key}"
+        location = f"{quote(request.scope['path'])}/{key}"  # not what the client says is our host
         response = Response(
             answer["sdp"], 201, {"Location": location, "ETag": tag}, media_type=SDP_TYPE
         )

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from anyio import to_thread
 from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from fastrtc_anyio import AudioFrame, CloseReason, NotAllowed, Session, Stream
 from fastrtc_anyio.protocol.media_plan import Mode
@@ -302,6 +303,31 @@ async def test_pages_of_other_origins() -> None:
         options = await http.options("/whip")
         assert options.headers["accept-post"] == "application/sdp"
         assert options.headers["allow"] == "POST, OPTIONS"
+
+
+@pytest.mark.parametrize("origin", ["null", "http://[", "", "nonsense", "https://x@127.0.0.1"])
+async def test_an_origin_that_is_none(origin: str) -> None:
+    async with serve(make_stream()) as http:
+        reply = await http.post("/whip", headers={"Origin": origin})
+        assert "allowed_origins" in check_problem(reply, 403)
+
+
+async def test_the_location_is_below_where_the_stream_is() -> None:
+    stream, inner = make_stream(), Starlette()
+    stream.mount(inner, "/voice")
+    root = Starlette(routes=[Mount("/all of it", inner)])
+    async with (
+        stream,
+        open_server(root) as url,
+        httpx.AsyncClient(base_url=url) as http,
+        open_client() as client,
+    ):
+        sdp = await offer(client, "sendonly")
+        headers = {**SDP, "Host": "["}  # it says nothing of where we are
+        reply = await http.post("/all%20of%20it/voice/whip", content=sdp, headers=headers)
+        location = reply.headers["location"]
+        assert location.startswith("/all%20of%20it/voice/whip/")
+        assert (await http.delete(location)).status_code == 200
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(
