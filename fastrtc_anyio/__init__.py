@@ -40,6 +40,7 @@ from .errors import (
     FastRTCError,
     HandlerContractError,
     InvalidCandidate,
+    InvalidMessage,
     InvalidOffer,
     InvalidStateError,
     MediaError,
@@ -75,6 +76,7 @@ from .outputs import AdditionalOutputs
 from .protocol.endpointing import AlgoOptions
 from .protocol.ice import IceServer, RtcConfiguration
 from .protocol.session_state import SessionState
+from .protocol.telephone import TelephoneOptions
 from .reply import AppState, ReplyOnPause, ReplyOnStopWords
 from .session import Limits, Session, SessionStatistics
 from .speech.batch import ModelOptions, PauseDetectionModel
@@ -125,6 +127,7 @@ __all__ = [
     "InterruptionJudge",
     "InterruptionRejected",
     "InvalidCandidate",
+    "InvalidMessage",
     "InvalidOffer",
     "InvalidStateError",
     "KokoroTTSOptions",
@@ -159,6 +162,7 @@ __all__ = [
     "StreamHandlerBase",
     "StreamNotOpen",
     "TTSModel",
+    "TelephoneOptions",
     "TurnEvent",
     "UnknownSession",
     "UnsupportedFormat",

@@ -364,6 +364,11 @@ class Peer(AsyncResource):
             The close is not cancelled, only waited for no longer: it goes on by itself.
         """
 
+    async def run(self) -> None:
+        """Carry the connection until it has ended. For transports that do not run by themselves;
+        of others it returns at once."""
+        await checkpoint()
+
     async def transport_statistics(self) -> Mapping[str, Any]:
         """What the transport itself counts, in its own words; empty where there is nothing."""
         await checkpoint()

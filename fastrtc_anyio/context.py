@@ -24,7 +24,7 @@ class Context:
     webrtc_id: str
     """The client's own name for its connection, or the session's id if it gave none."""
     websocket: Any = None
-    """The WebSocket, if the client came by one."""
+    """The WebSocket, as the web framework has it, if the client or its carrier came by one."""
 
 
 def get_current_context() -> Context:
@@ -34,7 +34,7 @@ def get_current_context() -> Context:
         RuntimeError: called elsewhere.
     """
     session = _session("get_current_context()")
-    return Context(session.alias or session.id)
+    return Context(session.alias or session.id, session.websocket)
 
 
 def Warning(message: str = "Warning issued.") -> None:  # noqa: N802 - FastRTC's name

@@ -7,6 +7,7 @@
       SignalingError              .status_hint, an HTTP status
         InvalidOffer 400   InvalidCandidate 400   UnknownSession 404   InvalidStateError 409
         NotAuthenticated 401   NotAllowed 403
+        InvalidMessage 400
       AdmissionError 503          .limit .active
       StreamNotOpen 503
       PeerError                   .reason
@@ -34,6 +35,7 @@ __all__ = [
     "FastRTCError",
     "HandlerContractError",
     "InvalidCandidate",
+    "InvalidMessage",
     "InvalidOffer",
     "InvalidStateError",
     "MediaError",
@@ -56,9 +58,10 @@ class CloseReason(enum.Enum):
     HUNG_UP = "hung_up"
     """The client closed the connection."""
     VANISHED = "vanished"
-    """No authenticated packet came from the client for the liveness time."""
+    """No authenticated packet came from the client for the liveness time, or it took nothing of
+    what was sent to it."""
     PEER_FAILED = "peer_failed"
-    """ICE or DTLS failed, or the transport broke."""
+    """ICE or DTLS failed, the transport broke, or the client broke its protocol."""
     CONNECT_TIMEOUT = "connect_timeout"
     """The offer was answered, but no connection came up in time."""
     START_UP_TIMEOUT = "start_up_timeout"
@@ -115,6 +118,10 @@ class InvalidOffer(SignalingError):
 
 class InvalidCandidate(SignalingError):
     """The ICE candidate is malformed."""
+
+
+class InvalidMessage(SignalingError):
+    """A message on a WebSocket is not what its protocol has there."""
 
 
 class UnknownSession(SignalingError):

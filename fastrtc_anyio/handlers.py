@@ -252,6 +252,14 @@ class StreamHandlerBase(ABC):
     def on_message(self, message: str) -> Any:  # noqa: B027 - likewise
         """Called with each text message of the client's. May be a coroutine function."""
 
+    def on_dtmf(self, digit: str) -> Any:  # noqa: B027 - likewise
+        """Called with each key the caller presses: one of ``0123456789*#ABCD``. May be a coroutine
+        function.
+
+        A key press is the client's message ``{"type": "dtmf", "data": digit}``; a telephone's
+        carrier has its own. A handler that does not override this finds it in :meth:`on_message`.
+        """
+
     def trigger_response(self) -> Any:
         """Called by ``stream.trigger_response(id)``: the application wants an answer now.
 

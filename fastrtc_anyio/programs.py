@@ -40,6 +40,7 @@ class AudioFormat:
     """What a program wants of its peer."""
 
     sample_rate: int = 48_000
+    input_sample_rate: int = 48_000
     channels: int = 1
     fps: float = 30
     live: bool = False
@@ -51,7 +52,7 @@ def audio_format(program: Program) -> AudioFormat:
         return AudioFormat(live=True)
     handler = program.handler
     channels = 2 if handler.expected_layout == "stereo" else 1
-    return AudioFormat(handler.output_sample_rate, channels, handler.fps)
+    return AudioFormat(handler.output_sample_rate, handler.input_sample_rate, channels, handler.fps)
 
 
 def make_program_factory(handler: Any, modality: Modality, mode: Mode) -> ProgramFactory:

@@ -156,6 +156,7 @@ class Session:
         limits: deadlines.
         alias: the client's own name for it.
         asyncio_bridge: where asyncio-only libraries run.
+        websocket: the web framework's WebSocket, if the client came by one.
     """
 
     def __init__(
@@ -166,11 +167,13 @@ class Session:
         limits: Limits | None = None,
         alias: str | None = None,
         asyncio_bridge: AsyncioBridge | None = None,
+        websocket: Any = None,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         """128 random bits: nobody reaches a session by guessing."""
         self.alias = alias
         self.peer = peer
+        self.websocket = websocket
         self.program = program
         self.limits = limits or Limits()
         self.error: BaseException | None = None

@@ -8,13 +8,20 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from anyio import AsyncContextManagerMixin, EndOfStream, create_task_group, current_time
+import anyio
+from anyio import (
+    AsyncContextManagerMixin,
+    CancelScope,
+    EndOfStream,
+    create_task_group,
+    current_time,
+)
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
-from .abc import AsyncioBridge
+from .abc import AsyncioBridge, Peer
 from .configuration import read_setting
 from .driver import HandlerProgram
 from .errors import (
@@ -33,11 +40,13 @@ from .media.encode import OpusOptions, VideoOptions
 from .outputs import AdditionalOutputs, OutputReader
 from .peers._channels import BufferOptions
 from .peers.asyncio_bridge import open_asyncio_bridge
-from .programs import Handler, audio_format, make_program_factory
+from .programs import AudioFormat, Handler, audio_format, make_program_factory
 from .protocol.ice import RtcConfiguration
 from .protocol.media_plan import MediaPlan, Modality, Mode
+from .protocol.origins import check_origins
 from .protocol.session_state import SessionState
-from .protocol.signaling import CandidateRequest, IceCandidate, OfferRequest, parse_request
+from .protocol.signaling import CandidateRequest, IceCandidate, parse_request
+from .protocol.telephone import TelephoneOptions
 from .session import Limits, Session
 
 if TYPE_CHECKING:
@@ -47,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["Stream"]
 
 logger = logging.getLogger("fastrtc_anyio")
+
+P = TypeVar("P", bound=Peer)
 
 _EARLY_SECONDS = 10
 _EARLY_IDS = 64
@@ -59,7 +70,7 @@ Authenticate = Callable[[Any], bool | Awaitable[bool]]
 
 
 class Stream(AsyncContextManagerMixin):
-    """Serves a handler to clients over WebRTC.
+    """Serves a handler to clients over WebRTC, over WebSockets and on the telephone.
 
     ``async with stream:`` opens it: the block owns every session, and leaving it ends them all
     within their limits. :meth:`mount` does that in a web application's lifespan.
@@ -97,13 +108,15 @@ class Stream(AsyncContextManagerMixin):
             gets the newest next.
         opus: settings of the Opus encoder.
         video: codec and bitrate of the video that is sent.
+        telephone: how a carrier reaches this side, and how it proves who it is.
         authenticate: guards every endpoint: a function, plain (on a thread) or async, that is given
             Starlette's ``HTTPConnection`` (headers, cookies, query) and returns True to let
             somebody in. False is a 401; it may also raise :class:`NotAuthenticated` or
             :class:`NotAllowed`. What the application itself calls, such as :meth:`offer`, is not
             guarded.
-        allowed_origins: other origins whose pages may call, such as ``"https://example.com"``, or
-            ``"*"``. A server's own page may always, and so may what is no page.
+        allowed_origins: other origins whose pages may call or open a WebSocket, such as
+            ``"https://example.com"``, or ``"*"``. A server's own page may always, and so may
+            what is no page.
 
     Raises:
         TypeError: ``handler`` is none of these, or does not suit the modality and mode.
@@ -134,6 +147,7 @@ class Stream(AsyncContextManagerMixin):
         input_buffer_s: float = 1.0,
         opus: OpusOptions | None = None,
         video: VideoOptions | None = None,
+        telephone: TelephoneOptions | None = None,
         authenticate: Authenticate | None = None,
         allowed_origins: Iterable[str] = (),
     ) -> None:
@@ -156,6 +170,7 @@ class Stream(AsyncContextManagerMixin):
             ("limits", limits, Limits),
             ("opus", opus, OpusOptions),
             ("video", video, VideoOptions),
+            ("telephone", telephone, TelephoneOptions),
         ):
             if given is not None and not isinstance(given, kind):
                 raise TypeError(f"{name} must be a {kind.__name__}; got {given!r}")
@@ -167,7 +182,6 @@ class Stream(AsyncContextManagerMixin):
         if authenticate is not None and not callable(authenticate):
             raise TypeError(f"authenticate must be a function; got {authenticate!r}")
         self.authenticate = authenticate
-        self.allowed_origins = frozenset(allowed_origins)
         self._limits = limits or Limits()
         if time_limit is not None:
             self._limits = replace(self._limits, time_limit=time_limit)
@@ -178,6 +192,8 @@ class Stream(AsyncContextManagerMixin):
         self._choose_buffers(bool(live))  # a size that is not possible is an error now
         self._opus = opus or OpusOptions()
         self._video = video or VideoOptions()
+        self.telephone = telephone or TelephoneOptions()
+        self.allowed_origins = check_origins(allowed_origins)
         self._opened: _Opened | None = None
         self._sessions: dict[str, Session] = {}
         self._aliases: dict[str, Session] = {}
@@ -207,6 +223,16 @@ class Stream(AsyncContextManagerMixin):
     def is_open(self) -> bool:
         """Whether sessions can be started."""
         return self._opened is not None
+
+    @property
+    def media(self) -> MediaPlan:
+        """Which media flow which way."""
+        return self._media
+
+    @property
+    def limits(self) -> Limits:
+        """The deadlines of its sessions."""
+        return self._limits
 
     @property
     def active(self) -> int:
@@ -253,19 +279,20 @@ class Stream(AsyncContextManagerMixin):
             return {"status": "success"}
         rtc = self._rtc
         if callable(rtc):
-            self._check_admission(request)  # nobody's credentials are fetched to be refused
+            self._check_admission(request.webrtc_id)  # no credentials are fetched to be refused
             rtc = RtcConfiguration.parse(await read_setting(rtc))
             opened = self._require_open()  # it may have been closed meanwhile
-        session, peer = self._admit(request, opened, rtc)
+        make_peer = partial(self._make_webrtc_peer, opened, rtc)
+        session, peer = self._admit(make_peer, request.webrtc_id)
         if set_outputs is not None:
             session.outputs.listen(set_outputs)
-        negotiate = partial(peer.answer, request.description)
-        try:
-            answer = await opened.tasks.start(self._supervise, session, negotiate)
-        except BaseException:
-            # asyncio may have cancelled the task before it ran a single line.
-            self._forget(session)
-            raise
+
+        async def negotiate() -> Any:
+            made = await peer.answer(request.description)
+            await self._add_early_candidates(request.webrtc_id, peer)
+            return made
+
+        answer = await self._start(opened, session, negotiate)
         return {
             "type": answer.type,
             "sdp": answer.sdp,
@@ -279,10 +306,13 @@ class Stream(AsyncContextManagerMixin):
 
         Raises:
             InvalidCandidate: it is malformed.
+            InvalidStateError: the client is not connected over WebRTC.
         """
         session = self._find(webrtc_id)
         if session is not None:
-            await cast("WebRTCPeer", session.peer).add_ice_candidate(candidate)
+            if not isinstance(session.peer, self._require_open().peer_class):
+                raise InvalidStateError(f"{webrtc_id!r} is not connected over WebRTC")
+            await session.peer.add_ice_candidate(candidate)
             return
         early = self._early.get(webrtc_id)
         if early is None or early.is_stale:
@@ -293,6 +323,91 @@ class Stream(AsyncContextManagerMixin):
         if len(self._early) > _EARLY_IDS:
             self._early.popitem(last=False)
         await checkpoint()
+
+    async def serve_peer(
+        self,
+        make_peer: Callable[[AudioFormat, BufferOptions], Peer],
+        *,
+        alias: str | None = None,
+        phone: bool = False,
+        websocket: Any = None,
+    ) -> None:
+        """Serve a client that is connected already, by whatever transport, until it has gone.
+
+        The session is like any other: it holds a slot, has the same limits, and is found by its
+        ids.
+
+        Args:
+            make_peer: makes the connection's peer, once there is a slot for it, from the rates the
+                handler wants and the sizes of the queues.
+            alias: the client's own name for the connection.
+            phone: whether it is a telephone: the handler's ``phone_mode``.
+            websocket: for ``Context.websocket``.
+
+        Raises:
+            InvalidStateError: the alias is in use.
+            AdmissionError: all slots are taken.
+            StreamNotOpen: the stream was not opened.
+            HandlerContractError: the handler's ``copy()`` or methods are not as they must be.
+
+        Cancellation:
+            Ends the session, tells the client, and waits within the limits for the connection to
+            close.
+        """
+        opened = self._require_open()
+        session, peer = self._admit(make_peer, alias, websocket)
+        if isinstance(session.program, HandlerProgram):
+            session.program.handler.phone_mode = phone
+
+        async def carry() -> None:
+            with CancelScope(shield=True):  # the end of a session needs its connection
+                await peer.run()
+
+        with unwrapped():
+            async with create_task_group() as tasks:
+                tasks.start_soon(carry)
+                try:
+                    await checkpoint()  # from here on the peer runs
+                    await self._start(opened, session, checkpoint)
+                    await peer.wait_closed()
+                except BaseException:
+                    session.close(CloseReason.CANCELLED, "the server is stopping")
+                    with anyio.move_on_after(self._limits.close, shield=True):
+                        await peer.wait_closed()
+                    with anyio.move_on_after(self._limits.close, shield=True):
+                        await peer.aclose()
+                    raise
+
+    async def websocket_offer(self, websocket: Any) -> None:
+        """Serve a WebSocket that was not accepted yet: a Starlette or FastAPI ``WebSocket``.
+
+        Returns when it is closed. Whatever the client does, nothing is raised.
+
+        Cancellation:
+            As of :meth:`serve_peer`.
+        """
+        from .server.sockets import serve_websocket
+
+        await serve_websocket(self, websocket)
+
+    async def telephone_handler(self, websocket: Any) -> None:
+        """:meth:`websocket_offer` for a carrier: Twilio, Telnyx or Plivo."""
+        from .server.telephone import serve_telephone
+
+        await serve_telephone(self, websocket)
+
+    async def handle_incoming_call(self, request: Any) -> Any:
+        """Answer a carrier's request about an incoming call with XML that connects it.
+
+        Args:
+            request: a Starlette or FastAPI ``Request`` whose path ends in ``/telephone/incoming``.
+
+        Returns:
+            A Starlette ``Response``.
+        """
+        from .server.telephone import answer_incoming_call
+
+        return await answer_incoming_call(self, request)
 
     @property
     def handlers(self) -> Mapping[str, StreamHandlerBase]:
@@ -397,17 +512,15 @@ class Stream(AsyncContextManagerMixin):
         return Page(self)
 
     def _require_open(self) -> _Opened:
-        opened = self._opened
-        if opened is None:
+        if self._opened is None:
             raise StreamNotOpen(
                 "the stream is not open: enter `async with stream:`, or run the lifespan of the "
                 "application it is mounted on. An application that is mounted inside another never "
                 "has its lifespan run: put `async with stream:` into that of the outermost one"
             )
-        return opened
+        return self._opened
 
-    def _check_admission(self, request: OfferRequest) -> None:
-        alias = request.webrtc_id
+    def _check_admission(self, alias: str | None) -> None:
         if alias is not None and self._find(alias) is not None:
             raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
         limit, active = self.concurrency_limit, self.active
@@ -415,35 +528,57 @@ class Stream(AsyncContextManagerMixin):
             raise AdmissionError(limit, active)
 
     def _admit(
-        self, request: OfferRequest, opened: _Opened, rtc: RtcConfiguration
-    ) -> tuple[Session, WebRTCPeer]:
-        self._check_admission(request)
-        alias = request.webrtc_id
+        self,
+        make_peer: Callable[[AudioFormat, BufferOptions], P],
+        alias: str | None,
+        websocket: Any = None,
+    ) -> tuple[Session, P]:
+        self._check_admission(alias)
         program = self._make_program()
         wanted = audio_format(program)
-        peer = opened.peer_class(
+        live = wanted.live if self._live is None else self._live
+        peer = make_peer(wanted, self._choose_buffers(live))
+        session = Session(
+            peer,
+            program,
+            limits=self._limits,
+            alias=alias,
+            asyncio_bridge=self._require_open().asyncio_bridge,
+            websocket=websocket,
+        )
+        self._sessions[session.id] = session
+        if alias is not None:
+            self._aliases[alias] = session
+        return session, peer
+
+    def _make_webrtc_peer(
+        self,
+        opened: _Opened,
+        rtc: RtcConfiguration,
+        wanted: AudioFormat,
+        buffers: BufferOptions,
+    ) -> WebRTCPeer:
+        return opened.peer_class(
             opened.portal,
             media=self._media,
             sample_rate=wanted.sample_rate,
             channels=wanted.channels,
             fps=wanted.fps,
             configuration=rtc,
-            buffers=self._choose_buffers(wanted.live if self._live is None else self._live),
+            buffers=buffers,
             liveness_s=self._limits.liveness,
             opus=self._opus,
             video=self._video,
         )
-        session = Session(
-            peer,
-            program,
-            limits=self._limits,
-            alias=alias,
-            asyncio_bridge=opened.asyncio_bridge,
-        )
-        self._sessions[session.id] = session
-        if alias is not None:
-            self._aliases[alias] = session
-        return session, peer
+
+    async def _start(self, opened: _Opened, session: Session, negotiate: Callable[[], Any]) -> Any:
+        """Have the session live in a task of the stream's; returns what was negotiated."""
+        try:
+            return await opened.tasks.start(self._supervise, session, negotiate)
+        except BaseException:
+            # asyncio may have cancelled the task before it ran a single line.
+            self._forget(session)
+            raise
 
     async def _supervise(
         self, session: Session, negotiate: Callable[[], Any], *, task_status: TaskStatus[Any]
@@ -454,7 +589,6 @@ class Stream(AsyncContextManagerMixin):
         async def answer() -> Any:
             nonlocal answered
             made = await negotiate()
-            await self._add_early_candidates(session)
             answered = True
             logger.log(self._log_level, "session %s: answered", session.id)
             return made
@@ -480,11 +614,11 @@ class Stream(AsyncContextManagerMixin):
         if session.alias is not None and self._aliases.get(session.alias) is session:
             del self._aliases[session.alias]
 
-    async def _add_early_candidates(self, session: Session) -> None:
-        early = self._early.pop(session.alias or "", None)
+    async def _add_early_candidates(self, webrtc_id: str | None, peer: WebRTCPeer) -> None:
+        early = self._early.pop(webrtc_id or "", None)
         for candidate in early.candidates if early is not None and not early.is_stale else []:
             try:
-                await cast("WebRTCPeer", session.peer).add_ice_candidate(candidate)
+                await peer.add_ice_candidate(candidate)
             except SignalingError as exc:
                 logger.debug("ignored: %s", exc)
 

@@ -22,6 +22,7 @@ from fastrtc_anyio.handlers import (
 )
 from fastrtc_anyio.media.playout import Played
 from fastrtc_anyio.protocol.media_plan import MediaPlan
+from fastrtc_anyio.protocol.messages import parse_digit
 from fastrtc_anyio.reply import ReplyOnPause
 from fastrtc_anyio.session import Session
 from fastrtc_anyio.workers import Host
@@ -113,14 +114,19 @@ async def start_up(drive: Drive[Any]) -> None:
 
 
 async def read_messages(drive: Drive[Any]) -> None:
-    """Give the client's messages to ``on_message``. They are read even if nobody listens."""
-    listens = type(drive.handler).on_message is not StreamHandlerBase.on_message
+    """Give the client's messages to ``on_message``, and key presses to ``on_dtmf``. They are read
+    even if nobody listens."""
+    kind = type(drive.handler)
+    listens = kind.on_message is not StreamHandlerBase.on_message
+    counts_keys = kind.on_dtmf is not StreamHandlerBase.on_dtmf
     while True:
         try:
             text = await drive.session.messages.receive()
         except anyio.EndOfStream:
             return
-        if listens:
+        if counts_keys and (digit := parse_digit(text)) is not None:
+            await drive.calls.method("on_dtmf", digit)
+        elif listens:
             await drive.calls.method("on_message", text)
 
 

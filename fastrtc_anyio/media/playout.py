@@ -132,17 +132,20 @@ class PlayoutBuffer:
         self._pushed_samples += int(samples.shape[1])
         self._flushed_samples += int(samples.shape[1])
 
-    def flush(self) -> Played:
+    def flush(self, *, fade: bool = True) -> Played:
         """Drop everything queued, end a pause, and begin a new reply.
 
         If sound is playing, at most 5 ms of what would have come next is kept and faded out, so
         that nothing clicks. It counts as played when it is pulled, and to no reply. Nothing else
         that was pushed before is ever pulled.
 
+        Args:
+            fade: False to keep nothing: the transport itself cuts what is sounding.
+
         Returns:
             What was played since the previous flush.
         """
-        if self._sounding:
+        if self._sounding and fade:
             tail = self._take(self._fade_samples)
             self._fading_tail = _faded(tail, _fade_out(tail.shape[1])) if tail.size else None
         self._flushed_samples += self._queued
@@ -305,6 +308,11 @@ class PlayoutBuffer:
     def drained(self) -> bool:
         """Whether nothing is left to play."""
         return self.buffered_samples == 0
+
+    @property
+    def sounding(self) -> bool:
+        """Whether the last pull ended in real samples."""
+        return self._sounding
 
     @property
     def paused(self) -> bool:

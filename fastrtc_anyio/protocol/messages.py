@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["encode_message"]
+__all__ = ["DIGITS", "encode_message", "parse_digit"]
+
+DIGITS = "0123456789*#ABCD"
+"""The keys of a telephone (RFC 4733 3.2)."""
 
 _SAID_TWICE = ("error", "warning")
 
@@ -19,3 +22,18 @@ def encode_message(kind: str, data: object = None) -> str:
     if kind in _SAID_TWICE:
         body["message"] = data
     return json.dumps(body)
+
+
+def parse_digit(text: str) -> str | None:
+    """The key in the message ``{"type": "dtmf", "data": key}``; None if it is another message."""
+    if "dtmf" not in text:  # nearly always: no need to look closer
+        return None
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    match body:
+        case {"type": "dtmf", "data": str(digit)} if len(digit) == 1 and digit in DIGITS:
+            return digit
+        case _:
+            return None

@@ -9,13 +9,13 @@ import hmac
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from anyio.lowlevel import checkpoint
 from starlette.requests import HTTPConnection
 
 from fastrtc_anyio.configuration import read_setting
 from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated
+from fastrtc_anyio.protocol.origins import is_allowed
 
 if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream
@@ -37,9 +37,10 @@ async def check_entry(stream: Stream, connection: HTTPConnection) -> None:
         HandlerContractError: ``authenticate`` returned neither True nor False.
         What ``authenticate`` raises.
     """
-    if not _is_origin_allowed(stream, connection):
+    headers = connection.headers
+    if not is_allowed(headers.get("origin"), headers.get("host", ""), stream.allowed_origins):
         raise NotAllowed(
-            f"pages of {connection.headers['origin']!r} may not call this stream; "
+            f"pages of {headers['origin']!r} may not call this stream; "
             "Stream(allowed_origins=[...]) lets them"
         )
     if stream.authenticate is None:
@@ -81,7 +82,7 @@ def cors_headers(
         return {}
     headers = {"Vary": "Origin"}
     origin = connection.headers.get("origin")
-    if origin is None or not _is_listed(stream, origin):
+    if origin is None or not is_allowed(origin, "", stream.allowed_origins):
         return headers
     headers["Access-Control-Allow-Origin"] = origin
     if preflight:
@@ -92,19 +93,3 @@ def cors_headers(
     else:
         headers["Access-Control-Expose-Headers"] = "Location, Link, ETag, Retry-After"
     return headers
-
-
-def _is_origin_allowed(stream: Stream, connection: HTTPConnection) -> bool:
-    origin = connection.headers.get("origin")
-    if origin is None or _is_listed(stream, origin):
-        return True
-    try:
-        netloc = urlsplit(origin).netloc
-    except ValueError:  # no address at all
-        return False
-    # A page of this very server; a proxy in front may speak https where this server does not.
-    return bool(netloc) and netloc == connection.headers.get("host")
-
-
-def _is_listed(stream: Stream, origin: str) -> bool:
-    return "*" in stream.allowed_origins or origin in stream.allowed_origins

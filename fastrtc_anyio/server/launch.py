@@ -17,6 +17,7 @@ from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
 
 from fastrtc_anyio.groups import unwrapped
+from fastrtc_anyio.protocol.sockets.payload import MAX_MESSAGE_LENGTH
 from fastrtc_anyio.workers import Host
 
 from .routes import page_route
@@ -30,6 +31,9 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 _GRACE = 0.5
 """Seconds that open WebSockets and event streams get to end once the server is told to."""
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+"""A client that is gone without a word breaks its connection within 35 s. Hypercorn 0.18 could ping
+WebSockets, but the task that does never ends."""
 
 
 def launch(stream: Stream, host: str, port: int, backend: str) -> None:
@@ -84,6 +88,7 @@ class _Config(Config):
 
     loglevel = "WARNING"
     graceful_timeout = 4 * _GRACE
+    websocket_max_message_size = 4 * MAX_MESSAGE_LENGTH  # bytes: a character has at most four
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__()
@@ -100,6 +105,10 @@ async def _serve(
     with socket.create_server((host, port), family=family) as listener:
         # Inherited by every connection. Without it an answer's body waits 40 ms for its head.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEP_ALIVE:
+            if hasattr(socket, option):  # Linux has them
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         async with create_task_group() as tg:
             ready = anyio.Event()
             tg.start_soon(_run_hypercorn, app, listener, ready, stop)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from fastrtc_anyio.configuration import read_setting
 from fastrtc_anyio.errors import (
@@ -25,6 +25,7 @@ from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH, failure_body
 
 from .bodies import read_body
 from .entry import check_entry, cors_headers
+from .telephone import answer_incoming_call
 from .whip import whip_routes
 
 if TYPE_CHECKING:
@@ -63,14 +64,26 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
     async def webrtc_config(request: Request) -> Response:
         return await _respond(stream, request, configure)
 
-    endpoints = (("offer", "POST", webrtc_offer), ("config", "GET", webrtc_config))
+    async def telephone_incoming(request: Request) -> Response:
+        return await answer_incoming_call(stream, request)
+
+    endpoints = (
+        ("webrtc/offer", "POST", webrtc_offer),
+        ("webrtc/config", "GET", webrtc_config),
+        ("telephone/incoming", "POST", telephone_incoming),
+    )
     for name, method, endpoint in endpoints:
-        route, methods = f"{prefix}/webrtc/{name}", [method, "OPTIONS"]
+        route, methods = f"{prefix}/{name}", [method, "OPTIONS"]
         if hasattr(app, "add_api_route"):
             app.add_api_route(route, endpoint, methods=[method], tags=tags, response_model=None)
             methods = ["OPTIONS"]
         app.router.routes.append(Route(route, endpoint, methods=methods))
     app.router.routes.extend(whip_routes(stream, prefix))
+    for name, serve in (
+        ("websocket/offer", stream.websocket_offer),
+        ("telephone/handler", stream.telephone_handler),
+    ):
+        app.router.routes.append(WebSocketRoute(f"{prefix}/{name}", serve))
     _open_in_lifespan(stream, app)
 
 

@@ -12,15 +12,20 @@ import anyio
 import httpx
 import numpy as np
 import pytest
+from anyio import create_task_group
 from anyio.lowlevel import checkpoint
+from starlette.applications import Starlette
 from websockets.sync.server import serve
 
 from fastrtc_anyio import AudioFrame, CloseReason, SessionState
+from fastrtc_anyio.protocol.sockets.events import Start
+from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing import open_call as open_memory_call
 from fastrtc_anyio.testing import tone
 from tests.measure import typical_snr
 from tests.server.calls import accept, check_echo, make_offer, open_call, wait_until
+from tests.sockets.wire import open_client as open_phone
 from tests.webrtc.aiortc_client import AiortcClient, open_client
 
 from .loading import load
@@ -107,6 +112,33 @@ async def test_inputs_and_outputs() -> None:
                 client.hang_up()
                 with anyio.fail_after(5):
                     assert [line async for line in lines if line] == []
+        await wait_until(lambda: example.stream.active == 0)
+
+
+async def test_telephone() -> None:
+    example = load("telephone")
+    app = Starlette()
+    example.stream.mount(app)
+    async with open_server(app) as url:
+        async with httpx.AsyncClient() as http:
+            answer = (await http.post(f"{url}/telephone/incoming")).text
+        assert f'url="{url.replace("http", "ws")}/telephone/handler"' in answer
+        assert "<Say>Goodbye.</Say>" in answer
+        async with (
+            open_phone(url, Start("MZ1"), TwilioFraming(), "/telephone/handler") as carrier,
+            create_task_group() as tasks,
+        ):
+            tasks.start_soon(carrier.listen)
+            await carrier.speak(np.zeros((1, 8_000), np.int16), 8_000)
+            beep = carrier.sound.shape[1]
+            assert beep == 4_000
+            await carrier.speak(tone(440, 8_000, 1.5), 8_000)
+            await carrier.speak(np.zeros((1, 24_000), np.int16), 8_000)
+            assert carrier.sound.shape[1] - beep == pytest.approx(1.5 * 8_000, rel=0.5)
+            carrier.press("#")
+            with anyio.fail_after(5):
+                await carrier.ended.wait()
+            tasks.cancel_scope.cancel()
         await wait_until(lambda: example.stream.active == 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import httpx
@@ -38,11 +38,13 @@ def make_stream(
 
 
 @asynccontextmanager
-async def open_uvicorn(app: Any) -> AsyncGenerator[str, None]:
+async def open_uvicorn(
+    app: Any, ws: Literal["none", "websockets-sansio"] = "none"
+) -> AsyncGenerator[str, None]:
     """Uvicorn, inside this process's asyncio."""
     import uvicorn
 
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none")
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws=ws)
     server = uvicorn.Server(config)
     async with create_task_group() as tg:
         tg.start_soon(server.serve)

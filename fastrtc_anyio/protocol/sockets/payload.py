@@ -1,0 +1,132 @@
+"""Audio in JSON: base64 of one of three encodings; and how JSON of strangers is read."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from fastrtc_anyio.errors import InvalidMessage
+from fastrtc_anyio.media.frames import Int16Array, check_sample_rate
+from fastrtc_anyio.media.g711 import decode_alaw, decode_mulaw, encode_alaw, encode_mulaw
+
+__all__ = [
+    "MAX_MESSAGE_LENGTH",
+    "MULAW_8K",
+    "AudioEncoding",
+    "Codec",
+    "decode_base64",
+    "encode_base64",
+    "parse_encoding",
+    "parse_json",
+    "show",
+]
+
+MAX_MESSAGE_LENGTH = 262_144
+"""Characters of one message: 2 s of the largest encoding. Clients send 20 to 100 ms at a time."""
+
+Codec: TypeAlias = Literal["mulaw", "pcm16", "alaw"]
+
+
+@dataclass(frozen=True)
+class AudioEncoding:
+    """How samples are bytes. One channel.
+
+    Args:
+        codec: ``"mulaw"`` or ``"alaw"`` (G.711), or ``"pcm16"``: 16 bits, signed, little-endian.
+        sample_rate: in Hz.
+    """
+
+    codec: Codec
+    sample_rate: int
+
+    def encode(self, samples: Int16Array) -> bytes:
+        """Bytes of int16 samples of shape ``(1, n)``."""
+        if self.codec == "mulaw":
+            return encode_mulaw(samples[0])
+        if self.codec == "alaw":
+            return encode_alaw(samples[0])
+        return bytes(samples[0].astype("<i2").tobytes())
+
+    def decode(self, payload: bytes) -> Int16Array:
+        """Samples, int16 of shape ``(1, n)``.
+
+        Raises:
+            InvalidMessage: there is half a sample.
+        """
+        if self.codec == "mulaw":
+            return decode_mulaw(payload).reshape(1, -1)
+        if self.codec == "alaw":
+            return decode_alaw(payload).reshape(1, -1)
+        if len(payload) % 2:
+            raise InvalidMessage(f"pcm16 has two bytes for each sample; got {len(payload)} bytes")
+        return np.frombuffer(payload, "<i2").astype(np.int16).reshape(1, -1)
+
+
+MULAW_8K = AudioEncoding("mulaw", 8_000)
+"""What telephones speak."""
+
+
+def parse_encoding(codec: object, rate: object, codecs: tuple[str, ...]) -> AudioEncoding:
+    """Read the name of an encoding and its rate.
+
+    Raises:
+        InvalidMessage: one of them is not possible.
+    """
+    if codec not in codecs or codec not in get_args(Codec):
+        raise InvalidMessage(f"the encoding must be one of {', '.join(codecs)}; got {show(codec)}")
+    try:
+        return AudioEncoding(codec, check_sample_rate(rate))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as exc:
+        raise InvalidMessage(_cut(str(exc))) from None
+
+
+def parse_json(text: str) -> Any:
+    """Decode JSON.
+
+    Raises:
+        InvalidMessage: it is none, or too long.
+    """
+    if len(text) > MAX_MESSAGE_LENGTH:
+        raise InvalidMessage(
+            f"the message has {len(text)} characters; at most {MAX_MESSAGE_LENGTH} are taken"
+        )
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidMessage(f"the message is not JSON: {_cut(str(exc))}") from None
+
+
+def decode_base64(body: Mapping[str, Any], key: str) -> bytes:
+    """The bytes of ``body[key]["payload"]``.
+
+    Raises:
+        InvalidMessage: there are none.
+    """
+    inner = body.get(key)
+    payload = inner.get("payload") if isinstance(inner, Mapping) else None
+    if not isinstance(payload, str):
+        raise InvalidMessage(f'"{key}.payload" must be a base64 string; got {show(payload)}')
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise InvalidMessage(f'"{key}.payload" is not base64: {exc}') from None
+
+
+def encode_base64(payload: bytes) -> str:
+    """Bytes as a base64 string."""
+    return base64.b64encode(payload).decode("ascii")
+
+
+def show(value: object) -> str:
+    """A value of a stranger's, short enough for an error message."""
+    return _cut(repr(value)) if not isinstance(value, int) else _cut(f"{value:.3g}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."

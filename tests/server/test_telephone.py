@@ -1,0 +1,179 @@
+"""Calls from a carrier through a real server: the answer, the signature, the audio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+from urllib.parse import urlencode
+
+import anyio
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from websockets.exceptions import InvalidStatus
+
+from fastrtc_anyio import Stream, get_current_context
+from fastrtc_anyio.protocol.sockets.events import Clear, Connected, Mark, Start
+from fastrtc_anyio.protocol.sockets.payload import MULAW_8K
+from fastrtc_anyio.protocol.sockets.plivo import PlivoFraming
+from fastrtc_anyio.protocol.sockets.telnyx import TelnyxFraming
+from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
+from fastrtc_anyio.protocol.telephone import TelephoneOptions, sign_request
+from tests.sockets.clients import Client
+from tests.sockets.wire import open_client, open_wire
+from tests.unit.conversations import agent, silence, voice
+from tests.unit.handlers import AsyncEcho, Quiet
+
+from .calls import wait_until
+from .test_websocket import check_echo, open_stream
+
+PHONE = "/telephone/handler"
+START = Start("MZ1", MULAW_8K, "CA1", {"customer": "Ada"})
+TOKEN = "a secret of ours"
+FORM = {"CallSid": "CA1", "From": "+15550100", "Digits": "", "To": "+15550199"}
+
+
+class TestIncomingCalls:
+    async def test_the_answer_leads_to_the_handler_and_keeps_the_port(self) -> None:
+        for framework in (None, FastAPI):
+            settings = {} if framework is None else {"framework": framework}
+            async with open_stream(**settings) as (_, url), httpx.AsyncClient() as http:
+                reply = await http.post(f"{url}/telephone/incoming", data=FORM)
+                target = url.replace("http", "ws") + PHONE
+                assert reply.headers["content-type"].startswith("application/xml")
+                assert f'<Connect><Stream url="{target}"/></Connect>' in reply.text
+
+    async def test_a_proxy_is_believed_only_if_told_to(self) -> None:
+        headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "phone.example:8443"}
+        for options, expected in (
+            (TelephoneOptions(), 'url="ws://127.0.0.1:'),
+            (TelephoneOptions(trust_forwarded=True), 'url="wss://phone.example:8443/voice/tele'),
+            (
+                TelephoneOptions(public_url="https://example.com/a"),
+                'url="wss://example.com/a/voice/tele',
+            ),
+        ):
+            async with open_stream(telephone=options) as (_, url), httpx.AsyncClient() as http:
+                reply = await http.post(f"{url}/telephone/incoming", headers=headers)
+                assert expected in reply.text
+
+    async def test_a_form_without_end_is_refused(self) -> None:
+        async with open_stream() as (_, url), httpx.AsyncClient() as http:
+            reply = await http.post(f"{url}/telephone/incoming", content=b"a" * 65_537)
+            assert reply.status_code == 413
+
+    async def test_a_request_has_to_be_signed(self) -> None:
+        options = TelephoneOptions(auth_token=TOKEN, public_url="https://example.com")
+        public = "https://example.com/voice/telephone/incoming?a=b%20c"
+        right = sign_request(TOKEN, public, FORM.items())
+        verdicts = {"": 403, right: 200, right[::-1]: 403, "\xe9": 403}
+        async with open_stream(telephone=options) as (_, url), httpx.AsyncClient() as http:
+            for signature, verdict in verdicts.items():
+                reply = await http.post(
+                    f"{url}/telephone/incoming?a=b%20c",
+                    content=urlencode(FORM),
+                    headers={
+                        "X-Twilio-Signature": signature.encode("latin-1"),  # type: ignore[dict-item]
+                        "Content-Type": "application/x-www-form-urlencoded",
+                    },
+                )
+                assert reply.status_code == verdict
+                assert ("telephone.auth_token" in reply.text) == (verdict == 403)
+
+    async def test_a_websocket_has_to_be_signed(self) -> None:
+        options = TelephoneOptions(auth_token=TOKEN, public_url="https://example.com")
+        signature = sign_request(TOKEN, "wss://example.com/voice/telephone/handler")
+        async with open_stream(telephone=options) as (stream, url):
+            with pytest.raises(InvalidStatus) as caught:
+                async with open_wire(url, PHONE):
+                    pytest.fail("it was let in")
+            assert b"telephone.auth_token" in (caught.value.response.body or b"")
+            headers = {"X-Twilio-Signature": signature}
+            async with open_client(url, START, TwilioFraming(), PHONE, headers):
+                await wait_until(lambda: stream.active == 1)
+
+
+class TestCalls:
+    @pytest.mark.parametrize("framing", [TwilioFraming, TelnyxFraming, PlivoFraming])
+    async def test_an_echo(self, framing: Any) -> None:
+        async with open_stream() as (stream, url):
+            async with open_client(url, Start("MZ1"), framing(), PHONE) as carrier:
+                await check_echo(carrier)
+                assert stream.handlers["MZ1"].phone_mode
+                assert [e for e in carrier.events if isinstance(e, Mark)]
+            await wait_until(lambda: stream.active == 0)
+
+    async def test_the_sequence_of_twilios_documentation(self) -> None:
+        """Connected, start, media; an interruption is a clear; marks come back; stop."""
+
+        async def greet() -> AsyncGenerator[Any, None]:
+            yield 8_000, np.full((1, 8_000), 3000, np.int16)
+
+        async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+            seen.append(get_current_context())
+            yield 8_000, np.full((1, 80_000), 3000, np.int16)
+
+        seen: list[Any] = []
+        async with (
+            open_stream(agent(reply, startup_fn=greet)) as (stream, url),
+            open_wire(url, PHONE) as wire,
+        ):
+            carrier = Client(wire, TwilioFraming(), MULAW_8K)
+            async with anyio.create_task_group() as tasks:
+                carrier.send(Connected())
+                carrier.send(START)
+                tasks.start_soon(carrier.run)
+                tasks.start_soon(carrier.listen)
+                speech = [silence(1.3), voice(0.8), silence(1.5), voice(0.8), silence(0.2)]
+                await carrier.speak(np.concatenate(speech, axis=1), 16_000)
+                assert any(isinstance(event, Clear) for event in carrier.events)
+                out = stream.sessions[next(iter(stream.sessions))].statistics().audio_out
+                assert out is not None
+                assert out.sent == out.played + out.flushed
+                heard = carrier.sound.shape[1]
+                # What the marks say is never more, and at most a mark and a frame less.
+                assert 0 <= heard - out.played <= 2 * 960
+                carrier.hang_up()
+                with anyio.fail_after(5):
+                    await carrier.ended.wait()
+                tasks.cancel_scope.cancel()
+            carrier.close()
+        assert seen[0].webrtc_id == "MZ1"
+        assert seen[0].websocket.url.path == f"/voice{PHONE}"
+
+    async def test_a_second_call_is_over_the_limit(self) -> None:
+        """D3."""
+        async with open_stream(Quiet()) as (stream, url):
+            async with open_client(url, START, TwilioFraming(), PHONE):
+                await wait_until(lambda: stream.active == 1)
+                async with open_wire(url, PHONE) as second:
+                    await second.send(TwilioFraming().encode(Start("MZ2")) or "")
+                    assert await second.receive_end() == 1013
+                async with open_wire(url) as third:
+                    await third.send('{"event": "start"}')
+                    meta = (await third.receive_json())["meta"]
+                    assert meta["error"] == "concurrency_limit_reached"
+                handler = stream.handlers["MZ1"]
+            await wait_until(lambda: stream.active == 0)
+            assert isinstance(handler, Quiet)
+            assert handler.calls == ["shutdown"]  # D4
+
+    @pytest.mark.parametrize("rubbish", ["no", "[]", json.dumps({"event": "media"}), "\ud83d"])
+    async def test_rubbish_ends_one_call(self, rubbish: str) -> None:
+        async with open_stream(AsyncEcho(), concurrency_limit=None) as (stream, url):
+            async with (
+                open_client(url, START, TwilioFraming(), PHONE) as good,
+                open_wire(url, PHONE) as bad,
+            ):
+                await bad.send(TwilioFraming().encode(Start("MZ2")) or "")
+                await bad.send(rubbish.encode("utf-8", "replace").decode())
+                await bad.receive_end()
+                await check_echo(good)
+            await wait_until(lambda: stream.active == 0)
+
+
+async def test_a_stream_takes_no_other_options() -> None:
+    with pytest.raises(TypeError, match="telephone must be a TelephoneOptions"):
+        Stream(AsyncEcho(), modality="audio", telephone="twilio")  # type: ignore[arg-type]

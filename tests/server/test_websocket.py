@@ -1,0 +1,357 @@
+"""Audio over real WebSockets, through every server, from a client that is not ours."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.exceptions import InvalidStatus
+
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    CloseReason,
+    Limits,
+    Session,
+    Stream,
+    WebRTCError,
+    get_current_context,
+)
+from fastrtc_anyio.peers.websocket import WebSocketPeer
+from fastrtc_anyio.protocol.sockets.events import Start
+from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
+from fastrtc_anyio.protocol.sockets.payload import MULAW_8K, AudioEncoding
+from fastrtc_anyio.server.launch import open_server
+from fastrtc_anyio.server.sockets import Socket
+from fastrtc_anyio.testing import check_peer, tone
+from tests.measure import typical_snr
+from tests.sockets.clients import Client
+from tests.sockets.wire import PCM_16K, Wire, open_client, open_wire
+from tests.unit.handlers import AsyncEcho, Quiet
+
+from .calls import make_stream, open_uvicorn, wait_until
+
+serve_uvicorn = partial(open_uvicorn, ws="websockets-sansio")
+
+
+@asynccontextmanager
+async def open_stream(
+    handler: Any = None, framework: Any = Starlette, serve: Any = open_server, **settings: Any
+) -> AsyncGenerator[tuple[Stream, str], None]:
+    stream = Stream(handler or AsyncEcho(), modality="audio", **settings)
+    app = framework()
+    stream.mount(app, "/voice")
+    async with serve(app) as url:
+        yield stream, f"{url}/voice"
+
+
+async def check_echo(client: Client) -> None:
+    """Speak for a second, and hear it."""
+    rate = client.encoding.sample_rate
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.listen)
+        await client.speak(tone(440, 48_000, 1.5), 48_000)
+        with anyio.fail_after(5):
+            while client.sound.shape[1] < rate * 1.3:
+                await anyio.sleep(0.02)
+        tasks.cancel_scope.cancel()
+    assert typical_snr(client.sound[0, rate // 4 : rate], 440, rate) > 30
+
+
+class TestCalls:
+    @pytest.mark.parametrize("framework", [Starlette, FastAPI])
+    async def test_an_echo_through_hypercorn(self, framework: Any) -> None:
+        async with open_stream(framework=framework) as (stream, url):
+            async with open_client(url) as client:
+                await check_echo(client)
+                assert set(stream.handlers) == {"caller", *stream.sessions}
+            await wait_until(lambda: stream.active == 0)
+
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    @pytest.mark.parametrize("framework", [Starlette, FastAPI])
+    async def test_an_echo_through_uvicorn(self, framework: Any) -> None:
+        async with open_stream(framework=framework, serve=serve_uvicorn) as (stream, url):
+            async with open_client(url) as client:
+                await check_echo(client)
+            await wait_until(lambda: stream.active == 0)
+
+    @pytest.mark.parametrize("encoding", [MULAW_8K, AudioEncoding("pcm16", 44_100)], ids=str)
+    async def test_any_encoding(self, encoding: AudioEncoding) -> None:
+        async with open_stream() as (_, url), open_client(url, Start("me", encoding)) as client:
+            await check_echo(client)
+
+    async def test_a_client_of_fastrtc_says_nothing_of_encodings(self) -> None:
+        """Mu-law, in and out at the handler's own rates."""
+        handler = AsyncEcho(input_sample_rate=8_000, output_sample_rate=24_000)
+        async with open_stream(handler) as (_, url), open_wire(url) as wire:
+            await wire.send(json.dumps({"event": "start", "websocket_id": "a1b2"}))
+            payload = base64.b64encode(bytes([0x80]) * 800).decode()
+            for _ in range(5):
+                await wire.send(json.dumps({"event": "media", "media": {"payload": payload}}))
+            sizes = []
+            for _ in range(10):
+                body = await wire.receive_json()
+                assert body["event"] == "media"
+                sizes.append(len(base64.b64decode(body["media"]["payload"])))
+        assert set(sizes) == {480}
+
+    async def test_the_peer_conforms_over_a_real_socket(self) -> None:
+        peers, take = anyio.create_memory_object_stream[WebSocketPeer](1)
+
+        async def endpoint(websocket: WebSocket) -> None:
+            await websocket.accept()
+            framing = FastRTCFraming()
+            start = framing.decode(await websocket.receive_text())
+            assert isinstance(start, Start)
+            peer = WebSocketPeer(Socket(websocket), framing, start)
+            peers.send_nowait(peer)
+            await peer.run()
+
+        @asynccontextmanager
+        async def open_pair() -> AsyncGenerator[tuple[WebSocketPeer, Client], None]:
+            async with open_client(url, path="/") as client:
+                peer = await take.receive()
+                yield peer, client
+                await peer.aclose()
+
+        app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+        with peers, take:
+            async with open_server(app) as url:
+                await check_peer(open_pair)
+
+
+class TestSessions:
+    async def test_inputs_outputs_messages_and_the_context(self) -> None:
+        seen: dict[str, Any] = {}
+
+        class Curious(Quiet):
+            async def on_message(self, message: str) -> None:
+                seen["message"] = message
+                seen["context"] = get_current_context()
+                await self.send_message('{"type": "told"}')
+
+            async def emit(self) -> Any:
+                await self.args_set.wait()
+                self.reset()
+                return AdditionalOutputs(self.latest_args)
+
+        async with open_stream(Curious()) as (stream, url), open_wire(url) as wire:
+            await wire.send(json.dumps({"event": "start", "websocket_id": "me"}))
+            await wire.send("any text")
+            assert await wire.receive_json() == {"type": "told"}
+            assert seen["message"] == "any text"
+            assert seen["context"].webrtc_id == "me"
+            assert seen["context"].websocket.url.path == "/voice/websocket/offer"
+            stream.set_input("me", 7)
+            assert (await wire.receive_json())["type"] == "fetch_output"
+            outputs = await stream.fetch_latest_output("me")
+            assert outputs.args == (["__webrtc_value__", 7],)
+
+    async def test_shutdown_is_called_once(self) -> None:
+        """D4."""
+        async with open_stream(Quiet()) as (stream, url):
+            async with open_client(url):
+                await wait_until(lambda: "caller" in stream.handlers)
+                handler = stream.handlers["caller"]
+            await wait_until(lambda: stream.active == 0)
+            assert isinstance(handler, Quiet)
+            assert handler.calls == ["shutdown"]
+
+    async def test_an_error_of_the_handler_is_told(self) -> None:
+        class Broken(Quiet):
+            async def receive(self, frame: Any) -> None:
+                raise WebRTCError("no more credit")
+
+        async with open_stream(Broken()) as (stream, url), open_client(url) as client:
+            await client.speak(tone(440, 48_000, 0.1), 48_000)
+            with anyio.fail_after(5):
+                body = json.loads(await client.receive_message())
+            assert (body["type"], body["message"]) == ("error", "no more credit")
+            with anyio.fail_after(5):
+                await client.ended.wait()
+            await wait_until(lambda: stream.active == 0)
+
+    async def test_a_time_limit(self) -> None:
+        async with open_stream(Quiet(), time_limit=0.2) as (_, url), open_client(url) as client:
+            with anyio.fail_after(5):
+                body = json.loads(await client.receive_message())
+                await client.ended.wait()
+            assert body["type"] == "end_stream"
+
+    async def test_a_server_that_stops_says_so(self) -> None:
+        ended: list[Session] = []
+        async with open_wire_later() as dial:
+            async with open_stream(Quiet()) as (stream, url):
+                wire = await dial(url)
+                await wire.send('{"event": "start"}')
+                await wait_until(lambda: stream.active == 1)
+                ended += stream.sessions.values()
+            assert (await wire.receive_json())["type"] == "end_stream"
+        assert ended[0].closed is not None
+        assert ended[0].closed.reason is CloseReason.CANCELLED
+
+    async def test_a_ping_is_answered(self) -> None:
+        async with open_stream() as (_, url), open_wire(url) as wire:
+            for message in ('{"event": "ping"}', '{"event": "start"}', '{"event": "ping"}'):
+                await wire.send(message)
+            assert [await wire.receive_json() for _ in range(2)] == [{"event": "pong"}] * 2
+
+    async def test_silence_is_not_sent(self) -> None:
+        """D2: a handler with nothing to say says nothing."""
+        async with open_stream(Quiet()) as (stream, url), open_client(url) as client:
+            await wait_until(lambda: stream.active == 1)
+            await anyio.sleep(0.3)
+            assert client.arrivals == []
+
+
+@asynccontextmanager
+async def open_wire_later() -> AsyncGenerator[Any, None]:
+    from contextlib import AsyncExitStack
+
+    async with AsyncExitStack() as stack:
+
+        async def dial(url: str) -> Wire:
+            return await stack.enter_async_context(open_wire(url))
+
+        yield dial
+
+
+class TestRefusals:
+    async def test_leaving_before_the_start(self, caplog: Any) -> None:
+        """D1."""
+        async with open_stream() as (stream, url):
+            async with open_wire(url):
+                pass
+            async with open_wire(url) as wire:
+                await wire.send('{"event": "stop"}')
+                assert await wire.receive_end() == 1000
+            async with open_client(url) as client:
+                await check_echo(client)
+            await wait_until(lambda: stream.active == 0)
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+    @pytest.mark.parametrize(
+        ("message", "error"),
+        [
+            ("hello", 'the first message must be "start"; got text'),
+            (b"\0\1", "the protocol has text messages only; got a binary one"),
+            ('{"event": "start", "websocket_id": 7}', '"websocket_id" must be a string'),
+            ('{"event": "start", "encoding": "mp3"}', "must be one of mulaw, pcm16; got 'mp3'"),
+            ('{"event": "start", "sample_rate": 11025}', "multiple of 50"),
+            ('{"event": "media"}', '"media.payload" must be a base64 string; got None'),
+            pytest.param("x" * 262_145, "has 262145 characters; at most 262144", id="long"),
+        ],
+    )
+    async def test_rubbish_instead_of_a_start(self, message: str | bytes, error: str) -> None:
+        async with open_stream() as (stream, url), open_wire(url) as wire:
+            await wire.send(message)
+            body = await wire.receive_json()
+            assert body["type"] == "error"
+            assert error in body["message"] == body["data"]
+            assert await wire.receive_end() == 1008
+            assert stream.active == 0
+
+    @pytest.mark.parametrize(
+        ("message", "error"),
+        [
+            ('{"event": "start"}', 'there is one "start"; got a second'),
+            ('{"event": "media", "media": {"payload": "%"}}', "is not base64"),
+            ('{"event": "media", "media": {"payload": "AA=="}}', "pcm16 has two bytes"),
+            (b"\0", "got a binary one"),
+        ],
+    )
+    async def test_rubbish_ends_one_connection(self, message: str | bytes, error: str) -> None:
+        async with open_stream(concurrency_limit=2) as (stream, url):
+            async with open_client(url) as good, open_wire(url) as wire:
+                await wire.send('{"event": "start", "encoding": "pcm16"}')
+                await wire.send(message)
+                body = await wire.receive_json()
+                assert body["type"] == "error"
+                assert error in body["message"]
+                await wire.receive_end()
+                await check_echo(good)
+            await wait_until(lambda: stream.active == 0)
+
+    async def test_the_limit_counts_everybody(self) -> None:
+        async with open_stream() as (stream, url), open_client(url):
+            await wait_until(lambda: stream.active == 1)
+            async with open_wire(url) as wire:
+                await wire.send('{"event": "start", "websocket_id": "second"}')
+                assert await wire.receive_json() == {
+                    "status": "failed",
+                    "meta": {
+                        "error": "concurrency_limit_reached",
+                        "limit": 1,
+                        "message": "the limit of 1 concurrent sessions is reached (1 active)",
+                    },
+                }
+                assert await wire.receive_end() == 1013
+
+    async def test_an_id_that_is_in_use(self) -> None:
+        async with open_stream(concurrency_limit=None) as (stream, url), open_client(url):
+            await wait_until(lambda: stream.active == 1)
+            async with open_wire(url) as wire:
+                await wire.send('{"event": "start", "websocket_id": "caller"}')
+                assert "is in use" in (await wire.receive_json())["message"]
+            candidate = {"type": "ice-candidate", "candidate": None, "webrtc_id": "caller"}
+            async with httpx.AsyncClient() as http:
+                reply = await http.post(f"{url}/webrtc/offer", json=candidate)
+            assert reply.status_code == 409
+            assert stream.active == 1
+
+    async def test_nobody_waits_for_a_start_for_ever(self) -> None:
+        async with open_stream(limits=Limits(connect=0.1)) as (_, url), open_wire(url) as wire:
+            assert (await wire.receive_json())["message"] == "no start came within 0.1 s"
+            assert await wire.receive_end() == 1008
+
+    async def test_a_stream_of_pictures_has_no_socket(self) -> None:
+        stream = Stream(lambda frame: frame, modality="video")
+        app = Starlette()
+        stream.mount(app)
+        async with open_server(app) as url, open_wire(url) as wire:
+            await wire.send('{"event": "start"}')
+            assert "carries video" in (await wire.receive_json())["message"]
+
+
+class TestOrigins:
+    @pytest.mark.parametrize("serve", [open_server, serve_uvicorn])
+    async def test_another_sites_page_is_refused(self, serve: Any, anyio_backend: Any) -> None:
+        if serve is serve_uvicorn and anyio_backend[0] == "trio":
+            pytest.skip("uvicorn is for asyncio")
+        async with open_stream(serve=serve) as (_, url):
+            with pytest.raises(InvalidStatus) as caught:
+                async with open_wire(url, headers={"Origin": "https://evil.example"}):
+                    pytest.fail("it was let in")
+        response = caught.value.response
+        assert response.status_code == 403
+        assert b"allowed_origins" in (response.body or b"")
+
+    async def test_those_who_may_come_in(self) -> None:
+        friend = "https://friend.example"
+        async with open_stream(allowed_origins=[friend]) as (_, url):
+            own = url.removesuffix("/voice")
+            for origin in (friend, own, own.replace("http", "https")):
+                async with open_wire(url, headers={"Origin": origin}) as wire:
+                    await wire.send('{"event": "ping"}')
+                    assert await wire.receive_json() == {"event": "pong"}
+
+
+async def test_the_stream_of_make_stream_echoes() -> None:
+    """A session function hears and says what a handler does."""
+    stream = make_stream()
+    app = Starlette()
+    stream.mount(app)
+    async with open_server(app) as url, open_client(url, Start("me", PCM_16K)) as client:
+        await check_echo(client)
+    assert np.abs(client.sound).max() > 5000
