@@ -101,7 +101,8 @@ class Limits:
     close: float = 5.0
     """For the connection to close. Not None."""
     liveness: float | None = 5.0
-    """Without an authenticated packet, after which the client counts as vanished."""
+    """Without an authenticated packet, after which the client counts as vanished; on a telephone,
+    without a message. Over a WebSocket a client may be silent for as long as it likes."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
