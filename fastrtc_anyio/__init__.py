@@ -68,6 +68,7 @@ from .handlers import (
     VideoEmitType,
     WebRTCData,
 )
+from .inputs import Chatbot, Checkbox, Choice, Slider, Textbox
 from .media.encode import OpusOptions, VideoOptions
 from .media.frames import AudioFrame
 from .media.playout import Played
@@ -112,6 +113,9 @@ __all__ = [
     "AudioEmitType",
     "AudioFrame",
     "AudioVideoStreamHandler",
+    "Chatbot",
+    "Checkbox",
+    "Choice",
     "CloseReason",
     "CloseStream",
     "Closed",
@@ -156,6 +160,7 @@ __all__ = [
     "SessionStatistics",
     "SignalingError",
     "SileroVadOptions",
+    "Slider",
     "StopWordHeard",
     "Stream",
     "StreamHandler",
@@ -163,6 +168,7 @@ __all__ = [
     "StreamNotOpen",
     "TTSModel",
     "TelephoneOptions",
+    "Textbox",
     "TurnEvent",
     "UnknownSession",
     "UnsupportedFormat",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,6 +36,7 @@ from .errors import (
 )
 from .groups import unwrapped
 from .handlers import StreamHandlerBase
+from .inputs import Component, check_components
 from .media.encode import OpusOptions, VideoOptions
 from .outputs import AdditionalOutputs, OutputReader
 from .peers._channels import BufferOptions
@@ -95,7 +96,15 @@ class Stream(AsyncContextManagerMixin):
             :class:`RtcConfiguration` or a W3C dictionary, or a function, plain or async, that makes
             one for each call. A plain one runs on a thread.
         track_constraints: for the page: what it asks of the camera and the microphone.
-        additional_inputs, additional_outputs, additional_outputs_handler, ui_args: for the page.
+        additional_inputs: for the page: what a person can set there: :class:`Slider`,
+            :class:`Textbox`, :class:`Choice`, :class:`Checkbox`. The page sends the values as the
+            handler's input when a call begins, with every change, and when the handler asks.
+        additional_outputs: for the page: where it shows what a handler emits as
+            ``AdditionalOutputs``: the values in their order.
+        additional_outputs_handler: ``(*shown, *emitted) -> shown next``, plain or async: makes what
+            is shown of what was shown and the values of an ``AdditionalOutputs``. Returns one
+            value, or of several outputs a tuple.
+        ui_args: for the page: ``title``, ``subtitle``, ``hide_title``.
         verbose: log the beginning and the end of each session at INFO, not at DEBUG.
         limits: the other deadlines of a session.
         live: whether audio out follows audio in, as an echo or a translation does. What piles up
@@ -136,8 +145,8 @@ class Stream(AsyncContextManagerMixin):
         rtc_configuration: ClientConfiguration | None = None,
         server_rtc_configuration: RtcConfiguration | ClientConfiguration | None = None,
         track_constraints: Mapping[str, Any] | None = None,
-        additional_inputs: list[Any] | None = None,
-        additional_outputs: list[Any] | None = None,
+        additional_inputs: Sequence[Component] | None = None,
+        additional_outputs: Sequence[Component] | None = None,
         additional_outputs_handler: Callable[..., Any] | None = None,
         ui_args: Mapping[str, Any] | None = None,
         verbose: bool = True,
@@ -161,8 +170,10 @@ class Stream(AsyncContextManagerMixin):
         self.rtp_params = dict(rtp_params or {})
         self.rtc_configuration = rtc_configuration or {}
         self.track_constraints = dict(track_constraints or {})
-        self.additional_inputs = list(additional_inputs or [])
-        self.additional_outputs = list(additional_outputs or [])
+        self.additional_inputs = check_components(additional_inputs, "additional_inputs")
+        self.additional_outputs = check_components(additional_outputs, "additional_outputs")
+        if additional_outputs_handler is not None and not self.additional_outputs:
+            raise ValueError("additional_outputs_handler needs additional_outputs to show")
         self.additional_outputs_handler = additional_outputs_handler
         self.ui_args = dict(ui_args or {})
         self._log_level = logging.INFO if verbose else logging.DEBUG

@@ -37,6 +37,7 @@ RINGS: Mapping[int, frozenset[str]] = {
             "gate.py",
             "groups.py",
             "handlers.py",
+            "inputs.py",
             "outputs.py",
             "programs.py",
             "reply.py",

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import re
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
 from fastrtc_anyio.configuration import read_setting
-from fastrtc_anyio.errors import (
-    FastRTCError,
-    InvalidOffer,
-    NotAuthenticated,
-    SignalingError,
-    WebRTCError,
-)
-from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH, failure_body
 
-from .bodies import read_body
-from .entry import check_entry, cors_headers
+from .fields import add_field_routes, describe_fields
+from .replies import JSON, read_json, respond
 from .telephone import answer_incoming_call
 from .whip import whip_routes
 
@@ -33,14 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["client_config", "mount", "page_route"]
 
-logger = logging.getLogger("fastrtc_anyio")
-
-_MAX_BODY = 2 * MAX_SDP_LENGTH
-"""Bytes of a request: an SDP with every line break and quote escaped as JSON is not larger."""
-_PAGE = Path(__file__).with_name("page.html")
+_PAGE = Path(__file__).with_name("page")
+_PARTS = re.compile(
+    r'<link rel="stylesheet" href="(?P<style>[a-z.]+)">|<script src="(?P<script>[a-z.]+)"></script>'
+)
+_REVALIDATE = {"Cache-Control": "no-cache"}
 _TITLE = "fastrtc_anyio"
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
@@ -52,17 +42,17 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
         raise TypeError(f"a stream is mounted on a Starlette or FastAPI application; got {app!r}")
 
     async def answer(request: Request) -> Response:
-        return _Json(await stream.offer(await _read_json(request)))
+        return JSON(await stream.offer(await read_json(request)))
 
     async def configure(_request: Request) -> Response:
         # Read anew for each call: credentials of TURN servers grow old.
-        return _Json(await client_config(stream), headers={"Cache-Control": "no-store"})
+        return JSON(await client_config(stream), headers={"Cache-Control": "no-store"})
 
     async def webrtc_offer(request: Request) -> Response:
-        return await _respond(stream, request, answer)
+        return await respond(stream, request, answer)
 
     async def webrtc_config(request: Request) -> Response:
-        return await _respond(stream, request, configure)
+        return await respond(stream, request, configure)
 
     async def telephone_incoming(request: Request) -> Response:
         return await answer_incoming_call(stream, request)
@@ -84,6 +74,7 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
         ("telephone/handler", stream.telephone_handler),
     ):
         app.router.routes.append(WebSocketRoute(f"{prefix}/{name}", serve))
+    add_field_routes(stream, app, prefix)
     _open_in_lifespan(stream, app)
 
 
@@ -92,7 +83,8 @@ async def client_config(stream: Stream) -> dict[str, Any]:
 
     Returns:
         ``modality``, ``mode``, ``rtc_configuration``, ``track_constraints`` and ``rtp_params`` as
-        they were given to the stream; ``title`` and ``subtitle``, empty with ``hide_title``.
+        they were given to the stream; ``title`` and ``subtitle``, empty with ``hide_title``;
+        ``inputs`` and ``outputs``, described.
     """
     ui = stream.ui_args
     shown = not ui.get("hide_title")
@@ -107,6 +99,7 @@ async def client_config(stream: Stream) -> dict[str, Any]:
         "rtp_params": stream.rtp_params,
         "title": str(ui.get("title") or _TITLE) if shown else "",
         "subtitle": str(ui.get("subtitle") or "") if shown else "",
+        **describe_fields(stream),
     }
 
 
@@ -114,9 +107,22 @@ def page_route(path: str = "/") -> Route:
     """The page that talks to the stream mounted at the same path."""
 
     async def page(_request: Request) -> Response:
-        return FileResponse(_PAGE, media_type="text/html")
+        return Response(page_document(), media_type="text/html", headers=_REVALIDATE)
 
     return Route(path, page)
+
+
+@cache
+def page_document() -> str:
+    """The page with its style and its scripts inside: one answer, whatever path it is at."""
+
+    def inline(match: re.Match[str]) -> str:
+        name = match["style"] or match["script"]
+        tag = "style" if match["style"] else "script"
+        text = (_PAGE / name).read_text(encoding="utf-8")
+        return f"<{tag}>\n{text}</{tag}>"
+
+    return _PARTS.sub(inline, (_PAGE / "page.html").read_text(encoding="utf-8"))
 
 
 def _open_in_lifespan(stream: Stream, app: Any) -> None:
@@ -131,40 +137,3 @@ def _open_in_lifespan(stream: Stream, app: Any) -> None:
             yield state
 
     app.router.lifespan_context = lifespan
-
-
-class _Json(JSONResponse):
-    """JSON in ASCII: what came in as an escape can go out, even if it is half a character."""
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content).encode()
-
-
-async def _respond(stream: Stream, request: Request, endpoint: Endpoint) -> Response:
-    preflight = request.method == "OPTIONS"
-    cors = cors_headers(stream, request, "GET, POST, OPTIONS", preflight=preflight)
-    if preflight:
-        return Response(status_code=204, headers=cors)
-    try:
-        await check_entry(stream, request)
-        response = await endpoint(request)
-    except ClientDisconnect:
-        response = Response(status_code=400)  # to nobody
-    except SignalingError as exc:
-        response = _Json(failure_body(exc), exc.status_hint)
-        if isinstance(exc, NotAuthenticated):
-            response.headers["WWW-Authenticate"] = "Bearer"
-    except Exception as exc:
-        logger.exception("a request could not be answered")
-        hidden = FastRTCError("the server has met an error, which is in its log")
-        response = _Json(failure_body(exc if isinstance(exc, WebRTCError) else hidden), 500)
-    response.headers.update(cors)
-    return response
-
-
-async def _read_json(request: Request) -> Any:
-    body = await read_body(request, _MAX_BODY)
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidOffer(f"the body is not JSON: {exc}") from exc

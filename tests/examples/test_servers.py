@@ -142,6 +142,39 @@ async def test_telephone() -> None:
         await wait_until(lambda: example.stream.active == 0)
 
 
+async def test_page_inputs() -> None:
+    """What its page does, by the endpoints that the stream brings."""
+    example, app = load("page_inputs"), Starlette()
+    example.stream.mount(app)
+    async with open_server(app) as url, httpx.AsyncClient(base_url=url) as http:
+        async with place_call(http, "me") as client:
+            await wait_for_message(client, "send_input")
+            inputs = {"webrtc_id": "me", "volume": 2.0, "upside_down": False}
+            reply = await http.post("/input_hook", json=inputs)
+            assert reply.status_code == 200, reply.text
+            say(client, 20)
+            async with http.stream("GET", "/outputs", params={"webrtc_id": "me"}) as events:
+                lines = events.aiter_lines()
+                await read_level(lines, -12, -6)
+                await http.post("/input_hook", json={**inputs, "volume": 0.5})
+                await read_level(lines, -24, -18)  # a quarter of it
+                client.hang_up()
+                with anyio.fail_after(5):
+                    assert "event: end" in [line async for line in lines]
+        await wait_until(lambda: example.stream.active == 0)
+
+
+async def read_level(lines: AsyncIterator[str], low: int, high: int) -> None:
+    """Read until what is shown is in a range of dBFS."""
+    with anyio.fail_after(10):
+        while True:
+            line = await anext(lines)
+            if line.startswith("data: "):
+                shown = json.loads(line.removeprefix("data: "))["loudness"]
+                if low <= int(shown.removesuffix(" dBFS")) <= high:
+                    return
+
+
 async def test_inputs_and_outputs_of_nobody() -> None:
     example = load("inputs_and_outputs")
     async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:

@@ -52,6 +52,14 @@ FLAGS = (
     "--allow-loopback-in-peer-connection",
     "--remote-debugging-pipe",
 )
+_KEYS = {
+    "Tab": (9, ""),
+    "Enter": (13, "\r"),
+    " ": (32, " "),
+    "ArrowRight": (39, ""),
+    "ArrowDown": (40, ""),
+}
+"""Their codes and what they write."""
 READY = "document.readyState === 'complete' && !document.querySelector('[data-loading]')"
 """The page is there, and knows what its stream is."""
 
@@ -202,6 +210,22 @@ class Page:
             await self.command(
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
             )
+
+    async def focus(self, element: str) -> None:
+        """Go to the element with an id, as by the Tab key."""
+        await self.evaluate(f"document.getElementById({json.dumps(element)}).focus()")
+
+    async def press(self, key: str) -> None:
+        """Press a key, by its name."""
+        code, text = _KEYS[key]
+        about = {"key": key, "code": key if key != " " else "Space", "windowsVirtualKeyCode": code}
+        down = {"text": text} if text else {}
+        await self.command("Input.dispatchKeyEvent", type="keyDown", **about, **down)
+        await self.command("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    async def type(self, text: str) -> None:
+        """Write into what has the focus."""
+        await self.command("Input.insertText", text=text)
 
     async def look(
         self, path: Path, *, width: int = 1000, height: int = 860, dark: bool = False

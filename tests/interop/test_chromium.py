@@ -50,7 +50,7 @@ class Listener(TalkativeEcho):
 
 async def connect(page: Page) -> None:
     await page.click("connect")
-    await page.wait_for_text("status", "Connected")
+    await page.wait_for_text("connection", "Connected")
 
 
 async def check_sound(page: Page) -> None:
@@ -152,10 +152,11 @@ async def test_the_server_stops(browser: Browser, tmp_path: Path) -> None:
         session = only_session(stream)
     assert session.closed is not None
     assert session.closed.reason is CloseReason.CANCELLED
-    await page.wait_for_text("status", "Call ended")
-    await page.wait_for_text("hint", "The server ended the call: the server is stopping.")
+    await page.wait_for_text("status", "Reconnecting")
     await page.look(tmp_path / "stopped.png")
 
+    await page.click("connect")
+    await page.wait_for_text("status", "Ready")
     await page.click("connect")
     await page.wait_for_text("alert", "The server does not answer.")
     await page.look(tmp_path / "no-server.png")
@@ -217,6 +218,7 @@ async def test_messages_are_shown(browser: Browser, tmp_path: Path) -> None:
         assert "pause_detected" in shown
         assert "the model is slow" in shown
         assert "How are you?" in shown
+        assert await page.text("status") == "Thinking"
         assert await page.text("hint") == "The handler heard you pause."
         await page.look(tmp_path / "messages.png")
         await page.look(tmp_path / "messages-phone.png", width=390, height=844)

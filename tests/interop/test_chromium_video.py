@@ -156,7 +156,7 @@ async def measure_latency(page: Page, read: Callable[[Look], Look] = lambda x: x
 async def connect(page: Page) -> None:
     began = anyio.current_time()
     await page.click("connect")
-    await page.wait_for_text("status", "Connected")
+    await page.wait_for_text("connection", "Connected")
     print(f"connected after {anyio.current_time() - began:.2f} s")
 
 

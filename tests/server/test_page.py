@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from typing import Any
 
 import httpx
@@ -14,10 +13,11 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import RtcConfiguration, Stream
 from fastrtc_anyio.server.launch import open_server
+from fastrtc_anyio.server.routes import page_document
 
 from .calls import echo, make_stream
 
-PAGE = files("fastrtc_anyio.server").joinpath("page.html").read_text()
+PAGE = page_document()
 
 
 async def fetch_config(url: str) -> Any:
@@ -43,6 +43,8 @@ async def test_a_stream_without_settings(framework: Any) -> None:
         "rtp_params": {},
         "title": "fastrtc_anyio",
         "subtitle": "",
+        "inputs": [],
+        "outputs": [],
     }
 
 
@@ -73,7 +75,7 @@ async def test_a_stream_with_settings(framework: Any) -> None:
                 schema = (await http.get(f"{url}/openapi.json")).json()
             assert schema["paths"]["/talk/webrtc/config"]["get"]["tags"] == ["calls"]
     words = {"modality": "audio-video", "mode": "receive", "title": "Größe", "subtitle": "Sieh!"}
-    assert config == {**given, **words}
+    assert config == {**given, **words, "inputs": [], "outputs": []}
     assert "for the server" not in json.dumps(config)
 
 

@@ -1,0 +1,126 @@
+"use strict";
+
+// The microphone, the camera and the speaker.
+
+const DEVICES = { audio: "microphone", video: "camera" };
+const chosen = { audio: "", video: "" };  // by the person: their ids; "" leaves it to the browser
+const USUAL = {
+  audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+  video: { facingMode: "user", width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } },
+};
+
+/** What to ask of the microphone or the camera. */
+function constraintsFor(kind) {
+  const given = config?.track_constraints ?? {};
+  // They are either those of each kind, or of the only kind there is; of two, the picture's.
+  const sorted = "audio" in given || "video" in given;
+  const single = plan.kinds.includes("video") ? "video" : "audio";
+  const own = sorted ? given[kind] : kind === single ? given : null;
+  const wanted = own && Object.keys(own).length ? own : USUAL[kind];
+  if (!chosen[kind]) return wanted;
+  const { facingMode, ...others } = wanted;  // the person has chosen otherwise
+  return { ...others, deviceId: { exact: chosen[kind] } };
+}
+
+async function openDevices(kinds) {
+  if (!navigator.mediaDevices) throw new CallError(insecure(kinds));
+  try {
+    return await navigator.mediaDevices.getUserMedia(Object.fromEntries(kinds.map((kind) => [kind, constraintsFor(kind)])));
+  } catch (error) {
+    throw new CallError(await deviceProblem(error, kinds));
+  }
+}
+
+const insecure = (kinds) =>
+  `Browsers give ${named(kinds)} only to secure pages: open this page by https, or on localhost.`;
+
+/** What to tell a person about a device that was not to be had. */
+async function deviceProblem(error, kinds) {
+  const without = (some) => (some.includes("video") && plan.sends.includes("audio") ? ", or turn the camera off" : "");
+  switch (error.name) {
+    case "NotAllowedError": {
+      const blocked = await blockedOf(kinds);
+      return `${capital(named(blocked))} ${blocked.length > 1 ? "are" : "is"} blocked. Allow ${them(blocked)} for this `
+        + "page in the browser's site settings, then try again.";
+    }
+    case "NotFoundError": {
+      const missing = await missingOf(kinds);
+      return `No ${missing.map((kind) => DEVICES[kind]).join(" and no ")} was found. `
+        + `Plug ${missing.length > 1 ? "them" : "one"} in${without(missing)}, then try again.`;
+    }
+    case "OverconstrainedError":
+      return error.constraint === "deviceId" || !error.constraint
+        ? `${capital(named(kinds))} that was chosen is not there any more. Choose another one.`
+        : `${capital(named(kinds))} cannot do what this page asks of ${them(kinds)}: ${error.constraint}.`;
+    case "NotReadableError":
+      return `${capital(named(kinds))} could not be opened. Another program may be using ${them(kinds)}.`;
+    default:
+      return `${capital(named(kinds))} could not be opened: ${error.message}`;
+  }
+}
+
+/** Which of several devices the browser refuses; all, if it does not tell. */
+async function blockedOf(kinds) {
+  const states = await Promise.all(kinds.map(async (kind) => {
+    try {
+      return (await navigator.permissions.query({ name: DEVICES[kind] })).state;
+    } catch {
+      return "denied";  // a browser that does not know the name
+    }
+  }));
+  const blocked = kinds.filter((_, i) => states[i] === "denied");
+  return blocked.length ? blocked : kinds;
+}
+
+async function missingOf(kinds) {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  const missing = kinds.filter((kind) => !devices.some((device) => device.kind === `${kind}input`));
+  return missing.length ? missing : kinds;
+}
+
+async function listDevices(kind, current = $(DEVICES[kind]).value) {
+  if (!navigator.mediaDevices || !plan.sends.includes(kind)) return;
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  const options = devices
+    // Before the first permission devices have neither id nor label.
+    .filter((device) => device.kind === `${kind}input` && device.deviceId && device.label)
+    .map((device) => new Option(device.label, device.deviceId));
+  if (!options.length) return;
+  const has = (id) => options.some((option) => option.value === id);
+  if (!has(chosen[kind])) chosen[kind] = "";  // it was unplugged
+  $(DEVICES[kind]).replaceChildren(...options);
+  if (has(current)) $(DEVICES[kind]).value = current;
+}
+
+/** List what the sound can be played on, where the browser lets a page choose. */
+async function listSpeakers() {
+  const can = plan.receives.includes("audio") && "setSinkId" in HTMLMediaElement.prototype && navigator.mediaDevices;
+  const devices = can ? await navigator.mediaDevices.enumerateDevices() : [];
+  const options = devices
+    .filter((device) => device.kind === "audiooutput" && device.deviceId && device.label)
+    .map((device) => new Option(device.label, device.deviceId));
+  $("speaker").hidden = !options.length;
+  if (!options.length) return;
+  const current = $("speaker").value;
+  $("speaker").replaceChildren(...options);
+  if (options.some((option) => option.value === current)) $("speaker").value = current;
+}
+
+async function chooseSpeaker(id) {
+  try {
+    await $("audio").setSinkId(id);
+  } catch (error) {
+    setAlert(`The sound cannot be played there: ${error.message}`);
+  }
+}
+
+function stop(stream) {
+  for (const track of stream?.getTracks() ?? []) {
+    track.onended = null;
+    track.stop();
+  }
+}
+
+const named = (kinds) => [...kinds].reverse().map((kind) => `the ${DEVICES[kind]}`).join(" and ");
+const them = (kinds) => (kinds.length > 1 ? "them" : "it");
+const capital = (text) => text[0].toUpperCase() + text.slice(1);

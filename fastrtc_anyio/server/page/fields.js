@@ -1,0 +1,138 @@
+"use strict";
+
+// What the stream declares: inputs as controls, outputs as they are.
+
+class Fields {
+  constructor(changed) {
+    Object.assign(this, { changed, inputs: [], outputs: [], controls: {}, shown: {}, drawn: "" });
+  }
+
+  /** Draw what is declared; nothing, if it is what is there. */
+  render(inputs, outputs) {
+    const wanted = JSON.stringify([inputs, outputs]);
+    if (wanted === this.drawn) return;
+    Object.assign(this, { inputs, outputs, controls: {}, shown: {}, drawn: wanted });
+    $("inputs").replaceChildren(...inputs.filter(({ kind }) => kind !== "chatbot").map((field) => this.control(field)));
+    $("settings").hidden = !$("inputs").children.length;
+    $("outputs").replaceChildren(...outputs.filter(({ name }) => !this.controls[name]).map(outputCard));
+    for (const { name, value } of [...inputs, ...outputs]) this.shown[name] = value;
+    this.show({});
+  }
+
+  /** All inputs, by their names. */
+  values() {
+    return Object.fromEntries(this.inputs.map(({ name }) => [name, this.controls[name]?.get() ?? this.shown[name]]));
+  }
+
+  /** Show outputs; one that is an input, too, moves its control. */
+  show(values) {
+    Object.assign(this.shown, values);
+    for (const { name } of this.outputs) {
+      if (!this.controls[name]) showOutput(document.getElementById(`output-${name}`), this.shown[name]);
+      else if (name in values) this.controls[name].set(values[name]);
+    }
+  }
+
+  control(field) {
+    const row = element("div", `field ${field.kind}`);
+    const label = element("label", "", field.label);
+    const made = CONTROLS[field.kind](field);
+    made.node.id = label.htmlFor = `input-${field.name}`;
+    made.node.name = field.name;
+    made.set(field.value);
+    made.node.addEventListener("input", () => {
+      made.set(made.get());
+      this.changed();
+    });
+    row.append(label, made.node, ...(made.note ? [made.note] : []));
+    this.controls[field.name] = made;
+    return row;
+  }
+}
+
+const CONTROLS = {
+  slider({ minimum, maximum, step, label }) {
+    const node = Object.assign(element("input"), { type: "range", min: minimum, max: maximum, step });
+    const note = element("output");
+    const digits = Math.min(4, (String(step).split(".")[1] ?? "").length);
+    node.setAttribute("aria-label", label);
+    return {
+      node,
+      note,
+      get: () => node.valueAsNumber,
+      set: (value) => {
+        if (node.valueAsNumber !== value) node.value = value;
+        note.value = node.valueAsNumber.toFixed(digits);
+      },
+    };
+  },
+  textbox({ lines, placeholder, max_length }) {
+    const node = element(lines > 1 ? "textarea" : "input");
+    if (lines > 1) node.rows = lines;
+    Object.assign(node, { placeholder, maxLength: max_length });
+    return valued(node);
+  },
+  choice({ choices }) {
+    const node = element("select");
+    node.append(...choices.map((choice) => new Option(choice, choice)));
+    return valued(node);
+  },
+  checkbox() {
+    const node = Object.assign(element("input"), { type: "checkbox" });
+    return { node, get: () => node.checked, set: (value) => { node.checked = value; } };
+  },
+};
+
+function valued(node) {
+  // Written only when it changes: writing moves the caret.
+  return { node, get: () => node.value, set: (value) => { if (node.value !== value) node.value = value; } };
+}
+
+function outputCard({ name, label }) {
+  const card = element("section", "card output");
+  const title = element("h2", "card-title", label);
+  const body = element("div", "output-body");
+  body.id = `output-${name}`;
+  title.id = `${body.id}-title`;
+  card.setAttribute("aria-labelledby", title.id);
+  body.setAttribute("role", "log");
+  body.setAttribute("aria-labelledby", title.id);
+  body.tabIndex = 0;
+  card.append(title, body);
+  return card;
+}
+
+/** Show a conversation as one, text as it is, and the rest as JSON. */
+function showOutput(body, value) {
+  const atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 8;
+  const lines = Array.isArray(value) && value.every((message) => message?.role) ? value.map(bubble) : null;
+  const empty = value === null || value === "" || lines?.length === 0;
+  if (empty) {
+    body.replaceChildren(element("p", "nothing", "Nothing yet"));
+  } else if (lines) {
+    // Only what is new is written: a live region reads every write aloud.
+    [...body.children].slice(lines.length).forEach((node) => node.remove());
+    lines.forEach((line, i) => {
+      const there = body.children[i];
+      if (!there) body.append(line);
+      else if (!there.isEqualNode(line)) there.replaceWith(line);
+    });
+  } else {
+    const text = typeof value === "object" ? JSON.stringify(value, null, 2) : String(value);
+    body.replaceChildren(element("p", typeof value === "object" ? "json" : "", text));
+  }
+  if (atEnd) body.scrollTop = body.scrollHeight;
+}
+
+function bubble({ role, content }) {
+  const line = element("div", `bubble ${role === "user" ? "mine" : "theirs"}`);
+  line.append(element("span", "role", role === "user" ? "You" : role), element("p", "", asText(content)));
+  return line;
+}
+
+function element(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}

@@ -1,0 +1,263 @@
+"use strict";
+
+// What is on the page.
+
+const MESSAGES_KEPT = 200;
+
+const $ = (id) => document.getElementById(id);
+const stereo = new URLSearchParams(location.search).has("stereo");
+
+let call = null;
+let config = null;                  // what the server says of its stream; null until it has
+let plan = planOf({ modality: "audio", mode: "send-receive" });
+let cameraOn = true;
+
+/** Which kinds of media flow which way, from the two words that FastRTC has for it. */
+function planOf({ modality, mode }) {
+  const kinds = ["audio", "video"].filter((kind) => modality === kind || modality === "audio-video");
+  return { kinds, sends: mode === "receive" ? [] : kinds, receives: mode === "send" ? [] : kinds };
+}
+
+const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "");
+const percent = (share) => (share === undefined ? "–" : `${(share * 100).toFixed(1)} %`);
+const milliseconds = (seconds) => (seconds === undefined ? "–" : `${Math.round(seconds * 1000)} ms`);
+
+/** Size and rate of the pictures in a report. */
+function picture(reports) {
+  const video = reports.find((s) => s.kind === "video" && s.framesPerSecond);
+  return video ? `${video.frameWidth}×${video.frameHeight}, ${Math.round(video.framesPerSecond)}/s` : "–";
+}
+
+function duration(ms) {
+  const seconds = Math.floor(ms / 1000);
+  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+}
+
+/** Show what there is for the media of a stream, and nothing else. */
+function setConfig(latest) {
+  config = latest;
+  plan = planOf(config);
+  const { kinds, sends, receives } = plan;
+  const video = kinds.includes("video");
+  $("title").textContent = config.title ?? "";
+  $("title").hidden = !config.title;
+  $("subtitle").textContent = config.subtitle ?? "";
+  $("subtitle").hidden = !config.subtitle;
+  document.title = config.title || "fastrtc_anyio";
+  $("page").toggleAttribute("data-video", video);
+  $("stage").hidden = !video;
+  $("remote").hidden = !receives.includes("video");
+  $("local").className = receives.includes("video") ? "small" : "large";
+  $("lane-in").hidden = !sends.includes("audio");
+  $("lane-camera").hidden = !sends.includes("video");
+  $("lane-out").hidden = !receives.includes("audio");
+  const numbers = {
+    rtt: true,
+    "loss-in": receives.length,
+    "loss-out": sends.length,
+    buffer: receives.includes("audio"),
+    "picture-in": receives.includes("video"),
+    "picture-out": sends.includes("video"),
+  };
+  for (const [id, there] of Object.entries(numbers)) $(id).parentElement.hidden = !there;
+  const count = Object.values(numbers).filter(Boolean).length;
+  $("numbers").style.setProperty("--columns", count === 4 || count === 2 ? count : 3);
+  $("page").removeAttribute("data-loading");
+  fields.render(config.inputs ?? [], config.outputs ?? []);
+  renderStage();
+  if (!call) {
+    if (!$("hint").textContent) $("hint").textContent = instruction();
+    sends.forEach((kind) => listDevices(kind));
+    listSpeakers();
+    if (sends.length && !navigator.mediaDevices) setAlert(insecure(sends));
+  }
+}
+
+function instruction() {
+  if (!plan.sends.length) {
+    return `Press Connect to ${plan.kinds.map((kind) => ({ audio: "listen", video: "watch" })[kind]).reverse().join(" and ")}.`;
+  }
+  return `Press Connect${plan.sends.includes("audio") ? "," : " and"} allow ${named(plan.sends)}`
+    + `${plan.sends.includes("audio") ? ", and talk" : ""}.`;
+}
+
+function renderStage() {
+  const local = Boolean(call?.sources.video);
+  $("local").hidden = !local;
+  $("stage-note").textContent = plan.receives.includes("video")
+    ? (call?.startedAt ? "No picture yet" : "")
+    : (cameraOn ? "" : "The camera is off");
+}
+
+function show(status, hint) {
+  // Written only when it changes: a live region reads every write aloud.
+  if ($("status").textContent !== status) $("status").textContent = status;
+  $("hint").textContent = hint;
+  $("timer").hidden = !call || call.startedAt === null;
+  const connection = !call ? "" : call.pc?.connectionState === "connected" ? "Connected" : call.lostAt ? "Reconnecting" : "";
+  $("connection").textContent = connection;
+  $("connection").hidden = !connection;
+  $("page").toggleAttribute("data-connected", connection === "Connected");
+  $("page").dataset.turn = (connection === "Connected" && call.turn) || "";
+}
+
+function renderTextBox() {
+  $("text").disabled = $("send").disabled = call?.channel?.readyState !== "open";
+}
+
+function setAlert(text) {
+  $("alert").textContent = text;
+  $("alert").hidden = !text;
+}
+
+function render() {
+  $("page").toggleAttribute("data-live", call !== null);
+  $("connect-label").textContent = call ? "Hang up" : "Connect";
+  $("mute").disabled = !call;
+  renderStage();
+  renderTextBox();
+  if (call) {
+    setAlert("");
+    show($("status").textContent, $("hint").textContent);
+    $("timer").textContent = "0:00";
+    for (const meter of meters) meter.levels = [];
+    cancelAnimationFrame(nextDraw);
+    nextDraw = requestAnimationFrame(draw);
+  } else {
+    setMuted(false);
+  }
+  if (!call?.startedAt) {
+    for (const id of ["rtt", "loss-in", "loss-out", "buffer", "picture-in", "picture-out"]) $(id).textContent = "–";
+  }
+}
+
+/** What a person has turned off. */
+function off() {
+  return [
+    plan.sends.includes("audio") && $("mute").getAttribute("aria-pressed") === "true" && "You are muted.",
+    plan.sends.includes("video") && !cameraOn && "Your camera is off.",
+  ].filter(Boolean).join(" ");
+}
+
+/** What a person can do now. */
+function invitation() {
+  const { sends, kinds } = plan;
+  const senses = kinds.map((kind) => ({ audio: "hears", video: "sees" })[kind]).join(" and ");
+  if (sends.length) return sends.includes("audio") ? `Talk: the handler ${senses} you.` : `The handler ${senses} you.`;
+  return "You only receive: the handler neither hears nor sees you.";
+}
+
+function setMuted(muted) {
+  $("mute").setAttribute("aria-pressed", String(muted));
+  $("mute").textContent = muted ? "Muted" : "Mute";
+  for (const track of call?.sources.audio?.getTracks() ?? []) track.enabled = !muted;
+  if (call?.pc?.connectionState === "connected") call.showTurn();
+}
+
+/** Turn the camera on or off, for the call that is and for those that come. */
+function setCamera(on) {
+  cameraOn = on;
+  $("camera-switch").textContent = on ? "Turn off" : "Turn on";
+  $("camera-switch").toggleAttribute("data-off", !on);
+  renderStage();
+  if (!call?.pc) return;  // a call that has none yet looks for itself
+  if (call.pc.connectionState === "connected") call.showTurn();
+  reopen("video");
+}
+
+async function reopen(kind) {
+  const current = call;
+  if (!current) return;
+  try {
+    await current.reopen(kind);
+  } catch (error) {
+    // The call goes on: with the microphone it has, or without a camera.
+    if (current.ended) return;
+    chosen[kind] = "";
+    if (kind === "video") setCamera(false);
+    else listDevices(kind, current.sources.audio?.getTracks()[0]?.getSettings().deviceId);
+    setAlert(error.message);
+  }
+}
+
+function addMessage(kind, text, style = kind) {
+  const list = $("messages");
+  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 8;
+  const item = document.createElement("li");
+  item.className = style;
+  const cell = (tag, className, content) => {
+    const element = document.createElement(tag);
+    element.className = className;
+    element.textContent = content;
+    item.append(element);
+  };
+  cell("time", "", new Date().toLocaleTimeString([], { hour12: false }));
+  cell("span", "kind", kind);
+  cell("span", "text", text);
+  list.append(item);
+  while (list.children.length > MESSAGES_KEPT) list.firstChild.remove();
+  list.hidden = false;
+  $("no-messages").hidden = true;
+  $("clear").disabled = false;
+  if (atEnd) list.scrollTop = list.scrollHeight;
+}
+
+const fields = new Fields(() => call?.sendInputs());
+const meters = [new Meter($("level-in"), "in", "--you"), new Meter($("level-out"), "out", "--them")];
+
+let nextDraw = 0;
+
+function draw(time) {
+  const [heard, out] = meters.map((meter) => meter.push(time));
+  const loudness = call?.turn === "started_talking" ? heard : out;
+  $("connect").style.setProperty("--ring", stillMotion.matches ? 0 : loudness.toFixed(3));
+  meters.forEach((meter) => meter.paint());
+  if (call) nextDraw = requestAnimationFrame(draw);
+}
+
+function paintMeters() {
+  meters.forEach((meter) => meter.paint());
+}
+
+$("connect").onclick = () => {
+  if (call) {
+    call.end();
+    return;
+  }
+  call = new Call();
+  render();
+  call.start();
+};
+$("mute").onclick = () => setMuted($("mute").getAttribute("aria-pressed") !== "true");
+for (const kind of ["audio", "video"]) {
+  $(DEVICES[kind]).onchange = ({ target }) => {
+    chosen[kind] = target.value;
+    reopen(kind);
+  };
+}
+$("speaker").onchange = ({ target }) => chooseSpeaker(target.value);
+$("say").onsubmit = (event) => {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if (text) call?.say(text);
+  $("text").value = "";
+};
+$("camera-switch").onclick = () => setCamera(!cameraOn);
+$("clear").onclick = () => {
+  $("messages").replaceChildren();
+  $("messages").hidden = true;
+  $("no-messages").hidden = false;
+  $("clear").disabled = true;
+};
+addEventListener("pagehide", () => call?.end());
+addEventListener("online", () => call?.hurry());
+addEventListener("resize", paintMeters);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintMeters);
+navigator.mediaDevices?.addEventListener("devicechange", () => {
+  plan.sends.forEach((kind) => listDevices(kind));
+  listSpeakers();
+});
+loadConfig().then(setConfig, (error) => {
+  $("page").removeAttribute("data-loading");
+  if (!call) setAlert(error.message);
+}).finally(paintMeters);

@@ -1,0 +1,79 @@
+"""What every endpoint does: let somebody in, read JSON, answer with a true status."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from fastrtc_anyio.errors import (
+    FastRTCError,
+    InvalidOffer,
+    NotAuthenticated,
+    SignalingError,
+    WebRTCError,
+)
+from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH, failure_body
+
+from .bodies import read_body
+from .entry import check_entry, cors_headers
+
+if TYPE_CHECKING:
+    from fastrtc_anyio.stream import Stream
+
+__all__ = ["JSON", "Endpoint", "read_json", "respond"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_MAX_BODY = 2 * MAX_SDP_LENGTH
+"""Bytes of a request: an SDP with every line break and quote escaped as JSON is not larger."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class JSON(JSONResponse):
+    """JSON in ASCII: what came in as an escape can go out, even if it is half a character."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
+
+
+async def respond(stream: Stream, request: Request, endpoint: Endpoint) -> Response:
+    """Carry out a request if it may come in; failures are answered as FastRTC's clients expect."""
+    preflight = request.method == "OPTIONS"
+    cors = cors_headers(stream, request, "GET, POST, OPTIONS", preflight=preflight)
+    if preflight:
+        return Response(status_code=204, headers=cors)
+    try:
+        await check_entry(stream, request)
+        response = await endpoint(request)
+    except ClientDisconnect:
+        response = Response(status_code=400)  # to nobody
+    except SignalingError as exc:
+        response = JSON(failure_body(exc), exc.status_hint)
+        if isinstance(exc, NotAuthenticated):
+            response.headers["WWW-Authenticate"] = "Bearer"
+    except Exception as exc:
+        logger.exception("a request could not be answered")
+        hidden = FastRTCError("the server has met an error, which is in its log")
+        response = JSON(failure_body(exc if isinstance(exc, WebRTCError) else hidden), 500)
+    response.headers.update(cors)
+    return response
+
+
+async def read_json(request: Request) -> Any:
+    """The body of a request.
+
+    Raises:
+        SignalingError: it is too large, comes too slowly, or is no JSON.
+        ClientDisconnect: the client is gone.
+    """
+    body = await read_body(request, _MAX_BODY)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidOffer(f"the body is not JSON: {exc}") from exc

@@ -1,0 +1,222 @@
+"""Inputs and outputs over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio import to_thread
+from anyio.lowlevel import checkpoint
+from fastapi import FastAPI
+from starlette.applications import Starlette
+
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    Chatbot,
+    Checkbox,
+    Choice,
+    Slider,
+    Stream,
+    Textbox,
+)
+from fastrtc_anyio.server.launch import open_server
+from tests.unit.handlers import Quiet
+from tests.webrtc.aiortc_client import AiortcClient
+
+from .calls import LOOPBACK, open_call, wait_until
+
+# httpx reads a body by several generators inside each other, and closes the outermost one only.
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
+
+INPUTS = [Slider("Temperature", 0, 2), Choice("Voice", ["Ada", "Bo"]), Checkbox("Loud")]
+VALUES = {"temperature": 1.5, "voice": "Bo", "loud": True}
+
+
+class Opaque:
+    def __repr__(self) -> str:
+        return "<opaque>"
+
+
+def make_stream(**options: Any) -> Stream:
+    return Stream(Quiet, modality="audio", server_rtc_configuration=LOOPBACK, **options)
+
+
+@asynccontextmanager
+async def serve(
+    stream: Stream, framework: Any = Starlette, path: str = ""
+) -> AsyncGenerator[str, None]:
+    app = framework()
+    stream.mount(app, path)
+    async with open_server(app) as url:
+        yield url + path
+
+
+async def send(url: str, body: Any) -> httpx.Response:
+    async with httpx.AsyncClient() as http:
+        return await http.post(f"{url}/input_hook", json=body)
+
+
+async def next_event(lines: AsyncIterator[str]) -> tuple[str, Any]:
+    """The next server-sent event."""
+    kind = ""
+    with anyio.fail_after(10):
+        async for line in lines:
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                return kind, json.loads(line.removeprefix("data: "))
+    raise AssertionError("the stream of events has ended")
+
+
+@asynccontextmanager
+async def open_events(url: str, webrtc_id: str) -> AsyncGenerator[AsyncIterator[str], None]:
+    async with (
+        httpx.AsyncClient(timeout=30) as http,
+        http.stream("GET", f"{url}/outputs?webrtc_id={webrtc_id}") as reply,
+    ):
+        assert reply.status_code == 200
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        yield reply.aiter_lines()
+
+
+async def hang_up(client: AiortcClient) -> None:
+    await to_thread.run_sync(client.run, client.close)
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_inputs_reach_the_handler(framework: Any) -> None:
+    stream = make_stream(additional_inputs=INPUTS)
+    async with serve(stream, framework, "/talk") as url, open_call(url, "me"):
+        reply = await send(url, {"webrtc_id": "me", **VALUES})
+        assert (reply.status_code, reply.json()) == (200, {"status": "success"})
+        handler = stream.handlers["me"]
+        assert handler.latest_args == ["__webrtc_value__", 1.5, "Bo", True]
+        assert handler.args_set.is_set()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"webrtc_id": "nobody", **VALUES}, 404, "no session has the id 'nobody'"),
+        ({"webrtc_id": "me", **VALUES, "temperature": 3}, 422, "must be from 0 to 2; got 3"),
+        ({"webrtc_id": "me", "loud": True}, 422, "'temperature', 'voice' missing"),
+        ({"webrtc_id": "me", **VALUES, "more": 1}, 422, "got 'more'"),
+        ({**VALUES}, 422, 'must be a JSON object with a "webrtc_id"'),
+        ([1], 422, 'must be a JSON object with a "webrtc_id"'),
+        ({"webrtc_id": "me", "voice": "x" * 1_000_000}, 413, "larger than"),
+    ],
+)
+async def test_inputs_that_are_refused(body: Any, status: int, message: str) -> None:
+    stream = make_stream(additional_inputs=INPUTS)
+    async with serve(stream) as url, open_call(url, "me"):
+        reply = await send(url, body)
+        assert reply.status_code == status
+        assert reply.json()["status"] == "failed"
+        assert message in reply.json()["meta"]["error"]
+        assert stream.handlers["me"].latest_args == []
+
+
+async def test_without_declarations_there_are_no_endpoints() -> None:
+    async with serve(make_stream()) as url, httpx.AsyncClient() as http:
+        assert (await http.post(f"{url}/input_hook", json={})).status_code == 404
+        assert (await http.get(f"{url}/outputs")).status_code == 404
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_endpoints_of_the_application_come_first(framework: Any) -> None:
+    """Also those that are added after the stream was mounted."""
+    app: Any = framework()
+    make_stream(additional_inputs=INPUTS).mount(app)
+    if framework is FastAPI:
+
+        async def hook() -> str:
+            return "mine"
+
+        app.post("/input_hook")(hook)
+    else:
+        from starlette.requests import Request
+        from starlette.responses import JSONResponse
+        from starlette.routing import Route
+
+        async def plain(_request: Request) -> JSONResponse:
+            return JSONResponse("mine")
+
+        app.router.routes.append(Route("/input_hook", plain, methods=["POST"]))
+    async with open_server(app) as url:
+        assert (await send(url, {"webrtc_id": "nobody"})).json() == "mine"
+
+
+async def test_declarations_are_told() -> None:
+    chat = Chatbot("Conversation")
+    stream = make_stream(additional_inputs=[*INPUTS, chat], additional_outputs=[chat])
+    async with serve(stream) as url, httpx.AsyncClient() as http:
+        config = (await http.get(f"{url}/webrtc/config")).json()
+    assert config["inputs"] == [component.describe() for component in [*INPUTS, chat]]
+    assert config["outputs"] == [chat.describe()]
+
+
+async def test_outputs_come_as_events_until_the_session_ends() -> None:
+    stream = make_stream(additional_outputs=[Textbox("Heard"), Textbox("Count")])
+    async with serve(stream) as url, open_call(url, "me") as client:
+        session = stream.sessions[next(iter(stream.sessions))]
+        session.send_outputs(AdditionalOutputs("early", 1))
+        async with open_events(url, "me") as events:
+            assert await next_event(events) == ("output", {"heard": "early", "count": 1})
+            session.send_outputs(AdditionalOutputs(Opaque()))
+            assert await next_event(events) == ("output", {"heard": "<opaque>", "count": 1})
+            session.send_outputs(AdditionalOutputs("c", float("nan"), "one too many"))
+            assert await next_event(events) == ("output", {"heard": "c", "count": "nan"})
+            await hang_up(client)
+            assert await next_event(events) == ("end", None)
+        await wait_until(lambda: not stream.sessions)
+
+
+def plainly(old: list[str], new: str) -> list[str]:
+    return [*old, new]
+
+
+async def slowly(old: list[str], new: str) -> list[str]:
+    await checkpoint()
+    return [*old, new]
+
+
+@pytest.mark.parametrize("handler", [plainly, slowly])
+async def test_a_handler_makes_what_is_shown(handler: Any) -> None:
+    """Of what was shown before and what was emitted; its errors are told and passed over."""
+    stream = make_stream(
+        additional_outputs=[Chatbot("Conversation")], additional_outputs_handler=handler
+    )
+    async with serve(stream) as url, open_call(url, "me"), open_events(url, "me") as events:
+        session = stream.sessions[next(iter(stream.sessions))]
+        for outputs in (AdditionalOutputs("a"), AdditionalOutputs(), AdditionalOutputs("b")):
+            session.send_outputs(outputs)
+        assert await next_event(events) == ("output", {"conversation": ["a"]})
+        kind, text = await next_event(events)
+        assert kind == "problem"
+        assert "server's log" in text
+        assert await next_event(events) == ("output", {"conversation": ["a", "b"]})
+
+
+async def test_a_handler_has_to_return_a_value_for_each_output() -> None:
+    stream = make_stream(
+        additional_outputs=[Textbox("A"), Textbox("B")],
+        additional_outputs_handler=lambda _a, _b, new: new,
+    )
+    async with serve(stream) as url, open_call(url, "me"), open_events(url, "me") as events:
+        session = stream.sessions[next(iter(stream.sessions))]
+        session.send_outputs(AdditionalOutputs(1))
+        assert (await next_event(events))[0] == "problem"
+        session.send_outputs(AdditionalOutputs((1, 2)))
+        assert await next_event(events) == ("output", {"a": 1, "b": 2})
+
+
+async def test_outputs_of_nobody() -> None:
+    stream = make_stream(additional_outputs=[Textbox("A")])
+    async with serve(stream) as url, httpx.AsyncClient() as http:
+        for query in ("", "?webrtc_id=nobody"):
+            assert (await http.get(f"{url}/outputs{query}")).status_code == 404

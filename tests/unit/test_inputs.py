@@ -1,0 +1,146 @@
+"""Declarations of inputs and outputs, and values that fit them or do not."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrtc_anyio import Chatbot, Checkbox, Choice, Slider, Stream, Textbox
+from fastrtc_anyio.inputs import Component, InvalidInput, check_components, parse_inputs
+
+ALL = [
+    Slider("Temperature", 0, 2, value=1),
+    Textbox("Your name"),
+    Choice("Voice", ["Ada", "Bo"]),
+    Checkbox("Loud"),
+    Chatbot("Conversation"),
+]
+
+
+def test_names_come_from_labels() -> None:
+    names = [component.name for component in ALL]
+    assert names == ["temperature", "your_name", "voice", "loud", "conversation"]
+    assert Slider("Größe (cm)").name == "größe_cm"
+    assert Slider("Confidence", name="conf_threshold").name == "conf_threshold"
+
+
+@pytest.mark.parametrize(
+    ("component", "initial"),
+    list(zip(ALL, [1.0, "", "Ada", False, []], strict=True)),
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_descriptions_are_json(component: Component, initial: Any) -> None:
+    described = component.describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["kind"] == type(component).__name__.lower()
+    assert (described["name"], described["label"]) == (component.name, component.label)
+    assert described["value"] == component.initial == initial
+
+
+@pytest.mark.parametrize(
+    ("slider", "step", "value", "kind"),
+    [
+        (Slider("A", 0, 10), 1, 3, int),
+        (Slider("A", 0, 2), 0.02, 1.5, float),
+        (Slider("A", 0.0, 100.0), 1.0, 3, float),
+        (Slider("A", -5, 5, value=0, step=5), 5, 5.0, int),
+    ],
+)
+def test_a_slider_gives_whole_numbers_where_it_has_them(
+    slider: Slider, step: float, value: float, kind: type
+) -> None:
+    assert slider.describe()["step"] == step
+    assert type(slider.parse(value)) is kind
+    assert slider.parse(value) == value
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Slider(""), "label must not be empty"),
+        (lambda: Slider(0, 1), "label must be a string; got 0"),  # type: ignore[arg-type]
+        (lambda: Slider("!"), "'!' needs a name"),
+        (lambda: Textbox("webrtc_id"), "'webrtc_id' needs a name"),
+        (lambda: Slider("A", 2, 1), "a minimum below its maximum"),
+        (lambda: Slider("A", 0, 1, value=2), "'a' must be from 0 to 1; got 2"),
+        (lambda: Slider("A", 0, math.inf), "maximum of 'A' must be a number; got inf"),
+        (lambda: Slider("A", 0, 1, step=-1), "a step"),
+        (lambda: Textbox("A", lines=0), "lines of 'A' must be 1 or more"),
+        (lambda: Textbox("A", value=3), "'a' must be a string; got 3"),  # type: ignore[arg-type]
+        (lambda: Choice("A", []), "choices of 'A' must be a list of strings"),
+        (lambda: Choice("A", "abc"), "choices of 'A' must be a list of strings"),
+        (lambda: Choice("A", ["x"], value="y"), "'a' must be one of 'x'; got 'y'"),
+        (lambda: Checkbox("A", value=1), "'a' must be true or false"),  # type: ignore[arg-type]
+        (lambda: Chatbot("A", value=["hi"]), "'a' must be messages"),  # type: ignore[list-item]
+    ],
+)
+def test_a_declaration_that_cannot_be(make: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message.replace("(", r"\(")):
+        make()
+
+
+def test_values_come_in_the_order_of_their_declaration() -> None:
+    body = {
+        "webrtc_id": "me",
+        "conversation": [{"role": "user", "content": "hi"}],
+        "loud": True,
+        "voice": "Bo",
+        "your_name": "Kim",
+        "temperature": 0.5,
+    }
+    wanted = [0.5, "Kim", "Bo", True, [{"role": "user", "content": "hi"}]]
+    assert parse_inputs(ALL, body) == wanted
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "the inputs are 'a', 'b'; 'a', 'b' missing"),
+        ({"a": 1, "b": "x", "c": 2}, "the inputs are 'a', 'b'; got 'c'"),
+        ({"a": "1", "b": "x"}, "'a' must be a number; got '1'"),
+        ({"a": True, "b": "x"}, "'a' must be a number; got True"),
+        ({"a": math.nan, "b": "x"}, "'a' must be a number; got nan"),
+        ({"a": 1e9, "b": "x"}, "'a' must be from 0 to 100; got 1000000000.0"),
+        ({"a": 1, "b": "xxxx"}, "'b' has 4 characters; at most 3 are taken"),
+        ({"a": 1, "b": None}, "'b' must be a string; got None"),
+    ],
+)
+def test_values_that_do_not_fit(body: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        parse_inputs([Slider("A"), Textbox("B", max_length=3)], body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(st.fixed_dictionaries({component.name: JSON for component in ALL}))
+def test_any_json_gives_values_or_the_documented_error(body: dict[str, Any]) -> None:
+    try:
+        values = parse_inputs(ALL, body)
+    except InvalidInput:
+        return
+    assert [component.parse(value) for component, value in zip(ALL, values, strict=True)] == values
+
+
+def test_two_of_the_same_name() -> None:
+    with pytest.raises(ValueError, match=r"additional_inputs .* got \['a'\] more than once"):
+        check_components([Slider("A"), Textbox("a")], "additional_inputs")
+
+
+def test_components_of_others_are_refused() -> None:
+    with pytest.raises(TypeError, match="additional_outputs must hold fastrtc_anyio's Slider"):
+        Stream(lambda frame: frame, additional_outputs=["a label"])  # type: ignore[list-item]
+
+
+def test_a_handler_of_outputs_that_nobody_shows() -> None:
+    with pytest.raises(ValueError, match="additional_outputs_handler needs additional_outputs"):
+        Stream(lambda frame: frame, additional_outputs_handler=lambda old, new: new)
