@@ -22,6 +22,7 @@ from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.functions import is_coroutine_function
 from fastrtc_anyio.inputs import InvalidInput, parse_inputs
 from fastrtc_anyio.outputs import OutputReader
+from fastrtc_anyio.protocol.signaling import MAX_ID_LENGTH
 from fastrtc_anyio.workers import run_sync
 
 from .replies import JSON, read_json, respond
@@ -89,9 +90,10 @@ class _LastRoute(Route):
 
 async def _take_inputs(stream: Stream, request: Request) -> Response:
     body = await read_json(request)
-    if not isinstance(body, dict) or not isinstance(body.get("webrtc_id"), str):
+    webrtc_id = body.get("webrtc_id") if isinstance(body, dict) else None
+    if not isinstance(webrtc_id, str) or len(webrtc_id) > MAX_ID_LENGTH:
         raise InvalidInput('the body must be a JSON object with a "webrtc_id"')
-    stream.set_input(body["webrtc_id"], *parse_inputs(stream.additional_inputs, body))
+    stream.set_input(webrtc_id, *parse_inputs(stream.additional_inputs, body))
     return JSON({"status": "success"})
 
 

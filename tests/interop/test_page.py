@@ -245,6 +245,40 @@ async def test_a_conversation(chromium: str, speech: Path, tmp_path: Path, pictu
     assert roles == ["user", "assistant"]
 
 
+@on_trio
+async def test_a_greeting_that_is_over(chromium: str, tmp_path: Path) -> None:
+    """Then it is the person's turn, which nobody but the silence tells."""
+
+    async def greet() -> AsyncIterator[Any]:
+        yield 24_000, tone(300.0, 24_000, 1.0)
+
+    async def answer(_audio: Any) -> AsyncIterator[Any]:
+        yield 24_000, tone(500.0, 24_000, 1.0)
+
+    silence = write_wav(tmp_path / "silence.wav", np.zeros((1, RATE), np.int16))
+    stream = make_stream(lambda: ReplyOnPause(answer, greet, model=EnergyVad()))
+    async with open_browser(chromium, silence, None) as browser, serve(stream) as url:
+        page = await browser.open_page(url, STATUSES)
+        await connect(page)
+        await page.wait_for_text("status", "Listening")
+        statuses = await page.evaluate("statuses")
+        assert statuses[-2:] == ["Answering", "Listening"]
+
+
+@on_trio
+async def test_the_speaker_is_chosen(browser: Browser) -> None:
+    async with serve(make_stream()) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        await page.focus("speaker")
+        await page.press("ArrowDown")
+        speaker = "document.getElementById('speaker').value"
+        await page.wait_for(
+            f"{speaker} && document.getElementById('audio').sinkId === {speaker}", "the speaker"
+        )
+        assert await page.text("alert") == ""
+
+
 async def test_inputs_reach_the_handler_while_it_runs(browser: Browser, pictures: Path) -> None:
     """By the keyboard alone."""
     stream = make_stream(
@@ -356,6 +390,23 @@ async def test_a_lost_call_comes_back_though_its_place_is_still_taken(browser: B
         await page.wait_for_text("connection", "Connected")
         assert only_session(stream) is not lost
         assert await page.evaluate("questions") == 1
+
+
+@on_trio
+async def test_a_camera_turned_off_while_a_call_is_lost_stays_off(browser: Browser) -> None:
+    stream = make_stream(lambda picture: picture, modality="video")
+    async with serve(stream) as url:
+        page = await browser.open_page(url, QUESTIONS)
+        await connect(page)
+        await page.evaluate("{ RETRIES_MS.fill(1e6); call.cutOff(); }")
+        await page.wait_for_text("status", "Reconnecting")
+        await page.click("camera-switch")
+        await page.evaluate("dispatchEvent(new Event('online'))")
+        await page.wait_for_text("connection", "Connected")
+        assert await page.evaluate("call.sources.video") is None
+        await page.click("camera-switch")
+        await page.wait_for("call.sources.video?.active", "the camera")
+        assert page.complaints == []
 
 
 @on_trio

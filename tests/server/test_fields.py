@@ -107,6 +107,7 @@ async def test_inputs_reach_the_handler(framework: Any) -> None:
         ({"webrtc_id": "me", "loud": True}, 422, "'temperature', 'voice' missing"),
         ({"webrtc_id": "me", **VALUES, "more": 1}, 422, "got 'more'"),
         ({**VALUES}, 422, 'must be a JSON object with a "webrtc_id"'),
+        ({"webrtc_id": "x" * 129, **VALUES}, 422, 'must be a JSON object with a "webrtc_id"'),
         ([1], 422, 'must be a JSON object with a "webrtc_id"'),
         ({"webrtc_id": "me", "voice": "x" * 1_000_000}, 413, "larger than"),
     ],

@@ -105,9 +105,9 @@ class Call {
   async openSources() {
     for (const kind of ["audio", "video"]) this.adopt(kind);
     const kinds = plan.sends.filter((kind) => (kind === "audio" || cameraOn) && !this.sources[kind]);
-    if (this.ended || !kinds.length) return;
-    if (!this.lostAt) show(`Waiting for ${named(kinds)}`, `Allow ${them(kinds)} where the browser asks.`);
-    const stream = await openDevices(kinds);
+    if (this.ended) return;
+    if (kinds.length && !this.lostAt) show(`Waiting for ${named(kinds)}`, `Allow ${them(kinds)} where the browser asks.`);
+    const stream = kinds.length ? await openDevices(kinds) : null;
     for (const kind of kinds) {
       await this.use(kind, new MediaStream(stream.getTracks().filter((track) => track.kind === kind)));
     }
@@ -450,7 +450,7 @@ class Call {
     this.events?.close();
     if (this.pc) {
       this.pc.ontrack = this.pc.onicecandidate = this.pc.onconnectionstatechange = null;
-      this.channel.onopen = this.channel.onmessage = this.channel.onclose = null;
+      if (this.channel) this.channel.onopen = this.channel.onmessage = this.channel.onclose = null;
       this.pc.close();
     }
     this.analysers.out?.source.disconnect();
