@@ -6,9 +6,9 @@ import base64
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from html import escape
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
-from xml.sax.saxutils import escape, quoteattr
 
 __all__ = ["Carrier", "TelephoneOptions", "answer_call", "is_signed", "sign_request"]
 
@@ -65,21 +65,17 @@ def answer_call(url: str, options: TelephoneOptions) -> str:
         url: of the WebSocket, ``wss://``.
         options: whose XML, and what is said.
     """
+    address, speak = escape(url), "Say"
     if options.carrier == "plivo":
-        speak, connect = (
-            "Speak",
-            (
-                '<Stream bidirectional="true" keepCallAlive="true" '
-                f'contentType="audio/x-mulaw;rate=8000">{escape(url)}</Stream>'
-            ),
+        speak = "Speak"
+        connect = (
+            '<Stream bidirectional="true" keepCallAlive="true" '
+            f'contentType="audio/x-mulaw;rate=8000">{address}</Stream>'
         )
     elif options.carrier == "telnyx":
-        speak, connect = (
-            "Say",
-            (f'<Connect><Stream url={quoteattr(url)} bidirectionalMode="rtp"/></Connect>'),
-        )
+        connect = f'<Connect><Stream url="{address}" bidirectionalMode="rtp"/></Connect>'
     else:
-        speak, connect = "Say", f"<Connect><Stream url={quoteattr(url)}/></Connect>"
+        connect = f'<Connect><Stream url="{address}"/></Connect>'
     said = [
         f"<{speak}>{escape(text)}</{speak}>" if text else ""
         for text in (options.greeting, options.farewell)

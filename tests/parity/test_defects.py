@@ -1,8 +1,8 @@
 """The defects of FastRTC 0.0.34 that must not be here, by their numbers in PARITY section 5.
 
 Each test fails on what FastRTC does. Those that need threads that block, or a network, are in
-``real_time/test_defects.py``, those about turn taking in ``test_talking.py``. D1 is about what does
-not exist yet.
+``real_time/test_defects.py``, those about turn taking in ``test_talking.py``, D1 in
+``tests/server/test_websocket.py``.
 """
 
 from __future__ import annotations

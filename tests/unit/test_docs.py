@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from fastrtc_anyio import Stream
 
 from .test_testing_plugin import Run
 
@@ -24,6 +27,14 @@ def test_the_code_runs(page: str, tests: int, tmp_path: Path) -> None:
     assert set(run.outcomes.values()) == {"PASSED"}, run.output
 
 
+def test_the_streams_shown_can_be_made() -> None:
+    text = (DOCS / "page.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        shown: dict[str, Any] = {}
+        exec(block, shown)
+        assert isinstance(shown["stream"], Stream)
+
+
 def test_every_page_with_code_is_run() -> None:
     shown = {path.name for path in DOCS.glob("*.md") if "```python" in path.read_text()}
-    assert shown == {"testing.md", "talking.md"}
+    assert shown == {"testing.md", "talking.md", "page.md"}
