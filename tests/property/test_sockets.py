@@ -222,7 +222,8 @@ def test_a_websockets_signature_with_and_without_a_slash(end: str) -> None:
 def test_the_answer_to_a_call() -> None:
     url = 'wss://example.com:8443/a?b="c"'
     twilio = answer_call(url, TelephoneOptions(greeting="A & B"))
-    assert "<Say>A &amp; B</Say><Connect><Stream url='wss://example.com:8443/a?b=\"c\"'/>" in twilio
+    written = 'url="wss://example.com:8443/a?b=&quot;c&quot;"'
+    assert f"<Say>A &amp; B</Say><Connect><Stream {written}/>" in twilio
     assert 'bidirectionalMode="rtp"' in answer_call(url, TelephoneOptions("telnyx"))
     assert 'bidirectional="true"' in answer_call(url, TelephoneOptions("plivo"))
 
