@@ -438,7 +438,8 @@ class Call {
     const length = this.startedAt === null ? "" : `It lasted ${duration(performance.now() - this.startedAt)}.`;
     render();
     setAlert(problem);
-    if (this.startedAt === null) show(problem ? "Not connected" : "Ready", problem ? "" : note || instruction());
+    if (this.startedAt === null && problem) show("Not connected", "");
+    else if (this.startedAt === null && !note) show("Ready", instruction());
     else show("Call ended", [note, length].filter(Boolean).join(" "));
   }
 
