@@ -7,4 +7,5 @@
 * :mod:`.stt` - speech to text; :mod:`.pocketsphinx` - one that needs a package alone
 * :mod:`.tts` - text to speech, sentence by sentence; :mod:`.espeak` - one that needs a program
 * :mod:`.sentences` - text cut up for it, as it comes
+* :mod:`.recording` - audio from users' code, checked
 """

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrtc_anyio.audio import MAX_RATE, MIN_RATE
-from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media.frames import Int16Array, as_int16, int16_to_float32, mix_channels
+from fastrtc_anyio.media.frames import Int16Array, int16_to_float32
 from fastrtc_anyio.media.resample import Rechunker, StreamResampler
 from fastrtc_anyio.workers import Lock
 
 from .batch import AudioChunk
+from .recording import read_mono
 from .segments import SAMPLE_RATE, WINDOW, SileroVadOptions, speech_segments
 from .vad import check_window
 
@@ -100,7 +99,7 @@ class SileroVad:
         Raises:
             UnsupportedFormat: for other audio, or NaN; names what was got and wanted.
         """
-        rate, samples = _checked(audio)
+        rate, samples = read_mono(audio)
         options = SileroVadOptions() if options is None else options
         total = -(-samples.shape[1] * SAMPLE_RATE // rate)
         segments = speech_segments(self._probabilities(rate, samples), total, options)
@@ -221,20 +220,3 @@ def _weights() -> Path:
         f"not installed: {HINT}",
         name=WEIGHTS_IN[0],
     )
-
-
-def _checked(audio: object) -> tuple[int, Int16Array]:
-    if not isinstance(audio, tuple) or len(audio) != 2:
-        raise UnsupportedFormat(
-            f"expected a tuple (sample_rate, samples), got {type(audio).__name__}"
-        )
-    rate, samples = audio
-    if (
-        isinstance(rate, bool)
-        or not isinstance(rate, int | np.integer)
-        or not MIN_RATE <= rate <= MAX_RATE
-    ):
-        raise UnsupportedFormat(
-            f"expected a sample rate from {MIN_RATE} to {MAX_RATE} Hz, a whole number; got {rate!r}"
-        )
-    return int(rate), mix_channels(as_int16(samples), 1)

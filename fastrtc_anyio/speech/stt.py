@@ -19,11 +19,11 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrtc_anyio.audio import MAX_RATE, MIN_RATE
-from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media.frames import Int16Array, as_int16, int16_to_float32, mix_channels
+from fastrtc_anyio.media.frames import Int16Array, int16_to_float32
 from fastrtc_anyio.media.resample import StreamResampler
 from fastrtc_anyio.workers import Lock
+
+from .recording import read_mono
 
 __all__ = [
     "STT_RATE",
@@ -224,21 +224,6 @@ def resample_for_stt(audio: Audio) -> Int16Array:
     Raises:
         UnsupportedFormat: for anything else.
     """
-    # Audio comes from users' code, which need not be checked for types.
-    given: Any = audio
-    if not isinstance(given, tuple) or len(given) != 2:
-        raise UnsupportedFormat(
-            f"expected a tuple (sample_rate, samples), got {type(given).__name__}"
-        )
-    rate, samples = given
-    if (
-        isinstance(rate, bool)
-        or not isinstance(rate, int | np.integer)
-        or not MIN_RATE <= rate <= MAX_RATE
-    ):
-        raise UnsupportedFormat(
-            f"expected a sample rate from {MIN_RATE} to {MAX_RATE} Hz, a whole number; got {rate!r}"
-        )
-    resampler = StreamResampler(int(rate), STT_RATE, 1)
-    pcm = mix_channels(as_int16(samples), 1)
+    rate, pcm = read_mono(audio)
+    resampler = StreamResampler(rate, STT_RATE, 1)
     return np.concatenate([resampler.push(pcm), resampler.flush()], axis=1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastrtc_anyio.errors import InvalidMessage
 from fastrtc_anyio.protocol.messages import DIGITS
 from fastrtc_anyio.protocol.signaling import MAX_ID_LENGTH
 
-from .payload import show
+from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Other, Start, Stop
+from .payload import decode_base64, show
 
 __all__ = [
     "check_stream",
+    "decode_event",
     "parse_body",
     "parse_digit",
     "parse_name",
@@ -134,3 +136,33 @@ def check_stream(body: Mapping[str, Any], key: str, stream_id: str | None) -> No
     named = body.get(key)
     if named is not None and stream_id is not None and named != stream_id:
         raise InvalidMessage(f'"{key}" must be {show(stream_id)}; got {show(named)}')
+
+
+def decode_event(
+    body: Mapping[str, Any], parse_start: Callable[[Mapping[str, Any]], Start]
+) -> Event:
+    """An event of Twilio's, or of Telnyx's, which has the same but for the start.
+
+    Raises:
+        InvalidMessage: it is malformed.
+    """
+    match body["event"]:
+        case "media":
+            media = parse_part(body, "media")
+            if media.get("track", "inbound") not in ("inbound", "inbound_track"):
+                return Other("media of the outbound track")
+            return Media(decode_base64(body, "media"), parse_number(media, "chunk"))
+        case "mark":
+            return Mark(parse_name(parse_part(body, "mark"), "name"))
+        case "dtmf":
+            return KeyPressed(parse_digit(parse_part(body, "dtmf")))
+        case "start":
+            return parse_start(body)
+        case "stop":
+            return Stop()
+        case "connected":
+            return Connected()
+        case "clear":
+            return Clear()
+        case other:
+            return Other(other)

@@ -13,19 +13,18 @@ from fastrtc_anyio.errors import InvalidMessage
 
 from .carriers import (
     check_stream,
+    decode_event,
     parse_body,
-    parse_digit,
     parse_name,
     parse_number,
     parse_parameters,
     parse_part,
     parse_text,
 )
-from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Other, Start, Stop
+from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Start, Stop
 from .payload import (
     MULAW_8K,
     AudioEncoding,
-    decode_base64,
     encode_base64,
     parse_json,
     show,
@@ -55,26 +54,7 @@ class TelnyxFraming:
         body = parse_body(parse_json(text))
         parse_number(body, "sequence_number")
         check_stream(body, "stream_id", self.stream_id)
-        match body["event"]:
-            case "media":
-                media = parse_part(body, "media")
-                if media.get("track", "inbound") not in ("inbound", "inbound_track"):
-                    return Other("media of the outbound track")
-                return Media(decode_base64(body, "media"), parse_number(media, "chunk"))
-            case "mark":
-                return Mark(parse_name(parse_part(body, "mark"), "name"))
-            case "dtmf":
-                return KeyPressed(parse_digit(parse_part(body, "dtmf")))
-            case "start":
-                return self._parse_start(body)
-            case "stop":
-                return Stop()
-            case "connected":
-                return Connected()
-            case "clear":
-                return Clear()
-            case other:
-                return Other(other)
+        return decode_event(body, self._parse_start)
 
     def _parse_start(self, body: Mapping[str, Any]) -> Start:
         start = parse_part(body, "start")
