@@ -43,6 +43,7 @@ from .errors import (
     InvalidMessage,
     InvalidOffer,
     InvalidStateError,
+    LimitExceeded,
     MediaError,
     NotAllowed,
     NotAuthenticated,
@@ -76,6 +77,7 @@ from .media.video import VideoFrame
 from .outputs import AdditionalOutputs
 from .protocol.endpointing import AlgoOptions
 from .protocol.ice import IceServer, RtcConfiguration
+from .protocol.request_limits import RequestLimits
 from .protocol.session_state import SessionState
 from .protocol.telephone import TelephoneOptions
 from .reply import AppState, ReplyOnPause, ReplyOnStopWords
@@ -135,6 +137,7 @@ __all__ = [
     "InvalidOffer",
     "InvalidStateError",
     "KokoroTTSOptions",
+    "LimitExceeded",
     "Limits",
     "MediaError",
     "ModelOptions",
@@ -153,6 +156,7 @@ __all__ = [
     "ReplyOnPause",
     "ReplyOnStopWords",
     "ReplyStarted",
+    "RequestLimits",
     "RtcConfiguration",
     "STTModel",
     "Session",

@@ -7,7 +7,7 @@
       SignalingError              .status_hint, an HTTP status
         InvalidOffer 400   InvalidCandidate 400   UnknownSession 404   InvalidStateError 409
         NotAuthenticated 401   NotAllowed 403
-        InvalidMessage 400
+        InvalidMessage 400   LimitExceeded 408, 413 or 429
       AdmissionError 503          .limit .active
       StreamNotOpen 503
       PeerError                   .reason
@@ -38,6 +38,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidOffer",
     "InvalidStateError",
+    "LimitExceeded",
     "MediaError",
     "NotAllowed",
     "NotAuthenticated",
@@ -134,6 +135,16 @@ class InvalidStateError(SignalingError):
     """The request does not fit the state of the session, or its id is in use."""
 
     status_hint = 409
+
+
+class LimitExceeded(SignalingError):
+    """The client sends more than a setting of ``RequestLimits`` lets in."""
+
+    status_hint = 413
+
+    def __init__(self, message: str, status_hint: int = 413) -> None:
+        super().__init__(message)
+        self.status_hint = status_hint
 
 
 class NotAuthenticated(SignalingError):

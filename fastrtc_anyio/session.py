@@ -104,6 +104,9 @@ class Limits:
     """Without an authenticated packet, after which the client counts as vanished; on a telephone,
     without a message. Over a WebSocket a client may be silent for as long as it likes."""
 
+    stall: float | None = 5.0
+    """For a client at the other end of a WebSocket to read what it is sent."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value: object = getattr(self, field.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ from .abc import AsyncioBridge, Peer
 from .configuration import read_setting
 from .driver import HandlerProgram
 from .errors import (
-    AdmissionError,
     CloseReason,
     InvalidStateError,
     PeerError,
@@ -42,12 +40,14 @@ from .outputs import AdditionalOutputs, OutputReader
 from .peers._channels import BufferOptions
 from .peers.asyncio_bridge import open_asyncio_bridge
 from .programs import AudioFormat, Handler, audio_format, make_program_factory
+from .protocol.early_candidates import EarlyCandidates
 from .protocol.ice import RtcConfiguration
 from .protocol.media_plan import MediaPlan, Modality, Mode
 from .protocol.origins import check_origins
-from .protocol.session_state import SessionState
+from .protocol.request_limits import RequestLimits
 from .protocol.signaling import CandidateRequest, IceCandidate, parse_request
 from .protocol.telephone import TelephoneOptions
+from .registry import SessionRegistry
 from .session import Limits, Session
 
 if TYPE_CHECKING:
@@ -59,11 +59,6 @@ __all__ = ["Stream"]
 logger = logging.getLogger("fastrtc_anyio")
 
 P = TypeVar("P", bound=Peer)
-
-_EARLY_SECONDS = 10
-_EARLY_IDS = 64
-_EARLY_CANDIDATES = 32
-"""Candidates that come before their offer are kept for so many clients, so many for each."""
 
 ClientConfiguration = Mapping[str, Any] | Callable[[], Any]
 OutputListener = Callable[[AdditionalOutputs], object]
@@ -107,6 +102,7 @@ class Stream(AsyncContextManagerMixin):
         ui_args: for the page: ``title``, ``subtitle``, ``hide_title``.
         verbose: log the beginning and the end of each session at INFO, not at DEBUG.
         limits: the other deadlines of a session.
+        request_limits: how much a client may send besides media.
         live: whether audio out follows audio in, as an echo or a translation does. What piles up
             after a stall is then skipped, so that the delay does not stay. By default true for
             session functions alone. Audio that is made ahead is never skipped; a source that keeps
@@ -151,6 +147,7 @@ class Stream(AsyncContextManagerMixin):
         ui_args: Mapping[str, Any] | None = None,
         verbose: bool = True,
         limits: Limits | None = None,
+        request_limits: RequestLimits | None = None,
         live: bool | None = None,
         output_buffer_s: float | None = None,
         input_buffer_s: float = 1.0,
@@ -179,6 +176,7 @@ class Stream(AsyncContextManagerMixin):
         self._log_level = logging.INFO if verbose else logging.DEBUG
         for name, given, kind in (
             ("limits", limits, Limits),
+            ("request_limits", request_limits, RequestLimits),
             ("opus", opus, OpusOptions),
             ("video", video, VideoOptions),
             ("telephone", telephone, TelephoneOptions),
@@ -196,6 +194,7 @@ class Stream(AsyncContextManagerMixin):
         self._limits = limits or Limits()
         if time_limit is not None:
             self._limits = replace(self._limits, time_limit=time_limit)
+        self.request_limits = request_limits or RequestLimits()
         self._live = live
         self._choose_buffers = partial(
             BufferOptions.choose, output_s=output_buffer_s, input_s=input_buffer_s
@@ -206,9 +205,8 @@ class Stream(AsyncContextManagerMixin):
         self.telephone = telephone or TelephoneOptions()
         self.allowed_origins = check_origins(allowed_origins)
         self._opened: _Opened | None = None
-        self._sessions: dict[str, Session] = {}
-        self._aliases: dict[str, Session] = {}
-        self._early: OrderedDict[str, _Early] = OrderedDict()
+        self._registry = SessionRegistry()
+        self._early = EarlyCandidates(self.request_limits)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Stream, None]:
@@ -248,12 +246,20 @@ class Stream(AsyncContextManagerMixin):
     @property
     def active(self) -> int:
         """Sessions that hold a slot."""
-        return sum(session.state is not SessionState.CLOSED for session in self._sessions.values())
+        return self._registry.active
 
     @property
     def sessions(self) -> Mapping[str, Session]:
         """The live sessions, by their ids."""
-        return dict(self._sessions)
+        return self._registry.sessions
+
+    def session(self, webrtc_id: str) -> Session:
+        """A live session, by its client's ``webrtc_id`` or by its own id.
+
+        Raises:
+            UnknownSession: there is no such session.
+        """
+        return self._registry.get(webrtc_id)
 
     async def offer(self, body: object) -> dict[str, Any]:
         """Carry out a request of the signalling protocol: an offer, or a candidate of one.
@@ -269,6 +275,7 @@ class Stream(AsyncContextManagerMixin):
 
         Raises:
             InvalidOffer, InvalidCandidate: the body or what is in it is malformed.
+            LimitExceeded: there is more of it than ``request_limits`` let in.
             InvalidStateError: the ``webrtc_id`` is in use.
             AdmissionError: all slots are taken.
             StreamNotOpen: the stream was not opened.
@@ -284,13 +291,15 @@ class Stream(AsyncContextManagerMixin):
     ) -> dict[str, Any]:
         """:meth:`offer`, with a function to be called with every ``AdditionalOutputs``."""
         opened = self._require_open()
-        request = parse_request(body if isinstance(body, Mapping) else _attributes(body))
+        body = body if isinstance(body, Mapping) else _attributes(body)
+        request = parse_request(body, self.request_limits)
         if isinstance(request, CandidateRequest):
             await self.add_ice_candidate(request.webrtc_id, request.candidate)
             return {"status": "success"}
         rtc = self._rtc
         if callable(rtc):
-            self._check_admission(request.webrtc_id)  # no credentials are fetched to be refused
+            # No credentials are fetched to be refused.
+            self._registry.check_admission(request.webrtc_id, self.concurrency_limit)
             rtc = RtcConfiguration.parse(await read_setting(rtc))
             opened = self._require_open()  # it may have been closed meanwhile
         make_peer = partial(self._make_webrtc_peer, opened, rtc)
@@ -317,23 +326,17 @@ class Stream(AsyncContextManagerMixin):
 
         Raises:
             InvalidCandidate: it is malformed.
+            LimitExceeded: the client has as many as it may have.
             InvalidStateError: the client is not connected over WebRTC.
         """
-        session = self._find(webrtc_id)
-        if session is not None:
-            if not isinstance(session.peer, self._require_open().peer_class):
-                raise InvalidStateError(f"{webrtc_id!r} is not connected over WebRTC")
-            await session.peer.add_ice_candidate(candidate)
+        session = self._registry.find(webrtc_id)
+        if session is None:
+            self._early.add(webrtc_id, candidate, current_time())
+            await checkpoint()
             return
-        early = self._early.get(webrtc_id)
-        if early is None or early.is_stale:
-            early = self._early[webrtc_id] = _Early(current_time(), [])
-        self._early.move_to_end(webrtc_id)
-        if len(early.candidates) < _EARLY_CANDIDATES:
-            early.candidates.append(candidate)
-        if len(self._early) > _EARLY_IDS:
-            self._early.popitem(last=False)
-        await checkpoint()
+        if not isinstance(session.peer, self._require_open().peer_class):
+            raise InvalidStateError(f"{webrtc_id!r} is not connected over WebRTC")
+        await session.peer.add_ice_candidate(candidate)
 
     async def serve_peer(
         self,
@@ -426,13 +429,7 @@ class Stream(AsyncContextManagerMixin):
 
         A session function is not among them.
         """
-        found: dict[str, StreamHandlerBase] = {}
-        for session in list(self._sessions.values()):
-            if isinstance(session.program, HandlerProgram):
-                for key in (session.alias, session.id):
-                    if key is not None:
-                        found[key] = session.program.handler
-        return found
+        return self._registry.handlers
 
     def set_input(self, webrtc_id: str, *args: Any) -> None:
         """Give a handler its input: see ``wait_for_args`` and ``latest_args``. On any thread.
@@ -445,7 +442,7 @@ class Stream(AsyncContextManagerMixin):
             UnknownSession: there is no such session.
             InvalidStateError: it is served by a session function, which has no inputs.
         """
-        self._handler(webrtc_id).set_args(list(args))
+        self._registry.get_handler(webrtc_id).set_args(list(args))
 
     def trigger_response(self, webrtc_id: str) -> None:
         """Have a handler answer now: calls its ``trigger_response()``. On any thread.
@@ -455,7 +452,7 @@ class Stream(AsyncContextManagerMixin):
             InvalidStateError: it is served by a session function.
             NotImplementedError: its handler has no such thing.
         """
-        self._handler(webrtc_id).trigger_response()
+        self._registry.get_handler(webrtc_id).trigger_response()
 
     def output_stream(self, webrtc_id: str) -> OutputReader:
         """What a handler emits as ``AdditionalOutputs``, until its session ends.
@@ -467,7 +464,7 @@ class Stream(AsyncContextManagerMixin):
         Raises:
             UnknownSession: there is no such session.
         """
-        return self._session(webrtc_id).outputs.read()
+        return self._registry.get(webrtc_id).outputs.read()
 
     async def fetch_latest_output(self, webrtc_id: str) -> AdditionalOutputs:
         """The last ``AdditionalOutputs`` of a handler; waits for the first.
@@ -475,7 +472,7 @@ class Stream(AsyncContextManagerMixin):
         Raises:
             UnknownSession: there is no such session, or it ended without any.
         """
-        outputs = self._session(webrtc_id).outputs
+        outputs = self._registry.get(webrtc_id).outputs
         try:
             return await outputs.latest()
         except EndOfStream:
@@ -490,7 +487,7 @@ class Stream(AsyncContextManagerMixin):
         """
         if state != "closed":
             raise ValueError(f'a connection can be set to "closed"; got {state!r}')
-        self._session(webrtc_id).close(CloseReason.HANDLER_CLOSED, "closed by the application")
+        self._registry.get(webrtc_id).close(CloseReason.HANDLER_CLOSED, "closed by the application")
 
     def mount(self, app: Any, path: str = "", tags: list[str] | None = None) -> None:
         """Add the endpoints to a Starlette or FastAPI application, and open the stream in its
@@ -531,20 +528,13 @@ class Stream(AsyncContextManagerMixin):
             )
         return self._opened
 
-    def _check_admission(self, alias: str | None) -> None:
-        if alias is not None and self._find(alias) is not None:
-            raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
-        limit, active = self.concurrency_limit, self.active
-        if limit is not None and active >= limit:
-            raise AdmissionError(limit, active)
-
     def _admit(
         self,
         make_peer: Callable[[AudioFormat, BufferOptions], P],
         alias: str | None,
         websocket: Any = None,
     ) -> tuple[Session, P]:
-        self._check_admission(alias)
+        self._registry.check_admission(alias, self.concurrency_limit)
         program = self._make_program()
         wanted = audio_format(program)
         live = wanted.live if self._live is None else self._live
@@ -557,9 +547,7 @@ class Stream(AsyncContextManagerMixin):
             asyncio_bridge=self._require_open().asyncio_bridge,
             websocket=websocket,
         )
-        self._sessions[session.id] = session
-        if alias is not None:
-            self._aliases[alias] = session
+        self._registry.add(session)
         return session, peer
 
     def _make_webrtc_peer(
@@ -580,6 +568,7 @@ class Stream(AsyncContextManagerMixin):
             liveness_s=self._limits.liveness,
             opus=self._opus,
             video=self._video,
+            limits=self.request_limits,
         )
 
     async def _start(self, opened: _Opened, session: Session, negotiate: Callable[[], Any]) -> Any:
@@ -588,7 +577,7 @@ class Stream(AsyncContextManagerMixin):
             return await opened.tasks.start(self._supervise, session, negotiate)
         except BaseException:
             # asyncio may have cancelled the task before it ran a single line.
-            self._forget(session)
+            self._registry.forget(session)
             raise
 
     async def _supervise(
@@ -617,51 +606,15 @@ class Stream(AsyncContextManagerMixin):
                 return
             logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
         finally:
-            self._forget(session)
+            self._registry.forget(session)
             logger.log(self._log_level, "session %s: %s", session.id, session.closed)
 
-    def _forget(self, session: Session) -> None:
-        self._sessions.pop(session.id, None)
-        if session.alias is not None and self._aliases.get(session.alias) is session:
-            del self._aliases[session.alias]
-
     async def _add_early_candidates(self, webrtc_id: str | None, peer: WebRTCPeer) -> None:
-        early = self._early.pop(webrtc_id or "", None)
-        for candidate in early.candidates if early is not None and not early.is_stale else []:
+        for candidate in self._early.take(webrtc_id or "", current_time()):
             try:
                 await peer.add_ice_candidate(candidate)
             except SignalingError as exc:
                 logger.debug("ignored: %s", exc)
-
-    def _find(self, webrtc_id: str) -> Session | None:
-        session = self._aliases.get(webrtc_id) or self._sessions.get(webrtc_id)
-        if session is None or session.state is SessionState.CLOSED:
-            return None
-        return session
-
-    def _session(self, webrtc_id: str) -> Session:
-        session = self._find(webrtc_id)
-        if session is None:
-            raise UnknownSession(f"no session has the id {webrtc_id!r}")
-        return session
-
-    def _handler(self, webrtc_id: str) -> StreamHandlerBase:
-        session = self._session(webrtc_id)
-        if not isinstance(session.program, HandlerProgram):
-            raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
-        return session.program.handler
-
-
-@dataclass(frozen=True)
-class _Early:
-    """Candidates that came before their offer, or after their session."""
-
-    since: float
-    candidates: list[IceCandidate | None]
-
-    @property
-    def is_stale(self) -> bool:
-        return current_time() - self.since > _EARLY_SECONDS
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ RINGS: Mapping[int, frozenset[str]] = {
             "inputs.py",
             "outputs.py",
             "programs.py",
+            "registry.py",
             "reply.py",
             "session.py",
             "speech/",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from fastrtc_anyio import AudioFrame, CloseReason, StreamHandlerBase
+from fastrtc_anyio import AudioFrame, CloseReason, Limits, RequestLimits, StreamHandlerBase
 from fastrtc_anyio.testing import open_call, tone
 
 ROOT = Path(__file__).parents[1]
@@ -61,3 +62,10 @@ def test_every_reason_to_end_it_names_is_one() -> None:
     named = set(re.findall(r"\| `([A-Z_]+)` \|", README))
     assert named
     assert named <= {reason.name for reason in CloseReason}
+
+
+@pytest.mark.parametrize("settings", [Limits(), RequestLimits()])
+def test_it_lists_every_limit_with_its_default(settings: Limits | RequestLimits) -> None:
+    text = README.replace("\n", " ").replace("_", "")
+    for field in fields(settings):
+        assert f"{field.name}={getattr(settings, field.name)}".replace("_", "") in text

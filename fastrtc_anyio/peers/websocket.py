@@ -3,7 +3,7 @@
 The socket itself is somebody else's: anything that sends and receives text will do. Whatever is
 sent goes through one lock, so a client that is slow to read holds back the audio, which waits in
 its bounded queue, and the reading of what it sends. One that reads nothing for
-:data:`STALL_SECONDS` has vanished.
+as long as a stall may last has vanished.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from anyio import BrokenResourceError, CancelScope, EndOfStream, create_task_gro
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio.abc import Peer
-from fastrtc_anyio.errors import Closed, CloseReason, InvalidMessage, PeerClosed, PeerFailed
+from fastrtc_anyio.errors import (
+    Closed,
+    CloseReason,
+    InvalidMessage,
+    PeerClosed,
+    PeerFailed,
+    SignalingError,
+)
 from fastrtc_anyio.media.frames import AudioFrame
 from fastrtc_anyio.protocol.media_plan import MediaPlan
 from fastrtc_anyio.protocol.messages import encode_message
@@ -42,7 +49,6 @@ from ._pacing import CLIENT_LEAD, PHONE_LEAD, PacedOutput, PhoneOutput
 
 __all__ = ["TextSocket", "WebSocketPeer"]
 
-STALL_SECONDS = 5.0
 _DRAIN_SECONDS = 0.5
 _GONE_SECONDS = 1.0
 """How long after a failed send the end of the socket may take to be read."""
@@ -57,6 +63,7 @@ class TextSocket(Protocol):
 
         Raises:
             InvalidMessage: it is not text.
+            LimitExceeded: it is too long.
             anyio.EndOfStream: the client has closed it.
             anyio.BrokenResourceError: the connection broke.
         """
@@ -86,6 +93,8 @@ class WebSocketPeer(Peer):
         rates: of audio in and out in Hz, where the client has no wish of its own.
         buffers: sizes of the queues.
         lead: seconds of audio that the client is given ahead of time.
+        stall_s: seconds a client may take to read what it is sent before it has vanished; None
+            is no limit.
         liveness_s: seconds without any message after which a telephone has vanished. Other
             clients may have nothing to say: the server's pings find out whether they are there.
     """
@@ -100,6 +109,7 @@ class WebSocketPeer(Peer):
         rates: tuple[int, int] = (48_000, 24_000),
         buffers: BufferOptions | None = None,
         lead: float | None = None,
+        stall_s: float | None = 5.0,
         liveness_s: float | None = None,
     ) -> None:
         buffers = buffers or BufferOptions()
@@ -110,6 +120,7 @@ class WebSocketPeer(Peer):
         self._framing = framing
         self._encoding_in = start.encoding or AudioEncoding("mulaw", rates[0])
         self._encoding_out = start.encoding or AudioEncoding("mulaw", rates[1])
+        self._stall = stall_s
         self._liveness = liveness_s if framing.phone else None
         kind = PhoneOutput if framing.phone else PacedOutput
         lead = lead or (PHONE_LEAD if framing.phone else CLIENT_LEAD)
@@ -205,7 +216,7 @@ class WebSocketPeer(Peer):
             self._gone(CloseReason.HUNG_UP, "the client hung up")
         except BrokenResourceError:
             self._gone(CloseReason.PEER_FAILED, "the connection broke")
-        except InvalidMessage as exc:
+        except SignalingError as exc:
             self._channel.send_nowait(encode_message("error", str(exc)))
             self._close(CloseReason.PEER_FAILED, f"the client broke the protocol: {exc}")
 
@@ -279,7 +290,7 @@ class WebSocketPeer(Peer):
         if text is None:
             await checkpoint()
             return False
-        with anyio.move_on_after(STALL_SECONDS) as scope:
+        with anyio.move_on_after(self._stall) as scope:
             async with self._sending:
                 try:
                     await self._socket.send(text)
@@ -290,7 +301,7 @@ class WebSocketPeer(Peer):
                     self._gone(CloseReason.PEER_FAILED, "the connection broke")
                     return False
         if scope.cancelled_caught:
-            text = f"the client has not taken what was sent to it for {STALL_SECONDS:g} s"
+            text = f"the client has not taken what was sent to it for {self._stall:g} s"
             self._gone(CloseReason.VANISHED, text)
         return not scope.cancelled_caught
 

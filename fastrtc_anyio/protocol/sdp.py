@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from fastrtc_anyio.errors import InvalidOffer
+from fastrtc_anyio.errors import InvalidOffer, LimitExceeded
 
+from .request_limits import RequestLimits
 from .signaling import IceCandidate
 
-__all__ = ["check_sections", "set_opus_parameters", "split_candidates"]
+__all__ = ["check_sections", "set_message_size", "set_opus_parameters", "split_candidates"]
 
-MAX_SECTIONS = 32
 _OPUS_RTPMAP = re.compile(r"a=rtpmap:(\d+) opus/48000/2$", re.IGNORECASE)
 
 
@@ -43,16 +43,25 @@ def set_opus_parameters(sdp: str, *, stereo: bool, inband_fec: bool) -> str:
     return "\r\n".join(out)
 
 
-def check_sections(sdp: str) -> None:
+def set_message_size(sdp: str, size: int) -> str:
+    """Say how many bytes a message to us may have (RFC 8841 6.1)."""
+    return re.sub(r"(?m)^(a=max-message-size:)\d+", rf"\g<1>{size}", sdp)
+
+
+def check_sections(sdp: str, limits: RequestLimits) -> None:
     """Refuse too many sections, and a BUNDLE group of some that are not there (RFC 9143 7.1).
 
     Raises:
-        InvalidOffer: says how many, or which.
+        LimitExceeded: says how many there are.
+        InvalidOffer: says which are missing.
     """
     lines = re.split(r"\r?\n", sdp)
     count = sum(line.startswith("m=") for line in lines)
-    if count > MAX_SECTIONS:
-        raise InvalidOffer(f"the offer has {count} sections; at most {MAX_SECTIONS} are taken")
+    if count > limits.sections:
+        raise LimitExceeded(
+            f"the offer has {count} sections; at most {limits.sections} are taken "
+            "(RequestLimits.sections)"
+        )
     mids = {line.removeprefix("a=mid:") for line in lines if line.startswith("a=mid:")}
     for line in lines:
         if line.startswith("a=group:BUNDLE"):

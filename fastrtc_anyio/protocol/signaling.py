@@ -15,12 +15,14 @@ from fastrtc_anyio.errors import (
     FastRTCError,
     InvalidCandidate,
     InvalidOffer,
+    LimitExceeded,
     SignalingError,
 )
 
+from .request_limits import RequestLimits
+
 __all__ = [
     "MAX_ID_LENGTH",
-    "MAX_SDP_LENGTH",
     "CandidateRequest",
     "IceCandidate",
     "OfferRequest",
@@ -29,8 +31,6 @@ __all__ = [
     "parse_request",
 ]
 
-MAX_SDP_LENGTH = 262_144
-"""Characters. A browser's offer with every codec and many candidates is below 20,000."""
 MAX_ID_LENGTH = 128
 """Characters of a client's ``webrtc_id``. FastRTC's client makes 7 to 11."""
 _MAX_CANDIDATE_LENGTH = 1024
@@ -70,10 +70,11 @@ class CandidateRequest:
     webrtc_id: str
 
 
-def parse_request(body: object) -> OfferRequest | CandidateRequest:
+def parse_request(body: object, limits: RequestLimits) -> OfferRequest | CandidateRequest:
     """Read a decoded JSON body.
 
     Raises:
+        LimitExceeded: the session description is larger than a body may be.
         InvalidOffer: an offer, or something that is neither, is malformed.
         InvalidCandidate: a candidate is malformed.
     """
@@ -81,7 +82,7 @@ def parse_request(body: object) -> OfferRequest | CandidateRequest:
         raise InvalidOffer(f"the body must be a JSON object; got {_kind(body)}")
     match body.get("type"):
         case "offer":
-            return _parse_offer(body)
+            return _parse_offer(body, limits)
         case "ice-candidate":
             return _parse_candidate(body)
         case other:
@@ -97,12 +98,15 @@ def failure_body(error: FastRTCError) -> dict[str, Any]:
     return {"status": "failed", "meta": meta}
 
 
-def _parse_offer(body: Mapping[str, Any]) -> OfferRequest:
+def _parse_offer(body: Mapping[str, Any], limits: RequestLimits) -> OfferRequest:
     sdp = body.get("sdp")
     if not isinstance(sdp, str) or not sdp.strip():
         raise InvalidOffer(f'"sdp" must be a session description; got {_show(sdp)}')
-    if len(sdp) > MAX_SDP_LENGTH:
-        raise InvalidOffer(f'"sdp" has {len(sdp)} characters; at most {MAX_SDP_LENGTH} are taken')
+    if len(sdp) > limits.body_bytes:
+        raise LimitExceeded(
+            f'"sdp" has {len(sdp)} characters; at most {limits.body_bytes} are taken '
+            "(RequestLimits.body_bytes)"
+        )
     webrtc_id = body.get("webrtc_id")
     if webrtc_id is not None:
         webrtc_id = _parse_id(webrtc_id, InvalidOffer)

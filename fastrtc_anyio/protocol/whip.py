@@ -21,7 +21,6 @@ from .signaling import IceCandidate
 
 __all__ = [
     "FRAGMENT_TYPE",
-    "MAX_FRAGMENT_LENGTH",
     "PROBLEM_TYPE",
     "SDP_TYPE",
     "Fragment",
@@ -39,8 +38,6 @@ Protocol: TypeAlias = Literal["whip", "whep"]
 SDP_TYPE = "application/sdp"
 FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"
 PROBLEM_TYPE = "application/problem+json"
-MAX_FRAGMENT_LENGTH = 65_536
-"""Bytes. A fragment with a hundred candidates is below 20,000."""
 
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _NARROW = {"whip": "sendonly", "whep": "recvonly"}

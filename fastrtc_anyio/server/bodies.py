@@ -5,34 +5,26 @@ from __future__ import annotations
 from anyio import move_on_after
 from starlette.requests import Request
 
-from fastrtc_anyio.errors import SignalingError
+from fastrtc_anyio.errors import LimitExceeded
+from fastrtc_anyio.protocol.request_limits import RequestLimits
 
-__all__ = ["BODY_SECONDS", "read_body"]
+__all__ = ["read_body"]
 
-BODY_SECONDS = 10.0
-"""Seconds a client gets to send a body."""
 _DISCARDED = 16
 """So many times the limit is read of a body that is too large, so that the answer is not lost in a
 reset connection."""
 
 
-class _BodyTooLarge(SignalingError):
-    status_hint = 413
-
-
-class _BodyTooSlow(SignalingError):
-    status_hint = 408
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read a whole body of at most ``limit`` bytes, within :data:`BODY_SECONDS`.
+async def read_body(request: Request, limits: RequestLimits) -> bytes:
+    """Read a whole body.
 
     Raises:
-        SignalingError: it is too large (413), or comes too slowly (408).
+        LimitExceeded: it is too large (413), or comes too slowly (408).
         ClientDisconnect: the client is gone.
     """
+    limit, seconds = limits.body_bytes, limits.body_seconds
     body, size = bytearray(), 0
-    with move_on_after(BODY_SECONDS) as scope:
+    with move_on_after(seconds) as scope:
         async for chunk in request.stream():
             size += len(chunk)
             if size <= limit:
@@ -40,7 +32,8 @@ async def read_body(request: Request, limit: int) -> bytes:
             elif size > _DISCARDED * limit:
                 break
     if scope.cancelled_caught:
-        raise _BodyTooSlow(f"the body was not there after {BODY_SECONDS:g} s")
+        text = f"the body was not there after {seconds:g} s (RequestLimits.body_seconds)"
+        raise LimitExceeded(text, 408)
     if size > limit:
-        raise _BodyTooLarge(f"the body is larger than {limit} bytes")
+        raise LimitExceeded(f"the body is larger than {limit} bytes (RequestLimits.body_bytes)")
     return bytes(body)

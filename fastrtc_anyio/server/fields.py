@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Match, Route
 
-from fastrtc_anyio.errors import HandlerContractError
+from fastrtc_anyio.errors import HandlerContractError, LimitExceeded
 from fastrtc_anyio.functions import is_coroutine_function
 from fastrtc_anyio.inputs import InvalidInput, parse_inputs
 from fastrtc_anyio.outputs import OutputReader
@@ -89,7 +89,7 @@ class _LastRoute(Route):
 
 
 async def _take_inputs(stream: Stream, request: Request) -> Response:
-    body = await read_json(request)
+    body = await read_json(request, stream.request_limits)
     webrtc_id = body.get("webrtc_id") if isinstance(body, dict) else None
     if not isinstance(webrtc_id, str) or len(webrtc_id) > MAX_ID_LENGTH:
         raise InvalidInput('the body must be a JSON object with a "webrtc_id"')
@@ -98,9 +98,13 @@ async def _take_inputs(stream: Stream, request: Request) -> Response:
 
 
 def _stream_outputs(stream: Stream, request: Request) -> Response:
-    reader = stream.output_stream(request.query_params.get("webrtc_id", ""))
+    outputs = stream.session(request.query_params.get("webrtc_id", "")).outputs
+    limit = stream.request_limits.event_streams
+    if outputs.statistics().readers >= limit:
+        text = f"{limit} streams of outputs are being read already (RequestLimits.event_streams)"
+        raise LimitExceeded(text, 429)
     return StreamingResponse(
-        OutputEvents(stream, reader),
+        OutputEvents(stream, outputs.read()),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

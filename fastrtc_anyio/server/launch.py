@@ -17,7 +17,7 @@ from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
 
 from fastrtc_anyio.groups import unwrapped
-from fastrtc_anyio.protocol.sockets.payload import MAX_MESSAGE_LENGTH
+from fastrtc_anyio.protocol.request_limits import RequestLimits
 from fastrtc_anyio.workers import Host
 
 from .routes import page_route
@@ -42,7 +42,7 @@ def launch(stream: Stream, host: str, port: int, backend: str) -> None:
     stream.mount(app)
 
     async def main() -> None:
-        async with open_server(app, host, port) as url:
+        async with open_server(app, host, port, stream.request_limits) as url:
             await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
 
     anyio.run(main, backend=backend)
@@ -59,7 +59,10 @@ async def wait_for_interrupt(message: str | None = None) -> None:
 
 @asynccontextmanager
 async def open_server(
-    app: Application, host: str = "127.0.0.1", port: int = 0
+    app: Application,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    limits: RequestLimits | None = None,
 ) -> AsyncGenerator[str, None]:
     """Serve ``app`` with hypercorn, on the backend that is running, while the block runs.
 
@@ -67,6 +70,7 @@ async def open_server(
         app: an ASGI application.
         host: the address to listen on.
         port: 0 takes a free one.
+        limits: of the application's streams: what the server itself can keep of them.
 
     Yields:
         The address the server can be reached at, such as ``http://127.0.0.1:7860``.
@@ -78,7 +82,7 @@ async def open_server(
     with unwrapped():
         async with create_task_group() as tg:
             try:
-                yield await tg.start(_serve, app, host, port, stop)
+                yield await tg.start(_serve, app, host, port, limits or RequestLimits(), stop)
             finally:
                 stop.set()
 
@@ -88,18 +92,26 @@ class _Config(Config):
 
     loglevel = "WARNING"
     graceful_timeout = 4 * _GRACE
-    websocket_max_message_size = 4 * MAX_MESSAGE_LENGTH  # bytes: a character has at most four
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, limits: RequestLimits) -> None:
         super().__init__()
         self._listener = listener
+        # More than is taken, so that whoever sends a little too much is told what the limit is.
+        self.websocket_max_message_size = 4 * limits.message_bytes
+        self.keep_alive_timeout = limits.head_seconds
 
     def create_sockets(self) -> Sockets:
         return Sockets([], [self._listener], [])
 
 
 async def _serve(
-    app: Application, host: str, port: int, stop: anyio.Event, *, task_status: TaskStatus[str]
+    app: Application,
+    host: str,
+    port: int,
+    limits: RequestLimits,
+    stop: anyio.Event,
+    *,
+    task_status: TaskStatus[str],
 ) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
@@ -111,10 +123,10 @@ async def _serve(
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         async with create_task_group() as tg:
             ready = anyio.Event()
-            tg.start_soon(_run_hypercorn, app, listener, ready, stop)
+            address, port = listener.getsockname()[:2]
+            tg.start_soon(_run_hypercorn, app, _Config(listener, limits), port, ready, stop)
             try:
                 await ready.wait()
-                address, port = listener.getsockname()[:2]
                 netloc = f"[{address}]" if family == socket.AF_INET6 else address
                 task_status.started(f"http://{netloc}:{port}")
                 await stop.wait()
@@ -123,7 +135,7 @@ async def _serve(
 
 
 async def _run_hypercorn(
-    app: Application, listener: socket.socket, ready: anyio.Event, stop: anyio.Event
+    app: Application, config: Config, port: int, ready: anyio.Event, stop: anyio.Event
 ) -> None:
     """Serve until ``stop``, also if cancelled: hypercorn has no other orderly end. On asyncio it
     would leave the application's lifespan running."""
@@ -141,11 +153,10 @@ async def _run_hypercorn(
                 ready.set()
             await stop.wait()
 
-        await serve(endable, _Config(listener), shutdown_trigger=wait_for_stop)
+        await serve(endable, config, shutdown_trigger=wait_for_stop)
 
     async def end_requests() -> None:
         await stop.wait()
-        port = listener.getsockname()[1]
         await anyio.sleep(_GRACE)
         endable.end()
         await anyio.sleep(_GRACE)

@@ -17,7 +17,8 @@ from fastrtc_anyio.errors import (
     SignalingError,
     WebRTCError,
 )
-from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH, failure_body
+from fastrtc_anyio.protocol.request_limits import RequestLimits
+from fastrtc_anyio.protocol.signaling import failure_body
 
 from .bodies import read_body
 from .entry import check_entry, cors_headers
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["JSON", "Endpoint", "read_json", "respond"]
 
 logger = logging.getLogger("fastrtc_anyio")
-
-_MAX_BODY = 2 * MAX_SDP_LENGTH
-"""Bytes of a request: an SDP with every line break and quote escaped as JSON is not larger."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -65,14 +63,15 @@ async def respond(stream: Stream, request: Request, endpoint: Endpoint) -> Respo
     return response
 
 
-async def read_json(request: Request) -> Any:
+async def read_json(request: Request, limits: RequestLimits) -> Any:
     """The body of a request.
 
     Raises:
-        SignalingError: it is too large, comes too slowly, or is no JSON.
+        LimitExceeded: it is too large, or comes too slowly.
+        InvalidOffer: it is no JSON.
         ClientDisconnect: the client is gone.
     """
-    body = await read_body(request, _MAX_BODY)
+    body = await read_body(request, limits)
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as exc:

@@ -42,7 +42,7 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
         raise TypeError(f"a stream is mounted on a Starlette or FastAPI application; got {app!r}")
 
     async def answer(request: Request) -> Response:
-        return JSON(await stream.offer(await read_json(request)))
+        return JSON(await stream.offer(await read_json(request, stream.request_limits)))
 
     async def configure(_request: Request) -> Response:
         # Read anew for each call: credentials of TURN servers grow old.

@@ -24,6 +24,7 @@ from fastrtc_anyio.peers._channels import BufferOptions
 from fastrtc_anyio.peers.websocket import WebSocketPeer
 from fastrtc_anyio.programs import AudioFormat
 from fastrtc_anyio.protocol.messages import encode_message
+from fastrtc_anyio.protocol.request_limits import RequestLimits, check_message
 from fastrtc_anyio.protocol.signaling import failure_body
 from fastrtc_anyio.protocol.sockets.events import Connected, Framing, Other, Ping, Pong, Start, Stop
 from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
@@ -38,7 +39,7 @@ __all__ = ["let_in", "refuse", "serve_audio", "serve_websocket"]
 logger = logging.getLogger("fastrtc_anyio")
 
 _ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a word
-_CLOSE_CODES = {400: 1008, 409: 1008, 503: 1013}
+_CLOSE_CODES = {400: 1008, 409: 1008, 413: 1009, 503: 1013}
 """RFC 6455 7.4.1, and 1013, "try again later", of the IANA registry."""
 _SERVER_ERROR = 1011
 
@@ -74,7 +75,7 @@ async def refuse(websocket: WebSocket, why: str, status: int = 403) -> None:
 
 async def serve_audio(stream: Stream, websocket: WebSocket, framing: Framing) -> None:
     """Serve a WebSocket whose handshake may be answered, until it is closed."""
-    socket = Socket(websocket)
+    socket = Socket(websocket, stream.request_limits)
     await websocket.accept()
     try:
         with anyio.move_on_after(stream.limits.connect) as scope:
@@ -126,6 +127,7 @@ async def _serve(stream: Stream, socket: Socket, framing: Framing, start: Start)
             media=replace(media, video_in=False, video_out=False),
             rates=(wanted.input_sample_rate, wanted.sample_rate),
             buffers=buffers,
+            stall_s=stream.limits.stall,
             liveness_s=stream.limits.liveness,
         )
 
@@ -151,8 +153,9 @@ async def _say_goodbye(socket: Socket, framing: Framing, error: FastRTCError, co
 class Socket:
     """Starlette's WebSocket as a :class:`.TextSocket`."""
 
-    def __init__(self, websocket: WebSocket) -> None:
+    def __init__(self, websocket: WebSocket, limits: RequestLimits) -> None:
         self.websocket = websocket
+        self._limits = limits
         self._closed = False
 
     async def receive(self) -> str:
@@ -165,6 +168,7 @@ class Socket:
         text = message.get("text")
         if text is None:
             raise InvalidMessage("the protocol has text messages only; got a binary one")
+        check_message(len(text.encode()), self._limits)
         return str(text)
 
     async def send(self, text: str, /) -> None:

@@ -31,10 +31,8 @@ from fastrtc_anyio.errors import (
     WebRTCError,
 )
 from fastrtc_anyio.protocol.ice import parse_ice_servers
-from fastrtc_anyio.protocol.signaling import MAX_SDP_LENGTH
 from fastrtc_anyio.protocol.whip import (
     FRAGMENT_TYPE,
-    MAX_FRAGMENT_LENGTH,
     PROBLEM_TYPE,
     SDP_TYPE,
     Protocol,
@@ -146,7 +144,7 @@ class _Endpoints:
             other = {"whip": "WHEP", "whep": "WHIP"}[protocol]
             detail = f'this stream has mode="{stream.mode}": it can be reached by {other}'
             raise _Refusal(HTTPStatus.NOT_ACCEPTABLE, detail)
-        sdp = _decode(await read_body(request, MAX_SDP_LENGTH))
+        sdp = _decode(await read_body(request, stream.request_limits))
         offer = {"type": "offer", "sdp": narrow_offer(sdp, protocol)}
         links = await _links(stream)
         answer = await stream.offer(offer)
@@ -170,7 +168,7 @@ class _Endpoints:
         if match is not None and match not in ("*", resource.tag):
             detail = "If-Match names another ICE session than this one's"
             raise _Refusal(HTTPStatus.PRECONDITION_FAILED, detail)
-        fragment = parse_fragment(_decode(await read_body(request, MAX_FRAGMENT_LENGTH)))
+        fragment = parse_fragment(_decode(await read_body(request, self._stream.request_limits)))
         if match == "*" or not fragment.ice_users <= resource.ice_users:
             detail = "ICE cannot be restarted here: end this session and start another"
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)

@@ -1,24 +1,40 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrtc_anyio import AdmissionError, InvalidCandidate, InvalidOffer, RtcConfiguration
+from fastrtc_anyio import (
+    AdmissionError,
+    InvalidCandidate,
+    InvalidOffer,
+    LimitExceeded,
+    RequestLimits,
+    RtcConfiguration,
+)
+from fastrtc_anyio.protocol.early_candidates import EarlyCandidates
 from fastrtc_anyio.protocol.ice import IceServer
 from fastrtc_anyio.protocol.messages import encode_message
-from fastrtc_anyio.protocol.sdp import check_sections, set_opus_parameters, split_candidates
+from fastrtc_anyio.protocol.sdp import (
+    check_sections,
+    set_message_size,
+    set_opus_parameters,
+    split_candidates,
+)
 from fastrtc_anyio.protocol.signaling import (
     MAX_ID_LENGTH,
-    MAX_SDP_LENGTH,
     CandidateRequest,
     IceCandidate,
     OfferRequest,
     failure_body,
     parse_request,
 )
+
+LIMITS = RequestLimits()
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -47,7 +63,7 @@ bodies = st.fixed_dictionaries(
 @given(json_values | bodies)
 def test_any_json_is_a_request_or_the_documented_error(body: object) -> None:
     try:
-        request = parse_request(body)
+        request = parse_request(body, LIMITS)
     except (InvalidOffer, InvalidCandidate) as exc:
         said = str(exc)
     else:
@@ -64,7 +80,7 @@ def test_any_json_is_a_request_or_the_documented_error(body: object) -> None:
         ({"type": "bye"}, InvalidOffer, "got 'bye'"),
         ({"type": "offer"}, InvalidOffer, '"sdp" must be a session description; got None'),
         ({"type": "offer", "sdp": " "}, InvalidOffer, "got ' '"),
-        ({"type": "offer", "sdp": "v" * (MAX_SDP_LENGTH + 1)}, InvalidOffer, "has 262145"),
+        ({"type": "offer", "sdp": "v" * 524_289}, LimitExceeded, "has 524289"),
         ({"type": "offer", "sdp": "v=0", "webrtc_id": 7}, InvalidOffer, "got 7"),
         (
             {"type": "offer", "sdp": "v=0", "webrtc_id": "x" * (MAX_ID_LENGTH + 1)},
@@ -86,20 +102,22 @@ def test_any_json_is_a_request_or_the_documented_error(body: object) -> None:
 )
 def test_errors_say_what_was_got(body: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
-        parse_request(body)
+        parse_request(body, LIMITS)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("candidate", [None, {"candidate": ""}, {"candidate": None}])
 def test_the_end_of_candidates(candidate: object) -> None:
     body = {"type": "ice-candidate", "webrtc_id": "x", "candidate": candidate}
-    assert parse_request(body) == CandidateRequest(None, "x")
+    assert parse_request(body, LIMITS) == CandidateRequest(None, "x")
 
 
 def test_a_candidate() -> None:
     inner = {"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "0"}
     body = {"type": "ice-candidate", "webrtc_id": "x", "candidate": inner}
-    assert parse_request(body) == CandidateRequest(IceCandidate(inner["candidate"], "0"), "x")
+    assert parse_request(body, LIMITS) == CandidateRequest(
+        IceCandidate(inner["candidate"], "0"), "x"
+    )
 
 
 def test_the_limit_is_told_as_fastrtc_does() -> None:
@@ -150,11 +168,11 @@ def test_opus_parameters_are_added_where_there_are_none() -> None:
 def test_a_bundle_of_sections_that_are_not_there_is_refused() -> None:
     bundled = SDP.replace("v=0", "v=0\r\na=group:BUNDLE 0 1")
     with pytest.raises(InvalidOffer, match=r"\['0', '1'\]"):
-        check_sections(bundled)
-    check_sections(bundled + "a=mid:0\r\na=mid:1\r\n")
-    check_sections(SDP)
-    with pytest.raises(InvalidOffer, match="has 102 sections; at most 32"):
-        check_sections(SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100)
+        check_sections(bundled, LIMITS)
+    check_sections(bundled + "a=mid:0\r\na=mid:1\r\n", LIMITS)
+    check_sections(SDP, LIMITS)
+    with pytest.raises(LimitExceeded, match="has 102 sections; at most 32"):
+        check_sections(SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100, LIMITS)
 
 
 @given(st.text() | st.just(SDP))
@@ -210,3 +228,61 @@ def test_an_rtc_configuration_from_its_w3c_form() -> None:
 def test_a_wrong_rtc_configuration_is_told(value: dict[str, object], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         RtcConfiguration.parse(value)
+
+
+def test_the_size_of_messages_is_said() -> None:
+    sdp = SDP + "a=max-message-size:65536\r\na=sctp-port:5000\r\n"
+    assert set_message_size(sdp, 1000) == sdp.replace("65536", "1000")
+    assert set_message_size(SDP, 1000) == SDP
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.booleans(), st.sampled_from([0.0, 0.4, 2.0])),
+        max_size=40,
+    )
+)
+def test_early_candidates_are_kept_in_order_and_bounded(
+    steps: list[tuple[str, bool, float]],
+) -> None:
+    limits = RequestLimits(candidates=3, early_clients=2, early_seconds=1)
+    early = EarlyCandidates(limits)
+    model: dict[str, tuple[float, list[IceCandidate | None]]] = {}
+    now = 0.0
+    for number, (client, take, pause) in enumerate(steps):
+        now += pause
+        since, kept = model.get(client, (now, []))
+        if now - since > 1:
+            since, kept = now, []
+        if take:
+            assert early.take(client, now) == kept
+            model.pop(client, None)
+            continue
+        candidate = IceCandidate(str(number), "0")
+        model.pop(client, None)
+        model[client] = (since, kept)  # the newest is last
+        if len(model) > 2:
+            del model[next(iter(model))]
+        if len(kept) == 3:
+            with pytest.raises(LimitExceeded, match=r"3 candidates .*RequestLimits\.candidates"):
+                early.add(client, candidate, now)
+        else:
+            early.add(client, candidate, now)
+            kept.append(candidate)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"body_bytes": 0}, ValueError, "RequestLimits.body_bytes must be above 0; got 0"),
+        ({"body_bytes": 1.5}, TypeError, "RequestLimits.body_bytes is a whole number; got 1.5"),
+        ({"candidates": True}, TypeError, "is a whole number; got True"),
+        ({"body_seconds": None}, TypeError, "is a number of seconds; got None"),
+        ({"body_seconds": float("nan")}, ValueError, "must be above 0; got nan"),
+    ],
+)
+def test_limits_that_are_none(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        RequestLimits(**options)

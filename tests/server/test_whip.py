@@ -153,7 +153,7 @@ async def test_candidates_trickle() -> None:
         for rubbish in ("", "nonsense", "a=candidate:1 1 udp 1 127.0.0.1 1 typ host"):
             refused = await http.patch(location, content=rubbish, headers=FRAGMENT)
             check_problem(refused, 400)
-        big = await http.patch(location, content="a=x\r\n" * 20_000, headers=FRAGMENT)
+        big = await http.patch(location, content="a=x\r\n" * 120_000, headers=FRAGMENT)
         check_problem(big, 413)
         assert client.connected.is_set()  # none of this harmed the session
         assert stream.active == 1
@@ -173,7 +173,7 @@ async def test_what_is_wrong_is_said_as_a_problem() -> None:
             check_problem(await http.post("/whip", content=rubbish, headers=SDP), 400)
         only = check_problem(await http.post("/whep", content=sdp, headers=SDP), 400)
         assert "recvonly" in only
-        large = sdp + "a=x\r\n" * 60_000
+        large = sdp + "a=x\r\n" * 120_000
         check_problem(await http.post("/whip", content=large, headers=SDP), 413)
         for method, path, allowed in (
             ("GET", "/whip", "POST, OPTIONS"),
@@ -328,20 +328,6 @@ async def test_the_location_is_below_where_the_stream_is() -> None:
         location = reply.headers["location"]
         assert location.startswith("/all%20of%20it/voice/whip/")
         assert (await http.delete(location)).status_code == 200
-
-
-async def test_a_body_that_does_not_come_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("fastrtc_anyio.server.bodies.BODY_SECONDS", 0.2)
-
-    head = "HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 99\r\n\r\nv=0"
-    async with serve(make_stream()) as http:
-        for path in ("/whip", "/webrtc/offer"):
-            async with await anyio.connect_tcp("127.0.0.1", http.base_url.port or 0) as connection:
-                await connection.send(f"POST {path} {head}".encode())
-                with anyio.fail_after(5):
-                    assert b" 408 " in await connection.receive()
 
 
 async def test_an_echo_by_fastrtcs_endpoint_and_whip_share_the_limit() -> None:

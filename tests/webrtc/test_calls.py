@@ -18,12 +18,14 @@ from fastrtc_anyio import (
     EmitType,
     InvalidOffer,
     InvalidStateError,
+    LimitExceeded,
     Limits,
     Session,
     StreamHandler,
 )
 from fastrtc_anyio.driver import HandlerProgram
 from fastrtc_anyio.peers.webrtc import WebRTCPeer
+from fastrtc_anyio.protocol.signaling import IceCandidate
 from tests.unit.handlers import AsyncEcho, Echo, Quiet
 
 from .aiortc_client import open_client
@@ -204,7 +206,7 @@ async def test_a_second_data_channel_takes_over_from_a_closed_one() -> None:
             assert await client.receive_message() == "got hello"
 
 
-async def test_more_candidates_than_anybody_has_are_ignored() -> None:
+async def test_more_candidates_than_anybody_has_are_refused(caplog: Any) -> None:
     stream = open_stream(AsyncEcho())
     lines = "".join(
         f"a=candidate:{i} 1 udp {i + 1} 127.0.0.1 {20_000 + i} typ host\r\n" for i in range(4000)
@@ -215,11 +217,16 @@ async def test_more_candidates_than_anybody_has_are_ignored() -> None:
         (session,) = stream.sessions.values()
         assert isinstance(session.peer, WebRTCPeer)
         connection = session.peer._connection
-        await wait_until(lambda: connection._candidates >= 4000)
+        await wait_until(lambda: "an offer has 400" in caplog.text)
+        assert "RequestLimits.candidates" in caplog.text
+        with pytest.raises(LimitExceeded, match="100 candidates of a client are taken"):
+            await stream.add_ice_candidate(
+                session.id, IceCandidate("candidate:1 1 udp 1 127.0.0.1 9 typ host", "0")
+            )
         assert connection._pc is not None
         (transceiver,) = connection._pc.getTransceivers()
         remote = transceiver.sender.transport.transport.getRemoteCandidates()
-        assert len(remote) <= 100
+        assert 0 < len(remote) <= 100
 
 
 async def test_the_loop_of_many_handlers_is_one() -> None:

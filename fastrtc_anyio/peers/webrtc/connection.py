@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiortc import (
@@ -31,6 +32,7 @@ from fastrtc_anyio.errors import (
     FastRTCError,
     InvalidCandidate,
     InvalidOffer,
+    LimitExceeded,
     PeerClosed,
     UnsupportedFormat,
 )
@@ -49,7 +51,18 @@ from fastrtc_anyio.peers._channels import (
 )
 from fastrtc_anyio.protocol.ice import RtcConfiguration
 from fastrtc_anyio.protocol.media_plan import MediaPlan
-from fastrtc_anyio.protocol.sdp import check_sections, set_opus_parameters, split_candidates
+from fastrtc_anyio.protocol.messages import encode_message
+from fastrtc_anyio.protocol.request_limits import (
+    RequestLimits,
+    check_candidates,
+    check_message,
+)
+from fastrtc_anyio.protocol.sdp import (
+    check_sections,
+    set_message_size,
+    set_opus_parameters,
+    split_candidates,
+)
 from fastrtc_anyio.protocol.signaling import IceCandidate
 
 from .audio import PlayoutTrack, tap_audio
@@ -62,8 +75,6 @@ logger = logging.getLogger("fastrtc_anyio")
 
 DRAIN_LIMIT = 0.5
 """Seconds that messages get to be acknowledged before the connection is closed."""
-MAX_CANDIDATES = 100
-"""Of a client's; later ones are ignored, as each costs checks (RFC 8445 6.1.2.5 has this limit)."""
 OPEN_LIMIT = 2.0
 """Seconds that the data channel gets to open, if there are messages for it."""
 _EXPLAINED = 1.0
@@ -107,6 +118,7 @@ class Connection:
         media: MediaOptions,
         streams: Streams,
         liveness_s: float | None,
+        limits: RequestLimits,
         on_connected: Callable[[], None],
         on_closed: Callable[[Closed], None],
     ) -> None:
@@ -115,6 +127,7 @@ class Connection:
         self._streams = streams
         self._messages = streams.messages
         self._liveness = liveness_s
+        self._limits = limits
         self._on_connected = on_connected
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
@@ -144,7 +157,7 @@ class Connection:
     async def answer(self, offer_sdp: str) -> str:
         offer, candidates, complete = split_candidates(offer_sdp)
         pc = self._open()
-        check_sections(offer)
+        check_sections(offer, self._limits)
         with _blaming("offer"):
             await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         for transceiver in pc.getTransceivers():
@@ -193,13 +206,14 @@ class Connection:
     async def add_candidate(self, candidate: IceCandidate | None) -> None:
         if self._negotiation is not None:
             await asyncio.wait([self._negotiation])  # the session may be being made just now
-        self._candidates += 1
         described = self._negotiation is not None and _succeeded(self._negotiation)
-        if self._pc is None or not described or self._closing or self._candidates > MAX_CANDIDATES:
+        if self._pc is None or not described or self._closing:
             return
         if candidate is None:
             await self._pc.addIceCandidate(None)
             return
+        check_candidates(self._candidates, self._limits)
+        self._candidates += 1
         try:
             parsed = aiortc_sdp.candidate_from_sdp(candidate.candidate.removeprefix("candidate:"))
         except (ValueError, AssertionError, IndexError) as exc:
@@ -367,9 +381,8 @@ class Connection:
     def _local_sdp(self, pc: RTCPeerConnection) -> str:
         media = self._media
         stereo = media.channels == 2 if self._encoder is None else self._encoder.channels == 2
-        return set_opus_parameters(
-            pc.localDescription.sdp, stereo=stereo, inband_fec=media.opus.inband_fec
-        )
+        sdp = set_message_size(pc.localDescription.sdp, self._limits.message_bytes)
+        return set_opus_parameters(sdp, stereo=stereo, inband_fec=media.opus.inband_fec)
 
     def _prepare_transports(self, pc: RTCPeerConnection) -> None:
         transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
@@ -385,6 +398,9 @@ class Connection:
                 await self.add_candidate(candidate)
             except InvalidCandidate as exc:
                 logger.debug("ignored: %s", exc)
+            except LimitExceeded as exc:
+                logger.warning("an offer has %d candidates: %s", len(candidates), exc)
+                break
         if complete:
             await self.add_candidate(None)
 
@@ -413,7 +429,7 @@ class Connection:
         """Take messages from every channel there is, and send on the first that is open."""
         self._data_channels.append(channel)
         channel.bufferedAmountLowThreshold = _CHANNEL_BUFFER // 4
-        channel.on("message", self._on_message)
+        channel.on("message", partial(self._on_message, channel))
         channel.on("bufferedamountlow", self.flush_messages)
         channel.on("open", self._on_channel_open)
         channel.on("close", lambda: self._on_channel_close(channel))
@@ -432,10 +448,16 @@ class Connection:
     def _open_channel(self) -> RTCDataChannel | None:
         return next((c for c in self._data_channels if c.readyState == "open"), None)
 
-    def _on_message(self, message: str | bytes) -> None:
-        if isinstance(message, bytes):
-            message = message.decode("utf-8", "replace")
-        self._messages.push(message)
+    def _on_message(self, channel: RTCDataChannel, message: str | bytes) -> None:
+        data = message if isinstance(message, bytes) else message.encode()
+        try:
+            check_message(len(data), self._limits)
+        except LimitExceeded as exc:
+            logger.warning("a client's message was dropped: %s", exc)
+            if channel.readyState == "open":
+                channel.send(encode_message("error", str(exc)))
+            return
+        self._messages.push(data.decode("utf-8", "replace"))
 
     def _on_state(self) -> None:
         assert self._pc is not None

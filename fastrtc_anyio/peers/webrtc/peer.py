@@ -32,6 +32,7 @@ from fastrtc_anyio.peers._channels import (
 from fastrtc_anyio.peers._portal import Portal
 from fastrtc_anyio.protocol.ice import RtcConfiguration
 from fastrtc_anyio.protocol.media_plan import MediaPlan
+from fastrtc_anyio.protocol.request_limits import RequestLimits
 from fastrtc_anyio.protocol.signaling import IceCandidate, SessionDescription
 from fastrtc_anyio.workers import Host
 
@@ -57,6 +58,7 @@ class WebRTCPeer(Peer):
             vanished; None to rely on ICE alone.
         opus: settings of the Opus encoder.
         video: codec and bitrate of video.
+        limits: how much the client may send besides media.
 
     All streams exist from the start but for ``audio_out``, which does once the codec is known:
     after :meth:`answer` or :meth:`offer`.
@@ -75,6 +77,7 @@ class WebRTCPeer(Peer):
         liveness_s: float | None = 5.0,
         opus: OpusOptions | None = None,
         video: VideoOptions | None = None,
+        limits: RequestLimits | None = None,
     ) -> None:
         self._portal = portal
         self._host = Host()
@@ -102,6 +105,7 @@ class WebRTCPeer(Peer):
                 lambda rate, n: AudioOutput(link, rate, n, buffers.output_s, live=buffers.live),
             ),
             liveness_s=liveness_s,
+            limits=limits or RequestLimits(),
             on_connected=lambda: self._host.post(self._connected.set),
             on_closed=lambda closed: self._host.post(lambda: self._set_closed(closed)),
         )
@@ -111,6 +115,7 @@ class WebRTCPeer(Peer):
 
         Raises:
             InvalidOffer: the offer is malformed, or has no audio we have a codec for.
+            LimitExceeded: it has too many sections.
 
         Cancellation:
             The negotiation ends by itself; :meth:`aclose` waits for it.
@@ -141,6 +146,7 @@ class WebRTCPeer(Peer):
 
         Raises:
             InvalidCandidate: it is malformed.
+            LimitExceeded: the client has as many as it may have.
         """
         await self._portal.call(self._connection.add_candidate, candidate)
 

@@ -17,7 +17,6 @@ from fastrtc_anyio.protocol.signaling import MAX_ID_LENGTH
 
 from .events import Event, Media, Ping, Pong, Start, Stop, Text
 from .payload import (
-    MAX_MESSAGE_LENGTH,
     AudioEncoding,
     decode_base64,
     encode_base64,
@@ -39,10 +38,6 @@ class FastRTCFraming:
 
     def decode(self, text: str) -> Event:
         """See :class:`.events.Framing`. What is no event of the protocol is a :class:`Text`."""
-        if len(text) > MAX_MESSAGE_LENGTH:
-            raise InvalidMessage(
-                f"the message has {len(text)} characters; at most {MAX_MESSAGE_LENGTH} are taken"
-            )
         try:
             body = json.loads(text)
         except (ValueError, RecursionError):

@@ -16,7 +16,6 @@ from fastrtc_anyio.media.frames import Int16Array, check_sample_rate
 from fastrtc_anyio.media.g711 import decode_alaw, decode_mulaw, encode_alaw, encode_mulaw
 
 __all__ = [
-    "MAX_MESSAGE_LENGTH",
     "MULAW_8K",
     "AudioEncoding",
     "Codec",
@@ -26,9 +25,6 @@ __all__ = [
     "parse_json",
     "show",
 ]
-
-MAX_MESSAGE_LENGTH = 262_144
-"""Characters of one message: 2 s of the largest encoding. Clients send 20 to 100 ms at a time."""
 
 Codec: TypeAlias = Literal["mulaw", "pcm16", "alaw"]
 
@@ -90,12 +86,8 @@ def parse_json(text: str) -> Any:
     """Decode JSON.
 
     Raises:
-        InvalidMessage: it is none, or too long.
+        InvalidMessage: it is none.
     """
-    if len(text) > MAX_MESSAGE_LENGTH:
-        raise InvalidMessage(
-            f"the message has {len(text)} characters; at most {MAX_MESSAGE_LENGTH} are taken"
-        )
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:

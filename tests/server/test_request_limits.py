@@ -1,0 +1,244 @@
+"""What is more than a setting lets in is refused by the setting's name; nobody else notices."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio import create_task_group, to_thread
+from starlette.applications import Starlette
+
+from fastrtc_anyio import RequestLimits, Stream, Textbox
+from fastrtc_anyio.server.launch import open_server
+from tests.sockets.wire import open_client as open_socket
+from tests.sockets.wire import open_wire
+from tests.unit.handlers import AsyncEcho
+from tests.webrtc.aiortc_client import open_client
+
+from .calls import LOOPBACK, accept, check_echo, make_offer, open_call, post, wait_until
+
+CANDIDATE = {"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "0"}
+SDP = {"Content-Type": "application/sdp"}
+FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+POSTS = {
+    "/webrtc/offer": "application/json",
+    "/whip": "application/sdp",
+    "/whep": "application/sdp",
+    "/input_hook": "application/json",
+}
+
+
+def make_stream(**limits: Any) -> Stream:
+    return Stream(
+        AsyncEcho,
+        modality="audio",
+        concurrency_limit=4,
+        server_rtc_configuration=LOOPBACK,
+        additional_inputs=[Textbox("Name")],
+        additional_outputs=[Textbox("Text")],
+        request_limits=RequestLimits(**limits),
+    )
+
+
+def serve(stream: Stream) -> Any:
+    app = Starlette()
+    stream.mount(app)
+    return open_server(app, limits=stream.request_limits)
+
+
+def detail(reply: httpx.Response) -> str:
+    body = reply.json()
+    return str(body["detail"] if "detail" in body else body["meta"]["error"])
+
+
+@pytest.mark.parametrize("path", POSTS)
+async def test_large_bodies(path: str) -> None:
+    stream = make_stream(body_bytes=2000)
+    async with serve(stream) as url, httpx.AsyncClient(base_url=url) as http:
+        headers = {"Content-Type": POSTS[path]}
+        reply = await http.post(path, content=b"x" * 2001, headers=headers)
+        assert reply.status_code == 413
+        assert detail(reply) == "the body is larger than 2000 bytes (RequestLimits.body_bytes)"
+        reply = await http.post(path, content=b"x" * 2000, headers=headers)
+        assert reply.status_code in (400, 422)
+        assert stream.active == 0
+
+
+@pytest.mark.parametrize("path", POSTS)
+async def test_bodies_that_drip(path: str) -> None:
+    """Each byte is sent in time for itself: the limit is on the whole."""
+    stream = make_stream(body_seconds=0.3)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {POSTS[path]}\r\n"
+        "Content-Length: 9999\r\n\r\n"
+    )
+    async with serve(stream) as url:
+        port = int(url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as connection:
+            await connection.send(head.encode())
+
+            async def drip() -> None:
+                while True:
+                    await connection.send(b"v")
+                    await anyio.sleep(0.05)
+
+            with anyio.fail_after(5):
+                async with create_task_group() as tg:
+                    tg.start_soon(drip)
+                    answer = await connection.receive()
+                    tg.cancel_scope.cancel()
+        assert b" 408 " in answer.partition(b"\r\n")[0]
+
+
+async def test_heads_that_do_not_come() -> None:
+    """Nothing of ours is asked yet: the server closes the connection."""
+    async with serve(make_stream(head_seconds=0.2)) as url:
+        port = int(url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as connection:
+            await connection.send(b"POST /webrtc/offer HTTP/1.1\r\nHost: ")
+            with anyio.fail_after(4), pytest.raises(anyio.EndOfStream):
+                await connection.receive()
+
+
+async def test_an_offer_of_an_application_that_reads_the_body_itself() -> None:
+    async with make_stream(body_bytes=2000) as stream:
+        with pytest.raises(Exception, match=r"2001 characters.*RequestLimits\.body_bytes") as info:
+            await stream.offer({"type": "offer", "sdp": "x" * 2001})
+    assert getattr(info.value, "status_hint", None) == 413
+
+
+async def test_sections() -> None:
+    stream = make_stream(sections=2)
+    async with serve(stream) as url, open_client() as client:
+        sdp = await make_offer(client, channel=True)
+        more = sdp + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n"
+        reply = await post(url, {"type": "offer", "sdp": more})
+        assert reply.status_code == 413
+        assert "3 sections; at most 2 are taken (RequestLimits.sections)" in detail(reply)
+        assert (await post(url, {"type": "offer", "sdp": sdp})).status_code == 200
+
+
+async def test_candidates_of_a_session() -> None:
+    stream = make_stream(candidates=5)
+    async with serve(stream) as url, open_client() as client:
+        body = {"type": "offer", "sdp": await make_offer(client), "webrtc_id": "caller"}
+        answer = await post(url, body)
+        candidate = {"type": "ice-candidate", "candidate": CANDIDATE, "webrtc_id": "caller"}
+        replies = [await post(url, candidate) for _ in range(7)]
+        assert replies[-1].status_code == 429
+        assert "5 candidates of a client are taken (RequestLimits.candidates)" in detail(replies[6])
+        end = {"type": "ice-candidate", "candidate": None, "webrtc_id": "caller"}
+        assert (await post(url, end)).json() == {"status": "success"}
+        await accept(client, answer.json()["sdp"])
+        await check_echo(client)
+
+
+async def test_candidates_before_their_offer() -> None:
+    stream = make_stream(candidates=2)
+    async with serve(stream) as url:
+        body = {"type": "ice-candidate", "candidate": CANDIDATE, "webrtc_id": "early"}
+        statuses = [(await post(url, body)).status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        body["webrtc_id"] = "another"
+        assert (await post(url, body)).status_code == 200
+
+
+async def test_candidates_by_whip() -> None:
+    stream = make_stream(candidates=50)
+    lines = ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=mid:0"]
+    lines += [f"a=candidate:{i} 1 udp {i} 127.0.0.1 {20_000 + i} typ host" for i in range(1000)]
+    async with (
+        serve(stream) as url,
+        httpx.AsyncClient(base_url=url) as http,
+        open_client() as client,
+    ):
+        created = await http.post("/whip", content=await make_offer(client), headers=SDP)
+        place = created.headers["location"]
+        reply = await http.patch(place, content="\r\n".join([*lines, ""]), headers=FRAGMENT)
+        assert reply.status_code == 429
+        assert "RequestLimits.candidates" in detail(reply)
+        await accept(client, created.text)
+        await wait_until(client.connected.is_set)
+
+
+async def test_ids_that_are_in_use() -> None:
+    stream = make_stream()
+    async with serve(stream) as url, open_call(url, "caller") as first, open_client() as second:
+        body = {"type": "offer", "sdp": await make_offer(second), "webrtc_id": "caller"}
+        reply = await post(url, body)
+        assert (reply.status_code, detail(reply)) == (409, "the webrtc_id 'caller' is in use")
+        async with open_wire(url) as wire:
+            await wire.send(json.dumps({"event": "start", "websocket_id": "caller"}))
+            assert "in use" in (await wire.receive_json())["message"]
+            assert await wire.receive_end() == 1008
+        await check_echo(first)
+        assert stream.active == 1
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("text", ["x" * 1001, "\u20ac" * 400])
+async def test_long_messages_over_a_websocket(text: str, started: bool) -> None:
+    stream = make_stream(message_bytes=1000)
+    async with serve(stream) as url, open_socket(url), open_wire(url) as wire:
+        if started:
+            await wire.send('{"event": "start"}')
+        await wire.send(text)
+        body = await wire.receive_json()
+        size = len(text.encode())
+        assert body["type"] == "error"
+        assert (
+            body["message"] == f"the message has {size} bytes; at most 1000 are taken "
+            "(RequestLimits.message_bytes)"
+        )
+        await wire.receive_end()
+        await wait_until(lambda: stream.active == 1)
+
+
+async def test_very_long_messages_are_cut_off_by_the_server() -> None:
+    stream = make_stream(message_bytes=1000)
+    async with serve(stream) as url, open_wire(url) as wire:
+        await wire.send("x" * 4001)
+        assert await wire.receive_end() == 1009
+
+
+async def test_long_messages_over_a_data_channel() -> None:
+    """A browser refuses to send them; who sends them all the same is told."""
+    stream = make_stream(message_bytes=1000)
+    async with serve(stream) as url, open_client() as client:
+        body = {"type": "offer", "sdp": await make_offer(client, channel=True)}
+        answer = (await post(url, body)).json()["sdp"]
+        assert "a=max-message-size:1000\r\n" in answer
+        await accept(client, answer.replace("max-message-size:1000", "max-message-size:65536"))
+        await to_thread.run_sync(client.send_message, "x" * 1001)
+        with anyio.fail_after(10):
+            told = json.loads(await client.receive_message())
+        assert told["type"] == "error"
+        assert "1001 bytes; at most 1000" in told["message"]
+        await check_echo(client)
+
+
+async def test_streams_of_events() -> None:
+    stream = make_stream(event_streams=2)
+    async with (
+        serve(stream) as url,
+        open_call(url, "me"),
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        place = "/outputs?webrtc_id=me"
+        async with http.stream("GET", place) as one, http.stream("GET", place) as two:
+            assert (one.status_code, two.status_code) == (200, 200)
+            reply = await http.get(place)
+            assert reply.status_code == 429
+            assert "2 streams of outputs" in detail(reply)
+            assert "RequestLimits.event_streams" in detail(reply)
+
+        async def is_free() -> bool:
+            async with http.stream("GET", place) as again:
+                return again.status_code == 200
+
+        with anyio.fail_after(10):
+            while not await is_free():
+                await anyio.sleep(0.02)
