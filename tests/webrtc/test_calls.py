@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
+from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, DataChunk, tsn_plus_one
 from aiortc.rtp import RtcpByePacket
 from anyio import to_thread
 from anyio.abc import TaskStatus
@@ -410,3 +414,36 @@ async def test_a_class_is_a_handler_too() -> None:
         assert isinstance(session.program.handler, AsyncEcho)
         (snr,) = await echo_of_tones(client, [440])
     assert snr > 30
+
+
+@pytest.mark.parametrize(
+    ("streams", "size"), [(1, 1), (1, 1100), (1000, 1)], ids=["many", "large", "streams"]
+)
+async def test_unfinished_messages_end_the_call_of_who_sends_them(streams: int, size: int) -> None:
+    stream = open_stream(AsyncEcho, concurrency_limit=2)
+    async with stream, place_call(stream) as good, place_call(stream) as bad:
+
+        async def flood() -> None:
+            sctp: Any = bad.pc.sctp
+            for i in itertools.count():
+                if len(stream.sessions) == 1:  # it was cut off, and may not know it yet
+                    return
+                chunk = DataChunk()
+                chunk.flags = SCTP_DATA_FIRST_FRAG if i < streams else 0
+                chunk.stream_id = i % streams
+                chunk.tsn = sctp._local_tsn
+                sctp._local_tsn = tsn_plus_one(sctp._local_tsn)
+                chunk.user_data = bytes(size)
+                await sctp._send_chunk(chunk)
+                if i % 50 == 0:
+                    await asyncio.sleep(0.002)  # loopback loses what comes at once
+
+        sessions = list(stream.sessions.values())
+        with suppress(ConnectionError):
+            await to_thread.run_sync(bad.run, flood)
+        await wait_until(lambda: len(stream.sessions) == 1)
+        (ended,) = [session for session in sessions if session.closed is not None]
+        assert ended.closed is not None
+        assert ended.closed.reason is CloseReason.PEER_FAILED
+        assert "unfinished messages" in ended.closed.message
+        await echo_of_tones(good, [440])

@@ -66,7 +66,13 @@ from fastrtc_anyio.protocol.sdp import (
 from fastrtc_anyio.protocol.signaling import IceCandidate
 
 from .audio import PlayoutTrack, tap_audio
-from .transport import Heartbeat, accept_rsa, choose_addresses, stop_consent
+from .transport import (
+    Heartbeat,
+    accept_rsa,
+    bound_reassembly,
+    choose_addresses,
+    stop_consent,
+)
 from .video import PictureTrack, keep_receiving, limit_bitrate, prefer_codec, receive_pictures
 
 __all__ = ["Connection", "MediaOptions", "Streams"]
@@ -388,6 +394,7 @@ class Connection:
         transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
         if pc.sctp is not None:
             transports.add(pc.sctp.transport)
+            bound_reassembly(pc.sctp, self._on_flood)
         for transport in transports:
             choose_addresses(transport, self._configuration)
             self._heartbeat.listen(transport)
@@ -458,6 +465,11 @@ class Connection:
                 channel.send(encode_message("error", str(exc)))
             return
         self._messages.push(data.decode("utf-8", "replace"))
+
+    def _on_flood(self) -> None:
+        if not self._over:
+            text = "the client sent more pieces of unfinished messages than it may"
+            self._end(Closed(CloseReason.PEER_FAILED, text))
 
     def _on_state(self) -> None:
         assert self._pc is not None

@@ -12,13 +12,20 @@ from typing import Any
 
 import ifaddr
 from aioice.ice import get_host_addresses
-from aiortc import RTCPeerConnection
+from aiortc import RTCPeerConnection, RTCSctpTransport
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
 from fastrtc_anyio.errors import PeerFailed
 from fastrtc_anyio.protocol.ice import RtcConfiguration
 
-__all__ = ["Heartbeat", "accept_rsa", "choose_addresses", "local_addresses", "stop_consent"]
+__all__ = [
+    "Heartbeat",
+    "accept_rsa",
+    "bound_reassembly",
+    "choose_addresses",
+    "local_addresses",
+    "stop_consent",
+]
 
 _LATE = 0.1
 """Seconds by which a timer may be late without anything being the matter."""
@@ -32,6 +39,12 @@ _CIPHERS = b":".join(
 
 _ports: ContextVar[tuple[int, int] | None] = ContextVar("ports", default=None)
 """The range that connections being made in this context take their UDP ports from."""
+
+_FRAGMENTS = 1024
+"""Of unfinished messages on one stream. A client that keeps to the receive window has fewer."""
+_STREAMS = 256
+_WINDOW_GRACE = 65_536
+"""Bytes past the receive window: what was under way when it closed."""
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -139,6 +152,28 @@ def accept_rsa(pc: RTCPeerConnection) -> None:
             return context
 
         certificate._create_ssl_context = create_ssl_context
+
+
+def bound_reassembly(sctp: RTCSctpTransport, on_flood: Callable[[], None]) -> None:
+    """Take no more pieces of a client's unfinished messages than it may send.
+
+    aiortc keeps whatever comes, past its own receive window, and walks through all of it for each
+    piece (checked in 1.16): one client could stop everybody's connections.
+    """
+    live: Any = sctp
+    receive = live._receive_data_chunk
+
+    async def receive_data_chunk(chunk: Any) -> None:
+        streams = live._inbound_streams
+        stream = streams.get(chunk.stream_id)
+        held = 0 if stream is None else len(stream.reassembly)
+        new = stream is None and len(streams) >= _STREAMS
+        if new or held >= _FRAGMENTS or live._advertised_rwnd < -_WINDOW_GRACE:
+            on_flood()
+        else:
+            await receive(chunk)
+
+    live._receive_data_chunk = receive_data_chunk
 
 
 def stop_consent(transport: RTCDtlsTransport) -> None:
