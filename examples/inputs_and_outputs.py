@@ -68,6 +68,7 @@ async def input_hook(inputs: Inputs):
 @app.get("/outputs")
 async def outputs(webrtc_id: str):
     reader = stream.output_stream(webrtc_id)
+    await reader.wait_begun()  # the page may ask before its call begins
 
     async def events():
         async for output in reader:

@@ -65,6 +65,7 @@ class SessionRegistry:
         self._sessions.pop(session.id, None)
         if session.alias is not None and self._aliases.get(session.alias) is session:
             del self._aliases[session.alias]
+        session.outputs.close()  # it may never have run, and yet be read
 
     def find(self, webrtc_id: str) -> Session | None:
         """The session of this id, if there is one."""

@@ -36,7 +36,7 @@ from .groups import unwrapped
 from .handlers import StreamHandlerBase
 from .inputs import Component, check_components
 from .media.encode import OpusOptions, VideoOptions
-from .outputs import AdditionalOutputs, OutputReader
+from .outputs import AdditionalOutputs, EarlyReaders, OutputReader
 from .peers._channels import BufferOptions
 from .peers.asyncio_bridge import open_asyncio_bridge
 from .programs import AudioFormat, Handler, audio_format, make_program_factory
@@ -207,6 +207,7 @@ class Stream(AsyncContextManagerMixin):
         self._opened: _Opened | None = None
         self._registry = SessionRegistry()
         self._early = EarlyCandidates(self.request_limits)
+        self._early_readers = EarlyReaders(self.request_limits)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Stream, None]:
@@ -226,6 +227,7 @@ class Stream(AsyncContextManagerMixin):
                     yield self
                 finally:
                     self._opened = None
+                    self._early_readers.close()
                     tasks.cancel_scope.cancel()
 
     @property
@@ -457,14 +459,23 @@ class Stream(AsyncContextManagerMixin):
     def output_stream(self, webrtc_id: str) -> OutputReader:
         """What a handler emits as ``AdditionalOutputs``, until its session ends.
 
-        Everybody who asks gets everything from then on; the first gets what came before, too (the
+        Everybody who asks gets everything from then on, and what came while nobody was reading (the
         last 64). A reader that falls 64 behind loses the oldest. ``async for`` reads it; it ends
         with the session, and when nobody holds it any more.
 
+        A client may ask for its outputs before it is heard here. A session that is not there yet is
+        waited for, for ``RequestLimits.early_seconds``; then ``async for`` ends, and your log says so. The
+        reader's ``wait_begun`` raises :class:`UnknownSession` instead.
+
         Raises:
-            UnknownSession: there is no such session.
+            StreamNotOpen: there is no such session, and none can come.
+            LimitExceeded: as many wait already as ``RequestLimits.early_clients`` says.
         """
-        return self._registry.get(webrtc_id).outputs.read()
+        session = self._registry.find(webrtc_id)
+        if session is None:
+            self._require_open()
+            return self._early_readers.add(webrtc_id)
+        return session.outputs.read()
 
     async def fetch_latest_output(self, webrtc_id: str) -> AdditionalOutputs:
         """The last ``AdditionalOutputs`` of a handler; waits for the first.
@@ -548,6 +559,8 @@ class Stream(AsyncContextManagerMixin):
             websocket=websocket,
         )
         self._registry.add(session)
+        if alias is not None:
+            self._early_readers.welcome(alias, session.outputs)
         return session, peer
 
     def _make_webrtc_peer(

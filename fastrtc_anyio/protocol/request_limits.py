@@ -31,9 +31,10 @@ class RequestLimits:
     """Of a client's, in its offer and after it. Each costs connectivity checks; RFC 8445 6.1.2.5
     stops at as many."""
     early_clients: int = 64
-    """Whose candidates are kept until their offers come. One more pushes the oldest out."""
+    """Whose candidates are kept until their offers come: one more pushes the oldest out. And as
+    many readers of outputs wait for their sessions."""
     early_seconds: float = 10.0
-    """For which they are kept."""
+    """For which they are kept, or wait."""
     message_bytes: int = 262_144
     """Of a message. Clients send 20 to 100 ms of audio at a time: 20,000 at most."""
     event_streams: int = 16

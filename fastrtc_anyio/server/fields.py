@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Match, Route
 
-from fastrtc_anyio.errors import HandlerContractError, LimitExceeded
+from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSession
 from fastrtc_anyio.functions import is_coroutine_function
 from fastrtc_anyio.inputs import InvalidInput, parse_inputs
 from fastrtc_anyio.outputs import OutputReader
@@ -48,8 +48,7 @@ def add_field_routes(stream: Stream, app: Any, prefix: str) -> None:
         return await _take_inputs(stream, request)
 
     async def stream_outputs(request: Request) -> Response:
-        await checkpoint()
-        return _stream_outputs(stream, request)
+        return await _stream_outputs(stream, request)
 
     async def input_hook(request: Request) -> Response:
         return await respond(stream, request, take_inputs)
@@ -97,14 +96,19 @@ async def _take_inputs(stream: Stream, request: Request) -> Response:
     return JSON({"status": "success"})
 
 
-def _stream_outputs(stream: Stream, request: Request) -> Response:
-    outputs = stream.session(request.query_params.get("webrtc_id", "")).outputs
+async def _stream_outputs(stream: Stream, request: Request) -> Response:
+    webrtc_id = request.query_params.get("webrtc_id", "")
+    if not webrtc_id:
+        raise UnknownSession("whose outputs? The address lacks ?webrtc_id=...")
+    reader = stream.output_stream(webrtc_id)
+    await reader.wait_begun()
     limit = stream.request_limits.event_streams
-    if outputs.statistics().readers >= limit:
+    if stream.session(webrtc_id).outputs.statistics().readers > limit:
+        await reader.aclose()
         text = f"{limit} streams of outputs are being read already (RequestLimits.event_streams)"
         raise LimitExceeded(text, 429)
     return StreamingResponse(
-        OutputEvents(stream, outputs.read()),
+        OutputEvents(stream, reader),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

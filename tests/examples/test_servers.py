@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from websockets.sync.server import serve
 
-from fastrtc_anyio import AudioFrame, CloseReason, SessionState
+from fastrtc_anyio import AudioFrame, CloseReason, Limits, SessionState
 from fastrtc_anyio.protocol.sockets.events import Start
 from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
 from fastrtc_anyio.server.launch import open_server
@@ -175,8 +175,9 @@ async def read_level(lines: AsyncIterator[str], low: int, high: int) -> None:
                     return
 
 
-async def test_inputs_and_outputs_of_nobody() -> None:
+async def test_inputs_and_outputs_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     example = load("inputs_and_outputs")
+    monkeypatch.setattr(example.stream, "_limits", Limits(connect=0.1))
     async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
         inputs = {"webrtc_id": "nobody", "volume": 1.0}
         replies = [

@@ -32,6 +32,7 @@ from fastrtc_anyio import (
     Limits,
     Stream,
     StreamHandler,
+    StreamNotOpen,
     UnknownSession,
     VideoStreamHandler,
     audio_to_bytes,
@@ -278,11 +279,15 @@ async def test_d10_an_error_ends_the_call(kind: Any, where: str) -> None:
 
 
 async def test_d11_an_unknown_id_is_an_error_and_leaves_no_entry() -> None:
-    """``output_stream("unknown")`` hangs and creates a permanent entry."""
+    """``output_stream("unknown")`` hangs and creates a permanent entry.
+
+    While the stream is open it waits for a while, and leaves nothing:
+    ``tests/unit/test_outputs.py``.
+    """
     stream = Stream(Echo(), modality="audio")
     before = _size(stream)
     for number in range(100):
-        with pytest.raises(UnknownSession):
+        with pytest.raises(StreamNotOpen):
             stream.output_stream(f"unknown {number}")
         with pytest.raises(UnknownSession):
             await stream.fetch_latest_output(f"unknown {number}")

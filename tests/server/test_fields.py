@@ -20,11 +20,14 @@ from fastrtc_anyio import (
     Chatbot,
     Checkbox,
     Choice,
+    Limits,
     Slider,
     Stream,
     Textbox,
 )
+from fastrtc_anyio.protocol.sockets.events import Start
 from fastrtc_anyio.server.launch import open_server
+from tests.sockets.wire import PCM_16K, open_client
 from tests.unit.handlers import Quiet
 from tests.webrtc.aiortc_client import AiortcClient
 
@@ -216,8 +219,29 @@ async def test_a_handler_has_to_return_a_value_for_each_output() -> None:
         assert await next_event(events) == ("output", {"a": 1, "b": 2})
 
 
-async def test_outputs_of_nobody() -> None:
+async def test_outputs_may_be_asked_for_before_a_websocket_says_whose_they_are() -> None:
+    """As a page written for FastRTC does."""
     stream = make_stream(additional_outputs=[Textbox("A")])
+    got = []
+
+    async def read() -> None:
+        async with open_events(url, "me") as events:
+            got.append(await next_event(events))
+            got.append(await next_event(events))
+
+    async with serve(stream) as url, anyio.create_task_group() as tg:
+        tg.start_soon(read)
+        await wait_until(lambda: len(stream._early_readers) == 1)
+        async with open_client(url, Start("me", PCM_16K)):
+            await wait_until(lambda: "me" in stream.handlers)
+            stream.sessions[next(iter(stream.sessions))].send_outputs(AdditionalOutputs("x"))
+            await wait_until(lambda: bool(got))
+        await wait_until(lambda: len(got) == 2)
+    assert got == [("output", {"a": "x"}), ("end", None)]
+
+
+async def test_outputs_of_nobody() -> None:
+    stream = make_stream(additional_outputs=[Textbox("A")], limits=Limits(connect=0.1))
     async with serve(stream) as url, httpx.AsyncClient() as http:
         for query in ("", "?webrtc_id=nobody"):
             assert (await http.get(f"{url}/outputs{query}")).status_code == 404

@@ -17,9 +17,10 @@ from fastrtc_anyio import (
     EmitType,
     Session,
     StreamHandler,
+    UnknownSession,
     get_current_context,
 )
-from fastrtc_anyio.outputs import BACKLOG, OutputBoard
+from fastrtc_anyio.outputs import BACKLOG, EarlyReaders, OutputBoard
 from fastrtc_anyio.testing import open_call
 from fastrtc_anyio.workers import Host
 
@@ -80,6 +81,85 @@ async def test_a_reader_that_waits_is_woken_and_can_leave() -> None:
         board.publish(AdditionalOutputs(5))
     assert board.statistics().readers == 0
     board.publish(AdditionalOutputs(6))
+
+
+async def test_what_comes_while_nobody_reads_is_for_who_reads_next() -> None:
+    """As a page does whose connection was lost for a moment."""
+    board = OutputBoard()
+    first = board.read()
+    board.publish(AdditionalOutputs(0))
+    assert (await anext(first)).args == (0,)
+    await first.aclose()
+    board.publish(AdditionalOutputs(1))
+    second, third = board.read(), board.read()
+    board.publish(AdditionalOutputs(2))
+    board.close()
+    assert await read_all(second) == [1, 2]
+    assert await read_all(third) == [2]
+
+
+async def test_a_reader_may_come_before_its_session() -> None:
+    early, board, other = EarlyReaders(), OutputBoard(), OutputBoard()
+    got: dict[str, list[Any]] = {}
+
+    async def read(name: str, reader: Any) -> None:
+        got[name] = await read_all(reader)
+
+    async with anyio.create_task_group() as tg:
+        for name in ("a", "b"):
+            tg.start_soon(read, name, early.add("me", 30))
+        tg.start_soon(read, "c", early.add("you", 30))
+        await anyio.sleep(29)
+        early.welcome("me", board)
+        assert len(early) == 1
+        board.publish(AdditionalOutputs(1))
+        early.welcome("you", other)
+        await anyio.sleep(29)  # who has found its session is no longer hurried
+        assert got == {}
+        other.close()
+        board.publish(AdditionalOutputs(2))
+        board.close()
+    assert got == {"a": [1, 2], "b": [1, 2], "c": []}
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_a_session_that_never_comes_is_given_up(
+    asks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = EarlyReaders().add("nobody", 30)
+    began = anyio.current_time()
+    if asks:
+        with pytest.raises(UnknownSession, match="nobody"):
+            await reader.wait_begun()
+    else:
+        assert await read_all(reader) == []
+        assert "nobody" in caplog.text
+    assert round(anyio.current_time() - began) == 30
+
+
+async def test_without_a_limit_a_session_is_awaited_until_the_stream_closes() -> None:
+    early = EarlyReaders()
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(read_all, early.add("me", None))
+        await anyio.sleep(10_000)
+        assert len(early) == 1
+        early.close()
+    assert len(early) == 0
+
+
+async def test_who_stops_waiting_for_a_session_leaves_nothing() -> None:
+    early = EarlyReaders()
+    for number in range(100):
+        early.add(f"unknown {number}", 30)
+    gc.collect()
+    assert len(early) == 0
+    reader = early.add("me", 30)
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(read_all, reader)
+        await anyio.wait_all_tasks_blocked()
+        began = anyio.current_time()
+        await reader.aclose()
+    assert anyio.current_time() - began < 1
 
 
 async def test_the_latest_is_waited_for_once() -> None:

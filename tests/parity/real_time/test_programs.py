@@ -404,7 +404,6 @@ async def test_ending_a_call_from_the_application() -> None:
             lambda: stream.set_input("caller", 1),
             lambda: stream.trigger_response("caller"),
             lambda: stream.update_connection("caller", "closed"),
-            lambda: stream.output_stream("caller"),
         ):
             with pytest.raises(UnknownSession):
                 use()
