@@ -222,7 +222,7 @@ async def test_a_handler_has_to_return_a_value_for_each_output() -> None:
 async def test_outputs_may_be_asked_for_before_a_websocket_says_whose_they_are() -> None:
     """As a page written for FastRTC does."""
     stream = make_stream(additional_outputs=[Textbox("A")])
-    got = []
+    got: list[tuple[str, Any]] = []
 
     async def read() -> None:
         async with open_events(url, "me") as events:
