@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from fastrtc_anyio.errors import (
     FastRTCError,
     InvalidOffer,
+    NotAllowed,
     NotAuthenticated,
     SignalingError,
     WebRTCError,
@@ -52,6 +53,9 @@ async def respond(stream: Stream, request: Request, endpoint: Endpoint) -> Respo
     except ClientDisconnect:
         response = Response(status_code=400)  # to nobody
     except SignalingError as exc:
+        if isinstance(exc, NotAllowed):
+            # Most pages show nobody what they were told.
+            logger.warning("a request was refused: %s", exc)
         response = JSON(failure_body(exc), exc.status_hint)
         if isinstance(exc, NotAuthenticated):
             response.headers["WWW-Authenticate"] = "Bearer"

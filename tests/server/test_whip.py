@@ -277,7 +277,7 @@ async def test_authenticate_may_be_async_and_may_raise(caplog: pytest.LogCapture
     assert "authenticate returns True or False" in caplog.text
 
 
-async def test_pages_of_other_origins() -> None:
+async def test_pages_of_other_origins(caplog: pytest.LogCaptureFixture) -> None:
     here, other, stranger = "https://here.example", "https://other.example", "https://evil.example"
     async with serve(make_stream(allowed_origins=[other])) as http:
         for path in ("/whip", "/whep/x", "/webrtc/offer"):
@@ -299,6 +299,7 @@ async def test_pages_of_other_origins() -> None:
     async with serve(make_stream()) as http:
         reply = await http.get("/webrtc/config", headers={"Origin": other})
         assert reply.status_code == 403
+        assert f"pages of '{other}' may not call" in caplog.text
         assert "access-control-allow-origin" not in reply.headers
         options = await http.options("/whip")
         assert options.headers["accept-post"] == "application/sdp"
