@@ -464,8 +464,8 @@ class Stream(AsyncContextManagerMixin):
         with the session, and when nobody holds it any more.
 
         A client may ask for its outputs before it is heard here. A session that is not there yet is
-        waited for, for ``RequestLimits.early_seconds``; then ``async for`` ends, and your log says so. The
-        reader's ``wait_begun`` raises :class:`UnknownSession` instead.
+        waited for, for ``RequestLimits.early_seconds``; then ``async for`` ends, and your log says
+        so. The reader's ``wait_begun`` raises :class:`UnknownSession` instead.
 
         Raises:
             StreamNotOpen: there is no such session, and none can come.

@@ -17,7 +17,8 @@ from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from websockets.sync.server import serve
 
-from fastrtc_anyio import AudioFrame, CloseReason, Limits, SessionState
+from fastrtc_anyio import AudioFrame, CloseReason, RequestLimits, SessionState
+from fastrtc_anyio.outputs import EarlyReaders
 from fastrtc_anyio.protocol.sockets.events import Start
 from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
 from fastrtc_anyio.server.launch import open_server
@@ -177,7 +178,8 @@ async def read_level(lines: AsyncIterator[str], low: int, high: int) -> None:
 
 async def test_inputs_and_outputs_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     example = load("inputs_and_outputs")
-    monkeypatch.setattr(example.stream, "_limits", Limits(connect=0.1))
+    limits = RequestLimits(early_seconds=0.1)
+    monkeypatch.setattr(example.stream, "_early_readers", EarlyReaders(limits))
     async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
         inputs = {"webrtc_id": "nobody", "volume": 1.0}
         replies = [

@@ -20,7 +20,7 @@ from fastrtc_anyio import (
     Chatbot,
     Checkbox,
     Choice,
-    Limits,
+    RequestLimits,
     Slider,
     Stream,
     Textbox,
@@ -241,7 +241,9 @@ async def test_outputs_may_be_asked_for_before_a_websocket_says_whose_they_are()
 
 
 async def test_outputs_of_nobody() -> None:
-    stream = make_stream(additional_outputs=[Textbox("A")], limits=Limits(connect=0.1))
+    stream = make_stream(
+        additional_outputs=[Textbox("A")], request_limits=RequestLimits(early_seconds=0.1)
+    )
     async with serve(stream) as url, httpx.AsyncClient() as http:
         for query in ("", "?webrtc_id=nobody"):
             assert (await http.get(f"{url}/outputs{query}")).status_code == 404

@@ -15,6 +15,8 @@ from fastrtc_anyio import (
     AdditionalOutputs,
     AsyncStreamHandler,
     EmitType,
+    LimitExceeded,
+    RequestLimits,
     Session,
     StreamHandler,
     UnknownSession,
@@ -99,7 +101,8 @@ async def test_what_comes_while_nobody_reads_is_for_who_reads_next() -> None:
 
 
 async def test_a_reader_may_come_before_its_session() -> None:
-    early, board, other = EarlyReaders(), OutputBoard(), OutputBoard()
+    early = EarlyReaders(RequestLimits(early_seconds=30))
+    board, other = OutputBoard(), OutputBoard()
     got: dict[str, list[Any]] = {}
 
     async def read(name: str, reader: Any) -> None:
@@ -107,8 +110,8 @@ async def test_a_reader_may_come_before_its_session() -> None:
 
     async with anyio.create_task_group() as tg:
         for name in ("a", "b"):
-            tg.start_soon(read, name, early.add("me", 30))
-        tg.start_soon(read, "c", early.add("you", 30))
+            tg.start_soon(read, name, early.add("me"))
+        tg.start_soon(read, "c", early.add("you"))
         await anyio.sleep(29)
         early.welcome("me", board)
         assert len(early) == 1
@@ -126,7 +129,7 @@ async def test_a_reader_may_come_before_its_session() -> None:
 async def test_a_session_that_never_comes_is_given_up(
     asks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = EarlyReaders().add("nobody", 30)
+    reader = EarlyReaders(RequestLimits()).add("nobody")
     began = anyio.current_time()
     if asks:
         with pytest.raises(UnknownSession, match="nobody"):
@@ -134,26 +137,39 @@ async def test_a_session_that_never_comes_is_given_up(
     else:
         assert await read_all(reader) == []
         assert "nobody" in caplog.text
-    assert round(anyio.current_time() - began) == 30
+    assert round(anyio.current_time() - began) == 10
 
 
-async def test_without_a_limit_a_session_is_awaited_until_the_stream_closes() -> None:
-    early = EarlyReaders()
+async def test_nobody_waits_for_a_session_of_a_stream_that_closes() -> None:
+    early = EarlyReaders(RequestLimits())
     async with anyio.create_task_group() as tg:
-        tg.start_soon(read_all, early.add("me", None))
-        await anyio.sleep(10_000)
-        assert len(early) == 1
+        tg.start_soon(read_all, early.add("me"))
+        await anyio.wait_all_tasks_blocked()
+        began = anyio.current_time()
         early.close()
+    assert anyio.current_time() - began < 1
     assert len(early) == 0
+
+
+async def test_so_many_wait_and_no_more() -> None:
+    early = EarlyReaders(RequestLimits(early_clients=2))
+    first, second = early.add("me"), early.add("you")
+    with pytest.raises(LimitExceeded, match=r"2 readers .*RequestLimits\.early_clients"):
+        early.add("me")
+    await first.aclose()
+    del first
+    early.add("me")
+    await second.aclose()
 
 
 async def test_who_stops_waiting_for_a_session_leaves_nothing() -> None:
-    early = EarlyReaders()
+    early = EarlyReaders(RequestLimits())
     for number in range(100):
-        early.add(f"unknown {number}", 30)
+        reader = early.add(f"unknown {number}")
+        del reader
     gc.collect()
     assert len(early) == 0
-    reader = early.add("me", 30)
+    reader = early.add("me")
     async with anyio.create_task_group() as tg:
         tg.start_soon(read_all, reader)
         await anyio.wait_all_tasks_blocked()
