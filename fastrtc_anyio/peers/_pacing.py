@@ -28,7 +28,7 @@ from fastrtc_anyio.media.playout import Played
 
 from ._channels import AudioOutput, BufferOptions, Link, _wait_for
 
-__all__ = ["CLIENT_LEAD", "MARK_SECONDS", "PHONE_LEAD", "PacedOutput", "PhoneOutput"]
+__all__ = ["CLIENT_LEAD", "LIVE_LEAD", "MARK_SECONDS", "PHONE_LEAD", "PacedOutput", "PhoneOutput"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -36,6 +36,10 @@ CLIENT_LEAD = 0.1
 """Seconds. Against jitter; a flush cannot take it back."""
 PHONE_LEAD = 0.2
 """Seconds. The carrier takes it back when it is told to."""
+LIVE_LEAD = 0.04
+"""Seconds, of either, where a live source paces the sound. It has nothing to send ahead but what
+piled up in a stall. Given away, that would be a delay that stays at the client for ever; in the
+buffer, it is found and trimmed."""
 MARK_SECONDS = 0.1
 """Sound between two marks."""
 OVERDUE_SECONDS = 5.0

@@ -25,7 +25,7 @@ from fastrtc_anyio.errors import (
     PeerFailed,
     SignalingError,
 )
-from fastrtc_anyio.media.frames import AudioFrame
+from fastrtc_anyio.media.frames import AudioFrame, Int16Array
 from fastrtc_anyio.protocol.media_plan import MediaPlan
 from fastrtc_anyio.protocol.messages import encode_message
 from fastrtc_anyio.protocol.sockets.events import (
@@ -41,11 +41,12 @@ from fastrtc_anyio.protocol.sockets.events import (
     Stop,
     Text,
 )
+from fastrtc_anyio.protocol.sockets.ordering import ChunkOrder
 from fastrtc_anyio.protocol.sockets.payload import AudioEncoding
 from fastrtc_anyio.workers import Host
 
 from ._channels import AudioInput, BufferOptions, Link, MessageChannel
-from ._pacing import CLIENT_LEAD, PHONE_LEAD, PacedOutput, PhoneOutput
+from ._pacing import CLIENT_LEAD, LIVE_LEAD, PHONE_LEAD, PacedOutput, PhoneOutput
 
 __all__ = ["TextSocket", "WebSocketPeer"]
 
@@ -119,11 +120,14 @@ class WebSocketPeer(Peer):
         self._socket = socket
         self._framing = framing
         self._encoding_in = start.encoding or AudioEncoding("mulaw", rates[0])
-        self._encoding_out = start.encoding or AudioEncoding("mulaw", rates[1])
+        self._encoding_out = (
+            start.encoding_out or start.encoding or AudioEncoding("mulaw", rates[1])
+        )
         self._stall = stall_s
         self._liveness = liveness_s if framing.phone else None
         kind = PhoneOutput if framing.phone else PacedOutput
-        lead = lead or (PHONE_LEAD if framing.phone else CLIENT_LEAD)
+        if lead is None:
+            lead = LIVE_LEAD if buffers.live else PHONE_LEAD if framing.phone else CLIENT_LEAD
         rate = self._encoding_out.sample_rate
         self.audio_in = self._in = AudioInput(link, buffers.input_s)
         self.audio_out = self._out = kind(link, rate, buffers, lead, self._kick_audio)
@@ -136,7 +140,8 @@ class WebSocketPeer(Peer):
         self._drained = anyio.Event()
         self._released = anyio.Event()
         self._runs = False
-        self._received = self._chunk = self._missing = 0
+        self._received = 0
+        self._order = ChunkOrder[Int16Array]()
         if not framing.phone:
             self._channel.open()
 
@@ -160,9 +165,10 @@ class WebSocketPeer(Peer):
         await self._released.wait()
 
     async def transport_statistics(self) -> Mapping[str, Any]:
-        """Messages received, and how many of a carrier's numbered ones were missing."""
+        """Messages received, and how many of a carrier's chunks of audio were missing: those that
+        came too late to be heard among them."""
         await checkpoint()
-        return {"received": self._received, "missing": self._missing}
+        return {"received": self._received, "missing": self._order.missing}
 
     # -- the connection
 
@@ -202,6 +208,7 @@ class WebSocketPeer(Peer):
     def _close(self, reason: CloseReason, message: str) -> None:
         if self._closed is None:
             self._closed = Closed(reason, message)
+            self._hear(self._order.flush())
             self._in.end()
             self._out.end()
             self._closing.set()
@@ -223,7 +230,8 @@ class WebSocketPeer(Peer):
     async def _handle(self, event: Event) -> None:
         match event:
             case Media():
-                self._hear(event)
+                samples = self._encoding_in.decode(event.payload)
+                self._hear(self._order.push(event.chunk, samples))
             case Mark(name):
                 if isinstance(self._out, PhoneOutput):
                     self._out.confirm(name)
@@ -240,13 +248,10 @@ class WebSocketPeer(Peer):
             case _:
                 pass
 
-    def _hear(self, media: Media) -> None:
-        samples = self._encoding_in.decode(media.payload)
-        if media.chunk is not None:
-            self._missing += max(0, media.chunk - self._chunk - 1)
-            self._chunk = media.chunk
+    def _hear(self, chunks: list[Int16Array]) -> None:
         if self.media.audio_in:
-            self._in.push(AudioFrame(self._encoding_in.sample_rate, samples))
+            for samples in chunks:
+                self._in.push(AudioFrame(self._encoding_in.sample_rate, samples))
 
     async def _play(self) -> None:
         out = self._out

@@ -13,9 +13,10 @@ import pytest
 from anyio import create_task_group
 
 from fastrtc_anyio import AudioFrame, CloseReason
+from fastrtc_anyio.peers._channels import BufferOptions
 from fastrtc_anyio.peers._pacing import PacedOutput
 from fastrtc_anyio.peers.websocket import WebSocketPeer
-from fastrtc_anyio.protocol.sockets.events import Framing, Mark, Start
+from fastrtc_anyio.protocol.sockets.events import Framing, Mark, Media, Start
 from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
 from fastrtc_anyio.protocol.sockets.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio.protocol.sockets.plivo import PlivoFraming
@@ -29,7 +30,8 @@ PCM = AudioEncoding("pcm16", 16_000)
 
 CARRIERS: dict[str, tuple[Callable[[], Framing], AudioEncoding]] = {
     "twilio": (TwilioFraming, MULAW_8K),
-    "telnyx": (TelnyxFraming, AudioEncoding("alaw", 8_000)),
+    "telnyx": (partial(TelnyxFraming, "PCMA"), AudioEncoding("alaw", 8_000)),
+    "telnyx L16": (partial(TelnyxFraming, "L16"), AudioEncoding("pcm16", 16_000)),
     "plivo": (PlivoFraming, AudioEncoding("pcm16", 16_000)),
 }
 
@@ -59,6 +61,62 @@ async def test_a_client_is_given_a_tenth_of_a_second_ahead() -> None:
         assert max(ahead) == pytest.approx(0.1)
         assert ahead[0] == pytest.approx(0.02)
         assert len(client.arrivals) == 50
+
+
+async def test_a_live_source_that_stalled_leaves_no_delay_at_the_client() -> None:
+    """What piled up waits here, where it is trimmed, and not at the client, where it would stay."""
+    async with (
+        open_pair(encoding=PCM, buffers=BufferOptions(live=True)) as (peer, client),
+        create_task_group() as tasks,
+    ):
+        tasks.start_soon(client.listen)
+        began = anyio.current_time()
+        for i in range(200):
+            await anyio.sleep_until(began + 0.02 * (55 if 50 <= i < 55 else i))
+            await peer.audio_out.send(np.full((1, 320), 1000, np.int16))
+            if i == 55:
+                assert len(client.queue) + peer.audio_out.statistics().buffered / 320 >= 4
+        assert len(client.queue) <= 2
+        assert peer.audio_out.statistics().buffered <= 2 * 320
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_carriers_chunks_are_heard_in_order() -> None:
+    async with open_pair(TwilioFraming) as (peer, client):
+        for chunk in (1, 3, 2, 5, 4):
+            samples = np.full((1, 160), 1000 * chunk, np.int16)
+            client.send(Media(MULAW_8K.encode(samples), chunk))
+        heard = [await peer.audio_in.receive() for _ in range(5)]
+        assert [round(frame.samples[0, 0] / 1000) for frame in heard] == [1, 2, 3, 4, 5]
+        assert (await peer.transport_statistics())["missing"] == 0
+        client.send(Media(b"", 7))
+        client.send(Media(MULAW_8K.encode(samples), 8))
+        client.hang_up()
+        # What waited for a chunk that never came is heard all the same.
+        assert (await peer.audio_in.receive()).samples.shape == (1, 160)
+        assert (await peer.transport_statistics())["missing"] == 1
+
+
+async def test_a_call_hears_the_codec_that_was_asked_for() -> None:
+    """The caller's side is in PCMA there, and takes PCMU."""
+    ours, theirs = memory_sockets()
+    framing = TelnyxFraming()
+    start = framing.decode(TelnyxFraming().encode(Start("me", AudioEncoding("alaw", 8_000))) or "")
+    assert isinstance(start, Start)
+    peer = WebSocketPeer(ours, framing, start)
+    client = Client(theirs, TelnyxFraming(), MULAW_8K)
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run)
+        tasks.start_soon(client.run)
+        tasks.start_soon(client.listen)
+        await peer.audio_out.send(np.full((1, 320), 4000, np.int16))
+        await peer.audio_out.wait_played()
+        tasks.cancel_scope.cancel()
+    assert client.sound.shape == (1, 320)
+    assert np.abs(client.sound - 4000).max() < 150
+    client.close()
+    await ours.aclose()
+    await theirs.aclose()
 
 
 async def test_an_odd_length_is_sent_as_it_is() -> None:

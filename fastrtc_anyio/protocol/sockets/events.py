@@ -46,6 +46,8 @@ class Start:
     """The carrier's name for the telephone call."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """What the application gave the carrier to be told here."""
+    encoding_out: AudioEncoding | None = None
+    """Of the audio to the client, where it is another than ``encoding``."""
 
 
 @dataclass(frozen=True)
