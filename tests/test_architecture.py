@@ -131,6 +131,8 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
             "peers/webrtc/",
         }
     ),
+    # What aiortc is secured with.
+    "cryptography": frozenset({"server/callers.py"}),
     "faster_whisper": SPEECH,
     "huggingface_hub": SPEECH,
     # What aioice lists network interfaces with.

@@ -1,55 +1,91 @@
-"""The answer to an incoming call, and the proof that Twilio sent the request."""
+"""The options of calls from a telephone, and the answer to an incoming one."""
 
 from __future__ import annotations
 
 import base64
-import hmac
-from collections.abc import Iterable
+import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-__all__ = ["Carrier", "TelephoneOptions", "answer_call", "is_signed", "sign_request"]
+from .sockets.telnyx import TelnyxCodec
+
+__all__ = ["TOKEN_PARAMETER", "Carrier", "TelephoneOptions", "answer_call", "recognise_carrier"]
 
 Carrier: TypeAlias = Literal["twilio", "telnyx", "plivo"]
 
-_STANDARD_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
+TOKEN_PARAMETER = "fastrtc_token"
+"""The parameter of a call's ``start`` that a token comes in."""
+
+_OWNERS: Mapping[str, Carrier] = {
+    "auth_token": "twilio",
+    "plivo_auth_token": "plivo",
+    "telnyx_public_key": "telnyx",
+}
+_PUBLIC_KEY_BYTES = 32  # RFC 8032 5.1.5
 
 
 @dataclass(frozen=True)
 class TelephoneOptions:
     """How calls from a telephone come in.
 
+    With ``auth_token``, ``plivo_auth_token`` or ``telnyx_public_key``, or more than one of them,
+    only those carriers' calls come in: a request or a WebSocket that none of them vouches for is
+    refused. Without, ``authenticate`` and ``allowed_origins`` decide, as for everybody else.
+
     Attributes:
-        carrier: whose XML answers an incoming call. The audio of each is understood anyway.
-        auth_token: the secret of a Twilio account. With it, a request or a WebSocket without a
-            right ``X-Twilio-Signature`` is refused; without it, nobody is asked who they are.
+        carrier: whose XML answers an incoming call; None for that of whoever asks. The audio of
+            each is understood anyway.
+        auth_token: the secret of a Twilio account, which makes its ``X-Twilio-Signature``.
         public_url: where the carrier reaches this server, such as ``https://example.com``, if a
             proxy is between the two.
         trust_forwarded: take it from ``X-Forwarded-Proto`` and ``X-Forwarded-Host``. Only behind a
             proxy that sets them itself: anybody can send them.
         greeting: what the carrier says before the call is connected.
         farewell: what it says when the handler has ended it.
+        plivo_auth_token: the secret of a Plivo account, which makes its ``X-Plivo-Signature-V3``.
+        telnyx_public_key: of a Telnyx account, in base64, for its ``telnyx-signature-ed25519``.
+        secret: of your own. Telnyx does not sign its WebSockets: the answer to an incoming call
+            gives it a token, made with this, that its WebSocket has to show within 5 minutes. By
+            default each process has a secret of its own; several that serve one number need a
+            common one. A call begun through Telnyx's API shows it as its ``stream_auth_token``.
+        telnyx_codec: what a Telnyx call is sent: ``"PCMU"``, ``"PCMA"``, or ``"L16"`` at 16 kHz.
+            The answer to an incoming call asks for it; a call begun through Telnyx's API has to
+            ask for the same as ``stream_bidirectional_codec``.
 
     Raises:
         ValueError: an option that is not possible, or one that does nothing.
     """
 
-    carrier: Carrier = "twilio"
+    carrier: Carrier | None = None
     auth_token: str | None = field(default=None, repr=False)
     public_url: str | None = None
     trust_forwarded: bool = False
     greeting: str = ""
     farewell: str = ""
+    plivo_auth_token: str | None = field(default=None, repr=False)
+    telnyx_public_key: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    telnyx_codec: TelnyxCodec = "PCMU"
 
     def __post_init__(self) -> None:
-        if self.carrier not in get_args(Carrier):
-            raise ValueError(f"carrier must be one of {get_args(Carrier)}; got {self.carrier!r}")
-        if self.auth_token is not None and self.carrier != "twilio":
-            raise ValueError(f"auth_token is Twilio's; the carrier is {self.carrier!r}")
-        if self.auth_token == "":
-            raise ValueError("auth_token must not be empty: an empty secret is known to everybody")
+        for name, kind in (("carrier", Carrier), ("telnyx_codec", TelnyxCodec)):
+            value = getattr(self, name)
+            if value not in get_args(kind) and not (value is None and name == "carrier"):
+                raise ValueError(f"{name} must be one of {get_args(kind)}; got {value!r}")
+        for name in self.proofs:
+            if self.carrier not in (None, _OWNERS[name]):
+                owner = _OWNERS[name].capitalize()
+                raise ValueError(f"{name} is {owner}'s; the carrier is {self.carrier!r}")
+        for name in ("auth_token", "plivo_auth_token", "secret"):
+            if getattr(self, name) == "":
+                raise ValueError(f"{name} must not be empty: an empty secret is known to everybody")
+        if self.telnyx_public_key is not None:
+            _decode_key(self.telnyx_public_key)
+        elif self.secret is not None:
+            raise ValueError("secret does nothing without telnyx_public_key")
         if self.public_url is not None:
             parts = urlsplit(self.public_url)
             if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
@@ -57,23 +93,57 @@ class TelephoneOptions:
                     f"public_url must be like https://example.com; got {self.public_url!r}"
                 )
 
+    @property
+    def proofs(self) -> tuple[str, ...]:
+        """The settings that say who is calling, of those that are set."""
+        return tuple(name for name in _OWNERS if getattr(self, name) is not None)
 
-def answer_call(url: str, options: TelephoneOptions) -> str:
+
+def _decode_key(text: str) -> None:
+    try:
+        size = len(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        size = -1
+    if size != _PUBLIC_KEY_BYTES:
+        raise ValueError(
+            f"telnyx_public_key must be {_PUBLIC_KEY_BYTES} bytes in base64; got {text!r}"
+        )
+
+
+def recognise_carrier(headers: Mapping[str, str], form: Mapping[str, str]) -> Carrier:
+    """Who asks what to do with a call, by what its requests have and the others' have not.
+
+    Args:
+        headers: of the request, in lower case or of a mapping that does not care.
+        form: its fields.
+    """
+    if "telnyx-signature-ed25519" in headers or "CallSidLegacy" in form:
+        return "telnyx"
+    if "x-plivo-signature-v3" in headers or "CallUUID" in form:
+        return "plivo"
+    return "twilio"
+
+
+def answer_call(
+    carrier: Carrier, url: str, options: TelephoneOptions, token: str | None = None
+) -> str:
     """The XML that connects a call to a WebSocket.
 
     Args:
+        carrier: whose XML.
         url: of the WebSocket, ``wss://``.
-        options: whose XML, and what is said.
+        options: what is said, and what Telnyx is sent.
+        token: what Telnyx is to show there.
     """
     address, speak = escape(url), "Say"
-    if options.carrier == "plivo":
+    if carrier == "plivo":
         speak = "Speak"
         connect = (
             '<Stream bidirectional="true" keepCallAlive="true" '
             f'contentType="audio/x-mulaw;rate=8000">{address}</Stream>'
         )
-    elif options.carrier == "telnyx":
-        connect = f'<Connect><Stream url="{address}" bidirectionalMode="rtp"/></Connect>'
+    elif carrier == "telnyx":
+        connect = f"<Connect>{_telnyx_stream(address, options.telnyx_codec, token)}</Connect>"
     else:
         connect = f'<Connect><Stream url="{address}"/></Connect>'
     said = [
@@ -84,39 +154,10 @@ def answer_call(url: str, options: TelephoneOptions) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?><Response>{body}</Response>'
 
 
-def sign_request(token: str, url: str, form: Iterable[tuple[str, str]] = ()) -> str:
-    """Twilio's signature of a request.
-
-    Base64 of the HMAC-SHA1, keyed with the token, of the whole address followed by the names and
-    values of the form, sorted by name.
-    """
-    text = url + "".join(name + value for name, value in sorted(set(form)))
-    digest = hmac.digest(token.encode(), text.encode("utf-8", "surrogatepass"), "sha1")
-    return base64.b64encode(digest).decode("ascii")
-
-
-def is_signed(token: str, signature: str, url: str, form: Iterable[tuple[str, str]] = ()) -> bool:
-    """Whether a request was signed with the token. Takes the same time for every wrong signature.
-
-    Twilio is not of one mind about the port and, for WebSockets, a last slash: the address is
-    tried with and without.
-    """
-    fields = list(form)
-    given = signature.encode("utf-8", "surrogatepass")
-    found = False
-    for variant in _variants(url):
-        found |= hmac.compare_digest(sign_request(token, variant, fields).encode(), given)
-    return found
-
-
-def _variants(url: str) -> list[str]:
-    parts = urlsplit(url)
-    port = _STANDARD_PORTS.get(parts.scheme)
-    host = parts.netloc
-    hosts = {host, host.removesuffix(f":{port}")}
-    if not host.rpartition("]")[2].rpartition(":")[1]:
-        hosts.add(f"{host}:{port}")
-    found = [parts._replace(netloc=name).geturl() for name in sorted(hosts)]
-    if parts.scheme in ("ws", "wss") and not parts.query:
-        found += [f"{one}/" for one in found if not one.endswith("/")]
-    return found
+def _telnyx_stream(address: str, codec: TelnyxCodec, token: str | None) -> str:
+    # Both codecs are named: one that is left out is the call's own one way and PCMU the other.
+    settings = f'bidirectionalMode="rtp" codec="{codec}" bidirectionalCodec="{codec}"'
+    if codec == "L16":
+        settings += ' bidirectionalSamplingRate="16000"'
+    shown = "" if token is None else f'<Parameter name="{TOKEN_PARAMETER}" value="{token}"/>'
+    return f'<Stream url="{address}" {settings}>{shown}</Stream>'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,8 +13,10 @@ from starlette.websockets import WebSocket
 
 from fastrtc_anyio.errors import SignalingError
 from fastrtc_anyio.protocol.sockets.telephone import TelephoneFraming
-from fastrtc_anyio.protocol.telephone import TelephoneOptions, answer_call, is_signed
+from fastrtc_anyio.protocol.telephone import TelephoneOptions, answer_call, recognise_carrier
 
+from .bodies import read_body
+from .callers import admit_start, give_token, refusal, shows_secret, signed_by
 from .entry import check_entry
 from .sockets import let_in, refuse, serve_audio
 
@@ -28,47 +30,56 @@ logger = logging.getLogger("fastrtc_anyio")
 _INCOMING, _HANDLER = "/telephone/incoming", "/telephone/handler"
 _MAX_FORM = 65_536
 """Bytes. Twilio's form is below 2,000."""
-_UNSIGNED = "the X-Twilio-Signature is not that of telephone.auth_token for "
 
 
 async def answer_incoming_call(stream: Stream, request: Request) -> Response:
     """See :meth:`fastrtc_anyio.Stream.handle_incoming_call`."""
     options = stream.telephone
     url = public_url(request, options)
-    # Where the carrier signs what it sends, it need not say who it is in another way as well.
-    if options.auth_token is None:
-        try:
-            await check_entry(stream, request)
-        except SignalingError as exc:
-            return PlainTextResponse(str(exc), exc.status_hint)
     try:
-        form = await _read_form(request)
+        # Where carriers sign what they send, they need not say who they are in another way as well.
+        if not options.proofs:
+            await check_entry(stream, request)
+        body = await read_body(request, _MAX_FORM)
+    except SignalingError as exc:
+        return PlainTextResponse(str(exc), exc.status_hint)
     except ClientDisconnect:
         return Response(status_code=400)  # to nobody
-    if form is None:
-        return PlainTextResponse(f"the form is larger than {_MAX_FORM} bytes", 413)
-    if not _is_trusted(request, options, url, form):
-        logger.warning("an incoming call was refused: %s%s", _UNSIGNED, url)
-        return PlainTextResponse(_UNSIGNED + url, 403)
+    form = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
+    if not options.proofs:
+        carrier = recognise_carrier(request.headers, dict(form))
+    elif (signer := signed_by(options, request.headers, url, form, body)) is not None:
+        carrier = signer
+    else:
+        why = refusal(options, url)
+        logger.warning("an incoming call was refused: %s", why)
+        return PlainTextResponse(why, 403)
     parts = urlsplit(url)
     target = parts._replace(
         scheme="wss" if parts.scheme == "https" else "ws",
         path=parts.path.removesuffix("/").removesuffix(_INCOMING) + _HANDLER,
         query="",  # Twilio takes none
     )
-    return Response(answer_call(target.geturl(), options), media_type="application/xml")
+    xml = answer_call(options.carrier or carrier, target.geturl(), options, give_token(options))
+    return Response(xml, media_type="application/xml")
 
 
 async def serve_telephone(stream: Stream, websocket: WebSocket) -> None:
     """See :meth:`fastrtc_anyio.Stream.telephone_handler`."""
     options = stream.telephone
-    if options.auth_token is None and not await let_in(stream, websocket):
-        return
-    url = public_url(websocket, options)
-    if not _is_trusted(websocket, options, url, []):
-        await refuse(websocket, _UNSIGNED + url)
-        return
-    await serve_audio(stream, websocket, TelephoneFraming())
+    admit = None
+    if not options.proofs:
+        if not await let_in(stream, websocket):
+            return
+    elif not (
+        signed_by(options, websocket.headers, url := public_url(websocket, options))
+        or shows_secret(options, websocket.headers)
+    ):
+        if options.telnyx_public_key is None:
+            await refuse(websocket, refusal(options, url))
+            return
+        admit = partial(admit_start, options)  # Telnyx signs no handshake
+    await serve_audio(stream, websocket, TelephoneFraming(options.telnyx_codec, admit))
 
 
 def public_url(connection: HTTPConnection, options: TelephoneOptions) -> str:
@@ -91,24 +102,3 @@ def public_url(connection: HTTPConnection, options: TelephoneOptions) -> str:
 def _first(header: str | None) -> str:
     """What the proxy nearest to the client said."""
     return (header or "").partition(",")[0].strip()
-
-
-def _is_trusted(
-    connection: HTTPConnection, options: TelephoneOptions, url: str, form: list[tuple[str, str]]
-) -> bool:
-    if options.auth_token is None:
-        return True
-    signature = connection.headers.get("x-twilio-signature", "")
-    return is_signed(options.auth_token, signature, url, form)
-
-
-async def _read_form(request: Request) -> list[tuple[str, str]] | None:
-    """The fields of a form; None if it is too large."""
-    body = bytearray()
-    async with aclosing(request.stream()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > _MAX_FORM:
-                return None
-    text = body.decode("utf-8", "replace")
-    return parse_qsl(text, keep_blank_values=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -13,6 +16,15 @@ from fastrtc_anyio import InvalidMessage
 from fastrtc_anyio.media.frames import Int16Array
 from fastrtc_anyio.protocol.messages import DIGITS, encode_message, parse_digit
 from fastrtc_anyio.protocol.origins import check_origins, is_allowed
+from fastrtc_anyio.protocol.signatures import (
+    TOKEN_SECONDS,
+    is_plivo,
+    is_token,
+    is_twilio,
+    make_token,
+    sign_plivo,
+    sign_twilio,
+)
 from fastrtc_anyio.protocol.sockets.events import (
     Clear,
     Connected,
@@ -29,12 +41,13 @@ from fastrtc_anyio.protocol.sockets.events import (
     Text,
 )
 from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
+from fastrtc_anyio.protocol.sockets.ordering import MOST_EARLY, ChunkOrder
 from fastrtc_anyio.protocol.sockets.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio.protocol.sockets.plivo import PlivoFraming
 from fastrtc_anyio.protocol.sockets.telephone import TelephoneFraming
 from fastrtc_anyio.protocol.sockets.telnyx import TelnyxFraming
 from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
-from fastrtc_anyio.protocol.telephone import TelephoneOptions, answer_call, is_signed, sign_request
+from fastrtc_anyio.protocol.telephone import TelephoneOptions, answer_call, recognise_carrier
 from fastrtc_anyio.testing.strategies import pcm, sample_rates
 
 FRAMINGS = [FastRTCFraming, TwilioFraming, TelnyxFraming, PlivoFraming, TelephoneFraming]
@@ -84,6 +97,11 @@ def starts(encodings: list[AudioEncoding], parameters: Any) -> st.SearchStrategy
     return st.builds(Start, names, st.sampled_from(encodings), st.text(max_size=40), parameters)
 
 
+def answered_in_mulaw(start: Start) -> Start:
+    """Telnyx is sent what was asked for, whatever the call's own codec is."""
+    return replace(start, encoding_out=None if start.encoding == MULAW_8K else MULAW_8K)
+
+
 media = st.builds(Media, st.binary(max_size=400), st.none() | st.integers(0, 2**50))
 marks = st.builds(Mark, names)
 keys = st.sampled_from(DIGITS).map(KeyPressed)
@@ -98,7 +116,7 @@ headers: st.SearchStrategy[dict[str, str]] = st.text(min_size=1).map(
     ("framing", "begin"),
     [
         (TwilioFraming, starts([MULAW_8K], anything)),
-        (TelnyxFraming, starts([MULAW_8K, ALAW_8K], anything)),
+        (TelnyxFraming, starts([MULAW_8K, ALAW_8K], anything).map(answered_in_mulaw)),
         (PlivoFraming, starts([MULAW_8K, PCM_8K, PCM_16K], headers)),
     ],
 )
@@ -161,6 +179,80 @@ def test_errors_say_what_was_got(framing: Any, message: str, error: str) -> None
     assert error in str(caught.value)
 
 
+@pytest.mark.parametrize("order", [">i2", "<i2"])
+@given(samples=pcm(1), level=st.integers(1, 12))
+def test_the_sound_tells_telnyxs_byte_order(order: str, samples: Int16Array, level: int) -> None:
+    speech = np.round(2**level * np.sin(np.arange(320) / 10)).astype(np.int16)
+    read = TelnyxFraming("L16")
+    read.decode(TelnyxFraming().encode(Start("a", PCM_16K)) or "")
+    for sound in (speech, samples[0, :0]):
+        payload = base64.b64encode(sound.astype(order).tobytes()).decode()
+        event = read.decode(json.dumps({"event": "media", "media": {"payload": payload}}))
+        assert isinstance(event, Media)
+        assert (PCM_16K.decode(event.payload) == sound).all()
+    sent = json.loads(read.encode(Media(PCM_16K.encode(samples))) or "")
+    assert base64.b64decode(sent["media"]["payload"]) == samples[0].astype(order).tobytes()
+
+
+def test_what_telnyx_is_sent_need_not_be_in_the_codec_of_the_call() -> None:
+    start = TelnyxFraming("PCMA").decode(TelnyxFraming().encode(Start("a", MULAW_8K)) or "")
+    assert isinstance(start, Start)
+    assert (start.encoding, start.encoding_out) == (MULAW_8K, ALAW_8K)
+
+
+@given(st.permutations(range(MOST_EARLY)), st.integers(0, 300))
+def test_what_comes_out_of_order_within_the_bound_is_put_in_order(
+    shuffled: list[int], before: int
+) -> None:
+    order = ChunkOrder[int]()
+    for chunk in range(1, before + 1):
+        assert order.push(chunk, chunk) == [chunk]  # in order, nothing waits
+    chunks = [before + 1 + chunk for chunk in shuffled]
+    heard = [item for chunk in chunks for item in order.push(chunk, chunk)]
+    assert heard == sorted(chunks)
+    assert order.missing == 0
+
+
+@given(st.lists(st.integers(1, 50), max_size=100))
+def test_every_chunk_is_heard_once_and_in_order_or_is_missing(chunks: list[int]) -> None:
+    order = ChunkOrder[int]()
+    heard: list[int] = []
+    for chunk in chunks:
+        heard += order.push(chunk, chunk)
+        assert len(order._early) <= MOST_EARLY
+    heard += order.flush()
+    assert heard == sorted(set(heard))
+    assert set(heard) <= set(chunks)
+    # Exactly those up to the last that were not heard.
+    assert order.missing == max(heard, default=0) - len(heard)
+
+
+def test_a_chunk_without_a_number_waits_for_nothing() -> None:
+    order = ChunkOrder[str]()
+    assert order.push(2, "early") == []
+    assert order.push(None, "unnumbered") == ["unnumbered"]
+
+
+def test_a_chunk_that_is_given_up_is_not_heard_late() -> None:
+    order = ChunkOrder[int]()
+    early = range(2, 2 + MOST_EARLY)
+    assert [item for chunk in early for item in order.push(chunk, chunk)] == []
+    assert order.push(7, 7) == [2, 3, 4, 5, 6, 7]
+    assert order.missing == 1
+    assert order.push(1, 1) == []
+    assert order.push(8, 8) == [8]
+
+
+def test_a_carrier_that_counts_anew_is_heard() -> None:
+    order = ChunkOrder[int]()
+    for chunk in range(1, 101):
+        order.push(chunk, chunk)
+    assert order.push(102, 102) == []
+    assert order.push(1, 1) == [102, 1]
+    assert order.push(2, 2) == [2]
+    assert order.missing == 1
+
+
 def test_another_stream_on_the_same_socket_is_refused() -> None:
     write, read = TwilioFraming(), TwilioFraming()
     read.decode(write.encode(Start("MZ1")) or "")
@@ -200,32 +292,100 @@ SIGNATURE = "RSOYDt4T1cUTdK1PDd93/VVr8B8="
 
 
 def test_twilios_own_example_of_a_signature() -> None:
-    assert sign_request(TOKEN, URL, FORM) == SIGNATURE
-    assert is_signed(TOKEN, SIGNATURE, URL, FORM[::-1])
-    assert is_signed(TOKEN, SIGNATURE, URL.replace(".com/", ".com:443/"), FORM)
-    assert not is_signed(TOKEN, SIGNATURE, URL, FORM[1:])
-    assert not is_signed("54321", SIGNATURE, URL, FORM)
-    assert not is_signed(TOKEN, "", URL, FORM)
+    assert sign_twilio(TOKEN, URL, FORM) == SIGNATURE
+    assert is_twilio(TOKEN, SIGNATURE, URL, FORM[::-1])
+    assert is_twilio(TOKEN, SIGNATURE, URL.replace(".com/", ".com:443/"), FORM)
+    assert not is_twilio(TOKEN, SIGNATURE, URL, FORM[1:])
+    assert not is_twilio("54321", SIGNATURE, URL, FORM)
+    assert not is_twilio(TOKEN, "", URL, FORM)
 
 
 @given(st.text(), st.text())
 def test_any_signature_is_right_or_wrong(signature: str, path: str) -> None:
-    assert not is_signed(TOKEN, signature, f"wss://example.com/{path}")
+    assert not is_twilio(TOKEN, signature, f"wss://example.com/{path}")
 
 
 @pytest.mark.parametrize("end", ["", "/"])
 def test_a_websockets_signature_with_and_without_a_slash(end: str) -> None:
-    signature = sign_request(TOKEN, f"wss://example.com/handler{end}")
-    assert is_signed(TOKEN, signature, "wss://example.com/handler")
+    signature = sign_twilio(TOKEN, f"wss://example.com/handler{end}")
+    assert is_twilio(TOKEN, signature, "wss://example.com/handler")
+
+
+# Plivo documents no example of its V3; this is what its Python package computes.
+NONCE = "05429567804466091622"
+
+
+@pytest.mark.parametrize(
+    ("url", "form", "signature"),
+    [
+        ("https://answer.url", [], "Sje+RmAfqKW85pllpJWHcyXU1Sq3WAWackJlPiMnAGE="),
+        (
+            "https://answer.url/a?foo=2&bar=1%20b",
+            [],
+            "fCV/BOZNJhljq70bAXwPI8e3M0JFlAxvnbZKnpymlkc=",
+        ),
+        (
+            "https://answer.url/a",
+            [("To", "2"), ("From", "1")],
+            "z6QsvnOlmlX0nX+iRogweyF0rY4TF4PLCdyklQoR4+w=",
+        ),
+        (
+            "https://answer.url/a?foo=1",
+            [("To", "2"), ("From", "1")],
+            "oynOvAX2F2ceqrel94z8Ejg277+NOo2BwIXfT6IkNn8=",
+        ),
+    ],
+)
+def test_plivos_signatures(url: str, form: list[tuple[str, str]], signature: str) -> None:
+    assert sign_plivo("my_auth_token", NONCE, url, form) == signature
+    other = sign_plivo("another", NONCE, url, form)
+    assert is_plivo("my_auth_token", f"{other}, {signature}", NONCE, url, form[::-1])
+    assert not is_plivo("my_auth_token", other, NONCE, url, form)
+    assert not is_plivo("my_auth_token", signature, NONCE[1:], url, form)
+    assert not is_plivo("my_auth_token", "", NONCE, url, form)
+
+
+@pytest.mark.parametrize("scheme", ["wss", "https"])
+def test_plivo_signs_the_handshake_of_a_websocket(scheme: str) -> None:
+    signature = sign_plivo("secret", NONCE, f"{scheme}://example.com/handler")
+    assert is_plivo("secret", signature, NONCE, "wss://example.com/handler")
+
+
+@given(st.floats(0, 2**40), st.floats(0, TOKEN_SECONDS - 1), st.text())
+def test_a_token_lets_in_for_five_minutes(now: float, age: float, rubbish: str) -> None:
+    token = make_token(b"key", now)
+    assert is_token(b"key", token, now + age)
+    assert not is_token(b"key", token, now + TOKEN_SECONDS + 1)
+    assert not is_token(b"other", token, now)
+    ends, _, seal = token.partition(".")
+    assert not is_token(b"key", f"{int(ends) + 1}.{seal}", now)
+    assert not is_token(b"key", rubbish, now)
 
 
 def test_the_answer_to_a_call() -> None:
     url = 'wss://example.com:8443/a?b="c"'
-    twilio = answer_call(url, TelephoneOptions(greeting="A & B"))
+    twilio = answer_call("twilio", url, TelephoneOptions(greeting="A & B"))
     written = 'url="wss://example.com:8443/a?b=&quot;c&quot;"'
     assert f"<Say>A &amp; B</Say><Connect><Stream {written}/>" in twilio
-    assert 'bidirectionalMode="rtp"' in answer_call(url, TelephoneOptions("telnyx"))
-    assert 'bidirectional="true"' in answer_call(url, TelephoneOptions("plivo"))
+    telnyx = answer_call("telnyx", url, TelephoneOptions(farewell="Bye"), "a.b")
+    assert (
+        f'<Connect><Stream {written} bidirectionalMode="rtp" codec="PCMU" '
+        'bidirectionalCodec="PCMU"><Parameter name="fastrtc_token" value="a.b"/></Stream>'
+        "</Connect><Say>Bye</Say>"
+    ) in telnyx
+    wide = answer_call("telnyx", url, TelephoneOptions(telnyx_codec="L16"))
+    assert 'bidirectionalCodec="L16" bidirectionalSamplingRate="16000"></Stream>' in wide
+    plivo = answer_call("plivo", url, TelephoneOptions(greeting="Hi"))
+    assert '<Speak>Hi</Speak><Stream bidirectional="true" keepCallAlive="true"' in plivo
+    assert "wss://example.com:8443/a?b=&quot;c&quot;</Stream>" in plivo
+
+
+def test_a_carrier_is_known_by_what_it_alone_sends() -> None:
+    assert recognise_carrier({"telnyx-signature-ed25519": "x"}, {"CallSid": "v3:1"}) == "telnyx"
+    assert recognise_carrier({}, {"CallSid": "v3:1", "CallSidLegacy": "v3:1"}) == "telnyx"
+    assert recognise_carrier({"x-plivo-signature-v3": "x"}, {}) == "plivo"
+    assert recognise_carrier({}, {"CallUUID": "1"}) == "plivo"
+    assert recognise_carrier({}, {"CallSid": "CA1"}) == "twilio"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +393,13 @@ def test_the_answer_to_a_call() -> None:
     [
         ({"carrier": "bell"}, "got 'bell'"),
         ({"carrier": "plivo", "auth_token": "x"}, "auth_token is Twilio's"),
+        ({"carrier": "twilio", "plivo_auth_token": "x"}, "plivo_auth_token is Plivo's"),
         ({"auth_token": ""}, "must not be empty"),
+        ({"plivo_auth_token": ""}, "must not be empty"),
+        ({"telnyx_public_key": "AAAA"}, "must be 32 bytes in base64; got 'AAAA'"),
+        ({"telnyx_public_key": "\u00e9"}, "must be 32 bytes in base64"),
+        ({"secret": "x"}, "does nothing without telnyx_public_key"),
+        ({"telnyx_codec": "OPUS"}, "telnyx_codec must be one of"),
         ({"public_url": "example.com"}, "like https://example.com"),
     ],
 )
@@ -243,7 +409,8 @@ def test_options_that_are_not_possible(options: dict[str, Any], message: str) ->
 
 
 def test_a_token_is_not_shown() -> None:
-    assert "secret" not in repr(TelephoneOptions(auth_token="secret"))
+    options = TelephoneOptions(auth_token="secret", plivo_auth_token="secret")
+    assert "secret'" not in repr(options)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import urlencode
@@ -11,16 +14,23 @@ import anyio
 import httpx
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
 from fastrtc_anyio import Stream, get_current_context
+from fastrtc_anyio.protocol.signatures import (
+    make_token,
+    sign_plivo,
+    sign_twilio,
+    telnyx_message,
+)
 from fastrtc_anyio.protocol.sockets.events import Clear, Connected, Mark, Start
 from fastrtc_anyio.protocol.sockets.payload import MULAW_8K
 from fastrtc_anyio.protocol.sockets.plivo import PlivoFraming
 from fastrtc_anyio.protocol.sockets.telnyx import TelnyxFraming
 from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
-from fastrtc_anyio.protocol.telephone import TelephoneOptions, sign_request
+from fastrtc_anyio.protocol.telephone import TOKEN_PARAMETER, TelephoneOptions
 from tests.sockets.clients import Client
 from tests.sockets.wire import open_client, open_wire
 from tests.unit.conversations import agent, silence, voice
@@ -32,6 +42,9 @@ from .test_websocket import check_echo, open_stream
 PHONE = "/telephone/handler"
 START = Start("MZ1", MULAW_8K, "CA1", {"customer": "Ada"})
 TOKEN = "a secret of ours"
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC_KEY = base64.b64encode(KEY.public_key().public_bytes_raw()).decode()
+TELNYX = TelephoneOptions(telnyx_public_key=PUBLIC_KEY)
 FORM = {"CallSid": "CA1", "From": "+15550100", "Digits": "", "To": "+15550199"}
 
 
@@ -63,11 +76,32 @@ class TestIncomingCalls:
         async with open_stream() as (_, url), httpx.AsyncClient() as http:
             reply = await http.post(f"{url}/telephone/incoming", content=b"a" * 65_537)
             assert reply.status_code == 413
+            assert "larger than 65536 bytes" in reply.text
+
+    async def test_a_form_that_drips_is_not_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("fastrtc_anyio.server.bodies.BODY_SECONDS", 0.2)
+        async with open_stream() as (_, url), anyio.create_task_group() as tasks:
+            port = httpx.URL(url).port or 0
+            async with await anyio.connect_tcp("127.0.0.1", port) as connection:
+                head = "POST /voice/telephone/incoming HTTP/1.1\r\nHost: x\r\nContent-Length: 999"
+                await connection.send(f"{head}\r\n\r\n".encode())
+
+                async def drip() -> None:
+                    while True:
+                        await connection.send(b"a")
+                        await anyio.sleep(0.05)
+
+                tasks.start_soon(drip)
+                with anyio.fail_after(5):
+                    assert b" 408 " in await connection.receive()
+                tasks.cancel_scope.cancel()
 
     async def test_a_request_has_to_be_signed(self) -> None:
         options = TelephoneOptions(auth_token=TOKEN, public_url="https://example.com")
         public = "https://example.com/voice/telephone/incoming?a=b%20c"
-        right = sign_request(TOKEN, public, FORM.items())
+        right = sign_twilio(TOKEN, public, FORM.items())
         verdicts = {b"": 403, right.encode(): 200, right[::-1].encode(): 403, b"\xe9": 403}
         async with open_stream(telephone=options) as (_, url), httpx.AsyncClient() as http:
             for signature, verdict in verdicts.items():
@@ -84,7 +118,7 @@ class TestIncomingCalls:
 
     async def test_a_websocket_has_to_be_signed(self) -> None:
         options = TelephoneOptions(auth_token=TOKEN, public_url="https://example.com")
-        signature = sign_request(TOKEN, "wss://example.com/voice/telephone/handler")
+        signature = sign_twilio(TOKEN, "wss://example.com/voice/telephone/handler")
         async with open_stream(telephone=options) as (stream, url):
             with pytest.raises(InvalidStatus) as caught:
                 async with open_wire(url, PHONE):
@@ -93,6 +127,174 @@ class TestIncomingCalls:
             headers = {"X-Twilio-Signature": signature}
             async with open_client(url, START, TwilioFraming(), PHONE, headers):
                 await wait_until(lambda: stream.active == 1)
+
+
+def telnyx_headers(body: bytes, age: float = 0.0, key: Ed25519PrivateKey = KEY) -> dict[str, str]:
+    timestamp = str(int(time.time() - age))
+    signature = key.sign(telnyx_message(timestamp, body))
+    return {
+        "Telnyx-Timestamp": timestamp,
+        "Telnyx-Signature-Ed25519": base64.b64encode(signature).decode(),
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+
+
+class TestTelnyx:
+    async def test_a_request_has_to_be_signed_lately(self) -> None:
+        body = urlencode(FORM).encode()
+        other = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+        right = telnyx_headers(body)
+        verdicts = [
+            (right, 200),
+            (telnyx_headers(body, age=200), 200),
+            (telnyx_headers(body, age=400), 403),
+            (telnyx_headers(body, age=-400), 403),
+            (telnyx_headers(body + b"0"), 403),
+            (telnyx_headers(body, key=other), 403),
+            (right | {"Telnyx-Timestamp": right["Telnyx-Timestamp"] + "0"}, 403),
+            (right | {"Telnyx-Signature-Ed25519": "AAAA"}, 403),
+            (right | {"Telnyx-Signature-Ed25519": "?"}, 403),
+            ({}, 403),
+        ]
+        async with open_stream(telephone=TELNYX) as (_, url), httpx.AsyncClient() as http:
+            for headers, verdict in verdicts:
+                reply = await http.post(f"{url}/telephone/incoming", content=body, headers=headers)
+                assert reply.status_code == verdict
+                assert ("telephone.telnyx_public_key" in reply.text) == (verdict == 403)
+                assert ('bidirectionalMode="rtp"' in reply.text) == (verdict == 200)
+
+    async def test_the_boundary_of_what_is_signed_cannot_be_moved(self) -> None:
+        signed = telnyx_headers(b"a|b")
+        signed["Telnyx-Timestamp"] += "|a"
+        async with open_stream(telephone=TELNYX) as (_, url), httpx.AsyncClient() as http:
+            reply = await http.post(f"{url}/telephone/incoming", content=b"b", headers=signed)
+            assert reply.status_code == 403
+
+    async def test_a_websocket_shows_the_token_that_its_call_was_given(self) -> None:
+        body = urlencode(FORM).encode()
+        async with (
+            open_stream(telephone=TELNYX) as (stream, url),
+            httpx.AsyncClient() as http,
+        ):
+            reply = await http.post(
+                f"{url}/telephone/incoming", content=body, headers=telnyx_headers(body)
+            )
+            found = re.search(f'<Parameter name="{TOKEN_PARAMETER}" value="([^"]+)"/>', reply.text)
+            assert found is not None
+            start = Start("MZ1", MULAW_8K, "v3:1", {TOKEN_PARAMETER: found[1], "customer": "Ada"})
+            async with open_client(url, start, TelnyxFraming(), PHONE):
+                await wait_until(lambda: stream.active == 1)
+                session = next(iter(stream.sessions.values()))
+                assert session.peer.start.parameters == {"customer": "Ada"}  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("framing", [TelnyxFraming, TwilioFraming, PlivoFraming])
+    async def test_a_websocket_without_a_good_token_is_closed(self, framing: Any) -> None:
+        options = TelephoneOptions(telnyx_public_key=PUBLIC_KEY, secret=TOKEN)
+        now = time.time()
+        tokens = (
+            "",
+            "x",
+            make_token(b"another", now),
+            make_token(TOKEN.encode(), now - 400),
+        )
+        async with open_stream(telephone=options) as (stream, url):
+            for token in tokens:
+                async with open_wire(url, PHONE) as wire:
+                    start = Start("MZ1", MULAW_8K, "1", {TOKEN_PARAMETER: token})
+                    await wire.send(framing().encode(start) or "")
+                    assert await wire.receive_end() == 1008
+            assert stream.active == 0
+
+    async def test_several_processes_have_a_secret_in_common(self) -> None:
+        options = TelephoneOptions(telnyx_public_key=PUBLIC_KEY, secret=TOKEN)
+        token = make_token(TOKEN.encode(), time.time())
+        async with open_stream(telephone=options) as (stream, url):
+            start = Start("MZ1", MULAW_8K, "1", {TOKEN_PARAMETER: token})
+            async with open_client(url, start, TelnyxFraming(), PHONE):
+                await wait_until(lambda: stream.active == 1)
+
+    async def test_a_call_begun_through_the_api_shows_the_secret_itself(self) -> None:
+        options = TelephoneOptions(telnyx_public_key=PUBLIC_KEY, secret=TOKEN)
+        async with open_stream(telephone=options) as (stream, url):
+            headers = {"x-telnyx-streaming-auth-token": TOKEN}
+            async with open_client(url, START, TelnyxFraming(), PHONE, headers):
+                await wait_until(lambda: stream.active == 1)
+            wrong = {"x-telnyx-streaming-auth-token": TOKEN[1:]}
+            async with open_wire(url, PHONE, wrong) as wire:
+                await wire.send(TelnyxFraming().encode(START) or "")
+                assert await wire.receive_end() == 1008
+
+
+class TestPlivo:
+    async def test_a_request_has_to_be_signed(self) -> None:
+        options = TelephoneOptions(plivo_auth_token=TOKEN, public_url="https://example.com")
+        public = "https://example.com/voice/telephone/incoming"
+        right = sign_plivo(TOKEN, "12", public, list(FORM.items()))
+        main = {"X-Plivo-Signature-Ma-V3": right, "X-Plivo-Signature-V3-Nonce": "12"}
+        verdicts = [
+            ({"X-Plivo-Signature-V3": right, "X-Plivo-Signature-V3-Nonce": "12"}, 200),
+            ({"X-Plivo-Signature-V3": f"{right[::-1]},{right}"} | main, 200),
+            (main, 200),
+            ({"X-Plivo-Signature-V3": right, "X-Plivo-Signature-V3-Nonce": "13"}, 403),
+            ({"X-Plivo-Signature-V3": right}, 403),
+            ({}, 403),
+        ]
+        async with open_stream(telephone=options) as (_, url), httpx.AsyncClient() as http:
+            for headers, verdict in verdicts:
+                reply = await http.post(f"{url}/telephone/incoming", data=FORM, headers=headers)
+                assert reply.status_code == verdict
+                assert ("telephone.plivo_auth_token" in reply.text) == (verdict == 403)
+                assert ('<Stream bidirectional="true"' in reply.text) == (verdict == 200)
+
+    async def test_a_websocket_has_to_be_signed(self) -> None:
+        options = TelephoneOptions(plivo_auth_token=TOKEN, public_url="https://example.com")
+        signature = sign_plivo(TOKEN, "12", "wss://example.com/voice/telephone/handler")
+        headers = {"X-Plivo-Signature-V3": signature, "X-Plivo-Signature-V3-Nonce": "12"}
+        async with open_stream(telephone=options) as (stream, url):
+            with pytest.raises(InvalidStatus) as caught:
+                async with open_wire(url, PHONE, headers | {"X-Plivo-Signature-V3-Nonce": "1"}):
+                    pytest.fail("it was let in")
+            assert b"telephone.plivo_auth_token" in (caught.value.response.body or b"")
+            async with open_client(url, Start("MZ1"), PlivoFraming(), PHONE, headers):
+                await wait_until(lambda: stream.active == 1)
+
+
+class TestSeveralCarriers:
+    async def test_each_is_answered_in_its_own_xml(self) -> None:
+        telnyx, plivo = {"CallSidLegacy": "v3:1"}, {"CallUUID": "1"}
+        async with open_stream() as (_, url), httpx.AsyncClient() as http:
+            for form, expected in (
+                (FORM, '<Connect><Stream url="ws://'),
+                (telnyx, 'bidirectionalCodec="PCMU"'),
+                (plivo, 'contentType="audio/x-mulaw;rate=8000">ws://'),
+            ):
+                reply = await http.post(f"{url}/telephone/incoming", data=form)
+                assert expected in reply.text
+
+    async def test_a_carrier_that_is_named_is_answered_whoever_asks(self) -> None:
+        options = TelephoneOptions(carrier="plivo")
+        async with open_stream(telephone=options) as (_, url), httpx.AsyncClient() as http:
+            reply = await http.post(f"{url}/telephone/incoming", data=FORM)
+            assert "<Stream bidirectional" in reply.text
+
+    async def test_each_comes_in_with_its_own_proof(self) -> None:
+        options = TelephoneOptions(
+            auth_token=TOKEN, telnyx_public_key=PUBLIC_KEY, public_url="https://example.com"
+        )
+        public = "https://example.com/voice/telephone/incoming"
+        body = urlencode(FORM).encode()
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        plivo = sign_plivo(TOKEN, "1", public, list(FORM.items()))
+        async with open_stream(telephone=options) as (_, url), httpx.AsyncClient() as http:
+            for headers, verdict in (
+                (telnyx_headers(body), 200),
+                (form | {"X-Twilio-Signature": sign_twilio(TOKEN, public, FORM.items())}, 200),
+                (form | {"X-Plivo-Signature-V3": plivo, "X-Plivo-Signature-V3-Nonce": "1"}, 403),
+            ):
+                reply = await http.post(f"{url}/telephone/incoming", content=body, headers=headers)
+                assert reply.status_code == verdict
+            assert "telephone.auth_token" in reply.text
+            assert "telephone.telnyx_public_key" in reply.text
 
 
 class TestCalls:
