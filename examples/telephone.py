@@ -1,8 +1,9 @@
 """A telephone line: it beeps, and then repeats what the caller says. The key # hangs up.
 
-Run it with the address that your carrier reaches it at in PUBLIC_URL and, for Twilio, the account's
-secret in TWILIO_AUTH_TOKEN. As the webhook of your number, enter that address followed by
-/telephone/incoming. Without a number, the page it names talks to the same handler.
+Run it with the address that your carrier reaches it at in PUBLIC_URL, and with the account's secret
+in TWILIO_AUTH_TOKEN or PLIVO_AUTH_TOKEN, or its public key in TELNYX_PUBLIC_KEY: without, anybody
+can call. As the webhook of your number, enter that address followed by /telephone/incoming. Without
+a number, the page it names talks to the same handler.
 """
 
 import os
@@ -43,6 +44,8 @@ stream = Stream(
     time_limit=600,
     telephone=TelephoneOptions(
         auth_token=os.environ.get("TWILIO_AUTH_TOKEN"),
+        plivo_auth_token=os.environ.get("PLIVO_AUTH_TOKEN"),
+        telnyx_public_key=os.environ.get("TELNYX_PUBLIC_KEY"),
         public_url=os.environ.get("PUBLIC_URL"),
         farewell="Goodbye.",
     ),
