@@ -100,7 +100,7 @@ def shows_secret(options: TelephoneOptions, headers: Headers) -> bool:
     if options.secret is None:
         return False
     shown = headers.get("x-telnyx-streaming-auth-token", "")
-    return hmac.compare_digest(shown.encode(), options.secret.encode())
+    return hmac.compare_digest(shown.encode("latin-1"), options.secret.encode())
 
 
 def admit_start(options: TelephoneOptions, start: Start) -> Start:
