@@ -12,6 +12,7 @@
       StreamNotOpen 503
       PeerError                   .reason
         ConnectTimeout   PeerFailed   PeerClosed
+        NoFreePort 503              a SignalingError, too
       CredentialsError
       MediaError
         UnsupportedFormat   HandlerContractError
@@ -40,6 +41,7 @@ __all__ = [
     "InvalidStateError",
     "LimitExceeded",
     "MediaError",
+    "NoFreePort",
     "NotAllowed",
     "NotAuthenticated",
     "PeerClosed",
@@ -199,6 +201,14 @@ class PeerClosed(PeerError):
     """The client closed the connection. You do not get it for a close of your own."""
 
     reason = CloseReason.HUNG_UP
+
+
+class NoFreePort(PeerFailed, SignalingError):
+    """No UDP port is free for another connection: all those that ``server_rtc_configuration`` lets
+    it use are taken. It passes when another connection ends."""
+
+    status_hint = 503
+    reason = CloseReason.REJECTED
 
 
 class CredentialsError(FastRTCError):

@@ -11,7 +11,14 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from fastrtc_anyio import AdmissionError, PeerFailed, RtcConfiguration, Stream, StreamNotOpen
+from fastrtc_anyio import (
+    AdmissionError,
+    NoFreePort,
+    PeerFailed,
+    RtcConfiguration,
+    Stream,
+    StreamNotOpen,
+)
 from fastrtc_anyio.protocol.ice import IceServer, parse_ice_servers
 from tests.unit.handlers import AsyncEcho
 
@@ -69,7 +76,7 @@ async def test_ports_are_of_the_range_and_an_error_when_it_is_used_up() -> None:
         async with make_stream(configuration) as stream:
             found = host_candidates(await answer(stream)) | host_candidates(await answer(stream))
             assert found == {("127.0.0.1", port) for port in ports}
-            with pytest.raises(PeerFailed, match=f"from {ports[0]} to {ports[1]} is free"):
+            with pytest.raises(NoFreePort, match=f"from {ports[0]} to {ports[1]} is free"):
                 await answer(stream)
             for session in stream.sessions.values():
                 stream.update_connection(session.id, "closed")
@@ -77,6 +84,14 @@ async def test_ports_are_of_the_range_and_an_error_when_it_is_used_up() -> None:
                 while stream.active:
                     await anyio.sleep(0.01)
             assert host_candidates(await answer(stream)) <= found  # they are given back
+
+
+async def test_an_address_of_another_machine() -> None:
+    configuration = RtcConfiguration(addresses=("203.0.113.77",), ports=(50_000, 50_001))
+    async with make_stream(configuration) as stream:
+        with pytest.raises(PeerFailed, match=r"opened on 203\.0\.113\.77") as caught:
+            await answer(stream)
+        assert not isinstance(caught.value, NoFreePort)  # waiting would not help
 
 
 async def test_an_interface_by_its_name() -> None:

@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import ifaddr
@@ -15,7 +16,7 @@ from aioice.ice import get_host_addresses
 from aiortc import RTCPeerConnection, RTCSctpTransport
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
-from fastrtc_anyio.errors import PeerFailed
+from fastrtc_anyio.errors import NoFreePort, PeerFailed
 from fastrtc_anyio.protocol.ice import RtcConfiguration
 
 __all__ = [
@@ -37,9 +38,6 @@ _CIPHERS = b":".join(
 )
 """aiortc's, and as many for RSA."""
 
-_ports: ContextVar[tuple[int, int] | None] = ContextVar("ports", default=None)
-"""The range that connections being made in this context take their UDP ports from."""
-
 _FRAGMENTS = 1024
 """Of unfinished messages on one stream. A client that keeps to the receive window has fewer."""
 _STREAMS = 256
@@ -47,6 +45,18 @@ _WINDOW_GRACE = 65_536
 """Bytes past the receive window: what was under way when it closed."""
 
 logger = logging.getLogger("fastrtc_anyio")
+
+
+@dataclass
+class _Sockets:
+    """What a connection needs to know to open its sockets, and why it could not open some."""
+
+    ports: tuple[int, int] | None
+    errors: list[OSError] = field(default_factory=list)
+
+
+_sockets: ContextVar[_Sockets | None] = ContextVar("sockets", default=None)
+"""Those of the connection that is being made in this context."""
 
 
 def local_addresses() -> tuple[str, ...]:
@@ -69,13 +79,14 @@ def choose_addresses(transport: RTCDtlsTransport, configuration: RtcConfiguratio
         if configuration.ice_transport_policy == "all":
             addresses = list(_local(configuration) or addresses or ("127.0.0.1",))
         _allow_ports_of_choice(asyncio.get_running_loop())
-        token = _ports.set(configuration.ports)
+        sockets = _Sockets(configuration.ports)
+        token = _sockets.set(sockets)
         try:
             found = await gather(component, addresses, configuration.gather_timeout)
         finally:
-            _ports.reset(token)
+            _sockets.reset(token)
         if not found:
-            raise PeerFailed(_explain(configuration, addresses))
+            raise _explain(configuration, addresses, sockets.errors)
         return found
 
     connection.get_component_candidates = get_component_candidates
@@ -97,18 +108,34 @@ def _local(configuration: RtcConfiguration) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _explain(configuration: RtcConfiguration, addresses: list[str]) -> str:
+def _explain(
+    configuration: RtcConfiguration, addresses: list[str], errors: list[OSError]
+) -> PeerFailed:
     if configuration.ice_transport_policy == "relay":
         limit = configuration.gather_timeout
-        return f"there is no way out: the TURN server relays nothing, or took over {limit:g} s"
-    ports = "" if configuration.ports is None else " from {} to {}".format(*configuration.ports)
-    return f"there is no way out: no UDP port{ports} is free on {', '.join(addresses)}"
+        why = f"the TURN server relays nothing, or took over {limit:g} s"
+        return PeerFailed(f"there is no way out: {why}")
+    hosts = ", ".join(addresses)
+    if all(exc.errno != errno.EADDRINUSE for exc in errors):
+        why = "; ".join(sorted({str(exc) for exc in errors}))
+        return PeerFailed(f"there is no way out: no socket could be opened on {hosts}: {why}")
+    if configuration.ports is None:
+        error = NoFreePort(f"no UDP port is free on {hosts}")
+    else:
+        range_ = "from {} to {}".format(*configuration.ports)
+        error = NoFreePort(
+            f"no UDP port {range_} is free on {hosts}: these are the ports of "
+            "server_rtc_configuration, one for each connection"
+        )
+    logger.warning("a connection was refused: %s", error)
+    return error
 
 
 def _allow_ports_of_choice(loop: Any) -> None:
-    """Have a loop open the sockets that aioice wants on any port on those of :data:`_ports`.
+    """Have a loop open the sockets that aioice wants on any port on those of :data:`_sockets`.
 
-    aioice asks for port 0 and cannot be told otherwise (checked in 0.13).
+    aioice asks for port 0 and cannot be told otherwise, and keeps to itself why a socket could not
+    be opened (checked in 0.13).
     """
     if "create_datagram_endpoint" in vars(loop):
         return
@@ -117,10 +144,10 @@ def _allow_ports_of_choice(loop: Any) -> None:
     async def create_datagram_endpoint(
         factory: Any, local_addr: Any = None, *args: Any, **options: Any
     ) -> Any:
-        ports = _ports.get()
-        if ports is None or local_addr is None or local_addr[1] != 0:
+        sockets = _sockets.get()
+        if sockets is None or local_addr is None or local_addr[1] != 0:
             return await create(factory, local_addr, *args, **options)
-        host, (first, last) = local_addr[0], ports
+        host, (first, last) = local_addr[0], sockets.ports or (0, 0)
         size = last - first + 1
         start = secrets.randbelow(size)  # calls that begin together do not race for the first
         for i in range(size):
@@ -129,8 +156,11 @@ def _allow_ports_of_choice(loop: Any) -> None:
                 return await create(factory, address, *args, **options)
             except OSError as exc:
                 if exc.errno != errno.EADDRINUSE:
+                    sockets.errors.append(exc)
                     raise
-        raise OSError(errno.EADDRINUSE, f"every port from {first} to {last} is in use")
+        error = OSError(errno.EADDRINUSE, f"every port from {first} to {last} is in use")
+        sockets.errors.append(error)
+        raise error
 
     loop.create_datagram_endpoint = create_datagram_endpoint
 
