@@ -3,7 +3,8 @@
 The client posts its offer and is answered; the connection is a resource that it deletes to hang up
 and patches with candidates, as fragments of a session description (RFC 8840). WHIP is for clients
 that send, WHEP for those that receive: whatever else an offer asks for is taken out of it here,
-line by line, before anything else sees it.
+line by line, before anything else sees it. A status that neither text names is HTTP's own
+(RFC 9110); clients must cope with any (RFC 9725 4.1).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "Protocol",
     "accepts",
     "find_ice_users",
+    "has_entity_tag",
     "link_headers",
     "narrow_offer",
     "parse_fragment",
@@ -63,7 +65,8 @@ def narrow_offer(sdp: str, protocol: Protocol) -> str:
     A section may offer both ways (RFC 9725 4.2: the answer is one way all the same).
 
     Raises:
-        InvalidOffer: no section offers the protocol's way, or it is no session description.
+        InvalidOffer: no section offers the protocol's way, a WHIP client offers two tracks of a
+            kind (RFC 9725 4.4.2), or it is no session description.
     """
     allowed = _NARROW[protocol]
     lines = re.split(r"\r?\n", sdp)
@@ -75,13 +78,14 @@ def narrow_offer(sdp: str, protocol: Protocol) -> str:
     )
     default = next((d for line in session if (d := _direction(line))), "sendrecv")
     out = [line for line in session if _direction(line) is None]
-    usable = False
+    usable: list[str] = []
     for section in sections:
         offered = next((d for line in section if (d := _direction(line))), default)
         kept = [line for line in section if _direction(line) is None]
         if section[0].startswith(("m=audio", "m=video")):
             fits = offered in ("sendrecv", allowed)
-            usable = usable or fits
+            if fits:
+                usable.append(section[0][2:7])
             while kept and not kept[-1]:  # the attribute goes before the empty line at the end
                 kept.pop()
             kept.append(f"a={allowed if fits else 'inactive'}")
@@ -91,7 +95,17 @@ def narrow_offer(sdp: str, protocol: Protocol) -> str:
             f"with {protocol.upper()} a client offers media as {allowed} (or sendrecv); "
             "this offer has none"
         )
+    if protocol == "whip" and len(set(usable)) < len(usable):
+        raise InvalidOffer(
+            "with WHIP a client sends one audio and one video track at most; this offer has "
+            f"{usable.count('audio')} and {usable.count('video')}"
+        )
     return "\r\n".join([line for line in out if line] + [""])
+
+
+def has_entity_tag(header: str, tag: str) -> bool:
+    """Whether an ``If-Match`` header names a tag (RFC 9110 13.1.1). ``*`` names any."""
+    return header.strip() == "*" or tag in re.findall(r'(?:W/)?"[^"]*"', header)
 
 
 def find_ice_users(sdp: str) -> frozenset[str]:

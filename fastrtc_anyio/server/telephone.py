@@ -28,8 +28,6 @@ __all__ = ["answer_incoming_call", "serve_telephone"]
 logger = logging.getLogger("fastrtc_anyio")
 
 _INCOMING, _HANDLER = "/telephone/incoming", "/telephone/handler"
-_MAX_FORM = 65_536
-"""Bytes. Twilio's form is below 2,000."""
 
 
 async def answer_incoming_call(stream: Stream, request: Request) -> Response:
@@ -40,7 +38,7 @@ async def answer_incoming_call(stream: Stream, request: Request) -> Response:
         # Where carriers sign what they send, they need not say who they are in another way as well.
         if not options.proofs:
             await check_entry(stream, request)
-        body = await read_body(request, _MAX_FORM)
+        body = await read_body(request, stream.request_limits)
     except SignalingError as exc:
         return PlainTextResponse(str(exc), exc.status_hint)
     except ClientDisconnect:

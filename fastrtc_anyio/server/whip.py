@@ -3,7 +3,8 @@
 ``POST .../whip`` starts a session whose client sends, ``POST .../whep`` one whose client receives;
 the session is then at the ``Location`` of the answer, to be patched with candidates and deleted. It
 is a session like any other: same handler, same limits. An ICE restart is refused with 422, as the
-RFC has it for those who only trickle.
+RFC has it for those who only trickle (4.3.1). It is the new ``ice-ufrag`` that makes a restart, not
+``If-Match: *``, which players send with plain candidates, too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from anyio.lowlevel import checkpoint
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -25,6 +27,7 @@ from fastrtc_anyio.errors import (
     AdmissionError,
     CloseReason,
     InvalidOffer,
+    NoFreePort,
     NotAuthenticated,
     SignalingError,
     UnknownSession,
@@ -38,6 +41,7 @@ from fastrtc_anyio.protocol.whip import (
     Protocol,
     accepts,
     find_ice_users,
+    has_entity_tag,
     link_headers,
     narrow_offer,
     parse_fragment,
@@ -54,7 +58,7 @@ __all__ = ["whip_routes"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
-_METHODS = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"]
+_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 """All are taken, so that those which are of no use here get an answer in the form of the others."""
 _RETRY_SECONDS = 5
 
@@ -101,12 +105,20 @@ class _Endpoints:
 
     async def collection(self, request: Request) -> Response:
         """``POST`` an offer."""
-        accepted = {"Accept-Post": SDP_TYPE}
-        return await self._respond(request, {"POST": self._start}, accepted)
+        methods = {"POST": self._start, "GET": _say_nothing, "HEAD": _say_nothing}
+        response = await self._respond(request, methods, {"Accept-Post": SDP_TYPE})
+        if request.method == "OPTIONS" and "access-control-request-method" not in request.headers:
+            await self._add_links(request, response)
+        return response
 
     async def resource(self, request: Request) -> Response:
         """``PATCH`` a session with candidates, or ``DELETE`` it."""
-        methods = {"PATCH": self._trickle, "DELETE": self._end}
+        methods = {
+            "PATCH": self._trickle,
+            "DELETE": self._end,
+            "GET": self._confirm,
+            "HEAD": self._confirm,
+        }
         return await self._respond(request, methods, {"Accept-Patch": FRAGMENT_TYPE})
 
     async def _respond(
@@ -115,7 +127,7 @@ class _Endpoints:
         allowed = ", ".join([*methods, "OPTIONS"])
         cors = cors_headers(self._stream, request, allowed, preflight=request.method == "OPTIONS")
         if request.method == "OPTIONS":
-            response = Response(status_code=204, headers={"Allow": allowed, **accepted})
+            response = Response(headers={"Allow": allowed, **accepted})
         else:
             try:
                 await check_entry(self._stream, request)
@@ -143,7 +155,8 @@ class _Endpoints:
         if stream.mode == {"whip": "receive", "whep": "send"}[protocol]:
             other = {"whip": "WHEP", "whep": "WHIP"}[protocol]
             detail = f'this stream has mode="{stream.mode}": it can be reached by {other}'
-            raise _Refusal(HTTPStatus.NOT_ACCEPTABLE, detail)
+            # Not 406: from a WHEP endpoint, that is a counter-offer.
+            raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
         sdp = _decode(await read_body(request, stream.request_limits))
         offer = {"type": "offer", "sdp": narrow_offer(sdp, protocol)}
         links = await _links(stream)
@@ -165,11 +178,14 @@ class _Endpoints:
         key, resource = self._find(request)
         _check_type(request, FRAGMENT_TYPE)
         match = request.headers.get("if-match")
-        if match is not None and match not in ("*", resource.tag):
+        if match is None:
+            detail = "a PATCH says which ICE session it is for: If-Match, with the ETag of the 201"
+            raise _Refusal(HTTPStatus.PRECONDITION_REQUIRED, detail)
+        if not has_entity_tag(match, resource.tag):
             detail = "If-Match names another ICE session than this one's"
             raise _Refusal(HTTPStatus.PRECONDITION_FAILED, detail)
         fragment = parse_fragment(_decode(await read_body(request, self._stream.request_limits)))
-        if match == "*" or not fragment.ice_users <= resource.ice_users:
+        if not fragment.ice_users <= resource.ice_users:
             detail = "ICE cannot be restarted here: end this session and start another"
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
         candidates = [*fragment.candidates, *([None] if fragment.complete else [])]
@@ -177,11 +193,27 @@ class _Endpoints:
             await self._stream.add_ice_candidate(key, candidate)
         return Response(status_code=204)
 
+    async def _confirm(self, request: Request) -> Response:
+        self._find(request)
+        return await _say_nothing(request)
+
     async def _end(self, request: Request) -> Response:
         key, _ = self._find(request)
         self._stream.sessions[key].close(CloseReason.HUNG_UP, "the client ended the session")
         del self._resources[key]
         return Response(status_code=200)
+
+    async def _add_links(self, request: Request, response: Response) -> None:
+        """The ICE servers, for clients that cannot be told after their offer is made (RFC 9725
+        4.6), if they may come in."""
+        try:
+            await check_entry(self._stream, request)
+            for link in await _links(self._stream):
+                response.headers.append("Link", link)
+        except SignalingError as exc:
+            logger.debug("no ICE servers for an OPTIONS request: %s", exc)
+        except Exception:
+            logger.exception("an OPTIONS request was answered without ICE servers")
 
     def _find(self, request: Request) -> tuple[str, _Resource]:
         key: str = request.path_params["session"]
@@ -189,6 +221,12 @@ class _Endpoints:
         if resource is None or key not in self._stream.sessions:
             raise UnknownSession("there is no such session, or it has ended")
         return key, resource
+
+
+async def _say_nothing(_request: Request) -> Response:
+    """RFC 9725 4.1: success without content, as there is no representation."""
+    await checkpoint()
+    return Response(status_code=204)
 
 
 def _check_type(request: Request, wanted: str) -> None:
@@ -215,7 +253,7 @@ async def _links(stream: Stream) -> list[str]:
 def _explain(error: SignalingError, accepted: Mapping[str, str]) -> dict[str, str]:
     if isinstance(error, NotAuthenticated):
         return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, AdmissionError):
+    if isinstance(error, AdmissionError | NoFreePort):
         return {"Retry-After": str(_RETRY_SECONDS)}
     if error.status_hint == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         return dict(accepted)

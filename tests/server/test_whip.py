@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
@@ -15,7 +16,14 @@ from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from fastrtc_anyio import AudioFrame, CloseReason, NotAllowed, Session, Stream
+from fastrtc_anyio import (
+    AudioFrame,
+    CloseReason,
+    NotAllowed,
+    RtcConfiguration,
+    Session,
+    Stream,
+)
 from fastrtc_anyio.protocol.media_plan import Mode
 from fastrtc_anyio.server import open_server, require_token
 from fastrtc_anyio.testing.signals import tone
@@ -29,9 +37,8 @@ FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
 def make_stream(handler: Any = echo, mode: Mode = "send-receive", **options: Any) -> Stream:
     options.setdefault("concurrency_limit", 4)
-    return Stream(
-        handler, modality="audio", mode=mode, server_rtc_configuration=LOOPBACK, **options
-    )
+    options.setdefault("server_rtc_configuration", LOOPBACK)
+    return Stream(handler, modality="audio", mode=mode, **options)
 
 
 @asynccontextmanager
@@ -144,16 +151,26 @@ async def test_candidates_trickle() -> None:
         location = reply.headers["location"]
         stale = {**FRAGMENT, "If-Match": '"another"'}
         check_problem(await http.patch(location, content=body, headers=stale), 412)
+        asked = check_problem(await http.patch(location, content=body, headers=FRAGMENT), 428)
+        assert "If-Match" in asked
         restart = body.replace(user[0].strip(), "a=ice-ufrag:other\r\na=ice-pwd:" + "x" * 22)
         star = {**FRAGMENT, "If-Match": "*"}
-        for headers, content in ((FRAGMENT, restart), (star, restart), (star, body)):
-            refused = await http.patch(location, content=content, headers=headers)
+        tagged = {**FRAGMENT, "If-Match": reply.headers["etag"]}
+        for headers in (tagged, star):
+            refused = await http.patch(location, content=restart, headers=headers)
             assert "restart" in check_problem(refused, 422)
         check_problem(await http.patch(location, content=body, headers=SDP), 415)
         for rubbish in ("", "nonsense", "a=candidate:1 1 udp 1 127.0.0.1 1 typ host"):
-            refused = await http.patch(location, content=rubbish, headers=FRAGMENT)
+            refused = await http.patch(location, content=rubbish, headers=star)
             check_problem(refused, 400)
-        big = await http.patch(location, content="a=x\r\n" * 120_000, headers=FRAGMENT)
+        # Candidates that are of no use are passed over, wherever they are.
+        section = "a=mid:0\r\n"
+        for useless in ("tcp 1 127.0.0.1 9", "sctp 1 127.0.0.1 9", "udp 1 nowhere.invalid 9"):
+            section += f"a=candidate:1 1 {useless} typ host\r\n"
+        passed = await http.patch(location, content=section, headers=star)
+        assert passed.status_code == 204
+        assert "etag" not in passed.headers
+        big = await http.patch(location, content="a=x\r\n" * 120_000, headers=star)
         check_problem(big, 413)
         assert client.connected.is_set()  # none of this harmed the session
         assert stream.active == 1
@@ -176,9 +193,9 @@ async def test_what_is_wrong_is_said_as_a_problem() -> None:
         large = sdp + "a=x\r\n" * 120_000
         check_problem(await http.post("/whip", content=large, headers=SDP), 413)
         for method, path, allowed in (
-            ("GET", "/whip", "POST, OPTIONS"),
-            ("PUT", "/whep", "POST, OPTIONS"),
-            ("POST", "/whip/x", "PATCH, DELETE, OPTIONS"),
+            ("PATCH", "/whip", "POST, GET, HEAD, OPTIONS"),
+            ("PUT", "/whep", "POST, GET, HEAD, OPTIONS"),
+            ("POST", "/whip/x", "PATCH, DELETE, GET, HEAD, OPTIONS"),
         ):
             reply = await http.request(method, path)
             check_problem(reply, 405)
@@ -204,7 +221,62 @@ async def test_a_stream_of_the_other_direction_says_so(mode: Mode, path: str) ->
     async with serve(make_stream(wait, mode)) as http, open_client() as client:
         direction = "sendonly" if path == "/whip" else "recvonly"
         reply = await http.post(path, content=await offer(client, direction), headers=SDP)
-        assert mode in check_problem(reply, 406)
+        assert mode in check_problem(reply, 422)
+
+
+async def post_to(http: httpx.AsyncClient, path: str, sdp: str) -> httpx.Response:
+    if path == "/webrtc/offer":
+        return await http.post(path, json={"type": "offer", "sdp": sdp})
+    return await http.post(path, content=sdp, headers=SDP)
+
+
+@contextmanager
+def taken_port() -> Generator[tuple[int, socket.socket], None, None]:
+    """A UDP port that is in use until the socket is closed."""
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1], taken
+
+
+def with_only_port(port: int) -> RtcConfiguration:
+    return RtcConfiguration(addresses=("127.0.0.1",), ports=(port, port))
+
+
+@pytest.mark.parametrize("path", ["/webrtc/offer", "/whip", "/whep"])
+async def test_no_port_is_free(path: str) -> None:
+    with taken_port() as (port, taken):
+        stream = make_stream(server_rtc_configuration=with_only_port(port))
+        async with serve(stream) as http, open_client() as client:
+            sdp = await offer(client, "recvonly" if path == "/whep" else "sendonly")
+            refused = await post_to(http, path, sdp)
+            if path == "/webrtc/offer":
+                assert refused.status_code == 503
+                told = refused.json()["meta"]["error"]
+            else:
+                told = check_problem(refused, 503)
+                assert int(refused.headers["retry-after"]) > 0
+            assert f"from {port} to {port}" in told
+            assert "server_rtc_configuration" in told
+            assert stream.active == 0
+            taken.close()
+            reply = await post_to(http, path, sdp)
+            assert reply.is_success, reply.text
+            assert stream.active == 1
+
+
+async def test_a_port_is_given_back_if_a_second_one_is_not_free() -> None:
+    """A client that does not bundle its sections needs one for each."""
+    with taken_port() as (port, taken):
+        taken.close()
+        stream = make_stream(server_rtc_configuration=with_only_port(port))
+        async with serve(stream) as http, open_client() as client:
+            both = await to_thread.run_sync(client.run, client.make_offer, None, True, "sendonly")
+            apart = re.sub(r"a=group:BUNDLE.*\r\n", "", both)
+            for _ in range(3):
+                assert str(port) in check_problem(await post_to(http, "/whip", apart), 503)
+                assert stream.active == 0
+            reply = await post_to(http, "/whip", both)
+            assert reply.status_code == 201, reply.text
 
 
 async def test_ice_servers_are_links() -> None:
@@ -229,6 +301,43 @@ async def test_ice_servers_are_links() -> None:
             'credential="c"; credential-type="password"',
         ]
         assert asked == [1]
+        # For those that cannot be told once they have made their offer: RFC 9725 4.6.
+        links = reply.headers.get_list("link")
+        assert (await http.options("/whip")).headers.get_list("link") == links
+        preflight = {"Access-Control-Request-Method": "POST"}
+        assert "link" not in (await http.options("/whip", headers=preflight)).headers
+        assert len(asked) == 2
+
+
+async def test_ice_servers_are_told_to_nobody_else() -> None:
+    servers = {"iceServers": [{"urls": "turn:x", "username": "a", "credential": "b"}]}
+    stream = make_stream(rtc_configuration=servers, authenticate=require_token("secret"))
+    async with serve(stream) as http:
+        reply = await http.options("/whep")
+        assert reply.status_code == 200
+        assert "link" not in reply.headers
+        reply = await http.options("/whep", headers={"Authorization": "Bearer secret"})
+        assert "turn:x" in reply.headers["link"]
+
+
+async def test_what_is_there_has_no_representation() -> None:
+    """RFC 9725 4.1: GET succeeds, and gives nothing."""
+    stream = make_stream(authenticate=require_token("secret"))
+    right = {"Authorization": "Bearer secret"}
+    async with serve(stream) as http, open_client() as client:
+        sdp = await offer(client, "sendonly")
+        made = await http.post("/whip", content=sdp, headers={**SDP, **right})
+        location = made.headers["location"]
+        for method in ("GET", "HEAD"):
+            for path in ("/whip", "/whep", location):
+                reply = await http.request(method, path, headers=right)
+                assert (reply.status_code, reply.content) == (204, b"")
+                assert (await http.request(method, path)).status_code == 401
+            assert (await http.request(method, "/whip/other", headers=right)).status_code == 404
+        # RFC 9725 4.3.1: a tag is of no matter here.
+        headers = {**right, "If-Match": '"another"'}
+        assert (await http.delete(location, headers=headers)).status_code == 200
+        assert (await http.get(location, headers=right)).status_code == 404
 
 
 async def test_a_token_guards_every_endpoint() -> None:
@@ -283,7 +392,7 @@ async def test_pages_of_other_origins(caplog: pytest.LogCaptureFixture) -> None:
         for path in ("/whip", "/whep/x", "/webrtc/offer"):
             asked = {"Origin": other, "Access-Control-Request-Headers": "content-type"}
             reply = await http.options(path, headers=asked)
-            assert reply.status_code == 204
+            assert reply.is_success
             assert reply.headers["access-control-allow-origin"] == other
             assert reply.headers["access-control-allow-headers"] == "content-type"
             assert "POST" in reply.headers["access-control-allow-methods"] or "x" in path
@@ -302,8 +411,11 @@ async def test_pages_of_other_origins(caplog: pytest.LogCaptureFixture) -> None:
         assert f"pages of '{other}' may not call" in caplog.text
         assert "access-control-allow-origin" not in reply.headers
         options = await http.options("/whip")
+        assert options.status_code == 200  # RFC 9725 4.2
         assert options.headers["accept-post"] == "application/sdp"
-        assert options.headers["allow"] == "POST, OPTIONS"
+        assert options.headers["allow"] == "POST, GET, HEAD, OPTIONS"
+        session = await http.options("/whip/x")
+        assert session.headers["accept-patch"] == "application/trickle-ice-sdpfrag"
 
 
 @pytest.mark.parametrize("origin", ["null", "http://[", "", "nonsense", "https://x@127.0.0.1"])

@@ -16,6 +16,7 @@ from fastrtc_anyio.protocol.whip import (
     Protocol,
     accepts,
     find_ice_users,
+    has_entity_tag,
     link_headers,
     narrow_offer,
     parse_fragment,
@@ -64,6 +65,31 @@ def test_a_section_of_the_other_way_is_left_out() -> None:
 def test_an_offer_that_sends_nothing(text: str) -> None:
     with pytest.raises(InvalidOffer):
         narrow_offer(text, "whip")
+
+
+def test_a_whip_client_has_one_track_of_a_kind() -> None:
+    twice = offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=sendonly\r\n", f"{AUDIO}a=sendrecv\r\n")
+    with pytest.raises(InvalidOffer, match="has 2 and 1"):
+        narrow_offer(twice, "whip")
+    once = offer(f"{AUDIO}a=sendonly\r\n", f"{AUDIO}a=recvonly\r\n")
+    assert narrow_offer(once, "whip").count("a=inactive") == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ('"abc"', True),
+        ("*", True),
+        (' "x,y" , "abc"', True),
+        ('"ABC"', False),
+        ('W/"abc"', False),  # RFC 9110 13.1.1: the comparison is the strong one
+        ("abc", False),
+        ("", False),
+        ('"x", *', False),
+    ],
+)
+def test_entity_tags(header: str, named: bool) -> None:
+    assert has_entity_tag(header, '"abc"') is named
 
 
 @given(st.text())
