@@ -1,4 +1,4 @@
-"""libwebrtc as a caller: ``call.mjs`` in Node, a process of its own."""
+"""libwebrtc as a caller: ``call.mjs`` or ``whep_node.mjs`` in Node, a process of its own."""
 
 from __future__ import annotations
 
@@ -135,15 +135,18 @@ class NodeCaller:
 
 
 @asynccontextmanager
-async def open_caller(node: str, url: str, **options: Any) -> AsyncGenerator[NodeCaller, None]:
+async def open_caller(
+    node: str, url: str, script: str = "call.mjs", **options: Any
+) -> AsyncGenerator[NodeCaller, None]:
     """Call the stream at ``url``. Leaving the block kills the caller.
 
     Args:
         node: the program.
-        url: of the server.
-        options: those of ``call.mjs``.
+        url: of the server, or what else the script wants.
+        script: what Node runs.
+        options: those of the script.
     """
-    command = [node, str(HERE / "call.mjs"), url, json.dumps(options)]
+    command = [node, str(HERE / script), url, json.dumps(options)]
     async with (
         await anyio.open_process(command, stderr=None) as process,
         anyio.create_task_group() as tg,

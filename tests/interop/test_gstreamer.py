@@ -1,4 +1,4 @@
-"""GStreamer streams into a handler by WHIP: libnice, an RSA certificate and a stack of its own."""
+"""GStreamer by WHIP and WHEP: libnice, an RSA certificate and a stack of its own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import anyio
 import numpy as np
 import pytest
 
-from fastrtc_anyio import CloseReason, RtcConfiguration, Session, Stream
+from fastrtc_anyio import AudioFrame, CloseReason, RtcConfiguration, Session, Stream
 from fastrtc_anyio.media.frames import Int16Array
 from fastrtc_anyio.peers.webrtc import local_addresses
 from tests.measure import typical_snr
 
 from .calls import SECONDS, only_session, serve, wait_ended, wait_until
+from .likeness import likeness, read_wav
+from .test_page import on_trio
 
 pytestmark = pytest.mark.interop
 
@@ -33,16 +35,20 @@ def gstreamer() -> str:
     program = (
         "import gi; gi.require_version('GstWebRTC', '1.0'); from gi.repository import Gst;"
         "Gst.init(None); assert all(map(Gst.ElementFactory.find, ('webrtcbin', 'nicesrc',"
-        "'opusenc', 'rtpopuspay', 'srtpenc', 'dtlsenc')))"
+        "'opusenc', 'rtpopuspay', 'opusdec', 'rtpopusdepay', 'srtpenc', 'dtlsenc')))"
     )
     if subprocess.run([PYTHON, "-c", program], capture_output=True, check=False).returncode:
         pytest.fail(f"GStreamer is missing: apt-get install {PACKAGES}", pytrace=False)
     return PYTHON
 
 
-async def test_a_pipeline_streams_into_a_handler(gstreamer: str) -> None:
+@pytest.fixture(autouse=True)
+def other_addresses() -> None:
     if not local_addresses():
         pytest.skip("libnice takes no connections on the loopback interface, and there is no other")
+
+
+async def test_a_pipeline_streams_into_a_handler(gstreamer: str) -> None:
     heard: list[Int16Array] = []
 
     async def listen(session: Session) -> None:
@@ -65,3 +71,39 @@ async def test_a_pipeline_streams_into_a_handler(gstreamer: str) -> None:
     snr = typical_snr(samples, FREQUENCY, 48_000)
     print(f"{samples.size / 48_000:.2f} s were heard, with {snr:.1f} dB")
     assert snr > 20
+
+
+@on_trio
+async def test_a_pipeline_plays_what_a_handler_says(
+    gstreamer: str, speech: Path, tmp_path: Path
+) -> None:
+    said = read_wav(speech)
+
+    async def read_aloud(session: Session) -> None:
+        while True:
+            await session.audio_out.send(AudioFrame(48_000, said[np.newaxis]))
+
+    stream = Stream(
+        read_aloud, modality="audio", mode="receive", server_rtc_configuration=RtcConfiguration()
+    )
+    script = str(Path(__file__).with_name("whep_gstreamer.py"))
+    sound = tmp_path / "heard"
+    async with serve(stream) as url:
+        command = [gstreamer, script, f"{url}/whep", "2.5", str(sound)]
+        began = anyio.current_time()
+        async with await anyio.open_process(command, stdout=subprocess.PIPE, stderr=None) as client:
+            await wait_until(lambda: bool(stream.sessions), "GStreamer's offer")
+            session = only_session(stream)
+            await wait_until(sound.exists, "sound at GStreamer")
+            print(f"heard after {anyio.current_time() - began:.2f} s, with GStreamer's start")
+            with anyio.fail_after(SECONDS):
+                assert await client.wait() == 0
+            assert client.stdout is not None
+            posted, *patched, deleted = (await client.stdout.receive()).split()
+        assert (posted, set(patched), deleted) == (b"201", {b"204"}, b"200")
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+    heard = np.fromfile(sound, "<i2")
+    alike = likeness(heard, said, 48_000)
+    print(f"{heard.size / 48_000:.2f} s were heard, like what was said: {alike:.3f}")
+    assert heard.size > 2 * 48_000
+    assert alike > 0.8
