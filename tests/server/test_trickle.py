@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 
 from fastrtc_anyio import Limits
@@ -21,7 +22,9 @@ from .calls import (
 )
 
 
-async def _call(*, early: bool = False, late: bool = False, connect: float = 10.0) -> bool:
+async def _call(
+    *, early: bool = False, late: bool = False, overtaken: bool = False, connect: float = 10.0
+) -> bool:
     """Place a call whose descriptions name no candidates, either way: the client never learns an
     address of the server's, so only candidates it trickles can bring the two together.
 
@@ -39,7 +42,10 @@ async def _call(*, early: bool = False, late: bool = False, connect: float = 10.
         ]
 
         async def send_candidates() -> None:
-            for candidate in [*trickled, None]:
+            # Firefox writes the end so, once for each section.
+            end = {"candidate": "", "sdpMid": "0", "sdpMLineIndex": 0}
+            sent = [end, *trickled] if overtaken else [*trickled, None]
+            for candidate in sent:
                 body = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": "trickler"}
                 reply = await post(url, body)
                 assert (reply.status_code, reply.json()) == (200, {"status": "success"})
@@ -65,6 +71,12 @@ async def test_candidates_after_the_offer() -> None:
 
 async def test_candidates_before_the_offer() -> None:
     assert await _call(early=True)
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+async def test_candidates_that_their_end_has_overtaken(when: str) -> None:
+    """Each is a request of its own: nothing keeps them in order."""
+    assert await _call(early=when == "early", late=when == "late", overtaken=True)
 
 
 async def test_without_candidates_nothing_connects() -> None:

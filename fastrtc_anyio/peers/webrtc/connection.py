@@ -216,7 +216,9 @@ class Connection:
         if self._pc is None or not described or self._closing:
             return
         if candidate is None:
-            await self._pc.addIceCandidate(None)
+            # aioice takes none after it, of any section. Yet requests overtake each other, and
+            # Firefox tells the end of each section. Without it only a failure is noticed later: by
+            # the connect limit.
             return
         check_candidates(self._candidates, self._limits)
         self._candidates += 1
@@ -408,8 +410,8 @@ class Connection:
             except LimitExceeded as exc:
                 logger.warning("an offer has %d candidates: %s", len(candidates), exc)
                 break
-        if complete:
-            await self.add_candidate(None)
+        if complete and self._pc is not None and not self._closing:
+            self._spawn(self._pc.addIceCandidate(None))  # behind those of the candidates
 
     async def _add_parsed(self, pc: RTCPeerConnection, candidate: RTCIceCandidate) -> None:
         try:

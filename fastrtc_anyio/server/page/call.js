@@ -172,7 +172,8 @@ class Call {
   async negotiate() {
     const pc = this.pc = new RTCPeerConnection(config.rtc_configuration ?? {});
     pc.onicecandidate = ({ candidate }) => {
-      if (candidate) this.sendCandidate(candidate);
+      // Firefox tells the end of each section by an empty one.
+      if (candidate?.candidate) this.sendCandidate(candidate);
     };
     pc.ontrack = ({ track }) => this.play(track);
     pc.onconnectionstatechange = () => this.connectionStateChanged();
