@@ -27,6 +27,7 @@ from anyio.abc import ByteStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .calls import SECONDS
+from .pages import READY, OpenPage
 
 MESSAGE_LIMIT = 50_000_000
 FLAGS = (
@@ -60,8 +61,6 @@ _KEYS = {
     "ArrowDown": (40, ""),
 }
 """Their codes and what they write."""
-READY = "document.readyState === 'complete' && !document.querySelector('[data-loading]')"
-"""The page is there, and knows what its stream is."""
 
 
 def check_chromium() -> str:
@@ -133,15 +132,14 @@ class Browser:
             event.set()
 
 
-class Page:
+class Page(OpenPage):
     """A tab, and what a person does in it."""
 
     def __init__(self, browser: Browser, target: str, session_id: str) -> None:
         self._browser = browser
         self._target = target
         self._session_id = session_id
-        self.complaints: list[str] = []
-        """Exceptions nobody caught, and what the page wrote to the console as an error."""
+        self.complaints = []
 
     async def command(self, method: str, /, **params: Any) -> dict[str, Any]:
         return await self._browser.command(method, self._session_id, **params)
@@ -160,7 +158,6 @@ class Page:
         await self.command("Page.close")
 
     async def evaluate(self, expression: str) -> Any:
-        """What an expression of JavaScript, or its promise, comes to."""
         reply = await self.command(
             "Runtime.evaluate",
             expression=expression,
@@ -171,49 +168,13 @@ class Page:
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
 
-    async def wait_for(self, expression: str, what: str) -> None:
-        """Wait until an expression of JavaScript, or its promise, is true."""
-        with anyio.move_on_after(SECONDS):
-            while True:
-                with suppress(AssertionError):  # between two documents there is none to ask
-                    if await self.evaluate(f"Promise.resolve({expression}).then(Boolean)"):
-                        return
-                await anyio.sleep(0.02)
-        seen = await self.evaluate("document.body.innerText")
-        raise AssertionError(f"{what}: not within {SECONDS:g} s. The page says: {seen!r}")
-
-    async def wait_for_text(self, element: str, text: str) -> None:
-        """Wait until the element with an id shows a text."""
-        await self.wait_for(
-            f"document.getElementById({json.dumps(element)}).checkVisibility() && "
-            f"document.getElementById({json.dumps(element)})"
-            f".innerText.includes({json.dumps(text)})",
-            f"{text!r} in #{element}",
-        )
-
-    async def text(self, element: str) -> str:
-        """What the element with an id shows."""
-        shown = await self.evaluate(f"document.getElementById({json.dumps(element)}).innerText")
-        return str(shown)
-
     async def click(self, element: str) -> None:
         """Click where the element with an id is."""
-        x, y = await self.evaluate(
-            f"""(() => {{
-                const element = document.getElementById({json.dumps(element)});
-                element.scrollIntoView({{ block: "nearest" }});
-                const box = element.getBoundingClientRect();
-                return [box.x + box.width / 2, box.y + box.height / 2];
-            }})()"""
-        )
+        x, y = await self.find(element)
         for kind in ("mousePressed", "mouseReleased"):
             await self.command(
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
             )
-
-    async def focus(self, element: str) -> None:
-        """Go to the element with an id, as by the Tab key."""
-        await self.evaluate(f"document.getElementById({json.dumps(element)}).focus()")
 
     async def press(self, key: str) -> None:
         """Press a key, by its name."""

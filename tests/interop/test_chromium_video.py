@@ -32,6 +32,7 @@ from fastrtc_anyio.media.encode import VideoOptions
 
 from .calls import SECONDS, make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page, open_browser
+from .pages import OpenPage
 from .pictures import COUNT, FPS, HEIGHT, WIDTH, Look, make_picture
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
@@ -83,7 +84,7 @@ STATS = """(async () => {
 })()"""
 
 
-async def look(page: Page, *videos: str) -> list[Look | None]:
+async def look(page: OpenPage, *videos: str) -> list[Look | None]:
     """What the page's videos show at this moment."""
     drawn = await page.evaluate(LOOK % (list(SMALL), list(videos)))
     looks: list[Look | None] = []
@@ -96,7 +97,9 @@ async def look(page: Page, *videos: str) -> list[Look | None]:
     return looks
 
 
-async def wait_look(page: Page, video: str, condition: Callable[[Look], bool], what: str) -> Look:
+async def wait_look(
+    page: OpenPage, video: str, condition: Callable[[Look], bool], what: str
+) -> Look:
     """Wait until a video shows something."""
     seen: Look | None = None
     with anyio.move_on_after(SECONDS):

@@ -1,0 +1,142 @@
+"""The page in Firefox: another WebRTC, another layout and other fakes than Chromium's.
+
+Pictures of the page are in the folder that ``FASTRTC_SCREENSHOTS`` names, or in ``tmp_path``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fastrtc_anyio import CloseReason, Slider, VideoStreamHandler
+from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio.peers.webrtc import local_addresses
+from tests.measure import typical_snr
+
+from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
+from .firefox import FAKE_TONE, FirefoxPage, check_firefox, open_firefox
+from .pictures import make_picture
+from .test_chromium_video import STATS, wait_look
+from .test_page import on_trio
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
+
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+
+NUMBER = 42
+PEAK = """(() => {
+  const { analyser } = call.analysers.out;
+  const levels = new Float32Array(analyser.frequencyBinCount);
+  analyser.getFloatFrequencyData(levels);
+  return (levels.indexOf(Math.max(...levels)) * call.audioContext.sampleRate) / analyser.fftSize;
+})()"""
+"""Hz: the loudest of what comes back, to within a bin of the analyser's."""
+
+
+class Listener(TalkativeEcho):
+    """Keeps what it hears."""
+
+    heard: list[tuple[int, Int16Array]]
+
+    async def start_up(self) -> None:
+        self.heard = []
+        await super().start_up()
+
+    async def receive(self, frame: Any) -> None:
+        self.heard.append(frame)
+        await super().receive(frame)
+
+
+@pytest.fixture
+async def firefox() -> AsyncGenerator[FirefoxPage, None]:
+    if not local_addresses():
+        pytest.skip("Firefox connects to nothing where there is but the loopback interface")
+    async with open_firefox(check_firefox()) as page:
+        yield page
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = Path(os.environ.get("FASTRTC_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+async def connect(page: FirefoxPage) -> None:
+    began = anyio.current_time()
+    await page.click("connect")
+    await page.wait_for_text("connection", "Connected")
+    print(f"connected after {anyio.current_time() - began:.2f} s")
+
+
+@on_asyncio
+async def test_a_call(firefox: FirefoxPage, pictures: Path) -> None:
+    stream = make_stream(Listener, additional_inputs=[Slider("Volume", 0, 10, value=5)])
+    async with serve(stream) as url:
+        await firefox.open(url)
+        await firefox.look(pictures / "firefox-idle.png", height=1150)
+        await connect(firefox)
+        session = only_session(stream)
+        (handler,) = set(stream.handlers.values())
+        assert isinstance(handler, Listener)
+
+        await firefox.wait_for("call.level('out') > 0.3", "sound")
+        await wait_until(lambda: len(handler.heard) > 75, "a second and a half of sound")
+        await firefox.wait_for(f"Math.abs({PEAK} - {FAKE_TONE}) < 50", "the tone")
+        energy = (await firefox.evaluate(STATS))["heard"]
+        await firefox.focus("input-volume")
+        await firefox.press("ArrowRight", "ArrowRight")
+        await wait_until(lambda: handler.latest_args[1:] == [7], "the slider")
+        await firefox.focus("text")
+        await firefox.press(*"hello", "Enter")
+        await firefox.wait_for_text("messages", "you said hello")
+        await firefox.look(pictures / "firefox-call.png", height=1150)
+        await firefox.look(pictures / "firefox-call-phone.png", width=450, height=844)
+
+        await firefox.click("connect")
+        await firefox.wait_for_text("status", "Call ended")
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+        assert firefox.complaints == []
+    rate = handler.heard[0][0]
+    said = np.concatenate([samples for _, samples in handler.heard], axis=1)[0]
+    snr = typical_snr(said, FAKE_TONE, rate)
+    print(f"{FAKE_TONE} Hz was heard with {snr:.1f} dB, an energy of {energy:.4f} came back")
+    assert snr > 20
+    assert energy > 0.001
+
+
+@on_trio
+async def test_video(firefox: FirefoxPage, pictures: Path) -> None:
+    """VP8 both ways: the camera's picture arrives, another one comes back."""
+    seen: list[NDArray[np.uint8]] = []
+
+    def exchange(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        seen.append(frame)
+        return make_picture(NUMBER)
+
+    stream = make_stream(VideoStreamHandler(exchange), modality="video")
+    async with serve(stream) as url:
+        await firefox.open(url)
+        await connect(firefox)
+        session = only_session(stream)
+        await wait_look(
+            firefox,
+            "remote",
+            lambda look: look.resembles() and look.number == NUMBER,
+            "the picture",
+        )
+        stats = await firefox.evaluate(STATS)
+        await firefox.look(pictures / "firefox-video.png")
+        await firefox.click("connect")
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+        assert firefox.complaints == []
+    assert {stats["sent"], stats["received"]} == {"video/VP8"}
+    print(f"{len(seen)} pictures of {seen[-1].shape} came, {stats['shown']} were shown")
+    assert seen[-1].max() > 50  # which is not black
