@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from starlette.applications import Starlette
-
-from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
-from fastrtc_anyio.server.routes import page_route
+from fastrtc_anyio.server.launch import invitation, open_page, wait_for_interrupt
 from fastrtc_anyio.stream import Stream
 
 from .target import TargetError, load_stream
@@ -37,19 +34,17 @@ async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
     Returns:
         Whether it could be served.
     """
-    app = Starlette(routes=[page_route()])
-    stream.mount(app)
     try:
-        async with open_server(app, host, port) as url:
+        async with open_page(stream, host, port) as url:
             where = {
                 "event": "serving",
                 "url": url,
                 "modality": stream.modality,
                 "mode": stream.mode,
             }
-            text = f"Open {url} in a browser and talk. Ctrl-C ends it."
-            await wait_for_interrupt(json.dumps(where) if as_json else text)
+            await wait_for_interrupt(json.dumps(where) if as_json else invitation(url))
     except OSError as exc:
-        print(f"error: {host}:{port} cannot be listened on: {exc}", file=sys.stderr)
+        why = exc.strerror or exc
+        print(f"error: {host}:{port} cannot be listened on: {why}", file=sys.stderr)
         return False
     return True

@@ -7,6 +7,7 @@ As a process of its own nothing but the network connects it with the server:
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sys
 import wave
@@ -91,6 +92,7 @@ async def place_call(url: str, options: CallOptions, report: Report, out: Path |
     """
     try:
         speech = _read_speech(options.speech)
+        _check_writable(out)
         async with open_portal() as portal, httpx.AsyncClient(headers=options.headers) as http:
             stream = await _ask(http, f"{url.rstrip('/')}/webrtc/config")
             peer = _make_peer(portal, url, stream)
@@ -112,7 +114,7 @@ async def _ask(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
     try:
         reply = await http.get(url)
         config = reply.json() if reply.is_success else {}
-    except httpx.HTTPError as exc:
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise _CallFailed(f"nobody answers at {url}: {_words(exc)}") from exc
     except ValueError:
         return {}
@@ -168,11 +170,12 @@ def _read_answer(reply: httpx.Response) -> str:
         return sdp
     meta = body.get("meta") if isinstance(body, dict) else None
     if not isinstance(meta, dict):
-        text = f"there is no stream at {reply.url}: {reply.status_code} {reply.reason_phrase}"
+        words = f"{reply.status_code} {httpx.codes.get_reason_phrase(reply.status_code)}".strip()
+        text = f"there is no stream at {reply.url}: {words}"
         raise _CallFailed(text, status=reply.status_code)
     why = meta.get("message") or meta.get("error")
     raise _CallFailed(
-        f"the server refused the call: {reply.status_code} {why}", status=reply.status_code
+        f"the server refused the call: {reply.status_code}, {why}", status=reply.status_code
     )
 
 
@@ -300,8 +303,11 @@ def _read_speech(path: Path | None) -> Int16Array:
         with wave.open(str(path)) as file:
             rate, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()
             data = file.readframes(file.getnframes())
-    except (OSError, EOFError, wave.Error) as exc:
+    except OSError as exc:
         raise _CallFailed(f"{path} cannot be read as WAV: {_words(exc)}") from exc
+    except (EOFError, wave.Error) as exc:
+        why = f"{_words(exc)}; wanted is PCM of 16 bits"
+        raise _CallFailed(f"{path} cannot be read as WAV: {why}") from exc
     if width != 2:
         raise _CallFailed(f"{path} has samples of {8 * width} bits; it must be WAV of 16 bits")
     samples = mix_channels(np.frombuffer(data, "<i2").reshape(-1, channels).T.astype(np.int16), 1)
@@ -314,16 +320,36 @@ def _read_speech(path: Path | None) -> Int16Array:
         raise _CallFailed(f"{path} cannot be resampled: {exc}") from exc
 
 
+def _check_writable(path: Path | None) -> None:
+    """Before the call: nobody wants to learn it when the call is over."""
+    if path is None:
+        return
+    try:
+        new = not path.exists()
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as exc:
+        raise _CallFailed(f"{path} cannot be written: {_words(exc)}") from exc
+
+
 def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    """An error without numbers that only programs know."""
+    if isinstance(error, EOFError):
+        return "it ends too soon"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return re.sub(r"^\[Errno -?\d+\] ", "", text) or type(error).__name__
 
 
 def _write_wav(path: Path, samples: Int16Array) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(samples.tobytes())
+    try:
+        with path.open("wb") as opened, wave.open(opened, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes(samples.tobytes())
+    except OSError as exc:
+        raise _CallFailed(f"{path} cannot be written: {_words(exc)}") from exc
 
 
 def main() -> None:

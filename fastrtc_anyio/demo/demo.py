@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,16 @@ async def run(out: Path, port: int, serve: bool) -> bool:
     )
     app = Starlette(routes=[page_route()])
     stream.mount(app)
-    async with open_server(app, port=port) as url:
-        print(f"An echo handler is served under {_backend()} at {url}")
-        print("Calling it over WebRTC, through UDP on the loopback interface ...")
-        worked = await _call(url, out)
-        if serve:
-            await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
+    try:
+        async with open_server(app, port=port) as url:
+            print(f"An echo handler is served under {_backend()} at {url}")
+            print("Calling it over WebRTC, through UDP on the loopback interface ...", flush=True)
+            worked = await _call(url, out)
+            if serve:
+                await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
+    except OSError as exc:
+        print(f"error: port {port} cannot be listened on: {exc.strerror or exc}", file=sys.stderr)
+        return False
     if not serve:
         python = _short(sys.executable)
         print("To talk to it yourself, run this and open the page it names in a browser:")
@@ -89,13 +94,23 @@ async def _call(url: str, out: Path) -> bool:
     with anyio.move_on_after(_LIMIT) as scope:
         async with await anyio.open_process(command, stderr=None) as process:
             assert process.stdout is not None
-            async for line in _lines(TextReceiveStream(process.stdout)):
-                report = json.loads(line)
-                _show(report, out)
-                result.update(report)
+            try:
+                async for line in _lines(TextReceiveStream(process.stdout)):
+                    report = json.loads(line)
+                    _show(report, out)
+                    result.update(report)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    process.kill()  # or it would complain that nobody listens any more
+                raise
     if scope.cancelled_caught:
         print(f"The call was not over after {_LIMIT:g} s.")
     correlation: float = result.get("correlation", 0.0)
+    if "correlation" in result and correlation < _MIN_CORRELATION:
+        why = (
+            f"what came back is not what was said: a correlation of {_MIN_CORRELATION} was expected"
+        )
+        print(f"error: {why}. A machine that is busy leaves gaps.", file=sys.stderr)
     return correlation >= _MIN_CORRELATION
 
 
@@ -113,15 +128,17 @@ def _show(report: dict[str, Any], out: Path) -> None:
             print(f"connected in {report['seconds'] * 1000:.0f} ms")
         case "progress":
             line = f"  spoken {report['played']:4.1f} s   heard {report['heard']:4.1f} s"
-            end = "\r" if sys.stdout.isatty() else "\n"
-            print(line, end=end, flush=True)
+            if sys.stdout.isatty():
+                print(line, end="\r", flush=True)
         case "done":
-            print(f"round-trip latency   {report['latency'] * 1000:.0f} ms")
+            latency = report["latency"]
+            lasted = "-" if latency is None else f"{latency * 1000:.0f} ms"
+            print(f"round-trip latency   {lasted}")
             print(f"frames lost          {report['lost']} of {report['frames'] + report['lost']}")
             print(f"correlation          {report['correlation']:.3f}  (1 is the same sound)")
             print(f"what came back       {os.path.relpath(out)}")
-        case _:
-            print(report["error"])
+        case "failed":
+            print(f"error: {report['error']}", file=sys.stderr)
 
 
 def _backend() -> str:

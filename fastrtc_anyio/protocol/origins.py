@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 __all__ = ["check_origins", "is_allowed"]
 
+_STRAY = re.compile(r"[\s,;@\"'<>]")
+"""No host has these; in a header they would begin something else."""
 _PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -21,7 +24,9 @@ def check_origins(origins: Iterable[str]) -> tuple[str, ...]:
         raise TypeError(f"allowed_origins is a list of origins; got {origins!r}")
     checked = tuple(origins)
     for origin in checked:
-        if origin != "*" and not ("://" in origin and _normal(origin) == origin.lower()):
+        if origin != "*" and (
+            "://" not in origin or _normal(origin) != origin.lower() or _STRAY.search(origin)
+        ):
             raise ValueError(
                 f'allowed_origins holds "*" or origins like "https://example.com"; got {origin!r}'
             )

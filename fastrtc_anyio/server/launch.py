@@ -25,7 +25,7 @@ from .routes import page_route
 if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream
 
-__all__ = ["launch", "open_server", "wait_for_interrupt"]
+__all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -38,14 +38,35 @@ WebSockets, but the task that does never ends."""
 
 def launch(stream: Stream, host: str, port: int, backend: str) -> None:
     """See :meth:`fastrtc_anyio.Stream.launch`."""
-    app = Starlette(routes=[page_route()])
-    stream.mount(app)
 
     async def main() -> None:
-        async with open_server(app, host, port, stream.request_limits) as url:
-            await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
+        async with open_page(stream, host, port) as url:
+            await wait_for_interrupt(invitation(url))
 
     anyio.run(main, backend=backend)
+
+
+@asynccontextmanager
+async def open_page(stream: Stream, host: str, port: int) -> AsyncGenerator[str, None]:
+    """Serve a stream and its page while the block runs; see :func:`open_server`."""
+    app = Starlette(routes=[page_route()])
+    stream.mount(app)
+    async with open_server(app, host, port, stream.request_limits) as url:
+        yield url
+
+
+def invitation(url: str) -> str:
+    """What to tell a person about a server that is up.
+
+    A server that listens on every address is called from this machine by the loopback's: no browser
+    opens ``0.0.0.0``, nor gives the microphone to a page from elsewhere that is not https.
+    """
+    here, elsewhere = url, ""
+    for everywhere, loopback in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        if everywhere in url:
+            here = url.replace(everywhere, loopback)
+            elsewhere = " From other machines the microphone needs https."
+    return f"Open {here} in a browser and talk.{elsewhere} Ctrl-C ends it."
 
 
 async def wait_for_interrupt(message: str | None = None) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -15,6 +12,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from fastrtc_anyio.configuration import read_setting
 
+from .document import page_document, page_headers
 from .fields import add_field_routes, describe_fields
 from .replies import JSON, read_json, respond
 from .telephone import answer_incoming_call
@@ -25,11 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["client_config", "mount", "page_route"]
 
-_PAGE = Path(__file__).with_name("page")
-_PARTS = re.compile(
-    r'<link rel="stylesheet" href="(?P<style>[a-z.]+)">|<script src="(?P<script>[a-z.]+)"></script>'
-)
-_REVALIDATE = {"Cache-Control": "no-cache"}
 _TITLE = "fastrtc_anyio"
 
 
@@ -58,16 +51,17 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
         return await answer_incoming_call(stream, request)
 
     endpoints = (
-        ("webrtc/offer", "POST", webrtc_offer),
-        ("webrtc/config", "GET", webrtc_config),
-        ("telephone/incoming", "POST", telephone_incoming),
+        ("webrtc/offer", ["POST", "OPTIONS"], webrtc_offer),
+        ("webrtc/config", ["GET", "OPTIONS"], webrtc_config),
+        ("telephone/incoming", ["POST"], telephone_incoming),
     )
-    for name, method, endpoint in endpoints:
-        route, methods = f"{prefix}/{name}", [method, "OPTIONS"]
+    for name, methods, endpoint in endpoints:
+        route = f"{prefix}/{name}"
         if hasattr(app, "add_api_route"):
+            method = methods.pop(0)
             app.add_api_route(route, endpoint, methods=[method], tags=tags, response_model=None)
-            methods = ["OPTIONS"]
-        app.router.routes.append(Route(route, endpoint, methods=methods))
+        if methods:
+            app.router.routes.append(Route(route, endpoint, methods=methods))
     app.router.routes.extend(whip_routes(stream, prefix))
     for name, serve in (
         ("websocket/offer", stream.websocket_offer),
@@ -79,12 +73,13 @@ def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
 
 
 async def client_config(stream: Stream) -> dict[str, Any]:
-    """What a client has to know of a stream before it calls; for anybody to see.
+    """What a client has to know of a stream before it calls; for anybody to see who may come in.
 
     Returns:
         ``modality``, ``mode``, ``rtc_configuration``, ``track_constraints`` and ``rtp_params`` as
-        they were given to the stream; ``title`` and ``subtitle``, empty with ``hide_title``;
-        ``inputs`` and ``outputs``, described.
+        they were given to the stream; ``stereo``, whether it is known to want two channels;
+        ``title`` and ``subtitle``, empty with ``hide_title``; ``inputs`` and ``outputs``,
+        described.
     """
     ui = stream.ui_args
     shown = not ui.get("hide_title")
@@ -97,32 +92,44 @@ async def client_config(stream: Stream) -> dict[str, Any]:
         "rtc_configuration": dict(configuration or {}),
         "track_constraints": stream.track_constraints,
         "rtp_params": stream.rtp_params,
+        "stereo": _wants_stereo(stream),
         "title": str(ui.get("title") or _TITLE) if shown else "",
         "subtitle": str(ui.get("subtitle") or "") if shown else "",
         **describe_fields(stream),
     }
 
 
-def page_route(path: str = "/") -> Route:
-    """The page that talks to the stream mounted at the same path."""
+def _wants_stereo(stream: Stream) -> bool:
+    """Whether the handler or the constraints ask for two channels. A handler that is only made for
+    a call says so in its answer, by ``stereo=1``."""
+    given = stream.track_constraints
+    audio = given.get("audio", given)
+    count = audio.get("channelCount") if isinstance(audio, Mapping) else None
+    wanted = list(count.values()) if isinstance(count, Mapping) else [count]
+    return getattr(stream.handler, "expected_layout", None) == "stereo" or 2 in wanted
+
+
+def page_route(path: str = "/", *, framed_by: Iterable[str] | None = None) -> Route:
+    """The page that talks to the stream mounted at the same path.
+
+    It is the same for everybody and holds nothing of the stream's, so it is not guarded: what it
+    asks for is, and where a token is wanted it asks the person for it.
+
+    Args:
+        path: where it is.
+        framed_by: origins whose pages may show it in a frame, such as ``["https://example.com"]``;
+            an empty list is none but its own. By default any may: a frame has a microphone only if
+            the page around it gives it one.
+
+    Raises:
+        TypeError, ValueError: ``framed_by`` is no list of origins.
+    """
+    headers = page_headers(framed_by)
 
     async def page(_request: Request) -> Response:
-        return Response(page_document(), media_type="text/html", headers=_REVALIDATE)
+        return Response(page_document(), media_type="text/html", headers=headers)
 
     return Route(path, page)
-
-
-@cache
-def page_document() -> str:
-    """The page with its style and its scripts inside: one answer, whatever path it is at."""
-
-    def inline(match: re.Match[str]) -> str:
-        name = match["style"] or match["script"]
-        tag = "style" if match["style"] else "script"
-        text = (_PAGE / name).read_text(encoding="utf-8")
-        return f"<{tag}>\n{text}</{tag}>"
-
-    return _PARTS.sub(inline, (_PAGE / "page.html").read_text(encoding="utf-8"))
 
 
 def _open_in_lifespan(stream: Stream, app: Any) -> None:

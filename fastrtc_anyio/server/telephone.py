@@ -43,6 +43,9 @@ async def answer_incoming_call(stream: Stream, request: Request) -> Response:
         return PlainTextResponse(str(exc), exc.status_hint)
     except ClientDisconnect:
         return Response(status_code=400)  # to nobody
+    except Exception:
+        logger.exception("an incoming call could not be let in")
+        return PlainTextResponse("the server has met an error, which is in its log", 500)
     form = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     if not options.proofs:
         carrier = recognise_carrier(request.headers, dict(form))

@@ -56,6 +56,7 @@ FLAGS = (
 _KEYS = {
     "Tab": (9, ""),
     "Enter": (13, "\r"),
+    "Escape": (27, ""),
     " ": (32, " "),
     "ArrowRight": (39, ""),
     "ArrowDown": (40, ""),
@@ -91,7 +92,7 @@ class Browser:
         )
         page = Page(self, target["targetId"], attached["sessionId"])
         self._pages[attached["sessionId"]] = page
-        for domain in ("Page", "Runtime"):
+        for domain in ("Page", "Runtime", "Log"):
             await page.command(f"{domain}.enable")
         await page.command("Page.addScriptToEvaluateOnNewDocument", source=script)
         await page.go(url)
@@ -146,7 +147,8 @@ class Page(OpenPage):
 
     async def go(self, url: str) -> None:
         await self.command("Page.navigate", url=url)
-        await self.wait_for(f"location.href.startsWith({json.dumps(url)}) && {READY}", "the page")
+        there = json.dumps(url.partition("#")[0])
+        await self.wait_for(f"location.href.startsWith({there}) && {READY}", "the page")
 
     async def reload(self) -> None:
         await self.evaluate("window.isOld = true")
@@ -192,6 +194,13 @@ class Page(OpenPage):
         self, path: Path, *, width: int = 1000, height: int = 860, dark: bool = False
     ) -> None:
         """Take a picture of the window, in a size and a colour scheme."""
+        await self.resize(width, height, dark=dark)
+        await self.evaluate("new Promise((done) => setTimeout(done, 300))")
+        picture = await self.command("Page.captureScreenshot", format="png")
+        await anyio.Path(path).write_bytes(base64.b64decode(picture["data"]))
+
+    async def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Give the window a size and a colour scheme; a narrow one is a telephone's."""
         await self.command(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -201,9 +210,6 @@ class Page(OpenPage):
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.command("Emulation.setEmulatedMedia", features=[scheme])
-        await self.evaluate("new Promise((done) => setTimeout(done, 300))")
-        picture = await self.command("Page.captureScreenshot", format="png")
-        await anyio.Path(path).write_bytes(base64.b64decode(picture["data"]))
 
     def _note(self, method: str, params: dict[str, Any]) -> None:
         if method == "Runtime.exceptionThrown":
@@ -211,6 +217,8 @@ class Page(OpenPage):
             self.complaints.append(details.get("exception", details).get("description", "?"))
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
             self.complaints.append(str([a.get("value", a) for a in params["args"]]))
+        elif method == "Log.entryAdded" and params["entry"]["source"] == "security":
+            self.complaints.append(params["entry"]["text"])
 
 
 @asynccontextmanager

@@ -230,7 +230,7 @@ async def test_messages_are_shown(browser: Browser, tmp_path: Path) -> None:
 async def test_stereo_and_mute(browser: Browser, tmp_path: Path) -> None:
     stream = make_stream(lambda: Listener(expected_layout="stereo"))
     async with serve(stream) as url:
-        page = await browser.open_page(f"{url}/?stereo")
+        page = await browser.open_page(url)
         await connect(page)
         for side in ("local", "remote"):
             sdp = str(await page.evaluate(f"call.pc.{side}Description.sdp"))

@@ -7,6 +7,7 @@ Pictures of the page are in the folder that ``FASTRTC_SCREENSHOTS`` names, or in
 from __future__ import annotations
 
 import base64
+import json
 import os
 import sys
 import wave
@@ -18,8 +19,11 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 from starlette.applications import Starlette
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
 
 from fastrtc_anyio import (
     AdditionalOutputs,
@@ -29,6 +33,7 @@ from fastrtc_anyio import (
     CloseReason,
     CloseStream,
     EnergyVad,
+    NotAllowed,
     ReplyInterrupted,
     ReplyOnPause,
     Slider,
@@ -36,8 +41,10 @@ from fastrtc_anyio import (
     Textbox,
     TurnEvent,
 )
+from fastrtc_anyio.server import require_token
+from fastrtc_anyio.server.document import page_document
 from fastrtc_anyio.server.launch import open_server
-from fastrtc_anyio.server.routes import page_document, page_route
+from fastrtc_anyio.server.routes import page_route
 from fastrtc_anyio.testing.signals import tone
 from tests.unit.handlers import AsyncEcho, Quiet
 
@@ -162,17 +169,23 @@ async def test_what_is_said_comes_back(browser: Browser) -> None:
 
 
 @on_trio
-async def test_left_and_right_are_kept_apart(chromium: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "handler",
+    [
+        pytest.param(AsyncEcho(expected_layout="stereo"), id="told-before"),
+        pytest.param(lambda: AsyncEcho(expected_layout="stereo"), id="told-by-the-answer"),
+    ],
+)
+async def test_left_and_right_are_kept_apart(chromium: str, handler: Any, tmp_path: Path) -> None:
+    """Because the handler says that it is stereo."""
     sides = np.concatenate([tone(pitch, RATE, 10.0) for pitch in PITCHES])
     microphone = write_wav(tmp_path / "stereo.wav", sides)
-    raw = {"echoCancellation": False, "noiseSuppression": False, "autoGainControl": False}
-    stream = make_stream(
-        lambda: AsyncEcho(expected_layout="stereo"),
-        track_constraints={"audio": {**raw, "channelCount": 2}},
-    )
+    stream = make_stream(handler)
     async with open_browser(chromium, microphone, None) as browser, serve(stream) as url:
-        page = await browser.open_page(f"{url}/?stereo")
+        page = await browser.open_page(url)
         await connect(page)
+        settings = "call.sources.audio.getTracks()[0].getSettings()"
+        await page.wait_for(f"{settings}.channelCount === 2", "a stereo microphone")
         await page.wait_for("call.level('out') > 0.3", "sound")
         await anyio.sleep(1)  # the beginning is over
         rate, heard = await record(page, BOTH_SIDES, 2)
@@ -438,12 +451,253 @@ async def test_a_person_at_the_keyboard(browser: Browser) -> None:
         for _ in range(5):
             await page.press("Tab")
             order.append(await page.evaluate("document.activeElement.id"))
+            assert (
+                await page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+                == "3px"
+            )
         assert order == ["microphone", "mute", "speaker", "text", "send"]
+        await page.focus("mute")
+        await page.press(" ")
+        assert await page.text("hint") == "You are muted."
+        await page.press("Enter")
+        assert await page.text("mute") == "Mute"
+        await page.evaluate("setAlert('No trains today')")
+        await page.press("Escape")
+        assert await page.text("alert") == ""
         await page.focus("text")
         await page.type("hello")
         await page.press("Enter")
         await page.wait_for_text("messages", "you said hello")
         assert await page.evaluate("document.getElementById('text').value") == ""
+
+
+MARKUP = '<img src="x" onerror="window.pwned = true"><b>bold</b>'
+VIOLATIONS = """{
+  window.violations = [];
+  addEventListener("securitypolicyviolation", ({ effectiveDirective, sourceFile, blockedURI }) => {
+    violations.push([effectiveDirective, sourceFile, blockedURI].join(" "));
+  });
+}"""
+INJECTION = """(async () => {
+  const script = document.createElement("script");
+  const image = document.createElement("img");
+  for (const attempt of [
+    () => script.append("window.pwned = true"),
+    () => document.body.append(script),
+    () => image.setAttribute("onerror", "window.pwned = true"),
+    () => { image.src = "/nowhere.png"; },
+    () => document.body.append(image),
+    () => { document.body.innerHTML += "<img src=x onerror='window.pwned = true'>"; },
+  ]) {
+    try { attempt(); } catch { /* refused at once */ }
+  }
+  const outside = await fetch("http://127.0.0.2:9/").then(() => "", (error) => error.name);
+  await new Promise((done) => setTimeout(done, 100));
+  return outside;
+})()"""
+
+
+@on_trio
+async def test_the_page_keeps_to_its_policy(browser: Browser) -> None:
+    """A call breaks no rule of it, markup is shown as text, and what is injected does nothing."""
+    chat = Chatbot(f"Chat {MARKUP}", name="chat")
+    stream = make_stream(
+        TalkativeEcho,
+        additional_inputs=[
+            Slider(f"Slider {MARKUP}", 0, 2, name="slider"),
+            Textbox(f"Text {MARKUP}", name="text", placeholder=MARKUP),
+            Choice(f"Choice {MARKUP}", [MARKUP, "b"], name="choice"),
+            Checkbox(f"Box {MARKUP}", name="box"),
+        ],
+        additional_outputs=[chat, Textbox(f"Output {MARKUP}", name="output")],
+        ui_args={"title": f"Title {MARKUP}", "subtitle": f"Subtitle {MARKUP}"},
+    )
+    async with serve(stream) as url:
+        page = await browser.open_page(url, VIOLATIONS)
+        await connect(page)
+        await page.wait_for("call.level('out') > 0.3", "sound")
+        said = [{"role": MARKUP, "content": MARKUP}, {"role": "user", "content": MARKUP}]
+        only_session(stream).send_outputs(AdditionalOutputs(said, MARKUP))
+        await page.wait_for_text("output-output", MARKUP)
+        await page.focus("text")
+        await page.type(MARKUP)
+        await page.press("Enter")
+        await page.wait_for_text("messages", f"you said {MARKUP}")
+        for element, label in (("title", "Title"), ("subtitle", "Subtitle"), ("inputs", "Slider")):
+            assert f"{label} {MARKUP}" in await page.text(element)
+        assert MARKUP in await page.text("output-chat")
+        await page.click("mute")
+        await page.click("connect")
+        await page.wait_for_text("status", "Call ended")
+        assert await page.evaluate("document.querySelectorAll('main :is(img, b)').length") == 0
+        assert await page.evaluate("violations") == []
+        assert page.complaints == []
+
+        assert await page.evaluate(INJECTION) == "TypeError"
+        assert await page.evaluate("window.pwned") is None
+        broken = {violation.partition(" ")[0] for violation in await page.evaluate("violations")}
+        assert {"require-trusted-types-for", "connect-src", "img-src"} <= broken
+
+
+@on_trio
+async def test_the_page_inside_another_sites(browser: Browser) -> None:
+    """It has the microphone there if the page around it gives it away."""
+
+    async def around(_request: Any) -> HTMLResponse:
+        await checkpoint()
+        frame = f'<iframe src="{url}" allow="microphone" width="900" height="800"></iframe>'
+        return HTMLResponse(f"<title>Another site</title>{frame}")
+
+    stream = make_stream()
+    site = Starlette(routes=[Route("/", around)])
+    async with serve(stream) as url, open_server(site) as other:
+        page = await browser.open_page(other)
+        await page.press("Tab")
+        await page.press("Enter")
+        await wait_until(lambda: bool(stream.sessions), "a call")
+        session = only_session(stream)
+        await wait_until(lambda: session.audio_in.statistics().received > 50, "sound")
+        assert page.complaints == []
+
+
+@on_trio
+async def test_who_the_person_is(browser: Browser, pictures: Path) -> None:
+    """A token is asked for, or comes with the address; everything the page does sends it."""
+    stream = make_stream(
+        Quiet,
+        authenticate=require_token("open sesame".replace(" ", "-")),
+        additional_inputs=[Checkbox("Loud")],
+        additional_outputs=[Textbox("Answer")],
+    )
+    async with serve(stream) as url:
+        page = await browser.open_page(url, VIOLATIONS)
+        await page.wait_for_text("hint", "This stream is for those it knows")
+        assert await page.evaluate("document.activeElement.id") == "token"
+        assert not await page.evaluate("document.getElementById('connect').checkVisibility()")
+        await page.look(pictures / "token.png")
+        await page.look(pictures / "token-phone-dark.png", width=390, height=844, dark=True)
+        for wrong in ("sesame", "größe"):
+            await page.type(wrong)
+            await page.press("Enter")
+            await page.wait_for_text("alert", "does not take this token")
+        await page.look(pictures / "token-wrong.png")
+        await page.type("open-sesame")
+        await page.press("Enter")
+        await page.wait_for("document.activeElement.id === 'connect'", "the way in")
+        assert await page.text("alert") == ""
+        await page.press("Enter")
+        await page.wait_for_text("connection", "Connected")
+        (handler,) = set(stream.handlers.values())
+        await wait_until(lambda: handler.latest_args[1:] == [False], "the inputs")
+        only_session(stream).send_outputs(AdditionalOutputs("Hello"))
+        await page.wait_for_text("output-answer", "Hello")
+        await page.click("connect")
+        await page.reload()
+        assert await page.text("connect") == "Connect"  # it is remembered
+
+        other = await browser.open_page(f"{url}/?a=b#token=open-sesame")
+        assert await other.text("connect") == "Connect"
+        assert await other.evaluate("location.href") == f"{url}/?a=b"
+        assert await page.evaluate("violations") == []
+
+
+@on_trio
+async def test_somebody_who_may_not_come_in(browser: Browser) -> None:
+    """They are told why, before they press anything and after."""
+    known = True
+
+    async def authenticate(_connection: Any) -> bool:
+        await checkpoint()
+        if known:
+            return True
+        raise NotAllowed("you have had enough for today")
+
+    async with serve(make_stream(authenticate=authenticate)) as url:
+        page = await browser.open_page(url)
+        known = False
+        await page.click("connect")
+        told = "The server does not let you in: you have had enough for today"
+        await page.wait_for_text("alert", told)
+        assert await page.text("status") == "Not connected"
+        await page.reload()
+        await page.wait_for_text("alert", told)
+
+
+AXE = Path(__file__).with_name("node_modules") / "axe-core" / "axe.min.js"
+CHECK = """axe.run().then(({ violations }) => violations.map(({ id, help, nodes }) =>
+  `${id}: ${help}: ${nodes.map(({ target, any }) => [target, any[0]?.message]).join(" | ")}`))"""
+
+WIDTH = "document.documentElement.scrollWidth"
+
+
+async def check_accessible(page: Page) -> None:
+    """By the rules of WCAG 2.2 AA and axe's own, in light and dark, narrow and wide."""
+    if await page.evaluate("typeof axe") == "undefined":
+        assert AXE.exists(), "axe-core is missing: npm --prefix tests/interop ci"
+        await page.evaluate(await anyio.Path(AXE).read_text("utf-8") + "; undefined")
+    for dark in (False, True):
+        for width in (1000, 320):
+            await page.resize(width, 900, dark=dark)
+            await page.evaluate("Promise.all(document.getAnimations().map((a) => a.finished))")
+            assert await page.evaluate(CHECK) == [], (dark, width)
+            assert await page.evaluate(WIDTH) <= width
+
+
+@on_trio
+async def test_everybody_can_use_it(browser: Browser, pictures: Path) -> None:
+    """No barrier that axe knows, whatever state the page is in, and room for large letters."""
+    chat = Chatbot("Conversation")
+    stream = make_stream(
+        TalkativeEcho,
+        modality="audio",
+        additional_inputs=[
+            Slider("Temperature", 0, 2),
+            Textbox("Name"),
+            Textbox("Instructions", lines=3),
+            Choice("Voice", ["Ada", "Bo"]),
+            Checkbox("Loud"),
+        ],
+        additional_outputs=[chat, Textbox("Facts")],
+        ui_args={"title": "Timetable", "subtitle": "Ask when your train leaves."},
+    )
+    async with serve(stream) as url:
+        page = await browser.open_page(url)
+        await check_accessible(page)
+        await connect(page)
+        said = [{"role": "user", "content": "When?"}, {"role": "assistant", "content": "At four."}]
+        session = only_session(stream)
+        session.send_outputs(AdditionalOutputs(said, {"platform": 2}))
+        for kind in ("log", "warning", "error"):
+            handler = stream.handlers[session.id]
+            await handler.send_message(json.dumps({"type": kind, "data": f"{kind}: no trains"}))
+        await page.wait_for_text("messages", "error: no trains")
+        await page.wait_for_text("output-facts", "platform")
+        await page.click("mute")
+        await check_accessible(page)
+        await page.look(pictures / "narrow-dark.png", width=320, height=1700, dark=True)
+        await page.evaluate("document.documentElement.style.fontSize = '200%'")
+        for width in (320, 1280):
+            await page.resize(width, 900)
+            assert await page.evaluate(WIDTH) <= width
+        await page.look(pictures / "large-letters.png", width=1280, height=1700)
+        await page.look(pictures / "large-letters-narrow.png", width=320, height=1700)
+
+
+@on_trio
+@pytest.mark.parametrize("state", ["locked", "video", "error"])
+async def test_everybody_can_use_the_rest_of_it(browser: Browser, state: str) -> None:
+    states: dict[str, dict[str, Any]] = {
+        "locked": {"authenticate": require_token("secret")},
+        "video": {"handler": lambda picture: picture, "modality": "video"},
+        "error": {},
+    }
+    options = states[state]
+    no_devices = "Object.defineProperty(navigator, 'mediaDevices', { value: undefined });"
+    async with serve(make_stream(**options)) as url:
+        page = await browser.open_page(url, no_devices if state == "error" else "")
+        if state == "video":
+            await connect(page)
+        await check_accessible(page)
 
 
 @on_trio

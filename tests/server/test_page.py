@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -12,8 +14,10 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from fastrtc_anyio import RtcConfiguration, Stream
+from fastrtc_anyio.server.document import page_document
 from fastrtc_anyio.server.launch import open_server
-from fastrtc_anyio.server.routes import page_document
+from fastrtc_anyio.server.routes import client_config, page_route
+from tests.unit.handlers import Quiet
 
 from .calls import echo, make_stream
 
@@ -41,6 +45,7 @@ async def test_a_stream_without_settings(framework: Any) -> None:
         "rtc_configuration": {},
         "track_constraints": {},
         "rtp_params": {},
+        "stereo": False,
         "title": "fastrtc_anyio",
         "subtitle": "",
         "inputs": [],
@@ -75,7 +80,7 @@ async def test_a_stream_with_settings(framework: Any) -> None:
                 schema = (await http.get(f"{url}/openapi.json")).json()
             assert schema["paths"]["/talk/webrtc/config"]["get"]["tags"] == ["calls"]
     words = {"modality": "audio-video", "mode": "receive", "title": "Größe", "subtitle": "Sieh!"}
-    assert config == {**given, **words, "inputs": [], "outputs": []}
+    assert config == {**given, **words, "stereo": False, "inputs": [], "outputs": []}
     assert "for the server" not in json.dumps(config)
 
 
@@ -87,6 +92,30 @@ async def test_settings_that_change() -> None:
         assert (await fetch_config(url))["rtc_configuration"] == {}
         stream.rtc_configuration = {"iceServers": []}
         assert (await fetch_config(url))["rtc_configuration"] == {"iceServers": []}
+
+
+class Sides(Quiet):
+    expected_layout = "stereo"
+
+    def __init__(self) -> None:
+        super().__init__(expected_layout="stereo")
+
+
+@pytest.mark.parametrize(
+    ("handler", "constraints", "stereo"),
+    [
+        (Quiet(expected_layout="stereo"), {}, True),
+        (Sides, {}, True),
+        (Quiet, {"channelCount": 2}, True),
+        (Quiet, {"audio": {"channelCount": {"ideal": 2}}}, True),
+        (Quiet, {"audio": True}, False),
+        (Quiet(), {"channelCount": 1}, False),
+        (lambda: pytest.fail("nobody calls"), {}, False),
+    ],
+)
+async def test_stereo_is_told(handler: Any, constraints: Any, stereo: bool) -> None:
+    config = await client_config(Stream(handler, modality="audio", track_constraints=constraints))
+    assert config["stereo"] is stereo
 
 
 async def test_a_title_that_is_hidden() -> None:
@@ -109,7 +138,61 @@ async def test_it_is_only_read() -> None:
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     assert not re.search(r"https?://|//[a-z]+\.", PAGE)
     assert not re.search(r"<script[^>]+src|<link[^>]+stylesheet|@import|url\(", PAGE)
-    assert re.findall(r'"(webrtc/\w+)"', PAGE) == ["webrtc/offer", "webrtc/config"]
+    assert sorted(re.findall(r'"(webrtc/\w+)"', PAGE)) == ["webrtc/config", "webrtc/offer"]
+
+
+async def fetch_page(route: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(Starlette(routes=[route]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+        return await http.get("/")
+
+
+async def test_the_page_runs_only_what_is_its_own() -> None:
+    """Its policy names each script and the style by their hashes, and allows no other."""
+    reply = await fetch_page(page_route())
+    parts = reply.headers["content-security-policy"].split("; ")
+    policy = {name: sources for name, _, sources in (part.partition(" ") for part in parts)}
+    for tag in ("script", "style"):
+        inline = re.findall(rf"<{tag}>(.*?)</{tag}>", reply.text, re.DOTALL)
+        hashes = [b64encode(sha256(text.encode()).digest()).decode() for text in inline]
+        assert len(hashes) == reply.text.count(f"<{tag}") > 0
+        assert policy[f"{tag}-src"].split() == [f"'sha256-{digest}'" for digest in hashes]
+    assert policy["default-src"] == policy["base-uri"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    assert not re.search(r"unsafe|\*|https?:", reply.headers["content-security-policy"])
+    assert not re.search(r"\sstyle=|\son\w+=", reply.text.partition("<style>")[0])
+    assert not re.search(
+        r"\sstyle=|\son\w+=", reply.text.partition("</style>")[2].partition("<script>")[0]
+    )
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["referrer-policy"] == "no-referrer"
+    assert "microphone=(self)" in reply.headers["permissions-policy"]
+
+
+@pytest.mark.parametrize(
+    ("framed_by", "ancestors"),
+    [
+        (None, None),
+        ([], "'self'"),
+        (
+            ["https://a.example", "https://b.example:8443"],
+            "'self' https://a.example https://b.example:8443",
+        ),
+    ],
+)
+async def test_who_may_frame_the_page(framed_by: Any, ancestors: str | None) -> None:
+    reply = await fetch_page(page_route(framed_by=framed_by))
+    policy = reply.headers["content-security-policy"]
+    assert "x-frame-options" not in reply.headers
+    assert policy.partition("; frame-ancestors ")[2] == (ancestors or "")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["https://a.example", ["a.example; script-src *"], ["https://a/b"]]
+)
+def test_frames_of_what_is_no_origin(wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="origins"):
+        page_route(framed_by=wrong)
 
 
 def test_the_page_names_only_what_it_has() -> None:

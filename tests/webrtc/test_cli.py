@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import signal
 import socket
 import subprocess
 import sys
 import wave
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,9 @@ async def hear(session):
 async def leave(session):
     pass
 
+async def fail(session):
+    raise WebRTCError("no train today")
+
 def make(handler, **options):
     here = RtcConfiguration(addresses=("127.0.0.1",))
     return Stream(handler, modality="audio", server_rtc_configuration=here, **options)
@@ -43,6 +49,7 @@ class streams:
     guarded = make(echo, authenticate=require_token("secret"))
     hearing = make(hear, mode="send")
     leaving = make(leave)
+    failing = make(fail)
 number = 5
 """
 
@@ -111,12 +118,14 @@ def test_a_stream_is_served_and_called(backend: str, program: Path, tmp_path: Pa
         assert result["frames"] > 100
         assert result["answer_after"] is None  # it is an echo
         assert result["out"] == str(out)
-        assert "heard" in done.stderr
+        assert "\r" not in done.stderr  # progress is for terminals
         with wave.open(str(out)) as file:
             assert file.getnframes() > 3 * file.getframerate()
 
-        said = run("call", url, "--listen", "0.6")
+        address = url.removeprefix("http://") + "/?a=b#c"  # as a browser shows it
+        said = run("call", address, "--listen", "0.6")
         assert "echo after " in said.stdout
+        assert "answer after" not in said.stdout
         assert "frames lost " in said.stdout
 
 
@@ -133,6 +142,8 @@ def test_another_wav_and_a_token(program: Path, tmp_path: Path) -> None:
         assert refused.returncode == 1
         assert json.loads(refused.stdout)["status"] == 401
         assert "refused the call: 401" in refused.stderr
+        assert "--token TOKEN sends one" in refused.stderr
+        assert "does not take this --token" in run("call", url, "--token", "no").stderr
         options = ("--token", "secret", "--wav", str(wav), "--listen", "0.5", "--json")
         done = run("call", url, *options)
         assert done.returncode == 0, done.stderr
@@ -150,9 +161,58 @@ def test_a_stream_that_only_hears(program: Path) -> None:
 
 def test_a_stream_that_hangs_up(program: Path) -> None:
     with serving("served:streams.leaving", "trio", program.parent) as url:
-        done = run("call", url, "--json")
+        done = run("call", url)
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["ended"] is True
+        assert "ended by             the server\n" in done.stdout
+        assert "nothing but silence" in done.stdout
+
+
+def test_a_handler_that_fails(program: Path) -> None:
+    with serving("served:streams.failing", "trio", program.parent) as url:
+        done = run("call", url, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["ok"] is False
+    assert "error: the handler failed: no train today" in done.stderr
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_call_on_a_terminal(backend: str, program: Path) -> None:
+    """Progress is one line, written over; Ctrl-C ends the call in good order."""
+    with serving("served:stream", backend, program.parent) as url:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            command("call", url, "--listen", "60", "--backend", backend),
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env=environment(),
+        )
+        with process, os.fdopen(ours, "rb", buffering=0) as terminal:
+            os.close(theirs)
+            try:
+                shown = b""
+                while b"heard" not in shown:
+                    shown += terminal.read(1000)
+                second = run("call", url)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == 130
+                with suppress(OSError):  # Linux's word for the end of a terminal
+                    while more := terminal.read(1000):
+                        shown += more
+            finally:
+                process.kill()
+    lines = shown.decode().splitlines()
+    assert lines[0].startswith("connected in ")
+    assert all(re.fullmatch(r"(\x1b\[K)?( +said .* heard .* s)?", line) for line in lines[1:])
+    assert second.returncode == 1
+    assert second.stderr.startswith("error: the server refused the call: 503, the limit of 1")
+    assert second.stderr.endswith("Try again in a while\n")
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    """It is said before the call."""
+    done = run("call", "http://127.0.0.1:9", "--out", str(tmp_path / "nosuch" / "heard.wav"))
+    assert done.returncode == 1
+    assert done.stderr.endswith("heard.wav cannot be written: No such file or directory\n")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -228,10 +288,19 @@ def test_what_a_module_lacks_is_its_own_error(
 
 
 def test_wrong_arguments_are_explained() -> None:
-    for arguments in (["call"], ["call", "x", "--listen", "long"], ["serve"], []):
+    for arguments, told in (
+        (["call"], "required: url"),
+        (["call", "ftp://x"], "a URL is like http://127.0.0.1:7860, not 'ftp://x'"),
+        (["call", "http://[x"], "a URL is like"),
+        (["call", "x", "--listen", "long"], "a number of seconds below 3600, not 'long'"),
+        (["call", "x", "--token", "gr\u00f6\u00dfe"], "no letters beyond ASCII"),
+        (["serve", "x", "--port", "65536"], "a port is a number from 0 to 65535, not '65536'"),
+        ([], "serve a stream and its page"),
+    ):
         done = run(*arguments)
         assert done.returncode == 2
         assert "usage:" in done.stderr
+        assert told in done.stderr
     served = run("serve", "nosuchmodule:stream")
     assert served.returncode == 2
     assert served.stderr.startswith("error: there is no module")

@@ -10,15 +10,8 @@ const RETRIES_MS = [300, 1000, 2000, 4000, 8000, 15_000];  // between attempts t
 const RETRY_FOR_MS = 10 * 60_000;
 const GHOST_MS = 20_000;            // for so long a lost call may still hold its place at the server
 const STEADY_MS = 10_000;           // a call that held so long begins the attempts anew
+const OUTPUTS_AGAIN_MS = 3_000;     // until outputs that were cut off are asked for again
 const REPLY_OVER_MS = 1_500;        // silence after which a reply is taken to be over
-
-/** An error whose message is meant for the person at the page. `passing`: it may be over in a while. */
-class CallError extends Error {
-  constructor(message, passing = "") {
-    super(message);
-    this.passing = passing;
-  }
-}
 
 class Call {
   /** `before` is the call that was lost, if this is to replace one. */
@@ -39,7 +32,6 @@ class Call {
     this.attempts = { audio: 0, video: 0 };
     this.pc = null;
     this.channel = null;
-    this.events = null;
     this.audioContext = before?.audioContext ?? (plan.kinds.includes("audio") ? new AudioContext() : null);
     this.analysers = before ? { in: before.analysers.in } : {};
     this.inputs = { wanted: false, busy: false };
@@ -62,6 +54,7 @@ class Call {
       if (!(error instanceof CallError)) console.error(error);
       const since = performance.now() - this.lostAt;
       if (this.lostAt && (error.passing === "gone" || (error.passing === "full" && since < GHOST_MS))) this.lose();
+      else if (error.status === 401) this.turnAway(error);
       else this.end(error instanceof CallError ? error.message : `The call could not be made: ${error.message}`);
     }
   }
@@ -192,7 +185,7 @@ class Call {
 
     const { type, sdp: plain } = await pc.createOffer();
     if (this.ended) return;
-    const sdp = stereo ? withStereo(plain) : plain;
+    const sdp = withStereo(plain);
     await pc.setLocalDescription({ type, sdp });
     const answer = await this.post({ sdp, type, webrtc_id: this.id });
     if (this.ended) return;
@@ -200,6 +193,9 @@ class Call {
     if (this.ended) return;
     if (fields.inputs.length) this.sendInputs();
     if (fields.outputs.length) this.readOutputs();
+    const wanted = wantsStereo();
+    handlerIsStereo = takesStereo(answer.sdp);  // a handler that is made for each call says so no sooner
+    if (this.sources.audio && handlerIsStereo && !wanted) await reopen("audio");
     for (const kind of plan.sends) await this.tune(this.senders[kind], config.rtp_params ?? {});
   }
 
@@ -244,11 +240,25 @@ class Call {
     this.inputs.busy = false;
   }
 
-  readOutputs() {
-    const events = this.events = new EventSource(`outputs?webrtc_id=${encodeURIComponent(this.id)}`);
-    events.addEventListener("output", ({ data }) => fields.show(JSON.parse(data)));
-    events.addEventListener("problem", ({ data }) => addMessage("warning", JSON.parse(data)));
-    events.addEventListener("end", () => events.close());
+  async readOutputs() {
+    const path = `outputs?webrtc_id=${encodeURIComponent(this.id)}`;
+    while (!this.ended) {
+      try {
+        for await (const [event, data] of readEvents(path, this.abort.signal)) {
+          if (event === "output") fields.show(JSON.parse(data));
+          else if (event === "problem") addMessage("warning", JSON.parse(data));
+          else if (event === "end") return;
+        }
+      } catch (error) {
+        if (this.ended) return;
+        if (error instanceof CallError && !error.passing) {
+          // 404 is a call that ended a moment ago.
+          if (error.status !== 404) addMessage("warning", `The outputs do not come: ${error.message}`);
+          return;
+        }
+      }
+      await new Promise((done) => { setTimeout(done, OUTPUTS_AGAIN_MS); });
+    }
   }
 
   /** Send a text message. */
@@ -444,12 +454,17 @@ class Call {
     else show("Call ended", [note, length].filter(Boolean).join(" "));
   }
 
+  /** End the call before it began: the server does not know who this is. */
+  turnAway(error) {
+    this.end();
+    askForToken(error);
+  }
+
   /** Close everything but what a person has allowed. */
   close() {
     this.ended = true;
     this.timers.forEach(clearTimeout);
     this.abort.abort();
-    this.events?.close();
     if (this.pc) {
       this.pc.ontrack = this.pc.onicecandidate = this.pc.onconnectionstatechange = null;
       if (this.channel) this.channel.onopen = this.channel.onmessage = this.channel.onclose = null;
@@ -469,48 +484,18 @@ const TURNS = {
 };
 const STOPPING = "the server is stopping";  // said of a server that may be back in a moment
 
-// The server.
-
-function loadConfig(signal) {
-  return ask("webrtc/config", { signal });
-}
-
-/** The JSON that the server answers with. */
-async function ask(path, options) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch {
-    throw new CallError("The server does not answer. It may have stopped, or you may be offline.", "gone");
-  }
-  const reply = await response.json().catch(() => null);
-  if (!response.ok || reply?.status === "failed") {
-    const full = reply?.meta?.error === "concurrency_limit_reached";
-    const passing = full ? "full" : [502, 503, 504].includes(response.status) ? "gone" : "";
-    throw new CallError(refusal(response, reply), passing);
-  }
-  if (!reply) throw new CallError("The server's answer was not understood.");
-  return reply;
-}
-
-/** What to tell a person about an offer the server turned down. */
-function refusal(response, reply) {
-  const { error, limit } = reply?.meta ?? {};
-  if (error === "concurrency_limit_reached") {
-    return limit === 1
-      ? "The server is busy: it takes one call at a time. Try again in a while."
-      : `The server is busy: all ${limit ?? ""} places are taken. Try again in a while.`.replace("  ", " ");
-  }
-  if (error) return `The server refuses it: ${asText(error)}`;
-  if (response.status === 404) return "There is no stream where this page is (HTTP 404).";
-  return `The server refused the call (HTTP ${response.status}).`;
-}
-
-/** The offer with stereo=1 for Opus (RFC 7587, 7.1): without it the browser takes mono only. */
+/** The offer with stereo=1 for Opus (RFC 7587, 7.1): without it the browser plays mono, whatever comes. */
 function withStereo(sdp) {
-  const payload = /^a=rtpmap:(\d+) opus\/48000\/2/im.exec(sdp)?.[1];
+  const payload = opusPayload(sdp);
   return payload ? sdp.replace(new RegExp(`^(a=fmtp:${payload} .*?)(\\r?)$`, "m"), "$1;stereo=1$2") : sdp;
 }
+
+/** Whether a side says that it wants to hear stereo. */
+function takesStereo(sdp) {
+  return new RegExp(`^a=fmtp:${opusPayload(sdp)} (.*;)?\\s*stereo=1\\s*(;|$)`, "m").test(sdp);
+}
+
+const opusPayload = (sdp) => /^a=rtpmap:(\d+) opus\/48000\/2/im.exec(sdp)?.[1];
 
 /** 128 random bits, without crypto.randomUUID, which pages without https lack. */
 function randomId() {

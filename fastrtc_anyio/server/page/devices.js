@@ -4,10 +4,17 @@
 
 const DEVICES = { audio: "microphone", video: "camera" };
 const chosen = { audio: "", video: "" };  // by the person: their ids; "" leaves it to the browser
+// Browsers mix two channels to one before they cancel echoes or noise; and what has a left and a right is
+// an instrument or a line more often than somebody in front of a loudspeaker.
+const STEREO = { channelCount: 2, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 const USUAL = {
   audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
   video: { facingMode: "user", width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } },
 };
+
+let handlerIsStereo = false;  // it said so in an answer
+
+const wantsStereo = () => handlerIsStereo || Boolean(config?.stereo);
 
 /** What to ask of the microphone or the camera. */
 function constraintsFor(kind) {
@@ -16,7 +23,8 @@ function constraintsFor(kind) {
   const sorted = "audio" in given || "video" in given;
   const single = plan.kinds.includes("video") ? "video" : "audio";
   const own = sorted ? given[kind] : kind === single ? given : null;
-  const wanted = own && Object.keys(own).length ? own : USUAL[kind];
+  const asked = own && Object.keys(own).length ? own : null;
+  const wanted = kind === "audio" && wantsStereo() ? { ...STEREO, ...asked } : asked ?? USUAL[kind];
   if (!chosen[kind]) return wanted;
   const { facingMode, ...others } = wanted;  // the person has chosen otherwise
   return { ...others, deviceId: { exact: chosen[kind] } };

@@ -5,7 +5,6 @@
 const MESSAGES_KEPT = 200;
 
 const $ = (id) => document.getElementById(id);
-const stereo = new URLSearchParams(location.search).has("stereo");
 
 let call = null;
 let config = null;                  // what the server says of its stream; null until it has
@@ -37,6 +36,8 @@ function duration(ms) {
 function setConfig(latest) {
   config = latest;
   plan = planOf(config);
+  $("page").removeAttribute("data-locked");
+  $("login").hidden = true;
   const { kinds, sends, receives } = plan;
   const video = kinds.includes("video");
   $("title").textContent = config.title ?? "";
@@ -103,6 +104,17 @@ function show(status, hint) {
 
 function renderTextBox() {
   $("text").disabled = $("send").disabled = call?.channel?.readyState !== "open";
+}
+
+/** Let the person say who they are, where the server wants to know. */
+function askForToken(error) {
+  $("page").removeAttribute("data-loading");
+  $("page").toggleAttribute("data-locked", true);
+  $("login").hidden = false;
+  show("Log in", token ? "" : error.message);
+  setAlert(token ? `The server does not take this token. ${error.message}` : "");
+  $("token").value = "";
+  $("token").focus();
 }
 
 function setAlert(text) {
@@ -181,8 +193,8 @@ async function reopen(kind) {
 }
 
 function addMessage(kind, text, style = kind) {
-  const list = $("messages");
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 8;
+  const [log, list] = [$("messages"), $("message-list")];
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 8;
   const item = document.createElement("li");
   item.className = style;
   const cell = (tag, className, content) => {
@@ -196,10 +208,10 @@ function addMessage(kind, text, style = kind) {
   cell("span", "text", text);
   list.append(item);
   while (list.children.length > MESSAGES_KEPT) list.firstChild.remove();
-  list.hidden = false;
+  log.hidden = false;
   $("no-messages").hidden = true;
   $("clear").disabled = false;
-  if (atEnd) list.scrollTop = list.scrollHeight;
+  if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
 const fields = new Fields(() => call?.sendInputs());
@@ -242,13 +254,20 @@ $("say").onsubmit = (event) => {
   if (text) call?.say(text);
   $("text").value = "";
 };
+$("login").onsubmit = (event) => {
+  event.preventDefault();
+  keepToken($("token").value.trim());
+  setAlert("");
+  enter().then(() => { if (!$("page").hasAttribute("data-locked")) $("connect").focus(); });
+};
 $("camera-switch").onclick = () => setCamera(!cameraOn);
 $("clear").onclick = () => {
-  $("messages").replaceChildren();
+  $("message-list").replaceChildren();
   $("messages").hidden = true;
   $("no-messages").hidden = false;
   $("clear").disabled = true;
 };
+addEventListener("keydown", ({ key }) => { if (key === "Escape") setAlert(""); });
 addEventListener("pagehide", () => call?.end());
 addEventListener("online", () => call?.hurry());
 addEventListener("resize", paintMeters);
@@ -257,7 +276,19 @@ navigator.mediaDevices?.addEventListener("devicechange", () => {
   plan.sends.forEach((kind) => listDevices(kind));
   listSpeakers();
 });
-loadConfig().then(setConfig, (error) => {
-  $("page").removeAttribute("data-loading");
-  if (!call) setAlert(error.message);
-}).finally(paintMeters);
+enter();
+
+/** Ask what there is, as whoever the token says. */
+async function enter() {
+  try {
+    const latest = await loadConfig();
+    if ($("page").hasAttribute("data-locked")) show("Ready", "");
+    setConfig(latest);
+  } catch (error) {
+    $("page").removeAttribute("data-loading");
+    if (call) return;  // which says so itself
+    if (error.status === 401) askForToken(error);
+    else setAlert(error.message);
+  }
+  paintMeters();
+}

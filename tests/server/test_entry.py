@@ -1,0 +1,198 @@
+"""Who may come in, at every endpoint there is: they are taken from the application itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from anyio.lowlevel import checkpoint
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.routing import Route, WebSocketRoute
+
+from fastrtc_anyio import Checkbox, NotAllowed, NotAuthenticated, Stream
+from fastrtc_anyio.server import page_route, require_token
+from tests.unit.handlers import Quiet
+
+HERE = "here.example"
+FOREIGN = "https://foreign.example"
+KNOWN = {
+    "input_hook",
+    "outputs",
+    "telephone/handler",
+    "telephone/incoming",
+    "webrtc/config",
+    "webrtc/offer",
+    "websocket/offer",
+    "whep",
+    "whep/{session}",
+    "whip",
+    "whip/{session}",
+}
+
+
+def make_app(framework: Any, **options: Any) -> tuple[Any, list[Any]]:
+    """An application, and the routes that the stream has brought."""
+    app = framework()
+    own = list(app.router.routes)
+    Stream(
+        Quiet,
+        modality="audio",
+        additional_inputs=[Checkbox("Loud")],
+        additional_outputs=[Checkbox("Loud")],
+        rtc_configuration={"iceServers": [{"urls": "stun:stun.example"}]},
+        **options,
+    ).mount(app, "/talk")
+    return app, [route for route in app.router.routes if route not in own]
+
+
+def entries(routes: list[Any]) -> Iterator[tuple[str, str]]:
+    """Every method of every path; a WebSocket's is "WEBSOCKET"."""
+    for route in routes:
+        methods = getattr(route, "methods", None)
+        assert methods or isinstance(route, WebSocketRoute), f"what kind of route is {route!r}?"
+        for method in methods or ["WEBSOCKET"]:
+            yield method, route.path
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+
+
+async def enter(app: Any, method: str, path: str, **headers: str) -> Reply:
+    """Make a request, or open a WebSocket, without a server between."""
+    socket = method == "WEBSOCKET"
+    sent = {"host": HERE, **{name.replace("_", "-"): text for name, text in headers.items()}}
+    scope: dict[str, Any] = {
+        "type": "websocket" if socket else "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "wss" if socket else "https",
+        "path": path.replace("{session}", "nobody"),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.encode(), text.encode()) for name, text in sent.items()],
+        "extensions": {"websocket.http.response": {}},
+        **({"subprotocols": []} if socket else {"method": method}),
+    }
+    reply = Reply(0)
+    incoming = (
+        [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
+        if socket
+        else [{"type": "http.request", "body": b""}, {"type": "http.disconnect"}]
+    )
+
+    async def receive() -> Any:
+        await checkpoint()
+        return incoming.pop(0) if len(incoming) > 1 else incoming[0]
+
+    async def send(message: Any) -> None:
+        await checkpoint()
+        if message["type"].endswith("response.start"):
+            reply.status = message["status"]
+            reply.headers = {name.decode(): text.decode() for name, text in message["headers"]}
+        elif message["type"].endswith("response.body"):
+            reply.body += message.get("body", b"").decode()
+        elif message["type"] == "websocket.accept":
+            reply.status = 101
+
+    await app(scope, receive, send)
+    return reply
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+def test_all_endpoints_are_known(framework: Any) -> None:
+    """So that nobody forgets to think of a new one's guard."""
+    _, routes = make_app(framework)
+    assert {path.removeprefix("/talk/") for _, path in entries(routes)} == KNOWN
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_nobody_comes_in_who_is_not_known(framework: Any) -> None:
+    app, routes = make_app(framework, authenticate=require_token("secret"))
+    for method, path in entries(routes):
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            reply = await enter(app, method, path, **headers)
+            if method == "OPTIONS":  # a browser asks what it may send; it cannot say who it is
+                assert (reply.status in (200, 204), reply.body) == (True, ""), path
+                assert "link" not in reply.headers, "ICE servers are for those who are known"
+            else:
+                assert reply.status == 401, f"{method} {path}"
+                assert method == "HEAD" or "log in, or send a token" in reply.body
+        reply = await enter(app, method, path, authorization="Bearer secret")
+        assert reply.status not in (0, 401, 403), f"{method} {path}"
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_nobody_comes_in_from_a_page_of_elsewhere(framework: Any) -> None:
+    app, routes = make_app(framework)
+    for method, path in entries(routes):
+        reply = await enter(app, method, path, origin=FOREIGN)
+        assert "access-control-allow-origin" not in reply.headers
+        if method == "OPTIONS":
+            assert (reply.status in (200, 204), reply.body) == (True, ""), path
+            assert "link" not in reply.headers
+        else:
+            assert reply.status == 403, f"{method} {path}"
+            assert method == "HEAD" or "allowed_origins" in reply.body
+        for origin in (f"https://{HERE}", f"http://{HERE}"):
+            reply = await enter(app, method, path, origin=origin)
+            assert reply.status not in (0, 401, 403), f"{method} {path}"
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_a_page_of_elsewhere_that_may_come_in(framework: Any) -> None:
+    app, routes = make_app(framework, allowed_origins=[FOREIGN])
+    for method, path in entries(routes):
+        reply = await enter(app, method, path, origin=FOREIGN)
+        assert reply.status not in (0, 401, 403), f"{method} {path}"
+        if method != "WEBSOCKET" and "telephone" not in path:  # carriers are no pages
+            assert reply.headers["access-control-allow-origin"] == FOREIGN, f"{method} {path}"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "told"),
+    [
+        (NotAuthenticated("log in at /login"), 401, "log in at /login"),
+        (NotAllowed("you have had enough"), 403, "you have had enough"),
+        (None, 500, ""),
+        (ValueError("secret"), 500, ""),
+    ],
+)
+async def test_authenticate_may_have_words_of_its_own(verdict: Any, status: int, told: str) -> None:
+    """What it should not do lets nobody in, and is for the log alone."""
+
+    async def authenticate(connection: HTTPConnection) -> Any:
+        await checkpoint()
+        assert connection.headers["host"] == HERE
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    app, routes = make_app(Starlette, authenticate=authenticate)
+    for method, path in entries(routes):
+        if method in ("OPTIONS", "HEAD"):
+            continue
+        reply = await enter(app, method, path)
+        assert reply.status == status, f"{method} {path}"
+        assert told in reply.body
+        assert "secret" not in reply.body
+
+
+async def test_the_page_is_the_same_for_everybody() -> None:
+    """It asks for the token by itself; a guard before it would leave nobody to ask."""
+    app, _ = make_app(Starlette, authenticate=require_token("secret"), ui_args={"title": "Hidden"})
+    app.router.routes.append(page_route("/talk/"))
+    (route,) = (r for r in app.router.routes if isinstance(r, Route) and r.path == "/talk/")
+    assert route.methods == {"GET", "HEAD"}
+    reply = await enter(app, "GET", "/talk/")
+    assert reply.status == 200
+    assert "Hidden" not in reply.body
+    assert json.loads((await enter(app, "GET", "/talk/webrtc/config")).body)["status"] == "failed"
