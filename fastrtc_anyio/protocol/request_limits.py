@@ -27,6 +27,9 @@ class RequestLimits:
     ``launch`` keeps it, and closes the connection; another server has a setting of its own."""
     sections: int = 32
     """Of an offer."""
+    lines: int = 2000
+    """Of an offer, candidates aside. A browser's has below 500. The time to read it goes with the
+    square of their number, and meanwhile every other connection waits."""
     candidates: int = 100
     """Of a client's, in its offer and after it. Each costs connectivity checks; RFC 8445 6.1.2.5
     stops at as many."""

@@ -59,6 +59,7 @@ from fastrtc_anyio.protocol.request_limits import (
 )
 from fastrtc_anyio.protocol.sdp import (
     check_sections,
+    keep_feedback,
     set_message_size,
     set_opus_parameters,
     split_candidates,
@@ -165,7 +166,7 @@ class Connection:
         pc = self._open()
         check_sections(offer, self._limits)
         with _blaming("offer"):
-            await pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            await pc.setRemoteDescription(RTCSessionDescription(keep_feedback(offer), "offer"))
         for transceiver in pc.getTransceivers():
             if transceiver._offerDirection is None:
                 transceiver._offerDirection = "sendrecv"  # RFC 8866 6.7: the default
