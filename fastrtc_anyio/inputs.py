@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .errors import SignalingError
+from .protocol.shown import show
 
 __all__ = [
     "Chatbot",
@@ -82,7 +83,7 @@ class Component:
         raise NotImplementedError
 
     def _unlike(self, wanted: str, got: object) -> ValueError:
-        return ValueError(f"{self.name!r} must be {wanted}; got {_show(got)}")
+        return ValueError(f"{self.name!r} must be {wanted}; got {show(got)}")
 
     def describe(self) -> dict[str, Any]:
         """What the page has to know: JSON."""
@@ -137,7 +138,8 @@ class Slider(Component):
         assert isinstance(value, int | float)
         if not self.minimum <= value <= self.maximum:
             raise ValueError(
-                f"{self.name!r} must be from {self.minimum!r} to {self.maximum!r}; got {value!r}"
+                f"{self.name!r} must be from {self.minimum!r} to {self.maximum!r}; "
+                f"got {show(value)}"
             )
         whole = isinstance(self.minimum, int) and isinstance(self.step, int)
         return round(value) if whole else float(value)
@@ -337,9 +339,4 @@ def _is_number(value: object) -> bool:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(_show(name) for name in names)
-
-
-def _show(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return ", ".join(show(name) for name in names)

@@ -200,6 +200,6 @@ def check_sample_rate(rate: object, name: str = "sample_rate") -> int:
         raise ValueError(
             f"{name} must be a multiple of {FRAMES_PER_SECOND} from {MIN_SAMPLE_RATE} to "
             f"{MAX_SAMPLE_RATE} Hz so that a {FRAME_MS} ms frame is a whole number of samples; "
-            f"got {value} ({value} / {FRAMES_PER_SECOND} = {value / FRAMES_PER_SECOND:g})"
+            f"got {value}"
         )
     return value

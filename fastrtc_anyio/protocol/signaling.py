@@ -20,6 +20,7 @@ from fastrtc_anyio.errors import (
 )
 
 from .request_limits import RequestLimits
+from .shown import show
 
 __all__ = [
     "MAX_ID_LENGTH",
@@ -34,6 +35,7 @@ __all__ = [
 MAX_ID_LENGTH = 128
 """Characters of a client's ``webrtc_id``. FastRTC's client makes 7 to 11."""
 _MAX_CANDIDATE_LENGTH = 1024
+_MAX_MID_LENGTH = 128
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def parse_request(body: object, limits: RequestLimits) -> OfferRequest | Candida
         case "ice-candidate":
             return _parse_candidate(body)
         case other:
-            raise InvalidOffer(f'"type" must be "offer" or "ice-candidate"; got {_show(other)}')
+            raise InvalidOffer(f'"type" must be "offer" or "ice-candidate"; got {show(other)}')
 
 
 def failure_body(error: FastRTCError) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def failure_body(error: FastRTCError) -> dict[str, Any]:
 def _parse_offer(body: Mapping[str, Any], limits: RequestLimits) -> OfferRequest:
     sdp = body.get("sdp")
     if not isinstance(sdp, str) or not sdp.strip():
-        raise InvalidOffer(f'"sdp" must be a session description; got {_show(sdp)}')
+        raise InvalidOffer(f'"sdp" must be a session description; got {show(sdp)}')
     if len(sdp) > limits.body_bytes:
         raise LimitExceeded(
             f'"sdp" has {len(sdp)} characters; at most {limits.body_bytes} are taken '
@@ -124,11 +126,14 @@ def _parse_candidate(body: Mapping[str, Any]) -> CandidateRequest:
     if line in (None, ""):  # W3C 4.8.1.3: an empty candidate is the end of candidates
         return CandidateRequest(None, webrtc_id)
     if not isinstance(line, str) or len(line) > _MAX_CANDIDATE_LENGTH:
-        raise InvalidCandidate(f'"candidate.candidate" must be a candidate; got {_show(line)}')
-    if mid is not None and not isinstance(mid, str):
-        raise InvalidCandidate(f'"sdpMid" must be a string or null; got {_show(mid)}')
+        raise InvalidCandidate(f'"candidate.candidate" must be a candidate; got {show(line)}')
+    if mid is not None and not (isinstance(mid, str) and len(mid) <= _MAX_MID_LENGTH):
+        raise InvalidCandidate(
+            f'"sdpMid" must be a string of at most {_MAX_MID_LENGTH} characters, or null; '
+            f"got {show(mid)}"
+        )
     if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
-        raise InvalidCandidate(f'"sdpMLineIndex" must be a number or null; got {_show(index)}')
+        raise InvalidCandidate(f'"sdpMLineIndex" must be a number or null; got {show(index)}')
     if mid is None and index is None:
         raise InvalidCandidate('a candidate needs "sdpMid" or "sdpMLineIndex"; got neither')
     return CandidateRequest(IceCandidate(line, mid, index), webrtc_id)
@@ -137,15 +142,10 @@ def _parse_candidate(body: Mapping[str, Any]) -> CandidateRequest:
 def _parse_id(value: object, error: type[SignalingError]) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
         raise error(
-            f'"webrtc_id" must be a string of 1 to {MAX_ID_LENGTH} characters; got {_show(value)}'
+            f'"webrtc_id" must be a string of 1 to {MAX_ID_LENGTH} characters; got {show(value)}'
         )
     return value
 
 
 def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__
-
-
-def _show(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

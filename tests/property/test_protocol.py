@@ -21,10 +21,12 @@ from fastrtc_anyio.protocol.ice import IceServer
 from fastrtc_anyio.protocol.messages import encode_message
 from fastrtc_anyio.protocol.sdp import (
     check_sections,
+    keep_feedback,
     set_message_size,
     set_opus_parameters,
     split_candidates,
 )
+from fastrtc_anyio.protocol.shown import show
 from fastrtc_anyio.protocol.signaling import (
     MAX_ID_LENGTH,
     CandidateRequest,
@@ -175,6 +177,40 @@ def test_a_bundle_of_sections_that_are_not_there_is_refused() -> None:
         check_sections(SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100, LIMITS)
 
 
+def test_more_lines_than_are_taken_are_refused() -> None:
+    """Whatever ends a line for aiortc ends one here."""
+    for end in ("\r\n", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"):
+        sources = end.join(f"a=ssrc:{i} cname:c" for i in range(LIMITS.lines))
+        with pytest.raises(LimitExceeded, match=r"at most 2000 are taken \(RequestLimits\.lines\)"):
+            check_sections(SDP + sources, LIMITS)
+        candidate = "a=candidate:1 1 udp 1 127.0.0.1 1000 typ host"
+        assert len(split_candidates(SDP + end.join([candidate] * 200))[1]) > 200
+
+
+@pytest.mark.parametrize(
+    ("payload_types", "error"),
+    [
+        (["96", "96"], "names the payload type 96 twice"),
+        (["128"], "0 to 127; got '128'"),
+        (["\u0661"], "0 to 127; got"),
+        (["x" * 1000], "0 to 127; got 'xxx"),
+    ],
+)
+def test_payload_types(payload_types: list[str], error: str) -> None:
+    lines = "".join(f"a=rtpmap:{one} VP8/90000\r\n" for one in payload_types)
+    with pytest.raises(InvalidOffer, match=error) as info:
+        check_sections(SDP + lines, LIMITS)
+    assert len(str(info.value)) < 200
+    section = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\n"
+    check_sections(SDP + section * 2, LIMITS)
+
+
+def test_feedback_that_nobody_gives_is_left_out() -> None:
+    known = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:* nack\r\n"
+    others = "".join(f"a=rtcp-fb:* x{i}\r\n" for i in range(3)) + "a=rtcp-fb:* nack\r\n"
+    assert keep_feedback((known + others) * 2) == known * 2
+
+
 @given(st.text() | st.just(SDP))
 def test_set_opus_parameters_is_idempotent(sdp: str) -> None:
     once = set_opus_parameters(sdp, stereo=True, inband_fec=False)
@@ -188,6 +224,24 @@ def test_candidates_are_taken_out_with_their_sections() -> None:
     assert [c.sdp_mline_index for c in candidates] == [0, 0, 1]
     assert candidates[0].candidate == "candidate:1 1 udp 1 127.0.0.1 1000 typ host"
     assert rest.count("m=") == 2
+
+
+@pytest.mark.parametrize("depth", [4, 100, *range(900, 1000)])
+def test_whatever_json_can_hold_is_shown_short(depth: int) -> None:
+    for text in ("[" * depth + "]" * depth, "9" * depth, f'"{"x" * depth}"', "1e400", "null"):
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            continue
+        assert 0 < len(show(value)) <= 80
+
+
+def test_a_section_has_a_short_name() -> None:
+    """It is kept, maybe before there is an offer."""
+    candidate = {"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "x" * 129}
+    body = {"type": "ice-candidate", "webrtc_id": "a", "candidate": candidate}
+    with pytest.raises(InvalidCandidate, match="at most 128 characters, or null; got 'xxx"):
+        parse_request(body, LIMITS)
 
 
 @given(st.sampled_from(["error", "warning", "log", "end_stream"]), json_values)

@@ -78,6 +78,10 @@ names = st.text(min_size=1, max_size=128)
 @pytest.mark.parametrize("framing", FRAMINGS)
 @given(st.lists(st.text() | (json_values | messages).map(json.dumps), min_size=1, max_size=3))
 @example(["[" * 100_000])
+@example(['{"event": "start", "websocket_id": %s}' % ("9" * 400)])
+@example(['{"event": "start", "sample_rate": %s}' % ("9" * 400)])
+@example(['{"event": "start", "start": %s}' % ("9" * 400)])
+@example(['{"event": "start"}', '{"event": "media", "media": {"payload": %s}}' % ("9" * 400)])
 @example(["1" * 5_000])
 @example(['{"event": "start", "start": {"streamSid": "\\ud800", "mediaFormat": NaN}}'])
 @example(['{"event": "media", "media": {"payload": "\\u00e9"}}'])
@@ -171,6 +175,7 @@ def test_pcm_is_exact(samples: Int16Array) -> None:
         (PlivoFraming, '{"event": "start", "start": {"streamId": "a", "mediaFormat": '
          '{"encoding": "audio/x-l16", "sampleRate": 44100}}}', "must be audio/x-mulaw"),
         (TelephoneFraming, '{"event": "start", "start": {}}', "(Twilio)"),
+        (FastRTCFraming, '{"event": "start", "sample_rate": 44101}', "48000 Hz; got 44101"),
     ],
 )  # fmt: skip
 def test_errors_say_what_was_got(framing: Any, message: str, error: str) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastrtc_anyio.errors import InvalidMessage
 from fastrtc_anyio.protocol.messages import DIGITS
+from fastrtc_anyio.protocol.shown import show
 from fastrtc_anyio.protocol.signaling import MAX_ID_LENGTH
 
 from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Other, Start, Stop
-from .payload import decode_base64, show
+from .payload import decode_base64
 
 __all__ = [
     "check_stream",

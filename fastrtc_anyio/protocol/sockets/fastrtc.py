@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastrtc_anyio.errors import InvalidMessage
+from fastrtc_anyio.protocol.shown import show
 from fastrtc_anyio.protocol.signaling import MAX_ID_LENGTH
 
 from .events import Event, Media, Ping, Pong, Start, Stop, Text
@@ -21,7 +22,6 @@ from .payload import (
     decode_base64,
     encode_base64,
     parse_encoding,
-    show,
 )
 
 __all__ = ["CODECS", "FastRTCFraming"]

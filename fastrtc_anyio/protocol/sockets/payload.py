@@ -12,8 +12,15 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from fastrtc_anyio.errors import InvalidMessage
-from fastrtc_anyio.media.frames import Int16Array, check_sample_rate
+from fastrtc_anyio.media.frames import (
+    FRAMES_PER_SECOND,
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    Int16Array,
+    check_sample_rate,
+)
 from fastrtc_anyio.media.g711 import decode_alaw, decode_mulaw, encode_alaw, encode_mulaw
+from fastrtc_anyio.protocol.shown import show
 
 __all__ = [
     "MULAW_8K",
@@ -23,7 +30,6 @@ __all__ = [
     "encode_base64",
     "parse_encoding",
     "parse_json",
-    "show",
 ]
 
 Codec: TypeAlias = Literal["mulaw", "pcm16", "alaw"]
@@ -78,8 +84,11 @@ def parse_encoding(codec: object, rate: object, codecs: tuple[str, ...]) -> Audi
         raise InvalidMessage(f"the encoding must be one of {', '.join(codecs)}; got {show(codec)}")
     try:
         return AudioEncoding(codec, check_sample_rate(rate))  # type: ignore[arg-type]
-    except (TypeError, ValueError) as exc:
-        raise InvalidMessage(_cut(str(exc))) from None
+    except (TypeError, ValueError):
+        raise InvalidMessage(
+            f"the sample rate must be a multiple of {FRAMES_PER_SECOND} from {MIN_SAMPLE_RATE} to "
+            f"{MAX_SAMPLE_RATE} Hz; got {show(rate)}"
+        ) from None
 
 
 def parse_json(text: str) -> Any:
@@ -91,7 +100,7 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise InvalidMessage(f"the message is not JSON: {_cut(str(exc))}") from None
+        raise InvalidMessage(f"the message is not JSON: {exc}") from None
 
 
 def decode_base64(body: Mapping[str, Any], key: str) -> bytes:
@@ -113,12 +122,3 @@ def decode_base64(body: Mapping[str, Any], key: str) -> bytes:
 def encode_base64(payload: bytes) -> str:
     """Bytes as a base64 string."""
     return base64.b64encode(payload).decode("ascii")
-
-
-def show(value: object) -> str:
-    """A value of a stranger's, short enough for an error message."""
-    return _cut(repr(value)) if not isinstance(value, int) else _cut(f"{value:.3g}")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastrtc_anyio.errors import InvalidMessage
+from fastrtc_anyio.protocol.shown import show
 
 from .carriers import (
     check_stream,
@@ -31,7 +32,6 @@ from .payload import (
     decode_base64,
     encode_base64,
     parse_json,
-    show,
 )
 
 __all__ = ["PlivoFraming"]

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from fastrtc_anyio.errors import InvalidMessage
+from fastrtc_anyio.protocol.shown import show
 
 from .carriers import (
     check_stream,
@@ -37,7 +38,6 @@ from .payload import (
     Codec,
     encode_base64,
     parse_json,
-    show,
 )
 
 __all__ = ["TelnyxCodec", "TelnyxFraming"]

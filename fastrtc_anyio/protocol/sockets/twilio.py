@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastrtc_anyio.errors import InvalidMessage
+from fastrtc_anyio.protocol.shown import show
 
 from .carriers import (
     check_stream,
@@ -24,7 +25,7 @@ from .carriers import (
     parse_text,
 )
 from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Start, Stop
-from .payload import MULAW_8K, encode_base64, parse_json, show
+from .payload import MULAW_8K, encode_base64, parse_json
 
 __all__ = ["TwilioFraming"]
 
