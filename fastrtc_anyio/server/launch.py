@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream
 
 __all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
+
+logger = logging.getLogger("fastrtc_anyio")
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -163,11 +167,7 @@ async def _run_hypercorn(
     endable = _Endable(app)
 
     async def serve_until_stop() -> None:
-        serve: Any
-        if Host().asyncio_loop is None:
-            from hypercorn.trio import serve
-        else:
-            from hypercorn.asyncio import serve
+        serve = _load_hypercorn(Host().asyncio_loop is None)
 
         async def wait_for_stop() -> None:  # begun when the server takes connections
             if not endable.failed:  # trio's worker serves for a moment even then
@@ -188,6 +188,28 @@ async def _run_hypercorn(
             tg.start_soon(end_requests)
             await serve_until_stop()
             tg.cancel_scope.cancel()
+
+
+@cache
+def _load_hypercorn(on_trio: bool) -> Any:
+    """Hypercorn's ``serve``, of which a connection that fails ends nothing but itself.
+
+    Hypercorn 0.18 trips over some handshakes that are none, and knows no bounds to that: trio's
+    worker ends with all its connections, asyncio's leaves the exception to nobody.
+    """
+    package = import_module("hypercorn.trio" if on_trio else "hypercorn.asyncio")
+    worker = import_module(f"{package.__name__}.run")
+    base: Any = worker.TCPServer
+
+    class Connection(base):  # type: ignore[misc]  # hypercorn's own
+        async def run(self) -> None:
+            try:
+                await super().run()
+            except Exception as exc:
+                logger.warning("a connection failed, and was closed: %r", exc)
+
+    worker.TCPServer = Connection  # type: ignore[attr-defined]  # no other way in
+    return package.serve
 
 
 def _shut_connections(port: int) -> None:

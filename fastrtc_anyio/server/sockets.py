@@ -67,16 +67,28 @@ async def let_in(stream: Stream, websocket: WebSocket) -> bool:
 async def refuse(websocket: WebSocket, why: str, status: int = 403) -> None:
     """Answer the handshake with a status and the reason, which is logged too."""
     logger.warning("a WebSocket was refused: %s", why)
-    if "websocket.http.response" in websocket.scope.get("extensions", {}):
-        await websocket.send_denial_response(PlainTextResponse(why, status))
-    else:
-        await websocket.close()
+    try:
+        if "websocket.http.response" in websocket.scope.get("extensions", {}):
+            await websocket.send_denial_response(PlainTextResponse(why, status))
+        else:
+            await websocket.close()
+    except Exception as exc:
+        _log_spoilt(exc)
+
+
+def _log_spoilt(error: Exception) -> None:
+    """A client that is gone, or spoke before it was answered: each server raises its own."""
+    logger.info("a WebSocket's handshake could not be answered: %r", error)
 
 
 async def serve_audio(stream: Stream, websocket: WebSocket, framing: Framing) -> None:
     """Serve a WebSocket whose handshake may be answered, until it is closed."""
     socket = Socket(websocket, stream.request_limits)
-    await websocket.accept()
+    try:
+        await websocket.accept()
+    except Exception as exc:
+        _log_spoilt(exc)
+        return
     try:
         with anyio.move_on_after(stream.limits.connect) as scope:
             start = await _read_start(socket, framing)

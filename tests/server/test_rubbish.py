@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -130,6 +132,39 @@ def server(request: pytest.FixtureRequest) -> Generator[Server, None, None]:
         with portal.wrap_async_context_manager(open_server(app)) as url:
             server.url = url
             yield server
+
+
+HANDSHAKE = (
+    b"GET /websocket/offer HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"\x16\x03\x01" + bytes(range(256))],
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(range(256))],
+        [HANDSHAKE + b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n"],
+        [HANDSHAKE + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
+        [HANDSHAKE + b"\r\n" + bytes(range(256))],
+    ],
+)
+def test_bytes_that_are_no_request_end_their_own_connection_alone(
+    server: Server, parts: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    url = httpx.URL(server.url)
+    with socket.create_connection((url.host, url.port or 80)) as connection:
+        for part in parts:
+            connection.sendall(part)
+            connection.settimeout(10)
+            connection.recv(65_536)
+        connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            while connection.recv(65_536):
+                pass
+    assert server.offer(CHROME) == 200
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 any_text = st.text(st.characters())
