@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastrtc_anyio import (
     CloseReason,
     CloseStream,
     EmitType,
+    InvalidCandidate,
     InvalidOffer,
     InvalidStateError,
     LimitExceeded,
@@ -447,3 +449,62 @@ async def test_unfinished_messages_end_the_call_of_who_sends_them(streams: int, 
         assert ended.closed.reason is CloseReason.PEER_FAILED
         assert "unfinished messages" in ended.closed.message
         await echo_of_tones(good, [440])
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        b"",
+        b"\x00",
+        # STUN: a mapped address of no bytes at all.
+        b"\x00\x01\x00\x04\x21\x12\xa4\x42" + bytes(12) + b"\x00\x01\x00\x00",
+        b"\x16\xfe\xfd" + bytes(40),
+        b"\x80\x6f" + bytes(40),
+    ],
+)
+async def test_a_strangers_datagrams_do_not_end_a_call(
+    datagram: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_stream(AsyncEcho()) as stream, place_call(stream) as client:
+        lines = client.answer["sdp"].splitlines()
+        ports = {int(line.split()[5]) for line in lines if line.startswith("a=candidate:")}
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for port in ports:
+                stranger.sendto(datagram, ("127.0.0.1", port))
+        assert min(await echo_of_tones(client, [440])) > 15
+        assert len(stream.sessions) == 1
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [(51, b"\xff"), (50, b"\x03" + bytes(7) + b"\0\1\0\0\xff")]
+)
+async def test_garbage_over_a_data_channel_ends_the_call_of_who_sends_it(
+    kind: int, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="bad") as bad:
+        ended = stream.session("bad")
+        await wait_until(lambda: bad.channel_is_open)
+
+        async def send() -> None:
+            sctp: Any = bad.pc.sctp
+            assert bad.channel is not None
+            await sctp._send(bad.channel.id if kind == 51 else 9, kind, data)
+
+        async with place_call(stream) as good:
+            await to_thread.run_sync(bad.run, send)
+            await wait_until(lambda: "bad" not in stream.handlers)
+            assert min(await echo_of_tones(good, [440])) > 15
+        assert ended.closed is not None
+        assert ended.closed.reason is CloseReason.PEER_FAILED
+        assert "over a data channel" in ended.closed.message
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+async def test_a_candidate_without_a_possible_port(port: int) -> None:
+    async with open_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="me"):
+        line = f"candidate:1 1 udp 1 127.0.0.1 {port} typ host"
+        candidate = {"candidate": line, "sdpMid": "0"}
+        with pytest.raises(InvalidCandidate, match=f"0 to 65535; got {port}"):
+            await stream.offer({"type": "ice-candidate", "candidate": candidate, "webrtc_id": "me"})

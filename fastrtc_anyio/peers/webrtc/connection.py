@@ -72,6 +72,7 @@ from .transport import (
     accept_rsa,
     bound_reassembly,
     choose_addresses,
+    guard_sctp,
     stop_consent,
 )
 from .video import PictureTrack, keep_receiving, limit_bitrate, prefer_codec, receive_pictures
@@ -87,6 +88,7 @@ OPEN_LIMIT = 2.0
 _EXPLAINED = 1.0
 """Seconds after the end of a sender in which the reason for it becomes known."""
 _SENDING = ("sendonly", "sendrecv")
+_LAST_PORT = 65_535
 _CHANNEL_BUFFER = 65_536
 """Bytes handed to the data channel ahead of what the network takes."""
 
@@ -227,6 +229,8 @@ class Connection:
             parsed = aiortc_sdp.candidate_from_sdp(candidate.candidate.removeprefix("candidate:"))
         except (ValueError, AssertionError, IndexError) as exc:
             raise InvalidCandidate(f"not a candidate: {candidate.candidate[:100]!r}") from exc
+        if not 0 <= parsed.port <= _LAST_PORT:
+            raise InvalidCandidate(f"a port is 0 to {_LAST_PORT}; got {parsed.port}")
         parsed.sdpMid = candidate.sdp_mid
         parsed.sdpMLineIndex = candidate.sdp_mline_index
         self._spawn(self._add_parsed(self._pc, parsed))  # resolving its name may take seconds
@@ -398,6 +402,7 @@ class Connection:
         if pc.sctp is not None:
             transports.add(pc.sctp.transport)
             bound_reassembly(pc.sctp, self._on_flood)
+            guard_sctp(pc.sctp, self._on_garbage)
         for transport in transports:
             choose_addresses(transport, self._configuration)
             self._heartbeat.listen(transport)
@@ -472,6 +477,11 @@ class Connection:
     def _on_flood(self) -> None:
         if not self._over:
             text = "the client sent more pieces of unfinished messages than it may"
+            self._end(Closed(CloseReason.PEER_FAILED, text))
+
+    def _on_garbage(self, error: Exception) -> None:
+        if not self._over:
+            text = f"the client sent something over a data channel that is nothing: {error!r}"
             self._end(Closed(CloseReason.PEER_FAILED, text))
 
     def _on_state(self) -> None:

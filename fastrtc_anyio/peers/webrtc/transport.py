@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import ifaddr
@@ -24,6 +25,7 @@ __all__ = [
     "accept_rsa",
     "bound_reassembly",
     "choose_addresses",
+    "guard_sctp",
     "local_addresses",
     "stop_consent",
 ]
@@ -147,13 +149,14 @@ def _allow_ports_of_choice(loop: Any) -> None:
         sockets = _sockets.get()
         if sockets is None or local_addr is None or local_addr[1] != 0:
             return await create(factory, local_addr, *args, **options)
+        guarded = partial(_make_guarded, factory)
         host, (first, last) = local_addr[0], sockets.ports or (0, 0)
         size = last - first + 1
         start = secrets.randbelow(size)  # calls that begin together do not race for the first
         for i in range(size):
             try:
                 address = (host, first + (start + i) % size)
-                return await create(factory, address, *args, **options)
+                return await create(guarded, address, *args, **options)
             except OSError as exc:
                 if exc.errno != errno.EADDRINUSE:
                     sockets.errors.append(exc)
@@ -163,6 +166,26 @@ def _allow_ports_of_choice(loop: Any) -> None:
         raise error
 
     loop.create_datagram_endpoint = create_datagram_endpoint
+
+
+def _make_guarded(factory: Callable[[], Any]) -> Any:
+    """A protocol that drops what is no packet: anybody can send to a socket.
+
+    An empty one ends aiortc's connection (checked in 1.16), and aioice's parser knows more ways to
+    fail than it expects (checked in 0.13).
+    """
+    protocol = factory()
+    receive = protocol.datagram_received
+
+    def datagram_received(data: bytes, address: Any) -> None:
+        try:
+            if data:
+                receive(data, address)
+        except Exception as exc:
+            logger.debug("a datagram was dropped: %r", exc)
+
+    protocol.datagram_received = datagram_received
+    return protocol
 
 
 def accept_rsa(pc: RTCPeerConnection) -> None:
@@ -204,6 +227,26 @@ def bound_reassembly(sctp: RTCSctpTransport, on_flood: Callable[[], None]) -> No
             await receive(chunk)
 
     live._receive_data_chunk = receive_data_chunk
+
+
+def guard_sctp(sctp: RTCSctpTransport, on_garbage: Callable[[Exception], None]) -> None:
+    """Learn of what a client sends that is no SCTP, no data channel's or no text.
+
+    aiortc has an error for some of it; the rest ends its transport with a traceback (checked in
+    1.16).
+    """
+    live: Any = sctp
+    handle = live._handle_data
+
+    async def handle_data(data: bytes) -> None:
+        try:
+            await handle(data)
+        except ConnectionError:  # the transport's own end
+            raise
+        except Exception as exc:
+            on_garbage(exc)
+
+    live._handle_data = handle_data
 
 
 def stop_consent(transport: RTCDtlsTransport) -> None:
