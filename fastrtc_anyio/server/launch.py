@@ -9,7 +9,6 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -197,8 +196,14 @@ def _load_hypercorn(on_trio: bool) -> Any:
     Hypercorn 0.18 trips over some handshakes that are none, and knows no bounds to that: trio's
     worker ends with all its connections, asyncio's leaves the exception to nobody.
     """
-    package = import_module("hypercorn.trio" if on_trio else "hypercorn.asyncio")
-    worker = import_module(f"{package.__name__}.run")
+    serve: Any
+    worker: Any
+    if on_trio:
+        from hypercorn.trio import run as worker
+        from hypercorn.trio import serve
+    else:
+        from hypercorn.asyncio import run as worker
+        from hypercorn.asyncio import serve
     base: Any = worker.TCPServer
 
     class Connection(base):  # type: ignore[misc]  # hypercorn's own
@@ -208,8 +213,8 @@ def _load_hypercorn(on_trio: bool) -> Any:
             except Exception as exc:
                 logger.warning("a connection failed, and was closed: %r", exc)
 
-    worker.TCPServer = Connection  # type: ignore[attr-defined]  # no other way in
-    return package.serve
+    worker.TCPServer = Connection  # no other way in
+    return serve
 
 
 def _shut_connections(port: int) -> None:
