@@ -49,7 +49,8 @@ def speech_like(sample_rate: int, seconds: float, *, seed: int = 0) -> Int16Arra
 def tone_snr(samples: NDArray[np.int16], frequency: float, sample_rate: int) -> float:
     """How much of a signal is the tone it should be, in dB.
 
-    Amplitude, phase and offset are fitted; all that is left over counts as noise.
+    Amplitude, phase and offset are fitted; all that is left over counts as noise. Silence has 0 dB,
+    and an offset alone is no tone.
 
     Args:
         samples: int16, shape ``(n,)``.
@@ -59,6 +60,7 @@ def tone_snr(samples: NDArray[np.int16], frequency: float, sample_rate: int) -> 
     signal = samples.astype(np.float64)
     angle = 2 * np.pi * frequency * np.arange(signal.size) / sample_rate
     basis = np.stack([np.sin(angle), np.cos(angle), np.ones_like(angle)], axis=1)
-    fitted = basis @ np.linalg.lstsq(basis, signal, rcond=None)[0]
-    noise = np.sum((signal - fitted) ** 2)
-    return float(10 * np.log10(np.sum(fitted**2) / max(noise, 1e-9)))
+    sine, cosine, offset = np.linalg.lstsq(basis, signal, rcond=None)[0]
+    fitted = basis[:, :2] @ (sine, cosine)
+    noise = np.sum((signal - offset - fitted) ** 2)
+    return float(10 * np.log10(max(np.sum(fitted**2), 1e-9) / max(noise, 1e-9)))
