@@ -448,7 +448,8 @@ async def test_unfinished_messages_end_the_call_of_who_sends_them(streams: int, 
         assert ended.closed is not None
         assert ended.closed.reason is CloseReason.PEER_FAILED
         assert "unfinished messages" in ended.closed.message
-        await echo_of_tones(good, [440])
+        (snr,) = await echo_of_tones(good, [440])
+        assert snr > 30
 
 
 @pytest.mark.parametrize(

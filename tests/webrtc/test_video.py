@@ -104,7 +104,7 @@ async def test_audio_and_video_both_ways() -> None:
     stream = open_stream(Both(), modality="audio-video")
     async with stream, place_call(stream, video="sendrecv") as call:
         call.camera.picture = flat(BLUE)
-        (snr,) = await echo_of_tones(call, [440])
+        (snr,) = await echo_of_tones(call, [440], wanted=25)
         assert snr > 25
         await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
 
