@@ -218,10 +218,15 @@ async def test_the_last_picture_is_seen(count: int) -> None:
         yield flat(RED)
 
     stream = open_stream(pictures, modality="video", mode="receive")
-    async with stream, place_call(stream, audio=False, video="recvonly") as call:
-        await wait_until(call.closed.is_set)
-    assert call.seen
-    assert is_color(call.seen[-1], RED)
+    seen: list[Any] = []
+    async with stream:
+        for _ in range(3):  # a busy client may be cut off before it has decoded anything
+            async with place_call(stream, audio=False, video="recvonly") as call:
+                await wait_until(call.closed.is_set)
+            seen = call.seen
+            if seen and is_color(seen[-1], RED):
+                return
+    pytest.fail(f"{len(seen)} pictures were seen, and the last is not that")
 
 
 async def test_an_encoder_that_fails_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
