@@ -149,7 +149,11 @@ async def _a_pause_loses_nothing(lead_s: float, peer: Peer, client: PeerClient) 
     out.pause()
     for _ in range(3 + round(lead_s * FRAMES_PER_SECOND)):
         await client.receive_audio()
+    for _ in range(FRAMES_PER_SECOND):  # a client on a busy machine may have more to catch up with
+        if np.abs((await client.receive_audio()).samples).max() < 1000:
+            break
     before = out.statistics().played
+    assert before < out.statistics().sent, "a paused output played on"
     for _ in range(10):
         await client.receive_audio()
     assert out.statistics().played == before, "a paused output played on"
