@@ -304,7 +304,7 @@ class TestCalls:
                 tasks.start_soon(carrier.listen)
                 speech = [silence(1.3), voice(0.8), silence(1.5), voice(0.8), silence(0.2)]
                 await carrier.speak(np.concatenate(speech, axis=1), 16_000)
-                assert any(isinstance(event, Clear) for event in carrier.events)
+                await wait_until(lambda: any(isinstance(event, Clear) for event in carrier.events))
                 out = stream.sessions[next(iter(stream.sessions))].statistics().audio_out
                 assert out is not None
                 assert out.sent == out.played + out.flushed
