@@ -16,6 +16,8 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests"]
 
 INTEROP = Path("tests/interop")
+REAL_TIME = ("tests/examples", "tests/parity/real_time", "tests/server", "tests/webrtc")
+"""Real servers, processes and calls. All other tests are on virtual time."""
 
 
 @nox.session
@@ -27,9 +29,15 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit, property and architecture tests, or the pytest arguments after --."""
+    """All but interop and soak, several at once; or what the pytest arguments after -- say."""
     session.install(".[test]")
-    session.run("pytest", *session.posargs)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    # On virtual time the processor is all that counts. What is real mostly waits, yet for the
+    # processor it must not wait long: so many at once and no more.
+    session.run("pytest", "-n", "auto", *(f"--ignore={path}" for path in REAL_TIME))
+    session.run("pytest", "-n", "2", *REAL_TIME)
 
 
 @nox.session
