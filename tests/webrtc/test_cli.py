@@ -139,6 +139,7 @@ def test_a_stream_is_served_and_called(backend: str, program: Path, tmp_path: Pa
         assert "frames lost " in said.stdout
 
 
+@pytest.mark.timeout(180)
 def test_another_wav_and_a_token(program: Path, tmp_path: Path) -> None:
     wav = tmp_path / "said.wav"
     samples = (8000 * np.sin(np.arange(8_000) * 0.3)).astype("<i2")
@@ -154,8 +155,11 @@ def test_another_wav_and_a_token(program: Path, tmp_path: Path) -> None:
         assert "refused the call: 401" in refused.stderr
         assert "--token TOKEN sends one" in refused.stderr
         assert "does not take this --token" in run("call", url, "--token", "no").stderr
-        options = ("--token", "secret", "--wav", str(wav), "--listen", "0.5", "--json")
-        done = run("call", url, *options)
+        options = ("--token", "secret", "--wav", str(wav), "--listen", "1", "--json")
+        done = measure_until(
+            lambda done: '"first_sound": null' not in done.stdout,
+            lambda: run("call", url, *options),
+        )
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
         assert result["said_seconds"] == 0.5
