@@ -62,7 +62,8 @@ def interop(session: nox.Session) -> None:
     session.install(".[test]")
     if (INTEROP / "package.json").exists():
         session.run("npm", "--prefix", str(INTEROP), "ci", "--no-audit", "--no-fund", external=True)
-    session.run("pytest", str(INTEROP), *session.posargs)
+    # The browsers one after the other, everything else beside them: tests/interop/conftest.py.
+    session.run("pytest", str(INTEROP), *(session.posargs or ("-n", "2", "--dist", "loadgroup")))
 
 
 def pinned(name: str) -> str:

@@ -18,6 +18,14 @@ from .pictures import write_camera
 RATE = 48_000
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup`` no two browsers run at once, nor two tests of a file."""
+    for item in items:
+        browsers = {"chromium", "firefox"}.intersection(getattr(item, "fixturenames", ()))
+        group = "browsers" if browsers else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Real peers need real time."""
