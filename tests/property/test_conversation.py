@@ -215,7 +215,7 @@ async def test_a_fault_at_any_checkpoint_leaves_nothing(plain: bool, error: Any)
         session: Session | None = None
         with inject_fault(at, error) as fault:
             try:
-                async with open_call(handler, raise_errors=False) as call:
+                async with open_call(handler, raise_errors=False, thread_limit=30) as call:
                     session = call.session
                     await say(call, voice(0.1), silence(0.3), voice(0.1), silence(0.3))
             except* Injected:  # in a task of the call itself

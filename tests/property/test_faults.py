@@ -180,7 +180,9 @@ async def test_a_fault_at_any_checkpoint_leaves_nothing(kind: Any, error: Any) -
         frames: list[AudioFrame] = []
         with inject_fault(at, error) as fault:
             try:
-                async with open_call(handler, raise_errors=False, **options(kind)) as call:
+                async with open_call(
+                    handler, raise_errors=False, thread_limit=30, **options(kind)
+                ) as call:
                     session, frames = call.session, counting(call)
                     await talk(call, session.media)
             except* Injected:  # in a task of the call itself

@@ -231,11 +231,12 @@ class Beeps(SentenceTTS[TTSOptions]):
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
-        self.may_speak = threading.Event()
+        self.speaks, self.may_speak = threading.Event(), threading.Event()
         self.may_speak.set()
 
     def speak(self, sentence: str, options: TTSOptions | None) -> Speech:
         self.sentences.append(sentence)
+        self.speaks.set()
         self.may_speak.wait()
         silence = np.zeros(4000, np.float32)
         return 8000, np.concatenate([silence, np.full(800, 0.5, np.float32), silence])
@@ -286,6 +287,7 @@ async def test_a_cancelled_model_call_is_left_to_its_thread() -> None:
         with anyio.move_on_after(0.05) as scope:
             await anext(speech)
     assert scope.cancelled_caught
+    assert model.speaks.wait(10)  # the clock has not waited for the thread
     assert model.sentences == ["One."]
     model.may_speak.set()
 
