@@ -40,7 +40,7 @@ SPEECH = Path(__file__).with_name("speech.wav")
 _TAIL_SECONDS = 0.6
 """How long the demo listens on after the last word."""
 _CONNECT_SECONDS = 30.0
-_ECHO = 0.4
+_ECHO = 0.5
 """What came back is what was sent, if it correlates so well."""
 _LOUD = 500
 """What is louder is sound."""

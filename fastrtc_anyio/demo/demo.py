@@ -20,6 +20,8 @@ from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
 from fastrtc_anyio.server.routes import page_route
 from fastrtc_anyio.workers import Host
 
+from . import caller  # a package that the other process lacks is missed here, before it starts
+
 __all__ = ["run"]
 
 _LIMIT = 60.0
@@ -89,7 +91,7 @@ async def run(out: Path, port: int, serve: bool) -> bool:
 
 
 async def _call(url: str, out: Path) -> bool:
-    command = [sys.executable, "-m", "fastrtc_anyio.demo.caller", url, str(out)]
+    command = [sys.executable, "-m", caller.__name__, url, str(out)]
     result: dict[str, Any] = {}
     with anyio.move_on_after(_LIMIT) as scope:
         async with await anyio.open_process(command, stderr=None) as process:

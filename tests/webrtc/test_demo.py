@@ -50,3 +50,22 @@ def test_compare_finds_what_was_sent_in_what_came_back() -> None:
     assert found.correlation > 0.999
     assert abs(compare(sent, speech_like(16_000, 2.0, seed=7)[0], 16_000).correlation) < 0.3
     assert compare(sent, np.zeros(5000, np.int16), 16_000).correlation == 0
+
+
+def test_a_gap_moves_what_comes_after_it_and_changes_nothing_else() -> None:
+    sent = speech_like(16_000, 4.0)[0]
+    gap = np.zeros(800, np.int16)
+    returned = np.concatenate([np.zeros(160, np.int16), sent[:41_000], gap, sent[41_000:]])
+    found = compare(sent, returned, 16_000)
+    assert found.lag == 0.01
+    assert found.correlation > 0.999
+
+
+def test_compare_takes_recordings_of_any_length() -> None:
+    sent = speech_like(16_000, 2.0)[0]
+    for size in (0, 1, 100, 5000):
+        assert compare(sent[:0], sent[:size], 16_000).correlation == 0
+    assert compare(sent[:1000], sent, 16_000).correlation > 0.999
+    assert compare(sent, sent[:1000], 16_000).correlation < 0.5
+    long = np.tile(sent, 20)
+    assert compare(long, long, 16_000).correlation > 0.999
