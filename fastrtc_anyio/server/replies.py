@@ -15,6 +15,7 @@ from fastrtc_anyio.errors import (
     InvalidOffer,
     NotAllowed,
     NotAuthenticated,
+    PeerFailed,
     SignalingError,
     WebRTCError,
 )
@@ -27,7 +28,7 @@ from .entry import check_entry, cors_headers
 if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream
 
-__all__ = ["JSON", "Endpoint", "read_json", "respond"]
+__all__ = ["JSON", "Endpoint", "log_failure", "read_json", "respond"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -60,11 +61,20 @@ async def respond(stream: Stream, request: Request, endpoint: Endpoint) -> Respo
         if isinstance(exc, NotAuthenticated):
             response.headers["WWW-Authenticate"] = "Bearer"
     except Exception as exc:
-        logger.exception("a request could not be answered")
+        log_failure("a request could not be answered", exc)
         hidden = FastRTCError("the server has met an error, which is in its log")
         response = JSON(failure_body(exc if isinstance(exc, WebRTCError) else hidden), 500)
     response.headers.update(cors)
     return response
+
+
+def log_failure(what: str, error: Exception) -> None:
+    """Write down an error that clients are not told, called where it is caught. That there is no
+    way through the network says all in its message; whatever else comes with its traceback."""
+    if isinstance(error, PeerFailed):
+        logger.error("%s: %s", what, error)
+    else:
+        logger.exception(what)
 
 
 async def read_json(request: Request, limits: RequestLimits) -> Any:

@@ -50,6 +50,7 @@ from fastrtc_anyio.protocol.whip import (
 
 from .bodies import read_body
 from .entry import check_entry, cors_headers
+from .replies import log_failure
 
 if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream
@@ -140,7 +141,7 @@ class _Endpoints:
             except SignalingError as exc:
                 response = _problem(exc.status_hint, exc, _explain(exc, accepted))
             except Exception as exc:
-                logger.exception("a %s request could not be answered", self._protocol.upper())
+                log_failure(f"a {self._protocol.upper()} request could not be answered", exc)
                 hidden = "the server has met an error, which is in its log"
                 response = _problem(500, exc if isinstance(exc, WebRTCError) else hidden)
         response.headers.update(cors)

@@ -15,7 +15,7 @@ from fastrtc_anyio import AsyncStreamHandler, Stream
 from fastrtc_anyio.server.launch import open_server
 from tests.webrtc.aiortc_client import open_client
 
-from .calls import make_offer, make_stream, open_call, post, wait_until
+from .calls import echo, make_offer, make_stream, open_call, post, wait_until
 
 NO_AUDIO = """\
 v=0
@@ -263,3 +263,24 @@ async def test_an_error_of_the_servers_own_is_told_in_the_same_form(
         assert "secret" not in check_failure(reply, 500)
         assert stream.active == 0
     assert "the secret of the database" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["webrtc/offer", "whip"])
+async def test_no_way_through_the_network_is_one_line_in_the_log(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = Stream(
+        echo, modality="audio", server_rtc_configuration={"addresses": ["203.0.113.77"]}
+    )
+    async with serving(nowhere) as (_, http), open_client() as client:
+        offer = await make_offer(client)
+        if way == "whip":
+            sdp_type = {"Content-Type": "application/sdp"}
+            reply = await http.post("/whip", content=offer, headers=sdp_type)
+        else:
+            reply = await http.post("/webrtc/offer", json={"type": "offer", "sdp": offer})
+    assert reply.status_code == 500
+    assert "203.0.113.77" not in reply.text
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "opened on 203.0.113.77" in record.getMessage()
+    assert record.exc_info is None

@@ -115,7 +115,7 @@ def _explain(
 ) -> PeerFailed:
     if configuration.ice_transport_policy == "relay":
         limit = configuration.gather_timeout
-        why = f"the TURN server relays nothing, or took over {limit:g} s"
+        why = f"the TURN server relays nothing (credentials?), or took over {limit:g} s"
         return PeerFailed(f"there is no way out: {why}")
     hosts = ", ".join(addresses)
     if all(exc.errno != errno.EADDRINUSE for exc in errors):
