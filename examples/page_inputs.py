@@ -54,9 +54,7 @@ stream = Stream(
         Checkbox("Upside down"),
     ],
     additional_outputs=[Textbox("Loudness", value="Talk for a second")],
-    additional_outputs_handler=lambda _shown, peak: (
-        f"{20 * np.log10(peak / 32768 + 1e-5):.0f} dBFS"
-    ),
+    additional_outputs_handler=show,
 )
 
 if __name__ == "__main__":
