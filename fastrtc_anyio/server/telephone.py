@@ -27,6 +27,8 @@ __all__ = ["answer_incoming_call", "serve_telephone"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
+_MAX_FIELDS = 1000
+"""Carriers send some thirty, each of which is sorted and hashed to prove who signed them."""
 _INCOMING, _HANDLER = "/telephone/incoming", "/telephone/handler"
 
 
@@ -46,7 +48,11 @@ async def answer_incoming_call(stream: Stream, request: Request) -> Response:
     except Exception:
         logger.exception("an incoming call could not be let in")
         return PlainTextResponse("the server has met an error, which is in its log", 500)
-    form = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
+    try:
+        text = body.decode("utf-8", "replace")
+        form = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        return PlainTextResponse(f"the form has more than {_MAX_FIELDS} fields", 413)
     if not options.proofs:
         carrier = recognise_carrier(request.headers, dict(form))
     elif (signer := signed_by(options, request.headers, url, form, body)) is not None:
