@@ -1,6 +1,7 @@
 """A handler that is all about time, with its test: more than a minute of a call, in no time.
 
-Run this file, or copy it to where your tests are and run pytest there.
+Run this file, or copy it to where your tests are and run pytest there. It takes pytest:
+`pip install pytest`.
 """
 
 import anyio
