@@ -96,7 +96,8 @@ async def serve_audio(stream: Stream, websocket: WebSocket, framing: Framing) ->
                 scope.deadline = float("inf")
                 await _serve(stream, socket, framing, start)
         if scope.cancelled_caught:
-            raise InvalidMessage(f"no start came within {stream.limits.connect:g} s (Limits.connect)")
+            limit = stream.limits.connect
+            raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
     except (EndOfStream, BrokenResourceError):
         pass  # it has gone: before its start, or while it was told something
     except SignalingError as exc:

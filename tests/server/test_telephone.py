@@ -72,6 +72,13 @@ class TestIncomingCalls:
                 reply = await http.post(f"{url}/telephone/incoming", headers=headers)
                 assert expected in reply.text
 
+    async def test_a_form_of_very_many_fields_is_refused(self) -> None:
+        async with open_stream() as (_, url), httpx.AsyncClient() as http:
+            for count, status in ((1000, 200), (1001, 413)):
+                form = "&".join(["a=b"] * count).encode()
+                reply = await http.post(f"{url}/telephone/incoming", content=form)
+                assert reply.status_code == status, reply.text
+
     async def test_a_request_has_to_be_signed(self) -> None:
         options = TelephoneOptions(auth_token=TOKEN, public_url="https://example.com")
         public = "https://example.com/voice/telephone/incoming?a=b%20c"

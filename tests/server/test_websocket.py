@@ -312,7 +312,8 @@ class TestRefusals:
 
     async def test_nobody_waits_for_a_start_for_ever(self) -> None:
         async with open_stream(limits=Limits(connect=0.1)) as (_, url), open_wire(url) as wire:
-            assert (await wire.receive_json())["message"] == "no start came within 0.1 s"
+            told = "no start came within 0.1 s (Limits.connect)"
+            assert (await wire.receive_json())["message"] == told
             assert await wire.receive_end() == 1008
 
     async def test_a_stream_of_pictures_has_no_socket(self) -> None:
