@@ -52,13 +52,8 @@ def test_sample_rates_accepted(rate: object) -> None:
 
 @pytest.mark.parametrize("rate", [11025, 0, -48000, 7950, 48050, 96000, 16001])
 def test_sample_rates_refused(rate: int) -> None:
-    with pytest.raises(ValueError, match=rf"output_sample_rate.*multiple of 50.*got {rate} "):
+    with pytest.raises(ValueError, match=rf"output_sample_rate.*multiple of 50.*got {rate}$"):
         check_sample_rate(rate, "output_sample_rate")
-
-
-def test_sample_rate_message_shows_the_division() -> None:
-    with pytest.raises(ValueError, match=r"\(11025 / 50 = 220\.5\)"):
-        check_sample_rate(11025)
 
 
 @pytest.mark.parametrize(
