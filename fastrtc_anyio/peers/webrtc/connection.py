@@ -7,13 +7,11 @@ import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
-    RTCDataChannel,
     RTCIceCandidate,
     RTCIceServer,
     RTCPeerConnection,
@@ -51,11 +49,9 @@ from fastrtc_anyio.peers._channels import (
 )
 from fastrtc_anyio.protocol.ice import RtcConfiguration
 from fastrtc_anyio.protocol.media_plan import MediaPlan
-from fastrtc_anyio.protocol.messages import encode_message
 from fastrtc_anyio.protocol.request_limits import (
     RequestLimits,
     check_candidates,
-    check_message,
 )
 from fastrtc_anyio.protocol.sdp import (
     check_sections,
@@ -67,12 +63,11 @@ from fastrtc_anyio.protocol.sdp import (
 from fastrtc_anyio.protocol.signaling import IceCandidate
 
 from .audio import PlayoutTrack, tap_audio
+from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll
 from .transport import (
     Heartbeat,
     accept_rsa,
-    bound_reassembly,
     choose_addresses,
-    guard_sctp,
     stop_consent,
 )
 from .video import PictureTrack, keep_receiving, limit_bitrate, prefer_codec, receive_pictures
@@ -81,16 +76,10 @@ __all__ = ["Connection", "MediaOptions", "Streams"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
-DRAIN_LIMIT = 0.5
-"""Seconds that messages get to be acknowledged before the connection is closed."""
-OPEN_LIMIT = 2.0
-"""Seconds that the data channel gets to open, if there are messages for it."""
 _EXPLAINED = 1.0
 """Seconds after the end of a sender in which the reason for it becomes known."""
 _SENDING = ("sendonly", "sendrecv")
 _LAST_PORT = 65_535
-_CHANNEL_BUFFER = 65_536
-"""Bytes handed to the data channel ahead of what the network takes."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +123,12 @@ class Connection:
         self._configuration = configuration
         self._media = media
         self._streams = streams
-        self._messages = streams.messages
         self._liveness = liveness_s
         self._limits = limits
         self._on_connected = on_connected
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
-        self._data_channels: list[RTCDataChannel] = []
+        self.data_channels = DataChannels(streams.messages, limits)
         self._encoder: AudioEncoder | None = None
         self._pictures: PictureTrack | None = None
         self._video: RTCRtpTransceiver | None = None
@@ -200,7 +188,7 @@ class Connection:
             self._use_audio(audio, "opus")
         if plan.video:
             self._use_video(pc.addTransceiver("video", plan.direction("video")))
-        self._use_channel(pc.createDataChannel("text"))
+        self.data_channels.add(pc.createDataChannel("text"))
         self._prepare_transports(pc)
         await pc.setLocalDescription()
         return self._local_sdp(pc)
@@ -235,20 +223,6 @@ class Connection:
         parsed.sdpMLineIndex = candidate.sdp_mline_index
         self._spawn(self._add_parsed(self._pc, parsed))  # resolving its name may take seconds
 
-    def flush_messages(self) -> None:
-        """Send what is in the outbox, as far as the channel takes it."""
-        channel = self._open_channel()
-        while (
-            channel is not None
-            and channel.bufferedAmount < _CHANNEL_BUFFER
-            and (text := self._messages.take()) is not None
-        ):
-            try:
-                channel.send(text)
-            except ValueError as exc:  # longer than the client said it takes
-                logger.warning("a message was not sent: %s", exc)
-                self._messages.refuse()
-
     def flush_pictures(self) -> None:
         """There is a picture to send."""
         if self._pictures is not None:
@@ -269,9 +243,9 @@ class Connection:
                 self._negotiation.exception()  # seen: its caller may be gone
         if self._pc is not None:
             # Half way through its handshake, a client would not hear of the end.
-            await _poll(lambda: not self._is_shaking_hands, DRAIN_LIMIT)
-            if self._pc.connectionState == "connected":
-                await self._drain(self._pc)
+            await poll(lambda: not self._is_shaking_hands, DRAIN_LIMIT)
+            if self._pc.connectionState == "connected" and self._pc.sctp is not None:
+                await self.data_channels.drain(self._pc.sctp)
             self._end_input()
             try:
                 await self._pc.close()
@@ -305,7 +279,7 @@ class Connection:
         accept_rsa(pc)
         self._track_connecting(pc)
         pc.on("track", self._on_track)
-        pc.on("datachannel", self._use_channel)
+        pc.on("datachannel", self.data_channels.add)
         pc.on("connectionstatechange", self._on_state)
         return pc
 
@@ -401,7 +375,6 @@ class Connection:
         transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
         if pc.sctp is not None:
             transports.add(pc.sctp.transport)
-            bound_reassembly(pc.sctp, self._on_flood)
             guard_sctp(pc.sctp, self._on_garbage)
         for transport in transports:
             choose_addresses(transport, self._configuration)
@@ -440,48 +413,8 @@ class Connection:
         else:
             await _drain_track(track)
 
-    def _use_channel(self, channel: RTCDataChannel) -> None:
-        """Take messages from every channel there is, and send on the first that is open."""
-        self._data_channels.append(channel)
-        channel.bufferedAmountLowThreshold = _CHANNEL_BUFFER // 4
-        channel.on("message", partial(self._on_message, channel))
-        channel.on("bufferedamountlow", self.flush_messages)
-        channel.on("open", self._on_channel_open)
-        channel.on("close", lambda: self._on_channel_close(channel))
-        if channel.readyState == "open":
-            self._on_channel_open()
-
-    def _on_channel_open(self) -> None:
-        self._messages.open()
-        self.flush_messages()
-
-    def _on_channel_close(self, channel: RTCDataChannel) -> None:
-        self._data_channels.remove(channel)
-        if not self._open_channel():
-            self._messages.shut()
-
-    def _open_channel(self) -> RTCDataChannel | None:
-        return next((c for c in self._data_channels if c.readyState == "open"), None)
-
-    def _on_message(self, channel: RTCDataChannel, message: str | bytes) -> None:
-        data = message if isinstance(message, bytes) else message.encode()
-        try:
-            check_message(len(data), self._limits)
-        except LimitExceeded as exc:
-            logger.warning("a client's message was dropped: %s", exc)
-            if channel.readyState == "open":
-                channel.send(encode_message("error", str(exc)))
-            return
-        self._messages.push(data.decode("utf-8", "replace"))
-
-    def _on_flood(self) -> None:
+    def _on_garbage(self, text: str) -> None:
         if not self._over:
-            text = "the client sent more pieces of unfinished messages than it may"
-            self._end(Closed(CloseReason.PEER_FAILED, text))
-
-    def _on_garbage(self, error: Exception) -> None:
-        if not self._over:
-            text = f"the client sent something over a data channel that is nothing: {error!r}"
             self._end(Closed(CloseReason.PEER_FAILED, text))
 
     def _on_state(self) -> None:
@@ -520,7 +453,7 @@ class Connection:
         if hasattr(self, "audio_out"):
             self.audio_out.end()
         self._streams.video_out.end()
-        self._messages.end()
+        self._streams.messages.end()
         self._on_closed(closed)
 
     def _end_input(self) -> None:
@@ -531,28 +464,6 @@ class Connection:
         await self._heartbeat.wait_silent(limit, pc.getTransceivers()[0].sender.transport)
         text = f"nothing was heard from the client for {limit:g} s"
         self._end(Closed(CloseReason.VANISHED, text))
-
-    async def _drain(self, pc: RTCPeerConnection) -> None:
-        """Give messages time to be acknowledged: aiortc's close throws away what is not.
-
-        A handler that fails at once has its error to tell while the channel is still opening.
-        """
-        sctp: Any = pc.sctp
-        if sctp is None:
-            return
-        # SCTP has no event for "all acknowledged"; this runs once, at the end of a call.
-        await _poll(
-            lambda: bool(self._data_channels) or not self._messages.has_outgoing, OPEN_LIMIT
-        )
-        await _poll(
-            lambda: (
-                not self._messages.has_outgoing
-                and not sctp._data_channel_queue
-                and not sctp._outbound_queue
-                and not sctp._sent_queue
-            ),
-            DRAIN_LIMIT,
-        )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -589,10 +500,3 @@ async def _drain_track(track: MediaStreamTrack) -> None:
             await track.recv()
     except MediaStreamError:
         pass
-
-
-async def _poll(condition: Callable[[], bool], limit: float) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + limit
-    while not condition() and loop.time() < deadline:
-        await asyncio.sleep(0.005)

@@ -191,7 +191,7 @@ class WebRTCPeer(Peer):
 
     def _kick(self) -> None:
         if self._released is None:
-            self._portal.post(self._connection.flush_messages)
+            self._portal.post(self._connection.data_channels.flush)
 
     def _set_closed(self, closed: Closed) -> None:
         if self._closed is None:

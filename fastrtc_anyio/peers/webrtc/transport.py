@@ -14,7 +14,7 @@ from typing import Any
 
 import ifaddr
 from aioice.ice import get_host_addresses
-from aiortc import RTCPeerConnection, RTCSctpTransport
+from aiortc import RTCPeerConnection
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
 from fastrtc_anyio.errors import NoFreePort, PeerFailed
@@ -23,9 +23,7 @@ from fastrtc_anyio.protocol.ice import RtcConfiguration
 __all__ = [
     "Heartbeat",
     "accept_rsa",
-    "bound_reassembly",
     "choose_addresses",
-    "guard_sctp",
     "local_addresses",
     "stop_consent",
 ]
@@ -39,12 +37,6 @@ _CIPHERS = b":".join(
     for key in (b"ECDSA", b"RSA")
 )
 """aiortc's, and as many for RSA."""
-
-_FRAGMENTS = 1024
-"""Of unfinished messages on one stream. A client that keeps to the receive window has fewer."""
-_STREAMS = 256
-_WINDOW_GRACE = 65_536
-"""Bytes past the receive window: what was under way when it closed."""
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -205,48 +197,6 @@ def accept_rsa(pc: RTCPeerConnection) -> None:
             return context
 
         certificate._create_ssl_context = create_ssl_context
-
-
-def bound_reassembly(sctp: RTCSctpTransport, on_flood: Callable[[], None]) -> None:
-    """Take no more pieces of a client's unfinished messages than it may send.
-
-    aiortc keeps whatever comes, past its own receive window, and walks through all of it for each
-    piece (checked in 1.16): one client could stop everybody's connections.
-    """
-    live: Any = sctp
-    receive = live._receive_data_chunk
-
-    async def receive_data_chunk(chunk: Any) -> None:
-        streams = live._inbound_streams
-        stream = streams.get(chunk.stream_id)
-        held = 0 if stream is None else len(stream.reassembly)
-        new = stream is None and len(streams) >= _STREAMS
-        if new or held >= _FRAGMENTS or live._advertised_rwnd < -_WINDOW_GRACE:
-            on_flood()
-        else:
-            await receive(chunk)
-
-    live._receive_data_chunk = receive_data_chunk
-
-
-def guard_sctp(sctp: RTCSctpTransport, on_garbage: Callable[[Exception], None]) -> None:
-    """Learn of what a client sends that is no SCTP, no data channel's or no text.
-
-    aiortc has an error for some of it; the rest ends its transport with a traceback (checked in
-    1.16).
-    """
-    live: Any = sctp
-    handle = live._handle_data
-
-    async def handle_data(data: bytes) -> None:
-        try:
-            await handle(data)
-        except ConnectionError:  # the transport's own end
-            raise
-        except Exception as exc:
-            on_garbage(exc)
-
-    live._handle_data = handle_data
 
 
 def stop_consent(transport: RTCDtlsTransport) -> None:
