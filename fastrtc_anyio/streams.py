@@ -40,7 +40,7 @@ def read_audio(value: object) -> AudioFrame:
     """
     rate: Any
     layout: str | None = None
-    match value:
+    match value if isinstance(value, tuple | list) else None:  # an array may be a sequence, too
         case (rate, np.ndarray() as samples):
             pass
         case (rate, np.ndarray() as samples, "mono" | "stereo" as layout):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+import numpy as np
+
 from fastrtc_anyio.errors import HandlerContractError, UnsupportedFormat
 from fastrtc_anyio.handlers import CloseStream
 from fastrtc_anyio.media.frames import AudioFrame
@@ -80,6 +82,8 @@ def _read(value: object, source: str, read: Callable[[object], M | None]) -> Emi
                 return Emission(outputs=value)
             case CloseStream():
                 return Emission(close=value)
+            case np.ndarray():  # to numpy 2.5 it is a sequence, too, even one without a length
+                return Emission(read(value))
             case (media, AdditionalOutputs() as outputs):
                 return Emission(None if media is None else read(media), outputs=outputs)
             case (media, CloseStream() as close):

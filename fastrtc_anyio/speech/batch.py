@@ -184,7 +184,7 @@ class BatchVadStream:
 
 
 def _checked(answer: object, model: object) -> tuple[float, Sequence[AudioChunk]]:
-    match answer:
+    match answer if isinstance(answer, tuple | list) else None:  # an array may be a sequence, too
         case (int() | float() | np.number() as seconds, list() | tuple() as chunks):
             if math.isnan(seconds):
                 raise ValueError(f"{_name(model)}.vad() returned NaN as the seconds of speech")

@@ -273,7 +273,9 @@ class TestBatchVad:
         with pytest.raises(ZeroDivisionError, match="mine"):
             BatchVad(Broken()).new_stream().probability(hop(0))
 
-    @pytest.mark.parametrize("answer", [None, 0.5, (0.5,), (0.5, None), ("0.5", []), ([], 0.5)])
+    @pytest.mark.parametrize(
+        "answer", [None, 0.5, (0.5,), (0.5, None), ("0.5", []), ([], 0.5), np.array(0.5)]
+    )
     def test_answer_of_another_form_is_refused(self, answer: Any) -> None:
         stream = BatchVad(Answers(answer)).new_stream()
         with pytest.raises(TypeError, match=r"Answers.vad\(\) must return seconds of speech and"):

@@ -50,7 +50,9 @@ async def one_call(stream: Stream, portal: Portal) -> None:
 
 
 def native_threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+    """All but the portal's workers, of which there are a few, begun when they are first needed."""
+    workers = sum(name.startswith("fastrtc-portal_") for name in thread_names())
+    return len(os.listdir("/proc/self/task")) - workers
 
 
 def open_files() -> int:
