@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import wave
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -73,3 +74,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def browser(chromium: str, speech: Path, scene: Path) -> AsyncGenerator[Browser, None]:
     async with open_browser(chromium, speech, scene) as browser:
         yield browser
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where pictures of the page go."""
+    folder = Path(os.environ.get("FASTRTC_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

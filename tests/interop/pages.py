@@ -25,6 +25,10 @@ class OpenPage(ABC):
     async def evaluate(self, expression: str) -> Any:
         """What an expression of JavaScript, or its promise, comes to."""
 
+    @abstractmethod
+    async def click(self, element: str) -> None:
+        """Press the element with an id, as a person would."""
+
     async def wait_for(self, expression: str, what: str) -> None:
         """Wait until an expression of JavaScript, or its promise, is true."""
         with anyio.move_on_after(SECONDS):
@@ -65,3 +69,11 @@ class OpenPage(ABC):
     async def focus(self, element: str) -> None:
         """Go to the element with an id, as by the Tab key."""
         await self.evaluate(f"document.getElementById({json.dumps(element)}).focus()")
+
+
+async def connect(page: OpenPage) -> None:
+    """Press Connect, and wait for the call."""
+    began = anyio.current_time()
+    await page.click("connect")
+    await page.wait_for_text("connection", "Connected")
+    print(f"connected after {anyio.current_time() - began:.2f} s")

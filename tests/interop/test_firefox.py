@@ -5,12 +5,10 @@ Pictures of the page are in the folder that ``FASTRTC_SCREENSHOTS`` names, or in
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -22,6 +20,7 @@ from tests.measure import typical_snr
 
 from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
 from .firefox import FAKE_TONE, FirefoxPage, check_firefox, open_firefox
+from .pages import connect
 from .pictures import make_picture
 from .test_chromium_video import STATS, wait_look
 from .test_page import on_trio
@@ -60,20 +59,6 @@ async def firefox() -> AsyncGenerator[FirefoxPage, None]:
         pytest.skip("Firefox connects to nothing where there is but the loopback interface")
     async with open_firefox(check_firefox()) as page:
         yield page
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = Path(os.environ.get("FASTRTC_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-async def connect(page: FirefoxPage) -> None:
-    began = anyio.current_time()
-    await page.click("connect")
-    await page.wait_for_text("connection", "Connected")
-    print(f"connected after {anyio.current_time() - began:.2f} s")
 
 
 @on_asyncio

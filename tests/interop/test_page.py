@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sys
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -51,6 +50,7 @@ from tests.unit.handlers import AsyncEcho, Quiet
 from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page, open_browser
 from .conftest import RATE
+from .pages import connect
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
@@ -105,21 +105,6 @@ BOTH_SIDES = """
   splitter.connect(merger, 0, 0);
   splitter.connect(merger, 1, 1);
 """
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Where pictures of the page go."""
-    folder = Path(os.environ.get("FASTRTC_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-async def connect(page: Page) -> None:
-    began = anyio.current_time()
-    await page.click("connect")
-    await page.wait_for_text("connection", "Connected")
-    print(f"connected after {anyio.current_time() - began:.2f} s")
 
 
 async def record(page: Page, what: str, seconds: float) -> tuple[int, NDArray[np.float32]]:

@@ -101,15 +101,16 @@ class DataChannels:
         return next((c for c in self._channels if c.readyState == "open"), None)
 
     def _on_message(self, channel: RTCDataChannel, message: str | bytes) -> None:
-        data = message if isinstance(message, bytes) else message.encode()
+        size = len(message if isinstance(message, bytes) else message.encode())
         try:
-            check_message(len(data), self._limits)
+            check_message(size, self._limits)
         except LimitExceeded as exc:
             logger.warning("a client's message was dropped: %s", exc)
             if channel.readyState == "open":
                 channel.send(encode_message("error", str(exc)))
             return
-        self._messages.push(data.decode("utf-8", "replace"))
+        text = message.decode("utf-8", "replace") if isinstance(message, bytes) else message
+        self._messages.push(text)
 
 
 def guard_sctp(sctp: RTCSctpTransport, on_garbage: Callable[[str], None]) -> None:
