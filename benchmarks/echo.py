@@ -23,12 +23,12 @@ import numpy as np
 from anyio.streams.text import TextReceiveStream
 
 from fastrtc_anyio import RtcConfiguration, Stream, StreamHandler
-from fastrtc_anyio.demo.caller import hear_live
-from fastrtc_anyio.demo.demo import Echo
-from fastrtc_anyio.demo.measure import compare
-from fastrtc_anyio.peers._portal import Portal, open_portal
-from fastrtc_anyio.peers.webrtc import WebRTCPeer
-from fastrtc_anyio.protocol.signaling import SessionDescription
+from fastrtc_anyio._cli.client import hear_live
+from fastrtc_anyio._cli.demo import Echo
+from fastrtc_anyio._cli.measure import compare
+from fastrtc_anyio._peers.portal import Portal, open_portal
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
+from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import speech_like
 
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
@@ -68,7 +68,7 @@ async def serve_aiortc() -> None:
     """Plain aiortc: each track is sent back as it comes."""
     from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-    from fastrtc_anyio.peers.webrtc.transport import choose_addresses
+    from fastrtc_anyio._peers.webrtc.network import choose_addresses
 
     connections = []
     loop = asyncio.get_running_loop()

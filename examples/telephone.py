@@ -10,13 +10,7 @@ import os
 
 import numpy as np
 
-from fastrtc_anyio import (
-    EnergyVad,
-    ReplyOnPause,
-    Stream,
-    TelephoneOptions,
-    get_current_context,
-)
+from fastrtc_anyio import EnergyVad, ReplyOnPause, Stream, TelephoneOptions, get_current_context
 
 SAMPLE_RATE = 8_000  # the telephone's own
 

@@ -24,16 +24,21 @@ import trio
 from numpy.typing import NDArray
 from trio.testing import MockClock
 
-import fastrtc_anyio.demo
-from fastrtc_anyio.media.frames import Int16Array, float32_to_int16
-from fastrtc_anyio.media.resample import StreamResampler
-from fastrtc_anyio.protocol.endpointing import AlgoOptions
-from fastrtc_anyio.reply import ReplyOnPause
+import fastrtc_anyio._cli
+from fastrtc_anyio._media.frames import Int16Array, float32_to_int16
+from fastrtc_anyio._media.resample import StreamResampler
+from fastrtc_anyio.conversation.events import (
+    ReplyStarted,
+    TurnEvent,
+    UserStartedSpeaking,
+    UserStoppedSpeaking,
+)
+from fastrtc_anyio.conversation.handlers import ReplyOnPause
+from fastrtc_anyio.conversation.pause_rules import AlgoOptions
 from fastrtc_anyio.speech.energy import EnergyVad
 from fastrtc_anyio.speech.silero import SileroVadOptions, get_silero_model
 from fastrtc_anyio.speech.vad import Vad
 from fastrtc_anyio.testing import open_call, tone
-from fastrtc_anyio.turns import ReplyStarted, TurnEvent, UserStartedSpeaking, UserStoppedSpeaking
 
 RATE = 16_000
 FRAME = RATE // 50  # 20 ms, as a session gives them
@@ -111,7 +116,7 @@ def espeak(rng: np.random.Generator, only_a_word: bool) -> Wave:
 
 @cache
 def recorded_speech() -> Wave:
-    return read_wav(Path(fastrtc_anyio.demo.__file__).with_name("speech.wav"))
+    return read_wav(Path(fastrtc_anyio._cli.__file__).with_name("speech.wav"))
 
 
 def recording(rng: np.random.Generator, only_a_word: bool) -> Wave:

@@ -11,6 +11,14 @@ Importing this package loads neither asyncio nor any media library: they load on
 
 from __future__ import annotations
 
+from ._core.threads import run_sync
+from ._media.encode import OpusOptions, VideoOptions
+from ._media.frames import AudioFrame
+from ._media.playout import Played
+from ._media.video import VideoFrame
+from ._signaling.ice import IceServer, RtcConfiguration
+from ._signaling.session_state import SessionState
+from ._wire.call_xml import TelephoneOptions
 from .audio import (
     aggregate_bytes_to_16bit,
     async_aggregate_bytes_to_16bit,
@@ -21,16 +29,20 @@ from .audio import (
     wait_for_item,
 )
 from .context import Context, Warning, get_current_context
-from .credentials import (
-    get_cloudflare_turn_credentials,
-    get_cloudflare_turn_credentials_async,
-    get_hf_turn_credentials,
-    get_hf_turn_credentials_async,
-    get_turn_credentials,
-    get_turn_credentials_async,
-    get_twilio_turn_credentials,
-    get_twilio_turn_credentials_async,
+from .conversation.events import (
+    Interruption,
+    InterruptionJudge,
+    InterruptionRejected,
+    ReplyFinished,
+    ReplyInterrupted,
+    ReplyStarted,
+    StopWordHeard,
+    TurnEvent,
+    UserStartedSpeaking,
+    UserStoppedSpeaking,
 )
+from .conversation.handlers import AppState, ReplyOnPause, ReplyOnStopWords
+from .conversation.pause_rules import AlgoOptions
 from .errors import (
     AdmissionError,
     Closed,
@@ -70,18 +82,9 @@ from .handlers import (
     VideoEmitType,
     WebRTCData,
 )
-from .inputs import Chatbot, Checkbox, Choice, Slider, Textbox
-from .media.encode import OpusOptions, VideoOptions
-from .media.frames import AudioFrame
-from .media.playout import Played
-from .media.video import VideoFrame
 from .outputs import AdditionalOutputs
-from .protocol.endpointing import AlgoOptions
-from .protocol.ice import IceServer, RtcConfiguration
-from .protocol.request_limits import RequestLimits
-from .protocol.session_state import SessionState
-from .protocol.telephone import TelephoneOptions
-from .reply import AppState, ReplyOnPause, ReplyOnStopWords
+from .request_limits import RequestLimits
+from .server.page.components import Chatbot, Checkbox, Choice, Slider, Textbox
 from .session import Limits, Session, SessionStatistics
 from .speech.batch import ModelOptions, PauseDetectionModel
 from .speech.energy import EnergyVad
@@ -90,19 +93,16 @@ from .speech.stt import MoonshineSTT, PhraseSpotter, STTModel, get_stt_model
 from .speech.tts import KokoroTTSOptions, TTSModel, get_tts_model
 from .speech.vad import Vad, VadStream
 from .stream import Stream
-from .turns import (
-    Interruption,
-    InterruptionJudge,
-    InterruptionRejected,
-    ReplyFinished,
-    ReplyInterrupted,
-    ReplyStarted,
-    StopWordHeard,
-    TurnEvent,
-    UserStartedSpeaking,
-    UserStoppedSpeaking,
+from .turn_servers import (
+    get_cloudflare_turn_credentials,
+    get_cloudflare_turn_credentials_async,
+    get_hf_turn_credentials,
+    get_hf_turn_credentials_async,
+    get_turn_credentials,
+    get_turn_credentials_async,
+    get_twilio_turn_credentials,
+    get_twilio_turn_credentials_async,
 )
-from .workers import run_sync
 
 __version__ = "0.1.0"
 

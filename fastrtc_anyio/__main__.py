@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import TaskStatus
 
-from .groups import unwrapped
+from ._core.groups import unwrapped
 
 _WORKED, _FAILED, _WRONG, _INTERRUPTED = 0, 1, 2, 130
 """Exit statuses; the third is what argparse ends with for wrong arguments."""
@@ -136,14 +136,14 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo.demo import run
+    from ._cli.demo import run
 
     port = options.port if options.serve else 0
     return _run(options, run, options.out, port, options.serve)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .cli.serve import find, serve
+    from ._cli.serve import find, serve
 
     stream = find(options.target)
     if stream is None:
@@ -152,8 +152,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _call(options: argparse.Namespace) -> int:
-    from .cli.call import call
-    from .demo.caller import SPEECH, CallOptions
+    from ._cli.call import call
+    from ._cli.client import SPEECH, CallOptions
 
     headers = {"Authorization": f"Bearer {options.token}"} if options.token else {}
     what = CallOptions(options.wav or SPEECH, options.listen, headers)

@@ -19,13 +19,13 @@ from anyio import EndOfStream
 from anyio.abc import AsyncResource
 from anyio.lowlevel import checkpoint
 
+from ._media.frames import AudioFrame, Int16Array
+from ._media.media_plan import MediaPlan
+from ._media.video import VideoFrame
 from .errors import Closed
-from .media.frames import AudioFrame, Int16Array
-from .media.video import VideoFrame
-from .protocol.media_plan import MediaPlan
 
 if TYPE_CHECKING:
-    from .media.playout import Played
+    from ._media.playout import Played
 
 __all__ = [
     "AsyncioBridge",

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .protocol.messages import encode_message
+from ._signaling.messages import encode_message
 
 if TYPE_CHECKING:
     from .session import Session

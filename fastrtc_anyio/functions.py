@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ._media.media_plan import Modality
+from ._media.video import VideoFormat
 from .handlers import StreamHandlerBase
-from .media.video import VideoFormat
-from .protocol.media_plan import Modality
 
 __all__ = [
     "FunctionHandler",

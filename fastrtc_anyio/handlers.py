@@ -19,20 +19,20 @@ import numpy as np
 from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 
-from .gate import Gate
-from .media.av_frames import from_av, to_av
-from .media.frames import (
+from ._core.gate import Gate
+from ._media.av_frames import from_av, to_av
+from ._media.frames import (
     FRAMES_PER_SECOND,
     AudioFrame,
     Int16Array,
     check_sample_rate,
     mix_channels,
 )
-from .media.playout import Played
-from .media.resample import StreamResampler
-from .media.video import VideoFormat
+from ._media.playout import Played
+from ._media.resample import StreamResampler
+from ._media.video import VideoFormat
+from ._signaling.messages import encode_message
 from .outputs import AdditionalOutputs
-from .protocol.messages import encode_message
 
 if TYPE_CHECKING:
     import av

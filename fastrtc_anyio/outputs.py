@@ -22,9 +22,9 @@ from anyio import (
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from ._core.gate import Gate
 from .errors import LimitExceeded, UnknownSession
-from .gate import Gate
-from .protocol.request_limits import RequestLimits
+from .request_limits import RequestLimits
 
 __all__ = ["AdditionalOutputs", "EarlyReaders", "OutputBoard", "OutputReader", "OutputStatistics"]
 

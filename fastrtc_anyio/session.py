@@ -25,6 +25,11 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
+from ._core.groups import contained, unwrapped
+from ._core.threads import Host
+from ._media.media_plan import MediaPlan
+from ._signaling.messages import encode_message
+from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
 from .abc import (
     AsyncioBridge,
     AudioInStatistics,
@@ -48,13 +53,8 @@ from .errors import (
     SignalingError,
     WebRTCError,
 )
-from .groups import contained, unwrapped
 from .outputs import AdditionalOutputs, OutputBoard, OutputStatistics
-from .protocol.media_plan import MediaPlan
-from .protocol.messages import encode_message
-from .protocol.session_state import SessionEvent, SessionState, SessionStateMachine
 from .streams import AudioSender, VideoSender
-from .workers import Host
 
 __all__ = [
     "FunctionProgram",

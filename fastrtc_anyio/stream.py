@@ -20,9 +20,20 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
+from ._core.groups import unwrapped
+from ._core.user_code import read_setting
+from ._driver import HandlerProgram
+from ._driver.factory import AudioFormat, Handler, audio_format, make_program_factory
+from ._media.encode import OpusOptions, VideoOptions
+from ._media.media_plan import MediaPlan, Modality, Mode
+from ._peers.asyncio_bridge import open_asyncio_bridge
+from ._peers.channels import BufferOptions
+from ._registry import SessionRegistry
+from ._signaling.early_candidates import EarlyCandidates
+from ._signaling.ice import RtcConfiguration
+from ._signaling.requests import CandidateRequest, IceCandidate, parse_request
+from ._wire.call_xml import TelephoneOptions
 from .abc import AsyncioBridge, Peer
-from .configuration import read_setting
-from .driver import HandlerProgram
 from .errors import (
     CloseReason,
     InvalidStateError,
@@ -32,27 +43,16 @@ from .errors import (
     UnknownSession,
     WebRTCError,
 )
-from .groups import unwrapped
 from .handlers import StreamHandlerBase
-from .inputs import Component, check_components
-from .media.encode import OpusOptions, VideoOptions
 from .outputs import AdditionalOutputs, EarlyReaders, OutputReader
-from .peers._channels import BufferOptions
-from .peers.asyncio_bridge import open_asyncio_bridge
-from .programs import AudioFormat, Handler, audio_format, make_program_factory
-from .protocol.early_candidates import EarlyCandidates
-from .protocol.ice import RtcConfiguration
-from .protocol.media_plan import MediaPlan, Modality, Mode
-from .protocol.origins import check_origins
-from .protocol.request_limits import RequestLimits
-from .protocol.signaling import CandidateRequest, IceCandidate, parse_request
-from .protocol.telephone import TelephoneOptions
-from .registry import SessionRegistry
+from .request_limits import RequestLimits
+from .server.origins import check_origins
+from .server.page.components import Component, check_components
 from .session import Limits, Session
 
 if TYPE_CHECKING:
-    from .peers._portal import Portal
-    from .peers.webrtc import WebRTCPeer
+    from ._peers.portal import Portal
+    from ._peers.webrtc import WebRTCPeer
 
 __all__ = ["Stream"]
 
@@ -212,8 +212,8 @@ class Stream(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Stream, None]:
         # The portal is the only door to asyncio, and aiortc takes half a second to load.
-        from .peers import webrtc
-        from .peers._portal import open_portal
+        from ._peers import webrtc
+        from ._peers.portal import open_portal
 
         with unwrapped():
             async with (
@@ -402,7 +402,7 @@ class Stream(AsyncContextManagerMixin):
         Cancellation:
             As of :meth:`serve_peer`.
         """
-        from .server.sockets import serve_websocket
+        from .server.websockets import serve_websocket
 
         await serve_websocket(self, websocket)
 

@@ -10,17 +10,12 @@ from anyio import BrokenResourceError
 from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 
-from .abc import (
-    AudioOutStatistics,
-    AudioSendStream,
-    VideoOutStatistics,
-    VideoSendStream,
-)
+from ._media.frames import AudioFrame, Int16Array, as_int16, mix_channels
+from ._media.playout import Played
+from ._media.resample import StreamResampler
+from ._media.video import as_video_frame
+from .abc import AudioOutStatistics, AudioSendStream, VideoOutStatistics, VideoSendStream
 from .errors import UnsupportedFormat
-from .media.frames import AudioFrame, Int16Array, as_int16, mix_channels
-from .media.playout import Played
-from .media.resample import StreamResampler
-from .media.video import as_video_frame
 
 __all__ = ["AudioConverter", "AudioSender", "VideoSender", "describe", "read_audio"]
 

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 import trio.testing
 
-from fastrtc_anyio.workers import while_thread_works
+from fastrtc_anyio._core.threads import while_thread_works
 
 from .virtual_asyncio import VirtualLoop
 

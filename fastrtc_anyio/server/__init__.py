@@ -1,6 +1,6 @@
 """ASGI: the endpoints, the page, and a server to run them. Needs the ``server`` extra."""
 
-from .entry import check_entry, require_token
+from .access import check_entry, require_token
 from .launch import open_server, wait_for_interrupt
 from .routes import page_route
 

@@ -17,9 +17,9 @@ from anyio.abc import TaskStatus
 from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
 
-from fastrtc_anyio.groups import unwrapped
-from fastrtc_anyio.protocol.request_limits import RequestLimits
-from fastrtc_anyio.workers import Host
+from fastrtc_anyio._core.groups import unwrapped
+from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio.request_limits import RequestLimits
 
 from .routes import page_route
 

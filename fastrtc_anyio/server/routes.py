@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
-from fastrtc_anyio.configuration import read_setting
+from fastrtc_anyio._core.user_code import read_setting
 
-from .document import page_document, page_headers
-from .fields import add_field_routes, describe_fields
-from .replies import JSON, read_json, respond
+from .http import JSON, read_json, respond
+from .page.document import page_document, page_headers
+from .page.forms import add_field_routes, describe_fields
 from .telephone import answer_incoming_call
 from .whip import whip_routes
 

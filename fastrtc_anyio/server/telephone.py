@@ -11,14 +11,14 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
+from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
+from fastrtc_anyio._wire.fields import TelephoneFraming
 from fastrtc_anyio.errors import SignalingError
-from fastrtc_anyio.protocol.sockets.telephone import TelephoneFraming
-from fastrtc_anyio.protocol.telephone import TelephoneOptions, answer_call, recognise_carrier
 
+from .access import check_entry
 from .bodies import read_body
-from .callers import admit_start, give_token, refusal, shows_secret, signed_by
-from .entry import check_entry
-from .sockets import let_in, refuse, serve_audio
+from .telephone_proof import admit_start, give_token, refusal, shows_secret, signed_by
+from .websockets import let_in, refuse, serve_audio
 
 if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream

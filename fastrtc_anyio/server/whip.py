@@ -22,19 +22,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fastrtc_anyio.configuration import read_setting
-from fastrtc_anyio.errors import (
-    AdmissionError,
-    CloseReason,
-    InvalidOffer,
-    NoFreePort,
-    NotAuthenticated,
-    SignalingError,
-    UnknownSession,
-    WebRTCError,
-)
-from fastrtc_anyio.protocol.ice import parse_ice_servers
-from fastrtc_anyio.protocol.whip import (
+from fastrtc_anyio._core.user_code import read_setting
+from fastrtc_anyio._signaling.ice import parse_ice_servers
+from fastrtc_anyio._signaling.whip import (
     FRAGMENT_TYPE,
     PROBLEM_TYPE,
     SDP_TYPE,
@@ -47,10 +37,20 @@ from fastrtc_anyio.protocol.whip import (
     parse_fragment,
     problem_body,
 )
+from fastrtc_anyio.errors import (
+    AdmissionError,
+    CloseReason,
+    InvalidOffer,
+    NoFreePort,
+    NotAuthenticated,
+    SignalingError,
+    UnknownSession,
+    WebRTCError,
+)
 
+from .access import check_entry, cors_headers
 from .bodies import read_body
-from .entry import check_entry, cors_headers
-from .replies import log_failure
+from .http import log_failure
 
 if TYPE_CHECKING:
     from fastrtc_anyio.stream import Stream

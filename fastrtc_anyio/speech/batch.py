@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 
 from .vad import Vad, check_window
 

@@ -16,7 +16,7 @@ from collections import deque
 
 import numpy as np
 
-from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 
 from .vad import check_window
 

@@ -18,9 +18,9 @@ import anyio
 import numpy as np
 from anyio.abc import ByteReceiveStream, Process
 
+from fastrtc_anyio._core.threads import while_thread_works
+from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media.frames import Int16Array
-from fastrtc_anyio.workers import while_thread_works
 
 from .tts import SentenceTTS, TTSOptions
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastrtc_anyio._media.frames import Int16Array, as_int16, mix_channels
 from fastrtc_anyio.audio import MAX_RATE, MIN_RATE
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media.frames import Int16Array, as_int16, mix_channels
 
 __all__ = ["read_mono"]
 

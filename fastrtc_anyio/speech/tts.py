@@ -30,7 +30,7 @@ import numpy as np
 from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 
-from fastrtc_anyio.workers import Lock, run_sync
+from fastrtc_anyio._core.threads import Lock, run_sync
 
 from .sentences import SentenceSplitter, split_sentences
 

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+from fastrtc_anyio._media.frames import Int16Array, check_pcm, check_sample_rate
+from fastrtc_anyio._media.resample import Rechunker, StreamResampler
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media.frames import Int16Array, check_pcm, check_sample_rate
-from fastrtc_anyio.media.resample import Rechunker, StreamResampler
 
 __all__ = ["Hops", "Vad", "VadStream", "check_window"]
 

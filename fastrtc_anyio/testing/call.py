@@ -11,22 +11,22 @@ import anyio
 import numpy as np
 from anyio import create_task_group
 
-from fastrtc_anyio.driver import HandlerProgram
+from fastrtc_anyio._core.groups import unwrapped
+from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._driver import HandlerProgram
+from fastrtc_anyio._driver.factory import Handler, audio_format, make_program_factory
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
+from fastrtc_anyio._media.media_plan import MediaPlan, Modality, Mode
+from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
+from fastrtc_anyio._peers.channels import BufferOptions
+from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer, open_memory_peer
 from fastrtc_anyio.functions import VideoStreamHandler
-from fastrtc_anyio.groups import unwrapped
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
     AudioVideoStreamHandler,
     StreamHandlerBase,
 )
-from fastrtc_anyio.media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
-from fastrtc_anyio.peers._channels import BufferOptions
-from fastrtc_anyio.peers.asyncio_bridge import open_asyncio_bridge
-from fastrtc_anyio.peers.memory import MemoryClient, MemoryPeer, open_memory_peer
-from fastrtc_anyio.programs import Handler, audio_format, make_program_factory
-from fastrtc_anyio.protocol.media_plan import MediaPlan, Modality, Mode
 from fastrtc_anyio.session import Limits, Session
-from fastrtc_anyio.workers import Host
 
 from .link import Link, LinkFaults
 from .virtual_time import THREAD_LIMIT, virtual_time

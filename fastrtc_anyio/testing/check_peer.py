@@ -15,9 +15,9 @@ import anyio
 import numpy as np
 from anyio import create_task_group, fail_after
 
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio.abc import Peer
 from fastrtc_anyio.errors import CloseReason
-from fastrtc_anyio.media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 
 from .signals import tone, tone_snr
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 
 __all__ = ["speech_like", "tone", "tone_snr"]
 

@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastrtc_anyio.errors import CloseReason
-from fastrtc_anyio.handlers import CloseStream, EmitType
-from fastrtc_anyio.media.frames import (
+from fastrtc_anyio._media.frames import (
     FRAMES_PER_SECOND,
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
     AudioFrame,
 )
+from fastrtc_anyio.errors import CloseReason
+from fastrtc_anyio.handlers import CloseStream, EmitType
 from fastrtc_anyio.outputs import AdditionalOutputs
 
 from .link import LinkFaults

@@ -2,7 +2,7 @@
 
 The clock jumps to the next deadline whenever every task waits. A task that waits for a thread looks
 just the same, so hours of virtual time would pass while a plain handler computes. The seam in
-:mod:`fastrtc_anyio.workers` tells us when that is so, and the clock then stands still.
+:mod:`fastrtc_anyio._core.threads` tells us when that is so, and the clock then stands still.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import trio
 import trio.testing
 
-from fastrtc_anyio.workers import while_thread_works
+from fastrtc_anyio._core.threads import while_thread_works
 
 __all__ = ["THREAD_LIMIT", "virtual_time"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 
 from .loading import load
 

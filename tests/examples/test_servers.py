@@ -18,9 +18,9 @@ from starlette.applications import Starlette
 from websockets.sync.server import serve
 
 from fastrtc_anyio import AudioFrame, CloseReason, RequestLimits, SessionState
+from fastrtc_anyio._wire.events import Start
+from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.outputs import EarlyReaders
-from fastrtc_anyio.protocol.sockets.events import Start
-from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing import open_call as open_memory_call
 from fastrtc_anyio.testing import tone

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.speech.energy import EnergyVad
 from fastrtc_anyio.testing import speech_like
 

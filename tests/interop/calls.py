@@ -10,7 +10,7 @@ import anyio
 from starlette.applications import Starlette
 
 from fastrtc_anyio import CloseReason, RtcConfiguration, Session, Stream
-from fastrtc_anyio.protocol.media_plan import Modality
+from fastrtc_anyio._media.media_plan import Modality
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
 from tests.unit.handlers import AsyncEcho

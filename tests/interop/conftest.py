@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrtc_anyio import demo
-from fastrtc_anyio.media.resample import StreamResampler
+from fastrtc_anyio import _cli
+from fastrtc_anyio._media.resample import StreamResampler
 
 from .chromium import Browser, check_chromium, open_browser
 from .node import check_node
@@ -48,7 +48,7 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's speech as a browser takes it for a microphone."""
-    with wave.open(str(Path(demo.__file__).with_name("speech.wav"))) as file:
+    with wave.open(str(Path(_cli.__file__).with_name("speech.wav"))) as file:
         rate = file.getframerate()
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)[np.newaxis]
     resampler = StreamResampler(rate, RATE, 1)

@@ -17,7 +17,7 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from numpy.typing import NDArray
 
-from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 
 from .calls import SECONDS
 from .pictures import from_i420, to_i420

@@ -28,7 +28,7 @@ from fastrtc_anyio import (
     VideoEmitType,
     VideoStreamHandler,
 )
-from fastrtc_anyio.media.encode import VideoOptions
+from fastrtc_anyio._media.encode import VideoOptions
 
 from .calls import SECONDS, make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page, open_browser

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fastrtc_anyio import CloseReason, Session
-from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.server import require_token
 from tests.measure import typical_snr
 

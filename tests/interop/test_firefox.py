@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from fastrtc_anyio import CloseReason, Slider, VideoStreamHandler
-from fastrtc_anyio.media.frames import Int16Array
-from fastrtc_anyio.peers.webrtc import local_addresses
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._peers.webrtc import local_addresses
 from tests.measure import typical_snr
 
 from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastrtc_anyio import CloseReason, Limits, VideoStreamHandler
-from fastrtc_anyio.media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 from tests.measure import typical_snr
 
 from .calls import SECONDS, TalkativeEcho, make_stream, only_session, serve, wait_ended

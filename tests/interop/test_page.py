@@ -41,8 +41,8 @@ from fastrtc_anyio import (
     TurnEvent,
 )
 from fastrtc_anyio.server import require_token
-from fastrtc_anyio.server.document import page_document
 from fastrtc_anyio.server.launch import open_server
+from fastrtc_anyio.server.page.document import page_document
 from fastrtc_anyio.server.routes import page_route
 from fastrtc_anyio.testing.signals import tone
 from tests.unit.handlers import AsyncEcho, Quiet

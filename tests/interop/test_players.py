@@ -14,7 +14,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from fastrtc_anyio import AudioFrame, CloseReason, Session, Stream
-from fastrtc_anyio.media.frames import Int16Array, as_int16
+from fastrtc_anyio._media.frames import Int16Array, as_int16
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing.signals import tone
 

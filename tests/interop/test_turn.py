@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import AudioFrame, IceServer, RtcConfiguration, Stream
-from fastrtc_anyio.peers._portal import open_portal
-from fastrtc_anyio.peers.webrtc import WebRTCPeer
-from fastrtc_anyio.protocol.signaling import SessionDescription
+from fastrtc_anyio._peers.portal import open_portal
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
+from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import tone
 from tests.measure import typical_snr
 from tests.server.calls import LOOPBACK, echo

@@ -15,11 +15,11 @@ import pytest
 from starlette.applications import Starlette
 
 from fastrtc_anyio import AudioFrame
-from fastrtc_anyio.media.resample import StreamResampler
+from fastrtc_anyio._core.threads import run_sync
+from fastrtc_anyio._media.resample import StreamResampler
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.speech.espeak import EspeakTTSModel
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
-from fastrtc_anyio.workers import run_sync
 from tests.examples.loading import EXAMPLES, NEEDS_ESPEAK, load
 from tests.examples.test_scripts import RUN, check_serving
 from tests.examples.test_servers import place_call

@@ -9,11 +9,11 @@ import anyio
 import numpy as np
 import pytest
 
+from fastrtc_anyio._core.threads import run_sync
 from fastrtc_anyio.speech.espeak import EspeakOptions, EspeakTTSModel
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 from fastrtc_anyio.speech.stt import Audio
 from fastrtc_anyio.speech.tts import get_tts_model
-from fastrtc_anyio.workers import run_sync
 
 pytestmark = pytest.mark.interop
 

@@ -39,12 +39,12 @@ from fastrtc_anyio import (
     audio_to_float32,
     audio_to_int16,
 )
-from fastrtc_anyio.media.av_frames import from_av, to_av
-from fastrtc_anyio.media.encode import create_encoder
-from fastrtc_anyio.peers._channels import AudioOutput, Link
-from fastrtc_anyio.peers.webrtc.audio import PlayoutTrack
+from fastrtc_anyio._core.threads import Host, while_thread_works
+from fastrtc_anyio._media.av_frames import from_av, to_av
+from fastrtc_anyio._media.encode import create_encoder
+from fastrtc_anyio._peers.channels import AudioOutput, Link
+from fastrtc_anyio._peers.webrtc.audio import PlayoutTrack
 from fastrtc_anyio.testing import open_call, tone, tone_snr
-from fastrtc_anyio.workers import Host, while_thread_works
 from tests.unit.handlers import AsyncEcho, Echo, Quiet
 
 RATE = 24_000

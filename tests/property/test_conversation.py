@@ -14,13 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrtc_anyio import AudioFrame, Session, SessionState
-from fastrtc_anyio.media import Int16Array
-from fastrtc_anyio.protocol.endpointing import AlgoOptions
-from fastrtc_anyio.protocol.turn_taking import ReplyDue, TurnMachine
-from fastrtc_anyio.reply import ReplyOnPause
-from fastrtc_anyio.speech.vad import Hops
-from fastrtc_anyio.testing import inject_fault, open_call
-from fastrtc_anyio.turns import (
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio.conversation.events import (
     Interruption,
     ReplyFinished,
     ReplyInterrupted,
@@ -28,6 +23,11 @@ from fastrtc_anyio.turns import (
     UserStartedSpeaking,
     UserStoppedSpeaking,
 )
+from fastrtc_anyio.conversation.handlers import ReplyOnPause
+from fastrtc_anyio.conversation.machine import ReplyDue, TurnMachine
+from fastrtc_anyio.conversation.pause_rules import AlgoOptions
+from fastrtc_anyio.speech.vad import Hops
+from fastrtc_anyio.testing import inject_fault, open_call
 from tests.unit.conversations import (
     OUT,
     RATE,

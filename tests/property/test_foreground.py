@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrtc_anyio.media import Int16Array
-from fastrtc_anyio.protocol.endpointing import AlgoOptions, SlidingWindow, Verdict
-from fastrtc_anyio.protocol.foreground import Foreground
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio.conversation.foreground import Foreground
+from fastrtc_anyio.conversation.pause_rules import AlgoOptions, SlidingWindow, Verdict
 
 RATE = 16_000
 HOP = 512

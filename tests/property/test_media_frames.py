@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fastrtc_anyio.media import (
+from fastrtc_anyio._media.frames import (
     Int16Array,
     as_int16,
     float32_to_int16,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrtc_anyio.media.jitter import MAX_CONCEALED, REORDER_LIMIT, JitterBuffer
+from fastrtc_anyio._media.reorder import MAX_CONCEALED, REORDER_LIMIT, JitterBuffer
 
 starts = st.integers(0, 0xFFFF)
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fastrtc_anyio.media import Int16Array, PlayoutBuffer
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.playout import PlayoutBuffer
 
 RATE = 8000
 FRAME = RATE // 50

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrtc_anyio.media import AudioFrame, LatestQueue, LiveEdgeQueue
+from fastrtc_anyio._media.frames import AudioFrame
+from fastrtc_anyio._media.queues import LatestQueue, LiveEdgeQueue
 
 RATE = 1000
 

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.resample import Rechunker, StreamResampler
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media import Int16Array, Rechunker, StreamResampler
 
 RATES = [8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
 CONVERSIONS = [

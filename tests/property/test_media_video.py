@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from fastrtc_anyio._media.video import VideoFrame, as_video_frame
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media import VideoFrame, as_video_frame
 
 sides = st.integers(1, 12)
 shapes = st.one_of(st.tuples(sides, sides), st.tuples(sides, sides, st.just(3)))

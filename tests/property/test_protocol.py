@@ -16,24 +16,24 @@ from fastrtc_anyio import (
     RequestLimits,
     RtcConfiguration,
 )
-from fastrtc_anyio.protocol.early_candidates import EarlyCandidates
-from fastrtc_anyio.protocol.ice import IceServer
-from fastrtc_anyio.protocol.messages import encode_message
-from fastrtc_anyio.protocol.sdp import (
-    check_sections,
-    keep_feedback,
-    set_message_size,
-    set_opus_parameters,
-    split_candidates,
-)
-from fastrtc_anyio.protocol.shown import show
-from fastrtc_anyio.protocol.signaling import (
+from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._signaling.early_candidates import EarlyCandidates
+from fastrtc_anyio._signaling.ice import IceServer
+from fastrtc_anyio._signaling.messages import encode_message
+from fastrtc_anyio._signaling.requests import (
     MAX_ID_LENGTH,
     CandidateRequest,
     IceCandidate,
     OfferRequest,
     failure_body,
     parse_request,
+)
+from fastrtc_anyio._signaling.sdp import (
+    check_sections,
+    keep_feedback,
+    set_message_size,
+    set_opus_parameters,
+    split_candidates,
 )
 
 LIMITS = RequestLimits()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fastrtc_anyio import CloseReason, InvalidStateError, SessionState
-from fastrtc_anyio.protocol.session_state import TRANSITIONS, SessionEvent, SessionStateMachine
+from fastrtc_anyio._signaling.session_state import TRANSITIONS, SessionEvent, SessionStateMachine
 
 ORDER = list(SessionState)
 

@@ -13,19 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastrtc_anyio import InvalidMessage
-from fastrtc_anyio.media.frames import Int16Array
-from fastrtc_anyio.protocol.messages import DIGITS, encode_message, parse_digit
-from fastrtc_anyio.protocol.origins import check_origins, is_allowed
-from fastrtc_anyio.protocol.signatures import (
-    TOKEN_SECONDS,
-    is_plivo,
-    is_token,
-    is_twilio,
-    make_token,
-    sign_plivo,
-    sign_twilio,
-)
-from fastrtc_anyio.protocol.sockets.events import (
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._signaling.messages import DIGITS, encode_message, parse_digit
+from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
+from fastrtc_anyio._wire.events import (
     Clear,
     Connected,
     Event,
@@ -40,14 +31,23 @@ from fastrtc_anyio.protocol.sockets.events import (
     Stop,
     Text,
 )
-from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
-from fastrtc_anyio.protocol.sockets.ordering import MOST_EARLY, ChunkOrder
-from fastrtc_anyio.protocol.sockets.payload import MULAW_8K, AudioEncoding
-from fastrtc_anyio.protocol.sockets.plivo import PlivoFraming
-from fastrtc_anyio.protocol.sockets.telephone import TelephoneFraming
-from fastrtc_anyio.protocol.sockets.telnyx import TelnyxFraming
-from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
-from fastrtc_anyio.protocol.telephone import TelephoneOptions, answer_call, recognise_carrier
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio._wire.fields import TelephoneFraming
+from fastrtc_anyio._wire.ordering import MOST_EARLY, ChunkOrder
+from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
+from fastrtc_anyio._wire.plivo import PlivoFraming
+from fastrtc_anyio._wire.signatures import (
+    TOKEN_SECONDS,
+    is_plivo,
+    is_token,
+    is_twilio,
+    make_token,
+    sign_plivo,
+    sign_twilio,
+)
+from fastrtc_anyio._wire.telnyx import TelnyxFraming
+from fastrtc_anyio._wire.twilio import TwilioFraming
+from fastrtc_anyio.server.origins import check_origins, is_allowed
 from fastrtc_anyio.testing.strategies import pcm, sample_rates
 
 FRAMINGS = [FastRTCFraming, TwilioFraming, TelnyxFraming, PlivoFraming, TelephoneFraming]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrtc_anyio.media import Int16Array
+from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.speech.batch import BatchVad
 from fastrtc_anyio.speech.energy import EnergyVad
 from fastrtc_anyio.speech.segments import speech_segments

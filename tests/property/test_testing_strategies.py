@@ -20,8 +20,8 @@ from fastrtc_anyio import (
     EmitType,
     HandlerContractError,
 )
-from fastrtc_anyio.driver import read_audio_emission
-from fastrtc_anyio.media.frames import as_int16, check_pcm, check_sample_rate
+from fastrtc_anyio._driver import read_audio_emission
+from fastrtc_anyio._media.frames import as_int16, check_pcm, check_sample_rate
 from fastrtc_anyio.testing import open_call
 from fastrtc_anyio.testing.link import LinkFaults
 from fastrtc_anyio.testing.strategies import (

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.typing import NDArray
 
-from fastrtc_anyio.errors import InvalidStateError
-from fastrtc_anyio.media import Int16Array, Rechunker
-from fastrtc_anyio.protocol.endpointing import AlgoOptions
-from fastrtc_anyio.protocol.turn_taking import (
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.resample import Rechunker
+from fastrtc_anyio.conversation.machine import (
     Interrupted,
     InterruptionCandidate,
     ReplyDue,
@@ -28,6 +27,8 @@ from fastrtc_anyio.protocol.turn_taking import (
     TurnState,
     TurnStep,
 )
+from fastrtc_anyio.conversation.pause_rules import AlgoOptions
+from fastrtc_anyio.errors import InvalidStateError
 from fastrtc_anyio.testing.strategies import chunkings
 
 RATE = 8000

@@ -25,7 +25,7 @@ from fastrtc_anyio import (
     Stream,
     Textbox,
 )
-from fastrtc_anyio.protocol.sockets.events import Start
+from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio.server.launch import open_server
 from tests.sockets.wire import PCM_16K, open_client
 from tests.unit.handlers import Quiet

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from fastrtc_anyio import RtcConfiguration, Stream
-from fastrtc_anyio.server.document import page_document
 from fastrtc_anyio.server.launch import open_server
+from fastrtc_anyio.server.page.document import page_document
 from fastrtc_anyio.server.routes import client_config, page_route
 from tests.unit.handlers import Quiet
 

@@ -19,18 +19,13 @@ from fastapi import FastAPI
 from websockets.exceptions import InvalidStatus
 
 from fastrtc_anyio import Stream, get_current_context
-from fastrtc_anyio.protocol.signatures import (
-    make_token,
-    sign_plivo,
-    sign_twilio,
-    telnyx_message,
-)
-from fastrtc_anyio.protocol.sockets.events import Clear, Connected, Mark, Start
-from fastrtc_anyio.protocol.sockets.payload import MULAW_8K
-from fastrtc_anyio.protocol.sockets.plivo import PlivoFraming
-from fastrtc_anyio.protocol.sockets.telnyx import TelnyxFraming
-from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
-from fastrtc_anyio.protocol.telephone import TOKEN_PARAMETER, TelephoneOptions
+from fastrtc_anyio._wire.call_xml import TOKEN_PARAMETER, TelephoneOptions
+from fastrtc_anyio._wire.events import Clear, Connected, Mark, Start
+from fastrtc_anyio._wire.payload import MULAW_8K
+from fastrtc_anyio._wire.plivo import PlivoFraming
+from fastrtc_anyio._wire.signatures import make_token, sign_plivo, sign_twilio, telnyx_message
+from fastrtc_anyio._wire.telnyx import TelnyxFraming
+from fastrtc_anyio._wire.twilio import TwilioFraming
 from tests.sockets.clients import Client
 from tests.sockets.wire import open_client, open_wire
 from tests.unit.conversations import agent, silence, voice

@@ -29,12 +29,12 @@ from fastrtc_anyio import (
     WebRTCError,
     get_current_context,
 )
-from fastrtc_anyio.peers.websocket import WebSocketPeer
-from fastrtc_anyio.protocol.sockets.events import Start
-from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
-from fastrtc_anyio.protocol.sockets.payload import MULAW_8K, AudioEncoding
+from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._wire.events import Start
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio.server.launch import open_server
-from fastrtc_anyio.server.sockets import Socket
+from fastrtc_anyio.server.websockets import Socket
 from fastrtc_anyio.testing import check_peer, tone
 from tests.measure import typical_snr
 from tests.sockets.clients import Client

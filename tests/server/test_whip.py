@@ -16,15 +16,8 @@ from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from fastrtc_anyio import (
-    AudioFrame,
-    CloseReason,
-    NotAllowed,
-    RtcConfiguration,
-    Session,
-    Stream,
-)
-from fastrtc_anyio.protocol.media_plan import Mode
+from fastrtc_anyio import AudioFrame, CloseReason, NotAllowed, RtcConfiguration, Session, Stream
+from fastrtc_anyio._media.media_plan import Mode
 from fastrtc_anyio.server import open_server, require_token
 from fastrtc_anyio.testing.signals import tone
 from tests.webrtc.aiortc_client import AiortcClient, open_client

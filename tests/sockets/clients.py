@@ -13,9 +13,9 @@ import numpy as np
 from anyio import create_task_group
 from anyio.streams.stapled import StapledObjectStream
 
-from fastrtc_anyio.media.frames import AudioFrame, Int16Array
-from fastrtc_anyio.peers.websocket import WebSocketPeer
-from fastrtc_anyio.protocol.sockets.events import (
+from fastrtc_anyio._media.frames import AudioFrame, Int16Array
+from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._wire.events import (
     Clear,
     Event,
     Framing,
@@ -27,8 +27,8 @@ from fastrtc_anyio.protocol.sockets.events import (
     Stop,
     Text,
 )
-from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
-from fastrtc_anyio.protocol.sockets.payload import MULAW_8K, AudioEncoding
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio.streams import AudioConverter
 
 FRAME = 0.02

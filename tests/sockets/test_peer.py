@@ -13,15 +13,15 @@ import pytest
 from anyio import create_task_group
 
 from fastrtc_anyio import AudioFrame, CloseReason
-from fastrtc_anyio.peers._channels import BufferOptions
-from fastrtc_anyio.peers._pacing import PacedOutput
-from fastrtc_anyio.peers.websocket import WebSocketPeer
-from fastrtc_anyio.protocol.sockets.events import Framing, Mark, Media, Start
-from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
-from fastrtc_anyio.protocol.sockets.payload import MULAW_8K, AudioEncoding
-from fastrtc_anyio.protocol.sockets.plivo import PlivoFraming
-from fastrtc_anyio.protocol.sockets.telnyx import TelnyxFraming
-from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
+from fastrtc_anyio._peers.channels import BufferOptions
+from fastrtc_anyio._peers.pacing import PacedOutput
+from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._wire.events import Framing, Mark, Media, Start
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
+from fastrtc_anyio._wire.plivo import PlivoFraming
+from fastrtc_anyio._wire.telnyx import TelnyxFraming
+from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.testing import check_peer
 
 from .clients import Client, memory_sockets, open_pair

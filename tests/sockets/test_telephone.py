@@ -20,13 +20,13 @@ from fastrtc_anyio import (
     ReplyInterrupted,
     Session,
 )
-from fastrtc_anyio.driver import HandlerProgram
+from fastrtc_anyio._driver import HandlerProgram
+from fastrtc_anyio._peers.channels import BufferOptions
+from fastrtc_anyio._peers.pacing import MARK_SECONDS, OVERDUE_SECONDS, PHONE_LEAD
+from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._wire.events import Clear, KeyPressed, Mark, Media
+from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.handlers import StreamHandlerBase
-from fastrtc_anyio.peers._channels import BufferOptions
-from fastrtc_anyio.peers._pacing import MARK_SECONDS, OVERDUE_SECONDS, PHONE_LEAD
-from fastrtc_anyio.peers.websocket import WebSocketPeer
-from fastrtc_anyio.protocol.sockets.events import Clear, KeyPressed, Mark, Media
-from fastrtc_anyio.protocol.sockets.twilio import TwilioFraming
 from tests.unit.conversations import Log, agent, nothing, silence, voice
 from tests.unit.handlers import Quiet
 

@@ -12,9 +12,9 @@ from anyio import CancelScope, create_task_group, to_thread
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from fastrtc_anyio.protocol.sockets.events import Framing, Start
-from fastrtc_anyio.protocol.sockets.fastrtc import FastRTCFraming
-from fastrtc_anyio.protocol.sockets.payload import AudioEncoding
+from fastrtc_anyio._wire.events import Framing, Start
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio._wire.payload import AudioEncoding
 
 from .clients import Client
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrtc_anyio.media import Int16Array
-from fastrtc_anyio.reply import ReplyOnPause
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio.conversation.events import TurnEvent
+from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.testing import Call, tone
-from fastrtc_anyio.turns import TurnEvent
 
 RATE = 16_000
 OUT = 24_000

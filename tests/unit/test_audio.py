@@ -22,6 +22,7 @@ import trio.testing
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from fastrtc_anyio import audio as audio_module
+from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.audio import (
     MP3_SAMPLE_RATES,
     aggregate_bytes_to_16bit,
@@ -33,7 +34,6 @@ from fastrtc_anyio.audio import (
     wait_for_item,
 )
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media import Int16Array
 from fastrtc_anyio.testing import tone, tone_snr
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)

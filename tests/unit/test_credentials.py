@@ -12,7 +12,7 @@ import pytest
 
 import fastrtc_anyio
 from fastrtc_anyio import CredentialsError, get_turn_credentials, get_turn_credentials_async
-from fastrtc_anyio.credentials import Method
+from fastrtc_anyio.turn_servers import Method
 
 SERVERS = [{"urls": ["turn:turn.example.com"], "username": "u", "credential": "c"}]
 CASES: list[tuple[Method, dict[str, Any], str]] = [

@@ -7,7 +7,7 @@ import threading
 
 import anyio
 
-from fastrtc_anyio.gate import Gate
+from fastrtc_anyio._core.gate import Gate
 
 
 async def test_many_threads_may_open_it_at_once() -> None:

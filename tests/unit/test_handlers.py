@@ -21,9 +21,9 @@ from fastrtc_anyio import (
     StreamHandlerBase,
     WebRTCData,
 )
-from fastrtc_anyio.driver import check_handler
-from fastrtc_anyio.gate import Gate
-from fastrtc_anyio.media.av_frames import from_av, to_av
+from fastrtc_anyio._core.gate import Gate
+from fastrtc_anyio._driver import check_handler
+from fastrtc_anyio._media.av_frames import from_av, to_av
 from fastrtc_anyio.testing import tone, tone_snr
 
 

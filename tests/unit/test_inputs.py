@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrtc_anyio import Chatbot, Checkbox, Choice, Slider, Stream, Textbox
-from fastrtc_anyio.inputs import Component, InvalidInput, check_components, parse_inputs
+from fastrtc_anyio.server.page.components import (
+    Component,
+    InvalidInput,
+    check_components,
+    parse_inputs,
+)
 
 ALL = [
     Slider("Temperature", 0, 2, value=1),

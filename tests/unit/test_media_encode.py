@@ -11,15 +11,10 @@ import pytest
 from av import AudioCodecContext, CodecContext, Packet
 from numpy.typing import NDArray
 
+from fastrtc_anyio._media.encode import AudioEncoder, OpusEncoder, OpusOptions, create_encoder
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.g711 import decode_alaw, decode_mulaw
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media import (
-    AudioEncoder,
-    Int16Array,
-    OpusEncoder,
-    OpusOptions,
-    create_encoder,
-)
-from fastrtc_anyio.media.g711 import decode_alaw, decode_mulaw
 
 OPUS_RATES = [8000, 12000, 16000, 24000, 48000]
 LEFT_HZ, RIGHT_HZ = 440, 1000

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media import (
+from fastrtc_anyio._media.frames import (
     FRAME_MS,
     FRAMES_PER_SECOND,
     AudioFrame,
@@ -20,6 +19,7 @@ from fastrtc_anyio.media import (
     int16_to_float32,
     mix_channels,
 )
+from fastrtc_anyio.errors import UnsupportedFormat
 
 
 def test_audio_frame_is_a_rate_and_array_tuple() -> None:
@@ -34,7 +34,7 @@ def test_audio_frame_is_a_rate_and_array_tuple() -> None:
 
 def test_importing_media_does_not_load_pyav() -> None:
     code = (
-        "import sys, fastrtc_anyio.media as m, numpy as np;"
+        "import sys, fastrtc_anyio._media as m, numpy as np;"
         "r = m.StreamResampler(16000, 16000, 1); r.push(np.zeros((1, 320), np.int16));"
         "m.create_encoder('pcmu', 8000, 1).encode(np.zeros((1, 160), np.int16));"
         "print('av' in sys.modules)"

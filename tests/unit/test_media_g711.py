@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from av import AudioCodecContext, AudioFrame, CodecContext, Packet
 
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.g711 import decode_alaw, decode_mulaw, encode_alaw, encode_mulaw
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media import Int16Array
-from fastrtc_anyio.media.g711 import decode_alaw, decode_mulaw, encode_alaw, encode_mulaw
 
 Encode = Callable[[Int16Array], bytes]
 Decode = Callable[[bytes], Int16Array]

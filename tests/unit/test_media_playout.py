@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.playout import Played, PlayoutBuffer
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media import Int16Array, Played, PlayoutBuffer
 
 RATE = 8000
 FRAME = RATE // 50

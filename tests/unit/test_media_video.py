@@ -17,8 +17,8 @@ from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder, vp8_depayload
 from aiortc.jitterbuffer import JitterFrame
 from numpy.typing import NDArray
 
+from fastrtc_anyio._media.video import MAX_SIDE, ArrayFormat, VideoFrame, as_video_frame
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media.video import MAX_SIDE, ArrayFormat, VideoFrame, as_video_frame
 
 ARRAY_FORMATS: tuple[ArrayFormat, ...] = ("bgr24", "rgb24", "gray", "float32")
 
@@ -336,7 +336,7 @@ def test_every_pixel_format_converts_or_is_refused() -> None:
 
 def test_arrays_need_no_pyav() -> None:
     code = (
-        "import sys, numpy as np; from fastrtc_anyio.media.video import as_video_frame;"
+        "import sys, numpy as np; from fastrtc_anyio._media.video import as_video_frame;"
         "frame = as_video_frame(np.ones((3, 5), np.float32));"
         "[frame.to(name) for name in ('bgr24', 'rgb24', 'gray', 'float32')];"
         "as_video_frame(frame);"

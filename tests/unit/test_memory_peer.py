@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from fastrtc_anyio.peers.memory import MemoryClient, MemoryPeer, open_memory_peer
+from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer, open_memory_peer
 from fastrtc_anyio.testing import check_peer
 
 

@@ -6,7 +6,7 @@ import anyio
 
 from fastrtc_anyio import AdditionalOutputs, Stream, Textbox
 from fastrtc_anyio.outputs import OutputBoard
-from fastrtc_anyio.server.fields import OutputEvents
+from fastrtc_anyio.server.page.forms import OutputEvents
 
 from .handlers import Quiet
 

@@ -22,9 +22,9 @@ from fastrtc_anyio import (
     UnknownSession,
     get_current_context,
 )
+from fastrtc_anyio._core.threads import Host
 from fastrtc_anyio.outputs import BACKLOG, EarlyReaders, OutputBoard
 from fastrtc_anyio.testing import open_call
-from fastrtc_anyio.workers import Host
 
 from .handlers import Quiet
 

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrtc_anyio.errors import InvalidStateError, UnsupportedFormat
-from fastrtc_anyio.media import Int16Array
-from fastrtc_anyio.protocol import turn_taking
-from fastrtc_anyio.protocol.endpointing import AlgoOptions, Verdict
-from fastrtc_anyio.protocol.turn_taking import (
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio.conversation import machine as turn_taking
+from fastrtc_anyio.conversation.machine import (
     TRANSITIONS,
     Interrupted,
     InterruptionCandidate,
@@ -24,6 +22,8 @@ from fastrtc_anyio.protocol.turn_taking import (
     TurnState,
     TurnStep,
 )
+from fastrtc_anyio.conversation.pause_rules import AlgoOptions, Verdict
+from fastrtc_anyio.errors import InvalidStateError, UnsupportedFormat
 
 RATE = 16000
 HOP = 512

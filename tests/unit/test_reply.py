@@ -13,20 +13,9 @@ import anyio
 import numpy as np
 import pytest
 
-from fastrtc_anyio import (
-    AdditionalOutputs,
-    CloseReason,
-    CloseStream,
-    HandlerContractError,
-    demo,
-)
-from fastrtc_anyio.driver.own_algorithm import OwnAlgorithm
-from fastrtc_anyio.handlers import WebRTCData
-from fastrtc_anyio.protocol.endpointing import AlgoOptions, Verdict
-from fastrtc_anyio.reply import AppState, ReplyOnPause
-from fastrtc_anyio.speech.energy import EnergyVad
-from fastrtc_anyio.testing import Call, open_call
-from fastrtc_anyio.turns import (
+from fastrtc_anyio import AdditionalOutputs, CloseReason, CloseStream, HandlerContractError, _cli
+from fastrtc_anyio.conversation.custom_rule import OwnAlgorithm
+from fastrtc_anyio.conversation.events import (
     Interruption,
     InterruptionRejected,
     ReplyFinished,
@@ -34,6 +23,11 @@ from fastrtc_anyio.turns import (
     ReplyStarted,
     UserStartedSpeaking,
 )
+from fastrtc_anyio.conversation.handlers import AppState, ReplyOnPause
+from fastrtc_anyio.conversation.pause_rules import AlgoOptions, Verdict
+from fastrtc_anyio.handlers import WebRTCData
+from fastrtc_anyio.speech.energy import EnergyVad
+from fastrtc_anyio.testing import Call, open_call
 
 from .conversations import (
     FRAME,
@@ -161,7 +155,7 @@ async def test_how_long_an_interruption_takes(offset: int) -> None:
     assert ended - begun <= 0.1 + 2 * HOP + 0.05
 
 
-SPEECH = Path(demo.__file__).with_name("speech.wav")
+SPEECH = Path(_cli.__file__).with_name("speech.wav")
 
 
 @pytest.mark.parametrize("offset", range(0, 512, 128))

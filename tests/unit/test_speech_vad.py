@@ -19,8 +19,9 @@ import pytest
 from numpy.typing import NDArray
 
 import fastrtc_anyio
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.resample import StreamResampler
 from fastrtc_anyio.errors import UnsupportedFormat
-from fastrtc_anyio.media import Int16Array, StreamResampler
 from fastrtc_anyio.speech import silero
 from fastrtc_anyio.speech.batch import BatchVad, as_vad
 from fastrtc_anyio.speech.energy import EnergyVad
@@ -65,7 +66,7 @@ def at_dbfs(samples: Int16Array, dbfs: float) -> Int16Array:
 @pytest.fixture(scope="module")
 def recording() -> Int16Array:
     """Four seconds of speech with pauses, 16 kHz."""
-    path = Path(fastrtc_anyio.__file__).parent / "demo" / "speech.wav"
+    path = Path(fastrtc_anyio.__file__).parent / "_cli" / "speech.wav"
     with wave.open(str(path)) as file:
         assert (file.getframerate(), file.getnchannels()) == (RATE, 1)
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)[np.newaxis]

@@ -9,12 +9,12 @@ import anyio
 import numpy as np
 import pytest
 
-from fastrtc_anyio.media import Int16Array
-from fastrtc_anyio.protocol.endpointing import AlgoOptions, Verdict
-from fastrtc_anyio.protocol.stop_words import StopWordRule
-from fastrtc_anyio.reply import ReplyOnStopWords
+from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio.conversation.events import ReplyFinished, StopWordHeard
+from fastrtc_anyio.conversation.handlers import ReplyOnStopWords
+from fastrtc_anyio.conversation.pause_rules import AlgoOptions, Verdict
+from fastrtc_anyio.conversation.stop_words import StopWordRule
 from fastrtc_anyio.testing import open_call
-from fastrtc_anyio.turns import ReplyFinished, StopWordHeard
 
 from .conversations import OUT, RATE, Log, LoudVad, heard_samples, say, silence, voice, words
 

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrtc_anyio.errors import AdmissionError, InvalidCandidate, InvalidOffer
-from fastrtc_anyio.protocol.ice import IceServer
-from fastrtc_anyio.protocol.signaling import IceCandidate
-from fastrtc_anyio.protocol.whip import (
+from fastrtc_anyio._signaling.ice import IceServer
+from fastrtc_anyio._signaling.requests import IceCandidate
+from fastrtc_anyio._signaling.whip import (
     Protocol,
     accepts,
     find_ice_users,
@@ -22,6 +21,7 @@ from fastrtc_anyio.protocol.whip import (
     parse_fragment,
     problem_body,
 )
+from fastrtc_anyio.errors import AdmissionError, InvalidCandidate, InvalidOffer
 
 
 def offer(*sections: str, session: str = "") -> str:

@@ -6,8 +6,8 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from fastrtc_anyio.gate import Gate
-from fastrtc_anyio.workers import Host, Worker
+from fastrtc_anyio._core.gate import Gate
+from fastrtc_anyio._core.threads import Host, Worker
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 

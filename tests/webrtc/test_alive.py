@@ -10,10 +10,10 @@ import pytest
 from anyio import to_thread
 
 from fastrtc_anyio import CloseReason, Limits, Stream
-from fastrtc_anyio.peers._portal import Portal, open_portal
-from fastrtc_anyio.peers.webrtc import WebRTCPeer
-from fastrtc_anyio.protocol.media_plan import MediaPlan
-from fastrtc_anyio.protocol.signaling import SessionDescription
+from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._peers.portal import Portal, open_portal
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
+from fastrtc_anyio._signaling.requests import SessionDescription
 
 from .calls import LOOPBACK, open_stream, place_call, wait_until
 from .test_nothing_left import native_threads, no_garbage_collection, open_files

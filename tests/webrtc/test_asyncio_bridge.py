@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from fastrtc_anyio import Session
-from fastrtc_anyio.peers.asyncio_bridge import open_asyncio_bridge
+from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio.testing import open_call
 from tests.unit.handlers import Quiet
 
@@ -145,7 +145,7 @@ async def test_what_was_done_before_the_cancellation_is_not_lost() -> None:
 async def test_a_coroutine_that_swallows_its_cancellation_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastrtc_anyio.peers._portal._SDK_SECONDS", 0.2)
+    monkeypatch.setattr("fastrtc_anyio._peers.portal._SDK_SECONDS", 0.2)
     stop = threading.Event()
 
     async def stubborn() -> None:

@@ -29,9 +29,9 @@ from fastrtc_anyio import (
     Session,
     StreamHandler,
 )
-from fastrtc_anyio.driver import HandlerProgram
-from fastrtc_anyio.peers.webrtc import WebRTCPeer
-from fastrtc_anyio.protocol.signaling import IceCandidate
+from fastrtc_anyio._driver import HandlerProgram
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
+from fastrtc_anyio._signaling.requests import IceCandidate
 from tests.unit.handlers import AsyncEcho, Echo, Quiet
 
 from .aiortc_client import open_client

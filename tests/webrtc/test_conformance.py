@@ -8,9 +8,9 @@ import pytest
 from anyio import to_thread
 
 from fastrtc_anyio import RtcConfiguration
-from fastrtc_anyio.peers._portal import open_portal
-from fastrtc_anyio.peers.webrtc import WebRTCPeer
-from fastrtc_anyio.protocol.signaling import SessionDescription
+from fastrtc_anyio._peers.portal import open_portal
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
+from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import check_peer
 
 from .aiortc_client import AiortcClient, open_client

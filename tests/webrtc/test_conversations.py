@@ -8,13 +8,7 @@ from typing import Any
 import anyio
 import numpy as np
 
-from fastrtc_anyio import (
-    AlgoOptions,
-    AudioFrame,
-    ReplyInterrupted,
-    ReplyOnPause,
-    ReplyStarted,
-)
+from fastrtc_anyio import AlgoOptions, AudioFrame, ReplyInterrupted, ReplyOnPause, ReplyStarted
 from fastrtc_anyio.testing import tone
 from tests.unit.conversations import Log, LoudVad, words
 

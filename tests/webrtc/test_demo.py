@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastrtc_anyio.demo.measure import compare
+from fastrtc_anyio._cli.measure import compare
 from fastrtc_anyio.testing import speech_like
 from tests.measure import measure_until
 

@@ -16,9 +16,9 @@ import anyio
 import pytest
 
 from fastrtc_anyio import AudioFrame, Stream
-from fastrtc_anyio.peers._portal import Portal, open_portal
-from fastrtc_anyio.peers.webrtc import WebRTCPeer
-from fastrtc_anyio.protocol.signaling import SessionDescription
+from fastrtc_anyio._peers.portal import Portal, open_portal
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
+from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import tone
 from tests.unit.handlers import AsyncEcho, Echo
 
@@ -103,7 +103,7 @@ BLOCKED = """
     import queue, sys
     import anyio
     from fastrtc_anyio import Limits, StreamHandler
-    from fastrtc_anyio.peers._portal import open_portal
+    from fastrtc_anyio._peers.portal import open_portal
     from tests.webrtc.calls import open_stream, place_call
 
     class Blocked(StreamHandler):

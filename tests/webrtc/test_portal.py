@@ -6,7 +6,7 @@ import threading
 import anyio
 import pytest
 
-from fastrtc_anyio.peers._portal import Portal, open_portal
+from fastrtc_anyio._peers.portal import Portal, open_portal
 
 from .calls import wait_until
 

@@ -14,8 +14,8 @@ from aiortc.codecs import PCMU_CODEC
 from aiortc.rtp import RtpPacket
 
 from fastrtc_anyio import AudioFrame
-from fastrtc_anyio.peers.webrtc.audio import AudioTap
-from fastrtc_anyio.peers.webrtc.transport import Heartbeat
+from fastrtc_anyio._peers.webrtc.audio import AudioTap
+from fastrtc_anyio._peers.webrtc.network import Heartbeat
 from tests.unit.handlers import AsyncEcho
 
 from .calls import open_stream
@@ -88,7 +88,7 @@ def test_a_stall_of_this_process_is_not_held_against_the_client() -> None:
 async def test_code_that_blocks_the_loop_of_handlers_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastrtc_anyio.peers._portal._SDK_SECONDS", 0.2)
+    monkeypatch.setattr("fastrtc_anyio._peers.portal._SDK_SECONDS", 0.2)
     release = threading.Event()
     try:
         with anyio.fail_after(10):

@@ -19,7 +19,7 @@ from fastrtc_anyio import (
     Stream,
     StreamNotOpen,
 )
-from fastrtc_anyio.protocol.ice import IceServer, parse_ice_servers
+from fastrtc_anyio._signaling.ice import IceServer, parse_ice_servers
 from tests.unit.handlers import AsyncEcho
 
 from .aiortc_client import AiortcClient, open_client

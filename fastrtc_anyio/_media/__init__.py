@@ -1,0 +1,1 @@
+"""Audio and video as pure values: no clock, no event loop."""

@@ -1,0 +1,372 @@
+"""Encoders for the four codecs of WebRTC and telephony, one packet per 20 ms frame.
+
+`create_encoder` picks the sample rate and channel count a codec works at; the caller reads them
+from the encoder and hands over PCM in that format. The bytes returned are an RTP payload as is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from fastrtc_anyio.errors import UnsupportedFormat
+
+from . import g711
+from .frames import FRAME_MS, FRAMES_PER_SECOND, MAX_CHANNELS, Int16Array
+
+if TYPE_CHECKING:
+    from av import AudioCodecContext
+
+Application = Literal["voip", "audio", "lowdelay"]
+
+# RFC 6716 2.1.3: the sample rates of Opus's audio bandwidths. libopus takes no others.
+OPUS_SAMPLE_RATES = (8000, 12000, 16000, 24000, 48000)
+# RFC 7587 4.1: the RTP clock of Opus is 48 kHz whatever the audio rate.
+OPUS_CLOCK_RATE = 48000
+# RFC 3551 4.5.2: G722 samples at 16 kHz, its RTP clock is 8 kHz, by a historical error.
+G722_SAMPLE_RATE = 16000
+# RFC 3551 4.5.14; and G722's clock.
+PCM_SAMPLE_RATE = 8000
+
+# What libopus accepts, bits per second.
+_OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE = 6000, 510_000
+# Bits per second and channel. With less, libopus begins a steady tone with its speech coder and
+# changes to the other one 200 ms later: a seam of 25 dB signal to noise that can be heard.
+_OPUS_BITRATE_PER_CHANNEL = 64_000
+
+
+class AudioEncoder(Protocol):
+    """Turns 20 ms frames of PCM into RTP payloads, with state."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate of the PCM wanted, Hz."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the PCM wanted."""
+        ...
+
+    @property
+    def clock_rate(self) -> int:
+        """Units per second of the codec's RTP time stamps."""
+        ...
+
+    @property
+    def rtp_increment(self) -> int:
+        """RTP time stamp units per frame."""
+        ...
+
+    def encode(self, samples: Int16Array) -> bytes:
+        """Encode one frame.
+
+        Args:
+            samples: int16, shape ``(channels, sample_rate // 50)``.
+
+        Returns:
+            One RTP payload.
+
+        Raises:
+            UnsupportedFormat: for another dtype or shape.
+            RuntimeError: after `close`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the native encoder. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True)
+class OpusOptions:
+    """Settings of the Opus encoder.
+
+    Attributes:
+        bitrate: Target, bits per second, 6000 to 510000. None: 64000 a channel.
+        application: What libopus tunes for: speech, fidelity, or the shortest delay.
+        inband_fec: Repeat speech at a low rate in the following packet, so that a decoder can
+            repair a loss. Needs ``packet_loss_percent`` above 0 to have an effect.
+        packet_loss_percent: Expected loss, 0 to 100.
+        complexity: 0 (fastest) to 10 (best). None: libopus's own default, 10.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    bitrate: int | None = None
+    application: Application = "audio"
+    inband_fec: bool = False
+    packet_loss_percent: int = 0
+    complexity: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bitrate is not None:
+            _check_range("bitrate", self.bitrate, _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE)
+        if self.application not in get_args(Application):
+            raise ValueError(
+                f"application must be one of {', '.join(get_args(Application))}, "
+                f"got {self.application!r}"
+            )
+        _check_range("packet_loss_percent", self.packet_loss_percent, 0, 100)
+        if self.complexity is not None:
+            _check_range("complexity", self.complexity, 0, 10)
+
+
+VideoCodec = Literal["VP8", "H264"]
+# Where WebRTC ends: below this VP8 at 15 frames a second shows nothing, above it a loopback chokes.
+VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE = 50_000, 50_000_000
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Settings of the video that is sent.
+
+    Attributes:
+        codec: "VP8" or "H264": used if the client offers it, in its own order otherwise. None: the
+            client's first choice.
+        bitrate: Bits per second, the most that is sent; the client may ask for less. None: the
+            encoder's own, 500 kbit/s for VP8, 1 Mbit/s for H.264, and what the client asks for.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    codec: VideoCodec | None = None
+    bitrate: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.codec is not None and self.codec not in get_args(VideoCodec):
+            raise ValueError(
+                f"codec must be None or one of {', '.join(get_args(VideoCodec))}, "
+                f"got {self.codec!r}"
+            )
+        if self.bitrate is not None:
+            _check_range("bitrate", self.bitrate, VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE)
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")
+
+
+class _FrameEncoder:
+    """What the encoders share: their format, and the check of what they are given."""
+
+    def __init__(self, codec_name: str, sample_rate: int, channels: int, clock_rate: int) -> None:
+        self._codec_name = codec_name
+        self._sample_rate = sample_rate
+        self._channels = channels
+        self._clock_rate = clock_rate
+        self._closed = False
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate of the PCM wanted, Hz."""
+        return self._sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Channels of the PCM wanted."""
+        return self._channels
+
+    @property
+    def clock_rate(self) -> int:
+        """Units per second of the codec's RTP time stamps."""
+        return self._clock_rate
+
+    @property
+    def rtp_increment(self) -> int:
+        """RTP time stamp units per frame."""
+        return self._clock_rate // FRAMES_PER_SECOND
+
+    def close(self) -> None:
+        """Free the native encoder. Idempotent."""
+        self._closed = True
+
+    def _check(self, samples: Int16Array) -> None:
+        if self._closed:
+            raise RuntimeError(f"this {self._codec_name} encoder is closed")
+        wanted = (self._channels, self._sample_rate // FRAMES_PER_SECOND)
+        if samples.dtype != np.int16 or samples.shape != wanted:
+            raise UnsupportedFormat(
+                f"{self._codec_name} expected int16 samples of shape {wanted}, "
+                f"got {samples.dtype} of shape {samples.shape}"
+            )
+
+
+class _NativeEncoder(_FrameEncoder):
+    """An encoder of FFmpeg's.
+
+    Until `close` PyAV keeps a filter graph for each native encoder, with one idle native thread
+    for each core; they go with the encoder, without a garbage collection.
+    """
+
+    def __init__(
+        self,
+        codec_name: str,
+        sample_rate: int,
+        channels: int,
+        clock_rate: int,
+        *,
+        library: str,
+        bitrate: int | None = None,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        from av import AudioCodecContext, CodecContext
+
+        super().__init__(codec_name, sample_rate, channels, clock_rate)
+        self._layout = "mono" if channels == 1 else "stereo"
+        context = CodecContext.create(library, "w")
+        assert isinstance(context, AudioCodecContext)
+        context.sample_rate = sample_rate
+        context.format = "s16"
+        context.layout = self._layout
+        if bitrate is not None:
+            context.bit_rate = bitrate
+        # The time base stays unset: it then is 1 / sample_rate, in which pts is counted below.
+        context.options = options or {}
+        context.open()
+        self._context: AudioCodecContext | None = context
+        self._pts = 0
+
+    def encode(self, samples: Int16Array) -> bytes:
+        """Encode one frame; see `AudioEncoder.encode`."""
+        from av import AudioFrame
+
+        self._check(samples)
+        interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
+        frame = AudioFrame.from_ndarray(interleaved, format="s16", layout=self._layout)
+        frame.sample_rate = self._sample_rate
+        frame.pts = self._pts
+        self._pts += samples.shape[1]
+        # Any: PyAV leaves the packet's stream type open.
+        context: Any = self._context
+        packets: list[Any] = context.encode(frame)
+        # Holds because a frame is exactly the codec's frame size.
+        assert len(packets) == 1, f"{len(packets)} packets for one frame"
+        return bytes(packets[0])
+
+    def close(self) -> None:
+        """Free the native encoder. Idempotent."""
+        super().close()
+        self._context = None
+
+
+class OpusEncoder(_NativeEncoder):
+    """Opus at one of its own rates, mono or stereo (RFC 6716, RFC 7587).
+
+    Args:
+        sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.
+        channels: 1 or 2.
+        options: Encoder settings.
+
+    Raises:
+        UnsupportedFormat: for another rate or number of channels.
+    """
+
+    def __init__(self, sample_rate: int, channels: int, options: OpusOptions | None = None) -> None:
+        if sample_rate not in OPUS_SAMPLE_RATES:
+            raise UnsupportedFormat(
+                f"Opus expected a sample rate of {', '.join(map(str, OPUS_SAMPLE_RATES))} Hz, "
+                f"got {sample_rate}"
+            )
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise UnsupportedFormat(f"Opus expected 1 or 2 channels, got {channels}")
+        settings = options or OpusOptions()
+        super().__init__(
+            "Opus",
+            sample_rate,
+            channels,
+            OPUS_CLOCK_RATE,
+            library="libopus",
+            bitrate=settings.bitrate or _OPUS_BITRATE_PER_CHANNEL * channels,
+            options=_libopus_options(settings),
+        )
+
+
+def _libopus_options(settings: OpusOptions) -> dict[str, str]:
+    options = {
+        "application": settings.application,
+        "frame_duration": str(FRAME_MS),
+        "fec": str(int(settings.inband_fec)),
+        "packet_loss": str(settings.packet_loss_percent),
+    }
+    if settings.complexity is not None:
+        options["compression_level"] = str(settings.complexity)
+    return options
+
+
+class G722Encoder(_NativeEncoder):
+    """G.722 at 64 kbit/s: 16 kHz mono, 160 bytes a frame."""
+
+    def __init__(self) -> None:
+        super().__init__("G722", G722_SAMPLE_RATE, 1, PCM_SAMPLE_RATE, library="g722")
+
+
+class PcmuEncoder(_FrameEncoder):
+    """G.711 mu-law: 8 kHz mono, 160 bytes a frame."""
+
+    def __init__(self) -> None:
+        super().__init__("PCMU", PCM_SAMPLE_RATE, 1, PCM_SAMPLE_RATE)
+
+    def encode(self, samples: Int16Array) -> bytes:
+        """Encode one frame; see `AudioEncoder.encode`."""
+        self._check(samples)
+        return g711.encode_mulaw(samples[0])
+
+
+class PcmaEncoder(_FrameEncoder):
+    """G.711 A-law: 8 kHz mono, 160 bytes a frame."""
+
+    def __init__(self) -> None:
+        super().__init__("PCMA", PCM_SAMPLE_RATE, 1, PCM_SAMPLE_RATE)
+
+    def encode(self, samples: Int16Array) -> bytes:
+        """Encode one frame; see `AudioEncoder.encode`."""
+        self._check(samples)
+        return g711.encode_alaw(samples[0])
+
+
+def create_encoder(
+    codec_name: str, sample_rate: int, channels: int, options: OpusOptions | None = None
+) -> AudioEncoder:
+    """Make the encoder for a negotiated codec, at the rate nearest to the handler's.
+
+    Opus gets the lowest of its rates that is not below ``sample_rate``, and the channels asked
+    for. The telephony codecs have one format each: G722 16 kHz, PCMU and PCMA 8 kHz, all mono.
+
+    Args:
+        codec_name: "opus", "G722", "PCMU" or "PCMA", in any case.
+        sample_rate: The handler's output rate, Hz, up to 48000.
+        channels: The handler's channels, 1 or 2.
+        options: Settings for Opus; the other codecs have none.
+
+    Returns:
+        An encoder whose ``sample_rate`` and ``channels`` say what PCM it takes.
+
+    Raises:
+        UnsupportedFormat: for another codec, rate or number of channels.
+    """
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise UnsupportedFormat(f"expected 1 or 2 channels, got {channels}")
+    if not 0 < sample_rate <= OPUS_SAMPLE_RATES[-1]:
+        raise UnsupportedFormat(
+            f"expected a sample rate up to {OPUS_SAMPLE_RATES[-1]} Hz, got {sample_rate}"
+        )
+    match codec_name.lower():
+        case "opus":
+            rate = next(rate for rate in OPUS_SAMPLE_RATES if rate >= sample_rate)
+            return OpusEncoder(rate, channels, options)
+        case "g722":
+            return G722Encoder()
+        case "pcmu":
+            return PcmuEncoder()
+        case "pcma":
+            return PcmaEncoder()
+        case _:
+            raise UnsupportedFormat(
+                f"expected one of the codecs opus, G722, PCMU, PCMA, got {codec_name!r}"
+            )

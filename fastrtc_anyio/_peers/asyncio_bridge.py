@@ -1,0 +1,65 @@
+"""The way from a session to libraries that know asyncio alone.
+
+Under asyncio there is nothing to cross. Under trio such a library gets an asyncio loop in a thread
+of its own, which is loaded and started the first time somebody asks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastrtc_anyio._core.threads import Host, Lock, while_thread_works
+from fastrtc_anyio.abc import AsyncioBridge
+
+if TYPE_CHECKING:
+    from .portal import AsyncioThread
+
+__all__ = ["open_asyncio_bridge"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_asyncio_bridge() -> AsyncGenerator[AsyncioBridge, None]:
+    """Keep a bridge while the block runs. Under trio its thread ends with the block."""
+    bridge = _Bridge()
+    try:
+        yield bridge
+    finally:
+        if bridge.thread is not None and not await bridge.thread.aclose():
+            logger.error("handler.loop is blocked by what runs on it; left behind")
+
+
+class _Bridge:
+    def __init__(self) -> None:
+        self.thread: AsyncioThread | None = None
+        self._host_loop = Host().asyncio_loop
+        self._lock = Lock()
+
+    @property
+    def loop(self) -> Any:
+        return self._host_loop if self._host_loop is not None else self._started().loop
+
+    async def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        if self._host_loop is not None:
+            return await function(*args)
+
+        async def call() -> T:
+            return await function(*args)  # which may give any awaitable
+
+        call.__qualname__ = getattr(function, "__qualname__", repr(function))
+        with while_thread_works.get()(call.__qualname__):
+            return await self._started().run(call)
+
+    def _started(self) -> AsyncioThread:
+        with self._lock:
+            if self.thread is None:
+                from .portal import AsyncioThread
+
+                self.thread = AsyncioThread()
+            return self.thread

@@ -1,0 +1,319 @@
+"""A client in the same process: no network, no codec, no thread.
+
+What the session plays is heard by the client exactly 20 ms after 20 ms on the host's clock, so
+under a virtual clock a conversation is as exact as arithmetic, and as fast. A line between the two
+may lose and delay frames; what is lost is heard as silence, as over WebRTC.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar
+
+import anyio
+import numpy as np
+from anyio import create_task_group
+from anyio.lowlevel import checkpoint
+
+from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
+from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._media.reorder import MAX_CONCEALED
+from fastrtc_anyio._media.video import VideoFrame, as_video_frame
+from fastrtc_anyio.abc import Peer
+from fastrtc_anyio.errors import Closed, CloseReason, PeerClosed, PeerError, PeerFailed
+
+from .channels import (
+    AudioInput,
+    AudioOutput,
+    BufferOptions,
+    Link,
+    MessageChannel,
+    VideoInput,
+    VideoOutput,
+)
+
+__all__ = ["Line", "MemoryClient", "MemoryPeer", "open_memory_peer"]
+
+T = TypeVar("T")
+
+SEEN_LIMIT = 64
+"""Pictures the client keeps of those it has seen."""
+
+
+class Line(Protocol):
+    """One direction of a bad network."""
+
+    def transmit(self, now: float, /) -> float | None:
+        """When what is sent at ``now`` arrives, in seconds since the call began; None: never."""
+
+
+class MemoryPeer(Peer):
+    """The session's end. Made by :func:`open_memory_peer`."""
+
+    def __init__(
+        self,
+        media: MediaPlan,
+        sample_rate: int,
+        channels: int,
+        fps: float,
+        buffers: BufferOptions,
+        uplink: Line | None,
+        downlink: Line | None,
+    ) -> None:
+        link = Link(Host(), anyio.current_time)
+        self.media = media
+        self.audio_in = self._in = AudioInput(link, buffers.input_s)
+        self.audio_out = self._out = AudioOutput(
+            link, sample_rate, channels, buffers.output_s, live=buffers.live
+        )
+        self.video_in = self._video_in = VideoInput(link)
+        self._picture = anyio.Event()
+        self.video_out = self._video_out = VideoOutput(link, fps, self._kick_picture)
+        self.messages = self._channel = MessageChannel(link, self._deliver)
+        self.client = MemoryClient(self, link)
+        self._up_audio = _Carrier(uplink, self._in.push, _silence)
+        self._up_video = _Carrier(uplink, self._video_in.push, None)
+        self._down_audio = _Carrier(downlink, self.client._hear, np.zeros_like)
+        self._down_video = _Carrier(downlink, self.client._see, None)
+        self._connected = anyio.Event()
+        self._closed_event = anyio.Event()
+        self._closed: Closed | None = None
+
+    async def wait_connected(self) -> None:
+        await self._connected.wait()
+        if self._closed is not None:
+            kind: type[PeerError] = (
+                PeerClosed if self._closed.reason is CloseReason.HUNG_UP else PeerFailed
+            )
+            raise kind(self._closed.message)
+
+    async def wait_closed(self) -> Closed:
+        await self._closed_event.wait()
+        assert self._closed is not None
+        return self._closed
+
+    async def aclose(self) -> None:
+        self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
+        await checkpoint()
+
+    def _deliver(self) -> None:
+        if self._channel.is_open:
+            while (text := self._channel.take()) is not None:
+                self.client.inbox.push(text)
+
+    def _end(self, closed: Closed) -> None:
+        if self._closed is None:
+            self._closed = closed
+            client = self.client
+            for stream in (self._in, self._out, self._video_in, self._video_out, self._channel):
+                stream.end()
+            for stream in (client.audio_in, client.video_in, client.inbox):
+                stream.end()
+            self._connected.set()
+            self._closed_event.set()
+
+    async def _run(self) -> None:
+        async with create_task_group() as tg:
+            for carrier in (
+                self._up_audio,
+                self._up_video,
+                self._down_audio,
+                self._down_video,
+            ):
+                if carrier.line is not None:
+                    tg.start_soon(carrier.run)
+            if self.media.audio_out:
+                tg.start_soon(self._play)
+            if self.media.video_out:
+                tg.start_soon(self._show)
+
+    async def _play(self) -> None:
+        await self._connected.wait()
+        due = anyio.current_time()
+        while self._closed is None:
+            self._down_audio.send(self._out.pull())
+            due += 1 / FRAMES_PER_SECOND
+            await anyio.sleep_until(due)
+
+    async def _show(self) -> None:
+        await self._connected.wait()
+        while self._closed is None:
+            self._picture = anyio.Event()
+            frame = self._video_out.pull()
+            if frame is None:
+                await self._picture.wait()
+                continue
+            self._down_video.send(frame)
+            if not self._video_out.draining and self._video_out.due is not None:
+                await anyio.sleep_until(self._video_out.due)
+
+    def _kick_picture(self) -> None:
+        self._picture.set()
+
+
+class MemoryClient:
+    """The client's end, for a test to act through.
+
+    Attributes:
+        audio_in: what the client hears, 20 ms after 20 ms.
+        heard: the same from the beginning, int16 ``(channels, n)`` each.
+        video_in: what the client sees, the latest.
+        seen: the last 64 pictures it has seen.
+        pictures: how many it has seen.
+        inbox: messages from the session.
+    """
+
+    def __init__(self, peer: MemoryPeer, link: Link) -> None:
+        self._peer = peer
+        self.audio_in = AudioInput(link, float("inf"))
+        self.heard: list[Int16Array] = []
+        self.video_in = VideoInput(link)
+        self.seen: deque[VideoFrame] = deque(maxlen=SEEN_LIMIT)
+        self.pictures = 0
+        self.inbox = MessageChannel(link, lambda: None)
+
+    def connect(self, *, channel: bool = True) -> None:
+        """Come up; with ``channel``, the data channel too."""
+        self._peer._connected.set()
+        if channel:
+            self.open_channel()
+
+    def open_channel(self) -> None:
+        """Open the data channel."""
+        self._peer._channel.open()
+        self.inbox.open()
+        self._peer._deliver()
+
+    def send_audio(self, frame: AudioFrame) -> None:
+        """Send audio of any duration; it arrives at once, or when the line lets it."""
+        self._peer._up_audio.send(frame)
+
+    async def receive_audio(self) -> AudioFrame:
+        """Wait for the next 20 ms that the client hears.
+
+        Raises:
+            anyio.EndOfStream: the call has ended.
+        """
+        return await self.audio_in.receive()
+
+    def send_video(self, picture: object) -> None:
+        """Send a picture: an array as ``video_emit`` may return it, or a :class:`VideoFrame`."""
+        self._peer._up_video.send(as_video_frame(picture))
+
+    async def receive_video(self) -> VideoFrame:
+        """Wait for the next picture that the client sees; a slow reader sees the latest.
+
+        Raises:
+            anyio.EndOfStream: the call has ended.
+        """
+        return await self.video_in.receive()
+
+    def send_message(self, text: str) -> None:
+        """Send a message over the data channel."""
+        self._peer._channel.push(text)
+
+    async def receive_message(self) -> str:
+        """Wait for the session's next message.
+
+        Raises:
+            anyio.EndOfStream: the call has ended.
+        """
+        return await self.inbox.receive()
+
+    def hang_up(self, reason: CloseReason = CloseReason.HUNG_UP) -> None:
+        """End the call from the client's side."""
+        self._peer._end(Closed(reason, "the client hung up"))
+
+    def _hear(self, samples: Int16Array) -> None:
+        self.heard.append(samples)
+        self.audio_in.push(AudioFrame(self._peer._out.sample_rate, samples))
+
+    def _see(self, frame: VideoFrame) -> None:
+        self.pictures += 1
+        self.seen.append(frame)
+        self.video_in.push(frame)
+
+
+class _Carrier(Generic[T]):
+    """Carries frames over a line. What is lost is replaced when the next frame shows the gap."""
+
+    def __init__(
+        self, line: Line | None, deliver: Callable[[T], None], conceal: Callable[[T], T] | None
+    ) -> None:
+        self.line = line
+        self._deliver = deliver
+        self._conceal = conceal
+        self._under_way: deque[tuple[float, list[T]]] = deque()
+        self._gap: list[T] = []
+        self._news = anyio.Event()
+        self._began = anyio.current_time()
+
+    def send(self, frame: T) -> None:
+        if self.line is None:
+            self._deliver(frame)
+            return
+        arrival = self.line.transmit(anyio.current_time() - self._began)
+        if arrival is None:
+            if self._conceal is not None and len(self._gap) < MAX_CONCEALED:
+                self._gap.append(self._conceal(frame))
+            return
+        self._under_way.append((arrival, [*self._gap, frame]))
+        self._gap.clear()
+        self._news.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news = anyio.Event()
+            while self._under_way:
+                arrival, frames = self._under_way.popleft()
+                await anyio.sleep_until(self._began + arrival)
+                for frame in frames:
+                    self._deliver(frame)
+
+
+def _silence(frame: AudioFrame) -> AudioFrame:
+    return AudioFrame(frame.sample_rate, np.zeros_like(frame.samples))
+
+
+@asynccontextmanager
+async def open_memory_peer(
+    *,
+    media: MediaPlan | None = None,
+    sample_rate: int = 24_000,
+    channels: int = 1,
+    fps: float = 30,
+    buffers: BufferOptions | None = None,
+    uplink: Line | None = None,
+    downlink: Line | None = None,
+) -> AsyncGenerator[MemoryPeer, None]:
+    """Make a peer whose client is ``peer.client``. Not connected until the client connects.
+
+    Args:
+        media: which media flow which way; audio both ways by default.
+        sample_rate: rate in Hz at which the client hears.
+        channels: 1 or 2, likewise.
+        fps: pictures a second that the client sees at most.
+        buffers: sizes of the audio queues.
+        uplink: what happens to the client's frames on their way.
+        downlink: what happens to the session's.
+    """
+    peer = MemoryPeer(
+        media or MediaPlan(),
+        sample_rate,
+        channels,
+        fps,
+        buffers or BufferOptions(),
+        uplink,
+        downlink,
+    )
+    async with create_task_group() as tg:
+        tg.start_soon(peer._run)
+        try:
+            yield peer
+        finally:
+            peer._end(Closed(CloseReason.CANCELLED, "the call is over"))
+            tg.cancel_scope.cancel()

@@ -1,0 +1,255 @@
+"""The asyncio thread that aiortc lives on, and the only crossing to it.
+
+aiortc is asyncio code. It runs on a loop in a thread of its own whatever the host's backend is, so
+that there is one code path, and so that no user code can stall ICE, RTCP or pacing.
+
+Rules that keep two event loops from hurting each other:
+
+* Neither thread ever blocks on the other: everything crosses by posting a function.
+* A call that needs an answer parks its host task on an event; nothing else waits.
+* What must run to its end (closing a connection) is started as a task of the portal's own, which
+  the host merely watches.
+
+One portal serves the whole process by default. It starts with its first user and is joined by
+its last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
+
+from fastrtc_anyio._core.threads import Host
+
+__all__ = ["AsyncioThread", "Portal", "open_portal"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_SDK_SECONDS = 5.0
+_PORTAL_WORKERS = max(2, os.cpu_count() or 2)
+"""One for each core: they compute."""
+
+T = TypeVar("T")
+
+
+class Portal:
+    """An asyncio event loop in a daemon thread.
+
+    Args:
+        name: of the thread.
+        workers: threads of the loop's executor; None for asyncio's own choice.
+    """
+
+    def __init__(self, name: str = "fastrtc-portal", workers: int | None = None) -> None:
+        self._name = name
+        self._workers = workers
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._users = 0
+        self._lock = threading.Lock()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop. Hand it functions with ``call_soon_threadsafe`` only."""
+        if self._loop is None:
+            raise RuntimeError("the portal is not open: enter open_portal() first")
+        return self._loop
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the thread runs."""
+        return self._loop is not None
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Have the portal's loop call ``function`` soon. Any thread may call this."""
+        self.loop.call_soon_threadsafe(function, *args)
+
+    async def call(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: object,
+        give_up_after: float = math.inf,
+    ) -> T:
+        """Await ``function(*args)`` on the portal's loop and return its result.
+
+        Raises:
+            Whatever the coroutine raises; ``RuntimeError`` if it was cancelled there.
+
+        Cancellation:
+            Cancels the coroutine and waits until it has ended, so that nothing of it is left
+            running. Under trio, a coroutine that had ended by then has its result returned.
+            aiortc's own coroutines swallow cancellation: never hand one over directly.
+        """
+        await checkpoint()
+        loop, host, done = self.loop, Host(), anyio.Event()
+        task: asyncio.Task[T] | None = None
+        cancelled = False
+
+        def start() -> None:
+            nonlocal task
+            task = loop.create_task(function(*args))
+            task.add_done_callback(finish)
+            if cancelled:
+                task.cancel()
+
+        def finish(_task: asyncio.Task[T]) -> None:
+            host.post(done.set)
+
+        def cancel() -> None:
+            if task is not None:
+                task.cancel()
+
+        loop.call_soon_threadsafe(start)
+        try:
+            await done.wait()
+        except BaseException:
+            cancelled = True
+            loop.call_soon_threadsafe(cancel)
+            with anyio.move_on_after(give_up_after, shield=True) as wait:
+                await done.wait()
+            if wait.cancelled_caught:
+                logger.error("%s goes on although it was cancelled; left behind", _name(function))
+                raise
+            # Asking for the exception is seeing it: asyncio would log it as lost.
+            done_in_time = task and not task.cancelled() and task.exception() is None
+            if task is not None and done_in_time and host.asyncio_loop is None:
+                # What it made is not lost. Trio cancels the caller at its next checkpoint; asyncio
+                # has only this one chance.
+                return task.result()
+            raise
+        assert task is not None
+        if task.cancelled():
+            raise RuntimeError(f"{_name(function)} was cancelled on its own event loop")
+        return task.result()
+
+    def start(self) -> None:
+        """Count one more user, and start the thread for the first. Blocks for the thread's start,
+        a fraction of a millisecond."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            loop = asyncio.new_event_loop()
+            # aiortc encodes video and aioice resolves names on the loop's executor: threads that
+            # nobody else can fill.
+            executor = ThreadPoolExecutor(self._workers, thread_name_prefix=self._name)
+            loop.set_default_executor(executor)
+            self._loop = loop
+            self._thread = threading.Thread(
+                target=_run, args=(loop, executor), name=self._name, daemon=True
+            )
+            self._thread.start()
+
+    async def stop(self) -> None:
+        """Count one user less; after the last, stop the loop and wait until its thread has ended.
+
+        Cancellation:
+            The thread ends all the same.
+        """
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+            loop, thread = self._loop, self._thread
+            if last:
+                self._loop = self._thread = None
+        if not last:
+            await checkpoint()
+            return
+        assert loop is not None
+        assert thread is not None
+        host, ended = Host(), anyio.Event()
+
+        def join() -> None:
+            thread.join()
+            host.post(ended.set)
+
+        loop.call_soon_threadsafe(loop.stop)
+        # Joining blocks, and the host's loop never does: a thread waits for the thread.
+        threading.Thread(target=join, name=f"{self._name}-join", daemon=True).start()
+        await ended.wait()
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def _run(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=1))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        executor.shutdown(wait=False, cancel_futures=True)
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+_process_portal = Portal(workers=_PORTAL_WORKERS)
+
+
+@asynccontextmanager
+async def open_portal(portal: Portal | None = None) -> AsyncGenerator[Portal, None]:
+    """Keep a portal running while the block runs: ``portal``, or the process's own."""
+    portal = portal if portal is not None else _process_portal
+    portal.start()
+    try:
+        yield portal
+    finally:
+        with CancelScope(shield=True):
+            await portal.stop()
+
+
+class AsyncioThread:
+    """An asyncio loop in a thread, for asyncio-only libraries under trio. Starts on first use.
+
+    Nothing of ours runs there, and users' code may block it: the thread is a daemon.
+    """
+
+    def __init__(self) -> None:
+        self._portal = Portal("fastrtc-sdk")
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, started now if it is not running. Any thread may ask."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the stream is closed, and its loop for asyncio with it")
+            if not self._portal.is_open:
+                self._portal.start()
+            return self._portal.loop
+
+    async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """Await ``function(*args)`` on the loop; see :meth:`Portal.call`.
+
+        A coroutine that does not end within 5 s of its cancellation is left behind.
+        """
+        _ = self.loop
+        return await self._portal.call(function, *args, give_up_after=_SDK_SECONDS)
+
+    async def aclose(self) -> bool:
+        """End the thread, if it was started. Says whether it ended within 5 s."""
+        with anyio.move_on_after(_SDK_SECONDS, shield=True):
+            await checkpoint()
+            self._closed = True
+            if self._portal.is_open:
+                await self._portal.stop()
+            return True
+        return False

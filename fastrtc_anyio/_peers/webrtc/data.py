@@ -1,0 +1,153 @@
+"""Messages over a connection's data channels. Everything here runs on the portal's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from aiortc import RTCDataChannel, RTCSctpTransport
+
+from fastrtc_anyio._peers.channels import MessageChannel
+from fastrtc_anyio._signaling.messages import encode_message
+from fastrtc_anyio.errors import LimitExceeded
+from fastrtc_anyio.request_limits import RequestLimits, check_message
+
+__all__ = ["DRAIN_LIMIT", "DataChannels", "guard_sctp", "poll"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+DRAIN_LIMIT = 0.5
+"""Seconds that messages get to be acknowledged before the connection is closed."""
+OPEN_LIMIT = 2.0
+"""Seconds that the data channel gets to open, if there are messages for it."""
+_BUFFER = 65_536
+"""Bytes handed to the data channel ahead of what the network takes."""
+_FRAGMENTS = 1024
+"""Of unfinished messages on one stream. A client that keeps to the receive window has fewer."""
+_STREAMS = 256
+_WINDOW_GRACE = 65_536
+"""Bytes past the receive window: what was under way when it closed."""
+
+
+class DataChannels:
+    """Takes messages from every channel there is, and sends on the first that is open.
+
+    Args:
+        messages: the queues shared with the host.
+        limits: how long a message may be.
+    """
+
+    def __init__(self, messages: MessageChannel, limits: RequestLimits) -> None:
+        self._messages = messages
+        self._limits = limits
+        self._channels: list[RTCDataChannel] = []
+
+    def add(self, channel: RTCDataChannel) -> None:
+        """Use a channel, the client's or our own."""
+        self._channels.append(channel)
+        channel.bufferedAmountLowThreshold = _BUFFER // 4
+        channel.on("message", partial(self._on_message, channel))
+        channel.on("bufferedamountlow", self.flush)
+        channel.on("open", self._on_open)
+        channel.on("close", lambda: self._on_close(channel))
+        if channel.readyState == "open":
+            self._on_open()
+
+    def flush(self) -> None:
+        """Send what is in the outbox, as far as the channel takes it."""
+        channel = self._find_open()
+        while (
+            channel is not None
+            and channel.bufferedAmount < _BUFFER
+            and (text := self._messages.take()) is not None
+        ):
+            try:
+                channel.send(text)
+            except ValueError as exc:  # longer than the client said it takes
+                logger.warning("a message was not sent: %s", exc)
+                self._messages.refuse()
+
+    async def drain(self, sctp: RTCSctpTransport) -> None:
+        """Give messages time to be acknowledged: aiortc's close throws away what is not.
+
+        A handler that fails at once has its error to tell while the channel is still opening.
+        """
+        live: Any = sctp
+        # SCTP has no event for "all acknowledged"; this runs once, at the end of a call.
+        await poll(lambda: bool(self._channels) or not self._messages.has_outgoing, OPEN_LIMIT)
+        await poll(
+            lambda: (
+                not self._messages.has_outgoing
+                and not live._data_channel_queue
+                and not live._outbound_queue
+                and not live._sent_queue
+            ),
+            DRAIN_LIMIT,
+        )
+
+    def _on_open(self) -> None:
+        self._messages.open()
+        self.flush()
+
+    def _on_close(self, channel: RTCDataChannel) -> None:
+        self._channels.remove(channel)
+        if not self._find_open():
+            self._messages.shut()
+
+    def _find_open(self) -> RTCDataChannel | None:
+        return next((c for c in self._channels if c.readyState == "open"), None)
+
+    def _on_message(self, channel: RTCDataChannel, message: str | bytes) -> None:
+        size = len(message if isinstance(message, bytes) else message.encode())
+        try:
+            check_message(size, self._limits)
+        except LimitExceeded as exc:
+            logger.warning("a client's message was dropped: %s", exc)
+            if channel.readyState == "open":
+                channel.send(encode_message("error", str(exc)))
+            return
+        text = message.decode("utf-8", "replace") if isinstance(message, bytes) else message
+        self._messages.push(text)
+
+
+def guard_sctp(sctp: RTCSctpTransport, on_garbage: Callable[[str], None]) -> None:
+    """Have ``on_garbage`` told, in words, of what no client may send.
+
+    What is no SCTP, no data channel's or no text: aiortc has an error for some of it; the rest ends
+    its transport with a traceback. And more pieces of unfinished messages than fit into the receive
+    window: aiortc keeps them all, and walks through them for each that comes, so that one client
+    could stop everybody's connections (checked in 1.16).
+    """
+    live: Any = sctp
+    handle, receive = live._handle_data, live._receive_data_chunk
+
+    async def handle_data(data: bytes) -> None:
+        try:
+            await handle(data)
+        except ConnectionError:  # the transport's own end
+            raise
+        except Exception as exc:
+            on_garbage(f"the client sent something over a data channel that is nothing: {exc!r}")
+
+    async def receive_data_chunk(chunk: Any) -> None:
+        streams = live._inbound_streams
+        stream = streams.get(chunk.stream_id)
+        held = 0 if stream is None else len(stream.reassembly)
+        new = stream is None and len(streams) >= _STREAMS
+        if new or held >= _FRAGMENTS or live._advertised_rwnd < -_WINDOW_GRACE:
+            on_garbage("the client sent more pieces of unfinished messages than it may")
+        else:
+            await receive(chunk)
+
+    live._handle_data, live._receive_data_chunk = handle_data, receive_data_chunk
+
+
+async def poll(condition: Callable[[], bool], limit: float) -> None:
+    """Wait for what announces itself to nobody, for so many seconds at most."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit
+    while not condition() and loop.time() < deadline:
+        await asyncio.sleep(0.005)

@@ -1,0 +1,206 @@
+"""The host's half of a WebRTC connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
+from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._peers.channels import (
+    AudioInput,
+    AudioOutput,
+    BufferOptions,
+    Link,
+    MessageChannel,
+    VideoInput,
+    VideoOutput,
+)
+from fastrtc_anyio._peers.portal import Portal
+from fastrtc_anyio._signaling.ice import RtcConfiguration
+from fastrtc_anyio._signaling.requests import IceCandidate, SessionDescription
+from fastrtc_anyio.abc import Peer
+from fastrtc_anyio.errors import (
+    Closed,
+    CloseReason,
+    ConnectTimeout,
+    PeerClosed,
+    PeerError,
+    PeerFailed,
+)
+from fastrtc_anyio.request_limits import RequestLimits
+
+from .connection import Connection, MediaOptions, Streams
+
+__all__ = ["WebRTCPeer"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+
+class WebRTCPeer(Peer):
+    """One WebRTC connection. Answers an offer, or makes one.
+
+    Args:
+        portal: where aiortc runs; open for as long as the peer is.
+        media: which media flow which way; audio both ways by default.
+        sample_rate: rate in Hz of the audio to send. ``audio_out.sample_rate`` is what the codec
+            makes of it.
+        channels: 1, or 2 for stereo to be negotiated.
+        fps: pictures a second that are sent at most.
+        buffers: sizes of the audio queues.
+        liveness_s: seconds without an authenticated packet after which the client counts as
+            vanished; None to rely on ICE alone.
+        opus: settings of the Opus encoder.
+        video: codec and bitrate of video.
+        limits: how much the client may send besides media.
+
+    All streams exist from the start but for ``audio_out``, which does once the codec is known:
+    after :meth:`answer` or :meth:`offer`.
+    """
+
+    def __init__(
+        self,
+        portal: Portal,
+        *,
+        media: MediaPlan | None = None,
+        sample_rate: int = 48_000,
+        channels: int = 1,
+        fps: float = 30,
+        configuration: RtcConfiguration | None = None,
+        buffers: BufferOptions | None = None,
+        liveness_s: float | None = 5.0,
+        opus: OpusOptions | None = None,
+        video: VideoOptions | None = None,
+        limits: RequestLimits | None = None,
+    ) -> None:
+        self._portal = portal
+        self._host = Host()
+        self.media = media or MediaPlan()
+        buffers = buffers or BufferOptions()
+        link = Link(self._host, time.monotonic)
+        self.audio_in = audio_in = AudioInput(link, buffers.input_s)
+        self.video_in = video_in = VideoInput(link)
+        self.video_out = video_out = VideoOutput(link, fps, self._kick_pictures)
+        self.messages = messages = MessageChannel(link, self._kick)
+        self._connected = anyio.Event()
+        self._closed_event = anyio.Event()
+        self._closed: Closed | None = None
+        self._released: anyio.Event | None = None
+        self._connection = Connection(
+            configuration=configuration or RtcConfiguration(),
+            media=MediaOptions(
+                self.media, sample_rate, channels, opus or OpusOptions(), video or VideoOptions()
+            ),
+            streams=Streams(
+                audio_in,
+                video_in,
+                video_out,
+                messages,
+                lambda rate, n: AudioOutput(link, rate, n, buffers.output_s, live=buffers.live),
+            ),
+            liveness_s=liveness_s,
+            limits=limits or RequestLimits(),
+            on_connected=lambda: self._host.post(self._connected.set),
+            on_closed=lambda closed: self._host.post(lambda: self._set_closed(closed)),
+        )
+
+    async def answer(self, offer: SessionDescription) -> SessionDescription:
+        """Answer a client's offer. The connection then comes up by itself.
+
+        Raises:
+            InvalidOffer: the offer is malformed, or has no audio we have a codec for.
+            LimitExceeded: it has too many sections.
+
+        Cancellation:
+            The negotiation ends by itself; :meth:`aclose` waits for it.
+        """
+        connection = self._connection
+        sdp = await self._portal.call(connection.negotiate, connection.answer, offer.sdp)
+        self._take_audio_out()
+        return SessionDescription("answer", sdp)
+
+    async def offer(self) -> SessionDescription:
+        """Make an offer, with a data channel. The client's answer goes to :meth:`accept`."""
+        connection = self._connection
+        sdp = await self._portal.call(connection.negotiate, connection.offer)
+        self._take_audio_out()
+        return SessionDescription("offer", sdp)
+
+    async def accept(self, answer: SessionDescription) -> None:
+        """Take the answer to our offer.
+
+        Raises:
+            InvalidOffer: the answer is malformed.
+        """
+        connection = self._connection
+        await self._portal.call(connection.negotiate, connection.accept, answer.sdp)
+
+    async def add_ice_candidate(self, candidate: IceCandidate | None) -> None:
+        """Add a candidate of the client's, or None: there are no more.
+
+        Raises:
+            InvalidCandidate: it is malformed.
+            LimitExceeded: the client has as many as it may have.
+        """
+        await self._portal.call(self._connection.add_candidate, candidate)
+
+    async def wait_connected(self) -> None:
+        await self._connected.wait()
+        if self._closed is not None:
+            raise _ERRORS.get(self._closed.reason, PeerFailed)(self._closed.message)
+
+    async def wait_closed(self) -> Closed:
+        await self._closed_event.wait()
+        assert self._closed is not None
+        return self._closed
+
+    async def aclose(self) -> None:
+        if self._released is None:
+            released = self._released = anyio.Event()
+
+            def start() -> None:
+                task = asyncio.get_running_loop().create_task(self._connection.close())
+                task.add_done_callback(finish)
+
+            def finish(task: asyncio.Task[None]) -> None:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    logger.error("closing a WebRTC connection failed", exc_info=error)
+                self._host.post(released.set)
+
+            self._portal.post(start)
+        await self._released.wait()
+        await checkpoint()
+
+    async def transport_statistics(self) -> dict[str, dict[str, Any]]:
+        """aiortc's reports by their ids, each with its ``type``: W3C's ``getStats``."""
+        return await self._portal.call(self._connection.statistics)
+
+    def _take_audio_out(self) -> None:
+        if self.media.audio_out:
+            self.audio_out = self._connection.audio_out
+
+    def _kick_pictures(self) -> None:
+        if self._released is None:
+            self._portal.post(self._connection.flush_pictures)
+
+    def _kick(self) -> None:
+        if self._released is None:
+            self._portal.post(self._connection.data_channels.flush)
+
+    def _set_closed(self, closed: Closed) -> None:
+        if self._closed is None:
+            self._closed = closed
+            self._connected.set()
+            self._closed_event.set()
+
+
+_ERRORS: dict[CloseReason, type[PeerError]] = {
+    CloseReason.HUNG_UP: PeerClosed,
+    CloseReason.CONNECT_TIMEOUT: ConnectTimeout,
+}

@@ -1,0 +1,174 @@
+"""Video between aiortc and the queues, both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from aiortc import MediaStreamTrack, RTCRtpTransceiver
+from aiortc.codecs import get_encoder
+from aiortc.codecs.base import Encoder
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RtcpByePacket
+from av import VideoFrame as AvVideoFrame
+from av.frame import Frame
+from av.packet import Packet
+from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
+
+from fastrtc_anyio._media.encode import VIDEO_MIN_BITRATE, VideoOptions
+from fastrtc_anyio._media.video import VideoFrame
+from fastrtc_anyio._peers.channels import VideoInput, VideoOutput
+
+__all__ = ["PictureTrack", "keep_receiving", "limit_bitrate", "prefer_codec", "receive_pictures"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+CLOCK_RATE = 90_000
+"""RFC 3551 5: the RTP clock of video."""
+STILL_SECONDS = 1.0
+"""A picture that stays is sent again after so long: a client that lost it has to wait no longer."""
+
+
+class PictureTrack(MediaStreamTrack):
+    """Video out: each picture when it comes, but no more than the frame rate allows."""
+
+    kind = "video"
+
+    def __init__(self, output: VideoOutput, on_broken: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._output = output
+        self._on_broken = on_broken
+        self._news = asyncio.Event()
+        self._last: AvVideoFrame | None = None
+        self._repeats = 0  # of the last picture, one after the other
+        self._began: float | None = None
+
+    def wake(self) -> None:
+        """There is a picture in the output."""
+        self._news.set()
+
+    async def recv(self) -> AvVideoFrame:
+        loop = asyncio.get_running_loop()
+        if self._began is None:
+            self._began = loop.time()
+        if self._output.due is not None and not self._output.draining:
+            await asyncio.sleep(self._output.due - loop.time())
+        picture = await self._next_picture()
+        picture.pts = round((loop.time() - self._began) * CLOCK_RATE)
+        picture.time_base = Fraction(1, CLOCK_RATE)
+        # The decoder, or aiortc when it was asked for one, may have made it a key frame. Once.
+        picture.pict_type = PictureType.NONE
+        return picture
+
+    async def _next_picture(self) -> AvVideoFrame:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._news.clear()
+            if self._output.draining and self._last is not None and not self._repeats:
+                # The last picture: some decoders show one when the next has come, and no sooner.
+                self._repeats += 1
+                return self._last
+            picture = self._output.pull()
+            if picture is not None:
+                try:
+                    frame = await loop.run_in_executor(None, _own_yuv, picture)
+                except Exception as exc:  # aiortc would stop the sender and say nothing
+                    self._on_broken(exc)
+                    continue
+                self._last = frame
+                self._repeats = 0
+                return frame
+            try:
+                await asyncio.wait_for(self._news.wait(), STILL_SECONDS if self._last else None)
+            except TimeoutError:
+                if self._last is not None:
+                    self._repeats += 1
+                    return self._last
+
+
+class _LimitedEncoder(Encoder):
+    """aiortc's encoder at a bitrate of our choice, of which the client may ask for less.
+
+    aiortc 1.16 has no setting for it, and clamps to its own range.
+    """
+
+    def __init__(self, encoder: Any, bitrate: int) -> None:
+        self._encoder = encoder
+        self._limit = bitrate
+        self._field = f"_{type(encoder).__name__}__target_bitrate"
+        assert hasattr(encoder, self._field), "aiortc has changed"
+        setattr(encoder, self._field, bitrate)
+
+    def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        made: tuple[list[bytes], int] = self._encoder.encode(frame, force_keyframe)
+        return made
+
+    def pack(self, packet: Packet[Any]) -> tuple[list[bytes], int]:
+        made: tuple[list[bytes], int] = self._encoder.pack(packet)
+        return made
+
+    @property
+    def target_bitrate(self) -> int:
+        """Bits per second."""
+        return int(getattr(self._encoder, self._field))
+
+    @target_bitrate.setter
+    def target_bitrate(self, bitrate: int) -> None:
+        # A client that says 0 means "very little": the encoder would fail.
+        setattr(self._encoder, self._field, max(VIDEO_MIN_BITRATE, min(bitrate, self._limit)))
+
+
+def limit_bitrate(transceiver: RTCRtpTransceiver, options: VideoOptions) -> None:
+    """Have a sender encode at the bitrate asked for."""
+    if options.bitrate is not None:
+        sender: Any = transceiver.sender
+        assert hasattr(sender, "_RTCRtpSender__encoder"), "aiortc has changed"
+        encoder = get_encoder(transceiver._codecs[0])
+        sender._RTCRtpSender__encoder = _LimitedEncoder(encoder, options.bitrate)
+
+
+def prefer_codec(transceiver: RTCRtpTransceiver, options: VideoOptions) -> None:
+    """Name a codec first in the answer. Its place decides what either side sends."""
+    if options.codec is not None:
+        wanted = options.codec
+        transceiver._codecs = sorted(transceiver._codecs, key=lambda codec: codec.name != wanted)
+
+
+def keep_receiving(transceiver: RTCRtpTransceiver) -> None:
+    """Do not take an RTCP BYE for the end of a track.
+
+    A client sends one when its sender stops, be it for a while; aiortc would have stopped the
+    decoder for good.
+    """
+    receiver: Any = transceiver.receiver
+    handle = receiver._handle_rtcp_packet
+
+    async def handle_rtcp_packet(packet: Any) -> None:
+        if not isinstance(packet, RtcpByePacket):
+            await handle(packet)
+
+    receiver._handle_rtcp_packet = handle_rtcp_packet
+
+
+async def receive_pictures(track: MediaStreamTrack, pictures: VideoInput) -> None:
+    """Pass on every picture of a track, whoever reads them: aiortc's own queue has no bound."""
+    try:
+        while True:
+            frame = await track.recv()
+            if isinstance(frame, AvVideoFrame):
+                pictures.push(VideoFrame(frame, frame.time))
+    except MediaStreamError:
+        pass
+
+
+def _own_yuv(picture: VideoFrame) -> AvVideoFrame:
+    """What encoders take, as a frame of our own: it is going to be marked with times."""
+    frame = picture.to_av()
+    if frame.format.name == "yuv420p":
+        return AvVideoFrame.from_ndarray(frame.to_ndarray(), format="yuv420p")
+    # Not frame.reformat(): its converter belongs to the frame, which other threads may use.
+    return VideoReformatter().reformat(frame, format="yuv420p", threads=1)

@@ -1,0 +1,98 @@
+"""The sessions of a stream: who is there, under which ids, and whether there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ._driver import HandlerProgram
+from ._signaling.session_state import SessionState
+from .errors import AdmissionError, InvalidStateError, UnknownSession
+from .handlers import StreamHandlerBase
+from .session import Session
+
+__all__ = ["SessionRegistry"]
+
+
+class SessionRegistry:
+    """Finds sessions by their own ids and by their clients'. One that has ended is not found."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._aliases: dict[str, Session] = {}
+
+    @property
+    def active(self) -> int:
+        """Sessions that hold a slot."""
+        return sum(session.state is not SessionState.CLOSED for session in self._sessions.values())
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """By their own ids."""
+        return dict(self._sessions)
+
+    @property
+    def handlers(self) -> Mapping[str, StreamHandlerBase]:
+        """By both ids. A session function is not among them."""
+        found: dict[str, StreamHandlerBase] = {}
+        for session in list(self._sessions.values()):
+            if isinstance(session.program, HandlerProgram):
+                for key in (session.alias, session.id):
+                    if key is not None:
+                        found[key] = session.program.handler
+        return found
+
+    def check_admission(self, alias: str | None, limit: int | None) -> None:
+        """Whether one more session may begin, of which its client speaks as ``alias``.
+
+        Raises:
+            InvalidStateError: the alias is in use.
+            AdmissionError: there are as many as the limit lets in.
+        """
+        if alias is not None and self.find(alias) is not None:
+            raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
+        active = self.active
+        if limit is not None and active >= limit:
+            raise AdmissionError(limit, active)
+
+    def add(self, session: Session) -> None:
+        """Have a session found."""
+        self._sessions[session.id] = session
+        if session.alias is not None:
+            self._aliases[session.alias] = session
+
+    def forget(self, session: Session) -> None:
+        """Have it found no more. Its alias may be another's by now."""
+        self._sessions.pop(session.id, None)
+        if session.alias is not None and self._aliases.get(session.alias) is session:
+            del self._aliases[session.alias]
+        session.outputs.close()  # it may never have run, and yet be read
+
+    def find(self, webrtc_id: str) -> Session | None:
+        """The session of this id, if there is one."""
+        session = self._aliases.get(webrtc_id) or self._sessions.get(webrtc_id)
+        if session is None or session.state is SessionState.CLOSED:
+            return None
+        return session
+
+    def get(self, webrtc_id: str) -> Session:
+        """The session of this id.
+
+        Raises:
+            UnknownSession: there is none.
+        """
+        session = self.find(webrtc_id)
+        if session is None:
+            raise UnknownSession(f"no session has the id {webrtc_id!r}")
+        return session
+
+    def get_handler(self, webrtc_id: str) -> StreamHandlerBase:
+        """The handler of the session of this id.
+
+        Raises:
+            UnknownSession: there is none.
+            InvalidStateError: a session function serves it.
+        """
+        session = self.get(webrtc_id)
+        if not isinstance(session.program, HandlerProgram):
+            raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
+        return session.program.handler

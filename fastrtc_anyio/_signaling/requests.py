@@ -1,0 +1,150 @@
+"""What a client asks of the signalling endpoint, parsed and checked.
+
+The body is FastRTC's: ``{"type": "offer", "sdp": ..., "webrtc_id": ...}`` or
+``{"type": "ice-candidate", "candidate": {...} | None, "webrtc_id": ...}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio.errors import (
+    AdmissionError,
+    FastRTCError,
+    InvalidCandidate,
+    InvalidOffer,
+    LimitExceeded,
+    SignalingError,
+)
+from fastrtc_anyio.request_limits import RequestLimits
+
+__all__ = [
+    "MAX_ID_LENGTH",
+    "CandidateRequest",
+    "IceCandidate",
+    "OfferRequest",
+    "SessionDescription",
+    "failure_body",
+    "parse_request",
+]
+
+MAX_ID_LENGTH = 128
+"""Characters of a client's ``webrtc_id``. FastRTC's client makes 7 to 11."""
+_MAX_CANDIDATE_LENGTH = 1024
+_MAX_MID_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class SessionDescription:
+    """W3C RTCSessionDescription."""
+
+    type: str
+    sdp: str
+
+
+@dataclass(frozen=True)
+class IceCandidate:
+    """W3C RTCIceCandidate, as its ``toJSON`` gives it."""
+
+    candidate: str
+    """The ``candidate-attribute`` of RFC 8839 5.1, with or without ``candidate:`` before it."""
+    sdp_mid: str | None = None
+    sdp_mline_index: int | None = None
+
+
+@dataclass(frozen=True)
+class OfferRequest:
+    """Start a session."""
+
+    description: SessionDescription
+    webrtc_id: str | None
+
+
+@dataclass(frozen=True)
+class CandidateRequest:
+    """One more candidate of a session; ``None`` says there are no more."""
+
+    candidate: IceCandidate | None
+    webrtc_id: str
+
+
+def parse_request(body: object, limits: RequestLimits) -> OfferRequest | CandidateRequest:
+    """Read a decoded JSON body.
+
+    Raises:
+        LimitExceeded: the session description is larger than a body may be.
+        InvalidOffer: an offer, or something that is neither, is malformed.
+        InvalidCandidate: a candidate is malformed.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidOffer(f"the body must be a JSON object; got {_kind(body)}")
+    match body.get("type"):
+        case "offer":
+            return _parse_offer(body, limits)
+        case "ice-candidate":
+            return _parse_candidate(body)
+        case other:
+            raise InvalidOffer(f'"type" must be "offer" or "ice-candidate"; got {show(other)}')
+
+
+def failure_body(error: FastRTCError) -> dict[str, Any]:
+    """FastRTC's JSON for a request that failed."""
+    meta: dict[str, Any] = {"error": str(error)}
+    if isinstance(error, AdmissionError):
+        # Clients written for FastRTC compare with this word.
+        meta = {"error": "concurrency_limit_reached", "limit": error.limit, "message": str(error)}
+    return {"status": "failed", "meta": meta}
+
+
+def _parse_offer(body: Mapping[str, Any], limits: RequestLimits) -> OfferRequest:
+    sdp = body.get("sdp")
+    if not isinstance(sdp, str) or not sdp.strip():
+        raise InvalidOffer(f'"sdp" must be a session description; got {show(sdp)}')
+    if len(sdp) > limits.body_bytes:
+        raise LimitExceeded(
+            f'"sdp" has {len(sdp)} characters; at most {limits.body_bytes} are taken '
+            "(RequestLimits.body_bytes)"
+        )
+    webrtc_id = body.get("webrtc_id")
+    if webrtc_id is not None:
+        webrtc_id = _parse_id(webrtc_id, InvalidOffer)
+    return OfferRequest(SessionDescription("offer", sdp), webrtc_id)
+
+
+def _parse_candidate(body: Mapping[str, Any]) -> CandidateRequest:
+    webrtc_id = _parse_id(body.get("webrtc_id"), InvalidCandidate)
+    raw = body.get("candidate")
+    if raw is None:
+        return CandidateRequest(None, webrtc_id)
+    if not isinstance(raw, Mapping):
+        raise InvalidCandidate(f'"candidate" must be an object or null; got {_kind(raw)}')
+    line, mid, index = raw.get("candidate"), raw.get("sdpMid"), raw.get("sdpMLineIndex")
+    if line in (None, ""):  # W3C 4.8.1.3: an empty candidate is the end of candidates
+        return CandidateRequest(None, webrtc_id)
+    if not isinstance(line, str) or len(line) > _MAX_CANDIDATE_LENGTH:
+        raise InvalidCandidate(f'"candidate.candidate" must be a candidate; got {show(line)}')
+    if mid is not None and not (isinstance(mid, str) and len(mid) <= _MAX_MID_LENGTH):
+        raise InvalidCandidate(
+            f'"sdpMid" must be a string of at most {_MAX_MID_LENGTH} characters, or null; '
+            f"got {show(mid)}"
+        )
+    if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+        raise InvalidCandidate(f'"sdpMLineIndex" must be a number or null; got {show(index)}')
+    if mid is None and index is None:
+        raise InvalidCandidate('a candidate needs "sdpMid" or "sdpMLineIndex"; got neither')
+    return CandidateRequest(IceCandidate(line, mid, index), webrtc_id)
+
+
+def _parse_id(value: object, error: type[SignalingError]) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
+        raise error(
+            f'"webrtc_id" must be a string of 1 to {MAX_ID_LENGTH} characters; got {show(value)}'
+        )
+    return value
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else type(value).__name__

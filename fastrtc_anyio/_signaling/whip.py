@@ -1,0 +1,196 @@
+"""WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep): WebRTC's signalling over plain HTTP.
+
+The client posts its offer and is answered; the connection is a resource that it deletes to hang up
+and patches with candidates, as fragments of a session description (RFC 8840). WHIP is for clients
+that send, WHEP for those that receive: whatever else an offer asks for is taken out of it here,
+line by line, before anything else sees it. A status that neither text names is HTTP's own
+(RFC 9110); clients must cope with any (RFC 9725 4.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal, TypeAlias
+
+from fastrtc_anyio.errors import AdmissionError, FastRTCError, InvalidCandidate, InvalidOffer
+
+from .ice import IceServer
+from .requests import IceCandidate
+
+__all__ = [
+    "FRAGMENT_TYPE",
+    "PROBLEM_TYPE",
+    "SDP_TYPE",
+    "Fragment",
+    "Protocol",
+    "accepts",
+    "find_ice_users",
+    "has_entity_tag",
+    "link_headers",
+    "narrow_offer",
+    "parse_fragment",
+    "problem_body",
+]
+
+Protocol: TypeAlias = Literal["whip", "whep"]
+
+SDP_TYPE = "application/sdp"
+FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"
+PROBLEM_TYPE = "application/problem+json"
+
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+_NARROW = {"whip": "sendonly", "whep": "recvonly"}
+"""What a client may do, in its own words."""
+_MAX_LINE = 1024
+_QUOTABLE = re.compile(r"[\x20-\x7e]*")
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """What a client adds to its offer: ``application/trickle-ice-sdpfrag`` (RFC 8840 9)."""
+
+    ice_users: frozenset[str]
+    """The ``a=ice-ufrag`` it is about. One that is not the offer's asks for an ICE restart."""
+    candidates: tuple[IceCandidate, ...]
+    complete: bool
+    """Whether there are no more."""
+
+
+def narrow_offer(sdp: str, protocol: Protocol) -> str:
+    """Let media of an offer flow one way only: to us for WHIP, to the client for WHEP.
+
+    A section may offer both ways (RFC 9725 4.2: the answer is one way all the same).
+
+    Raises:
+        InvalidOffer: no section offers the protocol's way, a WHIP client offers two tracks of a
+            kind (RFC 9725 4.4.2), or it is no session description.
+    """
+    allowed = _NARROW[protocol]
+    lines = re.split(r"\r?\n", sdp)
+    starts = [i for i, line in enumerate(lines) if line.startswith("m=")]
+    if not lines[0].startswith("v=") or not starts:
+        raise InvalidOffer("the body is no session description with media in it")
+    session, *sections = (
+        lines[start:end] for start, end in zip([0, *starts], [*starts, len(lines)], strict=True)
+    )
+    default = next((d for line in session if (d := _direction(line))), "sendrecv")
+    out = [line for line in session if _direction(line) is None]
+    usable: list[str] = []
+    for section in sections:
+        offered = next((d for line in section if (d := _direction(line))), default)
+        kept = [line for line in section if _direction(line) is None]
+        if section[0].startswith(("m=audio", "m=video")):
+            fits = offered in ("sendrecv", allowed)
+            if fits:
+                usable.append(section[0][2:7])
+            while kept and not kept[-1]:  # the attribute goes before the empty line at the end
+                kept.pop()
+            kept.append(f"a={allowed if fits else 'inactive'}")
+        out += kept
+    if not usable:
+        raise InvalidOffer(
+            f"with {protocol.upper()} a client offers media as {allowed} (or sendrecv); "
+            "this offer has none"
+        )
+    if protocol == "whip" and len(set(usable)) < len(usable):
+        raise InvalidOffer(
+            "with WHIP a client sends one audio and one video track at most; this offer has "
+            f"{usable.count('audio')} and {usable.count('video')}"
+        )
+    return "\r\n".join([line for line in out if line] + [""])
+
+
+def has_entity_tag(header: str, tag: str) -> bool:
+    """Whether an ``If-Match`` header names a tag (RFC 9110 13.1.1). ``*`` names any."""
+    return header.strip() == "*" or tag in re.findall(r'(?:W/)?"[^"]*"', header)
+
+
+def find_ice_users(sdp: str) -> frozenset[str]:
+    """Every ``a=ice-ufrag`` in a description or a fragment."""
+    return frozenset(re.findall(r"^a=ice-ufrag:(\S+)", sdp, re.MULTILINE))
+
+
+def parse_fragment(text: str) -> Fragment:
+    """Read the body of a ``PATCH``.
+
+    Raises:
+        InvalidCandidate: it is malformed, or has a candidate of no section.
+    """
+    candidates: list[IceCandidate] = []
+    mid: str | None = None
+    complete = False
+    for line in re.split(r"\r?\n", text):
+        if len(line) > _MAX_LINE or (line and not re.match(r"[a-z]=", line)):
+            raise InvalidCandidate(f"not a line of an SDP fragment: {line[:60]!r}")
+        if line.startswith("m="):
+            mid = None
+        elif line.startswith("a=mid:"):
+            mid = line.removeprefix("a=mid:")
+        elif line.startswith("a=candidate:"):
+            if mid is None:
+                raise InvalidCandidate("a candidate of an SDP fragment comes after its a=mid")
+            candidates.append(IceCandidate(line[2:], mid))
+        elif line == "a=end-of-candidates":
+            complete = True
+    users = find_ice_users(text)
+    if not (users or candidates or complete):
+        raise InvalidCandidate(
+            "the SDP fragment has no candidate, no end of them, and no ice-ufrag"
+        )
+    return Fragment(users, tuple(candidates), complete)
+
+
+def link_headers(servers: Sequence[IceServer]) -> list[str]:
+    """ICE servers as values of ``Link`` (RFC 9725 4.6)."""
+    links = []
+    for server in servers:
+        for url in server.urls:
+            link = f'<{url}>; rel="ice-server"'
+            if server.username is not None and server.credential is not None:
+                username, credential = _quote(server.username), _quote(server.credential)
+                link += f"; username={username}; credential={credential}"
+                link += '; credential-type="password"'
+            links.append(link)
+    return links
+
+
+def problem_body(status: int, error: FastRTCError | str) -> dict[str, Any]:
+    """Problem details (RFC 9457) of a request that failed."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": str(error),
+    }
+    if isinstance(error, AdmissionError):
+        body |= {"limit": error.limit, "active": error.active}
+    return body
+
+
+def accepts(header: str | None, media_type: str) -> bool:
+    """Whether an ``Accept`` header lets a media type be the answer's (RFC 9110 12.5.1)."""
+    if header is None or not header.strip():
+        return True
+    main = media_type.partition("/")[0]
+    for item in header.split(","):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        weights = [p.partition("=")[2] for p in parameters if p.startswith("q=")]
+        refused = any(re.fullmatch(r"0(\.0*)?", weight) for weight in weights)
+        if name in ("*/*", f"{main}/*", media_type) and not refused:
+            return True
+    return False
+
+
+def _direction(line: str) -> str | None:
+    name = line.removeprefix("a=")
+    return name if line.startswith("a=") and name in _DIRECTIONS else None
+
+
+def _quote(text: str) -> str:
+    if not _QUOTABLE.fullmatch(text):
+        raise ValueError("credentials of an ICE server must be printable ASCII to be in a header")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,168 @@
+"""Telnyx media streaming in its bidirectional RTP mode.
+
+As Twilio's protocol with other names. ``media_format`` says the codec of what comes: the call's
+own, or what ``codec`` asked for. What is sent is in the codec that ``bidirectionalCodec`` asked
+for, of which the messages say nothing.
+
+Telnyx's documents call the audio the payload of RTP, in which L16 is big-endian (RFC 3551 4.5.11).
+From calls, little-endian is reported as well. The sound itself tells: between samples whose bytes
+are swapped, it leaps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio.errors import InvalidMessage
+
+from .any_carrier import (
+    check_stream,
+    decode_event,
+    parse_body,
+    parse_name,
+    parse_number,
+    parse_parameters,
+    parse_part,
+    parse_text,
+)
+from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Start, Stop
+from .payload import MULAW_8K, AudioEncoding, Codec, encode_base64, parse_json
+
+__all__ = ["TelnyxCodec", "TelnyxFraming"]
+
+TelnyxCodec: TypeAlias = Literal["PCMU", "PCMA", "L16"]
+
+_NAMES: Mapping[Codec, TelnyxCodec] = {"mulaw": "PCMU", "alaw": "PCMA", "pcm16": "L16"}
+_OUT: Mapping[TelnyxCodec, AudioEncoding] = {
+    "PCMU": MULAW_8K,
+    "PCMA": AudioEncoding("alaw", 8_000),
+    "L16": AudioEncoding("pcm16", 16_000),
+}
+_IN: Mapping[tuple[object, object], AudioEncoding] = {
+    (_NAMES[encoding.codec], encoding.sample_rate): encoding
+    for encoding in (*_OUT.values(), *(AudioEncoding("pcm16", rate) for rate in (8_000, 24_000)))
+}
+
+
+class TelnyxFraming:
+    """One media stream of Telnyx's.
+
+    Args:
+        codec: of what is sent: the ``bidirectionalCodec``. L16 is at 16 kHz.
+
+    Attributes:
+        stream_id: known once the start was read or written.
+    """
+
+    phone = True
+
+    def __init__(self, codec: TelnyxCodec = "PCMU") -> None:
+        self.stream_id: str | None = None
+        self._encoding_in = MULAW_8K
+        self._encoding_out = _OUT[codec]
+        self._bytes = _ByteOrder()
+        self._sequence = 0
+
+    def decode(self, text: str) -> Event:
+        """See :class:`.events.Framing`."""
+        body = parse_body(parse_json(text))
+        parse_number(body, "sequence_number")
+        check_stream(body, "stream_id", self.stream_id)
+        event = decode_event(body, self._parse_start)
+        if isinstance(event, Media) and self._encoding_in.codec == "pcm16":
+            return replace(event, payload=self._bytes.read(event.payload))
+        return event
+
+    def _parse_start(self, body: Mapping[str, Any]) -> Start:
+        start = parse_part(body, "start")
+        form = parse_part(start, "media_format")
+        codec, rate = form.get("encoding"), form.get("sample_rate")
+        known = isinstance(codec, str) and isinstance(rate, int)
+        encoding = _IN.get((codec, rate)) if known else None
+        if encoding is None:
+            raise InvalidMessage(
+                '"media_format" must be PCMU or PCMA at 8000 Hz, or L16 at 8000, 16000 or 24000; '
+                f"got {show(codec)} at {show(rate)}"
+            )
+        name = parse_name(body, "stream_id")
+        call = parse_text(start, "call_control_id")
+        parameters = parse_parameters(start, "custom_parameters")
+        self.stream_id = name
+        self._encoding_in = encoding
+        out = self._encoding_out if self._encoding_out != encoding else None
+        return Start(name, encoding, call, parameters, out)
+
+    def encode(self, event: Event) -> str | None:
+        """See :class:`.events.Framing`. Writes Telnyx's own messages too."""
+        match event:
+            case Media(payload, None):
+                media = {"payload": encode_base64(self._write(payload, self._encoding_out))}
+                return json.dumps({"event": "media", "media": media})
+            case Media(payload, chunk):
+                media = {"payload": encode_base64(self._write(payload, self._encoding_in))}
+                media |= {"track": "inbound", "chunk": str(chunk)}
+                return self._dump("media", {"media": media})
+            case Mark(name):
+                return json.dumps({"event": "mark", "mark": {"name": name}})
+            case Clear():
+                return json.dumps({"event": "clear"})
+            case Start():
+                self.stream_id = event.id
+                encoding = self._encoding_in = event.encoding or MULAW_8K
+                form = {
+                    "encoding": _NAMES[encoding.codec],
+                    "sample_rate": encoding.sample_rate,
+                    "channels": 1,
+                }
+                start = {
+                    "call_control_id": event.call_id,
+                    "custom_parameters": dict(event.parameters),
+                    "media_format": form,
+                }
+                return self._dump("start", {"start": start})
+            case KeyPressed(digit):
+                return self._dump("dtmf", {"dtmf": {"digit": digit}})
+            case Stop():
+                return self._dump("stop", {"stop": {}})
+            case Connected():
+                return json.dumps({"event": "connected", "version": "1.0.0"})
+            case _:
+                return None
+
+    def _write(self, payload: bytes, encoding: AudioEncoding) -> bytes:
+        return self._bytes.write(payload) if encoding.codec == "pcm16" else payload
+
+    def _dump(self, event: str, parts: Mapping[str, Any]) -> str:
+        self._sequence += 1
+        body = {"event": event, "stream_id": self.stream_id, **parts}
+        return json.dumps({**body, "sequence_number": str(self._sequence)})
+
+
+class _ByteOrder:
+    """Which byte of a sample comes first: the high one, until the sound tells."""
+
+    def __init__(self) -> None:
+        self._swapped = 0  # by how much more it leaps as it came than with its bytes swapped
+
+    def read(self, payload: bytes) -> bytes:
+        """Little-endian samples of what came. Half a sample is for the decoder to refuse."""
+        if len(payload) % 2 == 0:
+            self._swapped += _leaps(payload, "<i2") - _leaps(payload, ">i2")
+        return self.write(payload)
+
+    def write(self, payload: bytes) -> bytes:
+        """Little-endian samples, as the other end has them."""
+        if self._swapped < 0 or len(payload) % 2:
+            return payload
+        return np.frombuffer(payload, "<i2").byteswap().tobytes()
+
+
+def _leaps(payload: bytes, order: str) -> int:
+    samples = np.frombuffer(payload, order).astype(np.int64)
+    return int(np.abs(np.diff(samples)).sum())

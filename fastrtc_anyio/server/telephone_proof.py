@@ -1,0 +1,117 @@
+"""Whose call it is: what the carriers signed, and what a call of Telnyx's shows instead."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Collection
+from dataclasses import replace
+
+from starlette.datastructures import Headers
+
+from fastrtc_anyio._wire.call_xml import TOKEN_PARAMETER, Carrier, TelephoneOptions
+from fastrtc_anyio._wire.events import Start
+from fastrtc_anyio._wire.signatures import is_plivo, is_token, is_twilio, make_token, telnyx_message
+from fastrtc_anyio.errors import InvalidMessage
+
+__all__ = ["admit_start", "give_token", "refusal", "shows_secret", "signed_by"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+TELNYX_SECONDS = 300
+"""How far Telnyx's time may be from ours: what its own packages let pass."""
+_OWN_KEY = secrets.token_bytes(32)
+_WRONG = {
+    "auth_token": "the X-Twilio-Signature is not that of telephone.auth_token",
+    "plivo_auth_token": "the X-Plivo-Signature-V3 is not that of telephone.plivo_auth_token",
+    "telnyx_public_key": "the telnyx-signature-ed25519 is not that of telephone.telnyx_public_key, "
+    f"or is not of the last {TELNYX_SECONDS} s",
+}
+
+
+def signed_by(
+    options: TelephoneOptions,
+    headers: Headers,
+    url: str,
+    form: Collection[tuple[str, str]] = (),
+    body: bytes | None = None,
+) -> Carrier | None:
+    """The carrier, of those that are configured, that signed a request or a handshake.
+
+    Args:
+        options: the carriers' secrets.
+        headers: of the request.
+        url: the address that the carrier used.
+        form: the fields of the body.
+        body: as it came; None for a handshake.
+    """
+    if options.auth_token is not None:
+        signature = headers.get("x-twilio-signature", "")
+        if is_twilio(options.auth_token, signature, url, form):
+            return "twilio"
+    if options.plivo_auth_token is not None:
+        nonce = headers.get("x-plivo-signature-v3-nonce", "")
+        for name in ("x-plivo-signature-v3", "x-plivo-signature-ma-v3"):
+            signatures = headers.get(name, "")
+            if nonce and is_plivo(options.plivo_auth_token, signatures, nonce, url, form):
+                return "plivo"
+    key = options.telnyx_public_key
+    if key is not None and body is not None and _is_telnyx(key, headers, body):
+        return "telnyx"
+    return None
+
+
+def refusal(options: TelephoneOptions, url: str) -> str:
+    """What an unknown caller is told, and the log too: which setting it was measured by."""
+    return f"{'; '.join(_WRONG[name] for name in options.proofs)} for {url}"
+
+
+def _is_telnyx(key: str, headers: Headers, body: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    timestamp = headers.get("telnyx-timestamp", "")
+    try:
+        signature = base64.b64decode(headers.get("telnyx-signature-ed25519", ""), validate=True)
+        public_key = Ed25519PublicKey.from_public_bytes(base64.b64decode(key))
+        public_key.verify(signature, telnyx_message(timestamp, body))
+        return abs(time.time() - int(timestamp)) <= TELNYX_SECONDS
+    except (InvalidSignature, binascii.Error, ValueError):
+        return False
+
+
+def give_token(options: TelephoneOptions) -> str | None:
+    """What the WebSocket of a call that is answered now has to show."""
+    return None if options.telnyx_public_key is None else make_token(_key(options), time.time())
+
+
+def shows_secret(options: TelephoneOptions, headers: Headers) -> bool:
+    """Whether a WebSocket shows the secret itself: its call was begun through Telnyx's API."""
+    if options.secret is None:
+        return False
+    shown = headers.get("x-telnyx-streaming-auth-token", "")
+    return hmac.compare_digest(shown.encode("latin-1"), options.secret.encode())
+
+
+def admit_start(options: TelephoneOptions, start: Start) -> Start:
+    """The start of a call that shows its token, without the token.
+
+    Raises:
+        InvalidMessage: it shows none, or a wrong or an old one.
+    """
+    parameters = dict(start.parameters)
+    if not is_token(_key(options), parameters.pop(TOKEN_PARAMETER, ""), time.time()):
+        logger.warning("a telephone's WebSocket was refused: its start shows no token that is good")
+        raise InvalidMessage(
+            "the start has no good token: telephone.telnyx_public_key lets in the calls that this "
+            "server has answered in the last minutes, and those that show telephone.secret"
+        )
+    return replace(start, parameters=parameters)
+
+
+def _key(options: TelephoneOptions) -> bytes:
+    return _OWN_KEY if options.secret is None else options.secret.encode()

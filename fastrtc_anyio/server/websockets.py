@@ -1,0 +1,200 @@
+"""WebSockets that carry audio, from the handshake to the close."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import BrokenResourceError, EndOfStream
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from fastrtc_anyio._driver.factory import AudioFormat
+from fastrtc_anyio._peers.channels import BufferOptions
+from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._signaling.messages import encode_message
+from fastrtc_anyio._signaling.requests import failure_body
+from fastrtc_anyio._wire.events import Connected, Framing, Other, Ping, Pong, Start, Stop
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio.errors import (
+    AdmissionError,
+    FastRTCError,
+    InvalidMessage,
+    InvalidStateError,
+    SignalingError,
+    WebRTCError,
+)
+from fastrtc_anyio.request_limits import RequestLimits, check_message
+
+from .access import check_entry
+
+if TYPE_CHECKING:
+    from fastrtc_anyio.stream import Stream
+
+__all__ = ["let_in", "refuse", "serve_audio", "serve_websocket"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a word
+_CLOSE_CODES = {400: 1008, 409: 1008, 413: 1009, 503: 1013}
+"""RFC 6455 7.4.1, and 1013, "try again later", of the IANA registry."""
+_SERVER_ERROR = 1011
+
+
+async def serve_websocket(stream: Stream, websocket: WebSocket) -> None:
+    """See :meth:`fastrtc_anyio.Stream.websocket_offer`."""
+    if await let_in(stream, websocket):
+        await serve_audio(stream, websocket, FastRTCFraming())
+
+
+async def let_in(stream: Stream, websocket: WebSocket) -> bool:
+    """Whether a WebSocket may come in; if not, it has been refused."""
+    try:
+        await check_entry(stream, websocket)
+    except SignalingError as exc:
+        await refuse(websocket, str(exc), exc.status_hint)
+        return False
+    except Exception:
+        logger.exception("a WebSocket could not be let in")
+        await refuse(websocket, "the server has met an error, which is in its log", 500)
+        return False
+    return True
+
+
+async def refuse(websocket: WebSocket, why: str, status: int = 403) -> None:
+    """Answer the handshake with a status and the reason, which is logged too."""
+    logger.warning("a WebSocket was refused: %s", why)
+    try:
+        if "websocket.http.response" in websocket.scope.get("extensions", {}):
+            await websocket.send_denial_response(PlainTextResponse(why, status))
+        else:
+            await websocket.close()
+    except Exception as exc:
+        _log_spoilt(exc)
+
+
+def _log_spoilt(error: Exception) -> None:
+    """A client that is gone, or spoke before it was answered: each server raises its own."""
+    logger.info("a WebSocket's handshake could not be answered: %r", error)
+
+
+async def serve_audio(stream: Stream, websocket: WebSocket, framing: Framing) -> None:
+    """Serve a WebSocket whose handshake may be answered, until it is closed."""
+    socket = Socket(websocket, stream.request_limits)
+    try:
+        await websocket.accept()
+    except Exception as exc:
+        _log_spoilt(exc)
+        return
+    try:
+        with anyio.move_on_after(stream.limits.connect) as scope:
+            start = await _read_start(socket, framing)
+            if start is not None:
+                scope.deadline = float("inf")
+                await _serve(stream, socket, framing, start)
+        if scope.cancelled_caught:
+            limit = stream.limits.connect
+            raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
+    except (EndOfStream, BrokenResourceError):
+        pass  # it has gone: before its start, or while it was told something
+    except SignalingError as exc:
+        await _say_goodbye(socket, framing, exc, _CLOSE_CODES.get(exc.status_hint, 1008))
+    except Exception as exc:
+        logger.exception("a WebSocket could not be served")
+        shown = exc if isinstance(exc, WebRTCError) else FastRTCError("the server has met an error")
+        await _say_goodbye(socket, framing, shown, _SERVER_ERROR)
+    finally:
+        await socket.aclose()
+
+
+async def _read_start(socket: Socket, framing: Framing) -> Start | None:
+    while True:
+        match event := framing.decode(await socket.receive()):
+            case Start():
+                return event
+            case Stop():
+                return None
+            case Ping():
+                await socket.send(framing.encode(Pong()) or "")
+            case Connected() | Other():
+                pass
+            case _:
+                raise InvalidMessage(
+                    f'the first message must be "start"; got {type(event).__name__.lower()}'
+                )
+
+
+async def _serve(stream: Stream, socket: Socket, framing: Framing, start: Start) -> None:
+    media = stream.media
+    if not media.audio:
+        raise InvalidStateError("this stream carries video, which a WebSocket cannot")
+
+    def make_peer(wanted: AudioFormat, buffers: BufferOptions) -> WebSocketPeer:
+        return WebSocketPeer(
+            socket,
+            framing,
+            start,
+            media=replace(media, video_in=False, video_out=False),
+            rates=(wanted.input_sample_rate, wanted.sample_rate),
+            buffers=buffers,
+            stall_s=stream.limits.stall,
+            liveness_s=stream.limits.liveness,
+        )
+
+    await stream.serve_peer(
+        make_peer, alias=start.id, phone=framing.phone, websocket=socket.websocket
+    )
+
+
+async def _say_goodbye(socket: Socket, framing: Framing, error: FastRTCError, code: int) -> None:
+    if isinstance(error, AdmissionError):
+        text = json.dumps(failure_body(error))  # FastRTC's clients read this one
+    else:
+        text = encode_message("error", str(error))
+    logger.info("a WebSocket was closed: %s", error)
+    try:
+        if not framing.phone:
+            await socket.send(text)
+    except BrokenResourceError:
+        pass
+    await socket.aclose(code)
+
+
+class Socket:
+    """Starlette's WebSocket as a :class:`.TextSocket`."""
+
+    def __init__(self, websocket: WebSocket, limits: RequestLimits) -> None:
+        self.websocket = websocket
+        self._limits = limits
+        self._closed = False
+
+    async def receive(self) -> str:
+        message = await self.websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            self._closed = True
+            if message.get("code") == _ABNORMAL:
+                raise BrokenResourceError
+            raise EndOfStream
+        text = message.get("text")
+        if text is None:
+            raise InvalidMessage("the protocol has text messages only; got a binary one")
+        check_message(len(text.encode()), self._limits)
+        return str(text)
+
+    async def send(self, text: str, /) -> None:
+        try:
+            await self.websocket.send_text(text)
+        except (WebSocketDisconnect, RuntimeError, OSError) as exc:
+            raise BrokenResourceError from exc
+
+    async def aclose(self, code: int = 1000) -> None:
+        if self._closed or self.websocket.application_state is not WebSocketState.CONNECTED:
+            return
+        self._closed = True
+        try:
+            await self.websocket.close(code)
+        except (WebSocketDisconnect, RuntimeError, OSError) as exc:
+            raise BrokenResourceError from exc
