@@ -8,8 +8,7 @@ import pytest
 import trio.testing
 
 from fastrtc_anyio._core.threads import while_thread_works
-
-from .virtual_asyncio import VirtualLoop
+from tests.kit.virtual_asyncio import VirtualLoop
 
 # The same examples on every run, however slow the machine.
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)

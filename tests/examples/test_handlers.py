@@ -10,7 +10,7 @@ import pytest
 
 from fastrtc_anyio import CloseReason
 from fastrtc_anyio.testing import open_call, speech_like, tone, tone_snr
-from tests.measure import typical_snr
+from tests.kit.measure import typical_snr
 
 from .loading import load
 

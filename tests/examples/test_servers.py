@@ -24,10 +24,10 @@ from fastrtc_anyio.outputs import EarlyReaders
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing import open_call as open_memory_call
 from fastrtc_anyio.testing import tone
-from tests.measure import typical_snr
-from tests.server.calls import accept, check_echo, make_offer, open_call, wait_until
-from tests.sockets.wire import open_client as open_phone
-from tests.webrtc.aiortc_client import AiortcClient, open_client
+from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.http_calls import accept, check_echo, make_offer, open_call, wait_until
+from tests.kit.measure import typical_snr
+from tests.kit.websockets import open_client as open_phone
 
 from .loading import load
 

@@ -13,7 +13,7 @@ from fastrtc_anyio import CloseReason, RtcConfiguration, Session, Stream
 from fastrtc_anyio._media.media_plan import Modality
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
-from tests.unit.handlers import AsyncEcho
+from tests.kit.handlers import AsyncEcho
 
 SECONDS = 20.0
 """Foreign peers on a busy machine get this long for what takes them a fraction of it."""

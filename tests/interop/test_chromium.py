@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import CloseReason, WebRTCError
-from tests.unit.handlers import Quiet
+from tests.kit.handlers import Quiet
 
 from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page

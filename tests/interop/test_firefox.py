@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastrtc_anyio import CloseReason, Slider, VideoStreamHandler
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._peers.webrtc import local_addresses
-from tests.measure import typical_snr
+from tests.kit.measure import typical_snr
 
 from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
 from .firefox import FAKE_TONE, FirefoxPage, check_firefox, open_firefox

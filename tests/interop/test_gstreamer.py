@@ -12,7 +12,7 @@ import pytest
 from fastrtc_anyio import AudioFrame, CloseReason, RtcConfiguration, Session, Stream
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._peers.webrtc import local_addresses
-from tests.measure import typical_snr
+from tests.kit.measure import typical_snr
 
 from .calls import SECONDS, only_session, serve, wait_ended, wait_until
 from .likeness import likeness, read_wav

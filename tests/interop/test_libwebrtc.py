@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio import CloseReason, Limits, VideoStreamHandler
 from fastrtc_anyio._media.frames import Int16Array
-from tests.measure import typical_snr
+from tests.kit.measure import typical_snr
 
 from .calls import SECONDS, TalkativeEcho, make_stream, only_session, serve, wait_ended
 from .node import LOUD, NodeCaller, open_call, open_caller

@@ -45,7 +45,7 @@ from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.page.document import page_document
 from fastrtc_anyio.server.routes import page_route
 from fastrtc_anyio.testing.signals import tone
-from tests.unit.handlers import AsyncEcho, Quiet
+from tests.kit.handlers import AsyncEcho, Quiet
 
 from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page, open_browser

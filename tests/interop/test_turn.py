@@ -17,8 +17,8 @@ from fastrtc_anyio._peers.portal import open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import tone
-from tests.measure import typical_snr
-from tests.server.calls import LOOPBACK, echo
+from tests.kit.http_calls import LOOPBACK, echo
+from tests.kit.measure import typical_snr
 
 from .calls import SECONDS
 

@@ -28,7 +28,7 @@ from fastrtc_anyio import (
     VideoEmitType,
 )
 from fastrtc_anyio.testing import Call, open_call
-from tests.unit.handlers import AsyncEcho
+from tests.kit.handlers import AsyncEcho
 
 FRAMES = 100
 

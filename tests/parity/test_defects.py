@@ -45,7 +45,7 @@ from fastrtc_anyio._media.encode import create_encoder
 from fastrtc_anyio._peers.channels import AudioOutput, Link
 from fastrtc_anyio._peers.webrtc.audio import PlayoutTrack
 from fastrtc_anyio.testing import open_call, tone, tone_snr
-from tests.unit.handlers import AsyncEcho, Echo, Quiet
+from tests.kit.handlers import AsyncEcho, Echo, Quiet
 
 RATE = 24_000
 
@@ -282,7 +282,7 @@ async def test_d11_an_unknown_id_is_an_error_and_leaves_no_entry() -> None:
     """``output_stream("unknown")`` hangs and creates a permanent entry.
 
     While the stream is open it waits for a while, and leaves nothing:
-    ``tests/unit/test_outputs.py``.
+    ``tests/session/test_outputs.py``.
     """
     stream = Stream(Echo(), modality="audio")
     before = _size(stream)

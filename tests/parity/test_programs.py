@@ -28,7 +28,7 @@ from fastrtc_anyio import (
     wait_for_item,
 )
 from fastrtc_anyio.testing import Call, open_call, tone, tone_snr
-from tests.measure import typical_snr
+from tests.kit.measure import typical_snr
 
 from .programs import (
     RATE,

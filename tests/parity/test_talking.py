@@ -16,7 +16,7 @@ import trio
 
 from fastrtc_anyio import AdditionalOutputs, AlgoOptions, ReplyOnPause, Stream
 from fastrtc_anyio.testing import open_call
-from tests.unit.conversations import (
+from tests.kit.conversations import (
     OUT,
     RATE,
     Log,

@@ -9,8 +9,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from fastrtc_anyio.server.launch import open_server
-
-from .calls import check_echo, make_stream, open_call, open_uvicorn, wait_until
+from tests.kit.http_calls import check_echo, make_stream, open_call, open_uvicorn, wait_until
 
 APPLICATIONS = {"starlette": Starlette, "fastapi": FastAPI}
 

@@ -16,7 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from fastrtc_anyio import Checkbox, NotAllowed, NotAuthenticated, Stream
 from fastrtc_anyio.server import page_route, require_token
-from tests.unit.handlers import Quiet
+from tests.kit.handlers import Quiet
 
 HERE = "here.example"
 FOREIGN = "https://foreign.example"

@@ -13,9 +13,8 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import AsyncStreamHandler, Stream
 from fastrtc_anyio.server.launch import open_server
-from tests.webrtc.aiortc_client import open_client
-
-from .calls import echo, make_offer, make_stream, open_call, post, wait_until
+from tests.kit.aiortc_client import open_client
+from tests.kit.http_calls import echo, make_offer, make_stream, open_call, post, wait_until
 
 NO_AUDIO = """\
 v=0

@@ -27,11 +27,10 @@ from fastrtc_anyio import (
 )
 from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio.server.launch import open_server
-from tests.sockets.wire import PCM_16K, open_client
-from tests.unit.handlers import Quiet
-from tests.webrtc.aiortc_client import AiortcClient
-
-from .calls import LOOPBACK, open_call, wait_until
+from tests.kit.aiortc_client import AiortcClient
+from tests.kit.handlers import Quiet
+from tests.kit.http_calls import LOOPBACK, open_call, wait_until
+from tests.kit.websockets import PCM_16K, open_client
 
 # httpx reads a body by several generators inside each other, and closes the outermost one only.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")

@@ -18,7 +18,7 @@ from anyio.abc import ByteStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.text import TextReceiveStream
 
-from .calls import check_echo, open_call, wait_until
+from tests.kit.http_calls import check_echo, open_call, wait_until
 
 PROGRAM = Path(__file__).with_name("interruptible.py")
 LIMIT = 5.0

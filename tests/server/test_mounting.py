@@ -16,8 +16,7 @@ from starlette.routing import Mount, Route
 
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
-
-from .calls import check_echo, make_stream, open_call, post, wait_until
+from tests.kit.http_calls import check_echo, make_stream, open_call, post, wait_until
 
 
 async def test_a_stream_in_an_application_in_an_application_is_not_open() -> None:

@@ -13,12 +13,19 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import RequestLimits, Stream, Textbox
 from fastrtc_anyio.server.launch import open_server
-from tests.sockets.wire import open_client as open_socket
-from tests.sockets.wire import open_wire
-from tests.unit.handlers import AsyncEcho
-from tests.webrtc.aiortc_client import open_client
-
-from .calls import LOOPBACK, accept, check_echo, make_offer, open_call, post, wait_until
+from tests.kit.aiortc_client import open_client
+from tests.kit.handlers import AsyncEcho
+from tests.kit.http_calls import (
+    LOOPBACK,
+    accept,
+    check_echo,
+    make_offer,
+    open_call,
+    post,
+    wait_until,
+)
+from tests.kit.websockets import open_client as open_socket
+from tests.kit.websockets import open_wire
 
 CANDIDATE = {"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "0"}
 SDP = {"Content-Type": "application/sdp"}

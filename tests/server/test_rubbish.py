@@ -18,9 +18,8 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import Limits
 from fastrtc_anyio.server.launch import open_server
-from tests.webrtc.aiortc_client import AiortcClient, Microphone, client_loop
-
-from .calls import POLL, make_stream
+from tests.kit.aiortc_client import AiortcClient, Microphone, client_loop
+from tests.kit.http_calls import POLL, make_stream
 
 ordinary = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 

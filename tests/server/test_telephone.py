@@ -26,12 +26,12 @@ from fastrtc_anyio._wire.plivo import PlivoFraming
 from fastrtc_anyio._wire.signatures import make_token, sign_plivo, sign_twilio, telnyx_message
 from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
-from tests.sockets.clients import Client
-from tests.sockets.wire import open_client, open_wire
-from tests.unit.conversations import agent, silence, voice
-from tests.unit.handlers import AsyncEcho, Quiet
+from tests.kit.conversations import agent, silence, voice
+from tests.kit.handlers import AsyncEcho, Quiet
+from tests.kit.http_calls import wait_until
+from tests.kit.websocket_clients import Client
+from tests.kit.websockets import open_client, open_wire
 
-from .calls import wait_until
 from .test_websocket import check_echo, open_stream
 
 PHONE = "/telephone/handler"

@@ -9,9 +9,8 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import Limits
 from fastrtc_anyio.server.launch import open_server
-from tests.webrtc.aiortc_client import open_client
-
-from .calls import (
+from tests.kit.aiortc_client import open_client
+from tests.kit.http_calls import (
     accept,
     check_echo,
     make_offer,

@@ -36,12 +36,11 @@ from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.websockets import Socket
 from fastrtc_anyio.testing import check_peer, tone
-from tests.measure import typical_snr
-from tests.sockets.clients import Client
-from tests.sockets.wire import PCM_16K, Wire, open_client, open_wire
-from tests.unit.handlers import AsyncEcho, Quiet
-
-from .calls import make_stream, open_uvicorn, wait_until
+from tests.kit.handlers import AsyncEcho, Quiet
+from tests.kit.http_calls import make_stream, open_uvicorn, wait_until
+from tests.kit.measure import typical_snr
+from tests.kit.websocket_clients import Client
+from tests.kit.websockets import PCM_16K, Wire, open_client, open_wire
 
 serve_uvicorn = partial(open_uvicorn, ws="websockets-sansio")
 

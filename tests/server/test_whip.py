@@ -20,9 +20,16 @@ from fastrtc_anyio import AudioFrame, CloseReason, NotAllowed, RtcConfiguration,
 from fastrtc_anyio._media.media_plan import Mode
 from fastrtc_anyio.server import open_server, require_token
 from fastrtc_anyio.testing.signals import tone
-from tests.webrtc.aiortc_client import AiortcClient, open_client
-
-from .calls import FREQUENCY, LOOPBACK, accept, check_echo, echo, wait_until, without_candidates
+from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.http_calls import (
+    FREQUENCY,
+    LOOPBACK,
+    accept,
+    check_echo,
+    echo,
+    wait_until,
+    without_candidates,
+)
 
 SDP = {"Content-Type": "application/sdp"}
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}

@@ -14,8 +14,8 @@ from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.portal import Portal, open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
+from tests.kit.webrtc_calls import LOOPBACK, open_stream, place_call, wait_until
 
-from .calls import LOOPBACK, open_stream, place_call, wait_until
 from .test_nothing_left import native_threads, no_garbage_collection, open_files
 from .test_video import flat, swap
 

@@ -13,7 +13,7 @@ import pytest
 from fastrtc_anyio import Session
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio.testing import open_call
-from tests.unit.handlers import Quiet
+from tests.kit.handlers import Quiet
 
 
 async def double(number: int) -> int:

@@ -32,10 +32,9 @@ from fastrtc_anyio import (
 from fastrtc_anyio._driver import HandlerProgram
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import IceCandidate
-from tests.unit.handlers import AsyncEcho, Echo, Quiet
-
-from .aiortc_client import open_client
-from .calls import echo_of_tones, open_stream, place_call, wait_until
+from tests.kit.aiortc_client import open_client
+from tests.kit.handlers import AsyncEcho, Echo, Quiet
+from tests.kit.webrtc_calls import echo_of_tones, open_stream, place_call, wait_until
 
 RATES = [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
 

@@ -12,8 +12,7 @@ from fastrtc_anyio._peers.portal import open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import check_peer
-
-from .aiortc_client import AiortcClient, open_client
+from tests.kit.aiortc_client import AiortcClient, open_client
 
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
 

@@ -10,10 +10,9 @@ import numpy as np
 
 from fastrtc_anyio import AlgoOptions, AudioFrame, ReplyInterrupted, ReplyOnPause, ReplyStarted
 from fastrtc_anyio.testing import tone
-from tests.unit.conversations import Log, LoudVad, words
-
-from .aiortc_client import AiortcClient
-from .calls import SECONDS, open_stream, place_call, wait_until
+from tests.kit.aiortc_client import AiortcClient
+from tests.kit.conversations import Log, LoudVad, words
+from tests.kit.webrtc_calls import SECONDS, open_stream, place_call, wait_until
 
 VOICE = tone(300, 48_000, 0.4)
 

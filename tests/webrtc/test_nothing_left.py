@@ -20,9 +20,8 @@ from fastrtc_anyio._peers.portal import Portal, open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import tone
-from tests.unit.handlers import AsyncEcho, Echo
-
-from .calls import LOOPBACK, open_stream, wait_until
+from tests.kit.handlers import AsyncEcho, Echo
+from tests.kit.webrtc_calls import LOOPBACK, open_stream, wait_until
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from aiortc.rtp import RtpPacket
 from fastrtc_anyio import AudioFrame
 from fastrtc_anyio._peers.webrtc.audio import AudioTap
 from fastrtc_anyio._peers.webrtc.network import Heartbeat
-from tests.unit.handlers import AsyncEcho
-
-from .calls import open_stream
+from tests.kit.handlers import AsyncEcho
+from tests.kit.webrtc_calls import open_stream
 
 
 def packet(sequence: int, ssrc: int = 1, payload: bytes = bytes(160)) -> RtpPacket:

@@ -17,7 +17,7 @@ from fastrtc_anyio import (
     VideoOptions,
     VideoStreamHandler,
 )
-from tests.webrtc.calls import echo_of_tones, open_stream, place_call, wait_until
+from tests.kit.webrtc_calls import echo_of_tones, open_stream, place_call, wait_until
 
 BLUE, RED = (255, 0, 0), (0, 0, 255)
 

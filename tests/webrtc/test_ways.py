@@ -20,9 +20,8 @@ from fastrtc_anyio import (
     StreamNotOpen,
 )
 from fastrtc_anyio._signaling.ice import IceServer, parse_ice_servers
-from tests.unit.handlers import AsyncEcho
-
-from .aiortc_client import AiortcClient, open_client
+from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.handlers import AsyncEcho
 
 
 def make_stream(configuration: Any, **options: Any) -> Stream:

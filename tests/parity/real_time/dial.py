@@ -11,8 +11,8 @@ import anyio
 import httpx
 from anyio import to_thread
 
-from tests.server.calls import wait_until
-from tests.webrtc.aiortc_client import AiortcClient, open_client
+from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.http_calls import wait_until
 
 SECONDS = 20
 """A generous deadline for what takes a fraction of it."""

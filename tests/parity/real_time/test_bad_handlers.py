@@ -22,7 +22,7 @@ from fastrtc_anyio import (
     VideoEmitType,
 )
 from fastrtc_anyio.testing import Call, open_call
-from tests.unit.handlers import AsyncEcho, Echo
+from tests.kit.handlers import AsyncEcho, Echo
 
 from .echoes import (
     SECONDS,

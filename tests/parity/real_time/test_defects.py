@@ -20,18 +20,9 @@ from fastrtc_anyio import (
     UserStartedSpeaking,
 )
 from fastrtc_anyio.testing import open_call
-from tests.unit.conversations import (
-    OUT,
-    Log,
-    agent,
-    heard_samples,
-    say,
-    silence,
-    voice,
-    words,
-)
-from tests.unit.handlers import AsyncEcho, Echo
-from tests.webrtc.calls import open_stream, place_call, wait_until
+from tests.kit.conversations import OUT, Log, agent, heard_samples, say, silence, voice, words
+from tests.kit.handlers import AsyncEcho, Echo
+from tests.kit.webrtc_calls import open_stream, place_call, wait_until
 
 from .echoes import check_every_frame_comes_back, wait_for, wait_for_threads_to_end
 

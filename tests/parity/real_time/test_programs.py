@@ -28,6 +28,9 @@ from fastrtc_anyio import (
     WebRTCData,
 )
 from fastrtc_anyio.server.launch import open_server
+from tests.kit.http_calls import check_echo as hear_echo
+from tests.kit.http_calls import open_uvicorn, wait_until
+from tests.kit.webrtc_calls import LOOPBACK, open_stream, place_call
 from tests.parity.programs import (
     RATE,
     AsyncEchoHandler,
@@ -39,9 +42,6 @@ from tests.parity.programs import (
     RealtimeAPI,
     RealtimeHandler,
 )
-from tests.server.calls import check_echo as hear_echo
-from tests.server.calls import open_uvicorn, wait_until
-from tests.webrtc.calls import LOOPBACK, open_stream, place_call
 
 from .dial import SECONDS, dial, message
 

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastrtc_anyio._cli.measure import compare
+from fastrtc_anyio.testing import speech_like
+from tests.kit.measure import measure_until
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_the_demo(backend: str, tmp_path: Path) -> None:
+    out = tmp_path / "echo.wav"
+    command = [sys.executable, "-m", "fastrtc_anyio", "demo", "--backend", backend]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, "--out", str(out)],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            cwd=Path(__file__).parents[2],
+            check=False,
+        )
+
+    done = measure_until(lambda done: done.returncode == 0, run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"served under {backend}" in done.stdout
+    assert re.search(r"connected in \d+ ms", done.stdout)
+    assert re.search(r"round-trip latency +\d+ ms", done.stdout)
+    assert re.search(r"frames lost +\d+ of \d\d\d", done.stdout)
+    assert re.search(r"correlation +0\.9\d\d", done.stdout)
+    assert "demo --serve" in done.stdout
+    with wave.open(str(out)) as file:
+        assert file.getnframes() > 3 * file.getframerate()
+
+
+def test_compare_finds_what_was_sent_in_what_came_back() -> None:
+    sent = speech_like(16_000, 2.0)[0]
+    returned = np.concatenate([np.zeros(1234, np.int16), sent // 2])
+    found = compare(sent, returned, 16_000)
+    assert found.lag == 1234 / 16_000
+    assert found.correlation > 0.999
+    assert abs(compare(sent, speech_like(16_000, 2.0, seed=7)[0], 16_000).correlation) < 0.3
+    assert compare(sent, np.zeros(5000, np.int16), 16_000).correlation == 0
+
+
+def test_a_gap_moves_what_comes_after_it_and_changes_nothing_else() -> None:
+    sent = speech_like(16_000, 4.0)[0]
+    gap = np.zeros(800, np.int16)
+    returned = np.concatenate([np.zeros(160, np.int16), sent[:41_000], gap, sent[41_000:]])
+    found = compare(sent, returned, 16_000)
+    assert found.lag == 0.01
+    assert found.correlation > 0.999
+
+
+def test_compare_takes_recordings_of_any_length() -> None:
+    sent = speech_like(16_000, 2.0)[0]
+    for size in (0, 1, 100, 5000):
+        assert compare(sent[:0], sent[:size], 16_000).correlation == 0
+    assert compare(sent[:1000], sent, 16_000).correlation > 0.999
+    assert compare(sent, sent[:1000], 16_000).correlation < 0.5
+    long = np.tile(sent, 20)
+    assert compare(long, long, 16_000).correlation > 0.999

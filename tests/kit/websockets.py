@@ -1,0 +1,103 @@
+"""A WebSocket client that is not ours, on the loopback interface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+from anyio import CancelScope, create_task_group, to_thread
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from fastrtc_anyio._wire.events import Framing, Start
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio._wire.payload import AudioEncoding
+
+from .websocket_clients import Client
+
+PCM_16K = AudioEncoding("pcm16", 16_000)
+
+
+class Wire:
+    """An open WebSocket of the package ``websockets``."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    async def send(self, text: str | bytes) -> None:
+        try:
+            await to_thread.run_sync(self._connection.send, text)
+        except ConnectionClosed:
+            raise anyio.BrokenResourceError from None
+
+    async def receive(self) -> str:
+        try:
+            text = await to_thread.run_sync(self._connection.recv, abandon_on_cancel=True)
+        except ConnectionClosed:
+            raise anyio.EndOfStream from None
+        assert isinstance(text, str)
+        return text
+
+    async def receive_json(self) -> Any:
+        with anyio.fail_after(10):
+            return json.loads(await self.receive())
+
+    async def receive_end(self) -> int:
+        """Read to the end; says the code it was closed with."""
+        with anyio.fail_after(10), suppress(anyio.EndOfStream):
+            while True:
+                await self.receive()
+        return self._connection.close_code or 0
+
+    async def aclose(self) -> None:
+        await to_thread.run_sync(self._connection.close)
+
+
+@asynccontextmanager
+async def open_wire(
+    url: str, path: str = "/websocket/offer", headers: Mapping[str, str] | None = None
+) -> AsyncGenerator[Wire, None]:
+    """Connect.
+
+    Raises:
+        websockets.exceptions.InvalidStatus: the server refuses.
+    """
+
+    def dial() -> ClientConnection:
+        address = url.replace("http", "ws", 1) + path
+        # Left in aclose(), where it does not block the event loop.
+        return connect(address, additional_headers=headers, close_timeout=1).__enter__()
+
+    wire = Wire(await to_thread.run_sync(dial))
+    try:
+        yield wire
+    finally:
+        with CancelScope(shield=True):
+            await wire.aclose()
+
+
+@asynccontextmanager
+async def open_client(
+    url: str,
+    start: Start | None = None,
+    framing: Framing | None = None,
+    path: str = "/websocket/offer",
+    headers: Mapping[str, str] | None = None,
+) -> AsyncGenerator[Client, None]:
+    """A client that has said its start, and plays what it is sent."""
+    start = start or Start("caller", PCM_16K)
+    assert start.encoding is not None
+    async with open_wire(url, path, headers) as wire, create_task_group() as tasks:
+        client = Client(wire, framing or FastRTCFraming(), start.encoding)
+        client.send(start)
+        tasks.start_soon(client.run)
+        try:
+            yield client
+        finally:
+            tasks.cancel_scope.cancel()
+            with CancelScope(shield=True):
+                await wire.aclose()
+            client.close()

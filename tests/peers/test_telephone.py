@@ -1,0 +1,235 @@
+"""Calls from a telephone, on virtual time: a carrier that plays, confirms, and clears."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from anyio import create_task_group
+
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    CloseReason,
+    CloseStream,
+    ReplyFinished,
+    ReplyInterrupted,
+    Session,
+)
+from fastrtc_anyio._driver import HandlerProgram
+from fastrtc_anyio._peers.channels import BufferOptions
+from fastrtc_anyio._peers.pacing import MARK_SECONDS, OVERDUE_SECONDS, PHONE_LEAD
+from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._wire.events import Clear, KeyPressed, Mark, Media
+from fastrtc_anyio._wire.twilio import TwilioFraming
+from fastrtc_anyio.handlers import StreamHandlerBase
+from tests.kit.conversations import Log, agent, nothing, silence, voice
+from tests.kit.handlers import Quiet
+from tests.kit.websocket_clients import Client, open_pair
+
+RATE = 8_000
+MARK = round(MARK_SECONDS * RATE)
+
+
+def words(seconds: float) -> tuple[int, Any]:
+    """At the telephone's own rate: what is played can be counted to the sample."""
+    return RATE, np.full((1, round(seconds * RATE)), 3000, np.int16)
+
+
+@dataclass
+class PhoneCall:
+    session: Session
+    peer: WebSocketPeer
+    carrier: Client
+    ended: anyio.Event
+
+
+@asynccontextmanager
+async def call(handler: StreamHandlerBase, **settings: Any) -> AsyncGenerator[PhoneCall, None]:
+    """Call a handler by telephone; the caller listens."""
+    handler.phone_mode = True
+    async with (
+        open_pair(TwilioFraming, **settings) as (peer, carrier),
+        create_task_group() as tasks,
+    ):
+        session = Session(peer, HandlerProgram(handler))
+        phone = PhoneCall(session, peer, carrier, anyio.Event())
+
+        async def run() -> None:
+            await session.run()
+            phone.ended.set()
+
+        tasks.start_soon(run)
+        tasks.start_soon(carrier.listen)
+        yield phone
+        carrier.hang_up()
+        await phone.ended.wait()
+        tasks.cancel_scope.cancel()
+
+
+def clears(carrier: Client) -> int:
+    return sum(isinstance(event, Clear) for event in carrier.events)
+
+
+async def test_a_conversation_with_barge_in() -> None:
+    """The greeting is heard whole. The reply is interrupted: the carrier is told to clear, and
+    what counts as played is what the marks say, at most a mark's worth too little."""
+
+    async def greet() -> AsyncGenerator[Any, None]:
+        yield words(0.5)
+
+    async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+        yield words(10)
+
+    log = Log()
+    handler = agent(reply, startup_fn=greet, on_event=log)
+    async with call(handler) as phone:
+        await phone.carrier.speak(silence(1.5), 16_000)
+        assert [event.played.samples for event in log.of(ReplyFinished)] == [RATE // 2]
+        assert phone.carrier.sound.shape[1] == RATE // 2
+        assert clears(phone.carrier) == 0
+        speech = np.concatenate([voice(1), silence(2), voice(1), silence(0.1)], axis=1)
+        await phone.carrier.speak(speech, 16_000)
+        (interrupted,) = log.of(ReplyInterrupted)
+        assert clears(phone.carrier) == 1
+        heard = phone.carrier.sound.shape[1] - RATE // 2
+        assert 0 <= heard - interrupted.played.samples <= MARK + RATE // 50
+        assert interrupted.played.samples > RATE
+        after = phone.carrier.sound.shape[1]
+        await anyio.sleep(0.3)
+        assert phone.carrier.sound.shape[1] == after, "something was heard after the clear"
+    statistics = phone.peer.audio_out.statistics()
+    assert statistics.sent == statistics.played + statistics.flushed
+
+
+async def test_what_is_ahead_is_bounded() -> None:
+    class Talker(Quiet):
+        async def emit(self) -> Any:
+            return words(1)
+
+    async with call(Talker()) as phone:
+        for _ in range(50):
+            await anyio.sleep(0.033)
+            queued = sum(
+                item.shape[1] for item in phone.carrier.queue if not isinstance(item, Mark)
+            )
+            assert queued / RATE <= PHONE_LEAD + 0.02
+        assert len(phone.carrier.arrivals) > 70
+
+
+async def test_the_end_waits_for_what_was_said() -> None:
+    class Goodbye(Quiet):
+        async def emit(self) -> Any:
+            return words(1.23), CloseStream()
+
+    async with call(Goodbye()) as phone:
+        with anyio.fail_after(5):
+            await phone.ended.wait()
+        assert phone.carrier.sound.shape[1] == 1.23 * RATE
+        assert phone.session.closed is not None
+        assert phone.session.closed.reason is CloseReason.HANDLER_CLOSED
+
+
+async def test_keys_reach_the_handler() -> None:
+    class Menu(Quiet):
+        async def on_dtmf(self, digit: str) -> None:
+            self.calls.append(digit)
+
+    class Reader(Quiet):
+        async def on_message(self, message: str) -> None:
+            self.calls.append(message)
+
+    menu, reader = Menu(), Reader()
+    for handler in (menu, reader):
+        async with call(handler) as phone:
+            for digit in "1#":
+                phone.carrier.send(KeyPressed(digit))
+            await anyio.sleep(0.1)
+    assert menu.calls == ["1", "#", "shutdown"]
+    assert reader.calls[:2] == ['{"type": "dtmf", "data": "1"}', '{"type": "dtmf", "data": "#"}']
+
+
+async def test_outputs_reach_the_next_reply() -> None:
+    """D22: a phone's memory."""
+    seen: list[Any] = []
+
+    async def reply(audio: Any, history: Any = None) -> AsyncGenerator[Any, None]:
+        seen.append(history)
+        yield words(0.1)
+        yield AdditionalOutputs((history or 0) + 1)
+
+    async with call(agent(reply)) as phone:
+        for _ in range(2):
+            await phone.carrier.speak(np.concatenate([voice(1), silence(1.5)], axis=1), 16_000)
+    assert seen == [None, 1]
+
+
+async def test_messages_are_not_for_carriers() -> None:
+    class Chatty(Quiet):
+        async def start_up(self) -> None:
+            await self.send_message("hello")
+
+    async with call(Chatty()) as phone:
+        await anyio.sleep(0.1)
+        assert phone.carrier.events == []
+        assert phone.peer.messages.statistics().dropped_out == 1
+
+
+async def test_a_telephone_that_falls_silent_has_vanished() -> None:
+    async with call(Quiet(), liveness_s=5.0) as phone:
+        await phone.carrier.speak(silence(1), 16_000)
+        with anyio.fail_after(6.1):
+            await phone.ended.wait()
+    assert phone.session.closed is not None
+    assert phone.session.closed.reason is CloseReason.VANISHED
+
+
+async def test_a_carrier_without_marks_is_believed_after_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_pair(TwilioFraming) as (peer, carrier):
+        carrier._return_marks = lambda: None  # type: ignore[method-assign]
+        await peer.audio_out.send(words(0.3)[1])
+        began = anyio.current_time()
+        with anyio.fail_after(10):
+            await peer.audio_out.wait_played()
+        assert anyio.current_time() - began == pytest.approx(0.3 + OVERDUE_SECONDS, abs=0.1)
+    assert "mark" in caplog.text
+
+
+async def test_a_live_source_is_marked_now_and_then() -> None:
+    """Not after every frame, though the queue is empty after every one."""
+    buffers = BufferOptions(live=True)
+    async with open_pair(TwilioFraming, buffers=buffers) as (peer, carrier):
+        async with create_task_group() as tasks:
+            tasks.start_soon(carrier.listen)
+            for _ in range(100):
+                await peer.audio_out.send(words(0.02)[1])
+                await anyio.sleep(0.02)
+            with anyio.fail_after(1):
+                await peer.audio_out.wait_played()
+            tasks.cancel_scope.cancel()
+        assert 15 <= sum(isinstance(event, Mark) for event in carrier.events) <= 25
+        assert peer.audio_out.statistics().played == 100 * RATE // 50
+
+
+async def test_chunks_that_are_missing_are_counted() -> None:
+    async with open_pair(TwilioFraming) as (peer, carrier):
+        for chunk in (1, 2, 5, 6, 9):
+            carrier.send(Media(b"", chunk))
+        await anyio.sleep(0.1)
+        assert await peer.transport_statistics() == {"received": 5, "missing": 0}  # they may come
+        carrier.hang_up()
+        await peer.wait_closed()
+        assert await peer.transport_statistics() == {"received": 6, "missing": 4}
+
+
+async def test_a_silent_handler_sends_nothing() -> None:
+    """D2."""
+    async with call(agent(lambda audio: nothing())) as phone:
+        await phone.carrier.speak(silence(2), 16_000)
+        assert phone.carrier.arrivals == []

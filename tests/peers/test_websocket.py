@@ -1,0 +1,200 @@
+"""The peer itself, over sockets in memory, on virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import numpy as np
+import pytest
+from anyio import create_task_group
+
+from fastrtc_anyio import AudioFrame, CloseReason
+from fastrtc_anyio._peers.channels import BufferOptions
+from fastrtc_anyio._peers.pacing import PacedOutput
+from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._wire.events import Framing, Mark, Media, Start
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
+from fastrtc_anyio._wire.plivo import PlivoFraming
+from fastrtc_anyio._wire.telnyx import TelnyxFraming
+from fastrtc_anyio._wire.twilio import TwilioFraming
+from fastrtc_anyio.testing import check_peer
+from tests.kit.websocket_clients import Client, memory_sockets, open_pair
+
+PCM = AudioEncoding("pcm16", 16_000)
+
+CARRIERS: dict[str, tuple[Callable[[], Framing], AudioEncoding]] = {
+    "twilio": (TwilioFraming, MULAW_8K),
+    "telnyx": (partial(TelnyxFraming, "PCMA"), AudioEncoding("alaw", 8_000)),
+    "telnyx L16": (partial(TelnyxFraming, "L16"), AudioEncoding("pcm16", 16_000)),
+    "plivo": (PlivoFraming, AudioEncoding("pcm16", 16_000)),
+}
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [None, MULAW_8K, AudioEncoding("pcm16", 16_000), AudioEncoding("pcm16", 44_100)],
+    ids=str,
+)
+async def test_a_websocket_conforms(encoding: AudioEncoding | None) -> None:
+    await check_peer(partial(open_pair, FastRTCFraming, encoding, rates=(24_000, 24_000)))
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+async def test_a_telephone_conforms(carrier: str) -> None:
+    framing, encoding = CARRIERS[carrier]
+    await check_peer(partial(open_pair, framing, encoding), messages=False, lead_s=0.2)
+
+
+async def test_a_client_is_given_a_tenth_of_a_second_ahead() -> None:
+    async with open_pair(encoding=PCM) as (peer, client):
+        await peer.audio_out.send(np.full((1, 16_000), 1000, np.int16))
+        began = anyio.current_time()
+        await peer.audio_out.wait_played()
+        assert anyio.current_time() - began == pytest.approx(1.0)
+        ahead = [0.02 * (i + 1) - (at - began) for i, at in enumerate(client.arrivals)]
+        assert max(ahead) == pytest.approx(0.1)
+        assert ahead[0] == pytest.approx(0.02)
+        assert len(client.arrivals) == 50
+
+
+async def test_a_live_source_that_stalled_leaves_no_delay_at_the_client() -> None:
+    """What piled up waits here, where it is trimmed, and not at the client, where it would stay."""
+    async with (
+        open_pair(encoding=PCM, buffers=BufferOptions(live=True)) as (peer, client),
+        create_task_group() as tasks,
+    ):
+        tasks.start_soon(client.listen)
+        began = anyio.current_time()
+        for i in range(200):
+            await anyio.sleep_until(began + 0.02 * (55 if 50 <= i < 55 else i))
+            await peer.audio_out.send(np.full((1, 320), 1000, np.int16))
+            if i == 55:
+                assert len(client.queue) + peer.audio_out.statistics().buffered / 320 >= 4
+        assert len(client.queue) <= 2
+        assert peer.audio_out.statistics().buffered <= 2 * 320
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_carriers_chunks_are_heard_in_order() -> None:
+    async with open_pair(TwilioFraming) as (peer, client):
+        sounds = {chunk: np.full((1, 160), 1000 * chunk, np.int16) for chunk in (1, 3, 2, 5, 4)}
+        for chunk, samples in sounds.items():
+            client.send(Media(MULAW_8K.encode(samples), chunk))
+        heard = [await peer.audio_in.receive() for _ in range(5)]
+        assert [round(frame.samples[0, 0] / 1000) for frame in heard] == [1, 2, 3, 4, 5]
+        assert (await peer.transport_statistics())["missing"] == 0
+        client.send(Media(MULAW_8K.encode(sounds[1]), 7))
+        client.hang_up()
+        # What waited for a chunk that never came is heard all the same.
+        assert (await peer.audio_in.receive()).samples.shape == (1, 160)
+        assert (await peer.transport_statistics())["missing"] == 1
+
+
+async def test_a_call_hears_the_codec_that_was_asked_for() -> None:
+    """The caller's side is in PCMA there, and takes PCMU."""
+    ours, theirs = memory_sockets()
+    framing = TelnyxFraming()
+    start = framing.decode(TelnyxFraming().encode(Start("me", AudioEncoding("alaw", 8_000))) or "")
+    assert isinstance(start, Start)
+    peer = WebSocketPeer(ours, framing, start)
+    client = Client(theirs, TelnyxFraming(), MULAW_8K)
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run)
+        tasks.start_soon(client.run)
+        tasks.start_soon(client.listen)
+        await peer.audio_out.send(np.full((1, 320), 4000, np.int16))
+        await peer.audio_out.wait_played()
+        tasks.cancel_scope.cancel()
+    assert client.sound.shape == (1, 320)
+    assert np.abs(client.sound - 4000).max() < 150
+    client.close()
+    await ours.aclose()
+    await theirs.aclose()
+
+
+async def test_an_odd_length_is_sent_as_it_is() -> None:
+    async with open_pair(encoding=PCM) as (peer, client):
+        await peer.audio_out.send(np.full((1, 1234), 1000, np.int16))
+        await peer.audio_out.wait_played()
+        assert sum(item.shape[1] for item in client.queue if not isinstance(item, Mark)) == 1234
+
+
+async def test_nothing_ticks_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D6, of the transport."""
+    asked = 0
+    real = PacedOutput.pull_due
+
+    def count(self: PacedOutput, now: float) -> Any:
+        nonlocal asked
+        asked += 1
+        return real(self, now)
+
+    monkeypatch.setattr(PacedOutput, "pull_due", count)
+    async with open_pair():
+        await anyio.sleep(60)
+    assert asked == 1
+
+
+async def test_a_client_that_does_not_read_has_vanished() -> None:
+    """Until then nothing piles up: what is sent waits in its bounded queue."""
+    ours, theirs = memory_sockets(room=3)
+    peer = WebSocketPeer(ours, FastRTCFraming(), Start("me", PCM))
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run)
+        await peer.audio_out.send(np.full((1, 160_000), 1000, np.int16))
+        began = anyio.current_time()
+        closed = await peer.wait_closed()
+        assert closed.reason is CloseReason.VANISHED
+        assert anyio.current_time() - began == pytest.approx(5.06, abs=0.1)
+        assert peer.audio_out.statistics().played <= 5 * 320
+    await theirs.aclose()
+
+
+async def test_a_client_that_reads_late_loses_nothing() -> None:
+    ours, theirs = memory_sockets(room=3)
+    peer = WebSocketPeer(ours, FastRTCFraming(), Start("me", PCM))
+    async with create_task_group() as tasks:
+        tasks.start_soon(peer.run)
+        await peer.audio_out.send(np.full((1, 16_000), 1000, np.int16))
+        await anyio.sleep(3)
+        client = Client(theirs, FastRTCFraming(), PCM)
+        tasks.start_soon(client.run)
+        await peer.audio_out.wait_played()
+        assert len(client.arrivals) == 50
+        await peer.aclose()
+    client.close()
+    await theirs.aclose()
+
+
+async def test_a_flood_keeps_its_bound() -> None:
+    async with open_pair(encoding=PCM) as (peer, client):
+        for _ in range(500):
+            client.send_audio(AudioFrame(16_000, np.zeros((1, 1600), np.int16)))
+        await anyio.sleep(1)
+        statistics = peer.audio_in.statistics()
+        assert statistics.buffered_seconds <= 1
+        assert statistics.received == statistics.dropped + statistics.buffered == 500
+
+
+async def test_what_is_no_event_is_a_message() -> None:
+    texts = ["hello", "[1]", '{"event": "mine"}', '{"type": "update", "data": 1}', ""]
+    async with open_pair() as (peer, client):
+        for text in texts:
+            client.say(text)
+        assert [await peer.messages.receive() for _ in texts] == texts
+
+
+async def test_the_last_words_arrive() -> None:
+    async with open_pair() as (peer, client):
+        for i in range(20):
+            peer.messages.send_nowait(f"word {i}")
+        await anyio.sleep(0.01)  # the peer runs
+        await peer.aclose()
+        assert [await client.receive_message() for _ in range(20)] == [
+            f"word {i}" for i in range(20)
+        ]

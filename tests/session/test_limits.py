@@ -1,0 +1,174 @@
+"""How old audio never piles up, and how sessions that do nothing end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+
+from fastrtc_anyio import AudioFrame, CloseReason, EmitType, Limits, Session
+from fastrtc_anyio.testing import Call, open_call
+from tests.kit.handlers import Quiet
+
+
+async def count_up(call: Call, frames: int) -> None:
+    """Send frames that carry their number, 20 ms every 20 ms."""
+    for number in range(frames):
+        call.client.send_audio(AudioFrame(48_000, np.full((1, 960), number, np.int16)))
+        await anyio.sleep(0.02)
+
+
+class Stalls(Quiet):
+    """Stands still once, after a second."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.heard: list[int] = []
+
+    async def receive(self, frame: Any) -> None:
+        self.heard.append(int(frame[1][0, 0]))
+        if len(self.heard) == 50:
+            await anyio.sleep(self.seconds)
+
+
+async def test_a_long_stall_jumps_to_the_live_edge_and_says_how_much_it_skipped() -> None:
+    handler = Stalls(5)
+    async with open_call(handler) as call:
+        await count_up(call, 400)
+        counted = call.session.statistics().audio_in
+    after = handler.heard[50]
+    assert after - 49 >= 5 * 50 - 2, "the frame after the stall is at the live edge"
+    assert handler.heard[50:] == list(range(after, 400))
+    assert counted is not None
+    assert counted.dropped == after - 50
+    assert counted.received == 400 == len(handler.heard) + counted.dropped + counted.buffered
+
+
+async def test_a_short_stall_loses_nothing() -> None:
+    handler = Stalls(0.9)
+    async with open_call(handler) as call:
+        await count_up(call, 200)
+        counted = call.session.statistics().audio_in
+    assert handler.heard == list(range(200))
+    assert counted is not None
+    assert counted.dropped == 0
+
+
+def rhythm(frames: int, every: int = 25) -> list[Any]:
+    """A click every half second in silence: what latency is read from."""
+    silence, click = np.zeros((1, 960), np.int16), np.full((1, 960), 9000, np.int16)
+    return [click if i % every == 0 else silence for i in range(frames)]
+
+
+def latencies(call: Call, every: int = 25) -> dict[int, int]:
+    """By the number of each click that was sent, how many frames later it began to be heard."""
+    out = call.peer.audio_out.sample_rate // 50
+    loud = np.flatnonzero(np.abs(call.heard[0]) > 4000) // out
+    starts = [int(i) for k, i in enumerate(loud) if k == 0 or i - loud[k - 1] > 1]
+    found: dict[int, int] = {}
+    for start in starts:
+        sent = start // every * every
+        found[sent] = start - sent
+    return found
+
+
+@pytest.mark.parametrize("stall", [0.3, 0.8, 5.0])
+@pytest.mark.parametrize("kind", ["session function", "handler"])
+async def test_a_live_echo_is_back_at_its_usual_latency(stall: float, kind: str) -> None:
+    stalled = False
+
+    async def echo(session: Session) -> None:
+        nonlocal stalled
+        count = 0
+        async for frame in session.audio_in:
+            await session.audio_out.send(frame)
+            count += 1
+            if count == 100:
+                stalled = True
+                await anyio.sleep(stall)
+
+    class Echo(Quiet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frames: list[Any] = []
+            self.count = 0
+
+        async def receive(self, frame: Any) -> None:
+            self.frames.append(frame)
+            self.count += 1
+            if self.count == 100:
+                await anyio.sleep(stall)
+
+        async def emit(self) -> EmitType:
+            return self.frames.pop(0) if self.frames else None
+
+    handler: Any = echo if kind == "session function" else Echo()
+    async with open_call(handler, live=True) as call:
+        for samples in rhythm(500):
+            call.client.send_audio(AudioFrame(48_000, samples))
+            await anyio.sleep(0.02)
+        out = call.session.statistics().audio_out
+    found = latencies(call)
+    usual = found[50]
+    resumed = 100 + round((stall + 2) * 50)
+    after = {sent: late for sent, late in found.items() if sent >= resumed}
+    assert after
+    assert all(abs(late - usual) <= 2 for late in after.values()), (usual, found)
+    assert out is not None
+    assert out.sent == out.played + out.trimmed + out.buffered
+
+
+async def test_a_live_stream_that_works_ahead_loses_nothing() -> None:
+    total = 10 * 24_000
+
+    async def talk(session: Session) -> None:
+        for start in range(0, total, 2400):
+            samples = np.arange(start, start + 2400) % 3000 + 1
+            await session.audio_out.send((session.audio_out.sample_rate, samples.astype(np.int16)))
+        await session.audio_out.wait_played()
+
+    async with open_call(talk, live=True) as call:
+        await call.ended.wait()
+    heard = call.heard[0]
+    spoken = heard[np.flatnonzero(heard)]
+    assert np.array_equal(spoken, np.arange(total) % 3000 + 1)
+
+
+class Talks(Quiet):
+    def __init__(self, every: float) -> None:
+        super().__init__()
+        self.every = every
+
+    async def emit(self) -> EmitType:
+        await anyio.sleep(self.every)
+        return (24_000, np.ones((1, 480), np.int16))
+
+
+@pytest.mark.parametrize(
+    ("does", "ends"),
+    [("nothing", True), ("speaks", False), ("writes", False), ("listens to talk", False)],
+)
+async def test_an_idle_session_ends(does: str, ends: bool) -> None:
+    handler = Talks(3) if does == "listens to talk" else Quiet()
+    async with open_call(handler, limits=Limits(idle=10)) as call:
+        for _ in range(20):
+            if does == "speaks":  # silence of a muted microphone is a sign of life
+                call.client.send_audio(AudioFrame(48_000, np.zeros((1, 960), np.int16)))
+            if does == "writes":
+                call.client.send_message("still here")
+            await anyio.sleep(1)
+        assert call.ended.is_set() == ends
+    if ends:
+        assert call.session.closed is not None
+        assert call.session.closed.reason is CloseReason.IDLE
+        assert "10 s" in (call.session.closed.message)
+
+
+async def test_the_idle_limit_is_kept() -> None:
+    async with open_call(Quiet(), limits=Limits(idle=10)) as call:
+        began = anyio.current_time()
+        await call.ended.wait()
+        assert 9.99 <= anyio.current_time() - began <= 10.6

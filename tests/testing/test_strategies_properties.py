@@ -1,0 +1,170 @@
+"""The strategies give what they promise, and what fails shrinks to something one can read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    AudioFrame,
+    CloseReason,
+    CloseStream,
+    EmitType,
+    HandlerContractError,
+)
+from fastrtc_anyio._driver import read_audio_emission
+from fastrtc_anyio._media.frames import as_int16, check_pcm, check_sample_rate
+from fastrtc_anyio.testing import open_call
+from fastrtc_anyio.testing.link import LinkFaults
+from fastrtc_anyio.testing.strategies import (
+    HangUp,
+    audio_frames,
+    chunkings,
+    emissions,
+    hang_ups,
+    link_faults,
+    pcm,
+    rubbish,
+    sample_rates,
+)
+from tests.kit.handlers import Quiet
+
+
+@given(sample_rates())
+def test_rates_are_those_of_handlers(rate: int) -> None:
+    assert check_sample_rate(rate) == rate
+    Quiet(input_sample_rate=rate, output_sample_rate=rate)
+
+
+@given(st.data(), st.sampled_from([None, 1, 2]), st.sampled_from([np.int16, np.float32]))
+def test_pcm_is_what_handlers_may_emit(data: Any, channels: int | None, dtype: Any) -> None:
+    samples = data.draw(pcm(channels, dtype=dtype, min_samples=3, max_samples=50))
+    assert samples.dtype == dtype
+    assert 3 <= samples.shape[1] <= 50
+    assert samples.shape[0] == (channels or samples.shape[0])
+    as_int16(samples)
+
+
+def test_other_pcm_there_is_none() -> None:
+    with pytest.raises(ValueError, match="int16 or float32; got float64"):
+        pcm(dtype=np.float64)
+
+
+@given(audio_frames(), audio_frames(16_000, 2, max_samples=9))
+def test_frames_are_what_clients_send(any_frame: AudioFrame, wide: AudioFrame) -> None:
+    for frame in (any_frame, wide):
+        check_pcm(frame.samples, frame.channels)
+    assert wide.sample_rate == 16_000
+    assert wide.channels == 2
+    assert wide.samples.shape[1] <= 9
+
+
+@given(st.data(), st.integers(0, 5_000))
+def test_chunks_add_up(data: Any, total: int) -> None:
+    sizes = data.draw(chunkings(total))
+    assert sum(sizes) == total
+    assert all(size > 0 for size in sizes)
+
+
+def test_a_negative_total_has_no_chunks() -> None:
+    with pytest.raises(ValueError, match="got -1"):
+        chunkings(-1)
+
+
+@given(emissions())
+def test_every_emission_is_legal(value: EmitType) -> None:
+    emission = read_audio_emission(value, "X.emit")
+    assert emission.outputs is None or emission.close is None
+
+
+@given(emissions(closing=False))
+def test_emissions_need_not_end_the_session(value: EmitType) -> None:
+    assert read_audio_emission(value, "X.emit").close is None
+
+
+@settings(max_examples=500)
+@given(rubbish())
+def test_all_rubbish_is_refused(value: Any) -> None:
+    with pytest.raises(HandlerContractError, match=r"^X\.emit"):
+        read_audio_emission(value, "X.emit")
+
+
+@settings(max_examples=50, deadline=None)
+@given(rubbish())
+async def test_rubbish_ends_the_session(value: Any) -> None:
+    class Confused(Quiet):
+        async def emit(self) -> EmitType:
+            return value  # type: ignore[no-any-return]
+
+    async with open_call(Confused(), raise_errors=False) as call:
+        await call.ended.wait()
+    assert isinstance(call.session.error, HandlerContractError)
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HANDLER_ERROR
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(emissions(), max_size=10), hang_ups(max_seconds=2))
+async def test_legal_emissions_and_any_end_are_no_error(
+    values: list[EmitType], leaves: HangUp
+) -> None:
+    class Scripted(Quiet):
+        async def emit(self) -> EmitType:
+            return values.pop(0) if values else None
+
+    async with open_call(Scripted()) as call:
+        await anyio.sleep(leaves.after)
+        call.client.hang_up(leaves.reason)
+    assert call.session.error is None
+    assert call.session.closed is not None
+    assert call.session.closed.reason in (leaves.reason, CloseReason.HANDLER_CLOSED)
+
+
+@given(hang_ups(2.0))
+def test_clients_leave_in_time(leaves: HangUp) -> None:
+    assert 0.02 <= leaves.after <= 2
+
+
+def test_what_fails_shrinks_to_the_least() -> None:
+    assert find(sample_rates(), lambda _: True) == 48_000
+    assert find(chunkings(999), lambda _: True) == [999]
+    assert find(chunkings(999), lambda sizes: len(sizes) == 2) == [1, 998]
+    assert find(chunkings(0), lambda _: True) == []
+    assert find(emissions(), lambda _: True) is None
+    assert find(link_faults(), lambda _: True) == LinkFaults()
+    assert repr(find(link_faults(), lambda f: f.loss > 0.25)) == "LinkFaults(loss=0.251)"
+    assert repr(find(link_faults(), lambda f: f.delay > 0.1)) == "LinkFaults(delay=0.101)"
+    assert find(hang_ups(), lambda _: True) == HangUp(0.02, CloseReason.HUNG_UP)
+    assert find(hang_ups(min_seconds=0), lambda _: True) == HangUp(0.0, CloseReason.HUNG_UP)
+    assert find(hang_ups(5), lambda h: h.after >= 1) == HangUp(1.0, CloseReason.HUNG_UP)
+    frame = find(audio_frames(), lambda f: f.samples.shape[1] >= 7)
+    assert frame.sample_rate == 48_000
+    assert np.array_equal(frame.samples, np.zeros((1, 7)))
+
+
+@pytest.mark.parametrize("kind", [AdditionalOutputs, CloseStream, tuple])
+def test_every_kind_of_emission_comes(kind: type) -> None:
+    assert isinstance(find(emissions(), lambda value: isinstance(value, kind)), kind)
+
+
+def test_without_hypothesis_the_error_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['hypothesis'] = None\n"
+        "import fastrtc_anyio.testing\n"
+        "import fastrtc_anyio.testing.strategies"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(
+        "ImportError: fastrtc_anyio.testing.strategies needs Hypothesis: pip install hypothesis"
+    )
