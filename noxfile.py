@@ -16,7 +16,13 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests"]
 
 INTEROP = Path("tests/interop")
-REAL_TIME = ("tests/cli", "tests/examples", "tests/parity/real_time", "tests/server", "tests/webrtc")
+REAL_TIME = (
+    "tests/cli",
+    "tests/examples",
+    "tests/parity/real_time",
+    "tests/server",
+    "tests/webrtc",
+)
 """Real servers, processes and calls. All other tests are on virtual time."""
 
 

@@ -28,7 +28,6 @@ from .audio import (
     audio_to_int16,
     wait_for_item,
 )
-from .context import Context, Warning, get_current_context
 from .conversation.events import (
     Interruption,
     InterruptionJudge,
@@ -82,10 +81,10 @@ from .handlers import (
     VideoEmitType,
     WebRTCData,
 )
+from .limits import Limits, RequestLimits
 from .outputs import AdditionalOutputs
-from .request_limits import RequestLimits
 from .server.page.components import Chatbot, Checkbox, Choice, Slider, Textbox
-from .session import Limits, Session, SessionStatistics
+from .session import Context, Session, SessionStatistics, Warning, get_current_context
 from .speech.batch import ModelOptions, PauseDetectionModel
 from .speech.energy import EnergyVad
 from .speech.silero import SileroVadOptions, get_silero_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ._driver import HandlerProgram
+from ._driver import HandlerDriver
 from ._signaling.session_state import SessionState
 from .errors import AdmissionError, InvalidStateError, UnknownSession
 from .handlers import StreamHandlerBase
@@ -35,10 +35,10 @@ class SessionRegistry:
         """By both ids. A session function is not among them."""
         found: dict[str, StreamHandlerBase] = {}
         for session in list(self._sessions.values()):
-            if isinstance(session.program, HandlerProgram):
+            if isinstance(session.driver, HandlerDriver):
                 for key in (session.alias, session.id):
                     if key is not None:
-                        found[key] = session.program.handler
+                        found[key] = session.driver.handler
         return found
 
     def check_admission(self, alias: str | None, limit: int | None) -> None:
@@ -93,6 +93,6 @@ class SessionRegistry:
             InvalidStateError: a session function serves it.
         """
         session = self.get(webrtc_id)
-        if not isinstance(session.program, HandlerProgram):
+        if not isinstance(session.driver, HandlerDriver):
             raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
-        return session.program.handler
+        return session.driver.handler

@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 from numpy.typing import NDArray
 
-from ._core.threads import Host
+from ._core.host import Host
 from ._media.frames import Int16Array, as_int16, float32_to_int16, int16_to_float32
 from ._media.resample import StreamResampler
 from .errors import UnsupportedFormat

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ._core.user_code import called, is_coroutine_function, is_generator
 from ._media.media_plan import Modality
 from ._media.video import VideoFormat
 from .handlers import StreamHandlerBase
@@ -14,8 +15,6 @@ __all__ = [
     "FunctionHandler",
     "GeneratorHandler",
     "VideoStreamHandler",
-    "is_coroutine_function",
-    "is_generator",
 ]
 
 
@@ -38,7 +37,7 @@ class FunctionHandler(StreamHandlerBase):
         super().__init__(output_sample_rate=48_000, fps=fps)
         self.callable = callable
         self.generates = is_generator(callable)
-        self.is_async = is_coroutine_function(callable) or _called(
+        self.is_async = is_coroutine_function(callable) or called(
             callable, inspect.isasyncgenfunction
         )
 
@@ -120,19 +119,3 @@ class GeneratorHandler(FunctionHandler):
 
     def copy(self) -> GeneratorHandler:
         return GeneratorHandler(self.callable, self.fps)
-
-
-def is_coroutine_function(function: object) -> bool:
-    """Whether calling it gives a coroutine: also for methods, partials and callable objects."""
-    return _called(function, inspect.iscoroutinefunction)
-
-
-def is_generator(function: object) -> bool:
-    """Whether calling it gives a generator, plain or async."""
-    return _called(function, inspect.isgeneratorfunction) or _called(
-        function, inspect.isasyncgenfunction
-    )
-
-
-def _called(function: object, test: Callable[[Any], bool]) -> bool:
-    return test(function) or test(getattr(type(function), "__call__", None))  # noqa: B004

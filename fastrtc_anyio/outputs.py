@@ -24,7 +24,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from ._core.gate import Gate
 from .errors import LimitExceeded, UnknownSession
-from .request_limits import RequestLimits
+from .limits import RequestLimits
 
 __all__ = ["AdditionalOutputs", "EarlyReaders", "OutputBoard", "OutputReader", "OutputStatistics"]
 

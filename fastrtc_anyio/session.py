@@ -1,7 +1,7 @@
 """One client's connection, from its offer to its end: one cancel scope.
 
 Whatever ends a session - the client, an error, a limit, the server - ends by cancelling that
-scope. What follows is the same each time: the program is shut down, the peer closed, the threads
+scope. What follows is the same each time: the driver is shut down, the peer closed, the threads
 waited for, each within a limit. The first reason to end is the one that counts.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, fields
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -25,8 +26,9 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
-from ._core.groups import contained, unwrapped
-from ._core.threads import Host
+from ._core.groups import collapse_groups
+from ._core.host import Host
+from ._core.user_code import user_code
 from ._media.media_plan import MediaPlan
 from ._signaling.messages import encode_message
 from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
@@ -42,7 +44,6 @@ from .abc import (
     VideoOutStatistics,
     VideoReceiveStream,
 )
-from .context import current_session
 from .errors import (
     Closed,
     CloseReason,
@@ -53,13 +54,17 @@ from .errors import (
     SignalingError,
     WebRTCError,
 )
+from .limits import Limits
 from .outputs import AdditionalOutputs, OutputBoard, OutputStatistics
 from .streams import AudioSender, VideoSender
 
 __all__ = [
-    "FunctionProgram",
-    "Limits",
-    "Program",
+    "Context",
+    "Warning",
+    "current_session",
+    "get_current_context",
+    "FunctionDriver",
+    "Driver",
     "Session",
     "SessionFunction",
     "SessionStatistics",
@@ -68,6 +73,9 @@ __all__ = [
 logger = logging.getLogger("fastrtc_anyio")
 
 T = TypeVar("T")
+
+current_session: ContextVar[Session] = ContextVar("current_session")
+"""Set in the tasks of a session and in the threads its handler runs on."""
 
 _OUR_ENDS = {
     CloseReason.HANDLER_CLOSED,
@@ -80,42 +88,6 @@ _IDLE_STEPS = 20
 """How often within the idle limit the counters are looked at: it is kept to a twentieth."""
 _GONE_SECONDS = 1.0
 """How long after a broken stream the peer may take to say that it has ended."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Deadlines of a session, in seconds; None is no limit. The same on every transport."""
-
-    connect: float | None = 30.0
-    """From the answer to the connection."""
-    start_up: float | None = None
-    """For ``start_up``, which many handlers use to hold a connection open: no limit by default."""
-    time_limit: float | None = None
-    """For the whole connected time."""
-    idle: float | None = None
-    """Without anything coming from the client or going to it: no audio, video or message. A muted
-    microphone sends silence, which is something; a client that only listens is idle while the
-    handler is."""
-    shutdown: float = 5.0
-    """For ``shutdown``, and for threads to come back from the handler. Not None."""
-    close: float = 5.0
-    """For the connection to close. Not None."""
-    liveness: float | None = 5.0
-    """Without an authenticated packet, after which the client counts as vanished; on a telephone,
-    without a message. Over a WebSocket a client may be silent for as long as it likes."""
-
-    stall: float | None = 5.0
-    """For a client at the other end of a WebSocket to read what it is sent."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value: object = getattr(self, field.name)
-            if value is None and field.name not in ("shutdown", "close"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"Limits.{field.name} is a number of seconds; got {value!r}")
-            if not value > 0:
-                raise ValueError(f"Limits.{field.name} must be above 0 s; got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -132,7 +104,7 @@ class SessionStatistics:
     """Threads that had not come back from the handler within the shutdown limit."""
 
 
-class Program(Protocol):
+class Driver(Protocol):
     """What a session runs while it is connected."""
 
     async def run(self, session: Session) -> None:
@@ -152,11 +124,11 @@ class Program(Protocol):
 
 
 class Session:
-    """One connection: its client, its state, and the program that serves it.
+    """One connection: its client, its state, and the driver that serves it.
 
     Args:
         peer: the client. The session closes it.
-        program: what to run while connected.
+        driver: what to run while connected.
         limits: deadlines.
         alias: the client's own name for it.
         asyncio_bridge: where asyncio-only libraries run.
@@ -166,7 +138,7 @@ class Session:
     def __init__(
         self,
         peer: Peer,
-        program: Program,
+        driver: Driver,
         *,
         limits: Limits | None = None,
         alias: str | None = None,
@@ -178,7 +150,7 @@ class Session:
         self.alias = alias
         self.peer = peer
         self.websocket = websocket
-        self.program = program
+        self.driver = driver
         self.limits = limits or Limits()
         self.error: BaseException | None = None
         """What the handler, or the connection, raised."""
@@ -342,7 +314,7 @@ class Session:
         task_status: TaskStatus[object],
     ) -> None:
         try:
-            with unwrapped():
+            with collapse_groups():
                 async with create_task_group() as tg:
                     tg.start_soon(self._guard_peer)
                     try:
@@ -385,11 +357,11 @@ class Session:
 
     async def _serve(self) -> None:
         try:
-            with unwrapped():
-                await self.program.run(self)
+            with collapse_groups():
+                await self.driver.run(self)
         except (BrokenResourceError, EndOfStream):
-            # The program was talking to a client that has just gone: the peer says why, now or
-            # in a moment. If the client is still there, the error is the program's own.
+            # The driver was talking to a client that has just gone: the peer says why, now or
+            # in a moment. If the client is still there, the error is the driver's own.
             with anyio.move_on_after(_GONE_SECONDS):
                 closed = await self.peer.wait_closed()
                 self.close(closed.reason, closed.message)
@@ -439,7 +411,7 @@ class Session:
     async def _guard_peer(self) -> None:
         """Close the connection as soon as the session ends, however it does.
 
-        The program may take its time to unwind, or may never; the client need not wait for it.
+        The driver may take its time to unwind, or may never; the client need not wait for it.
         """
         try:
             await anyio.sleep_forever()
@@ -479,7 +451,7 @@ class Session:
                 tg.start_soon(self._shut_down, deadline)
             self._machine.handle(SessionEvent.PEER_RELEASED)
             self.outputs.close()
-            self.abandoned_threads = await self.program.join(deadline)
+            self.abandoned_threads = await self.driver.join(deadline)
         if self.abandoned_threads:
             logger.warning(
                 "session %s: %d threads did not come back from the handler within %g s",
@@ -491,7 +463,7 @@ class Session:
     async def _shut_down(self, deadline: float) -> None:
         with CancelScope(deadline=deadline) as scope:
             try:
-                await self.program.shut_down(self)
+                await self.driver.shut_down(self)
             except Exception:  # the session has its reason already; this one is for the log
                 logger.exception("session %s: shutdown failed", self.id)
         if scope.cancelled_caught:
@@ -503,14 +475,14 @@ class Session:
 SessionFunction = Callable[[Session], Awaitable[None]]
 
 
-class FunctionProgram:
+class FunctionDriver:
     """A session function as something a session can run."""
 
     def __init__(self, function: SessionFunction) -> None:
         self._function = function
 
     async def run(self, session: Session) -> None:
-        with contained(getattr(self._function, "__qualname__", repr(self._function))):
+        with user_code(getattr(self._function, "__qualname__", repr(self._function))):
             await self._function(session)
 
     async def shut_down(self, session: Session) -> None:
@@ -519,3 +491,39 @@ class FunctionProgram:
     async def join(self, deadline: float) -> int:
         await checkpoint()
         return 0
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where the calling code runs."""
+
+    webrtc_id: str
+    """The client's own name for its connection, or the session's id if it gave none."""
+    websocket: Any = None
+    """The WebSocket, as the web framework has it, if the client or its carrier came by one."""
+
+
+def get_current_context() -> Context:
+    """Tell a handler which connection it serves; in its tasks and on its threads.
+
+    Raises:
+        RuntimeError: called elsewhere.
+    """
+    session = _session("get_current_context()")
+    return Context(session.alias or session.id, session.websocket)
+
+
+def Warning(message: str = "Warning issued.") -> None:  # noqa: N802 - FastRTC's name
+    """Show the client a warning. Unlike :class:`WebRTCError` it ends nothing.
+
+    Raises:
+        RuntimeError: called outside a handler.
+    """
+    _session("Warning()").messages.send_nowait(encode_message("warning", str(message)))
+
+
+def _session(what: str) -> Session:
+    session = current_session.get(None)
+    if session is None:
+        raise RuntimeError(f"{what} is for handlers: no session is being served here")
+    return session

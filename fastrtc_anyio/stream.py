@@ -20,10 +20,10 @@ from anyio import (
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
-from ._core.groups import unwrapped
-from ._core.user_code import read_setting
-from ._driver import HandlerProgram
-from ._driver.factory import AudioFormat, Handler, audio_format, make_program_factory
+from ._core.groups import collapse_groups
+from ._core.user_code import call_user_function
+from ._driver import HandlerDriver
+from ._driver.factory import Handler, MediaNeeds, make_driver_factory, media_needs
 from ._media.encode import OpusOptions, VideoOptions
 from ._media.media_plan import MediaPlan, Modality, Mode
 from ._peers.asyncio_bridge import open_asyncio_bridge
@@ -44,11 +44,11 @@ from .errors import (
     WebRTCError,
 )
 from .handlers import StreamHandlerBase
+from .limits import Limits, RequestLimits
 from .outputs import AdditionalOutputs, EarlyReaders, OutputReader
-from .request_limits import RequestLimits
 from .server.origins import check_origins
 from .server.page.components import Component, check_components
-from .session import Limits, Session
+from .session import Session
 
 if TYPE_CHECKING:
     from ._peers.portal import Portal
@@ -158,7 +158,7 @@ class Stream(AsyncContextManagerMixin):
         allowed_origins: Iterable[str] = (),
     ) -> None:
         self._media = MediaPlan.of(modality, mode)
-        self._make_program = make_program_factory(handler, modality, mode)
+        self._make_driver = make_driver_factory(handler, modality, mode)
         self.handler = handler
         self.mode = mode
         self.modality = modality
@@ -215,7 +215,7 @@ class Stream(AsyncContextManagerMixin):
         from ._peers import webrtc
         from ._peers.portal import open_portal
 
-        with unwrapped():
+        with collapse_groups():
             async with (
                 open_portal() as portal,
                 open_asyncio_bridge() as bridge,
@@ -302,7 +302,7 @@ class Stream(AsyncContextManagerMixin):
         if callable(rtc):
             # No credentials are fetched to be refused.
             self._registry.check_admission(request.webrtc_id, self.concurrency_limit)
-            rtc = RtcConfiguration.parse(await read_setting(rtc))
+            rtc = RtcConfiguration.parse(await call_user_function(rtc))
             opened = self._require_open()  # it may have been closed meanwhile
         make_peer = partial(self._make_webrtc_peer, opened, rtc)
         session, peer = self._admit(make_peer, request.webrtc_id)
@@ -342,7 +342,7 @@ class Stream(AsyncContextManagerMixin):
 
     async def serve_peer(
         self,
-        make_peer: Callable[[AudioFormat, BufferOptions], Peer],
+        make_peer: Callable[[MediaNeeds, BufferOptions], Peer],
         *,
         alias: str | None = None,
         phone: bool = False,
@@ -372,14 +372,14 @@ class Stream(AsyncContextManagerMixin):
         """
         opened = self._require_open()
         session, peer = self._admit(make_peer, alias, websocket)
-        if isinstance(session.program, HandlerProgram):
-            session.program.handler.phone_mode = phone
+        if isinstance(session.driver, HandlerDriver):
+            session.driver.handler.phone_mode = phone
 
         async def carry() -> None:
             with CancelScope(shield=True):  # the end of a session needs its connection
                 await peer.run()
 
-        with unwrapped():
+        with collapse_groups():
             async with create_task_group() as tasks:
                 tasks.start_soon(carry)
                 try:
@@ -541,18 +541,18 @@ class Stream(AsyncContextManagerMixin):
 
     def _admit(
         self,
-        make_peer: Callable[[AudioFormat, BufferOptions], P],
+        make_peer: Callable[[MediaNeeds, BufferOptions], P],
         alias: str | None,
         websocket: Any = None,
     ) -> tuple[Session, P]:
         self._registry.check_admission(alias, self.concurrency_limit)
-        program = self._make_program()
-        wanted = audio_format(program)
+        driver = self._make_driver()
+        wanted = media_needs(driver)
         live = wanted.live if self._live is None else self._live
         peer = make_peer(wanted, self._choose_buffers(live))
         session = Session(
             peer,
-            program,
+            driver,
             limits=self._limits,
             alias=alias,
             asyncio_bridge=self._require_open().asyncio_bridge,
@@ -567,7 +567,7 @@ class Stream(AsyncContextManagerMixin):
         self,
         opened: _Opened,
         rtc: RtcConfiguration,
-        wanted: AudioFormat,
+        wanted: MediaNeeds,
         buffers: BufferOptions,
     ) -> WebRTCPeer:
         return opened.peer_class(

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 import trio.testing
 
-from fastrtc_anyio._core.threads import while_thread_works
+from fastrtc_anyio._core.threads import hold_virtual_clock
 from tests.kit.virtual_asyncio import VirtualLoop
 
 # The same examples on every run, however slow the machine.
@@ -42,6 +42,6 @@ def hold_virtual_asyncio(request: pytest.FixtureRequest) -> Generator[None, None
     if backend is None or backend[0] != "asyncio" or not backend[1]:
         yield
         return
-    token = while_thread_works.set(hold)
+    token = hold_virtual_clock.set(hold)
     yield
-    while_thread_works.reset(token)
+    hold_virtual_clock.reset(token)

@@ -15,7 +15,7 @@ from anyio.streams.text import TextReceiveStream
 from starlette.applications import Starlette
 
 from fastrtc_anyio import AsyncStreamHandler, EmitType, RtcConfiguration, Stream
-from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._peers.webrtc import local_addresses
 from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
 from fastrtc_anyio.server.routes import page_route

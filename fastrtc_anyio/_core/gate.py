@@ -6,7 +6,7 @@ from anyio import EndOfStream, create_memory_object_stream
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectSendStream
 
-from .threads import Host, Lock
+from .host import Host, Lock
 
 __all__ = ["Gate"]
 

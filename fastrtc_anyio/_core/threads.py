@@ -13,65 +13,28 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, copy_context
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import anyio
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint
 
-__all__ = ["Host", "Lock", "Worker", "run_sync", "while_thread_works"]
+from .host import Host
+
+__all__ = ["Worker", "hold_virtual_clock", "run_sync"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
-Lock = threading.Lock
-
 T = TypeVar("T")
 
-while_thread_works: ContextVar[Callable[[str], AbstractContextManager[object]]] = ContextVar(
-    "while_thread_works", default=lambda _name: nullcontext()
+hold_virtual_clock: ContextVar[Callable[[str], AbstractContextManager[object]]] = ContextVar(
+    "hold_virtual_clock", default=lambda _name: nullcontext()
 )
 """Entered with the method's name for as long as a thread works for the current task. The seam
 through which a virtual clock is held back: it must not jump while real work is being done."""
-
-
-class Host:
-    """The event loop this object was made on, reachable from any thread.
-
-    The only place that knows how trio and asyncio take work from other threads.
-    """
-
-    def __init__(self) -> None:
-        token: Any = current_token().native_token
-        self._post: Callable[..., object] = (
-            token.run_sync_soon if hasattr(token, "run_sync_soon") else token.call_soon_threadsafe
-        )
-        self.asyncio_loop: Any = token if hasattr(token, "call_soon_threadsafe") else None
-        """The event loop, if it is asyncio's."""
-        self._thread = threading.get_ident()
-
-    @property
-    def is_current_thread(self) -> bool:
-        """Whether the caller runs on the event loop's own thread."""
-        return threading.get_ident() == self._thread
-
-    def post(self, function: Callable[[], object]) -> None:
-        """Have the loop call ``function`` soon. Any thread may call this; it never blocks.
-
-        ``function`` must not raise: trio would crash the run. Once the loop has ended, nothing
-        happens: threads outlive it, and nobody is left to care.
-        """
-        with suppress(RuntimeError):  # trio.RunFinishedError, asyncio's "Event loop is closed"
-            self._post(function)
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Call ``function`` now on the loop's own thread, and soon from any other."""
-        if self.is_current_thread:
-            function()
-        else:
-            self.post(function)
 
 
 class Worker:
@@ -134,7 +97,7 @@ class Worker:
                 logger.error("%s failed when it had been given up", self._name, exc_info=error)
 
         self._put(work)
-        with while_thread_works.get()(self._name):
+        with hold_virtual_clock.get()(self._name):
             try:
                 await done.wait()
             finally:
@@ -171,7 +134,7 @@ class Worker:
         self._pending += 1
         self.post(work)
         await checkpoint()
-        with while_thread_works.get()(self._name):
+        with hold_virtual_clock.get()(self._name):
             await done.wait()
 
     def end(self) -> None:
@@ -187,7 +150,7 @@ class Worker:
         self.end()
         await checkpoint()
         if self._thread is not None:
-            with while_thread_works.get()(self._name):
+            with hold_virtual_clock.get()(self._name):
                 await self._ended.wait()
 
     def _put(self, call: Callable[[], None]) -> None:

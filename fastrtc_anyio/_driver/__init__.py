@@ -12,11 +12,11 @@ methods on the event loop. All methods run side by side, and an error in any of 
 
 from .calls import check_handler
 from .emissions import Emission, read_audio_emission, read_video_emission
-from .handler import HandlerProgram
+from .handler import HandlerDriver
 
 __all__ = [
     "Emission",
-    "HandlerProgram",
+    "HandlerDriver",
     "check_handler",
     "read_audio_emission",
     "read_video_emission",

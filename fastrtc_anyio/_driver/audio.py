@@ -10,31 +10,31 @@ from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.streams import AudioConverter
 
 from .emissions import read_audio_emission
-from .run import Drive
+from .run import HandlerRun
 
 __all__ = ["emit_audio", "receive_audio"]
 
 
-async def receive_audio(drive: Drive[StreamHandlerBase]) -> None:
+async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     """Give the client's audio to ``receive``, 20 ms at a time."""
-    rate = drive.handler.input_sample_rate
-    channels = 2 if drive.handler.expected_layout == "stereo" else 1
+    rate = run.handler.input_sample_rate
+    channels = 2 if run.handler.expected_layout == "stereo" else 1
     convert = AudioConverter(rate, channels)
     rechunk = Rechunker(rate // FRAMES_PER_SECOND, channels)
     try:
-        async for frame in drive.session.audio_in:
+        async for frame in run.session.audio_in:
             for samples in rechunk.push(convert(frame)):
-                await drive.calls.method("receive", (rate, samples))
+                await run.calls.method("receive", (rate, samples))
     finally:
         convert.reset()
 
 
-async def emit_audio(drive: Drive[StreamHandlerBase]) -> None:
+async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     """Call ``emit`` again and again, and play what it gives."""
-    source = drive.calls.source("emit")
+    source = run.calls.source("emit")
     while True:
-        emission = read_audio_emission(await drive.calls.method("emit"), source)
-        await drive.play(emission)
-        if emission.media is None or not drive.session.media.audio_out:
+        emission = read_audio_emission(await run.calls.method("emit"), source)
+        await run.play(emission)
+        if emission.media is None or not run.session.media.audio_out:
             # "Nothing now." Asking again at once would keep a core busy.
             await anyio.sleep(1 / FRAMES_PER_SECOND)

@@ -12,12 +12,11 @@ import anyio
 import numpy as np
 from anyio import CancelScope, create_task_group
 
-from fastrtc_anyio._core.groups import contained
 from fastrtc_anyio._core.threads import Worker
+from fastrtc_anyio._core.user_code import is_coroutine_function, user_code
 from fastrtc_anyio._media.video import VideoFormat
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.errors import HandlerContractError
-from fastrtc_anyio.functions import is_coroutine_function
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
     AsyncStreamHandler,
@@ -98,7 +97,7 @@ class Calls:
         """Call one of the handler's methods."""
         source, method, is_async = self._method(name)
         if self._lives_on_loop and not is_async:
-            with contained(source):
+            with user_code(source):
                 return method(*args)
         return await self._call(source, method, is_async, args)
 
@@ -106,16 +105,16 @@ class Calls:
         """Call a function: await a coroutine function, run any other on the thread ``source``."""
         return await self._call(source, function, is_coroutine_function(function), args)
 
-    async def reading(
+    async def call_and_convert(
         self, read: Callable[[Any], R], source: str, function: Callable[..., Any], *args: object
     ) -> R:
         """Call a function, and have what it returned checked and converted by ``read``: on the
         function's own thread, or if that is the event loop, on another if it is much."""
         if not is_coroutine_function(function):
             return cast(R, await self.function(source, lambda: read(function(*args))))
-        return await self.read(read, source, await self._call(source, function, True, args))
+        return await self.convert(read, source, await self._call(source, function, True, args))
 
-    async def read(self, read: Callable[[Any], R], source: str, value: object) -> R:
+    async def convert(self, read: Callable[[Any], R], source: str, value: object) -> R:
         """Check and convert what user code gave on the event loop; on a thread if it is much."""
         if not _is_large(value):
             return read(value)
@@ -124,7 +123,7 @@ class Calls:
     async def _call(
         self, source: str, function: Callable[..., Any], is_async: bool, args: tuple[object, ...]
     ) -> Any:
-        with contained(source):
+        with user_code(source):
             if is_async:
                 return await function(*args)
             return await self._worker(source).run(function, *args)
@@ -136,16 +135,18 @@ class Calls:
             self._methods[name] = (self.source(name), method, inspect.iscoroutinefunction(method))
         return self._methods[name]
 
-    async def apart(self, source: str, function: Callable[..., Any], *args: object) -> Any:
+    async def call_on_spare_thread(
+        self, source: str, function: Callable[..., Any], *args: object
+    ) -> Any:
         """Like :meth:`function`, where an earlier call may not have come back yet."""
         if is_coroutine_function(function):
             return await self.function(source, function, *args)
-        async with self.thread(source) as worker:
-            with contained(source):
+        async with self.borrow_thread(source) as worker:
+            with user_code(source):
                 return await worker.run(function, *args)
 
     @asynccontextmanager
-    async def thread(
+    async def borrow_thread(
         self, source: str, at_end: Callable[[], object] | None = None
     ) -> AsyncGenerator[Worker, None]:
         """A thread to have for oneself: an idle one if there is, else a new one.

@@ -27,7 +27,8 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from fastrtc_anyio._core.gate import Gate
-from fastrtc_anyio._core.groups import contained, unwrapped
+from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio._core.user_code import is_generator, user_code
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._media.resample import Rechunker
@@ -58,13 +59,12 @@ from fastrtc_anyio.conversation.machine import (
 from fastrtc_anyio.conversation.pause_rules import PauseRule, SlidingWindow
 from fastrtc_anyio.conversation.stop_words import StopWordCandidate, StopWordRule
 from fastrtc_anyio.errors import HandlerContractError
-from fastrtc_anyio.functions import is_generator
 from fastrtc_anyio.speech.vad import Hops
 from fastrtc_anyio.streams import AudioConverter
 
 from .emissions import Emission, read_audio_emission
 from .generators import run_generator
-from .run import Drive
+from .run import HandlerRun
 
 __all__ = ["converse"]
 
@@ -78,19 +78,19 @@ UNWINDING_S = 1.0
 """How long a reply waits for the one before to have unwound."""
 
 
-async def converse(drive: Drive[ReplyOnPause]) -> None:
+async def converse(run: HandlerRun[ReplyOnPause]) -> None:
     """Take turns with the client until one of them ends the session."""
-    with unwrapped():
+    with collapse_groups():
         async with create_task_group() as tasks:
-            conversation = Conversation(drive, tasks)
-            drive.handler._turns = conversation
+            conversation = Conversation(run, tasks)
+            run.handler._turns = conversation
             try:
                 conversation.greet()
                 tasks.start_soon(conversation.wait_for_triggers)
-                if drive.session.media.audio_in:
+                if run.session.media.audio_in:
                     await conversation.listen()
             finally:
-                drive.handler._turns = None
+                run.handler._turns = None
 
 
 class _Reply:
@@ -112,11 +112,11 @@ class _Reply:
 class Conversation:
     """One caller's turns. All of it belongs to the event loop."""
 
-    def __init__(self, drive: Drive[ReplyOnPause], tasks: TaskGroup) -> None:
-        self._drive = drive
-        self._handler = handler = drive.handler
-        self._session = drive.session
-        self._calls = drive.calls
+    def __init__(self, run: HandlerRun[ReplyOnPause], tasks: TaskGroup) -> None:
+        self._run = run
+        self._handler = handler = run.handler
+        self._session = run.session
+        self._calls = run.calls
         self._tasks = tasks
         self._began = anyio.current_time()
         self._rule = _make_rule(handler)
@@ -158,7 +158,7 @@ class Conversation:
                     if vad.blocking:
                         probability = await self._calls.function(source, stream.probability, window)
                     else:
-                        with contained(source):
+                        with user_code(source):
                             probability = stream.probability(window)
                     self._push(hop, probability)
         finally:
@@ -207,7 +207,7 @@ class Conversation:
 
     def _carry_out(self, events: list[TurnStep]) -> None:
         for event in events:
-            if self._drive.ending:
+            if self._run.ending:
                 return  # a goodbye is heard to its end
             match event:
                 case SpeechStarted():
@@ -274,7 +274,7 @@ class Conversation:
                 await self._wait_unwound(before)
                 await self._wait_for_inputs(need)
                 await self._generate(reply, function, arguments())
-                await self._drive.wait_played()
+                await self._run.wait_played()
                 await checkpoint_if_cancelled()  # interrupted at its last sample
                 self._finish(reply)
         except Exception:
@@ -300,14 +300,14 @@ class Conversation:
                 self._handler.set_args(list(emission.outputs.args))
             if emission.media is not None:
                 self._sound(reply)
-            await self._drive.play(replace(emission, close=None))
+            await self._run.play(replace(emission, close=None))
             if emission.close is not None:
-                await self._drive.end(emission.close.msg, partial(self._finish, reply))
+                await self._run.end(emission.close.msg, partial(self._finish, reply))
 
         if is_generator(function):  # calling it runs none of it
             generator = function(*arguments)
         else:
-            generator = await self._calls.apart(source, function, *arguments)
+            generator = await self._calls.call_on_spare_thread(source, function, *arguments)
         await run_generator(
             self._calls,
             source,
@@ -397,11 +397,11 @@ class Conversation:
         judge = self._handler.confirm_interruption
         assert judge is not None
         audio = (self._handler.input_sample_rate, self._machine.heard())
-        decision: object = await self._calls.apart(
+        decision: object = await self._calls.call_on_spare_thread(
             "confirm_interruption", judge, Interruption(audio, paused, candidate.reply)
         )
         if isawaitable(decision):  # of a plain function that calls a coroutine function
-            with contained("confirm_interruption"):
+            with user_code("confirm_interruption"):
                 decision = await decision
         if decision is None or isinstance(decision, bool):
             return decision
@@ -446,7 +446,7 @@ class Conversation:
     def _tell(self, event: TurnEvent) -> None:
         logger.debug("session %s: %r", self._session.id, event)
         if self._handler.on_event is not None:
-            with contained("on_event"):
+            with user_code("on_event"):
                 self._handler.on_event(event)
 
 

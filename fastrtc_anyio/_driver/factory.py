@@ -7,16 +7,11 @@ from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any, TypeAlias
 
+from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator
 from fastrtc_anyio._media.media_plan import Modality, Mode
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.errors import HandlerContractError
-from fastrtc_anyio.functions import (
-    FunctionHandler,
-    GeneratorHandler,
-    VideoStreamHandler,
-    is_coroutine_function,
-    is_generator,
-)
+from fastrtc_anyio.functions import FunctionHandler, GeneratorHandler, VideoStreamHandler
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
     AsyncStreamHandler,
@@ -24,21 +19,21 @@ from fastrtc_anyio.handlers import (
     StreamHandler,
     StreamHandlerBase,
 )
-from fastrtc_anyio.session import FunctionProgram, Program, Session, SessionFunction
+from fastrtc_anyio.session import Driver, FunctionDriver, Session, SessionFunction
 
-from . import HandlerProgram
+from . import HandlerDriver
 
-__all__ = ["AudioFormat", "Handler", "ProgramFactory", "audio_format", "make_program_factory"]
+__all__ = ["MediaNeeds", "Handler", "DriverFactory", "media_needs", "make_driver_factory"]
 
 Handler: TypeAlias = (
     StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., Any]
 )
-ProgramFactory: TypeAlias = Callable[[], Program]
+DriverFactory: TypeAlias = Callable[[], Driver]
 
 
 @dataclass(frozen=True)
-class AudioFormat:
-    """What a program wants of its peer."""
+class MediaNeeds:
+    """What a driver wants of its peer."""
 
     sample_rate: int = 48_000
     input_sample_rate: int = 48_000
@@ -47,16 +42,16 @@ class AudioFormat:
     live: bool = False
 
 
-def audio_format(program: Program) -> AudioFormat:
-    """What a program wants: a handler says so, a session function takes what is usual."""
-    if not isinstance(program, HandlerProgram):
-        return AudioFormat(live=True)
-    handler = program.handler
+def media_needs(driver: Driver) -> MediaNeeds:
+    """What a driver wants: a handler says so, a session function takes what is usual."""
+    if not isinstance(driver, HandlerDriver):
+        return MediaNeeds(live=True)
+    handler = driver.handler
     channels = 2 if handler.expected_layout == "stereo" else 1
-    return AudioFormat(handler.output_sample_rate, handler.input_sample_rate, channels, handler.fps)
+    return MediaNeeds(handler.output_sample_rate, handler.input_sample_rate, channels, handler.fps)
 
 
-def make_program_factory(handler: Any, modality: Modality, mode: Mode) -> ProgramFactory:
+def make_driver_factory(handler: Any, modality: Modality, mode: Mode) -> DriverFactory:
     """Find out what ``handler`` is; each call of the factory is for one session.
 
     Args:
@@ -70,17 +65,17 @@ def make_program_factory(handler: Any, modality: Modality, mode: Mode) -> Progra
     if is_generator(handler):
         handler = GeneratorHandler(handler)
     elif is_session_function(handler, modality):
-        return lambda: FunctionProgram(handler)
+        return lambda: FunctionDriver(handler)
     elif modality == "video" and _is_filter(handler):
         handler = VideoStreamHandler(handler)
     if isinstance(handler, StreamHandlerBase):
         original = handler
         _check_suits(type(handler), handler, modality, mode)
-        return lambda: HandlerProgram(_copy(original))
+        return lambda: HandlerDriver(_copy(original))
     if isinstance(handler, type) and issubclass(handler, StreamHandlerBase):
         _check_suits(handler, handler, modality, mode)
     if callable(handler) and not _required(handler):
-        return lambda: HandlerProgram(_made(handler, modality, mode))
+        return lambda: HandlerDriver(_made(handler, modality, mode))
     raise TypeError(
         "a handler is a handler object; a class or function that makes one without arguments; a "
         'session function `async def serve(session)`; with modality="video" a function `frame, '

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.groups import contained
+from fastrtc_anyio._core.user_code import user_code
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
 from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.functions import FunctionHandler
 
 from .calls import Calls
 from .emissions import Emission, picture_order, read_audio_emission, read_video_emission
-from .run import Drive, wait_for_inputs
+from .run import HandlerRun, wait_for_inputs
 
 __all__ = ["play_generator", "run_generator"]
 
@@ -25,23 +25,23 @@ M = TypeVar("M")
 _EXHAUSTED = object()
 
 
-async def play_generator(drive: Drive[FunctionHandler]) -> None:
+async def play_generator(run: HandlerRun[FunctionHandler]) -> None:
     """Run the generator once for this session, then end it."""
-    handler, calls = drive.handler, drive.calls
+    handler, calls = run.handler, run.calls
     source = handler.source
-    await wait_for_inputs(drive)
+    await wait_for_inputs(run)
     generator = handler.callable(*handler.inputs)
-    if drive.session.media.video:
+    if run.session.media.video:
         order = picture_order(handler.video_format)
         await run_generator(
             calls, source, generator, lambda value: read_video_emission(value, source, order),
-            drive.show,
+            run.show,
         )  # fmt: skip
     else:
         await run_generator(
-            calls, source, generator, lambda value: read_audio_emission(value, source), drive.play
+            calls, source, generator, lambda value: read_audio_emission(value, source), run.play
         )
-    await drive.end()
+    await run.end()
 
 
 async def run_generator(
@@ -72,10 +72,10 @@ async def run_generator(
         closed by its thread when that returns, which is waited for a second at most.
     """
     if isinstance(generator, AsyncIterator):
-        with contained(source):
+        with user_code(source):
             async with _closing(generator):
                 async for value in generator:
-                    emission = await calls.read(read, source, value)
+                    emission = await calls.convert(read, source, value)
                     await deliver(emission)
                     await _pace(emission)
     elif isinstance(generator, Iterator):
@@ -99,9 +99,9 @@ async def _run_plain(
         return None if value is _EXHAUSTED else read(value)
 
     close = getattr(generator, "close", lambda: None)
-    async with calls.thread(source, at_end=close) as worker:
+    async with calls.borrow_thread(source, at_end=close) as worker:
         while True:
-            with contained(source):
+            with user_code(source):
                 emission = await worker.run(step)
             if emission is None:
                 return

@@ -11,7 +11,7 @@ import anyio
 from anyio import create_task_group
 from anyio.from_thread import BlockingPortal
 
-from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._signaling.messages import parse_digit
@@ -31,15 +31,15 @@ from .audio import emit_audio, receive_audio
 from .calls import Calls, check_handler
 from .conversation import converse
 from .generators import play_generator
-from .run import Drive
+from .run import HandlerRun
 from .video import apply_function, emit_video, receive_video
 
-__all__ = ["HandlerProgram"]
+__all__ = ["HandlerDriver"]
 
-Part = Callable[[Drive[Any]], Awaitable[None]]
+Part = Callable[[HandlerRun[Any]], Awaitable[None]]
 
 
-class HandlerProgram:
+class HandlerDriver:
     """Drives a handler: its parts run side by side, and an error in one ends them all."""
 
     def __init__(self, handler: StreamHandlerBase) -> None:
@@ -50,21 +50,21 @@ class HandlerProgram:
     async def run(self, session: Session) -> None:
         """Drive the handler until it ends the session, raises, or is cancelled."""
         handler = self.handler
-        drive = Drive(handler, session, self._calls)
+        run = HandlerRun(handler, session, self._calls)
         async with self._attached(session) as runtime:
             handler.set_channel(runtime.channel)
             async with create_task_group() as tg:
                 for part in (start_up, read_messages, *media_parts(handler, session.media)):
-                    tg.start_soon(self._run_part, part, drive)
+                    tg.start_soon(self._run_part, part, run)
                 # A part that comes to its end because the client has gone ends nothing: the
                 # session is about to hear why.
                 await anyio.sleep_forever()
 
-    async def _run_part(self, part: Part, drive: Drive[Any]) -> None:
+    async def _run_part(self, part: Part, run: HandlerRun[Any]) -> None:
         try:
-            await part(drive)
+            await part(run)
         except Exception as exc:
-            drive.session.fail(exc)  # at once: the client does not wait for the rest to unwind
+            run.session.fail(exc)  # at once: the client does not wait for the rest to unwind
             raise
 
     async def shut_down(self, session: Session) -> None:
@@ -103,31 +103,31 @@ def media_parts(handler: StreamHandlerBase, media: MediaPlan) -> Iterator[Part]:
             yield emit_video
 
 
-async def start_up(drive: Drive[Any]) -> None:
+async def start_up(run: HandlerRun[Any]) -> None:
     """Call ``start_up``, which may last as long as the session."""
-    limit = drive.session.limits.start_up
+    limit = run.session.limits.start_up
     with anyio.move_on_after(limit) as scope:
-        await drive.calls.method("start_up")
+        await run.calls.method("start_up")
     if scope.cancelled_caught:
         text = f"start_up took longer than {limit:g} s"
-        drive.session.close(CloseReason.START_UP_TIMEOUT, text)
+        run.session.close(CloseReason.START_UP_TIMEOUT, text)
 
 
-async def read_messages(drive: Drive[Any]) -> None:
+async def read_messages(run: HandlerRun[Any]) -> None:
     """Give the client's messages to ``on_message``, and key presses to ``on_dtmf``. They are read
     even if nobody listens."""
-    kind = type(drive.handler)
+    kind = type(run.handler)
     listens = kind.on_message is not StreamHandlerBase.on_message
     counts_keys = kind.on_dtmf is not StreamHandlerBase.on_dtmf
     while True:
         try:
-            text = await drive.session.messages.receive()
+            text = await run.session.messages.receive()
         except anyio.EndOfStream:
             return
         if counts_keys and (digit := parse_digit(text)) is not None:
-            await drive.calls.method("on_dtmf", digit)
+            await run.calls.method("on_dtmf", digit)
         elif listens:
-            await drive.calls.method("on_message", text)
+            await run.calls.method("on_message", text)
 
 
 class _Runtime(HandlerRuntime):

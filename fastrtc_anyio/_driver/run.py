@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 from anyio import BrokenResourceError, create_task_group
 
-from fastrtc_anyio._core.groups import unwrapped
+from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.video import VideoFrame
 from fastrtc_anyio.errors import CloseReason
@@ -20,14 +20,14 @@ from fastrtc_anyio.session import Session
 from .calls import Calls
 from .emissions import Emission
 
-__all__ = ["Drive", "wait_for_inputs"]
+__all__ = ["HandlerRun", "wait_for_inputs"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
 H = TypeVar("H", bound=StreamHandlerBase)
 
 
-class Drive(Generic[H]):
+class HandlerRun(Generic[H]):
     """One handler, its session, and the way from one to the other."""
 
     def __init__(self, handler: H, session: Session, calls: Calls) -> None:
@@ -77,7 +77,7 @@ class Drive(Generic[H]):
     async def wait_played(self) -> None:
         """Wait until everything queued has been played, or flushed."""
         media = self.session.media
-        with unwrapped():
+        with collapse_groups():
             async with create_task_group() as tg:
                 if media.audio_out:
                     tg.start_soon(self.session.audio_out.wait_played)
@@ -115,9 +115,9 @@ class Drive(Generic[H]):
             await self.end(emission.close.msg)
 
 
-async def wait_for_inputs(drive: Drive[Any]) -> None:
+async def wait_for_inputs(run: HandlerRun[Any]) -> None:
     """Have the client send its input, if the function cannot be called without."""
-    handler: FunctionHandler = drive.handler
+    handler: FunctionHandler = run.handler
     if handler.needs_args and not handler.args_set.is_set():
-        logger.info("session %s: waiting for the input of %s", drive.session.id, handler.source)
+        logger.info("session %s: waiting for the input of %s", run.session.id, handler.source)
         await handler.wait_for_args()

@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastrtc_anyio._core.threads import Host, Lock, while_thread_works
+from fastrtc_anyio._core.host import Host, Lock
+from fastrtc_anyio._core.threads import hold_virtual_clock
 from fastrtc_anyio.abc import AsyncioBridge
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class _Bridge:
             return await function(*args)  # which may give any awaitable
 
         call.__qualname__ = getattr(function, "__qualname__", repr(function))
-        with while_thread_works.get()(call.__qualname__):
+        with hold_virtual_clock.get()(call.__qualname__):
             return await self._started().run(call)
 
     def _started(self) -> AsyncioThread:

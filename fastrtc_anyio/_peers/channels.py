@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from fastrtc_anyio._core.threads import Host, Lock
+from fastrtc_anyio._core.host import Host, Lock
 from fastrtc_anyio._media.frames import AudioFrame, Int16Array
 from fastrtc_anyio._media.playout import Played, PlayoutBuffer
 from fastrtc_anyio._media.queues import LatestQueue, LiveEdgeQueue

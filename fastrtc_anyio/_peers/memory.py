@@ -17,7 +17,7 @@ import numpy as np
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._media.reorder import MAX_CONCEALED

@@ -30,7 +30,7 @@ import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._core.host import Host
 
 __all__ = ["AsyncioThread", "Portal", "open_portal"]
 

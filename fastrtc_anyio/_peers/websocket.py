@@ -16,7 +16,7 @@ import anyio
 from anyio import BrokenResourceError, CancelScope, EndOfStream, create_task_group
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.frames import AudioFrame, Int16Array
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._signaling.messages import encode_message

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from fastrtc_anyio.request_limits import RequestLimits, check_candidates
+from fastrtc_anyio.limits import RequestLimits, check_candidates
 
 from .requests import IceCandidate
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import (
     AdmissionError,
     FastRTCError,
@@ -19,7 +19,7 @@ from fastrtc_anyio.errors import (
     LimitExceeded,
     SignalingError,
 )
-from fastrtc_anyio.request_limits import RequestLimits
+from fastrtc_anyio.limits import RequestLimits
 
 __all__ = [
     "MAX_ID_LENGTH",
@@ -87,7 +87,9 @@ def parse_request(body: object, limits: RequestLimits) -> OfferRequest | Candida
         case "ice-candidate":
             return _parse_candidate(body)
         case other:
-            raise InvalidOffer(f'"type" must be "offer" or "ice-candidate"; got {show(other)}')
+            raise InvalidOffer(
+                f'"type" must be "offer" or "ice-candidate"; got {short_repr(other)}'
+            )
 
 
 def failure_body(error: FastRTCError) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def failure_body(error: FastRTCError) -> dict[str, Any]:
 def _parse_offer(body: Mapping[str, Any], limits: RequestLimits) -> OfferRequest:
     sdp = body.get("sdp")
     if not isinstance(sdp, str) or not sdp.strip():
-        raise InvalidOffer(f'"sdp" must be a session description; got {show(sdp)}')
+        raise InvalidOffer(f'"sdp" must be a session description; got {short_repr(sdp)}')
     if len(sdp) > limits.body_bytes:
         raise LimitExceeded(
             f'"sdp" has {len(sdp)} characters; at most {limits.body_bytes} are taken '
@@ -125,14 +127,14 @@ def _parse_candidate(body: Mapping[str, Any]) -> CandidateRequest:
     if line in (None, ""):  # W3C 4.8.1.3: an empty candidate is the end of candidates
         return CandidateRequest(None, webrtc_id)
     if not isinstance(line, str) or len(line) > _MAX_CANDIDATE_LENGTH:
-        raise InvalidCandidate(f'"candidate.candidate" must be a candidate; got {show(line)}')
+        raise InvalidCandidate(f'"candidate.candidate" must be a candidate; got {short_repr(line)}')
     if mid is not None and not (isinstance(mid, str) and len(mid) <= _MAX_MID_LENGTH):
         raise InvalidCandidate(
             f'"sdpMid" must be a string of at most {_MAX_MID_LENGTH} characters, or null; '
-            f"got {show(mid)}"
+            f"got {short_repr(mid)}"
         )
     if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
-        raise InvalidCandidate(f'"sdpMLineIndex" must be a number or null; got {show(index)}')
+        raise InvalidCandidate(f'"sdpMLineIndex" must be a number or null; got {short_repr(index)}')
     if mid is None and index is None:
         raise InvalidCandidate('a candidate needs "sdpMid" or "sdpMLineIndex"; got neither')
     return CandidateRequest(IceCandidate(line, mid, index), webrtc_id)
@@ -141,7 +143,8 @@ def _parse_candidate(body: Mapping[str, Any]) -> CandidateRequest:
 def _parse_id(value: object, error: type[SignalingError]) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
         raise error(
-            f'"webrtc_id" must be a string of 1 to {MAX_ID_LENGTH} characters; got {show(value)}'
+            f'"webrtc_id" must be a string of 1 to {MAX_ID_LENGTH} characters; '
+            f"got {short_repr(value)}"
         )
     return value
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidOffer, LimitExceeded
-from fastrtc_anyio.request_limits import RequestLimits
+from fastrtc_anyio.limits import RequestLimits
 
 from .requests import IceCandidate
 
@@ -94,7 +94,7 @@ def check_sections(sdp: str, limits: RequestLimits) -> None:
         if line.startswith("a=group:BUNDLE"):
             missing = [mid for mid in line.split()[1:] if mid not in mids]
             if missing:
-                names = show(missing)
+                names = short_repr(missing)
                 raise InvalidOffer(f"a=group:BUNDLE names sections without a=mid: {names}")
     _check_payload_types(lines)
 
@@ -108,7 +108,9 @@ def _check_payload_types(lines: list[str]) -> None:
         elif line.startswith("a=rtpmap:"):
             name = line.removeprefix("a=rtpmap:").partition(" ")[0]
             if _PAYLOAD_TYPE.fullmatch(name) is None:
-                raise InvalidOffer(f"a=rtpmap needs a payload type, 0 to 127; got {show(name)}")
+                raise InvalidOffer(
+                    f"a=rtpmap needs a payload type, 0 to 127; got {short_repr(name)}"
+                )
             if int(name) in seen:
                 raise InvalidOffer(f"a=rtpmap names the payload type {name} twice in a section")
             seen.add(int(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._signaling.messages import DIGITS
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import InvalidMessage
@@ -48,7 +48,7 @@ def parse_part(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """
     part = body.get(key)
     if not isinstance(part, Mapping):
-        raise InvalidMessage(f'"{key}" must be an object; got {show(part)}')
+        raise InvalidMessage(f'"{key}" must be an object; got {short_repr(part)}')
     return part
 
 
@@ -61,7 +61,7 @@ def parse_name(part: Mapping[str, Any], key: str) -> str:
     name = part.get(key)
     if not isinstance(name, str) or not 0 < len(name) <= MAX_ID_LENGTH:
         raise InvalidMessage(
-            f'"{key}" must be a string of 1 to {MAX_ID_LENGTH} characters; got {show(name)}'
+            f'"{key}" must be a string of 1 to {MAX_ID_LENGTH} characters; got {short_repr(name)}'
         )
     return name
 
@@ -76,7 +76,7 @@ def parse_text(part: Mapping[str, Any], key: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise InvalidMessage(f'"{key}" must be a string; got {show(text)}')
+        raise InvalidMessage(f'"{key}" must be a string; got {short_repr(text)}')
     return text
 
 
@@ -88,7 +88,7 @@ def parse_digit(part: Mapping[str, Any]) -> str:
     """
     digit = part.get("digit")
     if not isinstance(digit, str) or len(digit) != 1 or digit.upper() not in DIGITS:
-        raise InvalidMessage(f'"digit" must be one of {DIGITS}; got {show(digit)}')
+        raise InvalidMessage(f'"digit" must be one of {DIGITS}; got {short_repr(digit)}')
     return digit.upper()
 
 
@@ -104,7 +104,7 @@ def parse_number(part: Mapping[str, Any], key: str) -> int | None:
     if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < 17:
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _MAX_NUMBER:
-        raise InvalidMessage(f'"{key}" must be a whole number; got {show(number)}')
+        raise InvalidMessage(f'"{key}" must be a whole number; got {short_repr(number)}')
     return number
 
 
@@ -123,7 +123,8 @@ def parse_parameters(part: Mapping[str, Any], key: str) -> dict[str, str]:
         or not all(isinstance(value, str) for value in found.values())
     ):
         raise InvalidMessage(
-            f'"{key}" must be an object of at most {_MAX_PARAMETERS} strings; got {show(found)}'
+            f'"{key}" must be an object of at most {_MAX_PARAMETERS} strings; '
+            f"got {short_repr(found)}"
         )
     return dict(found)
 
@@ -136,7 +137,7 @@ def check_stream(body: Mapping[str, Any], key: str, stream_id: str | None) -> No
     """
     named = body.get(key)
     if named is not None and stream_id is not None and named != stream_id:
-        raise InvalidMessage(f'"{key}" must be {show(stream_id)}; got {show(named)}')
+        raise InvalidMessage(f'"{key}" must be {short_repr(stream_id)}; got {short_repr(named)}')
 
 
 def decode_event(

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import InvalidMessage
 
@@ -75,7 +75,8 @@ def _parse_start(body: Mapping[str, Any]) -> Start:
     name = body.get("websocket_id")
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= MAX_ID_LENGTH):
         raise InvalidMessage(
-            f'"websocket_id" must be a string of 1 to {MAX_ID_LENGTH} characters; got {show(name)}'
+            f'"websocket_id" must be a string of 1 to {MAX_ID_LENGTH} characters; '
+            f"got {short_repr(name)}"
         )
     return Start(name, _parse_wish(body))
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._media.frames import (
     FRAMES_PER_SECOND,
     MAX_SAMPLE_RATE,
@@ -81,13 +81,15 @@ def parse_encoding(codec: object, rate: object, codecs: tuple[str, ...]) -> Audi
         InvalidMessage: one of them is not possible.
     """
     if codec not in codecs or codec not in get_args(Codec):
-        raise InvalidMessage(f"the encoding must be one of {', '.join(codecs)}; got {show(codec)}")
+        raise InvalidMessage(
+            f"the encoding must be one of {', '.join(codecs)}; got {short_repr(codec)}"
+        )
     try:
         return AudioEncoding(codec, check_sample_rate(rate))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise InvalidMessage(
             f"the sample rate must be a multiple of {FRAMES_PER_SECOND} from {MIN_SAMPLE_RATE} to "
-            f"{MAX_SAMPLE_RATE} Hz; got {show(rate)}"
+            f"{MAX_SAMPLE_RATE} Hz; got {short_repr(rate)}"
         ) from None
 
 
@@ -112,7 +114,7 @@ def decode_base64(body: Mapping[str, Any], key: str) -> bytes:
     inner = body.get(key)
     payload = inner.get("payload") if isinstance(inner, Mapping) else None
     if not isinstance(payload, str):
-        raise InvalidMessage(f'"{key}.payload" must be a base64 string; got {show(payload)}')
+        raise InvalidMessage(f'"{key}.payload" must be a base64 string; got {short_repr(payload)}')
     try:
         return base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as exc:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
 from .any_carrier import (
@@ -83,7 +83,7 @@ class PlivoFraming:
         if encoding not in _POSSIBLE:
             raise InvalidMessage(
                 '"mediaFormat" must be audio/x-mulaw at 8000 Hz, or audio/x-l16 at 8000 or 16000; '
-                f"got {show(kind)} at {show(rate)}"
+                f"got {short_repr(kind)} at {short_repr(rate)}"
             )
         name = parse_name(start, "streamId")
         call, headers = parse_text(start, "callId"), parse_text(body, "extra_headers")

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
 from .any_carrier import (
@@ -88,7 +88,7 @@ class TelnyxFraming:
         if encoding is None:
             raise InvalidMessage(
                 '"media_format" must be PCMU or PCMA at 8000 Hz, or L16 at 8000, 16000 or 24000; '
-                f"got {show(codec)} at {show(rate)}"
+                f"got {short_repr(codec)} at {short_repr(rate)}"
             )
         name = parse_name(body, "stream_id")
         call = parse_text(start, "call_control_id")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
 from .any_carrier import (
@@ -57,7 +57,7 @@ class TwilioFraming:
         name = parse_name(start if "streamSid" in start else body, "streamSid")
         form = start.get("mediaFormat", _FORMAT)
         if form != _FORMAT:
-            raise InvalidMessage(f'"mediaFormat" must be {_FORMAT}; got {show(form)}')
+            raise InvalidMessage(f'"mediaFormat" must be {_FORMAT}; got {short_repr(form)}')
         parameters = parse_parameters(start, "customParameters")
         self.stream_id = name
         return Start(name, MULAW_8K, parse_text(start, "callSid"), parameters)

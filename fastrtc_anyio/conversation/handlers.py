@@ -21,10 +21,10 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrtc_anyio._core.user_code import is_coroutine_function
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import HandlerContractError
-from fastrtc_anyio.functions import is_coroutine_function
 from fastrtc_anyio.handlers import Layout, StreamHandlerBase, WebRTCData
 from fastrtc_anyio.speech.batch import ModelOptions, PauseDetectionModel, as_vad
 from fastrtc_anyio.speech.silero import get_silero_model

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from anyio.lowlevel import checkpoint
 from starlette.requests import HTTPConnection
 
-from fastrtc_anyio._core.user_code import read_setting
+from fastrtc_anyio._core.user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated
 
 from .origins import is_allowed
@@ -47,7 +47,7 @@ async def check_entry(stream: Stream, connection: HTTPConnection) -> None:
     if stream.authenticate is None:
         await checkpoint()
         return
-    verdict: object = await read_setting(stream.authenticate, connection)
+    verdict: object = await call_user_function(stream.authenticate, connection)
     if verdict is False:
         raise NotAuthenticated("this stream is for those it knows: log in, or send a token")
     if verdict is not True:

@@ -6,7 +6,7 @@ from anyio import move_on_after
 from starlette.requests import Request
 
 from fastrtc_anyio.errors import LimitExceeded
-from fastrtc_anyio.request_limits import RequestLimits
+from fastrtc_anyio.limits import RequestLimits
 
 __all__ = ["read_body"]
 

@@ -20,7 +20,7 @@ from fastrtc_anyio.errors import (
     SignalingError,
     WebRTCError,
 )
-from fastrtc_anyio.request_limits import RequestLimits
+from fastrtc_anyio.limits import RequestLimits
 
 from .access import check_entry, cors_headers
 from .bodies import read_body

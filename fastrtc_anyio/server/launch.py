@@ -17,9 +17,9 @@ from anyio.abc import TaskStatus
 from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
 
-from fastrtc_anyio._core.groups import unwrapped
-from fastrtc_anyio._core.threads import Host
-from fastrtc_anyio.request_limits import RequestLimits
+from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio._core.host import Host
+from fastrtc_anyio.limits import RequestLimits
 
 from .routes import page_route
 
@@ -103,7 +103,7 @@ async def open_server(
         OSError: the port is taken.
     """
     stop = anyio.Event()
-    with unwrapped():
+    with collapse_groups():
         async with create_task_group() as tg:
             try:
                 yield await tg.start(_serve, app, host, port, limits or RequestLimits(), stop)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
-from fastrtc_anyio._core.user_code import read_setting
+from fastrtc_anyio._core.user_code import call_user_function
 
 from .http import JSON, read_json, respond
 from .page.document import page_document, page_headers
@@ -85,7 +85,7 @@ async def client_config(stream: Stream) -> dict[str, Any]:
     shown = not ui.get("hide_title")
     configuration: Any = stream.rtc_configuration
     if callable(configuration):
-        configuration = await read_setting(configuration)
+        configuration = await call_user_function(configuration)
     return {
         "modality": stream.modality,
         "mode": stream.mode,

@@ -12,7 +12,7 @@ from anyio import BrokenResourceError, EndOfStream
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from fastrtc_anyio._driver.factory import AudioFormat
+from fastrtc_anyio._driver.factory import MediaNeeds
 from fastrtc_anyio._peers.channels import BufferOptions
 from fastrtc_anyio._peers.websocket import WebSocketPeer
 from fastrtc_anyio._signaling.messages import encode_message
@@ -27,7 +27,7 @@ from fastrtc_anyio.errors import (
     SignalingError,
     WebRTCError,
 )
-from fastrtc_anyio.request_limits import RequestLimits, check_message
+from fastrtc_anyio.limits import RequestLimits, check_message
 
 from .access import check_entry
 
@@ -132,7 +132,7 @@ async def _serve(stream: Stream, socket: Socket, framing: Framing, start: Start)
     if not media.audio:
         raise InvalidStateError("this stream carries video, which a WebSocket cannot")
 
-    def make_peer(wanted: AudioFormat, buffers: BufferOptions) -> WebSocketPeer:
+    def make_peer(wanted: MediaNeeds, buffers: BufferOptions) -> WebSocketPeer:
         return WebSocketPeer(
             socket,
             framing,

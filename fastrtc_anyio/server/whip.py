@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fastrtc_anyio._core.user_code import read_setting
+from fastrtc_anyio._core.user_code import call_user_function
 from fastrtc_anyio._signaling.ice import parse_ice_servers
 from fastrtc_anyio._signaling.whip import (
     FRAGMENT_TYPE,
@@ -247,7 +247,7 @@ def _decode(body: bytes) -> str:
 async def _links(stream: Stream) -> list[str]:
     configuration: Any = stream.rtc_configuration
     if callable(configuration):
-        configuration = await read_setting(configuration)
+        configuration = await call_user_function(configuration)
     return link_headers(parse_ice_servers((configuration or {}).get("iceServers")))
 
 

@@ -18,7 +18,7 @@ import anyio
 import numpy as np
 from anyio.abc import ByteReceiveStream, Process
 
-from fastrtc_anyio._core.threads import while_thread_works
+from fastrtc_anyio._core.threads import hold_virtual_clock
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.errors import UnsupportedFormat
 
@@ -103,7 +103,7 @@ class EspeakTTSModel(SentenceTTS[EspeakOptions]):
             The program is killed.
         """
         output, complaint = bytearray(), bytearray()
-        with while_thread_works.get()(self._program):  # A virtual clock waits for programs, too.
+        with hold_virtual_clock.get()(self._program):  # A virtual clock waits for programs, too.
             async with await anyio.open_process(self._command(options)) as process:
                 try:
                     await _converse(process, sentence.encode(), output, complaint)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrtc_anyio._core.threads import Lock
+from fastrtc_anyio._core.host import Lock
 from fastrtc_anyio._media.frames import Int16Array
 
 from .stt import Audio, resample_for_stt

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrtc_anyio._core.threads import Lock
+from fastrtc_anyio._core.host import Lock
 from fastrtc_anyio._media.frames import Int16Array, int16_to_float32
 from fastrtc_anyio._media.resample import Rechunker, StreamResampler
 

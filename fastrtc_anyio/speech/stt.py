@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrtc_anyio._core.threads import Lock
+from fastrtc_anyio._core.host import Lock
 from fastrtc_anyio._media.frames import Int16Array, int16_to_float32
 from fastrtc_anyio._media.resample import StreamResampler
 

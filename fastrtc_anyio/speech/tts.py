@@ -30,7 +30,8 @@ import numpy as np
 from anyio.lowlevel import checkpoint
 from numpy.typing import NDArray
 
-from fastrtc_anyio._core.threads import Lock, run_sync
+from fastrtc_anyio._core.host import Lock
+from fastrtc_anyio._core.threads import run_sync
 
 from .sentences import SentenceSplitter, split_sentences
 

@@ -11,10 +11,10 @@ import anyio
 import numpy as np
 from anyio import create_task_group
 
-from fastrtc_anyio._core.groups import unwrapped
-from fastrtc_anyio._core.threads import Host
-from fastrtc_anyio._driver import HandlerProgram
-from fastrtc_anyio._driver.factory import Handler, audio_format, make_program_factory
+from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._driver import HandlerDriver
+from fastrtc_anyio._driver.factory import Handler, make_driver_factory, media_needs
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
 from fastrtc_anyio._media.media_plan import MediaPlan, Modality, Mode
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
@@ -26,7 +26,8 @@ from fastrtc_anyio.handlers import (
     AudioVideoStreamHandler,
     StreamHandlerBase,
 )
-from fastrtc_anyio.session import Limits, Session
+from fastrtc_anyio.limits import Limits
+from fastrtc_anyio.session import Session
 
 from .link import Link, LinkFaults
 from .virtual_time import THREAD_LIMIT, virtual_time
@@ -118,14 +119,14 @@ async def open_call(
         Whatever the handler raised.
     """
     modality = modality or _modality_of(handler)
-    make_program = make_program_factory(handler, modality, mode)
-    program = HandlerProgram(handler) if isinstance(handler, StreamHandlerBase) else make_program()
-    if inputs is not None and isinstance(program, HandlerProgram):
-        program.handler.set_args(list(inputs))
-    wanted = audio_format(program)
+    make_driver = make_driver_factory(handler, modality, mode)
+    driver = HandlerDriver(handler) if isinstance(handler, StreamHandlerBase) else make_driver()
+    if inputs is not None and isinstance(driver, HandlerDriver):
+        driver.handler.set_args(list(inputs))
+    wanted = media_needs(driver)
     live = wanted.live if live is None else live
     buffers = BufferOptions.choose(live, output_buffer_s, input_buffer_s)
-    with unwrapped(), _virtual_time(thread_limit):
+    with collapse_groups(), _virtual_time(thread_limit):
         async with (
             open_asyncio_bridge() as bridge,
             open_memory_peer(
@@ -139,7 +140,7 @@ async def open_call(
             ) as peer,
             create_task_group() as tg,
         ):
-            session = Session(peer, program, limits=limits, asyncio_bridge=bridge)
+            session = Session(peer, driver, limits=limits, asyncio_bridge=bridge)
             call = Call(session, peer, peer.client, anyio.Event())
 
             async def run() -> None:

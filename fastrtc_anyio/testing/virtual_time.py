@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import trio
 import trio.testing
 
-from fastrtc_anyio._core.threads import while_thread_works
+from fastrtc_anyio._core.threads import hold_virtual_clock
 
 __all__ = ["THREAD_LIMIT", "virtual_time"]
 
@@ -48,11 +48,11 @@ def virtual_time(
         trio.lowlevel.spawn_system_task(held.watch)
     held.users += 1
     held.thread_limit = max(held.thread_limit, thread_limit)
-    token = while_thread_works.set(held.hold)
+    token = hold_virtual_clock.set(held.hold)
     try:
         yield
     finally:
-        while_thread_works.reset(token)
+        hold_virtual_clock.reset(token)
         held.users -= 1
         if not held.users:
             del _held_clocks[clock]

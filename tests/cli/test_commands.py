@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastrtc_anyio.__main__ import main
+from fastrtc_anyio._cli.main import main
 from fastrtc_anyio._cli.target import TargetError, load_stream
 from tests.kit.measure import measure_until
 

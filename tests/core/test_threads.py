@@ -7,7 +7,8 @@ import anyio
 import pytest
 
 from fastrtc_anyio._core.gate import Gate
-from fastrtc_anyio._core.threads import Host, Worker
+from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._core.threads import Worker
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 

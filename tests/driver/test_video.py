@@ -187,7 +187,7 @@ async def test_inputs_are_passed_on_once_they_are_there() -> None:
         assert "send_input" in await call.client.receive_message()
         await show(call)
         assert got == []
-        handler: Any = call.session.program
+        handler: Any = call.session.driver
         handler.handler.set_args([0.5])
         await show(call)
         handler.handler.set_args([0.7, "x"])
@@ -382,7 +382,7 @@ def test_a_function_is_shared_and_never_changed() -> None:
     """D5: a shared callable was wrapped once more for every connection."""
     before = dict(vars(flip))
     stream = Stream(flip, modality="video")
-    programs: list[Any] = [stream._make_program() for _ in range(3)]
+    programs: list[Any] = [stream._make_driver() for _ in range(3)]
     assert all(program.handler.callable is flip for program in programs)
     assert vars(flip) == before
 
@@ -468,7 +468,7 @@ def test_handlers_that_are_wrong_in_themselves(wrong: str) -> None:
         "init": r"must call super\(\).__init__\(\) first",
     }
     with pytest.raises(HandlerContractError, match=message[wrong]):
-        Stream(Handler, modality="audio-video")._make_program()
+        Stream(Handler, modality="audio-video")._make_driver()
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
     def hold(self, name: str) -> AbstractContextManager[object]:
-        """For ``while_thread_works``."""
+        """For ``hold_virtual_clock``."""
         return self._hold()
 
     @contextmanager

@@ -39,7 +39,8 @@ from fastrtc_anyio import (
     audio_to_float32,
     audio_to_int16,
 )
-from fastrtc_anyio._core.threads import Host, while_thread_works
+from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._core.threads import hold_virtual_clock
 from fastrtc_anyio._media.av_frames import from_av, to_av
 from fastrtc_anyio._media.encode import create_encoder
 from fastrtc_anyio._peers.channels import AudioOutput, Link
@@ -368,7 +369,7 @@ async def test_d18_a_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.Mo
     # Here time is to go on although a thread works: three minutes are over before it is.
     entered = threading.Event()
     monkeypatch.setattr("fastrtc_anyio.testing.call._virtual_time", nullcontext)
-    token = while_thread_works.set(lambda _name: nullcontext())
+    token = hold_virtual_clock.set(lambda _name: nullcontext())
     try:
         async with open_call(Slow() if on_thread else AsyncSlow()):
             while on_thread and not entered.is_set():
@@ -378,7 +379,7 @@ async def test_d18_a_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.Mo
             release.set()
     finally:
         release.set()
-        while_thread_works.reset(token)
+        hold_virtual_clock.reset(token)
 
 
 @pytest.mark.parametrize(

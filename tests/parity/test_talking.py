@@ -42,7 +42,7 @@ class Steps(trio.abc.Instrument):
         self.count: collections.Counter[str] = collections.Counter()
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if "onversation" in task.name or "HandlerProgram" in task.name:
+        if "onversation" in task.name or "HandlerDriver" in task.name:
             self.count[task.name] += 1
 
 

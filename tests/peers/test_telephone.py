@@ -20,7 +20,7 @@ from fastrtc_anyio import (
     ReplyInterrupted,
     Session,
 )
-from fastrtc_anyio._driver import HandlerProgram
+from fastrtc_anyio._driver import HandlerDriver
 from fastrtc_anyio._peers.channels import BufferOptions
 from fastrtc_anyio._peers.pacing import MARK_SECONDS, OVERDUE_SECONDS, PHONE_LEAD
 from fastrtc_anyio._peers.websocket import WebSocketPeer
@@ -56,7 +56,7 @@ async def call(handler: StreamHandlerBase, **settings: Any) -> AsyncGenerator[Ph
         open_pair(TwilioFraming, **settings) as (peer, carrier),
         create_task_group() as tasks,
     ):
-        session = Session(peer, HandlerProgram(handler))
+        session = Session(peer, HandlerDriver(handler))
         phone = PhoneCall(session, peer, carrier, anyio.Event())
 
         async def run() -> None:

@@ -22,7 +22,7 @@ from fastrtc_anyio import (
     UnknownSession,
     get_current_context,
 )
-from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio.outputs import BACKLOG, EarlyReaders, OutputBoard
 from fastrtc_anyio.testing import open_call
 from tests.kit.handlers import Quiet

@@ -28,7 +28,7 @@ from fastrtc_anyio import (
     UnknownSession,
     WebRTCError,
 )
-from fastrtc_anyio.session import FunctionProgram
+from fastrtc_anyio.session import FunctionDriver
 from fastrtc_anyio.testing import Call, open_call, tone, tone_snr
 from tests.kit.handlers import AsyncEcho, Echo, Quiet
 from tests.kit.measure import typical_snr
@@ -758,7 +758,7 @@ async def test_clear_queue_in_a_plain_shutdown() -> None:
 async def test_ids_cannot_be_guessed() -> None:
     async def nothing(session: Session) -> None: ...
 
-    ids = {Session(None, FunctionProgram(nothing)).id for _ in range(100)}  # type: ignore[arg-type]
+    ids = {Session(None, FunctionDriver(nothing)).id for _ in range(100)}  # type: ignore[arg-type]
     assert len(ids) == 100
     assert all(len(one) >= 22 for one in ids)
 

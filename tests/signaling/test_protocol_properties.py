@@ -16,7 +16,7 @@ from fastrtc_anyio import (
     RequestLimits,
     RtcConfiguration,
 )
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._signaling.early_candidates import EarlyCandidates
 from fastrtc_anyio._signaling.ice import IceServer
 from fastrtc_anyio._signaling.messages import encode_message
@@ -233,7 +233,7 @@ def test_whatever_json_can_hold_is_shown_short(depth: int) -> None:
             value = json.loads(text)
         except RecursionError:
             continue
-        assert 0 < len(show(value)) <= 80
+        assert 0 < len(short_repr(value)) <= 80
 
 
 def test_a_section_has_a_short_name() -> None:

@@ -305,7 +305,7 @@ WAV = (
 
 
 @pytest.fixture
-def make_program(tmp_path: Path) -> Callable[[str], EspeakTTSModel]:
+def make_driver(tmp_path: Path) -> Callable[[str], EspeakTTSModel]:
     def make(text: str) -> EspeakTTSModel:
         path = tmp_path / "speaks"
         path.write_text(f"#!{sys.executable}\n{WAV}{text}", encoding="utf-8")
@@ -316,17 +316,17 @@ def make_program(tmp_path: Path) -> Callable[[str], EspeakTTSModel]:
 
 
 async def test_the_text_reaches_the_program_whole(
-    make_program: Callable[[str], EspeakTTSModel],
+    make_driver: Callable[[str], EspeakTTSModel],
 ) -> None:
-    model = make_program("wav(len(sys.stdin.buffer.read()))")
+    model = make_driver("wav(len(sys.stdin.buffer.read()))")
     [(rate, samples)] = [chunk async for chunk in model.stream_tts("-v größer")]
     assert (rate, samples.shape) == (RATE, (1, len("-v größer".encode())))
     assert samples.dtype == np.int16
     assert model.tts("-v größer")[1].shape == samples.shape
 
 
-async def test_options_reach_the_program(make_program: Callable[[str], EspeakTTSModel]) -> None:
-    model = make_program(
+async def test_options_reach_the_program(make_driver: Callable[[str], EspeakTTSModel]) -> None:
+    model = make_driver(
         "sys.exit(0 if sys.argv[1:] == ['--stdout', '-v', 'de', '-s', '200', '-p', '9'] else 3)"
     )
     options = EspeakOptions("de", 200, 9)
@@ -336,9 +336,9 @@ async def test_options_reach_the_program(make_program: Callable[[str], EspeakTTS
 
 
 async def test_a_failing_program_is_an_error_with_what_it_said(
-    make_program: Callable[[str], EspeakTTSModel],
+    make_driver: Callable[[str], EspeakTTSModel],
 ) -> None:
-    model = make_program("sys.stdin.close(); sys.exit('no such voice')")
+    model = make_driver("sys.stdin.close(); sys.exit('no such voice')")
     with pytest.raises(RuntimeError, match="failed with status 1: no such voice"):
         await anext(model.stream_tts("Hello."))
     with pytest.raises(RuntimeError, match="failed with status 1: no such voice"):
@@ -354,10 +354,10 @@ async def test_a_failing_program_is_an_error_with_what_it_said(
     ],
 )
 async def test_a_program_that_writes_rubbish_is_an_error(
-    text: str, message: str, make_program: Callable[[str], EspeakTTSModel]
+    text: str, message: str, make_driver: Callable[[str], EspeakTTSModel]
 ) -> None:
     with pytest.raises(UnsupportedFormat, match=message):
-        await anext(make_program(text).stream_tts("Hello."))
+        await anext(make_driver(text).stream_tts("Hello."))
 
 
 def test_a_missing_program_is_an_error_that_says_how_to_install_it() -> None:
@@ -374,11 +374,11 @@ def is_running(pid: int) -> bool:
 
 
 async def test_cancelling_in_the_middle_of_a_sentence_kills_the_program(
-    make_program: Callable[[str], EspeakTTSModel], tmp_path: Path
+    make_driver: Callable[[str], EspeakTTSModel], tmp_path: Path
 ) -> None:
     fifo = tmp_path / "pid"
     os.mkfifo(fifo)
-    model = make_program(
+    model = make_driver(
         "import os, time, signal\n"
         "signal.signal(signal.SIGPIPE, signal.SIG_IGN)\n"
         "wav(50)\n"
@@ -402,10 +402,10 @@ async def test_cancelling_in_the_middle_of_a_sentence_kills_the_program(
 
 
 async def test_closing_early_starts_no_further_program(
-    make_program: Callable[[str], EspeakTTSModel], tmp_path: Path
+    make_driver: Callable[[str], EspeakTTSModel], tmp_path: Path
 ) -> None:
     count = tmp_path / "count"
-    model = make_program(f"wav(50)\nopen({str(count)!r}, 'a').write('x')")
+    model = make_driver(f"wav(50)\nopen({str(count)!r}, 'a').write('x')")
     async with aclosing(model.stream_tts("One. Two. Three.")) as speech:
         await anext(speech)
     assert count.read_text() == "x"

@@ -29,7 +29,7 @@ from fastrtc_anyio import (
     Session,
     StreamHandler,
 )
-from fastrtc_anyio._driver import HandlerProgram
+from fastrtc_anyio._driver import HandlerDriver
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import IceCandidate
 from tests.kit.aiortc_client import open_client
@@ -411,8 +411,8 @@ async def test_a_class_is_a_handler_too() -> None:
     stream = open_stream(AsyncEcho)
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
-        assert isinstance(session.program, HandlerProgram)
-        assert isinstance(session.program.handler, AsyncEcho)
+        assert isinstance(session.driver, HandlerDriver)
+        assert isinstance(session.driver.handler, AsyncEcho)
         (snr,) = await echo_of_tones(client, [440])
     assert snr > 30
 

@@ -52,7 +52,7 @@ from fastrtc_anyio.errors import (
     PeerClosed,
     UnsupportedFormat,
 )
-from fastrtc_anyio.request_limits import RequestLimits, check_candidates
+from fastrtc_anyio.limits import RequestLimits, check_candidates
 
 from .audio import PlayoutTrack, tap_audio
 from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll

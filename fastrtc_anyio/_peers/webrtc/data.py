@@ -13,7 +13,7 @@ from aiortc import RTCDataChannel, RTCSctpTransport
 from fastrtc_anyio._peers.channels import MessageChannel
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import LimitExceeded
-from fastrtc_anyio.request_limits import RequestLimits, check_message
+from fastrtc_anyio.limits import RequestLimits, check_message
 
 __all__ = ["DRAIN_LIMIT", "DataChannels", "guard_sctp", "poll"]
 

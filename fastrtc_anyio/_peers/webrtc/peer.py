@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.threads import Host
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.channels import (
@@ -34,7 +34,7 @@ from fastrtc_anyio.errors import (
     PeerError,
     PeerFailed,
 )
-from fastrtc_anyio.request_limits import RequestLimits
+from fastrtc_anyio.limits import RequestLimits
 
 from .connection import Connection, MediaOptions, Streams
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from fastrtc_anyio._core.short_repr import show
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import SignalingError
 
 __all__ = [
@@ -83,7 +83,7 @@ class Component:
         raise NotImplementedError
 
     def _unlike(self, wanted: str, got: object) -> ValueError:
-        return ValueError(f"{self.name!r} must be {wanted}; got {show(got)}")
+        return ValueError(f"{self.name!r} must be {wanted}; got {short_repr(got)}")
 
     def describe(self) -> dict[str, Any]:
         """What the page has to know: JSON."""
@@ -139,7 +139,7 @@ class Slider(Component):
         if not self.minimum <= value <= self.maximum:
             raise ValueError(
                 f"{self.name!r} must be from {self.minimum!r} to {self.maximum!r}; "
-                f"got {show(value)}"
+                f"got {short_repr(value)}"
             )
         whole = isinstance(self.minimum, int) and isinstance(self.step, int)
         return round(value) if whole else float(value)
@@ -339,4 +339,4 @@ def _is_number(value: object) -> bool:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(show(name) for name in names)
+    return ", ".join(short_repr(name) for name in names)

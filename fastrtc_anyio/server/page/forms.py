@@ -19,9 +19,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Match, Route
 
 from fastrtc_anyio._core.threads import run_sync
+from fastrtc_anyio._core.user_code import is_coroutine_function
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSession
-from fastrtc_anyio.functions import is_coroutine_function
 from fastrtc_anyio.outputs import OutputReader
 from fastrtc_anyio.server.http import JSON, read_json, respond
 

@@ -6,7 +6,43 @@ from dataclasses import dataclass, fields
 
 from .errors import LimitExceeded
 
-__all__ = ["RequestLimits", "check_candidates", "check_message"]
+__all__ = ["Limits", "RequestLimits", "check_candidates", "check_message"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Deadlines of a session, in seconds; None is no limit. The same on every transport."""
+
+    connect: float | None = 30.0
+    """From the answer to the connection."""
+    start_up: float | None = None
+    """For ``start_up``, which many handlers use to hold a connection open: no limit by default."""
+    time_limit: float | None = None
+    """For the whole connected time."""
+    idle: float | None = None
+    """Without anything coming from the client or going to it: no audio, video or message. A muted
+    microphone sends silence, which is something; a client that only listens is idle while the
+    handler is."""
+    shutdown: float = 5.0
+    """For ``shutdown``, and for threads to come back from the handler. Not None."""
+    close: float = 5.0
+    """For the connection to close. Not None."""
+    liveness: float | None = 5.0
+    """Without an authenticated packet, after which the client counts as vanished; on a telephone,
+    without a message. Over a WebSocket a client may be silent for as long as it likes."""
+
+    stall: float | None = 5.0
+    """For a client at the other end of a WebSocket to read what it is sent."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value: object = getattr(self, field.name)
+            if value is None and field.name not in ("shutdown", "close"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"Limits.{field.name} is a number of seconds; got {value!r}")
+            if not value > 0:
+                raise ValueError(f"Limits.{field.name} must be above 0 s; got {value!r}")
 
 
 @dataclass(frozen=True)
