@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ._driver import HandlerDriver
 from ._signaling.session_state import SessionState
 from .errors import AdmissionError, InvalidStateError, UnknownSession
 from .handlers import StreamHandlerBase
@@ -35,10 +34,11 @@ class SessionRegistry:
         """By both ids. A session function is not among them."""
         found: dict[str, StreamHandlerBase] = {}
         for session in list(self._sessions.values()):
-            if isinstance(session.driver, HandlerDriver):
+            handler = session.driver.handler
+            if handler is not None:
                 for key in (session.alias, session.id):
                     if key is not None:
-                        found[key] = session.driver.handler
+                        found[key] = handler
         return found
 
     def check_admission(self, alias: str | None, limit: int | None) -> None:
@@ -92,7 +92,7 @@ class SessionRegistry:
             UnknownSession: there is none.
             InvalidStateError: a session function serves it.
         """
-        session = self.get(webrtc_id)
-        if not isinstance(session.driver, HandlerDriver):
+        handler = self.get(webrtc_id).driver.handler
+        if handler is None:
             raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
-        return session.driver.handler
+        return handler

@@ -28,8 +28,7 @@ from anyio.lowlevel import checkpoint
 
 from ._core.groups import collapse_groups
 from ._core.host import Host
-from ._core.user_code import user_code
-from ._media.media_plan import MediaPlan
+from ._media.media_plan import MediaNeeds, MediaPlan
 from ._signaling.messages import encode_message
 from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
 from .abc import (
@@ -54,6 +53,7 @@ from .errors import (
     SignalingError,
     WebRTCError,
 )
+from .handlers import StreamHandlerBase
 from .limits import Limits
 from .outputs import AdditionalOutputs, OutputBoard, OutputStatistics
 from .streams import AudioSender, VideoSender
@@ -63,7 +63,6 @@ __all__ = [
     "Warning",
     "current_session",
     "get_current_context",
-    "FunctionDriver",
     "Driver",
     "Session",
     "SessionFunction",
@@ -105,7 +104,18 @@ class SessionStatistics:
 
 
 class Driver(Protocol):
-    """What a session runs while it is connected."""
+    """Serves one connected session.
+
+    Attributes:
+        handler: the handler that is driven; None for a session function.
+        needs: media formats to ask the transport for.
+    """
+
+    @property
+    def handler(self) -> StreamHandlerBase | None: ...
+
+    @property
+    def needs(self) -> MediaNeeds: ...
 
     async def run(self, session: Session) -> None:
         """Serve the client. Returning ends the session."""
@@ -473,24 +483,6 @@ class Session:
 
 
 SessionFunction = Callable[[Session], Awaitable[None]]
-
-
-class FunctionDriver:
-    """A session function as something a session can run."""
-
-    def __init__(self, function: SessionFunction) -> None:
-        self._function = function
-
-    async def run(self, session: Session) -> None:
-        with user_code(getattr(self._function, "__qualname__", repr(self._function))):
-            await self._function(session)
-
-    async def shut_down(self, session: Session) -> None:
-        await checkpoint()
-
-    async def join(self, deadline: float) -> int:
-        await checkpoint()
-        return 0
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,9 @@ from anyio.lowlevel import checkpoint
 
 from ._core.groups import collapse_groups
 from ._core.user_code import call_user_function
-from ._driver import HandlerDriver
-from ._driver.factory import Handler, MediaNeeds, make_driver_factory, media_needs
+from ._driver.factory import Handler, make_driver_factory
 from ._media.encode import OpusOptions, VideoOptions
-from ._media.media_plan import MediaPlan, Modality, Mode
+from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
 from ._peers.asyncio_bridge import open_asyncio_bridge
 from ._peers.channels import BufferOptions
 from ._registry import SessionRegistry
@@ -372,7 +371,7 @@ class Stream(AsyncContextManagerMixin):
         """
         opened = self._require_open()
         session, peer = self._admit(make_peer, alias, websocket)
-        if isinstance(session.driver, HandlerDriver):
+        if session.driver.handler is not None:
             session.driver.handler.phone_mode = phone
 
         async def carry() -> None:
@@ -547,7 +546,7 @@ class Stream(AsyncContextManagerMixin):
     ) -> tuple[Session, P]:
         self._registry.check_admission(alias, self.concurrency_limit)
         driver = self._make_driver()
-        wanted = media_needs(driver)
+        wanted = driver.needs
         live = wanted.live if self._live is None else self._live
         peer = make_peer(wanted, self._choose_buffers(live))
         session = Session(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any, TypeAlias
 
-from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator
-from fastrtc_anyio._media.media_plan import Modality, Mode
+from anyio.lowlevel import checkpoint
+
+from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator, user_code
+from fastrtc_anyio._media.media_plan import MediaNeeds, Modality, Mode
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.functions import FunctionHandler, GeneratorHandler, VideoStreamHandler
@@ -19,11 +20,11 @@ from fastrtc_anyio.handlers import (
     StreamHandler,
     StreamHandlerBase,
 )
-from fastrtc_anyio.session import Driver, FunctionDriver, Session, SessionFunction
+from fastrtc_anyio.session import Driver, Session, SessionFunction
 
 from . import HandlerDriver
 
-__all__ = ["MediaNeeds", "Handler", "DriverFactory", "media_needs", "make_driver_factory"]
+__all__ = ["Handler", "DriverFactory", "make_driver_factory"]
 
 Handler: TypeAlias = (
     StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., Any]
@@ -31,24 +32,25 @@ Handler: TypeAlias = (
 DriverFactory: TypeAlias = Callable[[], Driver]
 
 
-@dataclass(frozen=True)
-class MediaNeeds:
-    """What a driver wants of its peer."""
+class FunctionDriver:
+    """Serves a session with a session function."""
 
-    sample_rate: int = 48_000
-    input_sample_rate: int = 48_000
-    channels: int = 1
-    fps: float = 30
-    live: bool = False
+    handler: StreamHandlerBase | None = None
+    needs = MediaNeeds(live=True)
 
+    def __init__(self, function: SessionFunction) -> None:
+        self._function = function
 
-def media_needs(driver: Driver) -> MediaNeeds:
-    """What a driver wants: a handler says so, a session function takes what is usual."""
-    if not isinstance(driver, HandlerDriver):
-        return MediaNeeds(live=True)
-    handler = driver.handler
-    channels = 2 if handler.expected_layout == "stereo" else 1
-    return MediaNeeds(handler.output_sample_rate, handler.input_sample_rate, channels, handler.fps)
+    async def run(self, session: Session) -> None:
+        with user_code(getattr(self._function, "__qualname__", repr(self._function))):
+            await self._function(session)
+
+    async def shut_down(self, session: Session) -> None:
+        await checkpoint()
+
+    async def join(self, deadline: float) -> int:
+        await checkpoint()
+        return 0
 
 
 def make_driver_factory(handler: Any, modality: Modality, mode: Mode) -> DriverFactory:

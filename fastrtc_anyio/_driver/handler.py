@@ -12,7 +12,7 @@ from anyio import create_task_group
 from anyio.from_thread import BlockingPortal
 
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._signaling.messages import parse_digit
 from fastrtc_anyio.abc import AsyncioBridge
@@ -45,6 +45,12 @@ class HandlerDriver:
     def __init__(self, handler: StreamHandlerBase) -> None:
         check_handler(handler)
         self.handler = handler
+        self.needs = MediaNeeds(
+            handler.output_sample_rate,
+            handler.input_sample_rate,
+            2 if handler.expected_layout == "stereo" else 1,
+            handler.fps,
+        )
         self._calls = Calls(handler)
 
     async def run(self, session: Session) -> None:

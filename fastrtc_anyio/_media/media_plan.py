@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-__all__ = ["MediaPlan", "Modality", "Mode"]
+__all__ = ["MediaNeeds", "MediaPlan", "Modality", "Mode"]
 
 Modality: TypeAlias = Literal["video", "audio", "audio-video"]
 Mode: TypeAlias = Literal["send-receive", "receive", "send"]
@@ -61,3 +61,19 @@ class MediaPlan:
             (True, False): "recvonly",
             (False, False): "inactive",
         }[receives, sends]
+
+
+@dataclass(frozen=True)
+class MediaNeeds:
+    """Media formats that a driver asks its transport for."""
+
+    sample_rate: int = 48_000
+    """Rate of outgoing audio, in Hz."""
+    input_sample_rate: int = 48_000
+    """Rate of incoming audio, in Hz, where the client does not choose one."""
+    channels: int = 1
+    """Channels of outgoing audio: 1 or 2."""
+    fps: float = 30
+    """Maximum frame rate of outgoing video, in Hz."""
+    live: bool = False
+    """Whether outgoing audio is derived from incoming audio in real time."""

@@ -14,7 +14,7 @@ from anyio import create_task_group
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._driver import HandlerDriver
-from fastrtc_anyio._driver.factory import Handler, make_driver_factory, media_needs
+from fastrtc_anyio._driver.factory import Handler, make_driver_factory
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
 from fastrtc_anyio._media.media_plan import MediaPlan, Modality, Mode
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
@@ -121,9 +121,9 @@ async def open_call(
     modality = modality or _modality_of(handler)
     make_driver = make_driver_factory(handler, modality, mode)
     driver = HandlerDriver(handler) if isinstance(handler, StreamHandlerBase) else make_driver()
-    if inputs is not None and isinstance(driver, HandlerDriver):
+    if inputs is not None and driver.handler is not None:
         driver.handler.set_args(list(inputs))
-    wanted = media_needs(driver)
+    wanted = driver.needs
     live = wanted.live if live is None else live
     buffers = BufferOptions.choose(live, output_buffer_s, input_buffer_s)
     with collapse_groups(), _virtual_time(thread_limit):

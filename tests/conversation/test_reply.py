@@ -374,7 +374,7 @@ class TestInputs:
 
         async with open_call(agent(reply), inputs=("Ada",)) as call:
             await say(call, voice(1), silence(1))
-            call.session.driver.handler.set_args(["Bob", 4])  # type: ignore[attr-defined]
+            call.session.driver.handler.set_args(["Bob", 4])  # type: ignore[union-attr]
             await say(call, voice(1), silence(1))
         assert said == [("Ada", 3), ("Bob", 4)]
 

@@ -195,7 +195,7 @@ async def test_a_slider_is_a_further_argument_of_the_function() -> None:
     async with open_call(detection, modality="video") as call, outputs_of(call) as outputs:
         call.client.send_video(picture(0))
         assert (await call.client.receive_video()).to_ndarray()[0, 0, 0] == 30
-        call.session.driver.handler.set_args([0.7])  # type: ignore[attr-defined]
+        call.session.driver.handler.set_args([0.7])  # type: ignore[union-attr]
         call.client.send_video(picture(0))
         assert (await call.client.receive_video()).to_ndarray()[0, 0, 0] == 70
         assert [(await anext(outputs)).args for _ in range(2)] == [(0.3,), (0.7,)]
