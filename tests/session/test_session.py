@@ -28,7 +28,7 @@ from fastrtc_anyio import (
     UnknownSession,
     WebRTCError,
 )
-from fastrtc_anyio.session import FunctionDriver
+from fastrtc_anyio._driver.factory import FunctionDriver
 from fastrtc_anyio.testing import Call, open_call, tone, tone_snr
 from tests.kit.handlers import AsyncEcho, Echo, Quiet
 from tests.kit.measure import typical_snr
