@@ -1,10 +1,12 @@
-"""How a stranger's value is shown in an error, whatever it is."""
+"""Checks of option values, and short descriptions of values for error messages."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from reprlib import Repr
 
-__all__ = ["short_repr"]
+__all__ = ["check_choice", "check_number", "check_type", "short_repr"]
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = 60
@@ -12,7 +14,91 @@ _REPR.maxlevel = 2
 _LENGTH = 80
 
 
+def check_number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    integer: bool = False,
+    finite: bool = True,
+    unit: str = "",
+) -> None:
+    """Check that an option is a number within a range.
+
+    Args:
+        name: the option, as the caller wrote it.
+        value: the given value.
+        above: exclusive lower bound.
+        at_least: inclusive lower bound.
+        at_most: inclusive upper bound.
+        integer: whether only an int is accepted.
+        finite: whether infinity is refused. NaN always is.
+        unit: unit of the bounds, for the message.
+
+    Raises:
+        TypeError: ``value`` is not a number, or not an int where one is required. A bool is not
+            a number.
+        ValueError: ``value`` is out of range.
+    """
+    kinds = int if integer else (int, float)
+    wanted = ["an int" if integer else "a number"]
+    suffix = f" {unit}" if unit else ""
+    if above is not None:
+        wanted.append(f"above {above:g}{suffix}")
+    if at_least is not None:
+        wanted.append(f"at least {at_least:g}{suffix}")
+    if at_most is not None:
+        wanted.append(f"at most {at_most:g}{suffix}")
+    message = f"{name} must be {_join(wanted)}; got {short_repr(value)}"
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(message)
+    if (
+        math.isnan(value)
+        or (finite and math.isinf(value))
+        or (above is not None and not value > above)
+        or (at_least is not None and value < at_least)
+        or (at_most is not None and value > at_most)
+    ):
+        raise ValueError(message)
+
+
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Check that an option is one of a few values.
+
+    Raises:
+        ValueError: ``value`` is not among ``choices``.
+    """
+    known = list(choices)
+    if not any(value is choice or value == choice for choice in known):
+        listed = ", ".join(repr(choice) for choice in known)
+        raise ValueError(f"{name} must be one of {listed}; got {short_repr(value)}")
+
+
+def check_type(name: str, value: object, kind: type, *, optional: bool = False) -> None:
+    """Check that an option is an instance of a class.
+
+    Args:
+        name: the option, as the caller wrote it.
+        value: the given value.
+        kind: the class that is required.
+        optional: whether None is accepted too.
+
+    Raises:
+        TypeError: ``value`` is something else.
+    """
+    if not isinstance(value, kind) and not (optional and value is None):
+        ending = " or None" if optional else ""
+        raise TypeError(f"{name} must be a {kind.__name__}{ending}; got {short_repr(value)}")
+
+
 def short_repr(value: object) -> str:
-    """A value of decoded JSON, short, at any depth and of any size."""
+    """Return a ``repr`` of at most 80 characters, whatever the size and depth of ``value``."""
     text = _REPR.repr(value)
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."
+
+
+def _join(parts: list[str]) -> str:
+    first, *bounds = parts
+    return " ".join([first, " and ".join(bounds)]).strip()
