@@ -1,25 +1,27 @@
-"""What can go wrong, and why a session ended.
+"""Exceptions, and reasons for which a session ends.
 
 ::
 
     FastRTCError
       WebRTCError                 raise it in a handler: the client sees the message
+      HandlerContractError        a function of the application broke its contract
+      InvalidTransition           a state machine received an event out of order
       SignalingError              .status_hint, an HTTP status
-        InvalidOffer 400   InvalidCandidate 400   UnknownSession 404   InvalidStateError 409
-        NotAuthenticated 401   NotAllowed 403
-        InvalidMessage 400   LimitExceeded 408, 413 or 429
-      AdmissionError 503          .limit .active
-      StreamNotOpen 503
+        InvalidOffer 400   InvalidCandidate 400   InvalidBody 400   InvalidMessage 400
+        UnknownSession 404   InvalidStateError 409   NotAuthenticated 401   NotAllowed 403
+        LimitExceeded 408, 413 or 429
+        AdmissionError 503          .limit .active
+        StreamNotOpen 503
       PeerError                   .reason
         ConnectTimeout   PeerFailed   PeerClosed
-        NoFreePort 503              a SignalingError, too
+        NoFreePort 503              also a SignalingError
       CredentialsError
       MediaError
-        UnsupportedFormat   HandlerContractError
+        UnsupportedFormat
 
-On streams, anyio's own errors are used: ``ClosedResourceError`` (this side closed it),
-``BrokenResourceError`` (the other side did) and ``EndOfStream`` (it ended well). An exception
-raised in a handler is never wrapped: it reaches the log and the supervisor as it was.
+Streams raise anyio's own errors: ``ClosedResourceError`` (this side closed the stream),
+``BrokenResourceError`` (the other side did) and ``EndOfStream`` (a clean end). The library never
+wraps an exception raised in a handler: the log and the supervisor receive the original.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ __all__ = [
     "CredentialsError",
     "FastRTCError",
     "HandlerContractError",
+    "InvalidBody",
     "InvalidCandidate",
     "InvalidMessage",
     "InvalidOffer",
     "InvalidStateError",
+    "InvalidTransition",
     "LimitExceeded",
     "MediaError",
     "NoFreePort",
@@ -56,51 +60,50 @@ __all__ = [
 
 
 class CloseReason(enum.Enum):
-    """Why a session ended. The first reason given is kept; later ones are consequences."""
+    """Why a session ended. The first reason stays; later ones are consequences."""
 
     HUNG_UP = "hung_up"
     """The client closed the connection."""
     VANISHED = "vanished"
-    """No authenticated packet came from the client for the liveness time, or it took nothing of
-    what was sent to it."""
+    """The client sent no authenticated packet for the liveness time, or stopped reading."""
     PEER_FAILED = "peer_failed"
-    """ICE or DTLS failed, the transport broke, or the client broke its protocol."""
+    """ICE or DTLS failed, the transport broke, or the client violated the protocol."""
     CONNECT_TIMEOUT = "connect_timeout"
-    """The offer was answered, but no connection came up in time."""
+    """The server answered the offer, but no connection came up in time."""
     START_UP_TIMEOUT = "start_up_timeout"
-    """``start_up`` took longer than its limit."""
+    """``start_up`` exceeded its limit."""
     TIME_LIMIT = "time_limit"
-    """The session used up its ``time_limit``."""
+    """The session reached its ``time_limit``."""
     IDLE = "idle"
-    """Nothing came from the client or went to it for the idle limit."""
+    """No media and no message passed in either direction for the idle limit."""
     HANDLER_CLOSED = "handler_closed"
-    """The handler or the application asked for the end: ``CloseStream``, ``update_connection``, a
-    session function that returned, a generator that was exhausted."""
+    """The handler or the application ended the session: ``CloseStream``, ``update_connection``, a
+    session function that returned, an exhausted generator."""
     HANDLER_ERROR = "handler_error"
     """The handler raised."""
     REJECTED = "rejected"
-    """The offer could not be answered."""
+    """The server could not answer the offer."""
     CANCELLED = "cancelled"
-    """The server is stopping, or the scope that owns the session was cancelled."""
+    """The server is stopping, or the application cancelled the scope that owns the session."""
 
 
 @dataclass(frozen=True)
 class Closed:
-    """The end of a session: the reason, and a sentence for people."""
+    """The end of a session: its reason, and a sentence for people."""
 
     reason: CloseReason
     message: str = ""
 
 
 class FastRTCError(Exception):
-    """The root of every error this library raises itself."""
+    """Base class of every error that this library raises."""
 
 
 class WebRTCError(FastRTCError):
-    """Raise this in a handler: the session ends and the client is shown ``message``.
+    """Raise this in a handler to end the session and show ``message`` to the client.
 
-    Any other exception ends the session too, but the client then sees only that there was an
-    error and under which id it is in the server's log.
+    Any other exception ends the session too, but the client then sees only the id under which the
+    server's log records the error.
     """
 
     def __init__(self, message: str) -> None:
@@ -108,39 +111,58 @@ class WebRTCError(FastRTCError):
         self.message = str(message)
 
 
+class HandlerContractError(FastRTCError):
+    """A handler or another function of the application broke its contract.
+
+    Examples: ``emit`` returned an unsupported type, ``copy()`` returned the same object, or
+    ``authenticate`` returned neither True nor False.
+    """
+
+
+class InvalidTransition(FastRTCError):
+    """A state machine received an event that its current state does not accept.
+
+    The state is unchanged.
+    """
+
+
 class SignalingError(FastRTCError):
-    """A request about a session could not be carried out."""
+    """The server could not carry out a request about a session."""
 
     status_hint = 400
-    """The HTTP status that says the same."""
+    """The matching HTTP status."""
 
 
 class InvalidOffer(SignalingError):
-    """The offer is malformed, or has nothing in common with what the stream can do."""
+    """The offer is malformed, or shares no media or codec with the stream."""
 
 
 class InvalidCandidate(SignalingError):
     """The ICE candidate is malformed."""
 
 
+class InvalidBody(SignalingError):
+    """The body of an HTTP request is not JSON."""
+
+
 class InvalidMessage(SignalingError):
-    """A message on a WebSocket is not what its protocol has there."""
+    """A WebSocket message violates its protocol."""
 
 
 class UnknownSession(SignalingError):
-    """No session has this id. You do not get it for a candidate that comes before its offer."""
+    """No session has this id. Not raised for a candidate that arrives before its offer."""
 
     status_hint = 404
 
 
 class InvalidStateError(SignalingError):
-    """The request does not fit the state of the session, or its id is in use."""
+    """The request conflicts with the state of the session, or its id is in use."""
 
     status_hint = 409
 
 
 class LimitExceeded(SignalingError):
-    """The client sends more than a setting of ``RequestLimits`` lets in."""
+    """The client exceeded a limit of ``RequestLimits``."""
 
     status_hint = 413
 
@@ -150,25 +172,25 @@ class LimitExceeded(SignalingError):
 
 
 class NotAuthenticated(SignalingError):
-    """The request does not say who it is from, or ``authenticate`` refused it."""
+    """The request carries no valid credentials: ``authenticate`` refused it."""
 
     status_hint = 401
 
 
 class NotAllowed(SignalingError):
-    """It is known who the request is from, and they may not do this."""
+    """The client may not do this, whatever its credentials."""
 
     status_hint = 403
 
 
 class StreamNotOpen(SignalingError):
-    """The stream was not opened: there is no task group that could own a session."""
+    """The stream is not open, so no task group can own a session."""
 
     status_hint = 503
 
 
 class AdmissionError(SignalingError):
-    """All slots of the stream are taken."""
+    """The stream has as many sessions as its ``concurrency_limit`` allows."""
 
     status_hint = 503
 
@@ -198,30 +220,28 @@ class PeerFailed(PeerError):
 
 
 class PeerClosed(PeerError):
-    """The client closed the connection. You do not get it for a close of your own."""
+    """The client closed the connection. Not raised when this side closes it."""
 
     reason = CloseReason.HUNG_UP
 
 
 class NoFreePort(PeerFailed, SignalingError):
-    """No UDP port is free for another connection: all those that ``server_rtc_configuration`` lets
-    it use are taken. It passes when another connection ends."""
+    """All UDP ports that ``server_rtc_configuration`` allows are in use.
+
+    The condition is temporary: a port becomes free when another connection ends.
+    """
 
     status_hint = 503
     reason = CloseReason.REJECTED
 
 
 class CredentialsError(FastRTCError):
-    """A provider gave no credentials for its TURN servers."""
+    """A provider of TURN servers returned no credentials."""
 
 
 class MediaError(FastRTCError):
-    """Media that cannot be used."""
+    """The media cannot be used."""
 
 
 class UnsupportedFormat(MediaError):
-    """Samples or a codec of a kind this library does not handle."""
-
-
-class HandlerContractError(MediaError):
-    """A handler returned or declared something its contract does not allow."""
+    """The library does not support this sample format or codec."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 
-from fastrtc_anyio.errors import Closed, CloseReason, InvalidStateError
+from fastrtc_anyio.errors import Closed, CloseReason, InvalidTransition
 
 __all__ = ["TRANSITIONS", "SessionEvent", "SessionState", "SessionStateMachine"]
 
@@ -76,12 +76,12 @@ class SessionStateMachine:
         """Move on.
 
         Raises:
-            InvalidStateError: the event makes no sense in this state; nothing has changed.
+            InvalidTransition: the event makes no sense in this state; nothing has changed.
         """
         try:
             self.state = TRANSITIONS[self.state][event]
         except KeyError:
-            raise InvalidStateError(
+            raise InvalidTransition(
                 f"{event.value} is not possible while the session is {self.state.value}"
             ) from None
         return self.state

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fastrtc_anyio import CloseReason, InvalidStateError, SessionState
+from fastrtc_anyio import CloseReason, InvalidTransition, SessionState
 from fastrtc_anyio._signaling.session_state import TRANSITIONS, SessionEvent, SessionStateMachine
 
 ORDER = list(SessionState)
@@ -23,7 +23,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         if event in TRANSITIONS[self.before]:
             assert self.machine.handle(event) is TRANSITIONS[self.before][event]
         else:
-            with pytest.raises(InvalidStateError, match=event.value):
+            with pytest.raises(InvalidTransition, match=event.value):
                 self.machine.handle(event)
             assert self.machine.state is self.before
 
