@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 import anyio
@@ -17,16 +16,16 @@ from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
 from websockets.sync.server import serve
 
-from fastrtc_anyio import AudioFrame, CloseReason, RequestLimits, SessionState
+from fastrtc_anyio import CloseReason, RequestLimits, SessionState
 from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.outputs import EarlyReaders
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing import open_call as open_memory_call
 from fastrtc_anyio.testing import tone
-from tests.kit.aiortc_client import AiortcClient, open_client
-from tests.kit.http_calls import accept, check_echo, make_offer, open_call, wait_until
-from tests.kit.measure import typical_snr
+from tests.kit.calls import place_call, receive_json
+from tests.kit.measure import check_echo, speak, typical_snr
+from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_client as open_phone
 
 from .loading import load
@@ -41,7 +40,7 @@ async def test_mount_starlette() -> None:
     async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
         assert "<html" in (await http.get("/")).text
         assert (await http.get("/status")).json() == {"calls": 0}
-        async with open_call(url) as client:
+        async with place_call(url) as client:
             await check_echo(client)
             assert (await http.get("/status")).json() == {"calls": 1}
         await wait_until(lambda: example.stream.active == 0)
@@ -53,7 +52,7 @@ async def test_mount_fastapi() -> None:
     async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
         assert "<html" in (await http.get("/voice/")).text
         assert (await http.get("/calls")).json() == []
-        async with open_call(f"{url}/voice") as client:
+        async with place_call(f"{url}/voice") as client:
             await check_echo(client)
             (session_id,) = (await http.get("/calls")).json()
             assert (await http.delete(f"/calls/{session_id}")).status_code == 200
@@ -61,29 +60,6 @@ async def test_mount_fastapi() -> None:
         await wait_until(lambda: example.stream.active == 0)
         assert (await http.delete(f"/calls/{session_id}")).status_code == 404
     assert not example.stream.is_open
-
-
-@asynccontextmanager
-async def place_call(http: httpx.AsyncClient, webrtc_id: str) -> AsyncGenerator[AiortcClient, None]:
-    """As a page does, data channel and all."""
-    async with open_client() as client:
-        offer = await make_offer(client, channel=True)
-        body = {"type": "offer", "sdp": offer, "webrtc_id": webrtc_id}
-        reply = await http.post("/webrtc/offer", json=body)
-        await accept(client, reply.json()["sdp"])
-        yield client
-
-
-async def wait_for_message(client: AiortcClient, kind: str) -> None:
-    with anyio.fail_after(10):
-        while json.loads(await client.receive_message())["type"] != kind:
-            pass
-
-
-def say(client: AiortcClient, seconds: float) -> None:
-    sound = tone(440, 48_000, seconds, amplitude=0.25)
-    for start in range(0, sound.shape[1], 960):
-        client.send_audio(AudioFrame(48_000, sound[:, start : start + 960]))
 
 
 async def next_loudness(lines: AsyncIterator[str]) -> int:
@@ -97,15 +73,15 @@ async def next_loudness(lines: AsyncIterator[str]) -> int:
 async def test_inputs_and_outputs() -> None:
     example = load("inputs_and_outputs")
     async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
-        async with place_call(http, "me") as client:
-            await wait_for_message(client, "send_input")
+        async with place_call(url, "me") as client:
+            await receive_json(client, "send_input")
             await http.post("/input_hook", json={"webrtc_id": "me", "volume": 2.0})
-            say(client, 20)
+            speak(client, tone(440, 48_000, 20, amplitude=0.25))
             async with http.stream("GET", "/outputs", params={"webrtc_id": "me"}) as events:
                 lines = events.aiter_lines()
                 await next_loudness(lines)  # of the second in which the tone began
                 loud = await next_loudness(lines)
-                await wait_for_message(client, "fetch_output")
+                await receive_json(client, "fetch_output")
                 await http.post("/input_hook", json={"webrtc_id": "me", "volume": 0.5})
                 await next_loudness(lines)  # of the second in which the volume changed
                 assert await next_loudness(lines) == pytest.approx(loud / 4, rel=0.05)
@@ -148,12 +124,12 @@ async def test_page_inputs() -> None:
     example, app = load("page_inputs"), Starlette()
     example.stream.mount(app)
     async with open_server(app) as url, httpx.AsyncClient(base_url=url) as http:
-        async with place_call(http, "me") as client:
-            await wait_for_message(client, "send_input")
+        async with place_call(url, "me") as client:
+            await receive_json(client, "send_input")
             inputs = {"webrtc_id": "me", "volume": 2.0, "upside_down": False}
             reply = await http.post("/input_hook", json=inputs)
             assert reply.status_code == 200, reply.text
-            say(client, 20)
+            speak(client, tone(440, 48_000, 20, amplitude=0.25))
             async with http.stream("GET", "/outputs", params={"webrtc_id": "me"}) as events:
                 lines = events.aiter_lines()
                 await read_level(lines, -12, -6)

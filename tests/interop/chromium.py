@@ -26,7 +26,8 @@ import pytest
 from anyio.abc import ByteStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from .calls import SECONDS
+from tests.kit.waiting import SECONDS
+
 from .pages import READY, OpenPage
 
 MESSAGE_LIMIT = 50_000_000

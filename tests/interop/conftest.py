@@ -4,13 +4,13 @@ import os
 import wave
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from fastrtc_anyio import _cli
 from fastrtc_anyio._media.resample import StreamResampler
+from tests.kit.backends import anyio_backend as anyio_backend
 
 from .chromium import Browser, check_chromium, open_browser
 from .node import check_node
@@ -25,12 +25,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         browsers = {"chromium", "firefox"}.intersection(getattr(item, "fixturenames", ()))
         group = "browsers" if browsers else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Real peers need real time."""
-    return str(request.param), {}
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ from anyio.to_thread import run_sync
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from .calls import SECONDS
+from tests.kit.waiting import SECONDS
+
 from .pages import READY, OpenPage
 
 FAKE_TONE = 500

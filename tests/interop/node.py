@@ -18,8 +18,8 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from numpy.typing import NDArray
 
 from fastrtc_anyio._media.frames import Int16Array
+from tests.kit.waiting import SECONDS
 
-from .calls import SECONDS
 from .pictures import from_i420, to_i420
 
 HERE = Path(__file__).parent
@@ -164,7 +164,7 @@ async def open_caller(
 
 
 @asynccontextmanager
-async def open_call(node: str, url: str, **options: Any) -> AsyncGenerator[NodeCaller, None]:
+async def call_from_node(node: str, url: str, **options: Any) -> AsyncGenerator[NodeCaller, None]:
     """:func:`open_caller`, connected."""
     async with open_caller(node, url, **options) as caller:
         await caller.wait_for("state", state="connected")

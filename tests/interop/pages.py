@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from .calls import SECONDS
+from tests.kit.waiting import SECONDS
 
 READY = "document.readyState === 'complete' && !document.querySelector('[data-loading]')"
 """The page is there, and knows what its stream is."""

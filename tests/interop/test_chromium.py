@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import CloseReason, WebRTCError
-from tests.kit.handlers import Quiet
+from tests.kit.backends import on_trio
+from tests.kit.calls import make_stream, only_session, serve, wait_ended
+from tests.kit.handlers import Quiet, TalkativeEcho
+from tests.kit.waiting import wait_until
 
-from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page
 
 pytestmark = pytest.mark.interop
 
 
-on_trio = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 """For what the backend has no part in."""
 
 COUNTS = """
@@ -111,7 +112,7 @@ async def test_a_call(browser: Browser, tmp_path: Path) -> None:
 
 @on_trio
 async def test_closing_the_tab_hangs_up(browser: Browser) -> None:
-    stream = make_stream()
+    stream = make_stream(TalkativeEcho)
     async with serve(stream) as url:
         page = await browser.open_page(url)
         await connect(page)
@@ -122,7 +123,7 @@ async def test_closing_the_tab_hangs_up(browser: Browser) -> None:
 
 @on_trio
 async def test_no_place_is_left(browser: Browser, tmp_path: Path) -> None:
-    stream = make_stream(concurrency_limit=1)
+    stream = make_stream(TalkativeEcho, concurrency_limit=1)
     async with serve(stream) as url:
         first, second = await browser.open_page(url), await browser.open_page(url)
         await connect(first)
@@ -145,7 +146,7 @@ async def test_no_place_is_left(browser: Browser, tmp_path: Path) -> None:
 
 
 async def test_the_server_stops(browser: Browser, tmp_path: Path) -> None:
-    stream = make_stream()
+    stream = make_stream(TalkativeEcho)
     async with serve(stream) as url:
         page = await browser.open_page(url)
         await connect(page)

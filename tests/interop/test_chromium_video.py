@@ -29,15 +29,16 @@ from fastrtc_anyio import (
     VideoStreamHandler,
 )
 from fastrtc_anyio._media.encode import VideoOptions
+from tests.kit.backends import on_trio
+from tests.kit.calls import make_stream, only_session, serve, wait_ended
+from tests.kit.waiting import SECONDS, wait_until
 
-from .calls import SECONDS, make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page, open_browser
 from .pages import OpenPage
 from .pictures import COUNT, FPS, HEIGHT, WIDTH, Look, make_picture
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
-on_trio = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 """For what the backend has no part in."""
 
 COUNT_QUESTIONS = """{

@@ -29,11 +29,13 @@ from fastrtc_anyio import (
 )
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing.signals import tone
+from tests.kit.backends import on_trio
+from tests.kit.calls import make_stream, only_session, wait_ended
+from tests.kit.waiting import wait_until
 
-from .calls import make_stream, only_session, wait_ended, wait_until
 from .chromium import Browser, Page, open_browser
 from .conftest import RATE
-from .test_page import on_trio, read_speech, write_wav
+from .test_page import read_speech, write_wav
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 

@@ -22,9 +22,9 @@ from cryptography.x509.oid import NameOID
 from fastrtc_anyio import CloseReason, Session
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.server import require_token
+from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.measure import typical_snr
-
-from .calls import SECONDS, make_stream, only_session, serve, wait_ended, wait_until
+from tests.kit.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.interop
 

@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from fastrtc_anyio import CloseReason, Slider, VideoStreamHandler
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._peers.webrtc import local_addresses
+from tests.kit.backends import on_asyncio, on_trio
+from tests.kit.calls import make_stream, only_session, serve, wait_ended
+from tests.kit.handlers import TalkativeEcho
 from tests.kit.measure import typical_snr
+from tests.kit.waiting import wait_until
 
-from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
 from .firefox import FAKE_TONE, FirefoxPage, check_firefox, open_firefox
 from .pages import connect
 from .pictures import make_picture
 from .test_chromium_video import STATS, wait_look
-from .test_page import on_trio
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
-on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 
 NUMBER = 42
 PEAK = """(() => {

@@ -12,11 +12,12 @@ import pytest
 from fastrtc_anyio import AudioFrame, CloseReason, RtcConfiguration, Session, Stream
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._peers.webrtc import local_addresses
+from tests.kit.backends import on_trio
+from tests.kit.calls import only_session, serve, wait_ended
 from tests.kit.measure import typical_snr
+from tests.kit.waiting import SECONDS, wait_until
 
-from .calls import SECONDS, only_session, serve, wait_ended, wait_until
 from .likeness import likeness, read_wav
-from .test_page import on_trio
 
 pytestmark = pytest.mark.interop
 

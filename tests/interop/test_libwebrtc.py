@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio import CloseReason, Limits, VideoStreamHandler
 from fastrtc_anyio._media.frames import Int16Array
+from tests.kit.calls import make_stream, only_session, serve, wait_ended
+from tests.kit.handlers import TalkativeEcho
 from tests.kit.measure import typical_snr
+from tests.kit.waiting import SECONDS
 
-from .calls import SECONDS, TalkativeEcho, make_stream, only_session, serve, wait_ended
-from .node import LOUD, NodeCaller, open_call, open_caller
+from .node import LOUD, NodeCaller, open_caller, call_from_node
 from .pictures import HEIGHT, WIDTH, Look, make_picture
 
 pytestmark = pytest.mark.interop
@@ -40,7 +42,7 @@ def check_tone(samples: Int16Array, frequency: int, rate: int) -> None:
 
 async def test_a_call(node: str) -> None:
     """Sound and messages both ways, with candidates that trickle, and a hang-up."""
-    stream = make_stream()
+    stream = make_stream(TalkativeEcho)
     async with serve(stream) as url, open_caller(node, url, tones=[TONE]) as caller:
         offer = (await caller.wait_for("answer"))["offer"]
         assert "a=candidate" not in offer
@@ -63,8 +65,8 @@ async def test_a_call(node: str) -> None:
 
 
 async def test_a_caller_that_is_killed_has_vanished(node: str) -> None:
-    stream = make_stream(limits=Limits(liveness=3))
-    async with serve(stream) as url, open_call(node, url) as caller:
+    stream = make_stream(TalkativeEcho, limits=Limits(liveness=3))
+    async with serve(stream) as url, call_from_node(node, url) as caller:
         session = only_session(stream)
         await caller.hear(0.2)
         caller.kill()
@@ -75,7 +77,7 @@ async def test_a_caller_that_is_killed_has_vanished(node: str) -> None:
 async def test_stereo_stays_stereo(node: str) -> None:
     stream = make_stream(lambda: TalkativeEcho(expected_layout="stereo"))
     tones = [300, 700]
-    async with serve(stream) as url, open_call(node, url, tones=tones, stereo=True) as caller:
+    async with serve(stream) as url, call_from_node(node, url, tones=tones, stereo=True) as caller:
         answer = (await caller.wait_for("answer"))["sdp"]
         (fmtp,) = [line for line in answer.splitlines() if line.startswith("a=fmtp:")]
         assert ";stereo=1" in fmtp.replace(" ", ";")
@@ -87,8 +89,11 @@ async def test_stereo_stays_stereo(node: str) -> None:
 
 @pytest.mark.parametrize("codec", ["PCMU", "PCMA", "G722"])
 async def test_a_caller_with_one_codec(node: str, codec: str) -> None:
-    stream = make_stream()
-    async with serve(stream) as url, open_call(node, url, tones=[TONE], codec=codec) as caller:
+    stream = make_stream(TalkativeEcho)
+    async with (
+        serve(stream) as url,
+        call_from_node(node, url, tones=[TONE], codec=codec) as caller,
+    ):
         samples, rate = await caller.hear(1.2)
         check_tone(samples[0], TONE, rate)
         await caller.order("codecs")
@@ -107,7 +112,7 @@ async def test_pictures(node: str, sound: bool) -> None:
     tones = [TONE] if sound else []  # which this stream has no use for
     async with (
         serve(stream) as url,
-        open_call(node, url, tones=tones, video=True) as caller,
+        call_from_node(node, url, tones=tones, video=True) as caller,
     ):
         for number in (5, 42):
             await caller.show(make_picture(number))
@@ -131,7 +136,7 @@ async def wait_mirrored(caller: NodeCaller, number: int, least: int = 1) -> int:
 
 
 async def test_a_caller_with_a_codec_nobody_has(node: str) -> None:
-    stream = make_stream()
+    stream = make_stream(TalkativeEcho)
     async with serve(stream) as url, open_caller(node, url, codec="ILBC") as caller:
         refused = await caller.wait_for("refused")
         assert refused["status"] == 400
@@ -140,8 +145,8 @@ async def test_a_caller_with_a_codec_nobody_has(node: str) -> None:
 
 
 async def test_no_place_is_left(node: str) -> None:
-    stream = make_stream(concurrency_limit=1)
-    async with serve(stream) as url, open_call(node, url, id="first") as first:
+    stream = make_stream(TalkativeEcho, concurrency_limit=1)
+    async with serve(stream) as url, call_from_node(node, url, id="first") as first:
         async with open_caller(node, url, id="second") as second:
             refused = await second.wait_for("refused")
             assert refused["status"] == 503
@@ -149,5 +154,5 @@ async def test_no_place_is_left(node: str) -> None:
         session = only_session(stream)
         await first.order("hang-up")
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
-        async with open_call(node, url, id="third") as third:
+        async with call_from_node(node, url, id="third") as third:
             await third.hear(0.2)

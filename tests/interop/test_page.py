@@ -45,16 +45,17 @@ from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.page.document import page_document
 from fastrtc_anyio.server.routes import page_route
 from fastrtc_anyio.testing.signals import tone
-from tests.kit.handlers import AsyncEcho, Quiet
+from tests.kit.backends import on_trio
+from tests.kit.calls import make_stream, only_session, serve, wait_ended
+from tests.kit.handlers import AsyncEcho, Quiet, TalkativeEcho
+from tests.kit.waiting import wait_until
 
-from .calls import TalkativeEcho, make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page, open_browser
 from .conftest import RATE
 from .pages import connect
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
-on_trio = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 """For what the backend has no part in."""
 
 QUESTIONS = """{
@@ -269,7 +270,7 @@ async def test_a_greeting_that_is_over(chromium: str, tmp_path: Path) -> None:
 
 @on_trio
 async def test_the_speaker_is_chosen(browser: Browser) -> None:
-    async with serve(make_stream()) as url:
+    async with serve(make_stream(TalkativeEcho)) as url:
         page = await browser.open_page(url)
         await connect(page)
         await page.focus("speaker")
@@ -338,13 +339,13 @@ async def serve_at(stream: Stream, port: int) -> AsyncGenerator[str, None]:
 
 async def test_a_server_that_is_restarted(browser: Browser, pictures: Path) -> None:
     """The page comes back to it by itself, and nobody is asked for the microphone again."""
-    async with serve_at(make_stream(), 0) as url:
+    async with serve_at(make_stream(TalkativeEcho), 0) as url:
         page = await browser.open_page(url, QUESTIONS)
         await connect(page)
     await page.wait_for_text("status", "Reconnecting")
     await page.wait_for("call.attempt >= 3", "attempts")
     await page.look(pictures / "reconnecting.png")
-    stream = make_stream()
+    stream = make_stream(TalkativeEcho)
     async with serve_at(stream, int(url.rpartition(":")[2])):
         await page.wait_for_text("connection", "Connected")
         await page.wait_for("call.level('in') > 0.3 && call.level('out') > 0.3", "sound")
@@ -359,7 +360,7 @@ async def test_a_server_that_is_restarted(browser: Browser, pictures: Path) -> N
 @on_trio
 async def test_a_server_that_is_killed(browser: Browser) -> None:
     """It says nothing of its end: the page notices, and looks for another."""
-    program = "from tests.interop.calls import make_stream; make_stream().launch(port=0)"
+    program = "from tests.kit.calls import make_stream; make_stream().launch(port=0)"
     async with await anyio.open_process([sys.executable, "-c", program], stderr=None) as process:
         assert process.stdout is not None
         with anyio.fail_after(20):
@@ -371,7 +372,7 @@ async def test_a_server_that_is_killed(browser: Browser) -> None:
         began = anyio.current_time()
         await page.wait_for_text("connection", "Reconnecting")
         print(f"noticed after {anyio.current_time() - began:.1f} s")
-    async with serve_at(make_stream(), int(url.rpartition(":")[2])):
+    async with serve_at(make_stream(TalkativeEcho), int(url.rpartition(":")[2])):
         await page.wait_for_text("connection", "Connected")
         await page.wait_for("call.level('out') > 0.3", "sound")
         assert await page.evaluate("questions") == 1
@@ -379,7 +380,7 @@ async def test_a_server_that_is_killed(browser: Browser) -> None:
 
 @on_trio
 async def test_a_lost_call_comes_back_though_its_place_is_still_taken(browser: Browser) -> None:
-    stream = make_stream(concurrency_limit=1)
+    stream = make_stream(TalkativeEcho, concurrency_limit=1)
     async with serve(stream) as url:
         page = await browser.open_page(url, QUESTIONS)
         await connect(page)
@@ -537,7 +538,7 @@ async def test_the_page_inside_another_sites(browser: Browser) -> None:
         frame = f'<iframe src="{url}" allow="microphone" width="900" height="800"></iframe>'
         return HTMLResponse(f"<title>Another site</title>{frame}")
 
-    stream = make_stream()
+    stream = make_stream(TalkativeEcho)
     site = Starlette(routes=[Route("/", around)])
     async with serve(stream) as url, open_server(site) as other:
         page = await browser.open_page(other)
@@ -704,7 +705,7 @@ async def test_no_microphone(browser: Browser, pictures: Path, error: str, told:
       MediaDevices.prototype.getUserMedia = refuse;
       MediaDevices.prototype.enumerateDevices = async () => [];
     }}"""
-    async with serve(make_stream()) as url:
+    async with serve(make_stream(TalkativeEcho)) as url:
         page = await browser.open_page(url, script)
         await page.click("connect")
         await page.wait_for_text("alert", told)
@@ -717,7 +718,7 @@ async def test_no_microphone(browser: Browser, pictures: Path, error: str, told:
 async def test_a_page_that_is_not_secure(browser: Browser) -> None:
     """It says so before anybody presses anything."""
     script = "Object.defineProperty(navigator, 'mediaDevices', { value: undefined });"
-    async with serve(make_stream()) as url:
+    async with serve(make_stream(TalkativeEcho)) as url:
         page = await browser.open_page(url, script)
         await page.wait_for_text("alert", "open this page by https")
         await page.click("connect")

@@ -17,13 +17,14 @@ from fastrtc_anyio import AudioFrame, CloseReason, Session, Stream
 from fastrtc_anyio._media.frames import Int16Array, as_int16
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing.signals import tone
+from tests.kit.backends import on_trio
+from tests.kit.calls import make_stream, only_session, serve, wait_ended
+from tests.kit.waiting import wait_until
 
-from .calls import make_stream, only_session, serve, wait_ended, wait_until
 from .chromium import Browser, Page
 from .likeness import likeness, read_wav
 from .node import HERE, open_caller
 from .test_libwebrtc import check_tone
-from .test_page import on_trio
 
 pytestmark = pytest.mark.interop
 

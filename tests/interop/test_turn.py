@@ -17,10 +17,9 @@ from fastrtc_anyio._peers.portal import open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import tone
-from tests.kit.http_calls import LOOPBACK, echo
+from tests.kit.calls import LOOPBACK, echo
 from tests.kit.measure import typical_snr
-
-from .calls import SECONDS
+from tests.kit.waiting import SECONDS
 
 pytestmark = pytest.mark.interop
 

@@ -9,12 +9,10 @@ import wave
 from pathlib import Path
 
 import anyio
-import httpx
 import numpy as np
 import pytest
 from starlette.applications import Starlette
 
-from fastrtc_anyio import AudioFrame
 from fastrtc_anyio._core.threads import run_sync
 from fastrtc_anyio._media.resample import StreamResampler
 from fastrtc_anyio.server.launch import open_server
@@ -22,7 +20,8 @@ from fastrtc_anyio.speech.espeak import EspeakTTSModel
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 from tests.examples.loading import EXAMPLES, NEEDS_ESPEAK, load
 from tests.examples.test_scripts import RUN, check_serving
-from tests.examples.test_servers import place_call
+from tests.kit.calls import place_call
+from tests.kit.measure import speak
 
 pytestmark = [
     pytest.mark.interop,
@@ -100,13 +99,8 @@ async def test_a_call_over_webrtc(capsys: pytest.CaptureFixture[str]) -> None:
     told: list[str] = []
     app = Starlette()
     example.stream.mount(app)
-    async with (
-        open_server(app) as url,
-        httpx.AsyncClient(base_url=url) as http,
-        place_call(http, "me") as client,
-    ):
-        for start in range(0, samples.shape[1], 960):
-            client.send_audio(AudioFrame(48_000, samples[:, start : start + 960]))
+    async with open_server(app) as url, place_call(url) as client:
+        speak(client, samples)
         with anyio.fail_after(40):
             while "end_stream" not in (text := await client.receive_message()):
                 told.append(text)

@@ -1,0 +1,1 @@
+"""Helpers for the tests: waiting, handlers, streams and calls, clients, and measurements."""

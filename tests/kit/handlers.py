@@ -42,6 +42,13 @@ class AsyncEcho(AsyncStreamHandler):
         return type(self)(**self.options)
 
 
+class TalkativeEcho(AsyncEcho):
+    """An echo that also answers messages."""
+
+    async def on_message(self, message: str) -> None:
+        await self.send_message(f"you said {message}")
+
+
 class Echo(StreamHandler):
     """The same with plain functions, as FastRTC's documentation has it."""
 

@@ -46,6 +46,7 @@ from fastrtc_anyio._media.encode import create_encoder
 from fastrtc_anyio._peers.channels import AudioOutput, Link
 from fastrtc_anyio._peers.webrtc.audio import PlayoutTrack
 from fastrtc_anyio.testing import open_call, tone, tone_snr
+from tests.kit.backends import on_asyncio
 from tests.kit.handlers import AsyncEcho, Echo, Quiet
 
 RATE = 24_000
@@ -382,11 +383,7 @@ async def test_d18_a_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.Mo
         hold_virtual_clock.reset(token)
 
 
-@pytest.mark.parametrize(
-    "anyio_backend",
-    [pytest.param("asyncio", id="asyncio")],  # where the track lives
-    indirect=True,
-)
+@on_asyncio  # where the track lives
 async def test_d19_the_clock_of_rtp_goes_on_through_silence() -> None:
     """The RTP clock freezes during silence."""
     output = AudioOutput(Link(Host(), anyio.current_time), 48_000, 1)

@@ -28,6 +28,7 @@ from fastrtc_anyio import (
     wait_for_item,
 )
 from fastrtc_anyio.testing import Call, open_call, tone, tone_snr
+from tests.kit.backends import on_asyncio
 from tests.kit.measure import typical_snr
 
 from .programs import (
@@ -40,12 +41,6 @@ from .programs import (
     PoliteEchoHandler,
     RealtimeAPI,
     RealtimeHandler,
-)
-
-ASYNCIO = pytest.mark.parametrize(
-    "anyio_backend",
-    [pytest.param("asyncio", id="asyncio")],
-    indirect=True,
 )
 
 
@@ -80,7 +75,7 @@ async def test_an_echo_with_a_plain_queue() -> None:
     await check_echo(PoliteEchoHandler())
 
 
-@ASYNCIO
+@on_asyncio
 async def test_an_echo_with_an_asyncio_queue() -> None:
     await check_echo(AsyncEchoHandler())
 

@@ -16,6 +16,7 @@ import trio
 
 from fastrtc_anyio import AdditionalOutputs, AlgoOptions, ReplyOnPause, Stream
 from fastrtc_anyio.testing import open_call
+from tests.kit.backends import on_trio
 from tests.kit.conversations import (
     OUT,
     RATE,
@@ -46,9 +47,7 @@ class Steps(trio.abc.Instrument):
             self.count[task.name] += 1
 
 
-@pytest.mark.parametrize(
-    "anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})]
-)
+@on_trio
 async def test_d06_an_idle_conversation_costs_its_vad_alone() -> None:
     """6,500-9,500 emit calls a second, 53-86 % of a core on an idle connection."""
     windows = 0

@@ -1,11 +1,1 @@
-from __future__ import annotations
-
-from typing import Any
-
-import pytest
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Real servers and real calls need real time."""
-    return str(request.param), {}
+from tests.kit.backends import anyio_backend as anyio_backend

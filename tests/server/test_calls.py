@@ -9,7 +9,9 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from fastrtc_anyio.server.launch import open_server
-from tests.kit.http_calls import check_echo, make_stream, open_call, open_uvicorn, wait_until
+from tests.kit.calls import make_stream, open_uvicorn, place_call
+from tests.kit.measure import check_echo
+from tests.kit.waiting import wait_until
 
 APPLICATIONS = {"starlette": Starlette, "fastapi": FastAPI}
 
@@ -33,7 +35,7 @@ async def _check_a_call(app: Any, path: str, serve: Any) -> None:
     seen = [stream.is_open]
     async with serve(app) as url:
         seen.append(stream.is_open)
-        async with open_call(f"{url}{path}") as client:
+        async with place_call(f"{url}{path}") as client:
             assert stream.active == 1
             await check_echo(client)
         await wait_until(lambda: stream.active == 0)

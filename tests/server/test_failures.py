@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 from fastrtc_anyio import AsyncStreamHandler, Stream
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.aiortc_client import open_client
-from tests.kit.http_calls import echo, make_offer, make_stream, open_call, post, wait_until
+from tests.kit.calls import echo, make_offer, make_stream, place_call, post
+from tests.kit.waiting import wait_until
 
 NO_AUDIO = """\
 v=0
@@ -118,7 +119,7 @@ async def test_offers_with_nothing_in_common_are_refused(template: str, expected
         reply = await http.post("/webrtc/offer", json={"type": "offer", "sdp": sdp(template)})
         assert expected in check_failure(reply, 400)
         assert stream.active == 0
-        async with open_call(url):
+        async with place_call(url):
             assert stream.active == 1
 
 
@@ -128,33 +129,33 @@ async def test_a_malformed_offer_takes_no_slot() -> None:
         for _ in range(5):
             reply = await post(url, {"type": "offer", "sdp": "rubbish", "webrtc_id": "caller"})
             check_failure(reply, 400)
-        async with open_call(url, "caller"):
+        async with place_call(url, "caller"):
             assert stream.active == 1
 
 
 async def test_a_name_in_use_cannot_be_taken_over() -> None:
     stream = make_stream()
     async with serving(stream) as (url, _):
-        async with open_call(url, "caller"), open_client() as other:
+        async with place_call(url, "caller"), open_client() as other:
             offer = {"type": "offer", "sdp": await make_offer(other), "webrtc_id": "caller"}
             assert "in use" in check_failure(await post(url, offer), 409)
             assert stream.active == 1
         await wait_until(lambda: stream.active == 0)
-        async with open_call(url, "caller"):
+        async with place_call(url, "caller"):
             assert stream.active == 1
 
 
 async def test_the_limit_is_told_in_fastrtcs_words() -> None:
     stream = make_stream(concurrency_limit=1)
     async with serving(stream) as (url, _):
-        async with open_call(url, "first"), open_client() as other:
+        async with place_call(url, "first"), open_client() as other:
             offer = {"type": "offer", "sdp": await make_offer(other), "webrtc_id": "second"}
             reply = await post(url, offer)
             assert check_failure(reply, 503) == "concurrency_limit_reached"
             assert reply.json()["meta"]["limit"] == 1
             assert stream.active == 1
         await wait_until(lambda: stream.active == 0)
-        async with open_call(url, "second"):
+        async with place_call(url, "second"):
             assert stream.active == 1
 
 
@@ -194,7 +195,7 @@ async def test_malformed_candidates_are_refused() -> None:
         ({"candidate": "candidate:1 1 udp x 127.0.0.1 9 typ host", "sdpMid": "0"}, "caller"),
         ({"candidate": "candidate:1 1 udp 1 127.0.0.1", "sdpMid": "0"}, "caller"),
     ]
-    async with serving(stream) as (url, _), open_call(url, "caller"):
+    async with serving(stream) as (url, _), place_call(url, "caller"):
         for candidate, webrtc_id in refused:
             body = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": webrtc_id}
             check_failure(await post(url, body), 400)

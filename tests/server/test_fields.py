@@ -28,8 +28,9 @@ from fastrtc_anyio import (
 from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.aiortc_client import AiortcClient
+from tests.kit.calls import LOOPBACK, place_call
 from tests.kit.handlers import Quiet
-from tests.kit.http_calls import LOOPBACK, open_call, wait_until
+from tests.kit.waiting import wait_until
 from tests.kit.websockets import PCM_16K, open_client
 
 # httpx reads a body by several generators inside each other, and closes the outermost one only.
@@ -93,7 +94,7 @@ async def hang_up(client: AiortcClient) -> None:
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
 async def test_inputs_reach_the_handler(framework: Any) -> None:
     stream = make_stream(additional_inputs=INPUTS)
-    async with serve(stream, framework, "/talk") as url, open_call(url, "me"):
+    async with serve(stream, framework, "/talk") as url, place_call(url, "me"):
         reply = await send(url, {"webrtc_id": "me", **VALUES})
         assert (reply.status_code, reply.json()) == (200, {"status": "success"})
         handler = stream.handlers["me"]
@@ -116,7 +117,7 @@ async def test_inputs_reach_the_handler(framework: Any) -> None:
 )
 async def test_inputs_that_are_refused(body: Any, status: int, message: str) -> None:
     stream = make_stream(additional_inputs=INPUTS)
-    async with serve(stream) as url, open_call(url, "me"):
+    async with serve(stream) as url, place_call(url, "me"):
         reply = await send(url, body)
         assert reply.status_code == status
         assert reply.json()["status"] == "failed"
@@ -165,7 +166,7 @@ async def test_declarations_are_told() -> None:
 
 async def test_outputs_come_as_events_until_the_session_ends() -> None:
     stream = make_stream(additional_outputs=[Textbox("Heard"), Textbox("Count")])
-    async with serve(stream) as url, open_call(url, "me") as client:
+    async with serve(stream) as url, place_call(url, "me") as client:
         session = stream.sessions[next(iter(stream.sessions))]
         session.send_outputs(AdditionalOutputs("early", 1))
         async with open_events(url, "me") as events:
@@ -194,7 +195,7 @@ async def test_a_handler_makes_what_is_shown(handler: Any) -> None:
     stream = make_stream(
         additional_outputs=[Chatbot("Conversation")], additional_outputs_handler=handler
     )
-    async with serve(stream) as url, open_call(url, "me"), open_events(url, "me") as events:
+    async with serve(stream) as url, place_call(url, "me"), open_events(url, "me") as events:
         session = stream.sessions[next(iter(stream.sessions))]
         for outputs in (AdditionalOutputs("a"), AdditionalOutputs(), AdditionalOutputs("b")):
             session.send_outputs(outputs)
@@ -210,7 +211,7 @@ async def test_a_handler_has_to_return_a_value_for_each_output() -> None:
         additional_outputs=[Textbox("A"), Textbox("B")],
         additional_outputs_handler=lambda _a, _b, new: new,
     )
-    async with serve(stream) as url, open_call(url, "me"), open_events(url, "me") as events:
+    async with serve(stream) as url, place_call(url, "me"), open_events(url, "me") as events:
         session = stream.sessions[next(iter(stream.sessions))]
         session.send_outputs(AdditionalOutputs(1))
         assert (await next_event(events))[0] == "problem"

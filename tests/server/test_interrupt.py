@@ -18,7 +18,9 @@ from anyio.abc import ByteStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.text import TextReceiveStream
 
-from tests.kit.http_calls import check_echo, open_call, wait_until
+from tests.kit.calls import place_call
+from tests.kit.measure import check_echo
+from tests.kit.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("interruptible.py")
 LIMIT = 5.0
@@ -72,7 +74,7 @@ async def running(mode: str) -> AsyncGenerator[Program, None]:
         tg.start_soon(program.read, "stdout")
         tg.start_soon(program.read, "stderr")
         try:
-            await wait_until(lambda: bool(program.url), 20)
+            await wait_until(lambda: bool(program.url))
             yield program
         finally:
             if process.returncode is None:
@@ -105,7 +107,7 @@ async def test_an_interrupt_ends_what_is_open(mode: str, paths: list[str]) -> No
     that has lost its network does."""
     async with (
         running(mode) as program,
-        open_call(program.url) as client,
+        place_call(program.url) as client,
         AsyncExitStack() as stack,
     ):
         await check_echo(client)
@@ -115,7 +117,7 @@ async def test_an_interrupt_ends_what_is_open(mode: str, paths: list[str]) -> No
             await stack.enter_async_context(open_request(program.url, path))
         took = await program.interrupt()
         print(f"{mode}, {paths}: {took:.2f} s")
-        await wait_until(client.closed.is_set, 1)  # it was told, not left to find out
+        await wait_until(client.closed.is_set, seconds=1)  # it was told, not left to find out
     assert program.process.returncode == 0, program.printed
     assert program.printed["stderr"] == ""
 
@@ -132,11 +134,11 @@ async def test_launch_returns_after_an_interrupt(mode: str, number: signal.Signa
     async with running(mode) as program:
         async with open_request(program.url, "/"):
             pass  # the page
-        async with open_call(program.url) as client:
+        async with place_call(program.url) as client:
             await check_echo(client)
             took = await program.interrupt(number)
             print(f"{mode}, {number.name}: {took:.2f} s")
-            await wait_until(client.closed.is_set, 1)
+            await wait_until(client.closed.is_set, seconds=1)
     assert program.process.returncode == 0, program.printed
     assert program.printed["stderr"] == ""
     assert program.printed["stdout"].startswith(f"Open {program.url} in a browser")
@@ -146,7 +148,7 @@ async def test_launch_returns_after_an_interrupt(mode: str, number: signal.Signa
 async def test_an_interrupt_ends_uvicorn(kind: str) -> None:
     async with (
         running("uvicorn") as program,
-        open_call(program.url) as client,
+        place_call(program.url) as client,
         AsyncExitStack() as stack,
     ):
         await check_echo(client)
@@ -154,7 +156,7 @@ async def test_an_interrupt_ends_uvicorn(kind: str) -> None:
             await stack.enter_async_context(open_request(program.url, "/events"))
         took = await program.interrupt()
         print(f"uvicorn, {kind}: {took:.2f} s")
-        await wait_until(client.closed.is_set, 1)
+        await wait_until(client.closed.is_set, seconds=1)
     # Uvicorn ends by the signal itself once it has cleaned up, if it was not run by its command.
     assert program.process.returncode in (0, -signal.SIGINT), program.printed
     if kind == "call":

@@ -16,7 +16,9 @@ from starlette.routing import Mount, Route
 
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
-from tests.kit.http_calls import check_echo, make_stream, open_call, post, wait_until
+from tests.kit.calls import make_stream, place_call, post
+from tests.kit.measure import check_echo
+from tests.kit.waiting import wait_until
 
 
 async def test_a_stream_in_an_application_in_an_application_is_not_open() -> None:
@@ -43,7 +45,7 @@ async def test_it_is_opened_in_the_outermost_lifespan(framework: Any) -> None:
     root = framework(lifespan=lifespan)
     root.mount("/inner", inner)
     async with open_server(root) as url:
-        async with open_call(f"{url}/inner") as client:
+        async with place_call(f"{url}/inner") as client:
             await check_echo(client)
         await wait_until(lambda: stream.active == 0)
     assert not stream.is_open
@@ -79,7 +81,7 @@ async def test_two_streams_share_an_application() -> None:
     one.mount(app, "/one")
     other.mount(app, "/other/")
     async with open_server(app) as url:
-        async with open_call(f"{url}/one"), open_call(f"{url}/other"):
+        async with place_call(f"{url}/one"), place_call(f"{url}/other"):
             assert (one.active, other.active) == (1, 1)
         assert (await post(url, {})).status_code == 404
 

@@ -17,8 +17,8 @@ from fastrtc_anyio import RtcConfiguration, Stream
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.page.document import page_document
 from fastrtc_anyio.server.routes import client_config, page_route
+from tests.kit.calls import echo, make_stream
 from tests.kit.handlers import Quiet
-from tests.kit.http_calls import echo, make_stream
 
 PAGE = page_document()
 

@@ -14,16 +14,10 @@ from starlette.applications import Starlette
 from fastrtc_anyio import RequestLimits, Stream, Textbox
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.aiortc_client import open_client
+from tests.kit.calls import LOOPBACK, accept, make_offer, place_call, post
 from tests.kit.handlers import AsyncEcho
-from tests.kit.http_calls import (
-    LOOPBACK,
-    accept,
-    check_echo,
-    make_offer,
-    open_call,
-    post,
-    wait_until,
-)
+from tests.kit.measure import check_echo
+from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_client as open_socket
 from tests.kit.websockets import open_wire
 
@@ -177,7 +171,7 @@ async def test_candidates_by_whip() -> None:
 
 async def test_ids_that_are_in_use() -> None:
     stream = make_stream()
-    async with serve(stream) as url, open_call(url, "caller") as first, open_client() as second:
+    async with serve(stream) as url, place_call(url, "caller") as first, open_client() as second:
         body = {"type": "offer", "sdp": await make_offer(second), "webrtc_id": "caller"}
         reply = await post(url, body)
         assert (reply.status_code, detail(reply)) == (409, "the webrtc_id 'caller' is in use")
@@ -235,7 +229,7 @@ async def test_streams_of_events() -> None:
     stream = make_stream(event_streams=2)
     async with (
         serve(stream) as url,
-        open_call(url, "me"),
+        place_call(url, "me"),
         httpx.AsyncClient(base_url=url) as http,
     ):
         place = "/outputs?webrtc_id=me"

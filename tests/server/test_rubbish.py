@@ -19,7 +19,8 @@ from starlette.applications import Starlette
 from fastrtc_anyio import Limits
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.aiortc_client import AiortcClient, Microphone, client_loop
-from tests.kit.http_calls import POLL, make_stream
+from tests.kit.calls import make_stream
+from tests.kit.waiting import POLL
 
 ordinary = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 

@@ -28,7 +28,7 @@ from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from tests.kit.conversations import agent, silence, voice
 from tests.kit.handlers import AsyncEcho, Quiet
-from tests.kit.http_calls import wait_until
+from tests.kit.waiting import wait_until
 from tests.kit.websocket_clients import Client
 from tests.kit.websockets import open_client, open_wire
 

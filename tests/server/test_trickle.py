@@ -10,15 +10,9 @@ from starlette.applications import Starlette
 from fastrtc_anyio import Limits
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.aiortc_client import open_client
-from tests.kit.http_calls import (
-    accept,
-    check_echo,
-    make_offer,
-    make_stream,
-    post,
-    wait_until,
-    without_candidates,
-)
+from tests.kit.calls import accept, make_offer, make_stream, post, without_candidates
+from tests.kit.measure import check_echo
+from tests.kit.waiting import wait_until
 
 
 async def _call(

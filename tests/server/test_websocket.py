@@ -36,9 +36,10 @@ from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.websockets import Socket
 from fastrtc_anyio.testing import check_peer, tone
+from tests.kit.calls import make_stream, open_uvicorn
 from tests.kit.handlers import AsyncEcho, Quiet
-from tests.kit.http_calls import make_stream, open_uvicorn, wait_until
 from tests.kit.measure import typical_snr
+from tests.kit.waiting import wait_until
 from tests.kit.websocket_clients import Client
 from tests.kit.websockets import PCM_16K, Wire, open_client, open_wire
 

@@ -21,15 +21,9 @@ from fastrtc_anyio._media.media_plan import Mode
 from fastrtc_anyio.server import open_server, require_token
 from fastrtc_anyio.testing.signals import tone
 from tests.kit.aiortc_client import AiortcClient, open_client
-from tests.kit.http_calls import (
-    FREQUENCY,
-    LOOPBACK,
-    accept,
-    check_echo,
-    echo,
-    wait_until,
-    without_candidates,
-)
+from tests.kit.calls import LOOPBACK, accept, echo, without_candidates
+from tests.kit.measure import FREQUENCY, check_echo
+from tests.kit.waiting import wait_until
 
 SDP = {"Content-Type": "application/sdp"}
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}

@@ -14,7 +14,8 @@ from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.portal import Portal, open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
-from tests.kit.webrtc_calls import LOOPBACK, open_stream, place_call, wait_until
+from tests.kit.calls import LOOPBACK, make_stream, place_call
+from tests.kit.waiting import wait_until
 
 from .test_nothing_left import native_threads, no_garbage_collection, open_files
 from .test_video import flat, swap
@@ -28,7 +29,7 @@ async def tone_for_ever() -> Any:
 
 
 async def test_a_client_that_only_listens_stays_alive_and_is_missed() -> None:
-    stream = open_stream(tone_for_ever, mode="receive", limits=Limits(liveness=1.0))
+    stream = make_stream(tone_for_ever, mode="receive", limits=Limits(liveness=1.0))
     async with stream, place_call(stream, audio="recvonly") as client:
         assert "a=sendonly" in client.answer["sdp"]
         (session,) = stream.sessions.values()
@@ -52,7 +53,7 @@ async def test_a_client_that_only_speaks() -> None:
             heard.append(frame)
             session.messages.send_nowait("I heard you")
 
-    stream = open_stream(listen, mode="send")
+    stream = make_stream(listen, mode="send")
     async with stream, place_call(stream, audio="sendrecv") as client:
         assert "a=recvonly" in client.answer["sdp"]
         assert await client.receive_message() == "I heard you"
@@ -87,7 +88,7 @@ async def one_video_call(stream: Stream, portal: Portal) -> None:
 
 @pytest.mark.usefixtures("no_garbage_collection")
 async def test_video_calls_leave_no_thread_or_file() -> None:
-    async with open_portal() as portal, open_stream(swap, modality="video") as stream:
+    async with open_portal() as portal, make_stream(swap, modality="video") as stream:
         await one_video_call(stream, portal)
         before = native_threads(), open_files()
         for _ in range(3):

@@ -33,8 +33,10 @@ from fastrtc_anyio._driver import HandlerDriver
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import IceCandidate
 from tests.kit.aiortc_client import open_client
+from tests.kit.calls import make_stream, place_call
 from tests.kit.handlers import AsyncEcho, Echo, Quiet
-from tests.kit.webrtc_calls import echo_of_tones, open_stream, place_call, wait_until
+from tests.kit.measure import echo_of_tones
+from tests.kit.waiting import wait_until
 
 RATES = [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
 
@@ -52,7 +54,7 @@ async def test_a_tone_comes_back_at_every_rate(index: int) -> None:
 
     async def call(kind: Any, layout: str, frequencies: list[int]) -> None:
         handler = kind(expected_layout=layout, input_sample_rate=rate, output_sample_rate=rate)
-        stream = open_stream(handler)
+        stream = make_stream(handler)
         async with stream, place_call(stream, channels=len(frequencies)) as client:
             assert ("stereo=1" in client.answer["sdp"]) == (layout == "stereo")
             measured.extend(await echo_of_tones(client, frequencies))
@@ -67,7 +69,7 @@ async def test_a_tone_comes_back_at_every_rate(index: int) -> None:
 
 @pytest.mark.parametrize("codec", ["opus", "G722", "PCMU", "PCMA"])
 async def test_a_tone_comes_back_in_every_codec(codec: str) -> None:
-    stream = open_stream(AsyncEcho())
+    stream = make_stream(AsyncEcho())
     async with stream, place_call(stream, codec=codec) as client:
         (snr,) = await echo_of_tones(client, [440])
     assert snr > 30
@@ -75,7 +77,7 @@ async def test_a_tone_comes_back_in_every_codec(codec: str) -> None:
 
 async def test_hanging_up_ends_the_session() -> None:
     handlers: list[AsyncEcho] = []
-    stream = open_stream(lambda: _note(handlers))
+    stream = make_stream(lambda: _note(handlers))
     async with stream:
         async with place_call(stream) as client:
             (session,) = stream.sessions.values()
@@ -88,7 +90,7 @@ async def test_hanging_up_ends_the_session() -> None:
 
 
 async def test_vanishing_is_noticed_within_the_liveness_time() -> None:
-    stream = open_stream(AsyncEcho(), limits=Limits(liveness=1.5))
+    stream = make_stream(AsyncEcho(), limits=Limits(liveness=1.5))
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
         await to_thread.run_sync(client.run, client.vanish)
@@ -100,7 +102,7 @@ async def test_vanishing_is_noticed_within_the_liveness_time() -> None:
 
 
 async def test_a_client_that_sends_no_media_stays_alive() -> None:
-    stream = open_stream(AsyncEcho(), limits=Limits(liveness=1.0))
+    stream = make_stream(AsyncEcho(), limits=Limits(liveness=1.0))
     async with stream, place_call(stream) as client:
         for transceiver in client.pc.getTransceivers():
             # Neither RTP nor RTCP any more: only STUN is answered, as by a muted, hidden page.
@@ -121,7 +123,7 @@ async def test_a_client_that_sends_no_media_stays_alive() -> None:
     ],
 )
 async def test_a_rubbish_offer_is_refused_and_takes_no_slot(sdp: str) -> None:
-    stream = open_stream(AsyncEcho(), concurrency_limit=1)
+    stream = make_stream(AsyncEcho(), concurrency_limit=1)
     async with stream:
         for _ in range(3):
             with pytest.raises(InvalidOffer):
@@ -132,7 +134,7 @@ async def test_a_rubbish_offer_is_refused_and_takes_no_slot(sdp: str) -> None:
 
 
 async def test_an_offer_without_a_direction_means_both() -> None:
-    stream = open_stream(AsyncEcho())
+    stream = make_stream(AsyncEcho())
     async with stream, open_client() as client:
         offer = await to_thread.run_sync(client.run, client.make_offer, "opus", True)
         answer = await stream.offer({"type": "offer", "sdp": offer.replace("a=sendrecv\r\n", "")})
@@ -140,7 +142,7 @@ async def test_an_offer_without_a_direction_means_both() -> None:
 
 
 async def test_a_session_ended_while_its_offer_is_answered() -> None:
-    stream = open_stream(AsyncEcho)
+    stream = make_stream(AsyncEcho)
     async with stream, open_client() as client:
         offer = await to_thread.run_sync(client.run, client.make_offer, "opus", True)
 
@@ -158,7 +160,7 @@ async def test_a_session_ended_while_its_offer_is_answered() -> None:
 
 async def test_a_microphone_that_is_turned_off_and_on_is_heard_again() -> None:
     """A browser then sends an RTCP BYE, which ends the track for aiortc, and later goes on."""
-    stream = open_stream(AsyncEcho())
+    stream = make_stream(AsyncEcho())
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
 
@@ -178,7 +180,7 @@ async def test_what_nobody_listens_to_is_played_all_the_same() -> None:
         async def emit(self) -> EmitType:
             return (24_000, np.full(12_000, 1000, np.int16)), CloseStream("goodbye")
 
-    stream = open_stream(Goodbye())
+    stream = make_stream(Goodbye())
     async with stream, open_client() as client:
         offer = await to_thread.run_sync(client.run, client.make_offer, "opus", True)
         offer = offer.replace("a=sendrecv", "a=sendonly")
@@ -193,7 +195,7 @@ async def test_a_second_data_channel_takes_over_from_a_closed_one() -> None:
         async def on_message(self, message: str) -> None:
             await self.send_message(f"got {message}")
 
-    stream = open_stream(Greeter())
+    stream = make_stream(Greeter())
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
         await wait_until(lambda: session.messages.is_open)
@@ -212,7 +214,7 @@ async def test_a_second_data_channel_takes_over_from_a_closed_one() -> None:
 
 
 async def test_more_candidates_than_anybody_has_are_refused(caplog: Any) -> None:
-    stream = open_stream(AsyncEcho())
+    stream = make_stream(AsyncEcho())
     lines = "".join(
         f"a=candidate:{i} 1 udp {i + 1} 127.0.0.1 {20_000 + i} typ host\r\n" for i in range(4000)
     )
@@ -241,7 +243,7 @@ async def test_the_loop_of_many_handlers_is_one() -> None:
         def start_up(self) -> None:
             loops.add(self.loop)
 
-    stream = open_stream(Looped())
+    stream = make_stream(Looped())
     async with stream, anyio.create_task_group() as tg:
 
         async def call() -> None:
@@ -274,7 +276,7 @@ class FailsAtOnceOnAThread(StreamHandler):
 async def test_a_start_up_that_raises_at_once_is_told_and_disturbs_nobody(
     kind: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, bad = open_stream(AsyncEcho()), open_stream(kind())
+    good, bad = make_stream(AsyncEcho()), make_stream(kind())
     async with good, bad, place_call(good) as listener:
         async with place_call(bad) as client:
             message = json.loads(await client.receive_message())
@@ -292,21 +294,21 @@ async def test_a_greeting_in_start_up_arrives() -> None:
         async def start_up(self) -> None:
             await self.send_message("hello")
 
-    stream = open_stream(Greeter())
+    stream = make_stream(Greeter())
     async with stream, place_call(stream) as client:
         with anyio.fail_after(10):
             assert await client.receive_message() == "hello"
 
 
 async def test_a_client_without_a_data_channel_is_served_all_the_same() -> None:
-    stream = open_stream(AsyncEcho())
+    stream = make_stream(AsyncEcho())
     async with stream, place_call(stream, channel=False) as client:
         (snr,) = await echo_of_tones(client, [440])
     assert snr > 30
 
 
 async def test_the_end_of_the_stream_ends_every_call() -> None:
-    stream = open_stream(AsyncEcho())
+    stream = make_stream(AsyncEcho())
     closing = anyio.Event()
 
     async def own(*, task_status: TaskStatus[None]) -> None:
@@ -333,7 +335,7 @@ async def test_the_end_of_the_stream_ends_every_call() -> None:
 @pytest.mark.parametrize("moment", [0.0, 0.005, 0.02, 0.06, 0.2, 0.5])
 async def test_cancelling_the_host_at_any_moment_closes_every_peer(moment: float) -> None:
     handlers: list[AsyncEcho] = []
-    stream = open_stream(lambda: _note(handlers))
+    stream = make_stream(lambda: _note(handlers))
     with anyio.CancelScope() as scope:
         async with stream, anyio.create_task_group() as tg:
 
@@ -366,7 +368,7 @@ async def test_flushing_stops_the_sound_at_once() -> None:
         async def on_message(self, message: str) -> None:
             await self.send_message(str(self.clear_queue().seconds))
 
-    stream = open_stream(Talker())
+    stream = make_stream(Talker())
     async with stream, place_call(stream) as client:
         with anyio.fail_after(10):
             while not np.any(np.abs((await client.receive_audio()).samples) > 4000):
@@ -390,7 +392,7 @@ async def test_the_loop_of_a_handler() -> None:
             future = asyncio.run_coroutine_threadsafe(work(), self.loop)
             self.send_message_sync(future.result(10))
 
-    stream = open_stream(Looped())
+    stream = make_stream(Looped())
     async with stream, place_call(stream) as client:
         with anyio.fail_after(10):
             assert await client.receive_message() == "from asyncio"
@@ -401,14 +403,14 @@ async def test_a_session_function_can_be_streamed() -> None:
         async for frame in session.audio_in:
             await session.audio_out.send(frame)
 
-    stream = open_stream(echo)
+    stream = make_stream(echo)
     async with stream, place_call(stream) as client:
         (snr,) = await echo_of_tones(client, [440])
     assert snr > 30
 
 
 async def test_a_class_is_a_handler_too() -> None:
-    stream = open_stream(AsyncEcho)
+    stream = make_stream(AsyncEcho)
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
         assert isinstance(session.driver, HandlerDriver)
@@ -421,7 +423,7 @@ async def test_a_class_is_a_handler_too() -> None:
     ("streams", "size"), [(1, 1), (1, 1100), (1000, 1)], ids=["many", "large", "streams"]
 )
 async def test_unfinished_messages_end_the_call_of_who_sends_them(streams: int, size: int) -> None:
-    stream = open_stream(AsyncEcho, concurrency_limit=2)
+    stream = make_stream(AsyncEcho, concurrency_limit=2)
     async with stream, place_call(stream) as good, place_call(stream) as bad:
 
         async def flood() -> None:
@@ -465,7 +467,7 @@ async def test_unfinished_messages_end_the_call_of_who_sends_them(streams: int, 
 async def test_a_strangers_datagrams_do_not_end_a_call(
     datagram: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_stream(AsyncEcho()) as stream, place_call(stream) as client:
+    async with make_stream(AsyncEcho()) as stream, place_call(stream) as client:
         lines = client.answer["sdp"].splitlines()
         ports = {int(line.split()[5]) for line in lines if line.startswith("a=candidate:")}
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -482,7 +484,7 @@ async def test_a_strangers_datagrams_do_not_end_a_call(
 async def test_garbage_over_a_data_channel_ends_the_call_of_who_sends_it(
     kind: int, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="bad") as bad:
+    async with make_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="bad") as bad:
         ended = stream.session("bad")
         await wait_until(lambda: bad.channel_is_open)
 
@@ -503,7 +505,7 @@ async def test_garbage_over_a_data_channel_ends_the_call_of_who_sends_it(
 
 @pytest.mark.parametrize("port", [-1, 65_536])
 async def test_a_candidate_without_a_possible_port(port: int) -> None:
-    async with open_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="me"):
+    async with make_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="me"):
         line = f"candidate:1 1 udp 1 127.0.0.1 {port} typ host"
         candidate = {"candidate": line, "sdpMid": "0"}
         with pytest.raises(InvalidCandidate, match=f"0 to 65535; got {port}"):

@@ -11,8 +11,9 @@ import numpy as np
 from fastrtc_anyio import AlgoOptions, AudioFrame, ReplyInterrupted, ReplyOnPause, ReplyStarted
 from fastrtc_anyio.testing import tone
 from tests.kit.aiortc_client import AiortcClient
+from tests.kit.calls import make_stream, place_call
 from tests.kit.conversations import Log, LoudVad, words
-from tests.kit.webrtc_calls import SECONDS, open_stream, place_call, wait_until
+from tests.kit.waiting import SECONDS, wait_until
 
 VOICE = tone(300, 48_000, 0.4)
 
@@ -47,7 +48,7 @@ async def test_a_conversation() -> None:
     handler = ReplyOnPause(
         reply, model=LoudVad(), algo_options=AlgoOptions(0.4, 0.1, 0.05), on_event=log
     )
-    stream = open_stream(handler)
+    stream = make_stream(handler)
     async with stream, place_call(stream) as client:
         talk(client)
         await hear(client, True, 25)

@@ -20,8 +20,9 @@ from fastrtc_anyio._peers.portal import Portal, open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import tone
+from tests.kit.calls import LOOPBACK, make_stream
 from tests.kit.handlers import AsyncEcho, Echo
-from tests.kit.webrtc_calls import LOOPBACK, open_stream, wait_until
+from tests.kit.waiting import wait_until
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def thread_names() -> set[str]:
 async def test_calls_leave_no_thread_task_or_file(kind: Any) -> None:
     import asyncio
 
-    async with open_portal() as portal, open_stream(kind(output_sample_rate=22_050)) as stream:
+    async with open_portal() as portal, make_stream(kind(output_sample_rate=22_050)) as stream:
         await one_call(stream, portal)
 
         async def tasks() -> int:
@@ -87,10 +88,10 @@ async def test_calls_leave_no_thread_task_or_file(kind: Any) -> None:
 
 @pytest.mark.usefixtures("no_garbage_collection")
 async def test_a_stream_leaves_no_portal() -> None:
-    async with open_stream(AsyncEcho):
+    async with make_stream(AsyncEcho):
         pass
     before = open_files()
-    async with open_stream(AsyncEcho):
+    async with make_stream(AsyncEcho):
         assert "fastrtc-portal" in thread_names()
     assert "fastrtc-portal" not in thread_names()
     # The thread that waited for it still needs a moment to end.
@@ -111,7 +112,7 @@ BLOCKED = """
         def copy(self): return Blocked()
 
     async def main():
-        stream = open_stream(Blocked(), limits=Limits(shutdown=0.3))
+        stream = make_stream(Blocked(), limits=Limits(shutdown=0.3))
         async with stream:
             async with place_call(stream):
                 pass

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from fastrtc_anyio._peers.portal import Portal, open_portal
-from tests.kit.webrtc_calls import wait_until
+from tests.kit.waiting import wait_until
 
 
 async def test_calls_run_on_a_thread_of_the_portals_own() -> None:

@@ -16,8 +16,8 @@ from aiortc.rtp import RtpPacket
 from fastrtc_anyio import AudioFrame
 from fastrtc_anyio._peers.webrtc.audio import AudioTap
 from fastrtc_anyio._peers.webrtc.network import Heartbeat
+from tests.kit.calls import make_stream
 from tests.kit.handlers import AsyncEcho
-from tests.kit.webrtc_calls import open_stream
 
 
 def packet(sequence: int, ssrc: int = 1, payload: bytes = bytes(160)) -> RtpPacket:
@@ -91,7 +91,7 @@ async def test_code_that_blocks_the_loop_of_handlers_is_left_behind(
     release = threading.Event()
     try:
         with anyio.fail_after(10):
-            async with open_stream(AsyncEcho) as stream:
+            async with make_stream(AsyncEcho) as stream:
                 assert stream._opened is not None
                 loop = stream._opened.asyncio_bridge.loop
                 assert stream._opened.asyncio_bridge.loop is loop

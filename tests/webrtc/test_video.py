@@ -17,7 +17,9 @@ from fastrtc_anyio import (
     VideoOptions,
     VideoStreamHandler,
 )
-from tests.kit.webrtc_calls import echo_of_tones, open_stream, place_call, wait_until
+from tests.kit.calls import make_stream, place_call
+from tests.kit.measure import echo_of_tones
+from tests.kit.waiting import wait_until
 
 BLUE, RED = (255, 0, 0), (0, 0, 255)
 
@@ -38,7 +40,7 @@ def swap(frame: Any) -> Any:
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
 async def test_a_function_changes_the_picture(codec: str) -> None:
-    stream = open_stream(swap, modality="video")
+    stream = make_stream(swap, modality="video")
     async with stream, place_call(stream, audio=False, video="sendrecv", video_codec=codec) as call:
         call.camera.picture = flat(BLUE)
         await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
@@ -55,7 +57,7 @@ async def test_a_function_changes_the_picture(codec: str) -> None:
 
 
 async def test_the_codec_asked_for_is_answered_first() -> None:
-    stream = open_stream(swap, modality="video", video=VideoOptions(codec="H264", bitrate=800_000))
+    stream = make_stream(swap, modality="video", video=VideoOptions(codec="H264", bitrate=800_000))
     async with stream, place_call(stream, audio=False, video="sendrecv") as call:
         section = call.answer["sdp"].split("m=video")[1]
         first = section.split()[2]
@@ -101,7 +103,7 @@ class Both(AsyncAudioVideoStreamHandler):
 
 
 async def test_audio_and_video_both_ways() -> None:
-    stream = open_stream(Both(), modality="audio-video")
+    stream = make_stream(Both(), modality="audio-video")
     async with stream, place_call(stream, video="sendrecv") as call:
         call.camera.picture = flat(BLUE)
         (snr,) = await echo_of_tones(call, [440], wanted=25)
@@ -114,7 +116,7 @@ async def test_a_generator_for_a_client_that_only_looks() -> None:
         for _ in range(30):
             yield flat(RED)
 
-    stream = open_stream(pictures, modality="video", mode="receive")
+    stream = make_stream(pictures, modality="video", mode="receive")
     async with stream, place_call(stream, audio=False, video="recvonly") as call:
         assert "a=sendonly" in call.answer["sdp"]
         await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
@@ -140,7 +142,7 @@ async def test_a_still_picture_is_sent_again_for_who_missed_it() -> None:
         def copy(self) -> Still:
             return Still()
 
-    stream = open_stream(Still(), modality="audio-video")
+    stream = make_stream(Still(), modality="audio-video")
     async with stream, place_call(stream, video="recvonly") as call:
         await wait_until(lambda: len(call.seen) >= 3)
         assert is_color(call.seen[-1], RED)
@@ -155,7 +157,7 @@ async def test_any_size_of_picture_can_be_shown(size: tuple[int, int]) -> None:
     def show(_frame: Any) -> Any:
         return flat(RED, *size)
 
-    stream = open_stream(VideoStreamHandler(show, fps=10), modality="video")
+    stream = make_stream(VideoStreamHandler(show, fps=10), modality="video")
     async with stream, place_call(stream, audio=False, video="sendrecv") as call:
         await wait_until(lambda: bool(call.seen))
         shown = call.seen[-1]
@@ -164,7 +166,7 @@ async def test_any_size_of_picture_can_be_shown(size: tuple[int, int]) -> None:
 
 
 async def test_an_offer_without_the_section_that_is_needed_is_refused() -> None:
-    stream = open_stream(swap, modality="video")
+    stream = make_stream(swap, modality="video")
     with pytest.raises(InvalidOffer, match="no video section"):
         async with stream, place_call(stream, audio=True):
             pass
@@ -176,7 +178,7 @@ async def test_a_session_function_with_video(video: str) -> None:
         async for frame in session.video_in:
             await session.video_out.send(swap(frame.to_ndarray()))
 
-    stream = open_stream(look, modality="video")
+    stream = make_stream(look, modality="video")
     async with stream, place_call(stream, audio=False, video=video) as call:
         call.camera.picture = flat(BLUE)
         (session,) = stream.sessions.values()
@@ -190,7 +192,7 @@ async def test_a_session_function_with_video(video: str) -> None:
 
 async def test_the_bitrate_is_the_most_that_is_sent() -> None:
     """The client may ask for less, as REMB does, and never gets more."""
-    stream = open_stream(swap, modality="video", video=VideoOptions(bitrate=2_000_000))
+    stream = make_stream(swap, modality="video", video=VideoOptions(bitrate=2_000_000))
     async with stream, place_call(stream, audio=False, video="sendrecv") as call:
         call.camera.picture = flat(BLUE)
         await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
@@ -217,7 +219,7 @@ async def test_the_last_picture_is_seen(count: int) -> None:
         yield from [flat(BLUE)] * (count - 1)
         yield flat(RED)
 
-    stream = open_stream(pictures, modality="video", mode="receive")
+    stream = make_stream(pictures, modality="video", mode="receive")
     seen: list[Any] = []
     async with stream:
         for _ in range(3):  # a busy client may be cut off before it has decoded anything
@@ -230,7 +232,7 @@ async def test_the_last_picture_is_seen(count: int) -> None:
 
 
 async def test_an_encoder_that_fails_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
-    stream = open_stream(swap, modality="video", video=VideoOptions(bitrate=500_000))
+    stream = make_stream(swap, modality="video", video=VideoOptions(bitrate=500_000))
     async with stream, place_call(stream, audio=False, video="sendrecv") as call:
         (session,) = stream.sessions.values()
         peer: Any = session.peer

@@ -23,14 +23,9 @@ from fastrtc_anyio import (
 )
 from fastrtc_anyio.testing import Call, open_call
 from tests.kit.handlers import AsyncEcho, Echo
+from tests.kit.waiting import SECONDS, wait_until
 
-from .echoes import (
-    SECONDS,
-    check_every_frame_comes_back,
-    threads_of,
-    wait_for,
-    wait_for_threads_to_end,
-)
+from .echoes import check_every_frame_comes_back, threads_of
 
 
 class Blocked(AudioVideoStreamHandler):
@@ -95,7 +90,7 @@ async def test_a_plain_method_that_never_returns_is_left_behind_at_the_end(
         try:
             async with open_call(handler, limits=Limits(shutdown=0.5)) as call:
                 nudge(call)
-                await wait_for(handler.entered)
+                await wait_until(handler.entered.is_set)
                 nudge(call)
                 await check_every_frame_comes_back(neighbour)
                 call.client.hang_up()
@@ -110,7 +105,7 @@ async def test_a_plain_method_that_never_returns_is_left_behind_at_the_end(
             await check_every_frame_comes_back(neighbour)
         finally:
             handler.release.set()
-    await wait_for_threads_to_end("Blocked")
+    await wait_until(lambda: not threads_of("Blocked"))
     assert handler.calls == [where, "called"]
 
 
@@ -123,7 +118,7 @@ async def test_a_plain_shutdown_that_never_returns_is_left_behind(
             async with open_call(handler, limits=Limits(shutdown=0.2)) as call:
                 await call.client.receive_audio()  # the call has begun
                 call.client.hang_up()
-                await wait_for(handler.entered)
+                await wait_until(handler.entered.is_set)
                 with anyio.fail_after(SECONDS):
                     await call.ended.wait()
             assert call.session.state is SessionState.CLOSED
@@ -133,7 +128,7 @@ async def test_a_plain_shutdown_that_never_returns_is_left_behind(
             await check_every_frame_comes_back(neighbour)
         finally:
             handler.release.set()
-    await wait_for_threads_to_end("Blocked")
+    await wait_until(lambda: not threads_of("Blocked"))
     assert handler.calls == ["called", "shutdown"]
 
 
@@ -199,12 +194,12 @@ async def test_200_handlers_that_block_starve_nobody(kind: Any) -> None:
         for handler in handlers:
             tg.start_soon(hold, handler)
         for handler in handlers:
-            await wait_for(handler.emitting)
+            await wait_until(handler.emitting.is_set)
         async with open_call(kind(output_sample_rate=48_000)) as call:
             await check_every_frame_comes_back(call)
         assert not any(handler.returned.is_set() for handler in handlers)
         assert len(threads_of("Waiting.emit")) == 200
         done.set()
     assert [call.session.abandoned_threads for call in calls] == [0] * 200
-    await wait_for_threads_to_end("Waiting")
+    await wait_until(lambda: not threads_of("Waiting"))
     assert all(handler.returned.is_set() for handler in handlers)

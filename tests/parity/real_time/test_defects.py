@@ -20,16 +20,17 @@ from fastrtc_anyio import (
     UserStartedSpeaking,
 )
 from fastrtc_anyio.testing import open_call
+from tests.kit.calls import make_stream, place_call
 from tests.kit.conversations import OUT, Log, agent, heard_samples, say, silence, voice, words
 from tests.kit.handlers import AsyncEcho, Echo
-from tests.kit.webrtc_calls import open_stream, place_call, wait_until
+from tests.kit.waiting import wait_until
 
-from .echoes import check_every_frame_comes_back, wait_for, wait_for_threads_to_end
+from .echoes import check_every_frame_comes_back, threads_of
 
 
 async def test_d03_the_limit_counts_every_call() -> None:
     """Second phone call accepted at limit 1."""
-    stream = open_stream(AsyncEcho, concurrency_limit=1)
+    stream = make_stream(AsyncEcho, concurrency_limit=1)
     async with stream:
         async with place_call(stream) as first:
             for _ in range(2):
@@ -58,7 +59,7 @@ async def test_d09_a_slow_video_handler_stalls_nobody_and_sees_the_latest_pictur
     async with open_call(slow, modality="video") as call, open_call(echo) as neighbour:
         try:
             call.client.send_video(np.full((16, 16, 3), 1, np.uint8))
-            await wait_for(entered)
+            await wait_until(entered.is_set)
             # As long as the function works, the neighbour talks and further pictures come.
             await check_every_frame_comes_back(neighbour)
             for level in range(2, 32):
@@ -95,13 +96,13 @@ async def test_d13_a_generator_is_closed_by_the_thread_that_runs_it(
 
     try:
         async with open_call(talk, mode="receive", limits=Limits(shutdown=0.2)) as call:
-            await wait_for(entered)
+            await wait_until(entered.is_set)
             call.client.hang_up()
             await call.ended.wait()
             assert not closed.is_set()
     finally:
         go_on.set()
-    await wait_for(closed)
+    await wait_until(closed.is_set)
     assert threads[0] == threads[1]
     assert call.session.error is None
     assert not np.any(call.heard == 2000)
@@ -133,7 +134,7 @@ async def test_d13_a_reply_that_computes_in_a_thread_is_not_heard_after_its_inte
     try:
         async with open_call(handler, limits=limits) as call:
             await say(call, voice(0.2), silence(0.3))
-            await wait_for(entered)
+            await wait_until(entered.is_set)
             with anyio.fail_after(10):
                 while not call.heard.any():
                     await anyio.sleep(0.01)
@@ -143,7 +144,7 @@ async def test_d13_a_reply_that_computes_in_a_thread_is_not_heard_after_its_inte
             assert interrupted.played.samples <= heard <= interrupted.played.samples + 0.005 * OUT
             if comes_back:
                 go_on.set()
-                await wait_for(closed)
+                await wait_until(closed.is_set)
             await say(call, silence(0.5))
             # The next reply does not wait for ever for the one that does not come back.
             with anyio.fail_after(10):
@@ -153,7 +154,7 @@ async def test_d13_a_reply_that_computes_in_a_thread_is_not_heard_after_its_inte
             assert closed.is_set() == comes_back
     finally:
         go_on.set()
-    await wait_for(closed)
+    await wait_until(closed.is_set)
     assert call.session.error is None
     assert call.session.abandoned_threads == (0 if comes_back else 1)
     assert [record for record in caplog.records if record.exc_info] == []
@@ -197,18 +198,18 @@ async def test_d15_idle_plain_handlers_starve_nobody(kind: Any) -> None:
         for handler in handlers:
             tg.start_soon(idle, handler)
         for handler in handlers:
-            await wait_for(handler.emitting)
+            await wait_until(handler.emitting.is_set)
         async with open_call(kind(output_sample_rate=48_000)) as call:
             await check_every_frame_comes_back(call)
         assert not ended
         assert not any(handler.release.is_set() for handler in handlers)
         done.set()
-    await wait_for_threads_to_end("Idle")
+    await wait_until(lambda: not threads_of("Idle"))
 
 
 async def test_d16_a_malformed_offer_takes_no_slot() -> None:
     """A malformed offer takes a concurrency slot for ever."""
-    stream = open_stream(AsyncEcho, concurrency_limit=1)
+    stream = make_stream(AsyncEcho, concurrency_limit=1)
     async with stream:
         for sdp in ("rubbish", "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", "v=0"):
             with pytest.raises(InvalidOffer):

@@ -28,9 +28,10 @@ from fastrtc_anyio import (
     WebRTCData,
 )
 from fastrtc_anyio.server.launch import open_server
-from tests.kit.http_calls import check_echo as hear_echo
-from tests.kit.http_calls import open_uvicorn, wait_until
-from tests.kit.webrtc_calls import LOOPBACK, open_stream, place_call
+from tests.kit.backends import on_asyncio
+from tests.kit.calls import make_stream, open_uvicorn, place_call, receive_json
+from tests.kit.measure import check_echo as measure_echo
+from tests.kit.waiting import SECONDS, wait_until
 from tests.parity.programs import (
     RATE,
     AsyncEchoHandler,
@@ -41,12 +42,6 @@ from tests.parity.programs import (
     PlainInstructedHandler,
     RealtimeAPI,
     RealtimeHandler,
-)
-
-from .dial import SECONDS, dial, message
-
-ASYNCIO = pytest.mark.parametrize(
-    "anyio_backend", [pytest.param("asyncio", id="asyncio")], indirect=True
 )
 
 
@@ -94,19 +89,13 @@ def make_app(stream: Stream) -> FastAPI:
     return app
 
 
-def make_stream(handler: Any, **options: Any) -> Stream:
-    options.setdefault("modality", "audio")
-    options.setdefault("mode", "send-receive")
-    return Stream(handler, server_rtc_configuration=LOOPBACK, **options)
-
-
 async def check_echo(handler: Any) -> None:
-    stream = open_stream(handler)
+    stream = make_stream(handler)
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
-        await hear_echo(client)
+        await measure_echo(client)
         client.hang_up()
-        await wait_until(lambda: not stream.sessions, SECONDS)
+        await wait_until(lambda: not stream.sessions)
     assert session.abandoned_threads == 0
     assert session.error is None
 
@@ -115,7 +104,7 @@ async def test_an_echo_whose_emit_blocks_in_a_plain_queue() -> None:
     await check_echo(EchoHandler())
 
 
-@ASYNCIO
+@on_asyncio
 async def test_an_echo_with_an_asyncio_queue() -> None:
     await check_echo(AsyncEchoHandler())
 
@@ -126,7 +115,7 @@ async def test_an_echo_with_a_memory_stream() -> None:
 
 async def test_start_up_holds_the_connection_to_a_service_for_the_whole_call() -> None:
     api = RealtimeAPI()
-    stream = open_stream(lambda: RealtimeHandler(api))
+    stream = make_stream(lambda: RealtimeHandler(api))
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
         outputs = session.outputs.read()
@@ -137,7 +126,7 @@ async def test_start_up_holds_the_connection_to_a_service_for_the_whole_call() -
         assert api.log[0] == "connected"
         assert "disconnected" not in api.log
         client.hang_up()
-        await wait_until(lambda: not stream.sessions, SECONDS)
+        await wait_until(lambda: not stream.sessions)
         rest = [output async for output in outputs]
     assert api.log[-1] == "disconnected"
     assert len(rest) == api.log.count("answered") - 3
@@ -150,13 +139,13 @@ async def test_an_input_hook(kind: Any, hook: str) -> None:
     app = make_app(stream)
     async with (
         open_server(app) as url,
-        dial(url, "caller") as client,
+        place_call(url, "caller") as client,
         httpx.AsyncClient(base_url=url) as http,
     ):
-        await message(client, "send_input")
+        await receive_json(client, "send_input")
         data = {"webrtc_id": "caller", "prompt": "be brief", "conf_threshold": 0.3}
         assert (await http.post(hook, json=data)).status_code == 200
-        log = await message(client, "log")
+        log = await receive_json(client, "log")
         assert log["data"] == ["__webrtc_value__", "be brief", 0.3]
 
 
@@ -187,19 +176,19 @@ async def test_text_triggers_a_response() -> None:
     app = make_app(stream)
     async with (
         open_server(app) as url,
-        dial(url, "caller") as client,
+        place_call(url, "caller") as client,
         httpx.AsyncClient(base_url=url) as http,
     ):
         assert stream.handlers["caller"] is not stream.handler
         for text in ("hello", "hello again"):
             data = {"webrtc_id": "caller", "textbox": text}
             assert (await http.post("/chat", json=data)).status_code == 200
-            await message(client, "fetch_output")
+            await receive_json(client, "fetch_output")
             latest = await http.get("/latest", params={"webrtc_id": "caller"})
             assert latest.json() == f"caller wrote {text}"
         stream.set_input("caller", WebRTCData("caller", "third"))
         stream.trigger_response("caller")
-        await message(client, "fetch_output")
+        await receive_json(client, "fetch_output")
         assert (await stream.fetch_latest_output("caller")).args == ("caller wrote third",)
 
 
@@ -245,12 +234,12 @@ async def check_events(serve: Any) -> None:
             async def read() -> None:
                 events.append(await read_events(url, "caller"))
 
-            async with dial(url, "caller") as client:
+            async with place_call(url, "caller") as client:
                 (session,) = stream.sessions.values()
                 tg.start_soon(read)
-                await wait_until(lambda: session.statistics().outputs.readers == 1, SECONDS)
+                await wait_until(lambda: session.statistics().outputs.readers == 1)
                 for _ in range(10):
-                    await message(client, "fetch_output")
+                    await receive_json(client, "fetch_output")
         # The events end with the session.
         assert events == [[{"count": n} for n in range(1, 11)]]
 
@@ -259,7 +248,7 @@ async def test_server_sent_events_through_hypercorn() -> None:
     await check_events(open_server)
 
 
-@ASYNCIO
+@on_asyncio
 async def test_server_sent_events_through_uvicorn() -> None:
     await check_events(open_uvicorn)
 
@@ -267,15 +256,15 @@ async def test_server_sent_events_through_uvicorn() -> None:
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # that Starlette drops
 async def test_a_client_of_events_that_leaves_is_forgotten() -> None:
     stream = make_stream(Counting())
-    async with open_server(make_app(stream)) as url, dial(url, "caller"):
+    async with open_server(make_app(stream)) as url, place_call(url, "caller"):
         (session,) = stream.sessions.values()
         port = int(url.rpartition(":")[2])
         for _ in range(3):
             async with await anyio.connect_tcp("127.0.0.1", port) as connection:
                 await connection.send(b"GET /updates?webrtc_id=caller HTTP/1.1\r\nHost: x\r\n\r\n")
-                await wait_until(lambda: session.statistics().outputs.readers == 1, SECONDS)
+                await wait_until(lambda: session.statistics().outputs.readers == 1)
             # The server drops the application's generator, and that the reader.
-            await wait_until(lambda: _readers(session) == 0, SECONDS)
+            await wait_until(lambda: _readers(session) == 0)
         assert session.closed is None
 
 
@@ -285,10 +274,10 @@ def _readers(session: Session) -> int:
 
 
 async def test_close_stream_with_a_last_message() -> None:
-    stream = open_stream(FarewellHandler())
+    stream = make_stream(FarewellHandler())
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
-        assert (await message(client, "end_stream"))["data"] == "Goodbye!"
+        assert (await receive_json(client, "end_stream"))["data"] == "Goodbye!"
         loud = 0
         with anyio.fail_after(SECONDS):
             try:
@@ -324,14 +313,12 @@ async def test_a_function_that_flips_the_picture(handler: Any) -> None:
     stream = make_stream(handler, modality="video")
     async with (
         open_server(make_app(stream)) as url,
-        dial(url, "caller", audio=False, video="sendrecv") as client,
+        place_call(url, "caller", audio=False, video="sendrecv") as client,
     ):
         client.camera.picture = half("upper")
-        await wait_until(
-            lambda: bool(client.seen) and brighter_half(client.seen[-1]) == "lower", SECONDS
-        )
+        await wait_until(lambda: bool(client.seen) and brighter_half(client.seen[-1]) == "lower")
         client.camera.picture = half("lower")
-        await wait_until(lambda: brighter_half(client.seen[-1]) == "upper", SECONDS)
+        await wait_until(lambda: brighter_half(client.seen[-1]) == "upper")
 
 
 async def test_a_generator_at_60_pictures_a_second() -> None:
@@ -346,11 +333,11 @@ async def test_a_generator_at_60_pictures_a_second() -> None:
     stream = make_stream(VideoStreamHandler(generation, fps=60), modality="video", mode="receive")
     async with (
         open_server(make_app(stream)) as url,
-        dial(url, "caller", audio=False, video="recvonly") as client,
+        place_call(url, "caller", audio=False, video="recvonly") as client,
     ):
         (session,) = stream.sessions.values()
         numbers = [output.args[0] async for output in session.outputs.read()]
-        await wait_until(client.closed.is_set, SECONDS)
+        await wait_until(client.closed.is_set)
     assert numbers == [59, 119]
     counted = session.statistics().video_out
     assert counted is not None
@@ -367,14 +354,14 @@ async def test_inputs_reach_a_video_function() -> None:
     stream = make_stream(detection, modality="video")
     async with (
         open_server(make_app(stream)) as url,
-        dial(url, "caller", audio=False, video="sendrecv") as client,
+        place_call(url, "caller", audio=False, video="sendrecv") as client,
         httpx.AsyncClient(base_url=url) as http,
     ):
-        await wait_until(lambda: bool(client.seen), SECONDS)
+        await wait_until(lambda: bool(client.seen))
         assert (await http.get("/latest", params={"webrtc_id": "caller"})).json() == "dark"
         data = {"webrtc_id": "caller", "prompt": "bright", "conf_threshold": 0.8}
         assert (await http.post("/input_hook", json=data)).status_code == 200
-        await wait_until(lambda: client.seen[-1].to_ndarray(format="gray").mean() > 180, SECONDS)
+        await wait_until(lambda: client.seen[-1].to_ndarray(format="gray").mean() > 180)
         assert (await http.get("/latest", params={"webrtc_id": "caller"})).json() == "bright"
 
 
@@ -387,16 +374,16 @@ async def test_a_session_function() -> None:
 
 
 async def test_ending_a_call_from_the_application() -> None:
-    stream = open_stream(EchoHandler())
+    stream = make_stream(EchoHandler())
     async with stream, place_call(stream, webrtc_id="caller") as client:
         (session,) = stream.sessions.values()
-        await wait_until(lambda: session.messages.is_open, SECONDS)
+        await wait_until(lambda: session.messages.is_open)
         assert set(stream.handlers) == {"caller", session.id}
         assert stream.handlers["caller"] is stream.handlers[session.id]
         stream.update_connection("caller", "closed")
-        assert (await message(client, "end_stream"))["data"] == "closed by the application"
-        await wait_until(client.closed.is_set, SECONDS)
-        await wait_until(lambda: not stream.sessions, SECONDS)
+        assert (await receive_json(client, "end_stream"))["data"] == "closed by the application"
+        await wait_until(client.closed.is_set)
+        await wait_until(lambda: not stream.sessions)
         assert stream.handlers == {}
         assert session.closed is not None
         assert session.closed.reason is CloseReason.HANDLER_CLOSED

@@ -1,0 +1,144 @@
+"""Streams, their servers, and calls to them: real sockets on the loopback interface."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import anyio
+import httpx
+from anyio import create_task_group, to_thread
+from starlette.applications import Starlette
+
+from fastrtc_anyio import CloseReason, RtcConfiguration, Session, Stream
+from fastrtc_anyio.server.launch import open_server
+from fastrtc_anyio.server.routes import page_route
+
+from .aiortc_client import AiortcClient, Microphone, open_client
+from .waiting import SECONDS, wait_until
+
+LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
+_numbers = itertools.count(1)
+
+
+async def echo(session: Session) -> None:
+    """Send every frame back."""
+    async for frame in session.audio_in:
+        await session.audio_out.send(frame)
+
+
+def make_stream(handler: Any = echo, **options: Any) -> Stream:
+    """A stream on the loopback interface: audio and no limit of calls unless ``options`` say so."""
+    options = {"modality": "audio", "concurrency_limit": None} | options
+    return Stream(handler, server_rtc_configuration=LOOPBACK, **options)
+
+
+@asynccontextmanager
+async def serve(stream: Stream) -> AsyncGenerator[str, None]:
+    """Serve a stream and its page as ``Stream.launch`` does."""
+    app = Starlette(routes=[page_route()])
+    stream.mount(app)
+    async with open_server(app) as url:
+        yield url
+
+
+@asynccontextmanager
+async def open_uvicorn(
+    app: Any, ws: Literal["none", "websockets-sansio"] = "none"
+) -> AsyncGenerator[str, None]:
+    """Serve an application with Uvicorn on the running asyncio loop."""
+    import uvicorn
+
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws=ws)
+    server = uvicorn.Server(config)
+    async with create_task_group() as tg:
+        tg.start_soon(server.serve)
+        await wait_until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+
+
+@asynccontextmanager
+async def place_call(
+    target: Stream | str,
+    webrtc_id: str | None = None,
+    *,
+    codec: str | None = None,
+    channel: bool = True,
+    channels: int = 1,
+    audio: bool | str = True,
+    video: str | None = None,
+    video_codec: str | None = None,
+) -> AsyncGenerator[AiortcClient, None]:
+    """Call a stream, directly or by the URL of its server, and wait until the call is connected.
+
+    ``audio`` and ``video`` may be directions: sendrecv, sendonly, recvonly.
+    """
+    async with open_client(Microphone(channels=channels)) as client:
+        offer = await to_thread.run_sync(
+            client.run, client.make_offer, codec, channel, audio, video, video_codec
+        )
+        webrtc_id = webrtc_id or f"caller {next(_numbers)}"
+        body = {"type": "offer", "sdp": offer, "webrtc_id": webrtc_id}
+        if isinstance(target, Stream):
+            client.answer = await target.offer(body)
+        else:
+            reply = await post(target, body)
+            assert reply.status_code == 200, reply.text
+            client.answer = reply.json()
+        assert client.answer["type"] == "answer", client.answer
+        await accept(client, client.answer["sdp"])
+        await wait_until(client.connected.is_set, "the connection")
+        yield client
+
+
+async def make_offer(client: AiortcClient, *, channel: bool = False) -> str:
+    return await to_thread.run_sync(client.run, client.make_offer, None, channel)
+
+
+async def post(url: str, body: Any) -> httpx.Response:
+    """Send an offer or a candidate to the server at ``url``."""
+    async with httpx.AsyncClient() as http:
+        return await http.post(f"{url}/webrtc/offer", json=body)
+
+
+async def accept(client: AiortcClient, answer: str) -> None:
+    await to_thread.run_sync(client.run, client.accept, answer)
+
+
+async def receive_json(client: AiortcClient, kind: str) -> Any:
+    """Return the client's next message of type ``kind``; skip other types."""
+    with anyio.fail_after(SECONDS):
+        while True:
+            message: Any = json.loads(await client.receive_message())
+            if message["type"] == kind:
+                return message
+
+
+def only_session(stream: Stream) -> Session:
+    (session,) = stream.sessions.values()
+    return session
+
+
+async def wait_ended(stream: Stream, session: Session) -> CloseReason:
+    """Wait until the stream has released a session, and return its close reason."""
+    await wait_until(lambda: session.id not in stream.sessions, "the end of the session")
+    assert session.closed is not None
+    return session.closed.reason
+
+
+def without_candidates(sdp: str) -> tuple[str, list[str]]:
+    """Split a description into the one a trickling client sends, and its candidates."""
+    kept, candidates = [], []
+    for line in sdp.splitlines():
+        if line.startswith("a=candidate:"):
+            candidates.append(line.removeprefix("a="))
+        elif line != "a=end-of-candidates":
+            kept.append(line)
+    return "\r\n".join(kept) + "\r\n", candidates
