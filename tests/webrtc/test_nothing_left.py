@@ -104,7 +104,7 @@ BLOCKED = """
     import anyio
     from fastrtc_anyio import Limits, StreamHandler
     from fastrtc_anyio._peers.portal import open_portal
-    from tests.webrtc.calls import open_stream, place_call
+    from tests.kit.calls import make_stream, place_call
 
     class Blocked(StreamHandler):
         def receive(self, frame): pass
