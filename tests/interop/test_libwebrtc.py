@@ -16,7 +16,7 @@ from tests.kit.handlers import TalkativeEcho
 from tests.kit.measure import typical_snr
 from tests.kit.waiting import SECONDS
 
-from .node import LOUD, NodeCaller, open_caller, call_from_node
+from .node import LOUD, NodeCaller, call_from_node, open_caller
 from .pictures import HEIGHT, WIDTH, Look, make_picture
 
 pytestmark = pytest.mark.interop
