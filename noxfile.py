@@ -48,10 +48,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting, by ruff."""
-    session.install(pinned("ruff"))
+    """Check style and formatting with ruff, and the layers with import-linter."""
+    session.install(pinned("ruff"), pinned("import-linter"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports")
 
 
 @nox.session
