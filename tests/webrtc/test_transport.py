@@ -15,7 +15,7 @@ from aiortc.rtp import RtpPacket
 
 from fastrtc_anyio import AudioFrame
 from fastrtc_anyio._peers.webrtc.audio import AudioTap
-from fastrtc_anyio._peers.webrtc.network import Heartbeat
+from fastrtc_anyio._peers.webrtc.liveness import Heartbeat
 from tests.kit.calls import make_stream
 from tests.kit.handlers import AsyncEcho
 

@@ -25,6 +25,8 @@ from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.reorder import JitterBuffer
 from fastrtc_anyio._peers.channels import AudioOutput
 
+from . import internals
+
 __all__ = ["PlayoutTrack", "tap_audio"]
 
 logger = logging.getLogger("fastrtc_anyio")
@@ -126,10 +128,8 @@ class AudioTap:
 def tap_audio(transceiver: RTCRtpTransceiver, deliver: Callable[[AudioFrame], None]) -> None:
     """Take the client's audio packets in place of aiortc's jitter buffer.
 
-    That one adds 60 to 80 ms, and after a single lost packet 280 ms to the end of the call (aiortc
-    1.16). Statistics and RTCP stay aiortc's.
+    Statistics and RTCP stay aiortc's.
     """
-    receiver: Any = transceiver.receiver
-    assert hasattr(receiver, "_RTCRtpReceiver__jitter_buffer"), "aiortc has changed"
-    codecs = {codec.payloadType or 0: codec for codec in transceiver._codecs or CODECS["audio"]}
-    receiver._RTCRtpReceiver__jitter_buffer = AudioTap(codecs, deliver)
+    codecs = internals.get_codecs(transceiver) or CODECS["audio"]  # an offer of ours has none yet
+    tap = AudioTap({codec.payloadType or 0: codec for codec in codecs}, deliver)
+    internals.replace_audio_jitter_buffer(transceiver.receiver, tap)

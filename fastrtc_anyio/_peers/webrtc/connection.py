@@ -6,95 +6,47 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
-    RTCIceCandidate,
     RTCIceServer,
     RTCPeerConnection,
-    RTCRtpSender,
-    RTCRtpTransceiver,
     RTCSessionDescription,
 )
-from aiortc import sdp as aiortc_sdp
-from aiortc.exceptions import InvalidStateError
-from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
-from fastrtc_anyio._media.encode import AudioEncoder, OpusOptions, VideoOptions, create_encoder
-from fastrtc_anyio._media.media_plan import MediaPlan
-from fastrtc_anyio._peers.channels import (
-    AudioInput,
-    AudioOutput,
-    MessageChannel,
-    VideoInput,
-    VideoOutput,
-)
+from fastrtc_anyio._peers.channels import AudioOutput
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio._signaling.sdp import (
     check_sections,
     keep_feedback,
     set_message_size,
-    set_opus_parameters,
     split_candidates,
 )
-from fastrtc_anyio.errors import (
-    Closed,
-    CloseReason,
-    FastRTCError,
-    InvalidCandidate,
-    InvalidOffer,
-    LimitExceeded,
-    PeerClosed,
-    UnsupportedFormat,
-)
-from fastrtc_anyio.limits import RequestLimits, check_candidates
+from fastrtc_anyio.errors import Closed, CloseReason, FastRTCError, InvalidOffer, PeerClosed
+from fastrtc_anyio.limits import RequestLimits
 
-from .audio import PlayoutTrack, tap_audio
+from . import internals
+from .candidates import RemoteCandidates
+from .connecting import ConnectTasks
 from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll
-from .network import Heartbeat, accept_rsa, choose_addresses, stop_consent
-from .video import PictureTrack, keep_receiving, limit_bitrate, prefer_codec, receive_pictures
+from .liveness import Heartbeat
+from .media import ConnectionMedia, MediaOptions, Streams, drain_track
+from .network import choose_addresses
 
-__all__ = ["Connection", "MediaOptions", "Streams"]
+__all__ = ["Connection"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
 _EXPLAINED = 1.0
 """Seconds after the end of a sender in which the reason for it becomes known."""
-_SENDING = ("sendonly", "sendrecv")
-_LAST_PORT = 65_535
-
-
-@dataclass(frozen=True)
-class Streams:
-    """The queues a connection shares with the host. Audio out is made when its codec is known."""
-
-    audio_in: AudioInput
-    video_in: VideoInput
-    video_out: VideoOutput
-    messages: MessageChannel
-    make_audio_out: Callable[[int, int], AudioOutput]
-
-
-@dataclass(frozen=True)
-class MediaOptions:
-    """What media a connection carries, and how."""
-
-    plan: MediaPlan
-    sample_rate: int
-    channels: int
-    opus: OpusOptions
-    video: VideoOptions
 
 
 class Connection:
     """The portal's half. Every method runs on the portal's loop, but for the constructor."""
-
-    audio_out: AudioOutput
 
     def __init__(
         self,
@@ -108,24 +60,26 @@ class Connection:
         on_closed: Callable[[Closed], None],
     ) -> None:
         self._configuration = configuration
-        self._media = media
-        self._streams = streams
+        self._messages = streams.messages
         self._liveness = liveness_s
         self._limits = limits
         self._on_connected = on_connected
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
+        self._media = ConnectionMedia(media, streams, self._on_broken, self._on_sender_ended)
         self.data_channels = DataChannels(streams.messages, limits)
-        self._encoder: AudioEncoder | None = None
-        self._pictures: PictureTrack | None = None
-        self._video: RTCRtpTransceiver | None = None
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heartbeat = Heartbeat()
-        self._candidates = 0
-        self._connecting: set[asyncio.Task[Any]] = set()
+        self._candidates = RemoteCandidates(limits, self._spawn)
+        self._connecting = ConnectTasks()
         self._closing = False
         self._over = False
+
+    @property
+    def audio_out(self) -> AudioOutput:
+        """The outgoing audio, once the codec is known."""
+        return self._media.audio_out
 
     async def negotiate(self, step: Callable[..., Coroutine[Any, Any, str]], *args: str) -> str:
         """Run one step of the negotiation as a task that a cancelled caller leaves alone.
@@ -139,113 +93,95 @@ class Connection:
         return await asyncio.shield(self._negotiation)
 
     async def answer(self, offer_sdp: str) -> str:
+        """Apply a client's offer and return the answer."""
+        # Without its candidates: aiortc would resolve their mDNS names, which takes up to seconds,
+        # before it returns.
         offer, candidates, complete = split_candidates(offer_sdp)
-        pc = self._open()
         check_sections(offer, self._limits)
+        pc = self._open()
         with _blaming("offer"):
             await pc.setRemoteDescription(RTCSessionDescription(keep_feedback(offer), "offer"))
-        for transceiver in pc.getTransceivers():
-            if transceiver._offerDirection is None:
-                transceiver._offerDirection = "sendrecv"  # RFC 8866 6.7: the default
-        audio, video = self._choose_transceivers(pc.getTransceivers())
-        if audio is not None:
-            # Until the answer is made, only this says which codec it will name first.
-            self._use_audio(audio, audio._codecs[0].name)
-        if video is not None:
-            prefer_codec(video, self._media.video)
-            self._use_video(video)
+        # The order from here: setLocalDescription() writes directions and codecs into the answer,
+        # gathers candidates, and starts to connect. All that changes one of these comes before it.
+        self._media.use_offered(pc.getTransceivers())
         self._prepare_transports(pc)
-        self._limit_bitrate()
+        self._media.limit_bitrate()
         with _blaming("offer"):
             await pc.setLocalDescription()
-        for used in (audio, video):
-            if used is not None and used.currentDirection not in _SENDING:
-                track: MediaStreamTrack | None = used.sender.track
-                if track is not None:  # nobody listens, yet what is played has to end
-                    self._spawn(_drain_track(track))
-        self._spawn(self._add_candidates(candidates, complete))
+        for track in self._media.unsent_tracks():
+            # Handlers still wait until their media is played, so it has to be taken.
+            self._spawn(drain_track(track))
+        # As a task, which waits for the end of this one: a candidate needs both descriptions.
+        self._spawn(self._add_described(candidates, complete))
         return self._local_sdp(pc)
 
     async def offer(self) -> str:
-        pc, plan = self._open(), self._media.plan
-        if plan.audio:
-            audio = pc.addTransceiver("audio", plan.direction("audio"))
-            capabilities = RTCRtpSender.getCapabilities("audio").codecs
-            audio.setCodecPreferences([c for c in capabilities if c.mimeType == "audio/opus"])
-            self._use_audio(audio, "opus")
-        if plan.video:
-            self._use_video(pc.addTransceiver("video", plan.direction("video")))
+        """Make an offer, with a data channel."""
+        pc = self._open()
+        self._media.add_sections(pc)
         self.data_channels.add(pc.createDataChannel("text"))
         self._prepare_transports(pc)
         await pc.setLocalDescription()
         return self._local_sdp(pc)
 
     async def accept(self, answer_sdp: str) -> str:
+        """Apply the client's answer to our offer."""
         assert self._pc is not None, "accept() comes after offer()"
         with _blaming("answer"):
             await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
-        self._limit_bitrate()
+        self._media.limit_bitrate()
         return answer_sdp
 
     async def add_candidate(self, candidate: IceCandidate | None) -> None:
-        if self._negotiation is not None:
-            await asyncio.wait([self._negotiation])  # the session may be being made just now
-        described = self._negotiation is not None and _succeeded(self._negotiation)
-        if self._pc is None or not described or self._closing:
-            return
-        if candidate is None:
-            # aioice takes none after it, of any section. Yet requests overtake each other, and
-            # Firefox tells the end of each section. Without it only a failure is noticed later: by
-            # the connect limit.
-            return
-        check_candidates(self._candidates, self._limits)
-        self._candidates += 1
-        try:
-            parsed = aiortc_sdp.candidate_from_sdp(candidate.candidate.removeprefix("candidate:"))
-        except (ValueError, AssertionError, IndexError) as exc:
-            raise InvalidCandidate(f"not a candidate: {candidate.candidate[:100]!r}") from exc
-        if not 0 <= parsed.port <= _LAST_PORT:
-            raise InvalidCandidate(f"a port is 0 to {_LAST_PORT}; got {parsed.port}")
-        parsed.sdpMid = candidate.sdp_mid
-        parsed.sdpMLineIndex = candidate.sdp_mline_index
-        self._spawn(self._add_parsed(self._pc, parsed))  # resolving its name may take seconds
+        """Add a candidate of the client's."""
+        pc = await self._wait_negotiated()
+        # None, the end of candidates, is ignored. aioice takes no candidate after it, of any
+        # section; yet requests overtake each other, and Firefox sends one for each section.
+        # Without it a failure is noticed later: by the connect limit.
+        if pc is not None and candidate is not None:
+            self._candidates.add(pc, candidate)
 
     def flush_pictures(self) -> None:
         """There is a picture to send."""
-        if self._pictures is not None:
-            self._pictures.wake()
+        self._media.flush_pictures()
 
     async def statistics(self) -> dict[str, dict[str, Any]]:
+        """aiortc's reports by their ids."""
         if self._pc is None or self._closing:
             return {}
         return {key: dict(vars(report)) for key, report in (await self._pc.getStats()).items()}
 
     async def close(self) -> None:
-        """Close everything. Runs as a task of its own that nobody cancels: a second close of an
-        aiortc connection whose first was cancelled waits for ever."""
+        """Close everything. Must run as a task that is never cancelled: a second ``close()`` of an
+        aiortc connection whose first was cancelled waits for ever (aiortc 1.16)."""
         self._closing = True
         if self._negotiation is not None:
+            # Not cancelled but awaited: setLocalDescription() half way leaves sockets open that
+            # pc.close() does not know yet.
             await asyncio.wait([self._negotiation])
             if not self._negotiation.cancelled():
-                self._negotiation.exception()  # seen: its caller may be gone
+                self._negotiation.exception()  # retrieved, as its caller may be gone
         if self._pc is not None:
-            # Half way through its handshake, a client would not hear of the end.
+            # DTLS sends a close alert only after the handshake. Without it the client takes up to
+            # 30 s to notice the end.
             await poll(lambda: not self._is_shaking_hands, DRAIN_LIMIT)
             if self._pc.connectionState == "connected" and self._pc.sctp is not None:
                 await self.data_channels.drain(self._pc.sctp)
-            self._end_input()
+            # Before pc.close(), which takes time: the handler learns of the end now.
+            self._media.end_input()
             try:
                 await self._pc.close()
-            except Exception:  # aiortc trips over what an offer left half made; the rest goes on
+            except Exception:  # aiortc fails on what an offer left half made; go on regardless
                 logger.exception("a WebRTC connection could not be closed in order")
-            await self._end_connecting(self._pc)
+            # After pc.close(): it does not end its own connect task, which may have passed it.
+            await self._connecting.end(self._pc)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
-        if self._encoder is not None:
-            self._encoder.close()
+        # Last: the playout track used it until pc.close() returned.
+        self._media.close()
 
     @property
     def _is_shaking_hands(self) -> bool:
@@ -263,100 +199,16 @@ class Connection:
                 iceTransportPolicy=RTCIceTransportPolicy(configuration.ice_transport_policy),
             )
         )
-        accept_rsa(pc)
-        self._track_connecting(pc)
+        internals.accept_rsa_certificates(pc)
+        self._connecting.track(pc)
         pc.on("track", self._on_track)
         pc.on("datachannel", self.data_channels.add)
         pc.on("connectionstatechange", self._on_state)
         return pc
 
-    def _track_connecting(self, pc: RTCPeerConnection) -> None:
-        """Know the tasks in which aiortc connects: it starts them and forgets them."""
-        live: Any = pc
-        assert hasattr(live, "_RTCPeerConnection__connect"), "aiortc has changed"
-        connect = live._RTCPeerConnection__connect
-
-        async def tracked_connect() -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._connecting.add(task)
-            try:
-                await connect()
-            except InvalidStateError:
-                logger.debug("closed while it was connecting")
-            finally:
-                self._connecting.discard(task)
-
-        live._RTCPeerConnection__connect = tracked_connect
-
-    async def _end_connecting(self, pc: RTCPeerConnection) -> None:
-        """End what a connect that was under way started after the close had passed it."""
-        if self._connecting:
-            await asyncio.wait(self._connecting, timeout=1)
-        for task in list(self._connecting):
-            task.cancel()
-        for transceiver in pc.getTransceivers():
-            await transceiver.stop()
-            stop_consent(transceiver.sender.transport)
-        if pc.sctp is not None:
-            stop_consent(pc.sctp.transport)
-
-    def _choose_transceivers(
-        self, transceivers: list[RTCRtpTransceiver]
-    ) -> tuple[RTCRtpTransceiver | None, RTCRtpTransceiver | None]:
-        """The sections we use: the first of each kind. All others are answered ``inactive``."""
-        plan = self._media.plan
-        chosen: dict[str, RTCRtpTransceiver] = {}
-        for transceiver in transceivers:
-            if transceiver.kind in chosen or not getattr(plan, transceiver.kind):
-                transceiver.direction = "inactive"
-            else:
-                chosen[transceiver.kind] = transceiver
-        for kind in ("audio", "video"):
-            if getattr(plan, kind) and kind not in chosen:
-                raise InvalidOffer(f"the offer has no {kind} section; this stream needs one")
-        return chosen.get("audio"), chosen.get("video")
-
-    def _use_audio(self, transceiver: RTCRtpTransceiver, codec: str) -> None:
-        plan = self._media.plan
-        transceiver.direction = plan.direction("audio")
-        if plan.audio_in:
-            tap_audio(transceiver, self._streams.audio_in.push)
-        if plan.audio_out:
-            transceiver.sender.replaceTrack(self._make_playout_track(codec))
-
-    def _use_video(self, transceiver: RTCRtpTransceiver) -> None:
-        plan = self._media.plan
-        transceiver.direction = plan.direction("video")
-        self._video = transceiver
-        if plan.video_in:
-            keep_receiving(transceiver)
-        if plan.video_out:
-            self._pictures = PictureTrack(self._streams.video_out, self._on_broken)
-            self._pictures.on("ended", self._on_sender_ended)
-            transceiver.sender.replaceTrack(self._pictures)
-
-    def _limit_bitrate(self) -> None:
-        if self._video is not None and self._media.plan.video_out:
-            limit_bitrate(self._video, self._media.video)
-
-    def _make_playout_track(self, codec: str) -> PlayoutTrack:
-        media = self._media
-        try:
-            encoder = create_encoder(codec, media.sample_rate, media.channels, media.opus)
-        except UnsupportedFormat as exc:
-            raise InvalidOffer(str(exc)) from exc
-        self._encoder = encoder
-        self.audio_out = self._streams.make_audio_out(encoder.sample_rate, encoder.channels)
-        track = PlayoutTrack(self.audio_out, encoder, self._on_broken)
-        track.on("ended", self._on_sender_ended)
-        return track
-
     def _local_sdp(self, pc: RTCPeerConnection) -> str:
-        media = self._media
-        stereo = media.channels == 2 if self._encoder is None else self._encoder.channels == 2
         sdp = set_message_size(pc.localDescription.sdp, self._limits.message_bytes)
-        return set_opus_parameters(sdp, stereo=stereo, inband_fec=media.opus.inband_fec)
+        return self._media.describe(sdp)
 
     def _prepare_transports(self, pc: RTCPeerConnection) -> None:
         transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
@@ -367,38 +219,26 @@ class Connection:
             choose_addresses(transport, self._configuration)
             self._heartbeat.listen(transport)
 
-    async def _add_candidates(self, candidates: list[IceCandidate], complete: bool) -> None:
-        for candidate in candidates:
-            try:
-                await self.add_candidate(candidate)
-            except InvalidCandidate as exc:
-                logger.debug("ignored: %s", exc)
-            except LimitExceeded as exc:
-                logger.warning("an offer has %d candidates: %s", len(candidates), exc)
-                break
-        if complete and self._pc is not None and not self._closing:
-            self._spawn(self._pc.addIceCandidate(None))  # behind those of the candidates
+    async def _wait_negotiated(self) -> RTCPeerConnection | None:
+        """Wait for the negotiation under way. None: it failed, or the connection is closing."""
+        if self._negotiation is None:
+            return None
+        await asyncio.wait([self._negotiation])
+        failed = self._negotiation.cancelled() or self._negotiation.exception() is not None
+        return None if failed or self._closing else self._pc
 
-    async def _add_parsed(self, pc: RTCPeerConnection, candidate: RTCIceCandidate) -> None:
-        try:
-            await pc.addIceCandidate(candidate)
-        except ValueError as exc:  # an address or a transport aioice has no use for
-            logger.debug("ignored a candidate: %s", exc)
+    async def _add_described(self, candidates: list[IceCandidate], complete: bool) -> None:
+        pc = await self._wait_negotiated()
+        if pc is not None:
+            self._candidates.add_described(pc, candidates, complete=complete)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        # Every track is drained: its queue has no bound. The audio we listen to yields nothing, as
-        # its packets are tapped. That aiortc ends it, after an RTCP BYE, means little: a browser
-        # sends one when its microphone is turned off, and sends on when it is turned on.
         self._spawn(self._consume(track))
 
     async def _consume(self, track: MediaStreamTrack) -> None:
         if self._negotiation is not None:  # which of several is the camera is decided by its end
             await asyncio.wait([self._negotiation])
-        video = self._video
-        if self._media.plan.video_in and video is not None and track is video.receiver.track:
-            await receive_pictures(track, self._streams.video_in)
-        else:
-            await _drain_track(track)
+        await self._media.consume(track)
 
     def _on_garbage(self, text: str) -> None:
         if not self._over:
@@ -436,16 +276,10 @@ class Connection:
     def _end(self, closed: Closed) -> None:
         """No media and no messages any more."""
         self._over = True
-        self._end_input()
-        if hasattr(self, "audio_out"):
-            self.audio_out.end()
-        self._streams.video_out.end()
-        self._streams.messages.end()
+        self._media.end_input()
+        self._media.end_output()
+        self._messages.end()
         self._on_closed(closed)
-
-    def _end_input(self) -> None:
-        self._streams.audio_in.end()
-        self._streams.video_in.end()
 
     async def _watch_liveness(self, pc: RTCPeerConnection, limit: float) -> None:
         await self._heartbeat.wait_silent(limit, pc.getTransceivers()[0].sender.transport)
@@ -475,15 +309,3 @@ def _blaming(description: str) -> Generator[None, None, None]:
     except Exception as exc:
         text = str(exc) or type(exc).__name__
         raise InvalidOffer(f"the {description} cannot be used: {text}") from exc
-
-
-def _succeeded(task: asyncio.Task[Any]) -> bool:
-    return not task.cancelled() and task.exception() is None
-
-
-async def _drain_track(track: MediaStreamTrack) -> None:
-    try:
-        while True:
-            await track.recv()
-    except MediaStreamError:
-        pass

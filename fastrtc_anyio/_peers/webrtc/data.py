@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 from aiortc import RTCDataChannel, RTCSctpTransport
 
@@ -14,6 +13,8 @@ from fastrtc_anyio._peers.channels import MessageChannel
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import LimitExceeded
 from fastrtc_anyio.limits import RequestLimits, check_message
+
+from . import internals
 
 __all__ = ["DRAIN_LIMIT", "DataChannels", "guard_sctp", "poll"]
 
@@ -75,16 +76,10 @@ class DataChannels:
 
         A handler that fails at once has its error to tell while the channel is still opening.
         """
-        live: Any = sctp
         # SCTP has no event for "all acknowledged"; this runs once, at the end of a call.
         await poll(lambda: bool(self._channels) or not self._messages.has_outgoing, OPEN_LIMIT)
         await poll(
-            lambda: (
-                not self._messages.has_outgoing
-                and not live._data_channel_queue
-                and not live._outbound_queue
-                and not live._sent_queue
-            ),
+            lambda: not self._messages.has_outgoing and not internals.has_unacknowledged(sctp),
             DRAIN_LIMIT,
         )
 
@@ -114,35 +109,31 @@ class DataChannels:
 
 
 def guard_sctp(sctp: RTCSctpTransport, on_garbage: Callable[[str], None]) -> None:
-    """Have ``on_garbage`` told, in words, of what no client may send.
+    """Call ``on_garbage`` with an explanation when a client breaks the protocol or its limits.
 
-    What is no SCTP, no data channel's or no text: aiortc has an error for some of it; the rest ends
-    its transport with a traceback. And more pieces of unfinished messages than fit into the receive
-    window: aiortc keeps them all, and walks through them for each that comes, so that one client
-    could stop everybody's connections (checked in 1.16).
+    The limits are on the memory and the time of reassembly: a client that never finishes its
+    messages would otherwise stop everybody's connections.
     """
-    live: Any = sctp
-    handle, receive = live._handle_data, live._receive_data_chunk
 
-    async def handle_data(data: bytes) -> None:
+    async def handle_packet(handle: Callable[[bytes], Awaitable[None]], data: bytes) -> None:
         try:
             await handle(data)
-        except ConnectionError:  # the transport's own end
+        except ConnectionError:  # how aiortc ends the transport in order
             raise
         except Exception as exc:
             on_garbage(f"the client sent something over a data channel that is nothing: {exc!r}")
 
-    async def receive_data_chunk(chunk: Any) -> None:
-        streams = live._inbound_streams
-        stream = streams.get(chunk.stream_id)
-        held = 0 if stream is None else len(stream.reassembly)
-        new = stream is None and len(streams) >= _STREAMS
-        if new or held >= _FRAGMENTS or live._advertised_rwnd < -_WINDOW_GRACE:
+    def admit_chunk(load: internals.SctpLoad) -> bool:
+        admitted = (
+            load.streams <= _STREAMS
+            and load.fragments < _FRAGMENTS
+            and load.window >= -_WINDOW_GRACE
+        )
+        if not admitted:
             on_garbage("the client sent more pieces of unfinished messages than it may")
-        else:
-            await receive(chunk)
+        return admitted
 
-    live._handle_data, live._receive_data_chunk = handle_data, receive_data_chunk
+    internals.guard_sctp(sctp, handle_packet, admit_chunk)
 
 
 async def poll(condition: Callable[[], bool], limit: float) -> None:

@@ -36,7 +36,8 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits
 
-from .connection import Connection, MediaOptions, Streams
+from .connection import Connection
+from .media import MediaOptions, Streams
 
 __all__ = ["WebRTCPeer"]
 

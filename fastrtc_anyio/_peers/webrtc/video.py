@@ -23,7 +23,9 @@ from fastrtc_anyio._media.encode import VIDEO_MIN_BITRATE, VideoOptions
 from fastrtc_anyio._media.video import VideoFrame
 from fastrtc_anyio._peers.channels import VideoInput, VideoOutput
 
-__all__ = ["PictureTrack", "keep_receiving", "limit_bitrate", "prefer_codec", "receive_pictures"]
+from . import internals
+
+__all__ = ["PictureTrack", "keep_receiving", "limit_bitrate", "receive_pictures"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -91,67 +93,43 @@ class PictureTrack(MediaStreamTrack):
 
 
 class _LimitedEncoder(Encoder):
-    """aiortc's encoder at a bitrate of our choice, of which the client may ask for less.
+    """aiortc's encoder at a bitrate of our choice, of which the client may ask for less."""
 
-    aiortc 1.16 has no setting for it, and clamps to its own range.
-    """
-
-    def __init__(self, encoder: Any, bitrate: int) -> None:
+    def __init__(self, encoder: Encoder, bitrate: int) -> None:
         self._encoder = encoder
         self._limit = bitrate
-        self._field = f"_{type(encoder).__name__}__target_bitrate"
-        assert hasattr(encoder, self._field), "aiortc has changed"
-        setattr(encoder, self._field, bitrate)
+        internals.set_target_bitrate(encoder, bitrate)
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
-        made: tuple[list[bytes], int] = self._encoder.encode(frame, force_keyframe)
-        return made
+        return self._encoder.encode(frame, force_keyframe)
 
     def pack(self, packet: Packet[Any]) -> tuple[list[bytes], int]:
-        made: tuple[list[bytes], int] = self._encoder.pack(packet)
-        return made
+        return self._encoder.pack(packet)
 
     @property
     def target_bitrate(self) -> int:
         """Bits per second."""
-        return int(getattr(self._encoder, self._field))
+        return internals.get_target_bitrate(self._encoder)
 
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
         # A client that says 0 means "very little": the encoder would fail.
-        setattr(self._encoder, self._field, max(VIDEO_MIN_BITRATE, min(bitrate, self._limit)))
+        limited = max(VIDEO_MIN_BITRATE, min(bitrate, self._limit))
+        internals.set_target_bitrate(self._encoder, limited)
 
 
 def limit_bitrate(transceiver: RTCRtpTransceiver, options: VideoOptions) -> None:
     """Have a sender encode at the bitrate asked for."""
     if options.bitrate is not None:
-        sender: Any = transceiver.sender
-        assert hasattr(sender, "_RTCRtpSender__encoder"), "aiortc has changed"
-        encoder = get_encoder(transceiver._codecs[0])
-        sender._RTCRtpSender__encoder = _LimitedEncoder(encoder, options.bitrate)
-
-
-def prefer_codec(transceiver: RTCRtpTransceiver, options: VideoOptions) -> None:
-    """Name a codec first in the answer. Its place decides what either side sends."""
-    if options.codec is not None:
-        wanted = options.codec
-        transceiver._codecs = sorted(transceiver._codecs, key=lambda codec: codec.name != wanted)
+        encoder = get_encoder(internals.get_codecs(transceiver)[0])
+        internals.replace_encoder(transceiver.sender, _LimitedEncoder(encoder, options.bitrate))
 
 
 def keep_receiving(transceiver: RTCRtpTransceiver) -> None:
-    """Do not take an RTCP BYE for the end of a track.
-
-    A client sends one when its sender stops, be it for a while; aiortc would have stopped the
-    decoder for good.
-    """
-    receiver: Any = transceiver.receiver
-    handle = receiver._handle_rtcp_packet
-
-    async def handle_rtcp_packet(packet: Any) -> None:
-        if not isinstance(packet, RtcpByePacket):
-            await handle(packet)
-
-    receiver._handle_rtcp_packet = handle_rtcp_packet
+    """Keep decoding after an RTCP BYE: the client's sender may pause and resume."""
+    internals.filter_rtcp(
+        transceiver.receiver, lambda packet: not isinstance(packet, RtcpByePacket)
+    )
 
 
 async def receive_pictures(track: MediaStreamTrack, pictures: VideoInput) -> None:

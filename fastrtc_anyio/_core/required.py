@@ -1,0 +1,45 @@
+"""Check at import that a library still has the private names this package relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from types import ModuleType
+
+__all__ = ["check_required"]
+
+
+def check_required(
+    required: Mapping[type | ModuleType, tuple[str, ...]], supported: Mapping[str, str]
+) -> None:
+    """Raise an ImportError that names the first missing name and the versions that work.
+
+    Args:
+        required: names by the class or module that has them. A name that begins with two
+            underscores is written as in the library's source, without Python's name mangling.
+        supported: version specifiers by distribution name.
+    """
+    for owner, names in required.items():
+        for name in names:
+            if not _has(owner, name):
+                raise ImportError(_explain(owner, name, supported))
+
+
+def _has(owner: type | ModuleType, name: str) -> bool:
+    if isinstance(owner, ModuleType):
+        return hasattr(owner, name)
+    if name.startswith("__"):
+        name = f"_{owner.__name__}{name}"
+    # Attributes of instances alone are among the names that the constructor's code uses.
+    constructor = getattr(vars(owner).get("__init__"), "__code__", None)
+    return hasattr(owner, name) or (constructor is not None and name in constructor.co_names)
+
+
+def _explain(owner: type | ModuleType, name: str, supported: Mapping[str, str]) -> str:
+    library = (owner.__name__ if isinstance(owner, ModuleType) else owner.__module__).split(".")[0]
+    works = " and ".join(f"{package}{versions}" for package, versions in supported.items())
+    installed = ", ".join(f"{package} {version(package)}" for package in supported)
+    return (
+        f"{library} {version(library)} has no {owner.__name__}.{name}; "
+        f"fastrtc_anyio works with {works} (installed: {installed})"
+    )

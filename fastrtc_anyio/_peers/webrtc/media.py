@@ -1,0 +1,204 @@
+"""The media of one connection: the sections it uses, and the tracks in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver
+from aiortc.mediastreams import MediaStreamError
+
+from fastrtc_anyio._media.encode import AudioEncoder, OpusOptions, VideoOptions, create_encoder
+from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._peers.channels import (
+    AudioInput,
+    AudioOutput,
+    MessageChannel,
+    VideoInput,
+    VideoOutput,
+)
+from fastrtc_anyio._signaling.sdp import set_opus_parameters
+from fastrtc_anyio.errors import InvalidOffer, UnsupportedFormat
+
+from . import internals
+from .audio import PlayoutTrack, tap_audio
+from .video import PictureTrack, keep_receiving, limit_bitrate, receive_pictures
+
+__all__ = ["ConnectionMedia", "MediaOptions", "Streams", "drain_track"]
+
+_SENDING = ("sendonly", "sendrecv")
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The queues a connection shares with the host. Audio out is made when its codec is known."""
+
+    audio_in: AudioInput
+    video_in: VideoInput
+    video_out: VideoOutput
+    messages: MessageChannel
+    make_audio_out: Callable[[int, int], AudioOutput]
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """What media a connection carries, and how."""
+
+    plan: MediaPlan
+    sample_rate: int
+    channels: int
+    opus: OpusOptions
+    video: VideoOptions
+
+
+class ConnectionMedia:
+    """Puts tracks into the transceivers of a connection and connects them with the queues.
+
+    Args:
+        options: the media to carry.
+        streams: the queues shared with the host.
+        on_broken: called when a frame could not be encoded.
+        on_sender_ended: called when aiortc has stopped a sender.
+    """
+
+    audio_out: AudioOutput
+
+    def __init__(
+        self,
+        options: MediaOptions,
+        streams: Streams,
+        on_broken: Callable[[Exception], None],
+        on_sender_ended: Callable[[], None],
+    ) -> None:
+        self._options = options
+        self._plan = options.plan
+        self._streams = streams
+        self._on_broken = on_broken
+        self._on_sender_ended = on_sender_ended
+        self._encoder: AudioEncoder | None = None
+        self._pictures: PictureTrack | None = None
+        self.audio: RTCRtpTransceiver | None = None
+        self.video: RTCRtpTransceiver | None = None
+
+    def use_offered(self, transceivers: list[RTCRtpTransceiver]) -> None:
+        """Use the first section of each kind we want; all others are answered ``inactive``.
+
+        Raises:
+            InvalidOffer: a kind that the stream needs is missing, or its codec is not supported.
+        """
+        chosen: dict[str, RTCRtpTransceiver] = {}
+        for transceiver in transceivers:
+            internals.default_offer_direction(transceiver)
+            if transceiver.kind in chosen or not getattr(self._plan, transceiver.kind):
+                transceiver.direction = "inactive"
+            else:
+                chosen[transceiver.kind] = transceiver
+        for kind in ("audio", "video"):
+            if getattr(self._plan, kind) and kind not in chosen:
+                raise InvalidOffer(f"the offer has no {kind} section; this stream needs one")
+        if audio := chosen.get("audio"):
+            # Until the answer is made, only this says which codec it will name first.
+            self._use_audio(audio, internals.get_codecs(audio)[0].name)
+        if video := chosen.get("video"):
+            if self._options.video.codec is not None:
+                internals.prefer_codec(video, self._options.video.codec)
+            self._use_video(video)
+
+    def add_sections(self, pc: RTCPeerConnection) -> None:
+        """Add the sections of an offer of ours."""
+        if self._plan.audio:
+            audio = pc.addTransceiver("audio", self._plan.direction("audio"))
+            capabilities = RTCRtpSender.getCapabilities("audio").codecs
+            audio.setCodecPreferences([c for c in capabilities if c.mimeType == "audio/opus"])
+            self._use_audio(audio, "opus")
+        if self._plan.video:
+            self._use_video(pc.addTransceiver("video", self._plan.direction("video")))
+
+    def limit_bitrate(self) -> None:
+        """Apply the video bitrate. The codec has to be negotiated, and nothing be sent yet."""
+        if self.video is not None and self._plan.video_out:
+            limit_bitrate(self.video, self._options.video)
+
+    def describe(self, sdp: str) -> str:
+        """Add the parameters of our Opus to a local description: aiortc writes none."""
+        channels = self._options.channels if self._encoder is None else self._encoder.channels
+        fec = self._options.opus.inband_fec
+        return set_opus_parameters(sdp, stereo=channels == 2, inband_fec=fec)
+
+    def unsent_tracks(self) -> list[MediaStreamTrack]:
+        """Tracks that the client does not want, which aiortc will never read."""
+        used = [t for t in (self.audio, self.video) if t and t.currentDirection not in _SENDING]
+        tracks: list[MediaStreamTrack | None] = [t.sender.track for t in used]
+        return [track for track in tracks if track is not None]
+
+    async def consume(self, track: MediaStreamTrack) -> None:
+        """Read a track of the client's to its end: its queue has no bound.
+
+        The audio track yields nothing, as its packets are tapped. That aiortc ends it, after an
+        RTCP BYE, means little: a browser sends one when its microphone is turned off, and sends
+        on when it is turned on.
+        """
+        if self._plan.video_in and self.video and track is self.video.receiver.track:
+            await receive_pictures(track, self._streams.video_in)
+        else:
+            await drain_track(track)
+
+    def flush_pictures(self) -> None:
+        """There is a picture to send."""
+        if self._pictures is not None:
+            self._pictures.wake()
+
+    def end_input(self) -> None:
+        """No media of the client's any more."""
+        self._streams.audio_in.end()
+        self._streams.video_in.end()
+
+    def end_output(self) -> None:
+        """No media to the client any more."""
+        if hasattr(self, "audio_out"):
+            self.audio_out.end()
+        self._streams.video_out.end()
+
+    def close(self) -> None:
+        """Free the encoder, once nothing is sent any more."""
+        if self._encoder is not None:
+            self._encoder.close()
+
+    def _use_audio(self, transceiver: RTCRtpTransceiver, codec: str) -> None:
+        self.audio = transceiver
+        transceiver.direction = self._plan.direction("audio")
+        if self._plan.audio_in:
+            tap_audio(transceiver, self._streams.audio_in.push)
+        if self._plan.audio_out:
+            transceiver.sender.replaceTrack(self._make_playout_track(codec))
+
+    def _use_video(self, transceiver: RTCRtpTransceiver) -> None:
+        self.video = transceiver
+        transceiver.direction = self._plan.direction("video")
+        if self._plan.video_in:
+            keep_receiving(transceiver)
+        if self._plan.video_out:
+            self._pictures = PictureTrack(self._streams.video_out, self._on_broken)
+            self._pictures.on("ended", self._on_sender_ended)
+            transceiver.sender.replaceTrack(self._pictures)
+
+    def _make_playout_track(self, codec: str) -> PlayoutTrack:
+        options = self._options
+        try:
+            encoder = create_encoder(codec, options.sample_rate, options.channels, options.opus)
+        except UnsupportedFormat as exc:
+            raise InvalidOffer(str(exc)) from exc
+        self._encoder = encoder
+        self.audio_out = self._streams.make_audio_out(encoder.sample_rate, encoder.channels)
+        track = PlayoutTrack(self.audio_out, encoder, self._on_broken)
+        track.on("ended", self._on_sender_ended)
+        return track
+
+
+async def drain_track(track: MediaStreamTrack) -> None:
+    """Read a track to its end and discard what comes."""
+    try:
+        while True:
+            await track.recv()
+    except MediaStreamError:
+        pass

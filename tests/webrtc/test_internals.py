@@ -1,0 +1,71 @@
+"""Where private names of aiortc and aioice are written, and what a version without them gives."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fastrtc_anyio
+from fastrtc_anyio._peers.webrtc import internals
+
+PACKAGE = Path(fastrtc_anyio.__file__).parent
+INTERNALS = PACKAGE / "_peers/webrtc/internals.py"
+PRIVATE = {name for names in internals.REQUIRED.values() for name in names if name[0] == "_"}
+MANGLED = re.compile(r"_(RTC\w*|Vp8\w*|H264\w*)__\w+")
+
+
+def private_names(path: Path) -> Iterator[str]:
+    """Private names of aiortc and aioice in a module, but for attributes of ``self``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self")):
+                continue
+            case ast.Attribute(attr=name) | ast.Constant(value=str(name)):
+                if name in PRIVATE or MANGLED.fullmatch(name):
+                    yield f"{path.name}:{node.lineno}: {name}"
+
+
+def test_private_names_are_written_in_internals_only() -> None:
+    assert len(list(private_names(INTERNALS))) > 20
+    others = set(PACKAGE.rglob("*.py")) - {INTERNALS}
+    assert [found for path in sorted(others) for found in private_names(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ("from aioice import ice; del ice.get_host_addresses", "aioice.ice.get_host_addresses"),
+        (
+            "from aiortc import RTCSctpTransport as T; del T._receive_data_chunk",
+            "RTCSctpTransport._receive_data_chunk",
+        ),
+        (
+            "from aiortc import RTCRtpReceiver as R; R.__init__ = lambda self: None",
+            "RTCRtpReceiver.__jitter_buffer",
+        ),
+    ],
+)
+def test_missing_private_name_is_an_import_error_with_versions(change: str, missing: str) -> None:
+    program = f"{change}\nimport fastrtc_anyio._peers.webrtc"
+    # -O: the check is no assertion.
+    command = [sys.executable, "-O", "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert re.search(
+        rf"ImportError: aio\w+ [\d.]+ has no {re.escape(missing)}; fastrtc_anyio works with "
+        r"aiortc>=1\.16,<1\.17 and aioice>=0\.13,<0\.14 \(installed: aiortc [\d.]+, aioice [\d.]+",
+        ended.stderr,
+    )
+
+
+def test_supported_versions_are_those_of_the_project() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    for name, versions in internals.SUPPORTED.items():
+        assert f"{name}{versions}" in project["dependencies"]
