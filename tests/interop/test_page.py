@@ -422,7 +422,7 @@ async def test_a_call_that_was_ended_stays_so(browser: Browser) -> None:
     async with serve(stream) as url:
         page = await browser.open_page(url)
         await page.click("connect")
-        await page.wait_for_text("hint", "The server ended the call: Goodbye!.")
+        await page.wait_for_text("hint", "The server ended the call: Goodbye!")
         assert await page.text("status") == "Call ended"
         assert await page.evaluate("call") is None
 
@@ -569,7 +569,7 @@ async def test_who_the_person_is(browser: Browser, pictures: Path) -> None:
         for wrong in ("sesame", "größe"):
             await page.type(wrong)
             await page.press("Enter")
-            await page.wait_for_text("alert", "does not take this token")
+            await page.wait_for_text("alert", "rejected this token")
         await page.look(pictures / "token-wrong.png")
         await page.type("open-sesame")
         await page.press("Enter")
@@ -606,7 +606,7 @@ async def test_somebody_who_may_not_come_in(browser: Browser) -> None:
         page = await browser.open_page(url)
         known = False
         await page.click("connect")
-        told = "The server does not let you in: you have had enough for today"
+        told = "Access denied: you have had enough for today"
         await page.wait_for_text("alert", told)
         assert await page.text("status") == "Not connected"
         await page.reload()
@@ -720,7 +720,7 @@ async def test_a_page_that_is_not_secure(browser: Browser) -> None:
     script = "Object.defineProperty(navigator, 'mediaDevices', { value: undefined });"
     async with serve(make_stream(TalkativeEcho)) as url:
         page = await browser.open_page(url, script)
-        await page.wait_for_text("alert", "open this page by https")
+        await page.wait_for_text("alert", "open this page over https")
         await page.click("connect")
         await page.wait_for_text("status", "Not connected")
 

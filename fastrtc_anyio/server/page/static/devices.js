@@ -3,30 +3,30 @@
 // The microphone, the camera and the speaker.
 
 const DEVICES = { audio: "microphone", video: "camera" };
-const chosen = { audio: "", video: "" };  // by the person: their ids; "" leaves it to the browser
-// Browsers mix two channels to one before they cancel echoes or noise; and what has a left and a right is
-// an instrument or a line more often than somebody in front of a loudspeaker.
+const chosen = { audio: "", video: "" };  // ids of the selected devices; "" is the browser's default
+// Browsers mix stereo down to mono before they cancel echo or noise. A stereo source is more often an instrument or a
+// line input than a voice in front of a loudspeaker.
 const STEREO = { channelCount: 2, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 const USUAL = {
   audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
   video: { facingMode: "user", width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } },
 };
 
-let handlerIsStereo = false;  // it said so in an answer
+let handlerIsStereo = false;  // from the latest answer
 
 const wantsStereo = () => handlerIsStereo || Boolean(config?.stereo);
 
-/** What to ask of the microphone or the camera. */
+/** The constraints for the microphone or the camera. */
 function constraintsFor(kind) {
   const given = config?.track_constraints ?? {};
-  // They are either those of each kind, or of the only kind there is; of two, the picture's.
+  // `track_constraints` holds either one entry for each kind, or the constraints of one kind: video, if there is any.
   const sorted = "audio" in given || "video" in given;
   const single = plan.kinds.includes("video") ? "video" : "audio";
   const own = sorted ? given[kind] : kind === single ? given : null;
   const asked = own && Object.keys(own).length ? own : null;
   const wanted = kind === "audio" && wantsStereo() ? { ...STEREO, ...asked } : asked ?? USUAL[kind];
   if (!chosen[kind]) return wanted;
-  const { facingMode, ...others } = wanted;  // the person has chosen otherwise
+  const { facingMode, ...others } = wanted;  // overridden by the selection
   return { ...others, deviceId: { exact: chosen[kind] } };
 }
 
@@ -40,9 +40,9 @@ async function openDevices(kinds) {
 }
 
 const insecure = (kinds) =>
-  `Browsers give ${named(kinds)} only to secure pages: open this page by https, or on localhost.`;
+  `Browsers allow ${named(kinds)} only on secure pages: open this page over https, or on localhost.`;
 
-/** What to tell a person about a device that was not to be had. */
+/** The text to show for a device that could not be opened. */
 async function deviceProblem(error, kinds) {
   const without = (some) => (some.includes("video") && plan.sends.includes("audio") ? ", or turn the camera off" : "");
   switch (error.name) {
@@ -58,8 +58,8 @@ async function deviceProblem(error, kinds) {
     }
     case "OverconstrainedError":
       return error.constraint === "deviceId" || !error.constraint
-        ? `${capital(named(kinds))} that was chosen is not there any more. Choose another one.`
-        : `${capital(named(kinds))} cannot do what this page asks of ${them(kinds)}: ${error.constraint}.`;
+        ? `${capital(named(kinds))} you selected is no longer available. Select another one.`
+        : `${capital(named(kinds))} does not support a required setting: ${error.constraint}.`;
     case "NotReadableError":
       return `${capital(named(kinds))} could not be opened. Another program may be using ${them(kinds)}.`;
     default:
@@ -67,13 +67,13 @@ async function deviceProblem(error, kinds) {
   }
 }
 
-/** Which of several devices the browser refuses; all, if it does not tell. */
+/** The kinds of device that the browser blocks, or all of them if it does not say. */
 async function blockedOf(kinds) {
   const states = await Promise.all(kinds.map(async (kind) => {
     try {
       return (await navigator.permissions.query({ name: DEVICES[kind] })).state;
     } catch {
-      return "denied";  // a browser that does not know the name
+      return "denied";  // this browser has no such permission name
     }
   }));
   const blocked = kinds.filter((_, i) => states[i] === "denied");
@@ -90,7 +90,7 @@ async function listDevices(kind, current = $(DEVICES[kind]).value) {
   if (!navigator.mediaDevices || !plan.sends.includes(kind)) return;
   const devices = await navigator.mediaDevices.enumerateDevices();
   const options = devices
-    // Before the first permission devices have neither id nor label.
+    // Devices have neither id nor label before the first permission.
     .filter((device) => device.kind === `${kind}input` && device.deviceId && device.label)
     .map((device) => new Option(device.label, device.deviceId));
   if (!options.length) return;
@@ -100,7 +100,7 @@ async function listDevices(kind, current = $(DEVICES[kind]).value) {
   if (has(current)) $(DEVICES[kind]).value = current;
 }
 
-/** List what the sound can be played on, where the browser lets a page choose. */
+/** List the speakers, in browsers that let a page select one. */
 async function listSpeakers() {
   const can = plan.receives.includes("audio") && "setSinkId" in HTMLMediaElement.prototype && navigator.mediaDevices;
   const devices = can ? await navigator.mediaDevices.enumerateDevices() : [];
@@ -118,7 +118,7 @@ async function chooseSpeaker(id) {
   try {
     await $("audio").setSinkId(id);
   } catch (error) {
-    setAlert(`The sound cannot be played there: ${error.message}`);
+    setAlert(`Could not switch to this speaker: ${error.message}`);
   }
 }
 

@@ -1,13 +1,13 @@
 "use strict";
 
-// What the stream declares: inputs as controls, outputs as they are.
+// The stream's declared inputs and outputs.
 
 class Fields {
   constructor(changed) {
     Object.assign(this, { changed, inputs: [], outputs: [], controls: {}, shown: {}, drawn: "" });
   }
 
-  /** Draw what is declared; nothing, if it is what is there. */
+  /** Draw the inputs and outputs, unless they are drawn already. */
   render(inputs, outputs) {
     const wanted = JSON.stringify([inputs, outputs]);
     if (wanted === this.drawn) return;
@@ -19,12 +19,12 @@ class Fields {
     this.show({});
   }
 
-  /** All inputs, by their names. */
+  /** The values of all inputs by name. */
   values() {
     return Object.fromEntries(this.inputs.map(({ name }) => [name, this.controls[name]?.get() ?? this.shown[name]]));
   }
 
-  /** Show outputs; one that is an input, too, moves its control. */
+  /** Show outputs. An output that is also an input moves its control. */
   show(values) {
     Object.assign(this.shown, values);
     for (const { name } of this.outputs) {
@@ -84,7 +84,7 @@ const CONTROLS = {
 };
 
 function valued(node) {
-  // Written only when it changes: writing moves the caret.
+  // Write changes only: a write moves the caret.
   return { node, get: () => node.value, set: (value) => { if (node.value !== value) node.value = value; } };
 }
 
@@ -102,7 +102,7 @@ function outputCard({ name, label }) {
   return card;
 }
 
-/** Show a conversation as one, text as it is, and the rest as JSON. */
+/** Show a value: a conversation as bubbles, text unchanged, everything else as JSON. */
 function showOutput(body, value) {
   const atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 8;
   const lines = Array.isArray(value) && value.every((message) => message?.role) ? value.map(bubble) : null;
@@ -110,7 +110,7 @@ function showOutput(body, value) {
   if (empty) {
     body.replaceChildren(element("p", "nothing", "Nothing yet"));
   } else if (lines) {
-    // Only what is new is written: a live region reads every write aloud.
+    // Write changes only: screen readers read every write to a live region aloud.
     [...body.children].slice(lines.length).forEach((node) => node.remove());
     lines.forEach((line, i) => {
       const there = body.children[i];

@@ -1,12 +1,38 @@
 "use strict";
 
-const BAR_MS = 60;      // one bar of a level meter
-const FLOOR_DB = -50;   // what a level meter shows as nothing
-const AUDIBLE = 0.02;   // of a level: more is a sound
+// Levels of audio, and the meters that show them.
+
+const BAR_MS = 60;      // duration of one bar of a meter
+const FLOOR_DB = -50;   // level shown as silence
+const AUDIBLE = 0.02;   // levels above this are sound
+
+/** Measures the level of a MediaStream. */
+class Analyser {
+  constructor(context, stream) {
+    this.source = context.createMediaStreamSource(stream);
+    this.node = context.createAnalyser();
+    this.node.fftSize = 1024;
+    this.source.connect(this.node);
+    this.samples = new Float32Array(this.node.fftSize);
+  }
+
+  /** The current level, from 0 (FLOOR_DB or below) to 1 (full scale). */
+  level() {
+    this.node.getFloatTimeDomainData(this.samples);
+    let sum = 0;
+    for (const sample of this.samples) sum += sample * sample;
+    const db = 10 * Math.log10(sum / this.samples.length + 1e-12);
+    return Math.min(1, Math.max(0, 1 - db / FLOOR_DB));
+  }
+
+  close() {
+    this.source.disconnect();
+  }
+}
 
 const stillMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-// A level meter is a strip of bars, the newest at the right; with reduced motion one bar that grows.
+/** A strip of bars, the newest at the right; with reduced motion, one bar that grows. */
 class Meter {
   constructor(canvas, direction, colour) {
     Object.assign(this, { canvas, direction, colour, levels: [], newestAt: 0 });
@@ -27,7 +53,7 @@ class Meter {
 
   paint() {
     const { canvas } = this;
-    if (!canvas.clientWidth) return;  // there is no such sound
+    if (!canvas.clientWidth) return;  // hidden: the stream has no audio in this direction
     const ratio = devicePixelRatio || 1;
     const width = canvas.clientWidth, height = canvas.clientHeight;
     if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);

@@ -1,38 +1,30 @@
 "use strict";
 
-// What is on the page.
+// The page: its elements, its state and its events.
 
 const MESSAGES_KEPT = 200;
 
 const $ = (id) => document.getElementById(id);
 
 let call = null;
-let config = null;                  // what the server says of its stream; null until it has
+let config = null;                  // the stream's configuration; null until it is loaded
 let plan = planOf({ modality: "audio", mode: "send-receive" });
 let cameraOn = true;
 
-/** Which kinds of media flow which way, from the two words that FastRTC has for it. */
+/** The kinds of media in each direction, from FastRTC's `modality` and `mode`. */
 function planOf({ modality, mode }) {
   const kinds = ["audio", "video"].filter((kind) => modality === kind || modality === "audio-video");
   return { kinds, sends: mode === "receive" ? [] : kinds, receives: mode === "send" ? [] : kinds };
 }
 
 const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "");
-const percent = (share) => (share === undefined ? "–" : `${(share * 100).toFixed(1)} %`);
-const milliseconds = (seconds) => (seconds === undefined ? "–" : `${Math.round(seconds * 1000)} ms`);
-
-/** Size and rate of the pictures in a report. */
-function picture(reports) {
-  const video = reports.find((s) => s.kind === "video" && s.framesPerSecond);
-  return video ? `${video.frameWidth}×${video.frameHeight}, ${Math.round(video.framesPerSecond)}/s` : "–";
-}
 
 function duration(ms) {
   const seconds = Math.floor(ms / 1000);
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
-/** Show what there is for the media of a stream, and nothing else. */
+/** Apply a configuration: show the controls for the stream's media and hide all others. */
 function setConfig(latest) {
   config = latest;
   plan = planOf(config);
@@ -60,7 +52,7 @@ function setConfig(latest) {
     "picture-in": receives.includes("video"),
     "picture-out": sends.includes("video"),
   };
-  for (const [id, there] of Object.entries(numbers)) $(id).parentElement.hidden = !there;
+  for (const [id, shown] of Object.entries(numbers)) $(id).parentElement.hidden = !shown;
   const count = Object.values(numbers).filter(Boolean).length;
   $("numbers").style.setProperty("--columns", count === 4 || count === 2 ? count : 3);
   $("page").removeAttribute("data-loading");
@@ -91,7 +83,7 @@ function renderStage() {
 }
 
 function show(status, hint) {
-  // Written only when it changes: a live region reads every write aloud.
+  // Write changes only: screen readers read every write to a live region aloud.
   if ($("status").textContent !== status) $("status").textContent = status;
   $("hint").textContent = hint;
   $("timer").hidden = !call || call.startedAt === null;
@@ -106,13 +98,13 @@ function renderTextBox() {
   $("text").disabled = $("send").disabled = call?.channel?.readyState !== "open";
 }
 
-/** Let the person say who they are, where the server wants to know. */
+/** Show the log-in form, after an answer with status 401. */
 function askForToken(error) {
   $("page").removeAttribute("data-loading");
   $("page").toggleAttribute("data-locked", true);
   $("login").hidden = false;
   show("Log in", token ? "" : error.message);
-  setAlert(token ? `The server does not take this token. ${error.message}` : "");
+  setAlert(token ? `The server rejected this token. ${error.message}` : "");
   $("token").value = "";
   $("token").focus();
 }
@@ -138,12 +130,10 @@ function render() {
   } else {
     setMuted(false);
   }
-  if (!call?.startedAt) {
-    for (const id of ["rtt", "loss-in", "loss-out", "buffer", "picture-in", "picture-out"]) $(id).textContent = "–";
-  }
+  if (!call?.startedAt) clearNumbers();
 }
 
-/** What a person has turned off. */
+/** The hint for a muted microphone or a camera that is off. */
 function off() {
   return [
     plan.sends.includes("audio") && $("mute").getAttribute("aria-pressed") === "true" && "You are muted.",
@@ -151,7 +141,7 @@ function off() {
   ].filter(Boolean).join(" ");
 }
 
-/** What a person can do now. */
+/** The hint for a connected call. */
 function invitation() {
   const { sends, kinds } = plan;
   const senses = kinds.map((kind) => ({ audio: "hears", video: "sees" })[kind]).join(" and ");
@@ -166,13 +156,13 @@ function setMuted(muted) {
   if (call?.pc?.connectionState === "connected") call.showTurn();
 }
 
-/** Turn the camera on or off, for the call that is and for those that come. */
+/** Turn the camera on or off, for this call and later ones. */
 function setCamera(on) {
   cameraOn = on;
   $("camera-switch").textContent = on ? "Turn off" : "Turn on";
   $("camera-switch").toggleAttribute("data-off", !on);
   renderStage();
-  if (!call?.pc) return;  // a call that has none yet looks for itself
+  if (!call?.pc) return;  // a call that has no connection yet checks `cameraOn` itself
   if (call.pc.connectionState === "connected") call.showTurn();
   reopen("video");
 }
@@ -183,7 +173,7 @@ async function reopen(kind) {
   try {
     await current.reopen(kind);
   } catch (error) {
-    // The call goes on: with the microphone it has, or without a camera.
+    // The call continues with its previous microphone, or without a camera.
     if (current.ended) return;
     chosen[kind] = "";
     if (kind === "video") setCamera(false);
@@ -278,7 +268,7 @@ navigator.mediaDevices?.addEventListener("devicechange", () => {
 });
 enter();
 
-/** Ask what there is, as whoever the token says. */
+/** Load the configuration with the current token. */
 async function enter() {
   try {
     const latest = await loadConfig();
@@ -286,7 +276,7 @@ async function enter() {
     setConfig(latest);
   } catch (error) {
     $("page").removeAttribute("data-loading");
-    if (call) return;  // which says so itself
+    if (call) return;  // the call shows its own errors
     if (error.status === 401) askForToken(error);
     else setAlert(error.message);
   }

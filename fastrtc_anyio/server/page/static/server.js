@@ -1,20 +1,20 @@
 "use strict";
 
-// The server, as the page speaks with it: requests, events, and who the person is.
+// Requests to the server, server-sent events, and the access token.
 
 const TOKEN_KEY = "fastrtc_anyio.token";
 
-/** An error whose message is meant for the person at the page. */
+/** An error whose message is shown to the user. */
 class CallError extends Error {
-  /** `status` is HTTP's; `passing`: it may be over in a while. */
+  /** `passing` names a temporary cause: "gone" (no server) or "full" (no free slot). `status` is the HTTP status. */
   constructor(message, { status = 0, passing = "" } = {}) {
     super(message);
     Object.assign(this, { status, passing });
   }
 }
 
-// What the server wants to see of those it knows. It comes with the address (#token=..., which browsers send to
-// nobody and which is taken off at once) or from the person, and is kept as long as the tab is.
+// The access token. It comes from the address (#token=..., which browsers do not send, and which the page removes at
+// once) or from the user, and is kept until the tab is closed.
 let token = "";
 {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -26,7 +26,7 @@ function kept() {
   try {
     return sessionStorage.getItem(TOKEN_KEY) ?? "";
   } catch {
-    return "";  // a frame that may store nothing
+    return "";  // a frame without storage
   }
 }
 
@@ -35,14 +35,14 @@ function keepToken(given) {
   try {
     if (given) sessionStorage.setItem(TOKEN_KEY, given);
     else sessionStorage.removeItem(TOKEN_KEY);
-  } catch { /* it is kept as long as the page is */ }
+  } catch { /* kept until the page is left */ }
 }
 
 const loadConfig = (signal) => ask("webrtc/config", { signal });
 
-/** The answer to a request, by whoever the token says. */
+/** Send a request with the token. Returns the response if it is a success. */
 async function request(path, options) {
-  if (/[^\x21-\x7e]/.test(token)) throw new CallError("A token has no spaces and no letters beyond ASCII.", { status: 401 });
+  if (/[^\x21-\x7e]/.test(token)) throw new CallError("A token must consist of visible ASCII characters.", { status: 401 });
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   let response;
   try {
@@ -54,39 +54,41 @@ async function request(path, options) {
   throw refusal(response, await response.json().catch(() => null));
 }
 
-/** The JSON that the server answers with. */
+/** Send a request. Returns the JSON of the response. */
 async function ask(path, options) {
   const response = await request(path, options);
   const reply = await response.json().catch(() => null);
-  if (!reply) throw new CallError("The server's answer was not understood.");
+  if (!reply) throw new CallError("The server sent an invalid response.");
   if (reply.status === "failed") throw refusal(response, reply);
   return reply;
 }
 
-/** What to tell a person about a request that the server turned down. */
+/** The error to show for a request that the server rejected. */
 function refusal({ status }, reply) {
   const { error, limit } = reply?.meta ?? {};
   if (error === "concurrency_limit_reached") {
     return new CallError(
       limit === 1
-        ? "The server is busy: it takes one call at a time. Try again in a while."
-        : `The server is busy: all ${limit ?? ""} places are taken. Try again in a while.`.replace("  ", " "),
+        ? "The server is busy: it takes one call at a time. Try again later."
+        : `The server is busy: all ${limit ?? ""} slots are taken. Try again later.`.replace("  ", " "),
       { status, passing: "full" },
     );
   }
-  const told = error ? asText(error) : "";
-  const words = {
-    401: told ? sentence(told) : "The server lets in only those it knows.",
-    403: `The server does not let you in${told ? `: ${told}` : "."}`,
-    404: told ? `The server refuses it: ${told}` : "There is no stream where this page is (HTTP 404).",
+  const detail = error ? asText(error) : "";
+  const texts = {
+    401: detail ? sentence(detail) : "The server requires an access token.",
+    403: detail ? `Access denied: ${detail}` : "Access denied.",
+    404: detail ? `The server rejected the request: ${detail}` : "There is no stream at this address (HTTP 404).",
   };
-  const message = words[status] ?? (told ? `The server refuses it: ${told}` : `The server refused the call (HTTP ${status}).`);
+  const message = texts[status]
+    ?? (detail ? `The server rejected the request: ${detail}` : `The server rejected the request (HTTP ${status}).`);
   return new CallError(message, { status, passing: [502, 503, 504].includes(status) ? "gone" : "" });
 }
 
-const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1).replace(/[.]?$/, ".")}`;
+const withStop = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
+const sentence = (text) => withStop(`${text[0].toUpperCase()}${text.slice(1)}`);
 
-/** Server-sent events: pairs of their names and their data. No EventSource, which can send no token. */
+/** Read server-sent events as pairs of name and data. An EventSource cannot send a token. */
 async function* readEvents(path, signal) {
   const response = await request(path, { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
