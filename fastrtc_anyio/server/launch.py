@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio import CancelScope, create_task_group
+from anyio import create_task_group
 from anyio.abc import TaskStatus
-from hypercorn.config import Config, Sockets
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from fastrtc_anyio._core.groups import collapse_groups
-from fastrtc_anyio._core.host import Host
 from fastrtc_anyio.limits import RequestLimits
 
+from ._hypercorn import serve
 from .routes import page_route
 
 if TYPE_CHECKING:
@@ -28,12 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
-logger = logging.getLogger("fastrtc_anyio")
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
-
-_GRACE = 0.5
-"""Seconds that open WebSockets and event streams get to end once the server is told to."""
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """A client that is gone without a word breaks its connection within 35 s. Hypercorn 0.18 could ping
 WebSockets, but the task that does never ends."""
@@ -83,7 +74,7 @@ async def wait_for_interrupt(message: str | None = None) -> None:
 
 @asynccontextmanager
 async def open_server(
-    app: Application,
+    app: ASGIApp,
     host: str = "127.0.0.1",
     port: int = 0,
     limits: RequestLimits | None = None,
@@ -111,25 +102,8 @@ async def open_server(
                 stop.set()
 
 
-class _Config(Config):
-    """Hypercorn's, for one socket that stays ours."""
-
-    loglevel = "WARNING"
-    graceful_timeout = 4 * _GRACE
-
-    def __init__(self, listener: socket.socket, limits: RequestLimits) -> None:
-        super().__init__()
-        self._listener = listener
-        # More than is taken, so that whoever sends a little too much is told what the limit is.
-        self.websocket_max_message_size = 4 * limits.message_bytes
-        self.keep_alive_timeout = limits.head_seconds
-
-    def create_sockets(self) -> Sockets:
-        return Sockets([], [self._listener], [])
-
-
 async def _serve(
-    app: Application,
+    app: ASGIApp,
     host: str,
     port: int,
     limits: RequestLimits,
@@ -148,7 +122,7 @@ async def _serve(
         async with create_task_group() as tg:
             ready = anyio.Event()
             address, port = listener.getsockname()[:2]
-            tg.start_soon(_run_hypercorn, app, _Config(listener, limits), port, ready, stop)
+            tg.start_soon(serve, app, listener, limits, ready, stop)
             try:
                 await ready.wait()
                 netloc = f"[{address}]" if family == socket.AF_INET6 else address
@@ -156,114 +130,3 @@ async def _serve(
                 await stop.wait()
             finally:
                 stop.set()
-
-
-async def _run_hypercorn(
-    app: Application, config: Config, port: int, ready: anyio.Event, stop: anyio.Event
-) -> None:
-    """Serve until ``stop``, also if cancelled: hypercorn has no other orderly end. On asyncio it
-    would leave the application's lifespan running."""
-    endable = _Endable(app)
-
-    async def serve_until_stop() -> None:
-        serve = _load_hypercorn(Host().asyncio_loop is None)
-
-        async def wait_for_stop() -> None:  # begun when the server takes connections
-            if not endable.failed:  # trio's worker serves for a moment even then
-                ready.set()
-            await stop.wait()
-
-        await serve(endable, config, shutdown_trigger=wait_for_stop)
-
-    async def end_requests() -> None:
-        await stop.wait()
-        await anyio.sleep(_GRACE)
-        endable.end()
-        await anyio.sleep(_GRACE)
-        _shut_connections(port)
-
-    with CancelScope(shield=True):
-        async with create_task_group() as tg:
-            tg.start_soon(end_requests)
-            await serve_until_stop()
-            tg.cancel_scope.cancel()
-
-
-@cache
-def _load_hypercorn(on_trio: bool) -> Any:
-    """Hypercorn's ``serve``, of which a connection that fails ends nothing but itself.
-
-    Hypercorn 0.18 trips over some handshakes that are none, and knows no bounds to that: trio's
-    worker ends with all its connections, asyncio's leaves the exception to nobody.
-    """
-    serve: Any
-    worker: Any
-    if on_trio:
-        from hypercorn.trio import run as worker
-        from hypercorn.trio import serve
-    else:
-        from hypercorn.asyncio import run as worker
-        from hypercorn.asyncio import serve
-    base: Any = worker.TCPServer
-
-    class Connection(base):  # type: ignore[misc]  # hypercorn's own
-        async def run(self) -> None:
-            try:
-                await super().run()
-            except Exception as exc:
-                logger.warning("a connection failed, and was closed: %r", exc)
-
-    worker.TCPServer = Connection  # no other way in
-    return serve
-
-
-def _shut_connections(port: int) -> None:
-    """End the connections to a port of ours. For those whose client does not read any more.
-
-    Hypercorn 0.18 waits for such a client for ever (trio's worker shields what it sends), and has
-    no way to its sockets.
-    """
-    for fd in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else []:
-        with (
-            suppress(OSError),  # not a socket, not connected, or closed by now
-            socket.fromfd(int(fd), socket.AF_INET, socket.SOCK_STREAM) as connection,
-        ):
-            kind = connection.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-            address = connection.getsockname()
-            if kind == socket.SOCK_STREAM and address[1:2] == (port,) and connection.getpeername():
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Endable:
-    """An application whose open requests can be ended.
-
-    Hypercorn 0.18's asyncio worker waits for open WebSockets and event streams for ever
-    (``Server.wait_closed`` does, from Python 3.12 on), so they have to end by themselves.
-    """
-
-    def __init__(self, app: Application) -> None:
-        self._app = app
-        self._requests: set[CancelScope] = set()
-        self.failed = False
-        """Whether the lifespan could not be started."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, partial(self._send_lifespan, send))
-            return
-        with CancelScope() as request:
-            self._requests.add(request)
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._requests.discard(request)
-
-    def end(self) -> None:
-        """End every request that is open."""
-        for request in list(self._requests):
-            request.cancel()
-
-    async def _send_lifespan(self, send: Any, message: Mapping[str, Any]) -> None:
-        if message["type"] == "lifespan.startup.failed":
-            self.failed = True
-        await send(message)

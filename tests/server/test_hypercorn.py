@@ -1,0 +1,59 @@
+"""What a version of hypercorn without a name that we use gives. Behaviour: test_open_server.py."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import fastrtc_anyio
+from fastrtc_anyio.server import _hypercorn
+
+PACKAGE = Path(fastrtc_anyio.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("program", "missing"),
+    [
+        (
+            "from hypercorn.config import Config; del Config.create_sockets\n"
+            "import fastrtc_anyio.server.launch",
+            "Config.create_sockets",
+        ),
+        (
+            "from hypercorn.trio import run; del run.TCPServer\n"
+            "from fastrtc_anyio.server._hypercorn import _load_worker; _load_worker(True)",
+            "hypercorn.trio.run.TCPServer",
+        ),
+        (
+            "from hypercorn.asyncio.run import TCPServer; del TCPServer.run\n"
+            "from fastrtc_anyio.server._hypercorn import _load_worker; _load_worker(False)",
+            "TCPServer.run",
+        ),
+    ],
+)
+def test_missing_name_is_an_import_error_with_versions(program: str, missing: str) -> None:
+    command = [sys.executable, "-O", "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert re.search(
+        rf"ImportError: hypercorn [\d.]+ has no {re.escape(missing)}; fastrtc_anyio works with "
+        r"hypercorn>=0\.18,<0\.19 \(installed: hypercorn [\d.]+\)",
+        ended.stderr,
+    )
+
+
+def test_supported_versions_are_those_of_the_project() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    (versions,) = _hypercorn.SUPPORTED.values()
+    assert f"hypercorn[trio]{versions}" in project["optional-dependencies"]["server"]
+
+
+def test_hypercorn_is_imported_in_one_module_only() -> None:
+    imports = re.compile(r"^\s*(from|import) hypercorn|import_module\(.*hypercorn", re.MULTILINE)
+    found = {path.name for path in PACKAGE.rglob("*.py") if imports.search(path.read_text())}
+    assert found == {"_hypercorn.py"}
