@@ -16,6 +16,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests"]
 
 INTEROP = Path("tests/interop")
+NEWEST = ("aioice", "aiortc", "anyio", "av", "hypercorn[trio]", "starlette", "trio")
 REAL_TIME = (
     "tests/cli",
     "tests/examples",
@@ -44,6 +45,19 @@ def tests(session: nox.Session) -> None:
     # processor it must not wait long: so many at once and no more.
     session.run("pytest", "-n", "auto", *(f"--ignore={path}" for path in REAL_TIME))
     session.run("pytest", "-n", "2", *REAL_TIME)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Test the shim and the server with the newest versions of the libraries they rely on.
+
+    An early warning: upper bounds of ours are ignored, those of the libraries are kept.
+    """
+    session.install(".[test]")
+    # pip does not apply the requirements of a package that is already installed.
+    session.install("--upgrade", *NEWEST)
+    session.run("python", "-m", "pip", "list")
+    session.run("pytest", *(session.posargs or ("-n", "2", "tests/webrtc", "tests/server")))
 
 
 @nox.session
