@@ -89,9 +89,12 @@ from .server.page.components import Chatbot, Checkbox, Choice, Slider, Textbox
 from .session import Context, Session, SessionStatistics, Warning, get_current_context
 from .speech.batch import ModelOptions, PauseDetectionModel
 from .speech.energy import EnergyVad
+from .speech.kokoro import KokoroTTSOptions
+from .speech.loaders import get_stt_model, get_tts_model
+from .speech.moonshine import MoonshineSTT
 from .speech.silero import SileroVadOptions, get_silero_model
-from .speech.stt import MoonshineSTT, PhraseSpotter, STTModel, get_stt_model
-from .speech.tts import KokoroTTSOptions, TTSModel, get_tts_model
+from .speech.stt import PhraseSpotter, STTModel
+from .speech.tts import TTSModel
 from .speech.vad import Vad, VadStream
 from .stream import Stream
 from .turn_servers import (

@@ -27,8 +27,9 @@ from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.handlers import Layout, StreamHandlerBase, WebRTCData
 from fastrtc_anyio.speech.batch import ModelOptions, PauseDetectionModel, as_vad
+from fastrtc_anyio.speech.loaders import get_stt_model
 from fastrtc_anyio.speech.silero import get_silero_model
-from fastrtc_anyio.speech.stt import PhraseSpotter, STTModel, get_stt_model
+from fastrtc_anyio.speech.stt import PhraseSpotter, STTModel
 from fastrtc_anyio.speech.vad import Vad
 
 from .events import InterruptionJudge, TurnListener

@@ -1,11 +1,14 @@
 """Speech: voice activity, speech to text, text to speech.
 
-* :mod:`.vad` - what a voice-activity model is, and a call's audio cut up for one
-* :mod:`.energy` - one that needs nothing
-* :mod:`.silero` - the Silero model; :mod:`.segments` - its batch use
-* :mod:`.batch` - FastRTC's kind of model as one of ours
-* :mod:`.stt` - speech to text; :mod:`.pocketsphinx` - one that needs a package alone
-* :mod:`.tts` - text to speech, sentence by sentence; :mod:`.espeak` - one that needs a program
-* :mod:`.sentences` - text cut up for it, as it comes
-* :mod:`.recording` - audio from users' code, checked
+Protocols, which any model can implement:
+
+* :mod:`.vad`: voice activity, and the segmentation of a call's audio for it
+* :mod:`.stt`: speech to text
+* :mod:`.tts`: text to speech, sentence by sentence
+
+Models, one module each: :mod:`.energy` and :mod:`.silero` (voice activity), :mod:`.batch` (adapter
+for FastRTC's voice-activity models), :mod:`.moonshine` and :mod:`.pocketsphinx` (speech to text),
+:mod:`.kokoro` and :mod:`.espeak` (text to speech). :mod:`.loaders` loads them by name.
+
+Parts of them: :mod:`.segments`, :mod:`.sentences`, :mod:`.recording`.
 """

@@ -1,8 +1,8 @@
-"""FastRTC's kind of voice-activity model, and its use on a stream.
+"""Adapter from FastRTC's voice-activity models to a `Vad`.
 
-FastRTC gives a model a chunk of audio and asks how many seconds of it are speech. `BatchVad` gives
-it the last moments of a call again and again, and makes of the answers what a stream needs: how
-much of the newest moment is speech.
+FastRTC passes a model a chunk of audio, and the model returns the seconds of speech in it.
+`BatchVad` passes the model the most recent audio of a call at regular intervals, and derives from
+the results the fraction of speech in the newest interval.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrtc_anyio._core.options import check_number, short_repr
 from fastrtc_anyio._media.frames import Int16Array
 
 from .vad import Vad, check_window
@@ -29,59 +30,63 @@ __all__ = [
 ]
 
 ModelOptions: TypeAlias = Any
-"""Whatever a model takes as its options."""
+"""Options of a model, in the type that the model defines."""
 
 
 class AudioChunk(TypedDict):
-    """A part of some audio: the places of its first sample and after its last."""
+    """Part of a recording, in samples."""
 
     start: int
+    """Position of the first sample."""
     end: int
+    """Position after the last sample."""
 
 
 class PauseDetectionModel(Protocol):
-    """A voice-activity model as FastRTC has it. Any thread may call it."""
+    """Voice-activity model with FastRTC's interface. Any thread may call it."""
 
     def vad(
         self, audio: tuple[int, NDArray[np.int16] | NDArray[np.float32]], options: ModelOptions
     ) -> tuple[float, list[AudioChunk]]:
-        """Find the speech in some audio.
+        """Find the speech in a recording.
 
         Args:
             audio: ``(sample_rate, samples)``, the samples int16 or float32 of shape ``(n,)``.
-            options: What the user gave as the model's options, or None.
+            options: the options that the application passed for the model, or None.
 
         Returns:
-            Seconds of speech, and where it is. Models that don't know where return an empty list.
+            Seconds of speech, and its positions. A model without positions returns an empty list.
         """
         ...
 
     def warmup(self) -> None:
-        """Be ready for the first call."""
+        """Prepare for the first call."""
         ...
 
 
 class BatchVad:
-    """A `PauseDetectionModel` as a `Vad`.
+    """`PauseDetectionModel` as a `Vad`.
 
-    After every ``hop_s`` the model hears the last ``context_s`` seconds, with silence in front of
-    the first sample. The probability is the part of the newest hop that is speech:
+    After every ``hop_s`` the model is called with the last ``context_s`` seconds, padded with
+    silence before the first sample. The probability is the fraction of the newest hop that is
+    speech:
 
-    * what the chunks it returns cover of it, or
-    * where it returns seconds and no chunks, the seconds less what the hops before in that context
-      were found to have. A model that measures seconds rightly gives each hop its own that way;
-      one that counts a sound late, when it has lasted for some time, has it counted then.
+    * the part of it that the returned chunks cover, or
+    * if the model returns seconds without chunks, those seconds less the speech found in the
+      earlier hops of the context. A model that measures correctly thus gets its value for each hop.
+      A model that reports a sound only after some time gets it counted at that time.
 
     Args:
-        model: It is called on a thread, by several sessions at once.
-        options: Handed to it as they are.
-        sample_rate: Of the audio it is given, Hz. FastRTC's models answer in samples at 16 kHz
-            whatever they are given, so this should not be changed for one of them.
-        hop_s: Seconds between two calls of the model.
-        context_s: Seconds that it hears at a time, rounded to whole hops.
+        model: the model. It is called on a thread, by several sessions at once.
+        options: options to pass to the model.
+        sample_rate: rate of the audio in Hz. FastRTC's models answer in samples at 16 kHz at every
+            rate, so do not change it for them.
+        hop_s: seconds between two calls of the model.
+        context_s: seconds of audio in a call, rounded to whole hops.
 
     Raises:
-        ValueError: ``sample_rate`` or ``hop_s`` is not positive, a hop has no sample, or
+        TypeError: an argument is not a number.
+        ValueError: ``sample_rate`` or ``hop_s`` is not positive, a hop is shorter than a sample, or
             ``context_s`` is less than ``hop_s`` or infinite.
     """
 
@@ -94,12 +99,9 @@ class BatchVad:
         hop_s: float = 0.1,
         context_s: float = 0.6,
     ) -> None:
-        if not sample_rate > 0:
-            raise ValueError(f"sample_rate must be a positive number of Hz; got {sample_rate!r}")
-        if not 1 / sample_rate <= hop_s < math.inf:
-            raise ValueError(f"hop_s must be the time of a sample at least; got {hop_s!r}")
-        if not hop_s <= context_s < math.inf:
-            raise ValueError(f"context_s must be hop_s ({hop_s!r}) at least; got {context_s!r}")
+        check_number("sample_rate", sample_rate, above=0, unit="Hz")
+        check_number("hop_s", hop_s, at_least=1 / sample_rate, unit="seconds (one sample)")
+        check_number("context_s", context_s, at_least=hop_s, unit="seconds (hop_s)")
         self._model = model
         self._options = options
         self._rate = sample_rate
@@ -108,30 +110,30 @@ class BatchVad:
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio it takes, Hz."""
+        """Input sample rate in Hz."""
         return self._rate
 
     @property
     def window(self) -> int:
-        """Samples it takes at a time: a hop."""
+        """Samples per window: one hop."""
         return self._hop
 
     @property
     def blocking(self) -> bool:
-        """True: what the model does is unknown."""
+        """True: the model may take any time."""
         return True
 
     def warmup(self) -> None:
-        """Have the model be ready for the first call."""
+        """Prepare the model for the first call."""
         self._model.warmup()
 
     def new_stream(self) -> BatchVadStream:
-        """Begin to listen to somebody."""
+        """Return the state for a new speaker."""
         return BatchVadStream(self._model, self._options, self._rate, self._hop, self._hops)
 
 
 class BatchVadStream:
-    """One speaker's last moments; see `BatchVad`."""
+    """Recent audio of one speaker; see `BatchVad`."""
 
     def __init__(
         self, model: PauseDetectionModel, options: ModelOptions, rate: int, hop: int, hops: int
@@ -141,28 +143,26 @@ class BatchVadStream:
         self._rate = rate
         self._hop = hop
         self._heard = np.zeros(hop * hops, np.int16)
-        # What was found in the hops that the next call hears again.
+        # Speech found in the hops that the next call contains again.
         self._found: deque[float] = deque(maxlen=hops - 1)
 
     def probability(self, window: Int16Array) -> float:
-        """Hear the next hop.
+        """Process the next hop. Errors of the model propagate.
 
         Args:
             window: int16, shape ``(1, BatchVad.window)``, at ``BatchVad.sample_rate``.
 
         Returns:
-            The part of it that is speech, 0 to 1.
+            The fraction of it that is speech, 0 to 1.
 
         Raises:
             UnsupportedFormat: for another dtype or shape.
-            TypeError: the model returned something else than seconds and chunks.
-            ValueError: the seconds are no number.
-
-        Whatever the model raises passes through.
+            TypeError: the model did not return seconds and chunks.
+            ValueError: the model returned NaN.
         """
         check_window(window, self._hop)
         self._heard = np.concatenate([self._heard[self._hop :], window[0]])
-        # A copy, which the model may change or keep.
+        # A copy: the model may modify or keep it.
         answer = self._model.vad((self._rate, self._heard.copy()), self._options)
         seconds, chunks = _checked(answer, self._model)
         if chunks:
@@ -179,36 +179,37 @@ class BatchVadStream:
         covered = sum(
             max(0, min(chunk["end"], end) - max(chunk["start"], begin)) for chunk in chunks
         )
-        # Chunks that overlap would count twice.
+        # Overlapping chunks would count twice.
         return min(1.0, covered / self._hop)
 
 
 def _checked(answer: object, model: object) -> tuple[float, Sequence[AudioChunk]]:
-    match answer if isinstance(answer, tuple | list) else None:  # an array may be a sequence, too
+    match answer if isinstance(answer, tuple | list) else None:  # numpy 2.5: an array is one too
         case (int() | float() | np.number() as seconds, list() | tuple() as chunks):
             if math.isnan(seconds):
                 raise ValueError(f"{_name(model)}.vad() returned NaN as the seconds of speech")
             return float(seconds), cast("Sequence[AudioChunk]", chunks)
     raise TypeError(
-        f"{_name(model)}.vad() must return seconds of speech and a list of chunks; got {answer!r}"
+        f"{_name(model)}.vad() must return seconds of speech and a list of chunks; "
+        f"got {short_repr(answer)}"
     )
 
 
 def as_vad(model: object, options: ModelOptions = None, context_s: float = 0.6) -> Vad:
-    """Take either kind of model: a `Vad`, or FastRTC's `PauseDetectionModel`.
+    """Return a model as a `Vad`.
 
     Args:
-        model: A `Vad` is returned as it is, also if it has a method ``vad`` like `SileroVad`; a
-            `PauseDetectionModel` as a `BatchVad`.
-        options: For a `PauseDetectionModel`.
-        context_s: How much of the past a `PauseDetectionModel` hears at a time, seconds.
+        model: a `Vad`, which is returned unchanged even if it has a method ``vad`` as `SileroVad`
+            does; or FastRTC's `PauseDetectionModel`, which is wrapped in a `BatchVad`.
+        options: options to pass to a `PauseDetectionModel`.
+        context_s: seconds of audio in a call of a `PauseDetectionModel`.
 
     Raises:
-        TypeError: it is neither; names what was got and wanted.
+        TypeError: ``model`` is neither.
         ValueError: ``context_s`` is not positive.
     """
     if isinstance(model, type):
-        raise TypeError(f"model must be an object, got the class {model.__qualname__}: call it")
+        raise TypeError(f"model must be an object; got the class {model.__qualname__}: call it")
     if all(hasattr(model, name) for name in ("sample_rate", "window", "blocking", "new_stream")):
         return cast(Vad, model)
     if callable(getattr(model, "vad", None)):

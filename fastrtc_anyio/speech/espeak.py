@@ -1,9 +1,9 @@
-"""Text to speech by espeak-ng, a small program that speaks a hundred languages, offline.
+"""Text to speech with espeak-ng, a small program that speaks a hundred languages offline.
 
-It is under the GPL, so it is run as a program of its own for each sentence, which takes about
-10 ms. The text goes in on standard input, where it can be mistaken for no option and is seen in no
-list of processes; a WAV file comes out, with sizes that mean nothing, because it cannot know them
-when it begins.
+espeak-ng is under the GPL, so each sentence runs it as a separate process, which takes about 10 ms.
+The text goes to standard input, where it cannot be parsed as an option and does not appear in the
+process list. The output is a WAV file with meaningless sizes, because the program writes the header
+before it knows them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import anyio
 import numpy as np
 from anyio.abc import ByteReceiveStream, Process
 
+from fastrtc_anyio._core.options import check_number, short_repr
 from fastrtc_anyio._core.threads import hold_virtual_clock
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.errors import UnsupportedFormat
@@ -26,25 +27,23 @@ from .tts import SentenceTTS, TTSOptions
 
 __all__ = ["EspeakOptions", "EspeakTTSModel"]
 
-SPEEDS = (80, 450)
-PITCHES = (0, 99)
 VOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_-]*")
-# Of what a failing program says, in an error.
+# Characters of a failed program's output that an error quotes.
 LONGEST_COMPLAINT = 500
 
 
 @dataclass(frozen=True)
 class EspeakOptions(TTSOptions):
-    """How espeak-ng speaks.
+    """Options of espeak-ng.
 
     Attributes:
         voice: a language, and a variant after a ``+``: ``"en-us"``, ``"en-gb+f3"``, ``"de"``.
-        speed: words a minute, 80 to 450.
+        speed: words per minute, 80 to 450.
         pitch: 0 to 99.
 
     Raises:
-        TypeError: a number is none.
-        ValueError: one is out of range, or the voice is no name of one.
+        TypeError: a number is not an int.
+        ValueError: a number is out of range, or ``voice`` is not a voice name.
     """
 
     voice: str = "en-us"
@@ -54,23 +53,19 @@ class EspeakOptions(TTSOptions):
     def __post_init__(self) -> None:
         voice: object = self.voice
         if not isinstance(voice, str) or not VOICE.fullmatch(voice):
-            raise ValueError(f'voice must be a name such as "en-us+f3"; got {self.voice!r}')
-        for name, (low, high) in (("speed", SPEEDS), ("pitch", PITCHES)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int; got {value!r}")
-            if not low <= value <= high:
-                raise ValueError(f"{name} must be from {low} to {high}; got {value}")
+            raise ValueError(f'voice must be a name such as "en-us+f3"; got {short_repr(voice)}')
+        check_number("speed", self.speed, at_least=80, at_most=450, integer=True)
+        check_number("pitch", self.pitch, at_least=0, at_most=99, integer=True)
 
 
 class EspeakTTSModel(SentenceTTS[EspeakOptions]):
-    """Speaks by espeak-ng: 22050 Hz, int16.
+    """Speak with espeak-ng: 22050 Hz, int16.
 
     Args:
-        program: its name or path.
+        program: name or path of the program.
 
     Raises:
-        FileNotFoundError: there is no such program.
+        FileNotFoundError: the program was not found.
     """
 
     def __init__(self, program: str = "espeak-ng") -> None:
@@ -78,16 +73,16 @@ class EspeakTTSModel(SentenceTTS[EspeakOptions]):
         if found is None:
             raise FileNotFoundError(
                 f"the program {program} was not found; install it with `apt install espeak-ng`, or "
-                "say where it is with program="
+                "pass its path as program="
             )
         self._program = found
 
     def speak(self, sentence: str, options: EspeakOptions | None) -> tuple[int, Int16Array]:
-        """Speak one sentence.
+        """Synthesise one sentence.
 
         Raises:
-            RuntimeError: the program failed; says what it said.
-            UnsupportedFormat: what it wrote is no WAV file.
+            RuntimeError: the program failed; quotes its error output.
+            UnsupportedFormat: the program did not write a WAV file.
         """
         finished = subprocess.run(
             self._command(options), input=sentence.encode(), capture_output=True, check=False
@@ -97,13 +92,13 @@ class EspeakTTSModel(SentenceTTS[EspeakOptions]):
     async def speak_async(
         self, sentence: str, options: EspeakOptions | None
     ) -> tuple[int, Int16Array]:
-        """Speak one sentence; raises the same.
+        """Synthesise one sentence; raises the same errors as `speak`.
 
         Cancellation:
-            The program is killed.
+            Kills the program.
         """
         output, complaint = bytearray(), bytearray()
-        with hold_virtual_clock.get()(self._program):  # A virtual clock waits for programs, too.
+        with hold_virtual_clock.get()(self._program):  # As for a thread.
             async with await anyio.open_process(self._command(options)) as process:
                 try:
                     await _converse(process, sentence.encode(), output, complaint)
@@ -127,8 +122,10 @@ class EspeakTTSModel(SentenceTTS[EspeakOptions]):
     def _speech(self, status: int, output: bytes, complaint: bytes) -> tuple[int, Int16Array]:
         if status:
             said = complaint.decode(errors="replace").strip()[:LONGEST_COMPLAINT]
-            raise RuntimeError(f"{self._program} failed with status {status}: {said or 'no word'}")
-        if not output:  # Nothing to say: punctuation alone.
+            raise RuntimeError(
+                f"{self._program} failed with status {status}: {said or '(no output)'}"
+            )
+        if not output:  # The sentence is punctuation alone.
             return 22050, np.zeros((1, 0), np.int16)
         try:
             return _read_wav(output)
@@ -138,7 +135,7 @@ class EspeakTTSModel(SentenceTTS[EspeakOptions]):
 
 
 async def _converse(process: Process, text: bytes, output: bytearray, complaint: bytearray) -> None:
-    """Write all and read all, at the same time: a pipe holds no whole sentence."""
+    """Write and read concurrently: a pipe's buffer is smaller than the speech of a sentence."""
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -150,17 +147,17 @@ async def _converse(process: Process, text: bytes, output: bytearray, complaint:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(collect, process.stdout, output)
         tasks.start_soon(collect, process.stderr, complaint)
-        # A program that fails does not read; its status says more.
+        # A program that fails stops reading. Its exit status explains more than the broken pipe.
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             await process.stdin.send(text)
         await process.stdin.aclose()
 
 
 def _read_wav(data: bytes) -> tuple[int, Int16Array]:
-    """Read a WAV file of 16-bit mono PCM whose sizes cannot be relied on.
+    """Read a WAV file of 16-bit mono PCM, ignoring sizes beyond its end.
 
     Raises:
-        UnsupportedFormat: it is something else.
+        UnsupportedFormat: for another format.
     """
     wanted = "expected a WAV file of 16-bit mono PCM"
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":

@@ -1,16 +1,17 @@
-"""PocketSphinx: speech to text and wake words from a package that holds its model.
+"""PocketSphinx: speech to text and wake words, from a package that contains its model.
 
-Theory of operation. Three searches of the same recogniser work together.
+Theory of operation. Three searches of the recogniser work together:
 
-* A *grammar* of the phrases gives the phrase that fits best, whatever was said.
-* A *keyphrase* search compares one phrase with a loop of all phones, and so says how well it fits,
-  and where it lies. Its score is a log likelihood ratio, 0 for a perfect fit.
-* The *phone* loop says where speech begins and ends at all.
+* A *grammar* of the phrases returns the best-fitting phrase for any speech.
+* A *keyphrase* search compares one phrase with a loop of all phones. It returns the position of the
+  phrase and a score, which is a log likelihood ratio: 0 for a perfect fit.
+* The *phone* loop finds the beginning and the end of the speech.
 
-The grammar's phrase counts if it fits and fills the speech; a wake word, if it fits.
+The grammar's phrase is accepted if it fits and fills the speech. A wake word is accepted if it
+fits.
 
-All of them were trained on rooms, and are lost where there is no sound at all, as a microphone has
-it that is muted or cleaned of noise. So what they hear always has some noise in it.
+The acoustic model was trained on recordings of rooms, and fails on digital silence, which a muted
+or noise-suppressed microphone sends. Noise is therefore added to every recording.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -30,40 +31,66 @@ from .stt import Audio, resample_for_stt
 __all__ = ["PocketSphinxSTT"]
 
 FRAMES_PER_SECOND = 100
-# Where the recogniser's integer scores become logarithms: they are kept shifted by 10 bits
-# (SENSCR_SHIFT in its hmm.h), and what its Python interface gives is e to that.
+# The recogniser keeps integer scores shifted by 10 bits (SENSCR_SHIFT in its hmm.h). Its Python
+# interface returns e to that power.
 SCORE_SCALE = 2**10
-# A spotted phrase scores at least so much for each of its phones. Measured, as the numbers below,
-# on synthetic voices with noise 10 to 30 dB below them: "hey computer" reaches -18 to -27, other
-# speech -28 at best, with rare exceptions.
+# Minimum score per phone of a spotted phrase. Measured, as the numbers below, on synthetic voices
+# with noise 10 to 30 dB below them: "hey computer" scores -18 to -27, other speech -28 at best,
+# with rare exceptions.
 SPOT_SCORE_PER_PHONE = -28.0
-# A phrase fits if two things together come to the limit: its score per phone, with four phones
-# more so that short ones have a chance, and a reward for its share of the speech. Of 20 phrases
-# 171 in 180 were understood, and 5 in 180 other sentences were taken for one.
+# A phrase fits if the sum of two terms reaches the limit: its score per phone, with four phones
+# added so that short phrases have a chance, and a reward for its share of the speech. With 20
+# phrases, 171 of 180 utterances were recognised, and 5 of 180 other sentences were accepted.
 FIT_LIMIT = -6.0
 FIT_PER_COVERAGE = 30.0
 FIT_EXTRA_PHONES = 4
-# The usual beam, 1e-48, would give a phrase up before it is known how well it fits.
+# The default beam, 1e-48, would prune a phrase before its score is known.
 WIDE_BEAM = 1e-120
 LOWEST_THRESHOLD = 1e-200
-# Of the level of the audio: 30 dB below it, where the numbers above were measured. Of 44 phrases
-# with digital silence around them 22 were understood without it, and all with it.
+# Level of the added noise relative to the audio: 30 dB below it, as in the measurements above. Of
+# 44 phrases surrounded by digital silence, 22 were recognised without noise, and all with it.
 NOISE = 0.03
 
 NOT_SPEECH = frozenset({"SIL", "<s>", "</s>", "<sil>", "+NSN+", "+SPN+", "[NOISE]", "[SPEECH]"})
 
 
-class PocketSphinxSTT:
-    """Recognises English: any speech, or one of some phrases; and spots wake words.
+class _Hypothesis(Protocol):
+    hypstr: str
 
-    Free text comes out with many mistakes. With ``phrases`` it understands those alone, and
-    well if they have about eight phones or more: prefer "tell me a joke" to "joke". Give ``stt``
-    one utterance at a time.
+
+class _Segment(Protocol):
+    word: str
+    prob: float
+    start_frame: int
+    end_frame: int
+
+
+class _Decoder(Protocol):
+    """The methods of ``pocketsphinx.Decoder`` that are used here."""
+
+    def lookup_word(self, word: str) -> str | None: ...
+    def add_keyphrase(self, name: str, phrase: str) -> None: ...
+    def add_jsgf_string(self, name: str, grammar: str) -> None: ...
+    def add_allphone_file(self, name: str, path: None) -> None: ...
+    def activate_search(self, name: str) -> None: ...
+    def start_utt(self) -> None: ...
+    def process_raw(self, data: bytes, *, full_utt: bool) -> object: ...
+    def end_utt(self) -> None: ...
+    def hyp(self) -> _Hypothesis | None: ...
+    def seg(self) -> Iterable[_Segment] | None: ...
+
+
+class PocketSphinxSTT:
+    """Recognise English: free speech or a list of phrases, and wake words.
+
+    Free speech is transcribed with many errors. With ``phrases``, only those are recognised, and
+    reliably if they have about eight phones or more: prefer "tell me a joke" to "joke". Pass one
+    utterance at a time to ``stt``.
 
     Any thread may call it; one call runs at a time.
 
     Args:
-        phrases: what may be said: words of its dictionary, separated by spaces. Empty: anything.
+        phrases: phrases of words in the dictionary, separated by spaces. Empty for free speech.
 
     Raises:
         ImportError: the package pocketsphinx is missing.
@@ -90,14 +117,14 @@ class PocketSphinxSTT:
             self._judge.add_keyphrase(phrase, phrase)
 
     def stt(self, audio: Audio) -> str:
-        """Write down what is said.
+        """Transcribe an utterance.
 
         Args:
             audio: as for :meth:`.stt.STTModel.stt`.
 
         Returns:
-            One of the phrases as it was given, with single spaces and in lower case, or an empty
-            string if something else was said; without phrases, whatever was understood.
+            One of the phrases, in lower case with single spaces, or an empty string for any other
+            speech. Without phrases, the recognised text.
 
         Raises:
             UnsupportedFormat: for other audio.
@@ -113,12 +140,12 @@ class PocketSphinxSTT:
             return self._phrase(samples)
 
     def spot(self, audio: Audio, phrases: Sequence[str]) -> float | None:
-        """Find the phrase that ends first, whatever is said besides.
+        """Find the phrase that ends first, within any other speech.
 
         Args:
             audio: as for `stt`.
-            phrases: words of the dictionary. The longer a phrase, the fewer false alarms:
-                three syllables at least.
+            phrases: phrases of words in the dictionary, of at least three syllables: longer phrases
+                cause fewer false alarms.
 
         Returns:
             Seconds from the beginning of the audio to the end of the phrase, or None.
@@ -134,7 +161,7 @@ class PocketSphinxSTT:
         return min(ends, default=None)
 
     def check_phrases(self, phrases: Sequence[str]) -> None:
-        """Refuse phrases that `spot` could not find.
+        """Check that `spot` can find some phrases.
 
         Raises:
             ValueError: a phrase is empty or has a word that is not in the dictionary; names it.
@@ -152,14 +179,14 @@ class PocketSphinxSTT:
         ends = [
             end for score, _, end in _detections(self._spotter, phrase, samples) if score >= limit
         ]
-        # Frames count from 0, and the last one is part of the phrase.
+        # The end frame is inclusive.
         return (min(ends) + 1) / FRAMES_PER_SECOND if ends else None
 
     def _phrase(self, samples: Int16Array) -> str:
         _hear(self._chooser, samples, "phrases")
         found = self._chooser.hyp()
         phrase = found.hypstr if found else ""
-        if phrase not in self._phrases:  # Speech that ended within a phrase.
+        if phrase not in self._phrases:  # The speech ended within a phrase.
             return ""
         _hear(self._judge, samples, "phones")
         speech = [part for part in _segments(self._judge) if part.word not in NOT_SPEECH]
@@ -175,33 +202,34 @@ class PocketSphinxSTT:
         return phrase if fit >= FIT_LIMIT else ""
 
 
-def _decoder(**settings: Any) -> Any:
+def _decoder(**settings: object) -> _Decoder:
     try:
-        package: Any = import_module("pocketsphinx")
+        package = import_module("pocketsphinx")
     except ImportError as exc:
         raise ImportError(
-            "PocketSphinxSTT needs its package: pip install pocketsphinx (it holds its model)"
+            "PocketSphinxSTT needs its package: pip install pocketsphinx (it contains the model)"
         ) from exc
-    # CI phones: the loop only marks where speech is. FATAL: it would log pages to the console.
-    return package.Decoder(
+    # CI phones suffice: the loop only marks speech. Below FATAL it logs pages to the console.
+    decoder: _Decoder = package.Decoder(
         package.Config(
             loglevel="FATAL", allphone_ci=True, kws_threshold=LOWEST_THRESHOLD, **settings
         )
     )
+    return decoder
 
 
 def _with_noise(samples: Int16Array) -> Int16Array:
     if not samples.size:
         return samples
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
-    # The same each time, so that the same audio gives the same text.
+    # Seeded, so that the same audio gives the same text.
     noise = np.random.default_rng(0).normal(0, NOISE * level, samples.shape)
     return np.clip(samples + noise, -(2**15), 2**15 - 1).astype(np.int16)
 
 
-def _checked(phrases: Sequence[str], decoder: Any) -> list[str]:
+def _checked(phrases: Sequence[str], decoder: _Decoder) -> list[str]:
     if isinstance(phrases, str):
-        raise TypeError(f"phrases must be a sequence of strings, got the string {phrases!r}")
+        raise TypeError(f"phrases must be a sequence of strings; got the string {phrases!r}")
     checked: list[str] = []
     for phrase in phrases:
         words = phrase.lower().split()
@@ -211,31 +239,33 @@ def _checked(phrases: Sequence[str], decoder: Any) -> list[str]:
             if decoder.lookup_word(word) is None:
                 raise ValueError(
                     f"{word!r} of the phrase {phrase!r} is not in PocketSphinx's dictionary of "
-                    "English words; numbers are written out"
+                    "English words; write numbers in words"
                 )
         checked.append(" ".join(words))
     return checked
 
 
-def _phones(phrase: str, decoder: Any) -> int:
-    return sum(len(decoder.lookup_word(word).split()) for word in phrase.split())
+def _phones(phrase: str, decoder: _Decoder) -> int:
+    return sum(len((decoder.lookup_word(word) or "").split()) for word in phrase.split())
 
 
-def _hear(decoder: Any, samples: Int16Array, search: str | None = None) -> None:
+def _hear(decoder: _Decoder, samples: Int16Array, search: str | None = None) -> None:
     if search is not None:
         decoder.activate_search(search)
     decoder.start_utt()
-    # As a whole: the level is then normalised over all of it.
+    # The whole utterance at once, so that its level is normalised as a whole.
     decoder.process_raw(samples.tobytes(), full_utt=True)
     decoder.end_utt()
 
 
-def _segments(decoder: Any) -> Iterable[Any]:
+def _segments(decoder: _Decoder) -> Iterable[_Segment]:
     return decoder.seg() or () if decoder.hyp() else ()
 
 
-def _detections(decoder: Any, phrase: str, samples: Int16Array) -> list[tuple[float, int, int]]:
-    """Score, first and last frame of every place where a keyphrase may be."""
+def _detections(
+    decoder: _Decoder, phrase: str, samples: Int16Array
+) -> list[tuple[float, int, int]]:
+    """Return score, first and last frame of every possible occurrence of a keyphrase."""
     _hear(decoder, samples, phrase)
     return [
         (SCORE_SCALE * math.log(part.prob), part.start_frame, part.end_frame)

@@ -1,4 +1,4 @@
-"""Recordings as models are given them."""
+"""Check and convert recordings that applications pass to speech models."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["read_mono"]
 
 
 def read_mono(audio: object) -> tuple[int, Int16Array]:
-    """Check a recording that comes from users' code, and mix it to one channel.
+    """Check a recording and mix it to one channel.
 
     Args:
-        audio: ``(sample_rate, samples)``: any rate in Hz, int16 or float32 (full scale 1.0) of
+        audio: ``(sample_rate, samples)``: a rate in Hz, and int16 or float32 (full scale 1.0) of
             shape ``(n,)``, ``(1, n)`` or ``(2, n)``.
 
     Returns:
         The rate, and int16 of shape ``(1, n)``.
 
     Raises:
-        UnsupportedFormat: for anything else; names what was got and wanted.
+        UnsupportedFormat: for anything else; states the expected and the given value.
     """
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise UnsupportedFormat(
@@ -35,6 +35,6 @@ def read_mono(audio: object) -> tuple[int, Int16Array]:
         or not MIN_RATE <= rate <= MAX_RATE
     ):
         raise UnsupportedFormat(
-            f"expected a sample rate from {MIN_RATE} to {MAX_RATE} Hz, a whole number; got {rate!r}"
+            f"the sample rate must be an int from {MIN_RATE} to {MAX_RATE} Hz; got {rate!r}"
         )
     return int(rate), mix_channels(as_int16(samples), 1)

@@ -1,12 +1,12 @@
-"""Where in a recording somebody speaks: from probabilities to segments.
+"""Speech segments of a recording, from speech probabilities.
 
-Theory of operation. Four steps, each of which only removes or only adds:
+Theory of operation. Each of four steps only removes or only adds speech:
 
-1. *Runs*: speech begins with a window at the threshold and ends with one clearly below it. The
-   distance between both keeps a probability that wavers from cutting a word to pieces.
-2. Runs with little silence between them are one utterance; utterances too short are dropped.
-3. What is too long is parted at its last pause that will do, and cut where it has none.
-4. Each segment is padded. Neighbours whose pads would overlap share what is between them.
+1. *Runs*: speech begins with a window at the threshold and ends with a window clearly below it.
+   This hysteresis keeps a fluctuating probability from splitting a word.
+2. Runs with short silence between them form an utterance. Short utterances are dropped.
+3. A long utterance is split at its last sufficient pause, or cut if it has none.
+4. Each segment is padded. Neighbours whose padding would overlap meet half way.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
+from fastrtc_anyio._core.options import check_number
+
 __all__ = ["SileroVadOptions", "speech_segments"]
 
-# Places of a segment's first sample and after its last.
+# Position of the first sample, and the position after the last.
 Segment: TypeAlias = tuple[int, int]
 
-# How far below the threshold speech ends: Silero's own distance.
+# Distance below the threshold at which speech ends, as in Silero's own code.
 HYSTERESIS = 0.15
-# A pause of so many seconds will do for parting what is too long: Silero's own choice, rounded.
+# Seconds of the shortest pause at which a long utterance is split: Silero's own value, rounded.
 PAUSE_S = 0.1
 SAMPLE_RATE = 16_000
 WINDOW = 512
@@ -32,25 +34,25 @@ WINDOW = 512
 
 @dataclass(frozen=True)
 class SileroVadOptions:
-    """What counts as speech. The names and defaults are FastRTC's.
+    """Definition of speech, with FastRTC's names and defaults.
 
-    A conversation (`ReplyOnPause`) uses ``threshold`` alone: there the model hears a stream, and
-    `AlgoOptions` say when somebody has begun to talk or paused. The others are for finding the
-    segments of a recording with `SileroVad.vad`.
+    A conversation (`ReplyOnPause`) uses only ``threshold``: the model processes a stream there, and
+    `AlgoOptions` define the beginning and the end of an utterance. The other options apply to
+    `SileroVad.vad`, which finds the segments of a recording.
 
     Args:
-        threshold: A window with at least this probability is speech.
-        min_speech_duration_ms: An utterance shorter than this is dropped.
-        max_speech_duration_s: No segment is longer than this, pads included. What is longer is
-            parted at the last pause of 0.1 s that will do, or cut where there is none.
-        min_silence_duration_ms: A pause shorter than this does not end a segment.
-        window_size_samples: Has no effect: the model takes 512 samples at a time. It is here
-            because FastRTC has it.
-        speech_pad_ms: Each segment begins so much earlier and ends so much later than the speech
-            found, as far as there is audio, and no further than half way to the next.
+        threshold: minimum probability of a window that is speech.
+        min_speech_duration_ms: duration below which an utterance is dropped.
+        max_speech_duration_s: maximum duration of a segment, padding included. A longer utterance
+            is split at its last pause of 0.1 s, or cut if it has none.
+        min_silence_duration_ms: duration below which a pause does not end a segment.
+        window_size_samples: no effect, since the model takes 512 samples; FastRTC has the option.
+        speech_pad_ms: padding before and after each segment, limited by the ends of the recording
+            and by half the distance to the next segment.
 
     Raises:
-        ValueError: names the option, its value and what it has to be.
+        TypeError: an option is not a number.
+        ValueError: an option is out of range.
     """
 
     threshold: float = 0.5
@@ -61,22 +63,19 @@ class SileroVadOptions:
     speech_pad_ms: float = 400
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise self._invalid("threshold", "must be more than 0 and at most 1")
+        check_number("threshold", self.threshold, above=0, at_most=1)
         for name in ("min_speech_duration_ms", "min_silence_duration_ms", "speech_pad_ms"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise self._invalid(name, "must be 0 or more milliseconds")
-        if self.window_size_samples < 1:
-            raise self._invalid("window_size_samples", "must be 1 or more samples")
+            check_number(name, getattr(self, name), at_least=0, unit="ms")
+        check_number("window_size_samples", self.window_size_samples, at_least=1)
+        # A window of speech and its padding.
         shortest = 2 * self.speech_pad_ms / 1000 + WINDOW / SAMPLE_RATE
-        if not self.max_speech_duration_s >= shortest:
-            raise self._invalid(
-                "max_speech_duration_s",
-                f"must be {shortest:g} or more seconds: a window of speech and its two pads",
-            )
-
-    def _invalid(self, name: str, wanted: str) -> ValueError:
-        return ValueError(f"{name} {wanted}; got {getattr(self, name)!r}")
+        check_number(
+            "max_speech_duration_s",
+            self.max_speech_duration_s,
+            at_least=shortest,
+            finite=False,
+            unit="seconds",
+        )
 
 
 def speech_segments(
@@ -85,16 +84,16 @@ def speech_segments(
     """Find the speech in a recording at 16 kHz.
 
     Args:
-        probabilities: One for each 512 samples; the last window may be incomplete.
-        total: Samples in the recording.
-        options: What counts as speech.
+        probabilities: one for each 512 samples; the last window may be incomplete.
+        total: samples in the recording.
+        options: definition of speech.
 
     Returns:
-        The place of each segment's first sample and the place after its last: in order, none
-        empty, none overlapping another, all between 0 and ``total``.
+        The position of each segment's first sample and the position after its last, in order,
+        between 0 and ``total``. No segment is empty, and no two overlap.
 
     Raises:
-        ValueError: there are not ``ceil(total / 512)`` probabilities.
+        ValueError: the number of probabilities is not ``ceil(total / 512)``.
     """
     if len(probabilities) != -(-total // WINDOW):
         raise ValueError(
@@ -105,14 +104,14 @@ def speech_segments(
     least = options.min_speech_duration_ms * SAMPLE_RATE / 1000
     runs = [(begin, min(end, total)) for begin, end in _runs(probabilities, options.threshold)]
     segments: list[Segment] = []
-    for utterance in _grouped(runs, options.min_silence_duration_ms * SAMPLE_RATE / 1000):
+    for utterance in _group(runs, options.min_silence_duration_ms * SAMPLE_RATE / 1000):
         if utterance[-1][1] - utterance[0][0] >= least:
-            segments += _parted(utterance, longest)
-    return _padded(segments, pad, total)
+            segments += _split(utterance, longest)
+    return _pad(segments, pad, total)
 
 
 def _runs(probabilities: Sequence[float], threshold: float) -> list[Segment]:
-    # With a low threshold the distance alone would be all there is, and speech would never end.
+    # A threshold below the hysteresis would otherwise make speech endless.
     ends_below = max(threshold - HYSTERESIS, threshold / 2)
     runs: list[Segment] = []
     begin: int | None = None
@@ -127,8 +126,8 @@ def _runs(probabilities: Sequence[float], threshold: float) -> list[Segment]:
     return runs
 
 
-def _grouped(runs: Sequence[Segment], silence: float) -> list[list[Segment]]:
-    """Runs with less than ``silence`` samples between them, together."""
+def _group(runs: Sequence[Segment], silence: float) -> list[list[Segment]]:
+    """Group runs with less than ``silence`` samples between them."""
     groups: list[list[Segment]] = []
     for run in runs:
         if groups and run[0] - groups[-1][-1][1] < silence:
@@ -138,10 +137,10 @@ def _grouped(runs: Sequence[Segment], silence: float) -> list[list[Segment]]:
     return groups
 
 
-def _parted(utterance: Sequence[Segment], longest: float) -> list[Segment]:
-    """One utterance as segments of at most ``longest`` samples."""
+def _split(utterance: Sequence[Segment], longest: float) -> list[Segment]:
+    """Split an utterance into segments of at most ``longest`` samples."""
     segments: list[Segment] = []
-    for phrase in _grouped(utterance, PAUSE_S * SAMPLE_RATE):
+    for phrase in _group(utterance, PAUSE_S * SAMPLE_RATE):
         begin, end = phrase[0][0], phrase[-1][1]
         if segments and end - segments[-1][0] <= longest:
             segments[-1] = (segments[-1][0], end)
@@ -153,7 +152,7 @@ def _parted(utterance: Sequence[Segment], longest: float) -> list[Segment]:
     return segments
 
 
-def _padded(segments: Sequence[Segment], pad: int, total: int) -> list[Segment]:
+def _pad(segments: Sequence[Segment], pad: int, total: int) -> list[Segment]:
     if not segments:
         return []
     places = [max(0, segments[0][0] - pad)]

@@ -1,12 +1,12 @@
-"""Cut text into sentences, also text that comes piece by piece.
+"""Split text into sentences, including text that arrives in pieces.
 
-A sentence ends at ``.``, ``!``, ``?`` or an ellipsis, with the quotes and brackets that close
-after it, if white space follows and then something that can begin a sentence. So the first letter
-after a full stop decides, and a sentence is known one token of a language model after its end.
-Full stops of abbreviations, initials and numbered lists end nothing. Where the rules are in doubt
-they do not cut: two sentences spoken as one sound better than one spoken as two.
+A sentence ends at ``.``, ``!``, ``?`` or an ellipsis and any closing quotes and brackets, if white
+space and then a possible beginning of a sentence follow. The first letter after a full stop
+decides, so a sentence is complete one token of a language model after its end. Full stops of
+abbreviations, initials and numbered lists end no sentence. In doubt the rules do not split: two
+sentences spoken as one sound better than one spoken as two.
 
-The decision at a place depends on the text alone, never on how it was cut into pieces.
+Splitting depends on the text alone, never on its division into pieces.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import re
 
 __all__ = ["LONGEST_SENTENCE", "SentenceSplitter", "split_sentences"]
 
-# Characters. Longer ones are cut at a comma or a space: a listener should not wait for the end of
-# a paragraph, and models take about 500 phonemes.
 LONGEST_SENTENCE = 400
+"""Characters of a sentence. A longer sentence is cut at a comma or a space: a listener should not
+wait for the end of a paragraph, and models take about 500 phonemes."""
 
-# Quotes and brackets; the last three are curly quotes and a guillemet.
+# Closing quotes and brackets; the last three are curly quotes and a guillemet.
 CLOSE = r"\"')\]\u2019\u201d\u00bb"
 # Full stop, exclamation and question mark of Chinese and Japanese: no space follows them.
 WIDE_STOP = r"\u3002\uff01\uff1f"
@@ -28,7 +28,7 @@ BOUNDARY = re.compile(
     rf"|[{WIDE_STOP}]+[{CLOSE}]*\s*(?=[^\s{WIDE_STOP}{CLOSE}])"
     r"|\n[^\S\n]*\n\s*(?=\S)"
 )
-# What stands before a full stop: letters, and full stops between them.
+# The word before a full stop: letters, and full stops between them.
 LAST_WORD = re.compile(r"[^\s(\[\"'\u2018\u201c\u00ab]*$")
 INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 
@@ -40,32 +40,31 @@ ABBREVIATIONS = frozenset(
         "sen sgt sr st supt univ viz vs"
     )
 )
-# Words as well: abbreviations only if a number follows.
+# Ordinary words too: abbreviations only before a number.
 BEFORE_NUMBERS = frozenset(WORD.findall("art ch fig figs no nos p pp sec vol vols"))
 
 
 class SentenceSplitter:
-    """Sentences of a text that comes in pieces, such as the tokens of a language model."""
+    """Splits a text that arrives in pieces, such as the tokens of a language model."""
 
     def __init__(self) -> None:
         self._rest = ""
 
     def push(self, text: str) -> list[str]:
-        """Add a piece of text.
+        """Append a piece of text and return the complete sentences.
 
         Args:
             text: cut anywhere; may be empty.
 
         Returns:
-            The sentences that are complete by now, without white space around them and with single
-            spaces inside.
+            Sentences without surrounding white space, and with single spaces inside.
 
         Raises:
-            TypeError: for anything but a string.
+            TypeError: ``text`` is not a string.
         """
-        # Text comes from clients of services whose pieces may be None.
+        # Clients of language models may yield None.
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"text must be a str, got {type(text).__name__}")
+            raise TypeError(f"text must be a str; got {type(text).__name__}")
         self._rest = (self._rest + text).lstrip()
         sentences: list[str] = []
         while end := _end_of_sentence(self._rest):
@@ -74,29 +73,22 @@ class SentenceSplitter:
         return sentences
 
     def flush(self) -> list[str]:
-        """End the text.
-
-        Returns:
-            The last sentence, if there is one. The splitter is then as new.
-        """
+        """End the text, return its last sentence if there is one, and start anew."""
         rest, self._rest = _normalised(self._rest), ""
         return [rest] if rest else []
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut a text into sentences.
+    """Split a text into sentences.
 
-    No word is lost: joined with spaces, the sentences are the text with single spaces.
-
-    Args:
-        text: any text.
+    Joined with spaces, the sentences are the text with single spaces.
 
     Returns:
-        The sentences, without white space around them. None is empty, and few are longer than
-        `LONGEST_SENTENCE` characters: those that hold one word without end.
+        The sentences, without surrounding white space. None is empty. A sentence is longer than
+        `LONGEST_SENTENCE` characters only if it contains a longer word.
 
     Raises:
-        TypeError: for anything but a string.
+        TypeError: ``text`` is not a string.
     """
     splitter = SentenceSplitter()
     return splitter.push(text) + splitter.flush()
@@ -107,8 +99,8 @@ def _normalised(text: str) -> str:
 
 
 def _end_of_sentence(text: str) -> int:
-    """Where the first sentence ends, or 0 if that is not known yet."""
-    window = text[: LONGEST_SENTENCE + 1]  # The same window however much text is there by now.
+    """Return the end of the first sentence, or 0 if the text so far does not decide it."""
+    window = text[: LONGEST_SENTENCE + 1]  # Independent of how much more text has arrived.
     for found in BOUNDARY.finditer(window):
         if found["stop"] is None:
             return found.end()
@@ -116,7 +108,7 @@ def _end_of_sentence(text: str) -> int:
             return found.start("next")
     if len(text) <= LONGEST_SENTENCE:
         return 0
-    # After the last comma of its second half, or the last space, or, in a word without end, there.
+    # At the last comma of the second half, else at the last space, else after the long word.
     clauses = list(re.finditer(r"[,;:]\s", window))
     if clauses and clauses[-1].end() > LONGEST_SENTENCE // 2:
         return clauses[-1].end()
@@ -125,8 +117,8 @@ def _end_of_sentence(text: str) -> int:
 
 
 def _ends(before: str, stop: str, space: str, following: str) -> bool:
-    """Whether a sentence ends with ``stop``."""
-    if space.count("\n") > 1:  # A paragraph ends.
+    """Whether ``stop`` ends a sentence."""
+    if space.count("\n") > 1:  # The paragraph ends.
         return True
     if following.islower():
         return False

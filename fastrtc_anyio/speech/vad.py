@@ -1,8 +1,8 @@
-"""Voice activity: how probable it is that somebody speaks, window after window.
+"""Voice activity: the protocol of a detector, and the segmentation of a call's audio for it.
 
-A `Vad` takes windows of its own size at its own sample rate. `Hops` cuts a call's audio into such
-windows and keeps beside each the samples it stands for, as they came: those are what a handler
-gets, never the resampled ones.
+A `Vad` returns the probability of speech for each window of its own size and sample rate. `Hops`
+cuts a call's audio into such windows, and keeps beside each window the original samples it stands
+for. Handlers receive the original samples, never the resampled ones.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ __all__ = ["Hops", "Vad", "VadStream", "check_window"]
 
 
 class VadStream(Protocol):
-    """One speaker's audio. What was heard before is remembered."""
+    """Detector state for one speaker's audio."""
 
     def probability(self, window: Int16Array) -> float:
-        """Hear the next window.
+        """Process the next window.
 
         Args:
             window: int16, shape ``(1, Vad.window)``, at ``Vad.sample_rate``.
 
         Returns:
-            How probable it is that it is speech, 0 to 1.
+            The probability that the window is speech, 0 to 1.
         """
         ...
 
 
 class Vad(Protocol):
-    """A voice-activity model. All sessions share it; each listens through a stream of its own."""
+    """Voice-activity detector, shared by all sessions. Each session opens its own stream."""
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio it takes, Hz."""
+        """Input sample rate in Hz."""
         ...
 
     @property
     def window(self) -> int:
-        """Samples it takes at a time."""
+        """Samples per window."""
         ...
 
     @property
     def blocking(self) -> bool:
-        """Whether a window takes so long that it belongs on a thread. A model does."""
+        """Whether a window takes long enough to need a thread. True for a model."""
         ...
 
     def new_stream(self) -> VadStream:
-        """Begin to listen to somebody."""
+        """Return the state for a new speaker."""
         ...
 
 
 def check_window(window: Int16Array, size: int) -> None:
-    """Refuse anything but int16 PCM of shape ``(1, size)``.
+    """Check that a window is int16 PCM of shape ``(1, size)``.
 
     Raises:
-        UnsupportedFormat: names the dtype and shape got and wanted.
+        UnsupportedFormat: states the expected and the given dtype and shape.
     """
     check_pcm(window, 1)
     if window.shape[1] != size:
@@ -68,24 +68,24 @@ def check_window(window: Int16Array, size: int) -> None:
 
 
 class Hops:
-    """A stream of audio, cut for a `Vad`.
+    """Audio stream cut into the windows of a `Vad`.
 
     Window ``k`` stands for the samples from the end of hop ``k - 1`` up to
-    ``(k + 1) * vad.window * sample_rate // vad.sample_rate``. So the hops joined are the input,
-    whatever the rates, and how the input was cut into chunks makes no difference.
+    ``(k + 1) * vad.window * sample_rate // vad.sample_rate``. The hops joined are therefore the
+    input at any combination of rates, and chunking of the input makes no difference.
 
-    A window is returned when its hop is complete, and at another rate as soon as the resampler
-    has the samples its filter looks ahead: 1.5 ms later for 24 and 48 kHz to 16 kHz, 3 ms later
-    for 8 kHz.
+    A window is returned when its hop is complete. At another rate it is returned once the resampler
+    has the samples its filter looks ahead: 1.5 ms later from 24 and 48 kHz to 16 kHz, 3 ms later
+    from 8 kHz.
 
     Args:
-        sample_rate: Of what is pushed, Hz; a multiple of 50 from 8000 to 48000.
-        vad: For its sample rate and window.
+        sample_rate: rate of the pushed samples in Hz; a multiple of 50 from 8000 to 48000.
+        vad: the detector, for its sample rate and window.
 
     Raises:
-        TypeError: the sample rate is no whole number.
-        ValueError: it is out of range, or a window of the model is shorter than a sample.
-        UnsupportedFormat: the model's sample rate or window is not positive.
+        TypeError: the sample rate is not an int.
+        ValueError: it is out of range, or a window of the detector is shorter than a sample.
+        UnsupportedFormat: the detector's sample rate or window is not positive.
     """
 
     def __init__(self, sample_rate: int, vad: Vad) -> None:
@@ -95,23 +95,24 @@ class Hops:
         self._windows = Rechunker(self._window, 1)
         if self._window * self._rate < self._vad_rate:
             raise ValueError(
-                f"a window of the VAD must last a sample at least: it has {self._window} samples "
-                f"at {self._vad_rate} Hz, the audio {self._rate} Hz"
+                f"vad.window must last at least one sample at {self._rate} Hz; got {self._window} "
+                f"samples at {self._vad_rate} Hz"
             )
-        # Input that no hop was made of yet, and the place of its first sample.
+        # Input after the last hop, and the position of its first sample.
         self._tape = np.empty((1, 0), np.int16)
         self._begin = 0
         self._count = 0
 
     def push(self, samples: Int16Array) -> list[tuple[Int16Array, Int16Array]]:
-        """Add samples and return what is complete.
+        """Append samples and return the complete hops.
 
         Args:
             samples: int16, shape ``(1, n)`` at ``sample_rate``; ``n`` may be 0.
 
         Returns:
             Pairs of a hop, int16 of shape ``(1, n)`` at ``sample_rate``, and its window, int16 of
-            shape ``(1, vad.window)`` at ``vad.sample_rate``. No memory of ``samples`` is shared.
+            shape ``(1, vad.window)`` at ``vad.sample_rate``. Neither shares memory with
+            ``samples``.
 
         Raises:
             UnsupportedFormat: for another dtype or shape.
@@ -123,16 +124,16 @@ class Hops:
         taken = 0
         for window in windows:
             self._count += 1
-            # The hop is there: the last sample of its window was worked out from later ones.
+            # The tape has the whole hop: the resampler computed the window from later samples too.
             end = self._count * self._window * self._rate // self._vad_rate - self._begin
             pairs.append((tape[:, taken:end], window))
             taken = end
-        # A copy: the rest must not keep all of the tape alive.
+        # A view would keep the whole tape alive.
         self._tape = tape[:, taken:].copy()
         self._begin += taken
         return pairs
 
     def close(self) -> None:
-        """Free the resampler. The samples of a hop that is not complete are lost. Idempotent."""
+        """Free the resampler and drop the incomplete hop. Idempotent."""
         self._resampler.close()
         self._tape = np.empty((1, 0), np.int16)

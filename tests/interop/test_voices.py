@@ -11,9 +11,9 @@ import pytest
 
 from fastrtc_anyio._core.threads import run_sync
 from fastrtc_anyio.speech.espeak import EspeakOptions, EspeakTTSModel
+from fastrtc_anyio.speech.loaders import get_tts_model
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 from fastrtc_anyio.speech.stt import Audio
-from fastrtc_anyio.speech.tts import get_tts_model
 
 pytestmark = pytest.mark.interop
 
