@@ -1,4 +1,4 @@
-"""The options of calls from a telephone, and the answer to an incoming one."""
+"""Options of telephone calls, and the XML that answers an incoming call."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from html import escape
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
+from fastrtc_anyio._core.options import check_choice, short_repr
+
 from .telnyx import TelnyxCodec
 
 __all__ = ["TOKEN_PARAMETER", "Carrier", "TelephoneOptions", "answer_call", "recognise_carrier"]
@@ -17,7 +19,7 @@ __all__ = ["TOKEN_PARAMETER", "Carrier", "TelephoneOptions", "answer_call", "rec
 Carrier: TypeAlias = Literal["twilio", "telnyx", "plivo"]
 
 TOKEN_PARAMETER = "fastrtc_token"
-"""The parameter of a call's ``start`` that a token comes in."""
+"""Parameter of a Telnyx ``start`` that contains the token."""
 
 _OWNERS: Mapping[str, Carrier] = {
     "auth_token": "twilio",
@@ -29,34 +31,36 @@ _PUBLIC_KEY_BYTES = 32  # RFC 8032 5.1.5
 
 @dataclass(frozen=True)
 class TelephoneOptions:
-    """How calls from a telephone come in.
+    """Options of telephone calls.
 
-    With ``auth_token``, ``plivo_auth_token`` or ``telnyx_public_key``, or more than one of them,
-    only those carriers' calls come in: a request or a WebSocket that none of them vouches for is
-    refused. Without, ``authenticate`` and ``allowed_origins`` decide, as for everybody else.
+    With ``auth_token``, ``plivo_auth_token`` or ``telnyx_public_key``, the server accepts only
+    requests and WebSockets that one of those carriers has signed. Without them, ``authenticate``
+    and ``allowed_origins`` apply, as to other clients.
 
     Attributes:
-        carrier: whose XML answers an incoming call; None for that of whoever asks. The audio of
-            each is understood anyway.
-        auth_token: the secret of a Twilio account, which makes its ``X-Twilio-Signature``.
-        public_url: where the carrier reaches this server, such as ``https://example.com``, if a
-            proxy is between the two.
-        trust_forwarded: take it from ``X-Forwarded-Proto`` and ``X-Forwarded-Host``. Only behind a
-            proxy that sets them itself: anybody can send them.
-        greeting: what the carrier says before the call is connected.
-        farewell: what it says when the handler has ended it.
-        plivo_auth_token: the secret of a Plivo account, which makes its ``X-Plivo-Signature-V3``.
-        telnyx_public_key: of a Telnyx account, in base64, for its ``telnyx-signature-ed25519``.
-        secret: of your own. Telnyx does not sign its WebSockets: the answer to an incoming call
-            gives it a token, made with this, that its WebSocket has to show within 5 minutes. By
-            default each process has a secret of its own; several that serve one number need a
-            common one. A call begun through Telnyx's API shows it as its ``stream_auth_token``.
-        telnyx_codec: what a Telnyx call is sent: ``"PCMU"``, ``"PCMA"``, or ``"L16"`` at 16 kHz.
-            The answer to an incoming call asks for it; a call begun through Telnyx's API has to
-            ask for the same as ``stream_bidirectional_codec``.
+        carrier: carrier whose XML answers an incoming call; by default that of the request.
+            WebSockets of every carrier are understood.
+        auth_token: secret of a Twilio account, which signs ``X-Twilio-Signature``.
+        public_url: URL of this server as the carrier sees it, such as ``https://example.com``.
+            Needed behind a proxy.
+        trust_forwarded: derive the public URL from ``X-Forwarded-Proto`` and ``X-Forwarded-Host``.
+            Use it only behind a proxy that sets both: clients can forge them.
+        greeting: text that the carrier speaks before it connects the call.
+        farewell: text that it speaks after the handler has ended the call.
+        plivo_auth_token: secret of a Plivo account, which signs ``X-Plivo-Signature-V3``.
+        telnyx_public_key: public key of a Telnyx account, in base64, for its
+            ``telnyx-signature-ed25519``.
+        secret: secret of the application for Telnyx's WebSockets, which are unsigned. The answer to
+            an incoming call contains a token made with it, which the WebSocket must present within
+            5 minutes. The default is random for each process; processes that serve the same number
+            need a common one. A call placed through Telnyx's API presents it as its
+            ``stream_auth_token``.
+        telnyx_codec: codec of the audio to Telnyx: ``"PCMU"``, ``"PCMA"``, or ``"L16"`` at 16 kHz.
+            The answer to an incoming call requests it. A call placed through Telnyx's API must
+            request the same as ``stream_bidirectional_codec``.
 
     Raises:
-        ValueError: an option that is not possible, or one that does nothing.
+        ValueError: an option is invalid, or has no effect in this combination.
     """
 
     carrier: Carrier | None = None
@@ -71,51 +75,50 @@ class TelephoneOptions:
     telnyx_codec: TelnyxCodec = "PCMU"
 
     def __post_init__(self) -> None:
-        for name, kind in (("carrier", Carrier), ("telnyx_codec", TelnyxCodec)):
-            value = getattr(self, name)
-            if value not in get_args(kind) and not (value is None and name == "carrier"):
-                raise ValueError(f"{name} must be one of {get_args(kind)}; got {value!r}")
+        check_choice("carrier", self.carrier, [*get_args(Carrier), None])
+        check_choice("telnyx_codec", self.telnyx_codec, get_args(TelnyxCodec))
         for name in self.proofs:
             if self.carrier not in (None, _OWNERS[name]):
                 owner = _OWNERS[name].capitalize()
-                raise ValueError(f"{name} is {owner}'s; the carrier is {self.carrier!r}")
+                raise ValueError(f"{name} is {owner}'s, but carrier is {self.carrier!r}")
         for name in ("auth_token", "plivo_auth_token", "secret"):
             if getattr(self, name) == "":
-                raise ValueError(f"{name} must not be empty: an empty secret is known to everybody")
+                raise ValueError(f"{name} must not be empty")
         if self.telnyx_public_key is not None:
-            _decode_key(self.telnyx_public_key)
+            _check_key(self.telnyx_public_key)
         elif self.secret is not None:
-            raise ValueError("secret does nothing without telnyx_public_key")
+            raise ValueError("secret has no effect without telnyx_public_key")
         if self.public_url is not None:
             parts = urlsplit(self.public_url)
             if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
                 raise ValueError(
-                    f"public_url must be like https://example.com; got {self.public_url!r}"
+                    "public_url must be a URL like https://example.com; "
+                    f"got {short_repr(self.public_url)}"
                 )
 
     @property
     def proofs(self) -> tuple[str, ...]:
-        """The settings that say who is calling, of those that are set."""
+        """Names of the options in use that authenticate a carrier."""
         return tuple(name for name in _OWNERS if getattr(self, name) is not None)
 
 
-def _decode_key(text: str) -> None:
+def _check_key(text: str) -> None:
     try:
         size = len(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
         size = -1
     if size != _PUBLIC_KEY_BYTES:
         raise ValueError(
-            f"telnyx_public_key must be {_PUBLIC_KEY_BYTES} bytes in base64; got {text!r}"
+            f"telnyx_public_key must be {_PUBLIC_KEY_BYTES} bytes in base64; got {short_repr(text)}"
         )
 
 
 def recognise_carrier(headers: Mapping[str, str], form: Mapping[str, str]) -> Carrier:
-    """Who asks what to do with a call, by what its requests have and the others' have not.
+    """Detect the carrier of a request by the header or field that only this carrier sends.
 
     Args:
-        headers: of the request, in lower case or of a mapping that does not care.
-        form: its fields.
+        headers: headers of the request, in lower case or case-insensitive.
+        form: fields of the request.
     """
     if "telnyx-signature-ed25519" in headers or "CallSidLegacy" in form:
         return "telnyx"
@@ -127,13 +130,13 @@ def recognise_carrier(headers: Mapping[str, str], form: Mapping[str, str]) -> Ca
 def answer_call(
     carrier: Carrier, url: str, options: TelephoneOptions, token: str | None = None
 ) -> str:
-    """The XML that connects a call to a WebSocket.
+    """Return the XML that connects a call to a WebSocket.
 
     Args:
-        carrier: whose XML.
-        url: of the WebSocket, ``wss://``.
-        options: what is said, and what Telnyx is sent.
-        token: what Telnyx is to show there.
+        carrier: the carrier that placed the request.
+        url: URL of the WebSocket, ``wss://``.
+        options: the spoken texts and the codec.
+        token: token that a Telnyx WebSocket must present.
     """
     address, speak = escape(url), "Say"
     if carrier == "plivo":
@@ -155,7 +158,8 @@ def answer_call(
 
 
 def _telnyx_stream(address: str, codec: TelnyxCodec, token: str | None) -> str:
-    # Both codecs are named: one that is left out is the call's own one way and PCMU the other.
+    # Without a codec, Telnyx would send the call's codec; without a bidirectionalCodec, expect
+    # PCMU.
     settings = f'bidirectionalMode="rtp" codec="{codec}" bidirectionalCodec="{codec}"'
     if codec == "L16":
         settings += ' bidirectionalSamplingRate="16000"'

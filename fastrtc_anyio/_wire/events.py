@@ -1,7 +1,7 @@
-"""The events of audio over a WebSocket, whoever is at the other end.
+"""Events of audio over a WebSocket, independent of the protocol.
 
-A framing is both directions of one protocol: ``decode(encode(event)) == event`` for every event it
-has. What it does not have, such as a mark for a browser, it encodes as None: nothing is sent.
+A framing is both directions of one protocol: ``decode(encode(event)) == event`` for every event
+that the protocol has. An event that it lacks, such as a mark for a browser, encodes as None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Connected:
-    """A carrier's first message: which protocol it speaks. It says nothing of the call yet."""
+    """A carrier's first message, which names its protocol and precedes the start."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +39,36 @@ class Start:
     """The call begins."""
 
     id: str | None
-    """The client's own name for the connection: ``websocket_id``, or the carrier's stream."""
+    """The client's id of the connection: ``websocket_id``, or the carrier's stream id."""
     encoding: AudioEncoding | None = MULAW_8K
-    """Of the audio, both ways. None: mu-law at the handler's own rates."""
+    """Encoding of the audio in both directions. None for mu-law at the handler's sample rates."""
     call_id: str = ""
-    """The carrier's name for the telephone call."""
+    """The carrier's id of the telephone call."""
     parameters: Mapping[str, str] = field(default_factory=dict)
-    """What the application gave the carrier to be told here."""
+    """Parameters that the application passed through the carrier."""
     encoding_out: AudioEncoding | None = None
-    """Of the audio to the client, where it is another than ``encoding``."""
+    """Encoding of the audio to the client, if it differs from ``encoding``."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """Audio, in the encoding that was agreed on."""
+    """Audio in the encoding of the start."""
 
     payload: bytes
     chunk: int | None = None
-    """The carrier's number of the message, from 1 on."""
+    """The carrier's sequence number of the audio, from 1."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """To a carrier: a place in the audio. From it: the place was reached, or cleared."""
+    """To a carrier: a position in the audio. From it: the position was played, or cleared."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Clear:
-    """To a carrier: drop the audio that was not played yet. From it: that was done."""
+    """To a carrier: drop the audio not played yet. From it: the audio was dropped."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +81,29 @@ class KeyPressed:
 
 @dataclass(frozen=True)
 class Ping:
-    """The client wants to know whether somebody is there."""
+    """The client checks the connection."""
 
 
 @dataclass(frozen=True)
 class Pong:
-    """Somebody is."""
+    """Answer to a :class:`Ping`."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The call is over."""
+    """The call has ended."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A message that is not the protocol's: for the handler, or from it."""
+    """A message outside the protocol, for the handler or from it."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Other:
-    """Something of the protocol's that means nothing here."""
+    """A message of the protocol that needs no action."""
 
     kind: str
 
@@ -114,19 +114,19 @@ Event: TypeAlias = (
 
 
 class Framing(Protocol):
-    """One client's protocol. Made anew for each connection."""
+    """Translates one connection between events and the text messages of a protocol."""
 
     phone: bool
-    """Whether a telephone is at the other end."""
+    """Whether the client is a telephone."""
 
     def decode(self, text: str) -> Event:
-        """Read a message.
+        """Decode a message.
 
         Raises:
-            InvalidMessage: it is not of the protocol. Nothing else, whatever the text.
+            InvalidMessage: the message is malformed. No text raises any other error.
         """
         ...
 
     def encode(self, event: Event) -> str | None:
-        """Write an event. None: the protocol has no such thing."""
+        """Encode an event. Returns None if the protocol does not have it."""
         ...

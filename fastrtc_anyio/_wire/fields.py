@@ -1,71 +1,192 @@
-"""Which carrier is calling: its first messages tell."""
+"""Parse and check the fields of carriers' JSON messages."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
+from fastrtc_anyio._core.options import short_repr
+from fastrtc_anyio._signaling.messages import DIGITS
+from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import InvalidMessage
 
-from .any_carrier import parse_body
-from .events import Connected, Event, Framing, Other, Start
-from .payload import parse_json
-from .plivo import PlivoFraming
-from .telnyx import TelnyxCodec, TelnyxFraming
-from .twilio import TwilioFraming
+from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Other, Start, Stop
+from .payload import decode_base64
 
-__all__ = ["TelephoneFraming"]
+__all__ = [
+    "Fields",
+    "decode_event",
+    "parse_body",
+    "parse_digit",
+    "parse_message",
+    "parse_name",
+    "parse_number",
+    "parse_parameters",
+    "parse_part",
+    "parse_text",
+]
+
+Fields: TypeAlias = Mapping[str, object]
+"""A JSON object."""
+
+_MAX_PARAMETERS = 64
+_MAX_NUMBER = 2**53
 
 
-class TelephoneFraming:
-    """The framing of whichever carrier is at the other end, found out from its ``start``.
+def parse_body(text: str) -> Fields:
+    """Parse a message: a JSON object with a string ``event``.
+
+    Raises:
+        InvalidMessage: ``text`` is something else.
+    """
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidMessage(f"the message is not JSON: {exc}") from None
+    if not isinstance(body, dict) or not isinstance(body.get("event"), str):
+        raise InvalidMessage('a message must be a JSON object with a string "event"')
+    return body
+
+
+def parse_message(text: str, *, sequence: str, stream: str, stream_id: str | None) -> Fields:
+    """Parse a message, and check its sequence number and its stream.
 
     Args:
-        codec: of what is sent to Telnyx.
-        admit: given the start, gives back what is to be known of it, or raises
-            :exc:`.InvalidMessage`.
+        text: the message.
+        sequence: name of the field with the sequence number.
+        stream: name of the field with the stream's id.
+        stream_id: id of the started stream; None before the start.
+
+    Raises:
+        InvalidMessage: the message is malformed, or belongs to another stream.
     """
+    body = parse_body(text)
+    parse_number(body, sequence)
+    named = body.get(stream)
+    if named is not None and stream_id is not None and named != stream_id:
+        raise InvalidMessage(f'"{stream}" must be {short_repr(stream_id)}; got {short_repr(named)}')
+    return body
 
-    phone = True
 
-    def __init__(
-        self, codec: TelnyxCodec = "PCMU", admit: Callable[[Start], Start] | None = None
-    ) -> None:
-        self._codec: TelnyxCodec = codec
-        self._admit = admit
-        self._carrier: Framing | None = None
+def parse_part(body: Fields, key: str) -> Fields:
+    """Return the object ``body[key]``.
 
-    def decode(self, text: str) -> Event:
-        """See :class:`.events.Framing`."""
-        if self._carrier is not None:
-            return self._carrier.decode(text)
-        body = parse_body(parse_json(text))
-        match body["event"]:
-            case "start":
-                carrier = self._recognise(body)
-                event = carrier.decode(text)
-                if self._admit is not None and isinstance(event, Start):
-                    event = self._admit(event)
-                self._carrier = carrier
-                return event
-            case "connected":
-                return Connected()
-            case other:
-                return Other(other)
+    Raises:
+        InvalidMessage: it is missing or not an object.
+    """
+    part = body.get(key)
+    if not isinstance(part, Mapping):
+        raise InvalidMessage(f'"{key}" must be an object; got {short_repr(part)}')
+    return part
 
-    def encode(self, event: Event) -> str | None:
-        """See :class:`.events.Framing`. Before the start there is nothing to say."""
-        return None if self._carrier is None else self._carrier.encode(event)
 
-    def _recognise(self, body: Mapping[str, object]) -> Framing:
-        start = body.get("start")
-        inner = start if isinstance(start, Mapping) else {}
-        if "streamSid" in body or "streamSid" in inner:
-            return TwilioFraming()
-        if "stream_id" in body:
-            return TelnyxFraming(self._codec)
-        if "streamId" in inner:
-            return PlivoFraming()
+def parse_name(part: Fields, key: str) -> str:
+    """Return the short, required string ``part[key]``.
+
+    Raises:
+        InvalidMessage: it is missing, empty, too long or not a string.
+    """
+    name = part.get(key)
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_ID_LENGTH:
         raise InvalidMessage(
-            'a "start" must have a "streamSid" (Twilio), a "stream_id" (Telnyx) or a '
-            '"start.streamId" (Plivo)'
+            f'"{key}" must be a string of 1 to {MAX_ID_LENGTH} characters; got {short_repr(name)}'
         )
+    return name
+
+
+def parse_text(part: Fields, key: str) -> str:
+    """Return the string ``part[key]``; empty if it is missing.
+
+    Raises:
+        InvalidMessage: it is not a string.
+    """
+    text = part.get(key)
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise InvalidMessage(f'"{key}" must be a string; got {short_repr(text)}')
+    return text
+
+
+def parse_digit(part: Fields) -> str:
+    """Return the telephone key ``part["digit"]`` in upper case.
+
+    Raises:
+        InvalidMessage: it is not a telephone key.
+    """
+    digit = part.get("digit")
+    if not isinstance(digit, str) or len(digit) != 1 or digit.upper() not in DIGITS:
+        raise InvalidMessage(f'"digit" must be one of {DIGITS}; got {short_repr(digit)}')
+    return digit.upper()
+
+
+def parse_number(part: Fields, key: str) -> int | None:
+    """Return the integer ``part[key]``, which some carriers write as a string.
+
+    Returns:
+        The number; None if the field is missing.
+
+    Raises:
+        InvalidMessage: it is not a non-negative integer.
+    """
+    number = part.get(key)
+    if number is None:
+        return None
+    if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < 17:
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _MAX_NUMBER:
+        raise InvalidMessage(f'"{key}" must be a whole number; got {short_repr(number)}')
+    return number
+
+
+def parse_parameters(part: Fields, key: str) -> dict[str, str]:
+    """Return the application's parameters ``part[key]``, an object of strings.
+
+    Returns:
+        The parameters; empty if the field is missing.
+
+    Raises:
+        InvalidMessage: the field is something else, or has too many parameters.
+    """
+    found = part.get(key)
+    if found is None:
+        return {}
+    if (
+        not isinstance(found, Mapping)
+        or len(found) > _MAX_PARAMETERS
+        or not all(isinstance(value, str) for value in found.values())
+    ):
+        raise InvalidMessage(
+            f'"{key}" must be an object of at most {_MAX_PARAMETERS} strings; '
+            f"got {short_repr(found)}"
+        )
+    return dict(found)
+
+
+def decode_event(body: Fields, parse_start: Callable[[Fields], Start]) -> Event:
+    """Decode an event of Twilio or Telnyx, which differ in the start alone.
+
+    Raises:
+        InvalidMessage: the message is malformed.
+    """
+    match body["event"]:
+        case "media":
+            media = parse_part(body, "media")
+            if media.get("track", "inbound") not in ("inbound", "inbound_track"):
+                return Other("media of the outbound track")
+            return Media(decode_base64(body, "media"), parse_number(media, "chunk"))
+        case "mark":
+            return Mark(parse_name(parse_part(body, "mark"), "name"))
+        case "dtmf":
+            return KeyPressed(parse_digit(parse_part(body, "dtmf")))
+        case "start":
+            return parse_start(body)
+        case "stop":
+            return Stop()
+        case "connected":
+            return Connected()
+        case "clear":
+            return Clear()
+        case other:
+            return Other(str(other))

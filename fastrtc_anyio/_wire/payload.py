@@ -1,13 +1,12 @@
-"""Audio in JSON: base64 of one of three encodings; and how JSON of strangers is read."""
+"""Audio in JSON messages: three encodings of samples, as base64."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -29,7 +28,6 @@ __all__ = [
     "decode_base64",
     "encode_base64",
     "parse_encoding",
-    "parse_json",
 ]
 
 Codec: TypeAlias = Literal["mulaw", "pcm16", "alaw"]
@@ -37,18 +35,18 @@ Codec: TypeAlias = Literal["mulaw", "pcm16", "alaw"]
 
 @dataclass(frozen=True)
 class AudioEncoding:
-    """How samples are bytes. One channel.
+    """Encoding of one channel of audio.
 
     Args:
         codec: ``"mulaw"`` or ``"alaw"`` (G.711), or ``"pcm16"``: 16 bits, signed, little-endian.
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
     """
 
     codec: Codec
     sample_rate: int
 
     def encode(self, samples: Int16Array) -> bytes:
-        """Bytes of int16 samples of shape ``(1, n)``."""
+        """Encode int16 samples of shape ``(1, n)``."""
         if self.codec == "mulaw":
             return encode_mulaw(samples[0])
         if self.codec == "alaw":
@@ -56,29 +54,29 @@ class AudioEncoding:
         return bytes(samples[0].astype("<i2").tobytes())
 
     def decode(self, payload: bytes) -> Int16Array:
-        """Samples, int16 of shape ``(1, n)``.
+        """Decode to int16 samples of shape ``(1, n)``.
 
         Raises:
-            InvalidMessage: there is half a sample.
+            InvalidMessage: the payload ends within a sample.
         """
         if self.codec == "mulaw":
             return decode_mulaw(payload).reshape(1, -1)
         if self.codec == "alaw":
             return decode_alaw(payload).reshape(1, -1)
         if len(payload) % 2:
-            raise InvalidMessage(f"pcm16 has two bytes for each sample; got {len(payload)} bytes")
+            raise InvalidMessage(f"pcm16 audio must be an even number of bytes; got {len(payload)}")
         return np.frombuffer(payload, "<i2").astype(np.int16).reshape(1, -1)
 
 
 MULAW_8K = AudioEncoding("mulaw", 8_000)
-"""What telephones speak."""
+"""Encoding of telephone calls."""
 
 
 def parse_encoding(codec: object, rate: object, codecs: tuple[str, ...]) -> AudioEncoding:
-    """Read the name of an encoding and its rate.
+    """Check the name of an encoding and its sample rate.
 
     Raises:
-        InvalidMessage: one of them is not possible.
+        InvalidMessage: the codec is not among ``codecs``, or the rate is invalid.
     """
     if codec not in codecs or codec not in get_args(Codec):
         raise InvalidMessage(
@@ -93,23 +91,11 @@ def parse_encoding(codec: object, rate: object, codecs: tuple[str, ...]) -> Audi
         ) from None
 
 
-def parse_json(text: str) -> Any:
-    """Decode JSON.
+def decode_base64(body: Mapping[str, object], key: str) -> bytes:
+    """Return the bytes of the base64 string ``body[key]["payload"]``.
 
     Raises:
-        InvalidMessage: it is none.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidMessage(f"the message is not JSON: {exc}") from None
-
-
-def decode_base64(body: Mapping[str, Any], key: str) -> bytes:
-    """The bytes of ``body[key]["payload"]``.
-
-    Raises:
-        InvalidMessage: there are none.
+        InvalidMessage: it is missing or not base64.
     """
     inner = body.get(key)
     payload = inner.get("payload") if isinstance(inner, Mapping) else None
@@ -122,5 +108,5 @@ def decode_base64(body: Mapping[str, Any], key: str) -> bytes:
 
 
 def encode_base64(payload: bytes) -> str:
-    """Bytes as a base64 string."""
+    """Encode bytes as a base64 string."""
     return base64.b64encode(payload).decode("ascii")

@@ -1,31 +1,30 @@
 """Plivo audio streaming with ``bidirectional="true"``.
 
-From Plivo: ``start``, ``media``, ``dtmf``, ``playedStream`` (a checkpoint was reached) and
-``clearedAudio``. To it: ``playAudio``, ``checkpoint``, ``clearAudio``. The encoding is the one its
-XML asked for: mu-law at 8 kHz, or 16-bit samples at 8 or 16 kHz. A checkpoint that was cleared is
-not returned. There is no word for the end: the socket closes.
+Plivo sends ``start``, ``media``, ``dtmf``, ``playedStream`` (a checkpoint was played) and
+``clearedAudio``. The server sends ``playAudio``, ``checkpoint`` and ``clearAudio``. The XML of the
+call chooses the encoding: mu-law at 8 kHz, or 16-bit samples at 8 or 16 kHz. Plivo does not return
+a cleared checkpoint, and closes the socket at the end without a message.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
-from .any_carrier import (
-    check_stream,
-    parse_body,
+from .events import Clear, Event, KeyPressed, Mark, Media, Other, Start, Stop
+from .fields import (
+    Fields,
     parse_digit,
+    parse_message,
     parse_name,
     parse_number,
     parse_part,
     parse_text,
 )
-from .events import Clear, Event, KeyPressed, Mark, Media, Other, Start, Stop
-from .payload import MULAW_8K, AudioEncoding, Codec, decode_base64, encode_base64, parse_json
+from .payload import MULAW_8K, AudioEncoding, Codec, decode_base64, encode_base64
 
 __all__ = ["PlivoFraming"]
 
@@ -35,10 +34,10 @@ _POSSIBLE = {MULAW_8K, AudioEncoding("pcm16", 8_000), AudioEncoding("pcm16", 16_
 
 
 class PlivoFraming:
-    """One audio stream of Plivo's.
+    """Framing of one Plivo audio stream.
 
     Attributes:
-        stream_id: known once the start was read or written.
+        stream_id: the ``streamId``; None before the start.
     """
 
     phone = True
@@ -49,10 +48,10 @@ class PlivoFraming:
         self._sequence = 0
 
     def decode(self, text: str) -> Event:
-        """See :class:`.events.Framing`."""
-        body = parse_body(parse_json(text))
-        parse_number(body, "sequenceNumber")
-        check_stream(body, "streamId", self.stream_id)
+        """See :meth:`.events.Framing.decode`."""
+        body = parse_message(
+            text, sequence="sequenceNumber", stream="streamId", stream_id=self.stream_id
+        )
         match body["event"]:
             case "media":
                 media = parse_part(body, "media")
@@ -72,9 +71,9 @@ class PlivoFraming:
             case "stop":
                 return Stop()
             case other:
-                return Other(other)
+                return Other(str(other))
 
-    def _parse_start(self, body: Mapping[str, Any]) -> Start:
+    def _parse_start(self, body: Fields) -> Start:
         start = parse_part(body, "start")
         form = parse_part(start, "mediaFormat")
         kind, rate = form.get("encoding"), form.get("sampleRate")
@@ -92,7 +91,7 @@ class PlivoFraming:
         return Start(name, encoding, call, {"extra_headers": headers} if headers else {})
 
     def encode(self, event: Event) -> str | None:
-        """See :class:`.events.Framing`. Writes Plivo's own messages too."""
+        """See :meth:`.events.Framing.encode`. Also encodes the messages that Plivo sends."""
         match event:
             case Media(payload, None):
                 media = {
@@ -132,7 +131,7 @@ class PlivoFraming:
         headers = event.parameters.get("extra_headers", "")
         return self._dump("start", {"start": start, "extra_headers": headers})
 
-    def _dump(self, event: str, parts: Mapping[str, Any]) -> str:
+    def _dump(self, event: str, parts: Fields) -> str:
         self._sequence += 1
         body = {"event": event, "streamId": self.stream_id, **parts}
         return json.dumps({**body, "sequenceNumber": self._sequence})

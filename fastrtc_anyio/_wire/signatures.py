@@ -1,11 +1,11 @@
-"""How carriers sign what they send, and the tokens that stand in where one does not.
+"""Signatures of carriers, and tokens for the carrier that does not sign its WebSockets.
 
-Twilio and Plivo sign requests and the handshakes of WebSockets, keyed with the account's secret.
-What they sign is the address they use, so the address has to be known as they know it. Telnyx signs
-requests alone, with a key of its own: :func:`telnyx_message` is what it signs. A WebSocket of
-Telnyx's shows a token that its call was given: see :func:`make_token`.
+Twilio and Plivo sign requests and WebSocket handshakes with the account's secret. They sign the URL
+that they use, so the server must know its public URL. Telnyx signs requests only, with a private
+key; :func:`telnyx_message` returns the signed bytes. A Telnyx WebSocket presents a token from the
+answer to its call instead: see :func:`make_token`.
 
-Every check takes the same time for every wrong signature.
+Every comparison takes constant time.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ __all__ = [
 ]
 
 TOKEN_SECONDS = 300
-"""How long a token lets in. A greeting is spoken before the WebSocket comes."""
+"""Lifetime of a token in seconds. The carrier speaks the greeting before the WebSocket opens."""
 
 _STANDARD_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 _OTHER_NAME = {"https": "wss", "wss": "https", "http": "ws", "ws": "http"}
 
 
 def sign_twilio(token: str, url: str, form: Iterable[tuple[str, str]] = ()) -> str:
-    """Twilio's ``X-Twilio-Signature`` of a request.
+    """Compute the ``X-Twilio-Signature`` of a request.
 
-    Base64 of the HMAC-SHA1, keyed with the token, of the whole address followed by the names and
-    values of the form, sorted by name.
+    It is the base64 of the HMAC-SHA1, keyed with the token, of the whole URL followed by the names
+    and values of the form, sorted by name.
     """
     text = url + "".join(name + value for name, value in sorted(set(form)))
     return _digest(token, text, "sha1")
@@ -46,19 +46,19 @@ def sign_twilio(token: str, url: str, form: Iterable[tuple[str, str]] = ()) -> s
 def is_twilio(token: str, signature: str, url: str, form: Iterable[tuple[str, str]] = ()) -> bool:
     """Whether Twilio signed a request.
 
-    Twilio is not of one mind about the port and, for WebSockets, a last slash: the address is
-    tried with and without.
+    Twilio's products differ about the port and, for WebSockets, a final slash: every variant of the
+    URL is accepted.
     """
     fields = list(form)
     return _is_any([sign_twilio(token, one, fields) for one in _variants(url)], [signature])
 
 
 def sign_plivo(token: str, nonce: str, url: str, form: Collection[tuple[str, str]] = ()) -> str:
-    """Plivo's ``X-Plivo-Signature-V3`` of a request.
+    """Compute the ``X-Plivo-Signature-V3`` of a request.
 
-    Base64 of the HMAC-SHA256, keyed with the token, of the address with its query sorted, the names
-    and values of the form, sorted by name, and the nonce. Before the form is a ``?``, or a ``.``
-    behind a query; before the nonce is a ``.``.
+    It is the base64 of the HMAC-SHA256, keyed with the token, of three parts: the URL with its
+    query sorted; the names and values of the form, sorted by name; and the nonce. A ``?`` precedes
+    the form, or a ``.`` if there is a query. A ``.`` precedes the nonce.
     """
     parts = urlsplit(url)
     query = "&".join(
@@ -80,13 +80,17 @@ def is_plivo(
     url: str,
     form: Collection[tuple[str, str]] = (),
 ) -> bool:
-    """Whether Plivo signed a request; the handshake of a WebSocket is one without a form.
+    """Whether Plivo signed a request or a WebSocket handshake, which has no form.
+
+    Plivo's own packages differ about the scheme of a WebSocket, ``https`` or ``wss``, and about the
+    port: every variant of the URL is accepted.
 
     Args:
-        signatures: several, with commas, where the account has several tokens.
-
-    Plivo's own packages take the address of a WebSocket for ``https://`` or for ``wss://``: both
-    are tried, with and without the port.
+        token: the account's secret.
+        signatures: comma-separated signatures, one for each secret of the account.
+        nonce: the request's ``X-Plivo-Signature-V3-Nonce``.
+        url: the requested URL.
+        form: fields of the request.
     """
     variants = _variants(url)
     parts = urlsplit(url)
@@ -97,25 +101,25 @@ def is_plivo(
 
 
 def telnyx_message(timestamp: str, body: bytes) -> bytes:
-    """What the ``telnyx-signature-ed25519`` of a request signs."""
+    """Return the bytes that the ``telnyx-signature-ed25519`` of a request signs."""
     return timestamp.encode("utf-8", "surrogatepass") + b"|" + body
 
 
 def make_token(key: bytes, now: float) -> str:
-    """A token that lets in until :data:`TOKEN_SECONDS` from ``now``, a time of the wall clock."""
-    ends = str(int(now) + TOKEN_SECONDS)
-    return f"{ends}.{_seal(key, ends)}"
+    """Return a token that expires :data:`TOKEN_SECONDS` after ``now``, in Unix time."""
+    expiry = str(int(now) + TOKEN_SECONDS)
+    return f"{expiry}.{_seal(key, expiry)}"
 
 
 def is_token(key: bytes, token: str, now: float) -> bool:
-    """Whether a token was made with the key and is not too old."""
-    ends, _, seal = token.partition(".")
-    genuine = _is_any([_seal(key, ends)], [seal])
-    return genuine and now <= int(ends)
+    """Whether a token was made with the key and has not expired."""
+    expiry, _, seal = token.partition(".")
+    genuine = _is_any([_seal(key, expiry)], [seal])
+    return genuine and now <= int(expiry)
 
 
-def _seal(key: bytes, ends: str) -> str:
-    text = f"fastrtc_anyio telephone {ends}"
+def _seal(key: bytes, expiry: str) -> str:
+    text = f"fastrtc_anyio telephone {expiry}"
     return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 

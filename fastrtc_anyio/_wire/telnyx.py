@@ -1,12 +1,12 @@
 """Telnyx media streaming in its bidirectional RTP mode.
 
-As Twilio's protocol with other names. ``media_format`` says the codec of what comes: the call's
-own, or what ``codec`` asked for. What is sent is in the codec that ``bidirectionalCodec`` asked
-for, of which the messages say nothing.
+The messages are Twilio's with other names. ``media_format`` in the start is the codec of the audio
+from Telnyx: the call's, or the requested ``codec``. The audio to Telnyx has the requested
+``bidirectionalCodec``, which no message mentions.
 
-Telnyx's documents call the audio the payload of RTP, in which L16 is big-endian (RFC 3551 4.5.11).
-From calls, little-endian is reported as well. The sound itself tells: between samples whose bytes
-are swapped, it leaps.
+Telnyx documents the audio as the payload of RTP, where L16 is big-endian (RFC 3551 4.5.11), but
+users report little-endian audio as well. The framing decides by the audio itself: samples in the
+wrong byte order jump.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
-from .any_carrier import (
-    check_stream,
+from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Start, Stop
+from .fields import (
+    Fields,
     decode_event,
-    parse_body,
+    parse_message,
     parse_name,
-    parse_number,
     parse_parameters,
     parse_part,
     parse_text,
 )
-from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Start, Stop
-from .payload import MULAW_8K, AudioEncoding, Codec, encode_base64, parse_json
+from .payload import MULAW_8K, AudioEncoding, Codec, encode_base64
 
 __all__ = ["TelnyxCodec", "TelnyxFraming"]
 
@@ -51,13 +50,13 @@ _IN: Mapping[tuple[object, object], AudioEncoding] = {
 
 
 class TelnyxFraming:
-    """One media stream of Telnyx's.
+    """Framing of one Telnyx media stream.
 
     Args:
-        codec: of what is sent: the ``bidirectionalCodec``. L16 is at 16 kHz.
+        codec: codec of the audio to Telnyx: its ``bidirectionalCodec``. L16 is at 16 kHz.
 
     Attributes:
-        stream_id: known once the start was read or written.
+        stream_id: the ``stream_id``; None before the start.
     """
 
     phone = True
@@ -70,16 +69,16 @@ class TelnyxFraming:
         self._sequence = 0
 
     def decode(self, text: str) -> Event:
-        """See :class:`.events.Framing`."""
-        body = parse_body(parse_json(text))
-        parse_number(body, "sequence_number")
-        check_stream(body, "stream_id", self.stream_id)
+        """See :meth:`.events.Framing.decode`."""
+        body = parse_message(
+            text, sequence="sequence_number", stream="stream_id", stream_id=self.stream_id
+        )
         event = decode_event(body, self._parse_start)
         if isinstance(event, Media) and self._encoding_in.codec == "pcm16":
             return replace(event, payload=self._bytes.read(event.payload))
         return event
 
-    def _parse_start(self, body: Mapping[str, Any]) -> Start:
+    def _parse_start(self, body: Fields) -> Start:
         start = parse_part(body, "start")
         form = parse_part(start, "media_format")
         codec, rate = form.get("encoding"), form.get("sample_rate")
@@ -99,7 +98,7 @@ class TelnyxFraming:
         return Start(name, encoding, call, parameters, out)
 
     def encode(self, event: Event) -> str | None:
-        """See :class:`.events.Framing`. Writes Telnyx's own messages too."""
+        """See :meth:`.events.Framing.encode`. Also encodes the messages that Telnyx sends."""
         match event:
             case Media(payload, None):
                 media = {"payload": encode_base64(self._write(payload, self._encoding_out))}
@@ -138,31 +137,32 @@ class TelnyxFraming:
     def _write(self, payload: bytes, encoding: AudioEncoding) -> bytes:
         return self._bytes.write(payload) if encoding.codec == "pcm16" else payload
 
-    def _dump(self, event: str, parts: Mapping[str, Any]) -> str:
+    def _dump(self, event: str, parts: Fields) -> str:
         self._sequence += 1
         body = {"event": event, "stream_id": self.stream_id, **parts}
         return json.dumps({**body, "sequence_number": str(self._sequence)})
 
 
 class _ByteOrder:
-    """Which byte of a sample comes first: the high one, until the sound tells."""
+    """Byte order of L16 audio: big-endian until the audio shows otherwise."""
 
     def __init__(self) -> None:
-        self._swapped = 0  # by how much more it leaps as it came than with its bytes swapped
+        # Roughness of the audio so far as little-endian samples, less its roughness as big-endian.
+        self._excess = 0
 
     def read(self, payload: bytes) -> bytes:
-        """Little-endian samples of what came. Half a sample is for the decoder to refuse."""
+        """Return the payload as little-endian samples. The decoder rejects an odd length."""
         if len(payload) % 2 == 0:
-            self._swapped += _leaps(payload, "<i2") - _leaps(payload, ">i2")
+            self._excess += _roughness(payload, "<i2") - _roughness(payload, ">i2")
         return self.write(payload)
 
     def write(self, payload: bytes) -> bytes:
-        """Little-endian samples, as the other end has them."""
-        if self._swapped < 0 or len(payload) % 2:
+        """Return little-endian samples in the byte order of the other end."""
+        if self._excess < 0 or len(payload) % 2:
             return payload
         return np.frombuffer(payload, "<i2").byteswap().tobytes()
 
 
-def _leaps(payload: bytes, order: str) -> int:
+def _roughness(payload: bytes, order: str) -> int:
     samples = np.frombuffer(payload, order).astype(np.int64)
     return int(np.abs(np.diff(samples)).sum())

@@ -1,31 +1,28 @@
-"""Twilio Media Streams, both directions, as ``<Connect><Stream>`` has them.
+"""Twilio Media Streams in both directions, as with ``<Connect><Stream>``.
 
-From Twilio: ``connected``, ``start``, ``media``, ``mark``, ``dtmf``, ``stop``. To it: ``media``,
-``mark``, ``clear``. Audio is mu-law at 8 kHz. Twilio returns a mark when the audio sent before it
-has been played, and returns all that are open when it is told to clear.
+Twilio sends ``connected``, ``start``, ``media``, ``mark``, ``dtmf`` and ``stop``. The server sends
+``media``, ``mark`` and ``clear``. Audio is mu-law at 8 kHz. Twilio returns a mark once the audio
+before it has been played, and returns every open mark after a ``clear``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
-from .any_carrier import (
-    check_stream,
+from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Start, Stop
+from .fields import (
+    Fields,
     decode_event,
-    parse_body,
+    parse_message,
     parse_name,
-    parse_number,
     parse_parameters,
     parse_part,
     parse_text,
 )
-from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Start, Stop
-from .payload import MULAW_8K, encode_base64, parse_json
+from .payload import MULAW_8K, encode_base64
 
 __all__ = ["TwilioFraming"]
 
@@ -33,10 +30,10 @@ _FORMAT = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
 
 
 class TwilioFraming:
-    """One media stream of Twilio's.
+    """Framing of one Twilio media stream.
 
     Attributes:
-        stream_id: the ``streamSid``; known once the start was read or written.
+        stream_id: the ``streamSid``; None before the start.
     """
 
     phone = True
@@ -46,13 +43,13 @@ class TwilioFraming:
         self._sequence = 0
 
     def decode(self, text: str) -> Event:
-        """See :class:`.events.Framing`."""
-        body = parse_body(parse_json(text))
-        parse_number(body, "sequenceNumber")
-        check_stream(body, "streamSid", self.stream_id)
+        """See :meth:`.events.Framing.decode`."""
+        body = parse_message(
+            text, sequence="sequenceNumber", stream="streamSid", stream_id=self.stream_id
+        )
         return decode_event(body, self._parse_start)
 
-    def _parse_start(self, body: Mapping[str, Any]) -> Start:
+    def _parse_start(self, body: Fields) -> Start:
         start = parse_part(body, "start")
         name = parse_name(start if "streamSid" in start else body, "streamSid")
         form = start.get("mediaFormat", _FORMAT)
@@ -63,7 +60,7 @@ class TwilioFraming:
         return Start(name, MULAW_8K, parse_text(start, "callSid"), parameters)
 
     def encode(self, event: Event) -> str | None:
-        """See :class:`.events.Framing`. Writes Twilio's own messages too."""
+        """See :meth:`.events.Framing.encode`. Also encodes the messages that Twilio sends."""
         match event:
             case Media(payload, chunk):
                 media = {"payload": encode_base64(payload)}
@@ -94,9 +91,9 @@ class TwilioFraming:
             case _:
                 return None
 
-    def _dump(self, event: str, parts: Mapping[str, Any], numbered: bool = False) -> str:
-        """What Twilio sends is numbered; what is sent to it is not."""
-        body: dict[str, Any] = {"event": event, "streamSid": self.stream_id, **parts}
+    def _dump(self, event: str, parts: Fields, numbered: bool = False) -> str:
+        # Twilio numbers its own messages only.
+        body: dict[str, object] = {"event": event, "streamSid": self.stream_id, **parts}
         if numbered:
             self._sequence += 1
             body["sequenceNumber"] = str(self._sequence)

@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
+from fastrtc_anyio._wire.any_carrier import TelephoneFraming
 from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
-from fastrtc_anyio._wire.fields import TelephoneFraming
 from fastrtc_anyio.errors import SignalingError
 
 from .access import check_entry

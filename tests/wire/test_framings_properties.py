@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastrtc_anyio import InvalidMessage
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._signaling.messages import DIGITS, encode_message, parse_digit
+from fastrtc_anyio._wire.any_carrier import TelephoneFraming
 from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
 from fastrtc_anyio._wire.events import (
     Clear,
@@ -32,7 +33,6 @@ from fastrtc_anyio._wire.events import (
     Text,
 )
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
-from fastrtc_anyio._wire.fields import TelephoneFraming
 from fastrtc_anyio._wire.ordering import MOST_EARLY, ChunkOrder
 from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio._wire.plivo import PlivoFraming
@@ -403,7 +403,7 @@ def test_a_carrier_is_known_by_what_it_alone_sends() -> None:
         ({"plivo_auth_token": ""}, "must not be empty"),
         ({"telnyx_public_key": "AAAA"}, "must be 32 bytes in base64; got 'AAAA'"),
         ({"telnyx_public_key": "\u00e9"}, "must be 32 bytes in base64"),
-        ({"secret": "x"}, "does nothing without telnyx_public_key"),
+        ({"secret": "x"}, "has no effect without telnyx_public_key"),
         ({"telnyx_codec": "OPUS"}, "telnyx_codec must be one of"),
         ({"public_url": "example.com"}, "like https://example.com"),
     ],
