@@ -1,18 +1,22 @@
-"""Credentials for TURN servers, from those who run them.
+"""Credentials for TURN servers, from their providers.
 
-Give ``Stream(rtc_configuration=get_turn_credentials_async, server_rtc_configuration=...)`` the
-function itself: each call then gets credentials of its own, which grow old. Needs httpx, which the
-``turn`` extra installs and which is imported on first use.
+Credentials expire, so pass the function itself: with
+``Stream(rtc_configuration=get_turn_credentials_async, server_rtc_configuration=...)``, each call
+gets its own. The functions need httpx, which the ``turn`` extra installs, and import it on first
+use.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ._core.options import check_choice
 from .errors import CredentialsError
 
 if TYPE_CHECKING:
@@ -35,49 +39,65 @@ _HF_URL = "https://turn.fastrtc.org/credentials"
 _CLOUDFLARE_URL = "https://rtc.live.cloudflare.com/v1/turn/keys/{}/credentials/generate-ice-servers"
 _TWILIO_URL = "https://api.twilio.com/2010-04-01/Accounts/{}/Tokens.json"
 _SECONDS = 10.0
-"""Seconds a provider gets to answer. Somebody is waiting for the call."""
-_NO_METHOD = 'method must be "cloudflare", "twilio" or "hf"; got {!r}'
+"""Timeout of a request. A caller is waiting."""
 _MAX_SHOWN = 200
-"""Characters of a provider's answer that an error shows."""
+"""Characters of a provider's answer that an error quotes."""
+
+Credentials: TypeAlias = dict[str, Any]
+"""A W3C RTCConfiguration."""
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What to ask a provider."""
-
     provider: str
     method: str
     url: str
-    options: Mapping[str, Any] = field(repr=False)  # tokens
+    options: Mapping[str, Any] = field(repr=False)  # secret tokens
+    relay_only: bool = False
+
+    def read(self, response: httpx.Response) -> Credentials:
+        """Return the credentials in a response."""
+        text = response.text[:_MAX_SHOWN]
+        if not response.is_success:
+            raise self.error(f"{response.status_code} {text}")
+        try:
+            body = response.json()
+        except ValueError as exc:
+            raise self.error(f"the answer is not JSON: {text}") from exc
+        servers = isinstance(body, dict) and (body.get("iceServers") or body.get("ice_servers"))
+        if not servers:
+            raise self.error(f"the answer has no ICE servers: {text}")
+        return _as_relay(servers) if self.relay_only else body
+
+    def error(self, reason: str) -> CredentialsError:
+        return CredentialsError(f"could not get TURN credentials from {self.provider}: {reason}")
 
 
 def get_hf_turn_credentials(
     token: str | None = None, ttl: int = 600, client: httpx.Client | None = None
-) -> dict[str, Any]:
-    """Credentials for the TURN servers of FastRTC's project. Deprecated there; use Cloudflare's.
+) -> Credentials:
+    """Get a W3C RTCConfiguration with the TURN servers of FastRTC's project.
+
+    FastRTC has deprecated these servers; use Cloudflare's.
 
     Args:
-        token: a Hugging Face token; by default the variable ``HF_TOKEN``.
-        ttl: seconds the credentials are good for.
-        client: an httpx client of yours, which stays open.
-
-    Returns:
-        A W3C RTCConfiguration.
+        token: a Hugging Face token; by default the environment variable ``HF_TOKEN``.
+        ttl: lifetime of the credentials in seconds.
+        client: an httpx client to use, which stays open.
 
     Raises:
         ValueError: there is no token.
-        CredentialsError: the provider gave none, or did not answer within 10 s.
-        ImportError: httpx is missing.
+        CredentialsError: the provider refused, or did not answer within 10 s.
     """
-    _warn_of_hf("get_hf_turn_credentials")
+    _warn_about_hf("get_hf_turn_credentials")
     return _fetch(_hf_request(token, ttl), client)
 
 
 async def get_hf_turn_credentials_async(
     token: str | None = None, ttl: int = 600, client: httpx.AsyncClient | None = None
-) -> dict[str, Any]:
-    """:func:`get_hf_turn_credentials`, under trio or asyncio."""
-    _warn_of_hf("get_hf_turn_credentials_async")
+) -> Credentials:
+    """Async version of :func:`get_hf_turn_credentials`."""
+    _warn_about_hf("get_hf_turn_credentials_async")
     return await _fetch_async(_hf_request(token, ttl), client)
 
 
@@ -87,28 +107,24 @@ def get_cloudflare_turn_credentials(
     hf_token: str | None = None,
     ttl: int = 600,
     client: httpx.Client | None = None,
-) -> dict[str, Any]:
-    """Credentials for Cloudflare's TURN servers.
+) -> Credentials:
+    """Get a W3C RTCConfiguration with Cloudflare's TURN servers.
 
-    What is given comes first, then the variable ``HF_TOKEN``, then ``CLOUDFLARE_TURN_KEY_ID`` and
-    ``CLOUDFLARE_TURN_KEY_API_TOKEN``.
+    Arguments take precedence over the environment variable ``HF_TOKEN``, and that over
+    ``CLOUDFLARE_TURN_KEY_ID`` and ``CLOUDFLARE_TURN_KEY_API_TOKEN``.
 
     Args:
-        turn_key_id, turn_key_api_token: a key of your own account.
-        hf_token: a Hugging Face token, for the servers FastRTC's project pays for.
-        ttl: seconds the credentials are good for.
-        client: an httpx client of yours, which stays open.
-
-    Returns:
-        A W3C RTCConfiguration.
+        turn_key_id: a TURN key of your account.
+        turn_key_api_token: the API token of that key.
+        hf_token: a Hugging Face token, for the servers that FastRTC's project pays for.
+        ttl: lifetime of the credentials in seconds.
+        client: an httpx client to use, which stays open.
 
     Raises:
         ValueError: there is neither a token nor a key.
-        CredentialsError: the provider gave none, or did not answer within 10 s.
-        ImportError: httpx is missing.
+        CredentialsError: the provider refused, or did not answer within 10 s.
     """
-    request = _cloudflare_request(turn_key_id, turn_key_api_token, hf_token, ttl)
-    return _fetch(request, client)
+    return _fetch(_cloudflare_request(turn_key_id, turn_key_api_token, hf_token, ttl), client)
 
 
 async def get_cloudflare_turn_credentials_async(
@@ -117,8 +133,8 @@ async def get_cloudflare_turn_credentials_async(
     hf_token: str | None = None,
     ttl: int = 600,
     client: httpx.AsyncClient | None = None,
-) -> dict[str, Any]:
-    """:func:`get_cloudflare_turn_credentials`, under trio or asyncio."""
+) -> Credentials:
+    """Async version of :func:`get_cloudflare_turn_credentials`."""
     request = _cloudflare_request(turn_key_id, turn_key_api_token, hf_token, ttl)
     return await _fetch_async(request, client)
 
@@ -127,75 +143,63 @@ def get_twilio_turn_credentials(
     twilio_sid: str | None = None,
     twilio_token: str | None = None,
     client: httpx.Client | None = None,
-) -> dict[str, Any]:
-    """Credentials for Twilio's TURN servers. Twilio's own package is not needed.
+) -> Credentials:
+    """Get a W3C RTCConfiguration with Twilio's TURN servers, for relayed connections only.
 
     Args:
-        twilio_sid: of the account; by default the variable ``TWILIO_ACCOUNT_SID``.
-        twilio_token: by default ``TWILIO_AUTH_TOKEN``.
-        client: an httpx client of yours, which stays open.
-
-    Returns:
-        A W3C RTCConfiguration, for relayed connections only.
+        twilio_sid: id of the account; by default the environment variable ``TWILIO_ACCOUNT_SID``.
+        twilio_token: secret of the account; by default ``TWILIO_AUTH_TOKEN``.
+        client: an httpx client to use, which stays open.
 
     Raises:
-        ValueError: there is no account or no token.
-        CredentialsError: the provider gave none, or did not answer within 10 s.
-        ImportError: httpx is missing.
+        ValueError: there is no account or no secret.
+        CredentialsError: the provider refused, or did not answer within 10 s.
     """
-    return _as_relay(_fetch(_twilio_request(twilio_sid, twilio_token), client))
+    return _fetch(_twilio_request(twilio_sid, twilio_token), client)
 
 
 async def get_twilio_turn_credentials_async(
     twilio_sid: str | None = None,
     twilio_token: str | None = None,
     client: httpx.AsyncClient | None = None,
-) -> dict[str, Any]:
-    """:func:`get_twilio_turn_credentials`, under trio or asyncio."""
-    return _as_relay(await _fetch_async(_twilio_request(twilio_sid, twilio_token), client))
+) -> Credentials:
+    """Async version of :func:`get_twilio_turn_credentials`."""
+    return await _fetch_async(_twilio_request(twilio_sid, twilio_token), client)
 
 
-def get_turn_credentials(method: Method = "cloudflare", **kwargs: Any) -> dict[str, Any]:
-    """Credentials for TURN servers, from the provider named.
+_Get: TypeAlias = tuple[Callable[..., Credentials], Callable[..., Awaitable[Credentials]]]
+_PROVIDERS: Mapping[str, _Get] = {
+    "cloudflare": (get_cloudflare_turn_credentials, get_cloudflare_turn_credentials_async),
+    "twilio": (get_twilio_turn_credentials, get_twilio_turn_credentials_async),
+    "hf": (get_hf_turn_credentials, get_hf_turn_credentials_async),
+}
+
+
+def get_turn_credentials(method: Method = "cloudflare", **kwargs: Any) -> Credentials:
+    """Get a W3C RTCConfiguration with the TURN servers of a provider.
 
     Args:
         method: ``"cloudflare"``, ``"twilio"`` or ``"hf"``.
         kwargs: arguments of ``get_{method}_turn_credentials``.
 
     Raises:
-        ValueError: there is no such provider, or what it needs is missing.
-        CredentialsError: the provider gave none, or did not answer within 10 s.
+        ValueError: ``method`` is another name, or the provider's token is missing.
+        CredentialsError: the provider refused, or did not answer within 10 s.
     """
-    match method:
-        case "cloudflare":
-            return get_cloudflare_turn_credentials(**kwargs)
-        case "twilio":
-            return get_twilio_turn_credentials(**kwargs)
-        case "hf":
-            return get_hf_turn_credentials(**kwargs)
-        case _:
-            raise ValueError(_NO_METHOD.format(method))
+    check_choice("method", method, _PROVIDERS)
+    return _PROVIDERS[method][0](**kwargs)
 
 
-async def get_turn_credentials_async(
-    method: Method = "cloudflare", **kwargs: Any
-) -> dict[str, Any]:
-    """:func:`get_turn_credentials`, under trio or asyncio."""
-    match method:
-        case "cloudflare":
-            return await get_cloudflare_turn_credentials_async(**kwargs)
-        case "twilio":
-            return await get_twilio_turn_credentials_async(**kwargs)
-        case "hf":
-            return await get_hf_turn_credentials_async(**kwargs)
-        case _:
-            raise ValueError(_NO_METHOD.format(method))
+async def get_turn_credentials_async(method: Method = "cloudflare", **kwargs: Any) -> Credentials:
+    """Async version of :func:`get_turn_credentials`."""
+    check_choice("method", method, _PROVIDERS)
+    return await _PROVIDERS[method][1](**kwargs)
 
 
 def _hf_request(token: str | None, ttl: int) -> _Request:
     token = token or _variable("HF_TOKEN")
     if token is None:
-        raise ValueError("there is no Hugging Face token: give one, or set HF_TOKEN")
+        raise ValueError("a Hugging Face token is required: pass token, or set HF_TOKEN")
     options = {"headers": {"Authorization": f"Bearer {token}"}, "params": {"ttl": ttl}}
     return _Request("turn.fastrtc.org", "GET", _HF_URL, options)
 
@@ -210,7 +214,7 @@ def _cloudflare_request(
         token = _variable("CLOUDFLARE_TURN_KEY_API_TOKEN")
     if not (key and token):
         raise ValueError(
-            "there is no TURN key of Cloudflare: give turn_key_id and turn_key_api_token, or set "
+            "a TURN key of Cloudflare is required: pass turn_key_id and turn_key_api_token, or set "
             "CLOUDFLARE_TURN_KEY_ID and CLOUDFLARE_TURN_KEY_API_TOKEN, or HF_TOKEN"
         )
     options = {"headers": {"Authorization": f"Bearer {token}"}, "json": {"ttl": ttl}}
@@ -222,80 +226,58 @@ def _twilio_request(sid: str | None, token: str | None) -> _Request:
     token = token or _variable("TWILIO_AUTH_TOKEN")
     if sid is None or token is None:
         raise ValueError(
-            "there is no Twilio account: give twilio_sid and twilio_token, or set "
+            "a Twilio account is required: pass twilio_sid and twilio_token, or set "
             "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"
         )
-    return _Request("Twilio", "POST", _TWILIO_URL.format(sid), {"auth": (sid, token)})
+    url = _TWILIO_URL.format(sid)
+    return _Request("Twilio", "POST", url, {"auth": (sid, token)}, relay_only=True)
 
 
-def _fetch(request: _Request, client: httpx.Client | None) -> dict[str, Any]:
-    httpx = _import_httpx()
-    try:
-        if client is None:
-            with httpx.Client(timeout=_SECONDS) as own:
-                response = own.request(request.method, request.url, **request.options)
-        else:
-            response = client.request(request.method, request.url, **request.options)
-    except httpx.HTTPError as exc:
-        raise _no_answer(request, exc) from exc
-    return _read(request, response)
-
-
-async def _fetch_async(request: _Request, client: httpx.AsyncClient | None) -> dict[str, Any]:
-    httpx = _import_httpx()
-    try:
-        if client is None:
-            async with httpx.AsyncClient(timeout=_SECONDS) as own:
-                response = await own.request(request.method, request.url, **request.options)
-        else:
-            response = await client.request(request.method, request.url, **request.options)
-    except httpx.HTTPError as exc:
-        raise _no_answer(request, exc) from exc
-    return _read(request, response)
-
-
-def _read(request: _Request, response: httpx.Response) -> dict[str, Any]:
-    text = response.text[:_MAX_SHOWN]
-    if not response.is_success:
-        raise CredentialsError(
-            f"{request.provider} gave no TURN credentials: {response.status_code} {text}"
-        )
-    try:
-        body = response.json()
-    except ValueError as exc:
-        raise CredentialsError(f"{request.provider} sent no JSON: {text}") from exc
-    if not isinstance(body, dict) or not (body.get("iceServers") or body.get("ice_servers")):
-        raise CredentialsError(f"{request.provider} sent no ICE servers: {text}")
-    return body
-
-
-def _as_relay(token: Mapping[str, Any]) -> dict[str, Any]:
-    """Twilio's token as W3C has it."""
-    servers = [
+def _as_relay(servers: list[Mapping[str, object]]) -> Credentials:
+    """Convert Twilio's list of servers to a W3C RTCConfiguration."""
+    keys = ("username", "credential")
+    converted = [
         {
             "urls": server.get("urls") or server.get("url"),
-            **{key: server[key] for key in ("username", "credential") if key in server},
+            **{key: server[key] for key in keys if key in server},
         }
-        for server in token.get("ice_servers") or token["iceServers"]
+        for server in servers
     ]
-    return {"iceServers": servers, "iceTransportPolicy": "relay"}
+    return {"iceServers": converted, "iceTransportPolicy": "relay"}
 
 
-def _no_answer(request: _Request, error: Exception) -> CredentialsError:
-    text = str(error) or type(error).__name__
-    return CredentialsError(f"{request.provider} could not be asked for TURN credentials: {text}")
+def _fetch(request: _Request, client: httpx.Client | None) -> Credentials:
+    httpx = _import_httpx()
+    own = nullcontext(client) if client is not None else httpx.Client(timeout=_SECONDS)
+    try:
+        with own as http:
+            response = http.request(request.method, request.url, **request.options)
+    except httpx.HTTPError as exc:
+        raise request.error(str(exc) or type(exc).__name__) from exc
+    return request.read(response)
+
+
+async def _fetch_async(request: _Request, client: httpx.AsyncClient | None) -> Credentials:
+    httpx = _import_httpx()
+    own = nullcontext(client) if client is not None else httpx.AsyncClient(timeout=_SECONDS)
+    try:
+        async with own as http:
+            response = await http.request(request.method, request.url, **request.options)
+    except httpx.HTTPError as exc:
+        raise request.error(str(exc) or type(exc).__name__) from exc
+    return request.read(response)
 
 
 def _variable(name: str) -> str | None:
     return os.environ.get(name, "").strip() or None
 
 
-def _warn_of_hf(name: str) -> None:
+def _warn_about_hf(name: str) -> None:
     message = f"{name} is deprecated; use {name.replace('_hf_', '_cloudflare_')}"
     warnings.warn(message, UserWarning, stacklevel=3)
 
 
-def _import_httpx() -> Any:
+def _import_httpx() -> ModuleType:
     try:
         import httpx
     except ImportError as exc:

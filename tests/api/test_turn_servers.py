@@ -1,4 +1,4 @@
-"""Credentials of TURN servers, from providers that are made up: httpx's own mock transport."""
+"""Credentials of TURN servers, from a fake provider behind httpx's mock transport."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Provider:
-    """Every provider at once."""
+    """Fake of every provider."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response] | None = None) -> None:
         self.requests: list[httpx.Request] = []
-        self._answer = answer or self._give
+        self._answer = answer or self._grant
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self._handle)
@@ -56,15 +56,17 @@ class Provider:
         self.requests.append(request)
         return self._answer(request)
 
-    def _give(self, request: httpx.Request) -> httpx.Response:
+    def _grant(self, request: httpx.Request) -> httpx.Response:
         if request.url.host == "api.twilio.com":
             servers = [{"url": "turn:turn.example.com", **SERVERS[0]}]
             return httpx.Response(201, json={"ice_servers": servers, "ttl": "86400"})
         return httpx.Response(200, json={"iceServers": SERVERS})
 
 
-async def ask(provider: Provider, method: Method, how: str, **options: Any) -> dict[str, Any]:
-    if how == "plain":
+async def get_credentials(
+    provider: Provider, method: Method, colour: str, **options: Any
+) -> dict[str, Any]:
+    if colour == "sync":
         with httpx.Client(transport=provider.transport()) as client:
             return get_turn_credentials(method, client=client, **options)
     async with httpx.AsyncClient(transport=provider.transport()) as client:
@@ -73,13 +75,13 @@ async def ask(provider: Provider, method: Method, how: str, **options: Any) -> d
         return found
 
 
-@pytest.mark.parametrize("how", ["plain", "async"])
+@pytest.mark.parametrize("colour", ["sync", "async"])
 @pytest.mark.parametrize(("method", "options", "authorization"), CASES)
-async def test_credentials(
-    method: Method, options: dict[str, Any], authorization: str, how: str
+async def test_request_and_returned_configuration(
+    method: Method, options: dict[str, Any], authorization: str, colour: str
 ) -> None:
     provider = Provider()
-    found = await ask(provider, method, how, **options)
+    found = await get_credentials(provider, method, colour, **options)
     assert found["iceServers"] == SERVERS
     assert found.get("iceTransportPolicy") == ("relay" if method == "twilio" else None)
     (request,) = provider.requests
@@ -94,11 +96,10 @@ async def test_credentials(
         assert json.loads(request.content) == {"ttl": 600}
     else:
         assert (request.url.host, request.url.params["ttl"]) == ("turn.fastrtc.org", "600")
-    # It is what the server's own side takes, too.
-    fastrtc_anyio.RtcConfiguration.parse(found)
+    fastrtc_anyio.RtcConfiguration.parse(found)  # valid for server_rtc_configuration too
 
 
-@pytest.mark.parametrize("how", ["plain", "async"])
+@pytest.mark.parametrize("colour", ["sync", "async"])
 @pytest.mark.parametrize(
     ("method", "names", "authorization"),
     [
@@ -108,71 +109,77 @@ async def test_credentials(
         ("twilio", ["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"], "Basic QUMxOnRva2Vu"),
     ],
 )
-async def test_variables(
+async def test_environment_variables_are_the_default(
     method: Method,
     names: list[str],
     authorization: str,
-    how: str,
+    colour: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in names:
         monkeypatch.setenv(name, VARIABLES[name])
     provider = Provider()
-    await ask(provider, method, how)
+    await get_credentials(provider, method, colour)
     assert provider.requests[0].headers["authorization"] == authorization
 
 
-async def test_a_key_that_is_given_comes_before_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_argument_overrides_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hugging")
     provider = Provider()
-    await ask(provider, "cloudflare", "async", turn_key_id="key", turn_key_api_token="mine")
+    await get_credentials(
+        provider, "cloudflare", "async", turn_key_id="key", turn_key_api_token="mine"
+    )
     assert provider.requests[0].headers["authorization"] == "Bearer mine"
 
 
-@pytest.mark.parametrize("how", ["plain", "async"])
+@pytest.mark.parametrize("colour", ["sync", "async"])
 @pytest.mark.parametrize(
     ("method", "missing"),
     [
         ("cloudflare", "CLOUDFLARE_TURN_KEY_API_TOKEN"),
         ("hf", "HF_TOKEN"),
         ("twilio", "TWILIO_AUTH_TOKEN"),
-        ("other", 'method must be "cloudflare"'),
+        ("other", "method must be one of 'cloudflare', 'twilio', 'hf'; got 'other'"),
     ],
 )
-async def test_what_is_missing_is_named(method: Any, missing: str, how: str) -> None:
+async def test_missing_token_or_unknown_method_raises_value_error(
+    method: Any, missing: str, colour: str
+) -> None:
     provider = Provider()
     with pytest.raises(ValueError, match=missing):
-        await ask(provider, method, how)
+        await get_credentials(provider, method, colour)
     assert provider.requests == []
 
 
 def refuse(_request: httpx.Request) -> httpx.Response:
-    return httpx.Response(403, text="your key is of no use")
+    return httpx.Response(403, text="invalid key")
 
 
-def break_down(request: httpx.Request) -> httpx.Response:
-    raise httpx.ConnectTimeout("it took too long", request=request)
+def time_out(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectTimeout("timed out", request=request)
 
 
-@pytest.mark.parametrize("how", ["plain", "async"])
+@pytest.mark.parametrize("colour", ["sync", "async"])
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (refuse, "Cloudflare gave no TURN credentials: 403 your key is of no use"),
-        (break_down, "Cloudflare could not be asked for TURN credentials: it took too long"),
-        (lambda _: httpx.Response(200, text="<html>"), "sent no JSON: <html>"),
-        (lambda _: httpx.Response(200, json={"iceServers": []}), "sent no ICE servers"),
-        (lambda _: httpx.Response(200, json=[1]), "sent no ICE servers"),
+        (refuse, "TURN credentials from Cloudflare: 403 invalid key"),
+        (time_out, "could not get TURN credentials from Cloudflare: timed out"),
+        (lambda _: httpx.Response(200, text="<html>"), "is not JSON: <html>"),
+        (lambda _: httpx.Response(200, json={"iceServers": []}), "has no ICE servers"),
+        (lambda _: httpx.Response(200, json=[1]), "has no ICE servers"),
     ],
 )
-async def test_a_provider_that_fails(answer: Any, message: str, how: str) -> None:
+async def test_failed_request_raises_credentials_error_without_secrets(
+    answer: Any, message: str, colour: str
+) -> None:
     options = {"turn_key_id": "key", "turn_key_api_token": "secret"}
     with pytest.raises(CredentialsError, match=message) as raised:
-        await ask(Provider(answer), "cloudflare", how, **options)
+        await get_credentials(Provider(answer), "cloudflare", colour, **options)
     assert "secret" not in str(raised.value)
 
 
-def test_hugging_faces_are_deprecated() -> None:
+def test_hf_method_warns_of_deprecation() -> None:
     with (
         httpx.Client(transport=Provider().transport()) as client,
         pytest.warns(UserWarning, match="use get_cloudflare_turn_credentials"),
