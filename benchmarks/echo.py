@@ -23,7 +23,7 @@ import numpy as np
 from anyio.streams.text import TextReceiveStream
 
 from fastrtc_anyio import RtcConfiguration, Stream, StreamHandler
-from fastrtc_anyio._cli.client import hear_live
+from fastrtc_anyio._cli.client import discard_backlog
 from fastrtc_anyio._cli.demo import Echo
 from fastrtc_anyio._cli.measure import compare
 from fastrtc_anyio._peers.portal import Portal, open_portal
@@ -141,7 +141,7 @@ async def connect(portal: Portal, process: Any, lines: TextReceiveStream) -> Web
 async def talk(peer: WebRTCPeer, speech: Any, latencies: list[float]) -> None:
     heard = np.zeros(speech.shape[1] + 2 * RATE, np.int16)
     position: int | None = None
-    await hear_live(peer)
+    await discard_backlog(peer)
     await peer.audio_out.send(speech)
     began = anyio.current_time()
     with anyio.move_on_after(speech.shape[1] / RATE + 0.5):

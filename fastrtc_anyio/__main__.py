@@ -1,4 +1,4 @@
-"""``python -m fastrtc_anyio``: see :mod:`fastrtc_anyio._cli.main`."""
+"""Entry point of ``python -m fastrtc_anyio``; see :mod:`fastrtc_anyio._cli.main`."""
 
 from __future__ import annotations
 

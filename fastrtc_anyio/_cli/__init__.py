@@ -1,2 +1,1 @@
-"""What ``python -m fastrtc_anyio`` can do besides the demo. Results are on stdout, as JSON with
-``--json``; progress and errors on stderr."""
+"""``python -m fastrtc_anyio``: results go to stdout, progress and errors to stderr."""

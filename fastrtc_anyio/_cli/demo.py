@@ -1,17 +1,13 @@
-"""The demonstration: a server, a caller in another process, and numbers."""
+"""``demo``: serve an echo handler, call it from another process, and print the measurements."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import anyio
-from anyio.streams.text import TextReceiveStream
 from starlette.applications import Starlette
 
 from fastrtc_anyio import AsyncStreamHandler, EmitType, RtcConfiguration, Stream
@@ -20,28 +16,29 @@ from fastrtc_anyio._peers.webrtc import local_addresses
 from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
 from fastrtc_anyio.server.routes import page_route
 
-from . import client as caller
+from .client import CallReport
 
-__all__ = ["run"]
+__all__ = ["Echo", "run"]
 
 _LIMIT = 60.0
-"""Seconds the call may take."""
+"""Maximum seconds of the call."""
+_LISTEN = "0.6"
+"""Seconds that the caller listens after the end of the speech."""
 _MIN_CORRELATION = 0.9
 
 
 class Echo(AsyncStreamHandler):
-    """Says back what it hears."""
+    """Sends the caller's audio back."""
 
     def __init__(self) -> None:
         super().__init__(output_sample_rate=48_000)
-        self._send, self._receive = anyio.create_memory_object_stream[Any](50)
+        self._send, self._receive = anyio.create_memory_object_stream[EmitType](50)
 
-    async def receive(self, frame: tuple[int, Any]) -> None:
+    async def receive(self, frame: EmitType) -> None:
         await self._send.send(frame)
 
     async def emit(self) -> EmitType:
-        frame: EmitType = await self._receive.receive()
-        return frame
+        return await self._receive.receive()
 
     def copy(self) -> Echo:
         return Echo()
@@ -52,24 +49,23 @@ class Echo(AsyncStreamHandler):
 
 
 async def run(out: Path, port: int, serve: bool) -> bool:
-    """Run it.
+    """Run the demo.
 
     Args:
-        out: where the speech that came back is written, as WAV.
-        port: of the server; 0 takes a free one.
-        serve: stay up after the call.
+        out: WAV file for the recorded echo.
+        port: port of the server; 0 for a free one.
+        serve: keep serving after the call.
 
     Returns:
         Whether the call worked.
     """
-    # The caller is on this machine. A browser never uses the loopback address, so --serve adds
-    # the others, as a stream of yours does by default.
-    here = ("127.0.0.1", *(local_addresses() if serve else ()))
+    # Browsers avoid the loopback address, so --serve adds the others, as a stream does by default.
+    addresses = ("127.0.0.1", *(local_addresses() if serve else ()))
     stream = Stream(
         Echo,
         modality="audio",
         concurrency_limit=10,
-        server_rtc_configuration=RtcConfiguration(addresses=here),
+        server_rtc_configuration=RtcConfiguration(addresses=addresses),
     )
     app = Starlette(routes=[page_route()])
     stream.mount(app)
@@ -81,7 +77,7 @@ async def run(out: Path, port: int, serve: bool) -> bool:
             if serve:
                 await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
     except OSError as exc:
-        print(f"error: port {port} cannot be listened on: {exc.strerror or exc}", file=sys.stderr)
+        print(f"error: cannot listen on port {port}: {exc.strerror or exc}", file=sys.stderr)
         return False
     if not serve:
         python = _short(sys.executable)
@@ -91,56 +87,34 @@ async def run(out: Path, port: int, serve: bool) -> bool:
 
 
 async def _call(url: str, out: Path) -> bool:
-    command = [sys.executable, "-m", caller.__name__, url, str(out)]
-    result: dict[str, Any] = {}
+    command = [sys.executable, "-m", "fastrtc_anyio", "call", url, "--json"]
+    command += ["--listen", _LISTEN, "--out", str(out)]
     with anyio.move_on_after(_LIMIT) as scope:
-        async with await anyio.open_process(command, stderr=None) as process:
-            assert process.stdout is not None
-            try:
-                async for line in _lines(TextReceiveStream(process.stdout)):
-                    report = json.loads(line)
-                    _show(report, out)
-                    result.update(report)
-            except BaseException:
-                with suppress(ProcessLookupError):
-                    process.kill()  # or it would complain that nobody listens any more
-                raise
+        process = await anyio.run_process(command, stderr=None, check=False)
     if scope.cancelled_caught:
-        print(f"The call was not over after {_LIMIT:g} s.")
-    correlation: float = result.get("correlation", 0.0)
-    if "correlation" in result and correlation < _MIN_CORRELATION:
-        why = (
-            f"what came back is not what was said: a correlation of {_MIN_CORRELATION} was expected"
+        print(f"error: the call took more than {_LIMIT:g} s", file=sys.stderr)
+        return False
+    if process.returncode:
+        return False  # the caller has printed the error
+    report: CallReport = json.loads(process.stdout)
+    _print_table(report, out)
+    worked = report["correlation"] >= _MIN_CORRELATION
+    if not worked:
+        print(
+            f"error: the echo differs from the speech: the correlation must be at least "
+            f"{_MIN_CORRELATION}. Gaps on a busy machine lower it.",
+            file=sys.stderr,
         )
-        print(f"error: {why}. A machine that is busy leaves gaps.", file=sys.stderr)
-    return correlation >= _MIN_CORRELATION
+    return worked
 
 
-async def _lines(stream: TextReceiveStream) -> AsyncGenerator[str, None]:
-    rest = ""
-    async for text in stream:
-        *lines, rest = (rest + text).split("\n")
-        for line in lines:
-            yield line
-
-
-def _show(report: dict[str, Any], out: Path) -> None:
-    match report["event"]:
-        case "connected":
-            print(f"connected in {report['seconds'] * 1000:.0f} ms")
-        case "progress":
-            line = f"  spoken {report['played']:4.1f} s   heard {report['heard']:4.1f} s"
-            if sys.stdout.isatty():
-                print(line, end="\r", flush=True)
-        case "done":
-            latency = report["latency"]
-            lasted = "-" if latency is None else f"{latency * 1000:.0f} ms"
-            print(f"round-trip latency   {lasted}")
-            print(f"frames lost          {report['lost']} of {report['frames'] + report['lost']}")
-            print(f"correlation          {report['correlation']:.3f}  (1 is the same sound)")
-            print(f"what came back       {os.path.relpath(out)}")
-        case "failed":
-            print(f"error: {report['error']}", file=sys.stderr)
+def _print_table(report: CallReport, out: Path) -> None:
+    latency = report["latency"]
+    print(f"connected in {report['connect_seconds'] * 1000:.0f} ms")
+    print(f"round-trip latency   {'-' if latency is None else f'{latency * 1000:.0f} ms'}")
+    print(f"frames lost          {report['lost']} of {report['frames'] + report['lost']}")
+    print(f"correlation          {report['correlation']:.3f}  (1 is the same sound)")
+    print(f"what came back       {os.path.relpath(out)}")
 
 
 def _backend() -> str:

@@ -1,7 +1,7 @@
-"""What came back, compared with what was sent.
+"""Compare a recorded response with the speech that was sent.
 
-It is compared piece by piece, each wherever it is most alike: after a gap, which a busy machine
-leaves, the rest comes later, and is the same sound still.
+The comparison aligns each piece of the speech separately, because a gap, as a busy machine leaves
+it, delays the rest without changing it.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from numpy.typing import NDArray
 __all__ = ["Comparison", "compare"]
 
 _MAX_LAG = 2.0
-"""Seconds. A longer round trip is not a conversation."""
+"""Maximum delay in seconds. A conversation is not possible with more."""
 _PIECE = 0.25
-"""Seconds. Pieces of unlike speech correlate by 0.3."""
+"""Duration of a piece in seconds. Pieces of different speech correlate by 0.3."""
 _MAX_PIECES = 64
-"""So many tell enough of a long recording."""
+"""Maximum pieces to compare of a long recording."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two recordings relate."""
+    """Result of a comparison."""
 
     lag: float
-    """Seconds by which most of the second is behind the first."""
+    """Median delay of the second recording in seconds."""
     correlation: float
-    """Of a typical piece's waveform, once its lag is taken out: 1.0 is the same sound."""
+    """Median correlation of the aligned pieces: 1.0 is the same sound."""
 
 
 def compare(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rate: int) -> Comparison:
-    """Find a recording in another.
+    """Find one recording in another.
 
     Args:
         sent: int16, shape ``(n,)``.
-        returned: int16, shape ``(m,)``, begun at the same moment.
-        sample_rate: of both, in Hz.
+        returned: int16, shape ``(m,)``, recorded from the same moment on.
+        sample_rate: rate of both in Hz.
     """
     size = min(round(_PIECE * sample_rate), len(sent))
     reach = round(_MAX_LAG * sample_rate)
@@ -46,34 +46,34 @@ def compare(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rate: i
     starts = np.arange(0, len(sent) - size + 1, size)
     pieces = sent[: len(starts) * size].reshape(-1, size).astype(float)
     energies = (pieces**2).sum(axis=1)
-    loud = np.flatnonzero(energies >= energies.mean() / 4)  # pauses are alike everywhere
-    there = np.zeros(len(sent) + reach + size)
-    there[: len(returned)] = returned[: len(there)]
-    quiet = (there**2).mean() * size / 100
-    lags, likeness = [], []
+    loud = np.flatnonzero(energies >= energies.mean() / 4)  # pauses match anywhere
+    padded = np.zeros(len(sent) + reach + size)
+    padded[: len(returned)] = returned[: len(padded)]
+    quiet = (padded**2).mean() * size / 100
+    lags, peaks = [], []
     for i in loud[:: -(-len(loud) // _MAX_PIECES)]:
-        window = there[starts[i] : starts[i] + size + reach]
-        alike = _correlate(pieces[i], window, quiet)
-        lags.append(int(alike.argmax()))
-        likeness.append(alike.max())
-    return Comparison(float(np.median(lags)) / sample_rate, float(np.median(likeness)))
+        window = padded[starts[i] : starts[i] + size + reach]
+        correlations = _correlate(pieces[i], window, quiet)
+        lags.append(int(correlations.argmax()))
+        peaks.append(correlations.max())
+    return Comparison(float(np.median(lags)) / sample_rate, float(np.median(peaks)))
 
 
 def _correlate(
     piece: NDArray[np.float64], window: NDArray[np.float64], quiet: float
 ) -> NDArray[np.float64]:
-    """How much a piece is like each part of a window, whatever their loudness.
+    """Compute the normalised correlation of a piece with each part of a window.
 
     Args:
         piece: shape ``(n,)``.
         window: shape ``(m,)``.
-        quiet: the energy below which a part counts as silence, which is like nothing.
+        quiet: energy of a part below which the correlation fades out, since it is silence.
 
     Returns:
         Shape ``(m - n,)``, from -1 to 1.
     """
     size, count = len(piece), len(window) - len(piece)
-    points = 1 << (len(window) - 1).bit_length()  # what wraps around is behind the parts wanted
+    points = 1 << (len(window) - 1).bit_length()  # circular only beyond the result
     spectrum = np.fft.rfft(window, points) * np.conj(np.fft.rfft(piece, points))
     products = np.fft.irfft(spectrum, points)[:count]
     sums = np.concatenate([[0.0], np.cumsum(window**2)])

@@ -1,4 +1,4 @@
-"""``serve module:stream``: a stream and its page, until Ctrl-C."""
+"""``serve module:stream``: serve a stream and its page until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,31 +8,20 @@ import sys
 from fastrtc_anyio.server.launch import invitation, open_page, wait_for_interrupt
 from fastrtc_anyio.stream import Stream
 
-from .target import TargetError, load_stream
-
-__all__ = ["find", "serve"]
-
-
-def find(target: str) -> Stream | None:
-    """The stream to serve; None, once it was said why there is none."""
-    try:
-        return load_stream(target)
-    except TargetError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return None
+__all__ = ["serve"]
 
 
 async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
     """Serve until Ctrl-C.
 
     Args:
-        stream: what to serve.
-        host: the address to listen on.
-        port: 0 takes a free one.
-        as_json: say where it is in JSON, one line.
+        stream: the stream to serve.
+        host: address to listen on.
+        port: port to listen on; 0 for a free one.
+        as_json: print the address as one line of JSON.
 
     Returns:
-        Whether it could be served.
+        Whether the server could listen.
     """
     try:
         async with open_page(stream, host, port) as url:
@@ -44,7 +33,6 @@ async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
             }
             await wait_for_interrupt(json.dumps(where) if as_json else invitation(url))
     except OSError as exc:
-        why = exc.strerror or exc
-        print(f"error: {host}:{port} cannot be listened on: {why}", file=sys.stderr)
+        print(f"error: cannot listen on {host}:{port}: {exc.strerror or exc}", file=sys.stderr)
         return False
     return True

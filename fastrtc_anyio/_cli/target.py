@@ -1,4 +1,4 @@
-"""``module:attribute``: which stream to serve."""
+"""Load the stream that ``module:attribute`` names."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ _DEFAULT_ATTRIBUTE = "stream"
 
 
 class TargetError(Exception):
-    """There is no stream of that name."""
+    """The target does not name a stream."""
 
 
 def load_stream(target: str) -> Stream:
-    """Import a stream. Modules are found from the working directory, too.
+    """Import a stream. The working directory is searched first.
 
     Args:
-        target: ``module:attribute``; the attribute may have dots in it, and is ``stream`` if there
-            is none. Instead of a module's name, the path of its file does.
+        target: ``module:attribute``, or ``path/to/module.py:attribute``. The attribute may be
+            dotted, and is ``stream`` by default.
 
     Raises:
-        TargetError: there is no such module or attribute, or it is no :class:`Stream`.
-        What importing the module raises.
+        TargetError: there is no such module or attribute, or it is not a :class:`Stream`.
+        Exception: importing the module failed.
     """
     name, _, attribute = target.partition(":")
+    attribute = attribute or _DEFAULT_ATTRIBUTE
     module = _load_module(name)
     found: object = module
-    for part in (attribute or _DEFAULT_ATTRIBUTE).split("."):
+    for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             streams = [key for key, value in vars(module).items() if isinstance(value, Stream)]
-            hint = f"; its streams are {', '.join(streams)}" if streams else " and no stream at all"
-            raise TargetError(f"{name} has no {attribute or _DEFAULT_ATTRIBUTE}{hint}") from None
+            known = ", ".join(streams) or "none"
+            raise TargetError(f"{name} has no {attribute}; its streams: {known}") from None
     if not isinstance(found, Stream):
-        raise TargetError(
-            f"{name}:{attribute or _DEFAULT_ATTRIBUTE} is no Stream but of type "
-            f"{type(found).__name__}"
-        )
+        raise TargetError(f"{name}:{attribute} must be a Stream; got {type(found).__name__}")
     return found
 
 
@@ -58,10 +56,10 @@ def _load_module(name: str) -> ModuleType:
         sys.path.insert(0, str(path.parent.resolve()))
         name = path.stem
     elif not all(part.isidentifier() for part in name.split(".")):
-        raise TargetError(f"a target is module:stream or file.py:stream; got {name!r}")
+        raise TargetError(f"the target must be module:stream or file.py:stream; got {name!r}")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
-            raise TargetError(f"there is no module {name}, looked for from {here}") from exc
-        raise  # something that the module itself imports
+            raise TargetError(f"there is no module {name}, searched from {here}") from exc
+        raise  # a module that this one imports

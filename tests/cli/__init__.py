@@ -1,0 +1,1 @@
+"""Command line: does each command work as a process of its own, and explain its errors?"""

@@ -1,4 +1,4 @@
-"""``python -m fastrtc_anyio serve`` and ``call``, as processes."""
+"""``python -m fastrtc_anyio serve`` and ``call`` as processes: output, exit status, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def serving(target: str, backend: str, cwd: Path) -> Generator[str, None, None]:
-    """A served stream's URL; it ends well at Ctrl-C."""
+    """Serve a stream and yield its URL. Afterwards Ctrl-C must end the server with status 0."""
     process = subprocess.Popen(
         command("serve", target, "--port", "0", "--json", "--backend", backend),
         stdout=subprocess.PIPE,
@@ -96,18 +96,20 @@ def serving(target: str, backend: str, cwd: Path) -> Generator[str, None, None]:
     with process:
         try:
             assert process.stdout is not None
-            said = json.loads(process.stdout.readline())
-            assert (said["event"], said["modality"]) == ("serving", "audio")
-            yield said["url"]
+            where = json.loads(process.stdout.readline())
+            assert (where["event"], where["modality"]) == ("serving", "audio")
+            yield where["url"]
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
         finally:
             process.kill()
 
 
-@pytest.mark.timeout(240)  # a call takes 6 s, and is placed up to four times
+@pytest.mark.timeout(240)  # a call takes 6 s and may be repeated three times
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_stream_is_served_and_called(backend: str, program: Path, tmp_path: Path) -> None:
+def test_call_reports_measurements_as_json_and_as_table(
+    backend: str, program: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "heard.wav"
     with serving("served:stream", backend, program.parent) as url:
         options = ("--listen", "0.6", "--out", str(out), "--backend", backend)
@@ -126,21 +128,21 @@ def test_a_stream_is_served_and_called(backend: str, program: Path, tmp_path: Pa
         assert 0 < result["latency"] < 1
         assert result["correlation"] > 0.4
         assert result["frames"] > 100
-        assert result["answer_after"] is None  # it is an echo
+        assert result["answer_after"] is None  # the response is an echo
         assert result["out"] == str(out)
-        assert "\r" not in done.stderr  # progress is for terminals
+        assert "\r" not in done.stderr  # progress goes to terminals only
         with wave.open(str(out)) as file:
             assert file.getnframes() > 3 * file.getframerate()
 
         address = url.removeprefix("http://") + "/?a=b#c"  # as a browser shows it
-        said = run("call", address, "--listen", "0.6")
-        assert "echo after " in said.stdout
-        assert "answer after" not in said.stdout
-        assert "frames lost " in said.stdout
+        table = run("call", address, "--listen", "0.6").stdout
+        assert "echo after " in table
+        assert "answer after" not in table
+        assert "frames lost " in table
 
 
 @pytest.mark.timeout(180)
-def test_another_wav_and_a_token(program: Path, tmp_path: Path) -> None:
+def test_call_with_wav_file_and_token(program: Path, tmp_path: Path) -> None:
     wav = tmp_path / "said.wav"
     samples = (8000 * np.sin(np.arange(8_000) * 0.3)).astype("<i2")
     with wave.open(str(wav), "wb") as file:
@@ -153,8 +155,8 @@ def test_another_wav_and_a_token(program: Path, tmp_path: Path) -> None:
         assert refused.returncode == 1
         assert json.loads(refused.stdout)["status"] == 401
         assert "refused the call: 401" in refused.stderr
-        assert "--token TOKEN sends one" in refused.stderr
-        assert "does not take this --token" in run("call", url, "--token", "no").stderr
+        assert "Send a token with --token TOKEN" in refused.stderr
+        assert "does not accept this --token" in run("call", url, "--token", "no").stderr
         options = ("--token", "secret", "--wav", str(wav), "--listen", "1", "--json")
         done = measure_until(
             lambda done: '"first_sound": null' not in done.stdout,
@@ -166,14 +168,14 @@ def test_another_wav_and_a_token(program: Path, tmp_path: Path) -> None:
         assert result["first_sound"] is not None
 
 
-def test_a_stream_that_only_hears(program: Path) -> None:
+def test_send_only_stream_returns_no_audio(program: Path) -> None:
     with serving("served:streams.hearing", "asyncio", program.parent) as url:
         done = run("call", url, "--listen", "0", "--json")
         assert done.returncode == 0, done.stderr
         assert "heard_seconds" not in json.loads(done.stdout)
 
 
-def test_a_stream_that_hangs_up(program: Path) -> None:
+def test_call_ended_by_server_succeeds(program: Path) -> None:
     with serving("served:streams.leaving", "trio", program.parent) as url:
         done = run("call", url)
         assert done.returncode == 0, done.stderr
@@ -181,7 +183,7 @@ def test_a_stream_that_hangs_up(program: Path) -> None:
         assert "nothing but silence" in done.stdout
 
 
-def test_a_handler_that_fails(program: Path) -> None:
+def test_handler_error_fails_call(program: Path) -> None:
     with serving("served:streams.failing", "trio", program.parent) as url:
         done = run("call", url, "--json")
     assert done.returncode == 1
@@ -190,8 +192,7 @@ def test_a_handler_that_fails(program: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_call_on_a_terminal(backend: str, program: Path) -> None:
-    """Progress is one line, written over; Ctrl-C ends the call in good order."""
+def test_terminal_shows_progress_and_ctrl_c_ends_call(backend: str, program: Path) -> None:
     with serving("served:stream", backend, program.parent) as url:
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
@@ -209,7 +210,7 @@ def test_a_call_on_a_terminal(backend: str, program: Path) -> None:
                 second = run("call", url)
                 process.send_signal(signal.SIGINT)
                 assert process.wait(20) == 130
-                with suppress(OSError):  # Linux's word for the end of a terminal
+                with suppress(OSError):  # Linux raises at the end of a terminal
                     while more := terminal.read(1000):
                         shown += more
             finally:
@@ -219,29 +220,28 @@ def test_a_call_on_a_terminal(backend: str, program: Path) -> None:
     assert all(re.fullmatch(r"(\x1b\[K)?( +said .* heard .* s)?", line) for line in lines[1:])
     assert second.returncode == 1
     assert second.stderr.startswith("error: the server refused the call: 503, the limit of 1")
-    assert second.stderr.endswith("Try again in a while\n")
+    assert second.stderr.endswith("Try again later\n")
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    """It is said before the call."""
+def test_unwritable_out_file_fails_before_call(tmp_path: Path) -> None:
     done = run("call", "http://127.0.0.1:9", "--out", str(tmp_path / "nosuch" / "heard.wav"))
     assert done.returncode == 1
     assert done.stderr.endswith("heard.wav cannot be written: No such file or directory\n")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nobody_is_there(backend: str) -> None:
+def test_unreachable_server_fails_without_traceback(backend: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     done = run("call", url, "--json", "--backend", backend)
     assert done.returncode == 1
     assert json.loads(done.stdout)["ok"] is False
-    assert f"error: nobody answers at {url}/" in done.stderr
+    assert f"error: no answer from {url}/" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_no_stream(program: Path) -> None:
+def test_url_without_stream_fails_with_404(program: Path) -> None:
     with serving("served", "trio", program.parent) as url:
         done = run("call", f"{url}/elsewhere")
         assert done.returncode == 1
@@ -250,7 +250,7 @@ def test_what_is_no_stream(program: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"RIFF\0\0\0\0WAVE"])
-def test_a_wav_that_is_none(
+def test_invalid_wav_file_fails(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "said.wav"
@@ -259,12 +259,12 @@ def test_a_wav_that_is_none(
     assert f"error: {path} cannot be read as WAV" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken(program: Path) -> None:
+def test_occupied_port_fails_without_traceback(program: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run("serve", "served:stream", "--port", port, cwd=program.parent)
     assert done.returncode == 1
-    assert f"error: 127.0.0.1:{port} cannot be listened on" in done.stderr
+    assert f"error: cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -274,15 +274,15 @@ def test_a_port_that_is_taken(program: Path) -> None:
         ("nosuchmodule:stream", "there is no module nosuchmodule"),
         ("os.nosuch:stream", "there is no module os.nosuch"),
         ("nosuch.py:stream", "there is no file nosuch.py"),
-        ("a b:stream", "a target is module:stream"),
-        ("", "a target is module:stream"),
-        ("served:nosuch", "served has no nosuch; its streams are stream"),
+        ("a b:stream", "the target must be module:stream"),
+        ("", "the target must be module:stream"),
+        ("served:nosuch", "served has no nosuch; its streams: stream"),
         ("served:streams.nosuch", "served has no streams.nosuch"),
-        ("served:number", "served:number is no Stream but of type int"),
-        ("json:stream", "json has no stream and no stream at all"),
+        ("served:number", "served:number must be a Stream; got int"),
+        ("json:stream", "json has no stream; its streams: none"),
     ],
 )
-def test_a_target_that_is_none(
+def test_invalid_target_raises_target_error(
     target: str, message: str, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(program.parent)
@@ -292,7 +292,7 @@ def test_a_target_that_is_none(
         load_stream(target)
 
 
-def test_what_a_module_lacks_is_its_own_error(
+def test_import_error_inside_target_propagates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "lacking.py").write_text("import nosuchlibrary\n")
@@ -303,32 +303,32 @@ def test_what_a_module_lacks_is_its_own_error(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["call"], "required: url"),
-        (["call", "ftp://x"], "a URL is like http://127.0.0.1:7860, not 'ftp://x'"),
-        (["call", "http://[x"], "a URL is like"),
-        (["call", "x", "--listen", "long"], "a number of seconds below 3600, not 'long'"),
-        (["call", "x", "--token", "gr\u00f6\u00dfe"], "no letters beyond ASCII"),
-        (["serve", "x", "--port", "65536"], "a port is a number from 0 to 65535, not '65536'"),
+        (["call", "ftp://x"], "must be like http://127.0.0.1:7860; got 'ftp://x'"),
+        (["call", "http://[x"], "must be like http"),
+        (["call", "x", "--listen", "long"], "must be a number of seconds below 3600; got 'long'"),
+        (["call", "x", "--token", "gr\u00f6\u00dfe"], "must be printable ASCII without spaces"),
+        (["serve", "x", "--port", "65536"], "must be a port from 0 to 65535; got '65536'"),
         ([], "serve a stream and its page"),
     ],
     ids=str,
 )
-def test_wrong_arguments_are_explained(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_argument_prints_usage_and_reason(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         status: object = main(arguments)
     except SystemExit as ended:
         status = ended.code
     assert status == 2
-    said = capsys.readouterr().err
-    assert "usage:" in said
-    assert told in " ".join(said.split())
+    printed = capsys.readouterr().err
+    assert "usage:" in printed
+    assert message in " ".join(printed.split())
 
 
-def test_the_status_of_a_process_that_was_given_the_wrong_target() -> None:
+def test_invalid_target_exits_with_status_2() -> None:
     served = run("serve", "nosuchmodule:stream")
     assert served.returncode == 2
     assert served.stderr.startswith("error: there is no module")

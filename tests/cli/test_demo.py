@@ -1,3 +1,5 @@
+"""The demo as a process, and the comparison of recordings that it relies on."""
+
 from __future__ import annotations
 
 import re
@@ -16,7 +18,7 @@ from tests.kit.measure import measure_until
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_the_demo(backend: str, tmp_path: Path) -> None:
+def test_demo_prints_measurements_of_its_call(backend: str, tmp_path: Path) -> None:
     out = tmp_path / "echo.wav"
     command = [sys.executable, "-m", "fastrtc_anyio", "demo", "--backend", backend]
 
@@ -42,7 +44,7 @@ def test_the_demo(backend: str, tmp_path: Path) -> None:
         assert file.getnframes() > 3 * file.getframerate()
 
 
-def test_compare_finds_what_was_sent_in_what_came_back() -> None:
+def test_compare_finds_delay_and_correlation() -> None:
     sent = speech_like(16_000, 2.0)[0]
     returned = np.concatenate([np.zeros(1234, np.int16), sent // 2])
     found = compare(sent, returned, 16_000)
@@ -52,7 +54,7 @@ def test_compare_finds_what_was_sent_in_what_came_back() -> None:
     assert compare(sent, np.zeros(5000, np.int16), 16_000).correlation == 0
 
 
-def test_a_gap_moves_what_comes_after_it_and_changes_nothing_else() -> None:
+def test_gap_in_response_keeps_lag_and_correlation() -> None:
     sent = speech_like(16_000, 4.0)[0]
     gap = np.zeros(800, np.int16)
     returned = np.concatenate([np.zeros(160, np.int16), sent[:41_000], gap, sent[41_000:]])
@@ -61,7 +63,7 @@ def test_a_gap_moves_what_comes_after_it_and_changes_nothing_else() -> None:
     assert found.correlation > 0.999
 
 
-def test_compare_takes_recordings_of_any_length() -> None:
+def test_compare_accepts_recordings_of_any_length() -> None:
     sent = speech_like(16_000, 2.0)[0]
     for size in (0, 1, 100, 5000):
         assert compare(sent[:0], sent[:size], 16_000).correlation == 0
