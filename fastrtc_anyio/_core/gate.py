@@ -1,4 +1,4 @@
-"""A flag that tasks can wait for, set from any thread."""
+"""A flag that tasks wait for and any thread sets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ __all__ = ["Gate"]
 
 
 class Gate:
-    """Like an event, but it can be closed again, and any thread may open it.
+    """Event that can be cleared, and that any thread may set.
 
-    Every waiting task holds one end of a memory channel of its own; opening the gate closes the
-    other ends. A gate that is never waited for holds nothing, so it may be made where no event
-    loop runs.
+    Each waiting task owns one end of a memory channel, and setting the gate closes the other ends.
+    A gate without waiting tasks needs no event loop, so any code may create one.
     """
 
     def __init__(self) -> None:
@@ -25,11 +24,11 @@ class Gate:
         self._waiting: list[tuple[Host, MemoryObjectSendStream[None]]] = []
 
     def is_set(self) -> bool:
-        """Whether the gate is open."""
+        """Whether the gate is set."""
         return self._is_set
 
     def set(self) -> None:
-        """Open the gate: all who wait go on. Any thread may call this."""
+        """Set the gate and wake all waiting tasks. Any thread may call this."""
         with self._lock:
             self._is_set = True
             waiting, self._waiting = self._waiting, []
@@ -37,14 +36,14 @@ class Gate:
             host.post(end.close)
 
     def clear(self) -> None:
-        """Close the gate: who comes from now on waits."""
+        """Clear the gate. Later calls of `wait` block."""
         self._is_set = False
 
     async def wait(self) -> None:
-        """Wait until the gate is open.
+        """Wait until the gate is set.
 
         Cancellation:
-            Leaves the gate as it is.
+            Does not change the gate.
         """
         await checkpoint()
         send, receive = create_memory_object_stream[None](0)

@@ -1,4 +1,4 @@
-"""Task groups whose single error leaves as itself, not as a group."""
+"""Unwrap exception groups of one error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["collapse_groups"]
 
 @contextmanager
 def collapse_groups() -> Generator[None, None, None]:
-    """Put this round a task group: a group of one error leaves as that error.
+    """Around a task group: raise a group of one error as that error.
 
-    Cancellations beside a real error are left out; several real errors stay a group.
+    Cancellations beside other errors are dropped. Several errors stay a group.
     """
     error: BaseException | None = None
     try:
@@ -31,5 +31,5 @@ def collapse_groups() -> Generator[None, None, None]:
         try:
             raise error
         finally:
-            error.__context__ = context  # not the group that it was taken out of
+            error.__context__ = context  # not the group
             del error, context  # no reference cycle through the traceback

@@ -1,4 +1,4 @@
-"""The event loop that a session runs on, reachable from any thread."""
+"""The event loop of a session, reachable from any thread."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from anyio.lowlevel import current_token
 __all__ = ["Host", "Lock"]
 
 Lock = threading.Lock
+"""Mutex for modules that may not import ``threading``."""
 
 
 class Host:
-    """The event loop this object was made on, reachable from any thread.
+    """The event loop that runs at construction, reachable from any thread.
 
-    The only place that knows how trio and asyncio take work from other threads.
+    Only this class uses the interfaces of trio and asyncio for work from other threads.
     """
 
     def __init__(self) -> None:
@@ -26,25 +27,25 @@ class Host:
             token.run_sync_soon if hasattr(token, "run_sync_soon") else token.call_soon_threadsafe
         )
         self.asyncio_loop: Any = token if hasattr(token, "call_soon_threadsafe") else None
-        """The event loop, if it is asyncio's."""
+        """asyncio's event loop; None under trio."""
         self._thread = threading.get_ident()
 
     @property
     def is_current_thread(self) -> bool:
-        """Whether the caller runs on the event loop's own thread."""
+        """Whether the caller runs on the thread of the event loop."""
         return threading.get_ident() == self._thread
 
     def post(self, function: Callable[[], object]) -> None:
-        """Have the loop call ``function`` soon. Any thread may call this; it never blocks.
+        """Schedule ``function`` on the event loop. Any thread may call this; it never blocks.
 
-        ``function`` must not raise: trio would crash the run. Once the loop has ended, nothing
-        happens: threads outlive it, and nobody is left to care.
+        ``function`` must not raise: trio would end the run with an internal error. After the end of
+        the loop, which threads may outlive, the call has no effect.
         """
         with suppress(RuntimeError):  # trio.RunFinishedError, asyncio's "Event loop is closed"
             self._post(function)
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call ``function`` now on the loop's own thread, and soon from any other."""
+        """Call ``function`` now on the loop's thread; schedule it from any other thread."""
         if self.is_current_thread:
             function()
         else:

@@ -1,4 +1,4 @@
-"""Checks of option values, and short descriptions of values for error messages."""
+"""Check options, and describe values in error messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_number(
 
     Args:
         name: the option, as the caller wrote it.
-        value: the given value.
+        value: the value.
         above: exclusive lower bound.
         at_least: inclusive lower bound.
         at_most: inclusive upper bound.
@@ -81,7 +81,7 @@ def check_type(name: str, value: object, kind: type, *, optional: bool = False) 
 
     Args:
         name: the option, as the caller wrote it.
-        value: the given value.
+        value: the value.
         kind: the class that is required.
         optional: whether None is accepted too.
 

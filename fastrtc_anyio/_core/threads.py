@@ -1,11 +1,11 @@
-"""Threads, and the way back from them to the event loop.
+"""Daemon threads for synchronous user code.
 
-Synchronous user code runs on daemon threads of a session's own. anyio's worker threads would not
-do: they are not daemons, so one handler blocked for ever in ``queue.get()`` keeps the whole
-process from exiting; and they are shared, so a few such handlers starve everybody else's.
+Each session has its own threads. anyio's worker threads are unsuitable: they are not daemons, so a
+handler that blocks forever in ``queue.get()`` would keep the process from exiting; and they are
+shared, so a few such handlers would starve all other sessions.
 
-A thread cannot be killed. When a session ends, its threads are given a limited time to come back
-and are then abandoned: the result is dropped, and the process can still exit.
+Python cannot kill a thread. At the end of a session, its threads get a limited time to finish and
+are then abandoned: their results are dropped, and the process can still exit.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ T = TypeVar("T")
 hold_virtual_clock: ContextVar[Callable[[str], AbstractContextManager[object]]] = ContextVar(
     "hold_virtual_clock", default=lambda _name: nullcontext()
 )
-"""Entered with the method's name for as long as a thread works for the current task. The seam
-through which a virtual clock is held back: it must not jump while real work is being done."""
+"""Factory of a context manager that is entered while a thread works for the current task. Its
+argument is the name of the called function. Tests use it to stop a virtual clock during real
+work."""
 
 
 class Worker:
-    """One daemon thread that makes one call after the other.
+    """One daemon thread for calls that never overlap.
 
-    The thread starts with the first call. A call that is cancelled is abandoned: its result, when
-    it comes, is dropped, an error logged, and :attr:`busy` stays true until then.
+    The thread starts with the first call. A cancelled call is abandoned: it continues, :attr:`busy`
+    stays true until it returns, its result is dropped and its error is logged.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,24 +55,22 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """Whether the thread is inside a call, abandoned or not."""
+        """Whether a call has not returned yet, abandoned or not."""
         return self._pending > 0
 
     @property
     def alive(self) -> bool:
-        """Whether there is a thread."""
+        """Whether the thread has started and not ended."""
         return self._thread is not None and not self._ended.is_set()
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Call ``function(*args)`` on the thread and return what it returns.
-
-        The caller's context variables are visible there.
+        """Return ``function(*args)``, called on the thread with the caller's context variables.
 
         Raises:
-            RuntimeError: if an earlier call has not returned yet. Calls never overlap.
+            RuntimeError: an earlier call has not returned yet.
 
         Cancellation:
-            The wait ends at once; the call goes on without it.
+            Abandons the call.
         """
         await checkpoint()
         if self.busy:
@@ -85,7 +84,7 @@ class Worker:
         def work() -> None:
             try:
                 outcome.append((True, context.run(function, *args)))
-            except BaseException as exc:  # handed to the awaiting task, which raises it
+            except BaseException as exc:  # the awaiting task raises it
                 outcome.append((False, exc))
             self._host.post(finished)
 
@@ -94,7 +93,7 @@ class Worker:
             done.set()
             if not waiting and not outcome[0][0]:
                 error = cast(BaseException, outcome[0][1])
-                logger.error("%s failed when it had been given up", self._name, exc_info=error)
+                logger.error("%s failed after it was abandoned", self._name, exc_info=error)
 
         self._put(work)
         with hold_virtual_clock.get()(self._name):
@@ -111,15 +110,14 @@ class Worker:
             del value  # no reference cycle through the traceback
 
     def post(self, function: Callable[[], None]) -> None:
-        """Have the thread call ``function``, which must not raise, when it is free. It sees the
-        caller's context variables."""
+        """Queue ``function``, which must not raise, with the caller's context variables."""
         self._put(partial(copy_context().run, function))
 
     async def finish(self, function: Callable[[], None]) -> None:
-        """:meth:`post`, and wait until the call has returned.
+        """Queue ``function`` as :meth:`post` does, and wait until it has returned.
 
         Cancellation:
-            The wait ends at once; the call will be made without it.
+            Ends the wait; the call is still made.
         """
         done = anyio.Event()
 
@@ -138,14 +136,14 @@ class Worker:
             await done.wait()
 
     def end(self) -> None:
-        """Have the thread end when it is free."""
+        """End the thread after the queued calls."""
         self._calls.put(None)
 
     async def aclose(self) -> None:
-        """End the thread and wait until it has ended.
+        """End the thread after the queued calls, and wait until it has ended.
 
         Cancellation:
-            The wait ends at once, and the thread as soon as the call it is inside returns.
+            Ends the wait; the thread still ends.
         """
         self.end()
         await checkpoint()
@@ -166,23 +164,22 @@ class Worker:
                 if call is None:
                     break
                 call()
-                del call  # an idle thread keeps nobody's objects alive
+                del call  # an idle thread must not keep objects alive
         finally:
             self._host.post(self._ended.set)
 
 
 async def run_sync(function: Callable[..., T], *args: object) -> T:
-    """Run a plain function on a thread: a model, a file, anything that takes its time.
+    """Run a synchronous function on a thread, such as a model or file access.
 
-    Like ``anyio.to_thread.run_sync``, with three differences that a real-time handler needs: a
-    call is never queued behind other people's, the thread keeps no process from exiting, and the
-    virtual clock of a test waits for it.
+    Unlike with ``anyio.to_thread.run_sync``, the call never waits for other calls, the thread does
+    not keep the process from exiting, and the virtual clock of a test stops for it.
 
     Raises:
-        What ``function`` raises.
+        Exception: ``function`` raised it.
 
     Cancellation:
-        The wait ends at once; the call goes on without it, and its result is dropped.
+        Abandons the call; its result is dropped.
     """
     worker = Worker(getattr(function, "__qualname__", repr(function)))
     try:

@@ -1,6 +1,6 @@
-"""Tools to test handlers and transports with: product, not leftovers.
+"""Public tools to test handlers and transports.
 
-:mod:`.strategies` needs Hypothesis and is imported by its own name.
+:mod:`.strategies` needs Hypothesis; import it explicitly.
 """
 
 from .call import Call, open_call

@@ -1,11 +1,10 @@
-"""A whole call in memory: a real session, driven by a test instead of a browser."""
+"""A complete call in memory: a real session with a test in place of the browser."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import numpy as np
@@ -29,7 +28,7 @@ from fastrtc_anyio.handlers import (
 from fastrtc_anyio.limits import Limits
 from fastrtc_anyio.session import Session
 
-from .link import Link, LinkFaults
+from .link import EmulatedLink, LinkFaults
 from .virtual_time import THREAD_LIMIT, virtual_time
 
 __all__ = ["Call", "open_call"]
@@ -37,23 +36,23 @@ __all__ = ["Call", "open_call"]
 
 @dataclass
 class Call:
-    """What a test has in hand while a call runs."""
+    """A running call."""
 
     session: Session
     peer: MemoryPeer
     client: MemoryClient
     ended: anyio.Event
-    """Set when the session is over and everything it held is released."""
+    """Set when the session has ended and released its resources."""
 
     async def speak(self, samples: Int16Array, sample_rate: int = 48_000) -> None:
-        """Send audio as a client does: 20 ms every 20 ms. Returns when the last has been sent.
+        """Send audio in real time, 20 ms every 20 ms, and return after the last frame.
 
         Args:
             samples: int16, shape ``(channels, n)``.
-            sample_rate: in Hz.
+            sample_rate: sample rate in Hz.
 
         Raises:
-            UnsupportedFormat: samples of another shape or type.
+            UnsupportedFormat: for another dtype or shape.
         """
         check_pcm(samples, samples.shape[0] if samples.ndim == 2 else 1)
         size = sample_rate // FRAMES_PER_SECOND
@@ -65,8 +64,8 @@ class Call:
 
     @property
     def heard(self) -> Int16Array:
-        """All the client has heard so far: int16, shape ``(channels, n)``, silence included, at
-        ``session.audio_out.sample_rate``."""
+        """Audio that the client has received so far, silence included: int16, shape
+        ``(channels, n)``, at ``session.audio_out.sample_rate``."""
         pieces = self.client.heard
         channels = self.peer.audio_out.channels
         return np.concatenate([np.empty((channels, 0), np.int16), *pieces], axis=1)
@@ -86,37 +85,37 @@ async def open_call(
     input_buffer_s: float = 1.0,
     uplink: LinkFaults | None = None,
     downlink: LinkFaults | None = None,
-    inputs: tuple[Any, ...] | None = None,
+    inputs: tuple[object, ...] | None = None,
     raise_errors: bool = True,
     thread_limit: float = THREAD_LIMIT,
 ) -> AsyncGenerator[Call, None]:
-    """Call a handler. Leaving the block hangs up and waits until the session is over.
+    """Call a handler. Leaving the block hangs up and waits for the end of the session.
 
-    On trio's ``MockClock`` the whole call runs on virtual time, plain handlers included: they work
-    on real threads, and the clock stands still until they come back.
+    Under trio's ``MockClock`` the whole call runs on virtual time, with synchronous handlers too:
+    they run on real threads, and the clock stops until they return.
 
     Args:
-        handler: whatever a ``Stream`` takes. A handler object serves this one call itself, without
-            being copied.
-        modality: ``"audio"``, ``"video"`` or ``"audio-video"``; by default what suits the handler's
-            class, which for a function is audio.
-        mode: ``"send-receive"``, ``"send"`` or ``"receive"``, as the client sees it.
+        handler: any handler that a ``Stream`` accepts. A handler object serves this call itself,
+            without being copied.
+        modality: ``"audio"``, ``"video"`` or ``"audio-video"``; by default that of the handler's
+            class, and audio for a function.
+        mode: ``"send-receive"``, ``"send"`` or ``"receive"``, from the client's point of view.
         limits: deadlines of the session.
-        connect: have the client connect at once.
-        channel: have its data channel open at once.
-        live: see ``Stream``.
-        output_buffer_s: seconds of audio the handler may work ahead.
-        input_buffer_s: seconds of audio that wait for a slow handler.
-        uplink: what happens to the client's frames on their way; nothing by default.
-        downlink: what happens to the session's.
-        inputs: what the client has set as its inputs before the call.
-        raise_errors: let what the handler raised leave the block. Else it is in
+        connect: connect the client at once.
+        channel: open its data channel at once.
+        live: as for ``Stream``.
+        output_buffer_s: seconds of audio that the handler may produce in advance.
+        input_buffer_s: seconds of audio to buffer for a slow handler.
+        uplink: faults on the way from the client; none by default.
+        downlink: faults on the way to the client.
+        inputs: inputs that the client set before the call.
+        raise_errors: raise the handler's error when the block ends. Otherwise it is only in
             ``call.session.error``.
-        thread_limit: on a virtual clock, seconds of real time that a thread may work at a time;
-            more for large models.
+        thread_limit: on a virtual clock, maximum seconds of real time for one call of a synchronous
+            method. Increase it for large models.
 
     Raises:
-        Whatever the handler raised.
+        Exception: the handler raised it.
     """
     modality = modality or _modality_of(handler)
     make_driver = make_driver_factory(handler, modality, mode)
@@ -135,8 +134,8 @@ async def open_call(
                 channels=wanted.channels,
                 fps=wanted.fps,
                 buffers=buffers,
-                uplink=Link(uplink) if uplink is not None else None,
-                downlink=Link(downlink) if downlink is not None else None,
+                uplink=EmulatedLink(uplink) if uplink is not None else None,
+                downlink=EmulatedLink(downlink) if downlink is not None else None,
             ) as peer,
             create_task_group() as tg,
         ):
@@ -170,7 +169,7 @@ def _modality_of(handler: object) -> Modality:
 
 
 def _virtual_time(thread_limit: float) -> AbstractContextManager[object]:
-    """Where the run has trio's virtual clock, have it stand still while threads work."""
+    """Stop trio's virtual clock, if there is one, while threads work."""
     if Host().asyncio_loop is None:
         import trio
 

@@ -1,7 +1,7 @@
-"""The conformance suite for peers: anybody's transport has to pass it.
+"""Conformance suite for peers, for the transports of this package and of others.
 
-A transport is tested as a connected pair: the :class:`~fastrtc_anyio.abc.Peer` that a session
-would get, and a client at its other end that speaks the same transport independently.
+It tests a connected pair: the :class:`~fastrtc_anyio.abc.Peer` for a session, and a client of the
+same transport that is implemented independently.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from .signals import tone, tone_snr
 __all__ = ["PeerClient", "check_peer"]
 
 _SECONDS = 10
-"""No step of the suite takes longer on a transport that works."""
+"""Timeout of each step."""
 _MIN_SNR = 30.0
-"""dB of a tone after a lossy codec."""
+"""Minimum signal-to-noise ratio in dB of a tone after a lossy codec."""
 
 
 class PeerClient(Protocol):
-    """The other end of the transport under test."""
+    """Client of the transport under test."""
 
     def send_audio(self, frame: AudioFrame, /) -> None:
         """Send 20 ms."""
 
     async def receive_audio(self) -> AudioFrame:
-        """Wait for the next 20 ms."""
+        """Wait for the next 20 ms and return them."""
         ...
 
     def send_message(self, text: str, /) -> None:
         """Send a message."""
 
     async def receive_message(self) -> str:
-        """Wait for the next message."""
+        """Wait for the next message and return it."""
         ...
 
     def hang_up(self) -> None:
-        """End the call, and tell the other side."""
+        """End the call and notify the peer."""
 
 
 Pair = tuple[Peer, PeerClient]
@@ -55,26 +55,26 @@ OpenPair = Callable[[], AbstractAsyncContextManager[Pair]]
 
 
 async def check_peer(open_pair: OpenPair, *, messages: bool = True, lead_s: float = 0.0) -> None:
-    """Check that a transport does what :mod:`fastrtc_anyio.abc` promises.
+    """Check that a transport fulfils the contract of :mod:`fastrtc_anyio.abc`.
 
     Args:
-        open_pair: opens a connected pair, with the data channel open; called once for each check.
-        messages: False for a transport that has none, as a telephone.
-        lead_s: seconds of audio that lie with the client's side and count as played only when it
-            says so, as on a telephone: for so long a pause is not heard.
+        open_pair: opens a connected pair with an open data channel; called for each check.
+        messages: False for a transport without messages, such as a telephone.
+        lead_s: seconds of audio that the client's side buffers and acknowledges, as a telephone
+            carrier does. A pause takes effect after this time.
 
     Raises:
-        AssertionError: it does not.
-        TimeoutError: something that has to happen did not.
+        AssertionError: the transport violates the contract.
+        TimeoutError: a step did not finish in time.
     """
     checks: list[Callable[[Peer, PeerClient], Awaitable[None]]] = [
-        _audio_in_arrives_whole,
-        _audio_out_is_what_was_sent,
-        _nothing_is_played_after_a_flush,
-        partial(_a_pause_loses_nothing, lead_s),
+        _audio_in_is_complete,
+        _audio_out_is_complete,
+        _flush_drops_queued_audio,
+        partial(_pause_loses_no_audio, lead_s),
         *([_messages_arrive_in_order] if messages else []),
-        _hanging_up_ends_every_stream,
-        _closing_is_idempotent,
+        _hang_up_ends_every_stream,
+        _aclose_is_idempotent,
     ]
     for check in checks:
         async with _opened(open_pair, messages) as (peer, client):
@@ -92,7 +92,7 @@ async def _opened(open_pair: OpenPair, messages: bool) -> AsyncGenerator[Pair, N
         yield peer, client
 
 
-async def _audio_in_arrives_whole(peer: Peer, client: PeerClient) -> None:
+async def _audio_in_is_complete(peer: Peer, client: PeerClient) -> None:
     rate, seconds = 48_000, 1.5
     heard: list[AudioFrame] = []
     async with create_task_group() as tg:
@@ -104,23 +104,23 @@ async def _audio_in_arrives_whole(peer: Peer, client: PeerClient) -> None:
         tg.cancel_scope.cancel()
     assert heard[0].samples.dtype == np.int16
     samples = np.concatenate([frame.samples[0] for frame in heard])
-    _assert_tone(_sounding_part(samples), 440, heard[0].sample_rate)
+    _assert_tone(_trim_silence(samples), 440, heard[0].sample_rate)
     statistics = peer.audio_in.statistics()
     assert statistics.received == len(heard) + statistics.dropped + statistics.buffered
 
 
-async def _audio_out_is_what_was_sent(peer: Peer, client: PeerClient) -> None:
+async def _audio_out_is_complete(peer: Peer, client: PeerClient) -> None:
     out = peer.audio_out
     sent = tone(440, out.sample_rate, 1.0)
     await out.send(np.repeat(sent, out.channels, axis=0))
     heard, rate = await _listen(client, until=out.wait_played)
-    _assert_tone(_sounding_part(heard), 440, rate)
+    _assert_tone(_trim_silence(heard), 440, rate)
     statistics = out.statistics()
     assert statistics.played == statistics.sent == sent.shape[1]
-    assert statistics.underruns <= 1, "sound that was there was not played"
+    assert statistics.underruns <= 1, "an underrun happened while audio was queued"
 
 
-async def _nothing_is_played_after_a_flush(peer: Peer, client: PeerClient) -> None:
+async def _flush_drops_queued_audio(peer: Peer, client: PeerClient) -> None:
     out = peer.audio_out
     await out.send(np.repeat(tone(440, out.sample_rate, 5.0), out.channels, axis=0))
 
@@ -140,7 +140,7 @@ async def _nothing_is_played_after_a_flush(peer: Peer, client: PeerClient) -> No
     assert fade <= out.sample_rate * 0.005 + out.sample_rate // FRAMES_PER_SECOND
 
 
-async def _a_pause_loses_nothing(lead_s: float, peer: Peer, client: PeerClient) -> None:
+async def _pause_loses_no_audio(lead_s: float, peer: Peer, client: PeerClient) -> None:
     out = peer.audio_out
     await out.send(np.repeat(tone(440, out.sample_rate, 1.0), out.channels, axis=0))
     while out.statistics().played < out.sample_rate // 4:
@@ -149,14 +149,14 @@ async def _a_pause_loses_nothing(lead_s: float, peer: Peer, client: PeerClient) 
     out.pause()
     for _ in range(3 + round(lead_s * FRAMES_PER_SECOND)):
         await client.receive_audio()
-    for _ in range(FRAMES_PER_SECOND):  # a client on a busy machine may have more to catch up with
+    for _ in range(FRAMES_PER_SECOND):  # a client on a busy machine may have a backlog
         if np.abs((await client.receive_audio()).samples).max() < 1000:
             break
     before = out.statistics().played
-    assert before < out.statistics().sent, "a paused output played on"
+    assert before < out.statistics().sent, "a paused output continued to play"
     for _ in range(10):
         await client.receive_audio()
-    assert out.statistics().played == before, "a paused output played on"
+    assert out.statistics().played == before, "a paused output continued to play"
     out.resume()
     await _listen(client, until=out.wait_played)
     statistics = out.statistics()
@@ -173,7 +173,7 @@ async def _messages_arrive_in_order(peer: Peer, client: PeerClient) -> None:
         assert await peer.messages.receive() == text
 
 
-async def _hanging_up_ends_every_stream(peer: Peer, client: PeerClient) -> None:
+async def _hang_up_ends_every_stream(peer: Peer, client: PeerClient) -> None:
     client.hang_up()
     closed = await peer.wait_closed()
     assert closed.reason is CloseReason.HUNG_UP
@@ -183,7 +183,7 @@ async def _hanging_up_ends_every_stream(peer: Peer, client: PeerClient) -> None:
     assert (await peer.wait_closed()) == closed
 
 
-async def _closing_is_idempotent(peer: Peer, _client: PeerClient) -> None:
+async def _aclose_is_idempotent(peer: Peer, _client: PeerClient) -> None:
     await peer.aclose()
     await peer.aclose()
     await peer.wait_closed()
@@ -210,7 +210,7 @@ async def _assert_ended(peer: Peer) -> None:
 
 async def _speak(client: PeerClient, samples: Int16Array, rate: int) -> None:
     size = rate // FRAMES_PER_SECOND
-    # Half a second ahead: a client that paces what it sends must never be left without.
+    # Half a second ahead: a client with its own pacing must never run out of audio.
     due = anyio.current_time() - 0.5
     for start in range(0, samples.shape[1], size):
         client.send_audio(AudioFrame(rate, samples[:, start : start + size]))
@@ -221,7 +221,7 @@ async def _speak(client: PeerClient, samples: Int16Array, rate: int) -> None:
 async def _listen(
     client: PeerClient, until: Callable[[], Awaitable[None]]
 ) -> tuple[Int16Array, int]:
-    """Record until something has happened, and then for what is still on its way."""
+    """Record until ``until`` returns, and then the audio in flight."""
     heard: list[AudioFrame] = []
     async with create_task_group() as tg:
 
@@ -238,15 +238,15 @@ async def _listen(
     return np.concatenate([frame.samples[0] for frame in heard]), heard[0].sample_rate
 
 
-def _sounding_part(samples: Int16Array) -> Int16Array:
-    """The signal without the silence round it, and without 100 ms of a codec's settling."""
+def _trim_silence(samples: Int16Array) -> Int16Array:
+    """Return the samples from the first to the last loud one."""
     loud = np.flatnonzero(np.abs(samples) > 500)
-    assert loud.size, "nothing was heard"
+    assert loud.size, "no audio was received"
     return samples[loud[0] : loud[-1]]
 
 
 def _assert_tone(samples: Int16Array, frequency: float, rate: int) -> None:
     margin = rate // 10
-    assert samples.size > 4 * margin, f"only {samples.size / rate:.2f} s were heard"
+    assert samples.size > 4 * margin, f"only {samples.size / rate:.2f} s were received"
     snr = tone_snr(samples[margin:-margin], frequency, rate)
     assert snr > _MIN_SNR, f"the tone has an SNR of {snr:.1f} dB"

@@ -1,8 +1,8 @@
-"""Faults at the k-th checkpoint: does everything end well, wherever something fails?
+"""Fault injection at the k-th checkpoint.
 
-Every ``await`` that really waits may fail, and may be where a task is cancelled. A program has
-hundreds of such places and tests reach few of them. Here a test says "the k-th, whichever it is",
-and counts k up until there is no such checkpoint::
+Every ``await`` that waits can raise an error or be cancelled. A program has hundreds of such
+checkpoints, and ordinary tests fail at few of them. A test with :func:`inject_fault` fails at the
+k-th, and increments k until the program has no more checkpoints::
 
     for k in itertools.count(1):
         with inject_fault(k, OSError("injected")) as fault:
@@ -12,24 +12,26 @@ and counts k up until there is no such checkpoint::
             break
         assert everything_is_released(), fault.where
 
-How it works: the coroutines of the tasks started in the block are replaced by proxies, which are
-asked each time the event loop resumes the task. On trio an instrument does that, on asyncio a task
-factory. Tasks are told apart by a context variable, which a task passes on to those it starts.
+Theory of operation. Tasks that start in the block get a proxy of their coroutine, which checks the
+plan each time the event loop resumes the task. Under trio an instrument installs the proxies, under
+asyncio a task factory. A context variable, which tasks inherit, identifies the tasks of the block.
 """
 
 from __future__ import annotations
 
-import gc
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from types import FrameType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import current_token
+
+from fastrtc_anyio._core.options import check_number
+
+from ._checkpoints import awaiting_frames, can_fail, describe
 
 __all__ = ["FaultPlan", "FaultyFunction", "faulty", "inject_fault"]
 
@@ -38,37 +40,19 @@ T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 _plans: ContextVar[tuple[FaultPlan, ...]] = ContextVar("fastrtc_anyio_fault_plans", default=())
-"""The blocks that the current task was started in."""
-
-_LIBRARIES = frozenset({"anyio", "asyncio", "trio"})
-
-# Where nothing can fail by itself. A lock has changed hands by the time its waiter is woken, a
-# shielded checkpoint comes after what was awaited was done, and a task group has to wait for its
-# tasks: an error there would be one of the library's own, and would lose what was received, leave
-# locks held for ever and tasks without an owner.
-_CANNOT_FAIL = frozenset(
-    {
-        "__aexit__",
-        "_nested_child_finished",
-        "acquire",
-        "acquire_on_behalf_of",
-        "cancel_shielded_checkpoint",
-        "start",
-        "wait_for",
-    }
-)
-_CANNOT_FAIL_METHODS = frozenset({"Condition.wait"})
+"""Plans of the blocks that the current task was started in."""
 
 
 class FaultPlan:
-    """When to fail, and whether it came to that. Made by :func:`inject_fault` and :func:`faulty`.
+    """Plan and outcome of a fault, created by :func:`inject_fault` and :func:`faulty`.
 
     Args:
-        at: the number of the checkpoint, from 1.
-        error: what to raise there; None to cancel.
-        skip: of a task's name: whether to leave the task alone. Its checkpoints do not count.
+        at: number of the checkpoint, from 1.
+        error: error to raise there; None to cancel.
+        skip: predicate of task names; checkpoints of these tasks do not count.
 
     Raises:
+        TypeError: ``at`` is not an int.
         ValueError: ``at`` is less than 1.
     """
 
@@ -79,21 +63,20 @@ class FaultPlan:
         *,
         skip: Callable[[str], bool] | None = None,
     ) -> None:
-        if at < 1:
-            raise ValueError(f"checkpoints are counted from 1; got {at}")
+        check_number("at", at, at_least=1, integer=True)
         self.at = at
         self.error = error
         self.skip = skip
         self.checkpoints = 0
-        """Checkpoints that were passed so far, the one of the fault included."""
+        """Checkpoints passed so far, including the one of the fault."""
         self.where: str | None = None
-        """The task, and the line of code in it, where the fault was injected; None before."""
+        """Task and line of code where the fault was injected; None before."""
         self._open = True
         self._cancel: Callable[[], object] | None = None
 
     @property
     def reached(self) -> bool:
-        """Whether there were that many checkpoints, so that the fault was injected."""
+        """Whether the fault was injected, because there were enough checkpoints."""
         return self.where is not None
 
     def __repr__(self) -> str:
@@ -102,16 +85,12 @@ class FaultPlan:
             f"checkpoints={self.checkpoints} where={self.where!r}>"
         )
 
-    def _pass(self, coro: Any, sent: object) -> BaseException | None:
-        """Called each time a coroutine is about to be resumed, with what it is to be sent.
-
-        Returns:
-            What is to be thrown into it instead.
-        """
+    def _pass(self, coro: object, sent: object) -> BaseException | None:
+        """Return the error to throw into a coroutine instead of sending ``sent``, or None."""
         if not self._open or self.reached:
             return None
-        frames = list(_awaiting(coro))
-        if not _can_fail(frames, sent):
+        frames = list(awaiting_frames(coro))
+        if not can_fail(frames, sent):
             return None
         name = anyio.get_current_task().name or ""
         if self.skip is not None and self.skip(name):
@@ -119,7 +98,7 @@ class FaultPlan:
         self.checkpoints += 1
         if self.checkpoints < self.at:
             return None
-        self.where = _describe(name, frames)
+        self.where = describe(name, frames)
         if self._cancel is not None:
             self._cancel()
         return self.error
@@ -132,41 +111,41 @@ def inject_fault(
     *,
     skip: Callable[[str], bool] | None = None,
 ) -> Generator[FaultPlan, None, None]:
-    """Have the ``at``-th checkpoint in the block fail.
+    """Inject a fault at the ``at``-th checkpoint in the block.
 
-    Enter it in a task, around what is to be tested. What counts is each time a task that was
-    started inside, or a descendant of such a task, goes on after it had to wait. The task that
-    enters the block is never hit, nor are system tasks. Threads have no checkpoints.
+    Enter the block in a task, around the code under test. A checkpoint counts when a task that was
+    started in the block, or a descendant of it, resumes after waiting. The task that enters the
+    block and system tasks are exempt. Threads have no checkpoints.
 
-    An error appears in the task at the place where it waited, as if what it awaited had raised it:
-    the result, or the cancellation, that it was about to be given is lost. Clean-up is not spared,
-    shielded or not. Spared is what cannot fail by itself: waiting for a lock, a semaphore, a
-    condition, a limiter, or for the tasks of a task group.
+    The error is raised where the task waited, as if the awaited operation had raised it. The result
+    or the cancellation that the task was about to receive is lost. Cleanup code is not exempt, even
+    if it is shielded. Operations that cannot fail are exempt: waiting for a lock, a semaphore, a
+    condition, a limiter, or the tasks of a task group.
 
-    With ``error=None`` nothing is raised: the whole block is cancelled at that moment, as by a time
-    limit of its caller. The ``with`` statement then ends quietly, like ``anyio.CancelScope``.
+    With ``error=None`` the whole block is cancelled at that checkpoint, as by a timeout of its
+    caller. The ``with`` statement then ends without an error, like ``anyio.CancelScope``.
 
-    The same program reaches the same checkpoint again, as far as the event loop allows: trio's
-    scheduler is made deterministic inside the block, asyncio's is, but anyio on asyncio cancels the
-    tasks of a scope in any order. With threads the order is up to the system.
+    The order of checkpoints is reproducible as far as the event loop allows it. Trio's scheduler is
+    made deterministic inside the block. asyncio's scheduler is deterministic, but anyio on asyncio
+    cancels the tasks of a scope in any order. With threads the operating system decides.
 
     Args:
-        at: the number of the checkpoint, from 1.
-        error: what to raise there; None to cancel the block.
-        skip: of a task's name: whether to leave that task alone. Its checkpoints do not count.
+        at: number of the checkpoint, from 1.
+        error: error to raise there; None to cancel the block.
+        skip: predicate of task names; checkpoints of these tasks do not count.
 
     Yields:
-        The plan. ``fault.reached`` says whether there were that many checkpoints.
+        The plan. ``fault.reached`` tells whether there were enough checkpoints.
 
     Raises:
         ValueError: ``at`` is less than 1.
         TypeError: ``error`` is a cancellation.
-        RuntimeError: tasks ran in the block, but this version of the event loop does not let
-            itself be watched.
+        RuntimeError: tasks ran in the block, but this version of the event loop does not support
+            the proxies.
     """
     fault = FaultPlan(at, error, skip=skip)
     if isinstance(error, anyio.get_cancelled_exc_class()):
-        raise TypeError("a cancellation that nobody asked for is no fault: error=None cancels")
+        raise TypeError("error must not be a cancellation; use error=None to cancel the block")
     watch = _watch_asyncio if _is_asyncio() else _watch_trio
     with ExitStack() as stack:
         if error is None:
@@ -182,7 +161,7 @@ def inject_fault(
 
 
 class FaultyFunction(Protocol[P, T_co]):
-    """What :func:`faulty` returns: the function, and its plan."""
+    """Function returned by :func:`faulty`, with its plan."""
 
     fault: FaultPlan
 
@@ -192,10 +171,10 @@ class FaultyFunction(Protocol[P, T_co]):
 def faulty(
     function: Callable[P, Awaitable[T]], at: int, error: BaseException
 ) -> FaultyFunction[P, T]:
-    """Have one coroutine function fail at its ``at``-th checkpoint.
+    """Return a version of a coroutine function that fails at its ``at``-th checkpoint.
 
-    Counted over all calls of the function, in everything it awaits, but not in tasks it starts. The
-    error appears where it waited, as with :func:`inject_fault`.
+    Checkpoints are counted over all calls of the function, in everything it awaits, but not in
+    tasks that it starts. The error is raised where it waited, as with :func:`inject_fault`.
 
     Example::
 
@@ -203,19 +182,19 @@ def faulty(
             receive = faulty(MyHandler.receive, 5, OSError("the network is down"))
 
     Args:
-        function: a coroutine function, a method too.
-        at: the number of the checkpoint, from 1.
-        error: what to raise there.
+        function: a coroutine function or method.
+        at: number of the checkpoint, from 1.
+        error: error to raise there.
 
     Returns:
-        A coroutine function in its place. Its ``fault`` says whether the checkpoint was reached.
+        A coroutine function, whose ``fault`` is the plan.
 
     Raises:
-        TypeError: ``function`` is no coroutine function: a plain one has no checkpoints.
+        TypeError: ``function`` is not a coroutine function.
         ValueError: ``at`` is less than 1.
     """
     if not inspect.iscoroutinefunction(function):
-        raise TypeError(f"{function!r} is no coroutine function, so it has no checkpoints")
+        raise TypeError(f"function must be a coroutine function; got {function!r}")
     plan = FaultPlan(at, error)
 
     @wraps(function)
@@ -228,17 +207,17 @@ def faulty(
 
 
 class _Watched(Coroutine[Any, Any, Any]):
-    """A coroutine that asks the plan before it is resumed. In all else it is the one it wraps.
+    """Proxy of a coroutine that checks the plan before each resumption but the first.
 
-    An ``async def`` round it would do for most purposes, but one that is cancelled before its first
-    step would never await what it wraps, and hide it from whoever inspects the task.
+    A wrapping ``async def`` would not do: cancelled before its first step, it would never await the
+    coroutine, and it would hide the coroutine from tools that inspect the task.
     """
 
     def __init__(self, coro: Any, plan: FaultPlan) -> None:
         self._coro = coro
         self._plan = plan
         self.started = False
-        """Whether it has made its first step, through here."""
+        """Whether the coroutine has made its first step through this proxy."""
 
     def send(self, value: Any) -> Any:
         if self.started:
@@ -269,7 +248,7 @@ class _Watched(Coroutine[Any, Any, Any]):
     def __next__(self) -> Any:
         return self.send(None)
 
-    def __getattr__(self, name: str) -> Any:  # cr_frame, cr_await, __qualname__ and their like
+    def __getattr__(self, name: str) -> Any:  # cr_frame, cr_await, __qualname__ and others
         return getattr(self._coro, name)
 
 
@@ -282,7 +261,7 @@ def _watch_trio(fault: FaultPlan) -> Generator[None, None, None]:
 
     class Watch(trio.abc.Instrument):
         def task_spawned(self, task: trio.lowlevel.Task) -> None:
-            # Called before the task is scheduled for the first time, which binds task.coro.send.
+            # Trio calls this before it first schedules the task, which binds task.coro.send.
             if fault in task.context.get(_plans, ()):
                 proxies[task] = _Watched(task.coro, fault)
                 task.coro = cast(Any, proxies[task])
@@ -299,21 +278,21 @@ def _watch_trio(fault: FaultPlan) -> Generator[None, None, None]:
             yield
     finally:
         trio.lowlevel.remove_instrument(instrument)
-    # Without this, a test that counts up to the first checkpoint that is not reached would pass
-    # without having tested anything.
+    # Without this check, a test that counts up to the first checkpoint that is not reached would
+    # pass without testing anything.
     if missed:
         raise RuntimeError(
-            f"this version of trio does not let its tasks be watched: {missed[0]} ran unseen; "
-            "please report it to fastrtc_anyio"
+            f"this version of trio does not support fault injection: {missed[0]} ran without a "
+            "proxy; please report it to fastrtc_anyio"
         )
 
 
 @contextmanager
 def _deterministic_trio() -> Generator[None, None, None]:
-    """Trio shuffles the tasks that are ready, on purpose. pytest-trio does the same about it."""
+    """Disable trio's random order of ready tasks, as pytest-trio does."""
     from trio._core import _run
 
-    # No public way to it. Without these names the order is not reproducible, but all else works.
+    # Trio has no public interface for this. Without these names only reproducibility is lost.
     scheduler: Any = _run
     if not hasattr(scheduler, "_r") or not hasattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING"):
         yield
@@ -334,12 +313,12 @@ def _watch_asyncio(fault: FaultPlan) -> Generator[None, None, None]:
 
     loop = asyncio.get_running_loop()
     before = loop.get_task_factory()
-    # An eager task makes its first step before anyio knows of it. anyio goes round that factory,
-    # but cannot recognise it behind this one.
+    # An eager task makes its first step before anyio knows it. anyio bypasses that factory, but
+    # would not recognise it behind this one.
     eager = getattr(asyncio, "eager_task_factory", None)
     is_eager = eager is not None and getattr(before, "__code__", None) is eager.__code__
 
-    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Future[Any]:
         context = options.get("context")
         plans = _plans.get() if context is None else context.get(_plans, ())
         if fault in plans:
@@ -358,58 +337,3 @@ def _watch_asyncio(fault: FaultPlan) -> Generator[None, None, None]:
 
 def _is_asyncio() -> bool:
     return hasattr(current_token().native_token, "call_soon_threadsafe")
-
-
-def _awaiting(coro: Any) -> Generator[FrameType, None, None]:
-    """The frames of a waiting coroutine, outermost first: trio's ``Task.iter_await_frames``."""
-    while coro is not None:
-        for kind, awaits in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
-            frame = getattr(coro, f"{kind}_frame", None)
-            if frame is not None:
-                yield frame
-                coro = getattr(coro, awaits)
-                break
-        else:
-            # asend() and its like do not tell whose they are (CPython #76991), nor do the iterators
-            # that __await__ returns.
-            coro = next((ref for ref in gc.get_referents(coro) if _has_frames(ref)), None)
-
-
-def _has_frames(thing: object) -> bool:
-    return inspect.isasyncgen(thing) or inspect.iscoroutine(thing)
-
-
-def _is_library(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _LIBRARIES
-
-
-def _can_fail(frames: list[FrameType], sent: object) -> bool:
-    """Whether what the innermost code that is not the event loop's awaits may raise an error."""
-    for at in reversed(range(len(frames))):
-        frame = frames[at]
-        if not _is_library(frame):
-            return True
-        code = frame.f_code
-        if code.co_name == "cancel_shielded_checkpoint" and _is_checkpoint(frames[:at]):
-            return True
-        if code.co_name in _CANNOT_FAIL or code.co_qualname in _CANNOT_FAIL_METHODS:
-            return False
-        if code.co_name == "to_thread_run_sync" and not hasattr(
-            getattr(sent, "value", None), "unwrap"
-        ):
-            return False  # the thread has a question and would wait for the answer for ever
-    return True
-
-
-def _is_checkpoint(callers: list[FrameType]) -> bool:
-    """Whether a shielded checkpoint is a part of an ordinary one, as trio's is."""
-    return bool(callers) and callers[-1].f_code.co_name == "checkpoint"
-
-
-def _describe(name: str, frames: list[FrameType]) -> str:
-    ours = [frame for frame in frames if not _is_library(frame)] or frames
-    if not ours:
-        return name
-    frame = ours[-1]
-    code = frame.f_code
-    return f"{name}: {code.co_filename}:{frame.f_lineno} in {code.co_qualname}"

@@ -1,7 +1,7 @@
-"""A bad network, made of numbers: loss in bursts, delay, jitter and outages.
+"""Network emulation: loss in bursts, delay, jitter and outages.
 
-Nothing here waits or reads a clock: the time is an argument, and the answer is when the frame
-arrives. The same seed and the same times give the same answers on every run and machine.
+The emulation neither waits nor reads a clock: the time of sending is an argument, and the result is
+the time of arrival. The same seed and times give the same results on every run and machine.
 """
 
 from __future__ import annotations
@@ -11,52 +11,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from random import Random
 
-__all__ = ["Link", "LinkFaults"]
+from fastrtc_anyio._core.options import check_number, short_repr
+
+__all__ = ["EmulatedLink", "LinkFaults"]
 
 
 @dataclass(frozen=True, repr=False)
 class LinkFaults:
-    """What is wrong with one direction of a call. Without arguments, nothing is.
+    """Faults of one direction of a call. The default is a perfect network.
 
     Raises:
-        ValueError: a value that is not possible; names it.
+        TypeError: a value is not a number, or not an int where one is required.
+        ValueError: a value is out of range.
     """
 
     loss: float = 0.0
-    """How much of what is sent is lost, in the mean: from 0 to 1."""
+    """Mean fraction of lost frames, 0 to 1."""
     delay: float = 0.0
-    """Seconds that every frame takes."""
+    """Seconds that every frame takes at least."""
     jitter: float = 0.0
-    """Seconds that a frame may take beyond ``delay``: uniform from 0 to this."""
+    """Maximum additional delay in seconds, uniformly distributed from 0."""
     burst: int = 1
-    """Frames lost at a time. The mean loss stays :attr:`loss`."""
+    """Consecutive frames of a loss. The mean stays :attr:`loss`."""
     outages: tuple[tuple[float, float], ...] = ()
-    """``(start, end)`` in seconds since the call began, in which nothing arrives, the start
-    included and the end not. What is sent then is lost, and so is what was on its way. The last
-    end may be ``math.inf``."""
+    """Intervals ``(start, end)``, in seconds since the beginning of the call, in which frames that
+    are sent or would arrive are lost. The start is inclusive, the end exclusive. An end may be
+    ``math.inf``."""
     seed: int = 0
-    """Another seed loses other frames."""
+    """Seed of the random numbers."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.loss <= 1:
-            raise ValueError(f"loss must be from 0 to 1; got {self.loss!r}")
-        for name in ("delay", "jitter"):
-            seconds = getattr(self, name)
-            if not 0 <= seconds < math.inf:
-                raise ValueError(f"{name} must be 0 s or more, and finite; got {seconds!r}")
-        for name in ("burst", "seed"):
-            number: object = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise ValueError(  # noqa: TRY004 - one kind of error for all of them
-                    f"{name} must be an int; got {number!r}"
-                )
-        if self.burst < 1:
-            raise ValueError(f"burst must be 1 frame or more; got {self.burst}")
-        # A list is welcome, but would not be hashable.
+        check_number("loss", self.loss, at_least=0, at_most=1)
+        check_number("delay", self.delay, at_least=0, unit="seconds")
+        check_number("jitter", self.jitter, at_least=0, unit="seconds")
+        check_number("burst", self.burst, at_least=1, integer=True)
+        check_number("seed", self.seed, integer=True)
+        # Lists are accepted, but a frozen dataclass should be hashable.
         object.__setattr__(self, "outages", tuple(_outage(outage) for outage in self.outages))
 
     def __repr__(self) -> str:
-        # Only what is wrong: a failing example should show at a glance what it takes.
+        # Without defaults, so that a failing example shows its faults at a glance.
         faults = [
             f"{field.name}={value!r}"
             for field in fields(self)
@@ -69,56 +63,51 @@ def _outage(outage: Sequence[float]) -> tuple[float, float]:
     try:
         start, end = outage
     except (TypeError, ValueError):
-        raise ValueError(f"an outage is (start, end), in seconds; got {outage!r}") from None
+        raise ValueError(f"an outage must be (start, end); got {short_repr(outage)}") from None
     if not 0 <= start <= end or start == math.inf:
-        raise ValueError(f"an outage must start at 0 s or later and end after that; got {outage!r}")
+        raise ValueError(f"an outage must satisfy 0 <= start <= end; got {short_repr(outage)}")
     return start, end
 
 
-class Link:
-    """One direction of one call: says of every frame when it arrives.
-
-    Args:
-        faults: what is wrong with it.
-    """
+class EmulatedLink:
+    """One direction of one call: computes when each frame arrives."""
 
     def __init__(self, faults: LinkFaults) -> None:
         self.faults = faults
         self.sent = 0
-        """Frames given to :meth:`transmit`."""
+        """Frames passed to :meth:`transmit`."""
         self.lost = 0
-        """How many of them never arrive."""
+        """Frames that never arrive."""
         self._random = Random(faults.seed)
         self._burst_left = 0
         self._sent_at = -math.inf
         self._arrived = -math.inf
-        # Between two bursts lie (1 - p) / p frames in the mean, so burst / (burst + (1 - p) / p)
-        # is the loss. Solved for p, the chance that a burst begins with a frame:
+        # With the probability p that a burst begins at a frame, the mean gap between two bursts is
+        # (1 - p) / p frames, and the loss is burst / (burst + (1 - p) / p). Solved for p:
         self._burst_begins = (
             faults.loss / (faults.loss + faults.burst * (1 - faults.loss)) if faults.loss else 0.0
         )
 
     def transmit(self, now: float) -> float | None:
-        """Send a frame.
+        """Compute the arrival of a frame.
 
-        Frames arrive in the order they were sent in, as behind a jitter buffer: a late one holds
-        up those behind it.
+        Frames arrive in order, as behind a jitter buffer: a late frame delays the next ones.
 
         Args:
-            now: when it is sent, in seconds since the call began.
+            now: time of sending, in seconds since the beginning of the call.
 
         Returns:
-            When it arrives, on the same clock; None if it is lost.
+            Time of arrival on the same clock; None if the frame is lost.
 
         Raises:
-            ValueError: ``now`` is before the frame sent last.
+            ValueError: ``now`` is before the previous frame.
         """
         if not now >= self._sent_at:
-            raise ValueError(f"sent at {now!r} s, after a frame sent at {self._sent_at!r} s")
+            raise ValueError(f"now must be at least {self._sent_at!r}; got {now!r}")
         self._sent_at = now
         self.sent += 1
-        # Two numbers for each frame, needed or not: what is lost does not depend on the jitter,
-        # nor the jitter on what is lost, so a fault can be taken away and the rest stays.
+        # Always two random numbers per frame, so that losses do not depend on the jitter nor the
+        # jitter on losses: removing one fault keeps the others.
         lost = self._loses(self._random.random())
         late = self.faults.jitter * self._random.random()
         arrives = max(self._arrived, now + self.faults.delay + late)

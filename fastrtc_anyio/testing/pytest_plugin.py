@@ -1,4 +1,4 @@
-"""The pytest plugin: a test that asks for ``open_call`` runs on virtual time, with nothing set up.
+"""pytest plugin: a test that uses the fixture ``open_call`` runs on virtual time.
 
 ::
 
@@ -7,15 +7,15 @@
             await call.speak(tone(440, 48_000, 1.0))
             await anyio.sleep(600)
 
-No mark, no other plugin, no waiting: the test runs on trio with a ``MockClock`` of its own, which
-jumps to the next deadline whenever all tasks wait. It has an hour of virtual time. Fixtures it uses
-must be plain. Hypothesis works, with a new run for each example.
+The test needs no mark, no other plugin and no real waiting. It runs under trio with its own
+``MockClock``, which jumps to the next deadline whenever all tasks wait, for at most an hour of
+virtual time. Its other fixtures must be synchronous. With Hypothesis, each example is a new run.
 
-Tests that do not ask for ``open_call`` are none of our business; nor are those that another plugin
-was told to run: with the ``anyio_backend`` fixture, a mark of anyio, pytest-trio or pytest-asyncio,
-or one of them in its automatic mode. They can use the fixture all the same.
+Other tests are unaffected. So are tests that another plugin runs: those with the ``anyio_backend``
+fixture, a mark of anyio, pytest-trio or pytest-asyncio, or in the automatic mode of one of these.
+They may use the fixture as well.
 
-pytest loads this module in every run, so it imports nothing but pytest before it is needed.
+pytest loads this module in every run, so it imports only pytest until it is needed.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ import pytest
 __all__ = ["open_call", "pytest_pyfunc_call"]
 
 _LIMIT = 3600
-"""Seconds of virtual time. On a virtual clock a wait for nothing would be an endless loop."""
+"""Maximum seconds of virtual time. Without it, a test that waits for nothing would never end."""
 _MARKS_OF_OTHERS = ("anyio", "asyncio", "trio")
 
 
-@pytest.fixture(scope="session")  # Hypothesis frowns on those of a function
-def open_call() -> Any:
-    """``fastrtc_anyio.testing.open_call``: call a handler. The test runs on virtual time."""
+@pytest.fixture(scope="session")  # Hypothesis rejects function-scoped fixtures
+def open_call() -> object:
+    """Return ``fastrtc_anyio.testing.open_call``, which calls a handler on virtual time."""
     from . import call
 
     return call.open_call
@@ -44,12 +44,12 @@ def open_call() -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run the coroutine functions that are ours."""
+    """Run coroutine functions that use ``open_call`` and belong to no other plugin."""
     if "open_call" not in pyfuncitem.fixturenames or not _is_ours(pyfuncitem):
         return None
     function: Any = pyfuncitem.obj
     if hasattr(function, "hypothesis"):
-        # As anyio's plugin does it: Hypothesis calls the inner test for each example.
+        # As in anyio's plugin: Hypothesis calls the inner test for each example.
         inner = function.hypothesis.inner_test
         if inspect.iscoroutinefunction(inner):
             function.hypothesis.inner_test = _on_virtual_time(inner)
@@ -68,7 +68,7 @@ def _is_ours(item: pytest.Function) -> bool:
 
     return (
         item.funcargs.get("open_call")
-        is call.open_call  # and not a fixture of that name of the user's
+        is call.open_call  # not a fixture of the application with this name
         and "anyio_backend" not in item.fixturenames
         and not any(item.get_closest_marker(mark) for mark in _MARKS_OF_OTHERS)
     )
@@ -84,8 +84,8 @@ def _on_virtual_time(function: Callable[..., Any]) -> Callable[..., None]:
                 await function(*args, **kwargs)
             if scope.cancelled_caught:
                 raise TimeoutError(
-                    f"the test waited for {_LIMIT} s of virtual time: for something that never "
-                    "happens? anyio.fail_after() says where"
+                    f"the test took more than {_LIMIT} s of virtual time; anyio.fail_after() "
+                    "finds the wait that never ends"
                 )
 
         trio.run(limited, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,4 +1,4 @@
-"""Audio to test with, and what can be measured on it."""
+"""Test audio, and measurements of it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["speech_like", "tone", "tone_snr"]
 def tone(
     frequency: float, sample_rate: int, seconds: float, *, amplitude: float = 0.25
 ) -> Int16Array:
-    """A sine wave.
+    """Generate a sine wave.
 
     Args:
-        frequency: in Hz.
-        sample_rate: in Hz.
-        seconds: duration.
-        amplitude: of full scale.
+        frequency: frequency in Hz.
+        sample_rate: sample rate in Hz.
+        seconds: duration in seconds.
+        amplitude: fraction of full scale.
 
     Returns:
         int16, shape ``(1, n)``.
@@ -30,7 +30,7 @@ def tone(
 
 
 def speech_like(sample_rate: int, seconds: float, *, seed: int = 0) -> Int16Array:
-    """Noise with the spectrum and the syllables of speech; the same for the same seed.
+    """Generate noise with the spectrum and the syllable rhythm of speech, reproducible by ``seed``.
 
     Returns:
         int16, shape ``(1, n)``.
@@ -47,15 +47,15 @@ def speech_like(sample_rate: int, seconds: float, *, seed: int = 0) -> Int16Arra
 
 
 def tone_snr(samples: NDArray[np.int16], frequency: float, sample_rate: int) -> float:
-    """How much of a signal is the tone it should be, in dB.
+    """Return the signal-to-noise ratio of a tone in dB.
 
-    Amplitude, phase and offset are fitted; all that is left over counts as noise. Silence has 0 dB,
-    and an offset alone is no tone.
+    Amplitude, phase and offset are fitted, and the residual counts as noise. Silence and a constant
+    offset have 0 dB.
 
     Args:
         samples: int16, shape ``(n,)``.
-        frequency: of the tone, in Hz.
-        sample_rate: in Hz.
+        frequency: frequency of the tone in Hz.
+        sample_rate: sample rate in Hz.
     """
     signal = samples.astype(np.float64)
     angle = 2 * np.pi * frequency * np.arange(signal.size) / sample_rate

@@ -1,7 +1,7 @@
-"""Hypothesis strategies for handlers: audio, emissions, networks and clients of every kind.
+"""Hypothesis strategies to test handlers: audio, emissions, networks and clients.
 
-They need Hypothesis, which is not installed with this library. What fails shrinks to the least
-that does: silence, one chunk, a good network, a client who stays.
+They need Hypothesis, which no extra installs. Failing examples shrink towards silence, one chunk, a
+perfect network and a client that stays.
 
 Example::
 
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastrtc_anyio._core.options import check_number
 from fastrtc_anyio._media.frames import (
     FRAMES_PER_SECOND,
     MAX_SAMPLE_RATE,
@@ -42,7 +43,7 @@ from .link import LinkFaults
 try:
     from hypothesis import strategies as st
     from hypothesis.extra import numpy as hnp
-except ImportError as exc:  # pragma: no cover - tested in a process of its own
+except ImportError as exc:  # pragma: no cover - tested in a subprocess
     raise ImportError(
         "fastrtc_anyio.testing.strategies needs Hypothesis: pip install hypothesis"
     ) from exc
@@ -64,9 +65,9 @@ _CLIENT_REASONS = [CloseReason.HUNG_UP, CloseReason.VANISHED, CloseReason.PEER_F
 
 
 def sample_rates() -> st.SearchStrategy[int]:
-    """Rates in Hz that a handler may have: multiples of 50 from 8000 to 48000.
+    """Sample rates of handlers in Hz: multiples of 50 from 8000 to 48000.
 
-    The usual ones come often. Shrinks to 48000.
+    Common rates are frequent. Shrinks to 48000.
     """
     per_frame = st.integers(
         MIN_SAMPLE_RATE // FRAMES_PER_SECOND, MAX_SAMPLE_RATE // FRAMES_PER_SECOND
@@ -81,21 +82,21 @@ def pcm(
     min_samples: int = 0,
     max_samples: int = 2_000,
 ) -> st.SearchStrategy[NDArray[Any]]:
-    """Samples of any kind: silence, full scale, single values that stand out.
+    """Samples: silence, full scale, single outliers.
 
-    float32 has also what saturates, infinities included, but no NaN. Shrinks to silence.
+    float32 samples may exceed full scale and be infinite, but not NaN. Shrinks to silence.
 
     Args:
         channels: 1 or 2; None for either.
         dtype: int16 or float32.
-        min_samples: for each channel.
-        max_samples: likewise.
+        min_samples: minimum samples per channel.
+        max_samples: maximum samples per channel.
 
     Returns:
         Arrays of shape ``(channels, n)``.
 
     Raises:
-        ValueError: another dtype.
+        ValueError: ``dtype`` is another one.
     """
     elements: st.SearchStrategy[Any]
     fill: st.SearchStrategy[Any]
@@ -106,7 +107,7 @@ def pcm(
         elements = st.floats(-1, 1, width=32) | st.floats(width=32, allow_nan=False)
         fill = st.sampled_from([0.0, 1.0, -1.0, 0.25, 2.0])
     else:
-        raise ValueError(f"PCM is int16 or float32; got {np.dtype(dtype)}")
+        raise ValueError(f"dtype must be int16 or float32; got {np.dtype(dtype)}")
     counts = st.sampled_from([1, 2]) if channels is None else st.just(channels)
     shape = st.tuples(counts, st.integers(min_samples, max_samples))
     return hnp.arrays(np.dtype(dtype), shape, elements=elements, fill=fill)
@@ -115,27 +116,26 @@ def pcm(
 def audio_frames(
     sample_rate: int | None = None, channels: int | None = None, *, max_samples: int = 2_000
 ) -> st.SearchStrategy[AudioFrame]:
-    """What a client may send: 16-bit audio of any duration, none included.
+    """Frames from a client: 16-bit audio of any duration, including empty frames.
 
     Args:
-        sample_rate: in Hz; None for any of :func:`sample_rates`.
+        sample_rate: sample rate in Hz; None for any of :func:`sample_rates`.
         channels: 1 or 2; None for either.
-        max_samples: for each channel.
+        max_samples: maximum samples per channel.
     """
     rates = sample_rates() if sample_rate is None else st.just(sample_rate)
     return st.builds(AudioFrame, rates, pcm(channels, max_samples=max_samples))
 
 
 def chunkings(total: int) -> st.SearchStrategy[list[int]]:
-    """Ways to cut ``total`` samples into chunks: sizes of 1 or more, with that sum.
+    """Divisions of ``total`` samples into chunks: lists of positive sizes with this sum.
 
-    Shrinks to one chunk. Of nothing, there are no chunks.
+    Shrinks to one chunk, or to none if ``total`` is 0.
 
     Raises:
         ValueError: ``total`` is negative.
     """
-    if total < 0:
-        raise ValueError(f"total must be 0 or more; got {total}")
+    check_number("total", total, at_least=0)
     if total < 2:
         return st.just([total] * total)
     cuts = st.lists(st.integers(1, total - 1), unique=True)
@@ -145,11 +145,11 @@ def chunkings(total: int) -> st.SearchStrategy[list[int]]:
 
 
 def emissions(*, closing: bool = True, max_samples: int = 2_000) -> st.SearchStrategy[EmitType]:
-    """Whatever a handler may return from ``emit``. Shrinks to None.
+    """Valid return values of ``emit``. Shrinks to None.
 
     Args:
-        closing: ``CloseStream`` too, after which the session ends.
-        max_samples: for each channel, of the audio.
+        closing: include ``CloseStream``, which ends the session.
+        max_samples: maximum samples per channel of the audio.
     """
     audio = _emitted_audio(max_samples)
     outputs = st.builds(AdditionalOutputs, st.integers(), st.text(max_size=5))
@@ -172,17 +172,17 @@ def _emitted_audio(draw: st.DrawFn, max_samples: int) -> Any:
 
 
 def rubbish() -> st.SearchStrategy[Any]:
-    """What a handler must not return from ``emit``: its session ends with ``HANDLER_ERROR``.
+    """Invalid return values of ``emit``, which end the session with ``HANDLER_ERROR``.
 
-    Samples of a wrong dtype or shape, NaN among them, a rate that is none, tuples of the wrong
-    kind, and things that are no audio at all. Arrays stay small.
+    They are samples of a wrong dtype or shape or with NaN, invalid rates, malformed tuples, and
+    values of other types. Arrays are small.
     """
     return st.one_of(
-        _no_audio(),
+        _not_audio(),
         _wrong_samples().map(lambda samples: (16_000, samples)),
         st.tuples(_wrong_rates(), st.builds(_silence)),
         _wrong_tuples(),
-        # Good company does not help.
+        # A valid second element does not make the tuple valid.
         st.tuples(
             _wrong_samples().map(lambda samples: (16_000, samples)),
             st.builds(AdditionalOutputs) | st.builds(CloseStream),
@@ -194,7 +194,7 @@ def _silence() -> NDArray[np.int16]:
     return np.zeros((1, 320), np.int16)
 
 
-def _no_audio() -> st.SearchStrategy[Any]:
+def _not_audio() -> st.SearchStrategy[Any]:
     return (
         st.booleans()
         | st.integers()
@@ -272,13 +272,13 @@ def link_faults(
     max_jitter: float = 0.5,
     max_seconds: float = 10.0,
 ) -> st.SearchStrategy[LinkFaults]:
-    """Networks from good to hardly usable. Shrinks to one without faults.
+    """Networks from perfect to hardly usable. Shrinks to a perfect one.
 
     Args:
-        max_loss: of all frames, from 0 to 1.
-        max_delay: in seconds.
-        max_jitter: in seconds.
-        max_seconds: of the call: outages begin and end before that.
+        max_loss: maximum fraction of lost frames, 0 to 1.
+        max_delay: maximum delay in seconds.
+        max_jitter: maximum jitter in seconds.
+        max_seconds: duration of the call in seconds; outages end before.
     """
     time = _thousandths(0, max_seconds)
     return st.builds(
@@ -298,23 +298,23 @@ def _ordered(span: tuple[float, float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class HangUp:
-    """How a client leaves."""
+    """A client's end of the call."""
 
     after: float
-    """Seconds from the beginning of the call."""
+    """Seconds since the beginning of the call."""
     reason: CloseReason
-    """For ``client.hang_up``."""
+    """Argument for ``client.hang_up``."""
 
 
 def hang_ups(max_seconds: float = 5.0, *, min_seconds: float = 0.02) -> st.SearchStrategy[HangUp]:
-    """When the client leaves, and how: it hangs up, vanishes, or its connection breaks.
+    """Ends of a call by the client: it hangs up, vanishes, or its connection fails.
 
-    Shrinks to a client that hangs up as soon as it may.
+    Shrinks to hanging up as early as possible.
 
     Args:
-        max_seconds: the longest call.
-        min_seconds: the shortest. At 0 the client may leave before the connection is up, which the
-            session reports as a ``PeerError``.
+        max_seconds: duration of the longest call.
+        min_seconds: duration of the shortest call. At 0 the client may leave before it is
+            connected, which the session reports as a ``PeerError``.
     """
     return st.builds(
         HangUp, _thousandths(min_seconds, max_seconds), st.sampled_from(_CLIENT_REASONS)
@@ -322,5 +322,5 @@ def hang_ups(max_seconds: float = 5.0, *, min_seconds: float = 0.02) -> st.Searc
 
 
 def _thousandths(least: float, most: float) -> st.SearchStrategy[float]:
-    """Not ``floats``, which shrink to whole numbers rather than to the least."""
+    """Multiples of 0.001. Unlike ``floats``, they shrink to the minimum, not to whole numbers."""
     return st.integers(math.ceil(least * 1000), math.floor(most * 1000)).map(lambda n: n / 1000)

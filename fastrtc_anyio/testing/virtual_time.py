@@ -1,8 +1,8 @@
-"""Trio's virtual clock, and threads.
+"""Stop trio's virtual clock while threads work.
 
-The clock jumps to the next deadline whenever every task waits. A task that waits for a thread looks
-just the same, so hours of virtual time would pass while a plain handler computes. The seam in
-:mod:`fastrtc_anyio._core.threads` tells us when that is so, and the clock then stands still.
+The clock jumps to the next deadline whenever every task waits, including tasks that wait for a
+thread. Hours of virtual time would pass while a synchronous handler computes.
+``fastrtc_anyio._core.threads.hold_virtual_clock`` reports such waits, and the clock then stops.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from fastrtc_anyio._core.threads import hold_virtual_clock
 __all__ = ["THREAD_LIMIT", "virtual_time"]
 
 THREAD_LIMIT = 1.0
-"""Seconds of real time a thread may work before the test is told that it hangs, by default."""
+"""Default for the maximum seconds of real time that a thread may work."""
 
 
 @contextmanager
 def virtual_time(
     clock: trio.testing.MockClock, thread_limit: float = THREAD_LIMIT
 ) -> Generator[None, None, None]:
-    """Let the clock jump whenever all tasks wait, but never while a thread works for one.
+    """Let the clock jump whenever all tasks wait, except while a thread works for one of them.
 
-    Blocks may be nested, or overlap: the clock is shared.
+    Blocks may be nested or overlap. Enter the block in the main task, before other tasks start.
 
     Args:
-        clock: the one the run was started with. Enter this in the main task, before others start.
-        thread_limit: seconds of real time that a thread may work at a time. Of blocks that overlap,
-            the largest counts.
+        clock: the clock of the run.
+        thread_limit: maximum seconds of real time for one call on a thread. Overlapping blocks use
+            the largest.
 
     Raises:
-        TimeoutError: in the task whose thread did not come back within ``thread_limit``; names the
-            method.
+        TimeoutError: a call on a thread exceeded ``thread_limit``. It is raised in the waiting task
+            and names the called method.
     """
     held = _held_clocks.get(clock)
     if held is None:
@@ -88,12 +88,12 @@ class _HeldClock:
                 self._clock.autojump_threshold = 0.0
         if scope.cancelled_caught:
             raise TimeoutError(
-                f"{name} did not come back within {self.thread_limit:g} s of real time: a plain "
+                f"{name} did not return within {self.thread_limit:g} s of real time: a synchronous "
                 "method that blocks cannot be tested on a virtual clock"
             )
 
     async def watch(self) -> None:
-        """Cancel whoever waits too long. On the real clock, since the other one stands still."""
+        """Cancel tasks that wait too long in real time: the virtual clock has stopped."""
         with self.watching:
             while True:
                 await self._some.wait()

@@ -1,5 +1,3 @@
-"""A gate that many threads open."""
-
 from __future__ import annotations
 
 import sys
@@ -10,7 +8,7 @@ import anyio
 from fastrtc_anyio._core.gate import Gate
 
 
-async def test_many_threads_may_open_it_at_once() -> None:
+async def test_concurrent_set_from_many_threads() -> None:
     errors: list[BaseException] = []
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

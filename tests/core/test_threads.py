@@ -27,7 +27,7 @@ async def test_calls_run_on_one_daemon_thread() -> None:
     await worker.aclose()
 
 
-async def test_arguments_results_and_errors_pass() -> None:
+async def test_run_passes_arguments_results_and_errors() -> None:
     worker = Worker("test")
     assert await worker.run(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
@@ -36,14 +36,14 @@ async def test_arguments_results_and_errors_pass() -> None:
     await worker.aclose()
 
 
-async def test_context_variables_are_visible() -> None:
+async def test_context_variables_reach_the_thread() -> None:
     worker = Worker("test")
     variable.set("mine")
     assert await worker.run(variable.get) == "mine"
     await worker.aclose()
 
 
-async def test_a_cancelled_call_is_abandoned_and_never_overlapped() -> None:
+async def test_cancelled_call_keeps_worker_busy_until_it_returns() -> None:
     worker, release, entered = Worker("test"), threading.Event(), Gate()
     results: list[int] = []
 
@@ -69,7 +69,7 @@ async def test_a_cancelled_call_is_abandoned_and_never_overlapped() -> None:
     assert results == []
 
 
-async def test_what_an_abandoned_call_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_of_abandoned_call_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     worker, release, entered = Worker("test"), threading.Event(), Gate()
 
     def fail() -> None:
@@ -85,7 +85,7 @@ async def test_what_an_abandoned_call_raises_is_logged(caplog: pytest.LogCapture
     await worker.finish(lambda: None)
     await worker.aclose()
     (record,) = caplog.records
-    assert record.getMessage() == "test failed when it had been given up"
+    assert record.getMessage() == "test failed after it was abandoned"
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "too late"
 
@@ -94,11 +94,11 @@ def _is_busy(worker: Worker) -> bool:
     return worker.busy
 
 
-async def test_closing_one_that_never_ran() -> None:
+async def test_aclose_before_first_call() -> None:
     await Worker("test").aclose()
 
 
-async def test_the_host_takes_functions_from_any_thread() -> None:
+async def test_host_post_from_another_thread_runs_on_the_loop() -> None:
     host, gate = Host(), Gate()
     seen: list[bool] = []
     assert host.is_current_thread
@@ -117,7 +117,7 @@ async def test_the_host_takes_functions_from_any_thread() -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_post_after_the_loop_has_ended_is_nothing(backend: str) -> None:
+def test_host_post_after_end_of_loop_is_ignored(backend: str) -> None:
     async def main() -> Host:
         return Host()
 
@@ -125,5 +125,5 @@ def test_a_post_after_the_loop_has_ended_is_nothing(backend: str) -> None:
     host.post(lambda: None)
 
 
-async def test_the_asyncio_loop_of_the_host(anyio_backend_name: str) -> None:
+async def test_host_asyncio_loop_is_set_under_asyncio_only(anyio_backend_name: str) -> None:
     assert (Host().asyncio_loop is not None) == (anyio_backend_name == "asyncio")

@@ -1,3 +1,5 @@
+"""Fault injection: which checkpoints count, and what else stays unchanged."""
+
 from __future__ import annotations
 
 import inspect
@@ -27,12 +29,12 @@ def is_asyncio() -> bool:
     return hasattr(anyio.lowlevel.current_token().native_token, "call_soon_threadsafe")
 
 
-async def fail_everywhere(
+async def fail_at_each_checkpoint(
     program: Callable[[], Awaitable[object]],
     error: Callable[[], BaseException | None] = lambda: InjectedError("injected"),
     limit: float | None = 1000,
 ) -> list[FaultPlan]:
-    """Run a program with a fault at every checkpoint in turn."""
+    """Run a program repeatedly, with a fault at one checkpoint after the other."""
     faults: list[FaultPlan] = []
     for k in itertools.count(1):
         injected = error()
@@ -45,13 +47,13 @@ async def fail_everywhere(
         if not fault.reached:
             return faults
         faults.append(fault)
-    raise AssertionError("there is no end of it")
+    raise AssertionError("unreachable")
 
 
-# What is hit.
+# Which checkpoints count.
 
 
-async def test_the_error_appears_where_the_task_waited() -> None:
+async def test_error_is_raised_where_the_task_waited() -> None:
     error = InjectedError("injected")
     seen: list[object] = []
 
@@ -68,7 +70,7 @@ async def test_the_error_appears_where_the_task_waited() -> None:
         async with anyio.create_task_group() as tg:
             tg.start_soon(child, name="the child")
     assert caught.value.exceptions == (error,)
-    assert seen == [(error, began + 3)], "after the wait, in place of its result"
+    assert seen == [(error, began + 3)], "must be raised after the wait, in place of its result"
     assert fault.reached
     assert fault.where is not None
     lines = inspect.getsourcelines(child)
@@ -78,10 +80,10 @@ async def test_the_error_appears_where_the_task_waited() -> None:
     assert fault.where.endswith("child")
     names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     assert "child" in names
-    assert "sleep" in names, "the error comes out of what was awaited"
+    assert "sleep" in names, "the awaited operation must raise the error"
 
 
-async def test_every_checkpoint_counts_once() -> None:
+async def test_each_checkpoint_counts_once() -> None:
     async def child() -> None:
         for _ in range(3):
             await anyio.sleep(0.1)
@@ -98,11 +100,11 @@ async def test_every_checkpoint_counts_once() -> None:
     assert not fault.reached
     assert fault.where is None
     assert fault.checkpoints == 8
-    # What had ended before cannot be hit, and what was cancelled can be once more.
-    assert len(await fail_everywhere(program)) >= 5
+    # An earlier fault ends tasks, and a cancelled task resumes once more.
+    assert len(await fail_at_each_checkpoint(program)) >= 5
 
 
-async def test_the_task_that_enters_is_not_hit() -> None:
+async def test_entering_task_is_exempt() -> None:
     async with anyio.create_task_group() as outside:
         started = anyio.Event()
 
@@ -122,7 +124,7 @@ async def test_the_task_that_enters_is_not_hit() -> None:
         assert fault.checkpoints == 0
 
 
-async def test_descendants_are_hit_wherever_they_were_started() -> None:
+async def test_descendants_are_included_in_any_task_group() -> None:
     async def child() -> None:
         async with anyio.create_task_group() as tg:
             tg.start_soon(grandchild, name="grandchild")
@@ -145,7 +147,7 @@ async def test_descendants_are_hit_wherever_they_were_started() -> None:
     assert fault.reached
 
 
-async def test_tasks_that_outlive_the_block_are_left_alone() -> None:
+async def test_checkpoints_after_the_block_do_not_count() -> None:
     async with anyio.create_task_group() as outside:
         with inject_fault(3, InjectedError()) as fault:
             outside.start_soon(anyio.sleep, 1)
@@ -154,26 +156,26 @@ async def test_tasks_that_outlive_the_block_are_left_alone() -> None:
     assert fault.checkpoints == 0
 
 
-async def test_tasks_can_be_left_out() -> None:
+async def test_skip_exempts_tasks_by_name() -> None:
     async def child() -> None:
         await anyio.sleep(1)
 
     with (
-        inject_fault(1, InjectedError(), skip=lambda name: name == "left out") as fault,
+        inject_fault(1, InjectedError(), skip=lambda name: name == "skipped") as fault,
         pytest.raises(ExceptionGroup),
     ):
         async with anyio.create_task_group() as tg:
-            for name in ("left out", "taken", "left out"):
+            for name in ("skipped", "counted", "skipped"):
                 tg.start_soon(child, name=name)
     assert fault.where is not None
-    assert fault.where.startswith("taken: ")
+    assert fault.where.startswith("counted: ")
     with inject_fault(1, InjectedError(), skip=lambda _: True) as fault:
         async with anyio.create_task_group() as tg:
             tg.start_soon(child)
     assert (fault.reached, fault.checkpoints) == (False, 0)
 
 
-async def test_a_task_can_survive() -> None:
+async def test_task_may_handle_the_error() -> None:
     survived = []
 
     async def child() -> None:
@@ -208,10 +210,10 @@ async def test_blocks_nest() -> None:
     assert outer.reached
 
 
-# Cancelling.
+# Cancellation.
 
 
-async def test_without_an_error_the_block_is_cancelled() -> None:
+async def test_error_none_cancels_the_block() -> None:
     ended: list[str] = []
 
     async def child(name: str, seconds: float) -> None:
@@ -234,19 +236,19 @@ async def test_without_an_error_the_block_is_cancelled() -> None:
     assert anyio.current_time() == began + 2.5
 
 
-async def test_cancelling_is_not_heard_outside() -> None:
+async def test_cancellation_stays_inside_the_block() -> None:
     async def program() -> None:
         async with anyio.create_task_group() as tg:
             tg.start_soon(anyio.sleep, 1)
             tg.start_soon(anyio.sleep, 2)
 
-    faults = await fail_everywhere(program, lambda: None)
+    faults = await fail_at_each_checkpoint(program, lambda: None)
     assert len(faults) == 2
     with anyio.fail_after(1):
         await anyio.sleep(0.5)
 
 
-async def test_an_outer_cancellation_passes() -> None:
+async def test_outer_cancellation_propagates() -> None:
     with anyio.move_on_after(1) as scope:
         with inject_fault(1000) as fault:
             async with anyio.create_task_group() as tg:
@@ -255,7 +257,7 @@ async def test_an_outer_cancellation_passes() -> None:
     assert not fault.reached
 
 
-async def test_an_error_may_come_in_place_of_a_cancellation() -> None:
+async def test_error_may_replace_a_cancellation() -> None:
     async def child() -> None:
         await anyio.sleep_forever()
 
@@ -266,11 +268,11 @@ async def test_an_error_may_come_in_place_of_a_cancellation() -> None:
             tg.cancel_scope.cancel()
     assert fault.reached
     assert len(caught.value.exceptions) == 1
-    with anyio.fail_after(1):  # and the cancellation is not left over
+    with anyio.fail_after(1):  # no pending cancellation
         await anyio.sleep(0.5)
 
 
-async def test_clean_up_is_hit_though_it_is_shielded() -> None:
+async def test_shielded_cleanup_is_not_exempt() -> None:
     steps: list[str] = []
 
     async def child() -> None:
@@ -289,13 +291,13 @@ async def test_clean_up_is_hit_though_it_is_shielded() -> None:
             await anyio.sleep(1)
             tg.cancel_scope.cancel()
 
-    faults = await fail_everywhere(program)
+    faults = await fail_at_each_checkpoint(program)
     assert len(faults) == 3
-    # Fault 1 replaces the cancellation, 2 and 3 hit the clean-up; the last run has no fault.
+    # Fault 1 replaces the cancellation, 2 and 3 hit the cleanup; the last run has no fault.
     assert steps == ["one", "two", "one", "one", "two"]
 
 
-# What cannot fail by itself.
+# Operations that cannot fail.
 
 
 async def _with_lock(lock: Any) -> None:
@@ -327,7 +329,7 @@ async def _with_condition(condition: anyio.Condition) -> None:
         (anyio.Condition, _with_condition),
     ],
 )
-async def test_locks_stay_whole(make: Any, use: Any, error: Any) -> None:
+async def test_waiting_for_a_lock_cannot_fail(make: Any, use: Any, error: Any) -> None:
     async def program() -> None:
         lock = make()
 
@@ -343,13 +345,13 @@ async def test_locks_stay_whole(make: Any, use: Any, error: Any) -> None:
                 async with lock:
                     lock.notify()
         with anyio.fail_after(1):
-            async with lock:  # nobody has kept it
+            async with lock:  # no task still holds it
                 pass
 
-    assert len(await fail_everywhere(program, error)) >= 3
+    assert len(await fail_at_each_checkpoint(program, error)) >= 3
 
 
-async def test_task_groups_stay_whole() -> None:
+async def test_waiting_for_a_task_group_cannot_fail() -> None:
     ended = 0
 
     async def leaf() -> None:
@@ -382,12 +384,12 @@ async def test_task_groups_stay_whole() -> None:
                     pass
             at_the_end = ended
             await anyio.sleep(10)
-            assert ended == at_the_end, "a leaf has outlived its group"
+            assert ended == at_the_end, "a leaf outlived its group"
             if not fault.reached:
                 break
 
 
-async def test_a_thread_that_asks_is_answered() -> None:
+async def test_calls_from_a_thread_are_answered() -> None:
     async def child() -> None:
         assert await anyio.to_thread.run_sync(thread) == 3
 
@@ -402,11 +404,11 @@ async def test_a_thread_that_asks_is_answered() -> None:
         async with anyio.create_task_group() as tg:
             tg.start_soon(child)
 
-    # Without a limit: the virtual clock would jump to it while the thread works.
-    assert await fail_everywhere(program, limit=None)
+    # Without a limit, which the virtual clock would jump to while the thread works.
+    assert await fail_at_each_checkpoint(program, limit=None)
 
 
-async def test_generators_are_closed() -> None:
+async def test_generators_are_closed_after_a_fault() -> None:
     closed = 0
 
     async def numbers() -> AsyncGenerator[int, None]:
@@ -431,15 +433,15 @@ async def test_generators_are_closed() -> None:
             await anyio.sleep(4.5)
             tg.cancel_scope.cancel()
 
-    faults = await fail_everywhere(program)
+    faults = await fail_at_each_checkpoint(program)
     assert closed == len(faults) + 1
     assert any("numbers" in str(fault.where) for fault in faults)
 
 
-# Others see the task as it is.
+# Tasks behave as without a fault.
 
 
-async def test_the_order_is_the_same_each_time() -> None:
+async def test_order_of_checkpoints_is_reproducible() -> None:
     async def child(seconds: float) -> None:
         for _ in range(5):
             await anyio.sleep(seconds)
@@ -448,16 +450,18 @@ async def test_the_order_is_the_same_each_time() -> None:
     async def program() -> None:
         async with anyio.create_task_group() as tg:
             for i in range(6):
-                # Exact in binary: what is due together is so whenever the program starts.
+                # Exact in binary, so equal deadlines are equal at any starting time.
                 tg.start_soon(child, 0.125 if i % 2 else 0.25, name=f"task {i}")
 
-    first = [fault.where for fault in await fail_everywhere(program)]
-    second = [fault.where for fault in await fail_everywhere(program)]
+    first = [fault.where for fault in await fail_at_each_checkpoint(program)]
+    second = [fault.where for fault in await fail_at_each_checkpoint(program)]
     assert len(first) > 20
     assert first == second
 
 
-async def test_a_task_that_never_ran_is_no_loss(recwarn: pytest.WarningsRecorder) -> None:
+async def test_task_cancelled_before_its_first_step_causes_no_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
     async def child() -> None:
         await checkpoint()
 
@@ -475,22 +479,22 @@ async def test_a_task_that_never_ran_is_no_loss(recwarn: pytest.WarningsRecorder
     assert not recwarn.list
 
 
-async def test_tasks_can_be_inspected() -> None:
+async def test_proxied_tasks_can_be_inspected() -> None:
     async def child() -> None:
         await anyio.sleep_forever()
 
     with inject_fault(100, InjectedError()):
         async with anyio.create_task_group() as tg:
-            tg.start_soon(child, name="looked at")
+            tg.start_soon(child, name="inspected")
             await anyio.wait_all_tasks_blocked()
-            [info] = [task for task in anyio.get_running_tasks() if task.name == "looked at"]
+            [info] = [task for task in anyio.get_running_tasks() if task.name == "inspected"]
             coro: Any = info.coro
             assert inspect.getcoroutinestate(coro) == inspect.CORO_SUSPENDED
             names = []
             if is_asyncio():
                 import asyncio
 
-                [task] = [t for t in asyncio.all_tasks() if t.get_name() == "looked at"]
+                [task] = [t for t in asyncio.all_tasks() if t.get_name() == "inspected"]
                 assert "running at" in repr(task)
                 assert task.get_stack()
             else:
@@ -506,7 +510,7 @@ async def test_tasks_can_be_inspected() -> None:
             tg.cancel_scope.cancel()
 
 
-async def test_asyncio_tasks_are_hit_too() -> None:
+async def test_asyncio_tasks_are_included() -> None:
     if not is_asyncio():
         return
     import asyncio
@@ -535,7 +539,7 @@ async def test_asyncio_tasks_are_hit_too() -> None:
         loop.set_task_factory(None)
 
 
-async def test_a_change_of_trio_is_noticed() -> None:
+async def test_unsupported_trio_raises_runtime_error() -> None:
     if is_asyncio():
         return
     import trio
@@ -546,18 +550,18 @@ async def test_a_change_of_trio_is_noticed() -> None:
 
     instrument = Undo()
     with (
-        pytest.raises(RuntimeError, match="does not let its tasks be watched: looked at"),
+        pytest.raises(RuntimeError, match="does not support fault injection: inspected"),
         inject_fault(1, InjectedError()),
     ):
         trio.lowlevel.add_instrument(instrument)
         try:
             async with anyio.create_task_group() as tg:
-                tg.start_soon(anyio.sleep, 1, name="looked at")
+                tg.start_soon(anyio.sleep, 1, name="inspected")
         finally:
             trio.lowlevel.remove_instrument(instrument)
 
 
-async def test_trio_is_left_as_it_was() -> None:
+async def test_trio_scheduler_is_restored() -> None:
     from trio._core import _run
 
     scheduler: Any = _run
@@ -567,7 +571,7 @@ async def test_trio_is_left_as_it_was() -> None:
     assert (scheduler._r.getstate(), scheduler._ALLOW_DETERMINISTIC_SCHEDULING) == before
 
 
-async def test_system_tasks_are_left_alone() -> None:
+async def test_system_tasks_are_exempt() -> None:
     if is_asyncio():
         return
     import trio
@@ -584,24 +588,24 @@ async def test_system_tasks_are_left_alone() -> None:
     assert not fault.reached
 
 
-async def test_what_cannot_be_injected_is_refused() -> None:
-    with pytest.raises(ValueError, match="counted from 1; got 0"):
+async def test_invalid_checkpoint_or_error_is_rejected() -> None:
+    with pytest.raises(ValueError, match="at must be an int at least 1; got 0"):
         inject_fault(0).__enter__()
-    with pytest.raises(TypeError, match="error=None cancels"):
+    with pytest.raises(TypeError, match="use error=None to cancel"):
         inject_fault(
             1, anyio.get_cancelled_exc_class().__new__(anyio.get_cancelled_exc_class())
         ).__enter__()
 
 
-def test_a_plan_shows_itself() -> None:
+def test_repr_of_plan() -> None:
     plan = FaultPlan(3, OSError("x"))
     assert repr(plan) == "<FaultPlan at=3 error=OSError('x') checkpoints=0 where=None>"
 
 
-# One function.
+# Faulty functions.
 
 
-async def test_one_function_fails() -> None:
+async def test_faulty_function_fails_at_its_checkpoint() -> None:
     async def work(seconds: float, *, times: int = 1) -> str:
         for _ in range(times):
             await anyio.sleep(seconds)
@@ -621,7 +625,7 @@ async def test_one_function_fails() -> None:
     assert not faulty(work, 1, error).fault.reached
 
 
-async def test_one_function_can_be_cancelled() -> None:
+async def test_faulty_function_can_be_cancelled() -> None:
     async def work() -> None:
         await anyio.sleep(10)
 
@@ -632,12 +636,12 @@ async def test_one_function_can_be_cancelled() -> None:
     assert broken.fault.checkpoints == 1
 
 
-def test_a_plain_function_has_no_checkpoints() -> None:
-    with pytest.raises(TypeError, match="is no coroutine function"):
+def test_faulty_rejects_synchronous_function() -> None:
+    with pytest.raises(TypeError, match="must be a coroutine function"):
         faulty(len, 1, InjectedError())  # type: ignore[arg-type]
 
 
-async def test_one_method_of_a_handler_fails() -> None:
+async def test_faulty_method_ends_session_with_handler_error() -> None:
     class Ticking(Quiet):
         async def emit(self) -> EmitType:
             await anyio.sleep(0.1)
@@ -655,14 +659,14 @@ async def test_one_method_of_a_handler_fails() -> None:
     assert handler.calls == ["shutdown"]
 
 
-# Whole calls: what all of this is for.
+# Complete calls.
 
 
 @pytest.mark.parametrize("error", [InjectedError, lambda: None])
-async def test_a_call_ends_well_wherever_it_fails(error: Any) -> None:
+async def test_session_shuts_down_after_a_fault_at_any_checkpoint(error: Any) -> None:
     for k in itertools.count(1):
         handler = AsyncEcho()
-        with inject_fault(k, error(), skip=is_the_transport) as fault:
+        with inject_fault(k, error(), skip=is_transport) as fault:
             async with open_call(handler, raise_errors=False) as call:
                 await call.speak(tone(440, 48_000, 0.06), 48_000)
         assert call.session.state is SessionState.CLOSED, fault.where
@@ -673,6 +677,6 @@ async def test_a_call_ends_well_wherever_it_fails(error: Any) -> None:
     assert k > 20
 
 
-def is_the_transport(task: str) -> bool:
-    """Tasks of the memory peer: they stand for the network, which has no exceptions to raise."""
+def is_transport(task: str) -> bool:
+    """Whether a task belongs to the memory peer, which stands for the network and cannot fail."""
     return "MemoryPeer" in task or task.endswith("_close_peer")

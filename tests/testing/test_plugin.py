@@ -1,4 +1,4 @@
-"""The pytest plugin, in runs of pytest of their own."""
+"""The pytest plugin, in separate runs of pytest."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Failing(Echo):
 
 
 class Run:
-    """A run of pytest on one file: what became of each test in it."""
+    """A run of pytest on one file, with the outcome of each test."""
 
     def __init__(self, folder: Path, tests: str, *, ini: str = "") -> None:
         (folder / "test_it.py").write_text(tests, encoding="utf-8")
         (folder / "pytest.ini").write_text("[pytest]\n" + ini)
-        # Where the package is installed, its entry point has loaded the plugin already.
+        # The entry point of an installed package loads the plugin.
         installed = any(entry.value == PLUGIN for entry in entry_points(group="pytest11"))
         done = subprocess.run(
             [
@@ -65,7 +65,7 @@ class Run:
                 self.outcomes[rest.partition("::")[2].partition(" - ")[0]] = outcome
 
 
-def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
+def test_tests_with_open_call_run_without_configuration(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
         HANDLER
@@ -77,14 +77,14 @@ def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
             assert any(frame.any() for frame in call.client.heard)
             assert trio.current_time() > 600
 
-        async def test_time_begins_anew(open_call):
+        async def test_time_starts_at_zero(open_call):
             assert trio.current_time() < 1
 
-        async def test_the_handler_fails(open_call):
+        async def test_failing_handler(open_call):
             async with open_call(Failing()) as call:
                 await call.ended.wait()
 
-        async def test_an_assertion_fails(open_call):
+        async def test_failing_assertion(open_call):
             async with open_call(Echo()):
                 await anyio.sleep(1)
                 left = 3
@@ -122,9 +122,9 @@ def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
     )
     assert run.outcomes == {
         "test_minutes": "PASSED",
-        "test_time_begins_anew": "PASSED",
-        "test_the_handler_fails": "FAILED",
-        "test_an_assertion_fails": "FAILED",
+        "test_time_starts_at_zero": "PASSED",
+        "test_failing_handler": "FAILED",
+        "test_failing_assertion": "FAILED",
         "test_expected_to_fail": "XFAIL",
         "test_plain": "PASSED",
         "test_arguments[1]": "PASSED",
@@ -132,11 +132,11 @@ def test_a_test_runs_without_configuration(tmp_path: Path) -> None:
         "TestThings::test_method": "PASSED",
     }, run.output
     assert "1 skipped" in run.output
-    assert "test_the_handler_fails - OSError: out of order" in run.output
-    assert "test_an_assertion_fails - assert 3 == 4" in run.output
+    assert "test_failing_handler - OSError: out of order" in run.output
+    assert "test_failing_assertion - assert 3 == 4" in run.output
 
 
-def test_hypothesis(tmp_path: Path) -> None:
+def test_each_hypothesis_example_is_a_new_run(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
         HANDLER
@@ -156,7 +156,7 @@ def test_hypothesis(tmp_path: Path) -> None:
                 await anyio.sleep(leaves.after + extra)
                 call.client.hang_up(leaves.reason)
 
-        def test_each_example_is_a_run_of_its_own():
+        def test_times():
             assert len(times) >= 20
             assert max(times) < 0.1
 
@@ -169,10 +169,10 @@ def test_hypothesis(tmp_path: Path) -> None:
     assert run.outcomes == {
         "test_any_audio[0]": "PASSED",
         "test_any_audio[1]": "PASSED",
-        "test_each_example_is_a_run_of_its_own": "PASSED",
+        "test_times": "PASSED",
         "test_failing": "FAILED",
     }, run.output
-    assert "test_failing - AssertionError: assert 1.0 < 1" in run.output, "it shrinks"
+    assert "test_failing - AssertionError: assert 1.0 < 1" in run.output, "the example must shrink"
 
 
 OTHERS = f"""
@@ -187,7 +187,7 @@ def on_virtual_time():
 """
 
 
-def test_what_anyio_was_told_to_run_is_left_to_it(tmp_path: Path) -> None:
+def test_tests_marked_for_anyio_run_under_anyio(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
         OTHERS
@@ -196,10 +196,10 @@ def test_what_anyio_was_told_to_run_is_left_to_it(tmp_path: Path) -> None:
 async def test_marked(open_call):
     assert not on_virtual_time()
 
-async def test_asking(open_call, anyio_backend):
+async def test_backend(open_call, anyio_backend):
     assert not on_virtual_time()
 
-async def test_ours(open_call):
+async def test_unmarked(open_call):
     assert on_virtual_time()
 
 class TestMarked:
@@ -212,15 +212,15 @@ class TestMarked:
     assert run.outcomes == {
         "test_marked[asyncio]": "PASSED",
         "test_marked[trio]": "PASSED",
-        "test_asking[asyncio]": "PASSED",
-        "test_asking[trio]": "PASSED",
-        "test_ours": "PASSED",
+        "test_backend[asyncio]": "PASSED",
+        "test_backend[trio]": "PASSED",
+        "test_unmarked": "PASSED",
         "TestMarked::test_method[asyncio]": "PASSED",
         "TestMarked::test_method[trio]": "PASSED",
     }, run.output
 
 
-def test_anyio_in_its_automatic_mode_runs_all(tmp_path: Path) -> None:
+def test_anyio_auto_mode_runs_all_tests(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
         OTHERS
@@ -235,7 +235,7 @@ async def test_mine(open_call):
     assert run.outcomes == {"test_mine[asyncio]": "PASSED", "test_mine[trio]": "PASSED"}, run.output
 
 
-def test_other_tests_are_none_of_its_business(tmp_path: Path) -> None:
+def test_other_tests_are_unaffected(tmp_path: Path) -> None:
     run = Run(
         tmp_path,
         HANDLER
@@ -256,13 +256,13 @@ def test_other_tests_are_none_of_its_business(tmp_path: Path) -> None:
         """),
         ini="markers =\n  trio: of pytest-trio\n  asyncio: of pytest-asyncio\n",
     )
-    # Nobody is there to run them, and pytest says so.
+    # No plugin runs them, and pytest reports it.
     assert set(run.outcomes.values()) == {"FAILED"}, run.output
     assert len(run.outcomes) == 4
     assert run.output.count("async def functions are not natively supported") >= 4
 
 
-def test_it_imports_nothing_before_it_is_needed() -> None:
+def test_plugin_imports_only_pytest_at_first() -> None:
     tree = ast.parse(Path(str(pytest_plugin.__file__)).read_text(encoding="utf-8"))
     imported = {
         name
@@ -276,7 +276,7 @@ def test_it_imports_nothing_before_it_is_needed() -> None:
     assert packages - set(sys.stdlib_module_names) == {"pytest"}
 
 
-def test_the_entry_point_leads_to_it() -> None:
+def test_entry_point_is_the_plugin() -> None:
     found = [e for e in entry_points(group="pytest11") if e.name == "fastrtc_anyio"]
     if not found:
         pytest.skip("the package is not installed here")

@@ -1,4 +1,4 @@
-"""What a tone is, and what is none."""
+"""Signal-to-noise ratio of tones and of other signals."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import numpy as np
 from fastrtc_anyio.testing import speech_like, tone, tone_snr
 
 
-def test_a_tone_is_clean_whatever_its_phase_and_offset() -> None:
+def test_tone_snr_ignores_phase_and_offset() -> None:
     samples = tone(440, 16_000, 0.5)[0, 1234:5678]
     assert tone_snr(samples, 440, 16_000) > 60
     assert tone_snr(samples + 500, 440, 16_000) > 60
 
 
-def test_another_tone_and_noise_are_not() -> None:
+def test_tone_snr_of_another_tone_and_of_noise_is_low() -> None:
     assert tone_snr(tone(450, 16_000, 0.5)[0], 440, 16_000) < 3
     assert tone_snr(speech_like(16_000, 0.5)[0], 440, 16_000) < 3
 
 
-def test_silence_and_an_offset_are_no_tone() -> None:
+def test_tone_snr_of_silence_and_constant_is_0() -> None:
     assert tone_snr(np.zeros(960, np.int16), 440, 16_000) <= 0
     assert tone_snr(np.full(960, 1000, np.int16), 440, 16_000) <= 0

@@ -1,4 +1,4 @@
-"""The strategies give what they promise, and what fails shrinks to something one can read."""
+"""The strategies generate what they document, and examples shrink to readable values."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from tests.kit.handlers import Quiet
 
 
 @given(sample_rates())
-def test_rates_are_those_of_handlers(rate: int) -> None:
+def test_sample_rates_are_valid_for_handlers(rate: int) -> None:
     assert check_sample_rate(rate) == rate
     Quiet(input_sample_rate=rate, output_sample_rate=rate)
 
 
 @given(st.data(), st.sampled_from([None, 1, 2]), st.sampled_from([np.int16, np.float32]))
-def test_pcm_is_what_handlers_may_emit(data: Any, channels: int | None, dtype: Any) -> None:
+def test_pcm_is_valid_audio(data: Any, channels: int | None, dtype: Any) -> None:
     samples = data.draw(pcm(channels, dtype=dtype, min_samples=3, max_samples=50))
     assert samples.dtype == dtype
     assert 3 <= samples.shape[1] <= 50
@@ -53,13 +53,13 @@ def test_pcm_is_what_handlers_may_emit(data: Any, channels: int | None, dtype: A
     as_int16(samples)
 
 
-def test_other_pcm_there_is_none() -> None:
+def test_pcm_rejects_other_dtypes() -> None:
     with pytest.raises(ValueError, match="int16 or float32; got float64"):
         pcm(dtype=np.float64)
 
 
 @given(audio_frames(), audio_frames(16_000, 2, max_samples=9))
-def test_frames_are_what_clients_send(any_frame: AudioFrame, wide: AudioFrame) -> None:
+def test_audio_frames_are_valid(any_frame: AudioFrame, wide: AudioFrame) -> None:
     for frame in (any_frame, wide):
         check_pcm(frame.samples, frame.channels)
     assert wide.sample_rate == 16_000
@@ -68,38 +68,38 @@ def test_frames_are_what_clients_send(any_frame: AudioFrame, wide: AudioFrame) -
 
 
 @given(st.data(), st.integers(0, 5_000))
-def test_chunks_add_up(data: Any, total: int) -> None:
+def test_chunks_sum_to_total(data: Any, total: int) -> None:
     sizes = data.draw(chunkings(total))
     assert sum(sizes) == total
     assert all(size > 0 for size in sizes)
 
 
-def test_a_negative_total_has_no_chunks() -> None:
+def test_chunkings_reject_negative_total() -> None:
     with pytest.raises(ValueError, match="got -1"):
         chunkings(-1)
 
 
 @given(emissions())
-def test_every_emission_is_legal(value: EmitType) -> None:
+def test_emissions_are_valid(value: EmitType) -> None:
     emission = read_audio_emission(value, "X.emit")
     assert emission.outputs is None or emission.close is None
 
 
 @given(emissions(closing=False))
-def test_emissions_need_not_end_the_session(value: EmitType) -> None:
+def test_emissions_without_closing(value: EmitType) -> None:
     assert read_audio_emission(value, "X.emit").close is None
 
 
 @settings(max_examples=500)
 @given(rubbish())
-def test_all_rubbish_is_refused(value: Any) -> None:
+def test_rubbish_is_invalid(value: Any) -> None:
     with pytest.raises(HandlerContractError, match=r"^X\.emit"):
         read_audio_emission(value, "X.emit")
 
 
 @settings(max_examples=50, deadline=None)
 @given(rubbish())
-async def test_rubbish_ends_the_session(value: Any) -> None:
+async def test_rubbish_ends_session_with_handler_error(value: Any) -> None:
     class Confused(Quiet):
         async def emit(self) -> EmitType:
             return value  # type: ignore[no-any-return]
@@ -113,7 +113,7 @@ async def test_rubbish_ends_the_session(value: Any) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(emissions(), max_size=10), hang_ups(max_seconds=2))
-async def test_legal_emissions_and_any_end_are_no_error(
+async def test_valid_emissions_and_any_hang_up_cause_no_error(
     values: list[EmitType], leaves: HangUp
 ) -> None:
     class Scripted(Quiet):
@@ -129,11 +129,11 @@ async def test_legal_emissions_and_any_end_are_no_error(
 
 
 @given(hang_ups(2.0))
-def test_clients_leave_in_time(leaves: HangUp) -> None:
+def test_hang_ups_stay_in_range(leaves: HangUp) -> None:
     assert 0.02 <= leaves.after <= 2
 
 
-def test_what_fails_shrinks_to_the_least() -> None:
+def test_examples_shrink_to_the_minimum() -> None:
     assert find(sample_rates(), lambda _: True) == 48_000
     assert find(chunkings(999), lambda _: True) == [999]
     assert find(chunkings(999), lambda sizes: len(sizes) == 2) == [1, 998]
@@ -151,11 +151,11 @@ def test_what_fails_shrinks_to_the_least() -> None:
 
 
 @pytest.mark.parametrize("kind", [AdditionalOutputs, CloseStream, tuple])
-def test_every_kind_of_emission_comes(kind: type) -> None:
+def test_emissions_include_every_kind(kind: type) -> None:
     assert isinstance(find(emissions(), lambda value: isinstance(value, kind)), kind)
 
 
-def test_without_hypothesis_the_error_says_what_to_install() -> None:
+def test_missing_hypothesis_names_the_package_to_install() -> None:
     program = (
         "import sys; sys.modules['hypothesis'] = None\n"
         "import fastrtc_anyio.testing\n"

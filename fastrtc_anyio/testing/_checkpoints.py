@@ -1,0 +1,88 @@
+"""Inspect a waiting coroutine: where it waits, and whether that operation can fail."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections.abc import Generator
+from types import FrameType
+
+__all__ = ["awaiting_frames", "can_fail", "describe"]
+
+_LIBRARIES = frozenset({"anyio", "asyncio", "trio"})
+
+# Functions that cannot fail. A lock already has its new owner when the waiter wakes, a shielded
+# checkpoint follows a completed operation, and a task group must wait for its tasks. An error there
+# would be an error of the library: it would lose received values, leave locks held, and orphan
+# tasks.
+_CANNOT_FAIL = frozenset(
+    {
+        "__aexit__",
+        "_nested_child_finished",
+        "acquire",
+        "acquire_on_behalf_of",
+        "cancel_shielded_checkpoint",
+        "start",
+        "wait_for",
+    }
+)
+_CANNOT_FAIL_METHODS = frozenset({"Condition.wait"})
+
+
+def awaiting_frames(coro: object) -> Generator[FrameType, None, None]:
+    """Yield the frames of a waiting coroutine, outermost first.
+
+    It is trio's ``Task.iter_await_frames``, for coroutines of any event loop.
+    """
+    while coro is not None:
+        for kind, awaits in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+            frame = getattr(coro, f"{kind}_frame", None)
+            if frame is not None:
+                yield frame
+                coro = getattr(coro, awaits)
+                break
+        else:
+            # The awaitable of asend() does not reference its generator (CPython #76991), nor do the
+            # iterators of __await__. The garbage collector knows the reference.
+            coro = next((ref for ref in gc.get_referents(coro) if _has_frames(ref)), None)
+
+
+def _has_frames(thing: object) -> bool:
+    return inspect.isasyncgen(thing) or inspect.iscoroutine(thing)
+
+
+def _is_library(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _LIBRARIES
+
+
+def can_fail(frames: list[FrameType], sent: object) -> bool:
+    """Whether the operation that the innermost frame outside the libraries awaits can fail."""
+    for at in reversed(range(len(frames))):
+        frame = frames[at]
+        if not _is_library(frame):
+            return True
+        code = frame.f_code
+        if code.co_name == "cancel_shielded_checkpoint" and _is_checkpoint(frames[:at]):
+            return True
+        if code.co_name in _CANNOT_FAIL or code.co_qualname in _CANNOT_FAIL_METHODS:
+            return False
+        if code.co_name == "to_thread_run_sync" and not hasattr(
+            getattr(sent, "value", None), "unwrap"
+        ):
+            return False  # the thread asked for a call and would wait for its result forever
+    return True
+
+
+def _is_checkpoint(callers: list[FrameType]) -> bool:
+    """Whether a shielded checkpoint is the second half of an ordinary one, as in trio."""
+    return bool(callers) and callers[-1].f_code.co_name == "checkpoint"
+
+
+def describe(name: str, frames: list[FrameType]) -> str:
+    """Name the task and the innermost line of code outside the libraries."""
+    ours = [frame for frame in frames if not _is_library(frame)] or frames
+    if not ours:
+        return name
+    frame = ours[-1]
+    code = frame.f_code
+    return f"{name}: {code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
