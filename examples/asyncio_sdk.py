@@ -1,7 +1,7 @@
-"""A handler on trio that talks to a service through a library for asyncio alone: websockets.
+"""A handler on trio that uses an asyncio library, websockets, to talk to a service.
 
-The service says back what it is told, as a speech API would say something better. Run it, open the
-page it names, and talk.
+The service echoes the audio; a speech API would take its place. Run it, open the page at the
+printed address, and talk.
 """
 
 import threading
@@ -30,7 +30,7 @@ class Remote(AsyncStreamHandler):
         self.connected.set()
 
     async def connect(self):
-        # Entered here, on asyncio's side: however the call ends, shutdown closes it.
+        # Enter the connection on the asyncio thread, where shutdown closes it in every case.
         self.socket = await self.opened.enter_async_context(connect(self.url))
 
     async def receive(self, frame):

@@ -1,6 +1,6 @@
-"""Voice and picture come back, the voice's loudness as a bar in the picture.
+"""Echo audio and video, with a level meter drawn into the picture.
 
-Run it, open the page it names, talk and look into the camera.
+Run it, open the page at the printed address, talk and look into the camera.
 """
 
 import anyio
@@ -15,7 +15,7 @@ class Meter(AsyncAudioVideoStreamHandler):
     def __init__(self) -> None:
         super().__init__()
         self.speak, self.listen = anyio.create_memory_object_stream(50)
-        # Room for none: a picture is taken from the camera when there is somebody to show it to.
+        # No buffer: a picture waits for the viewer, and video_receive gets the latest one next.
         self.show, self.watch = anyio.create_memory_object_stream(0)
         self.loudness = 0.0
 
@@ -30,7 +30,7 @@ class Meter(AsyncAudioVideoStreamHandler):
     async def video_receive(self, frame):
         height = frame.shape[0]
         top = height - round(self.loudness * height)
-        frame[top:, :BAR_WIDTH] = GREEN  # the array is ours to draw into
+        frame[top:, :BAR_WIDTH] = GREEN  # the handler owns the array
         await self.show.send(frame)
 
     async def video_emit(self):

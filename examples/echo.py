@@ -1,4 +1,4 @@
-"""Says back what it hears. Run it, open the page it names, and talk."""
+"""Echo the caller. Run it, open the page at the printed address, and talk."""
 
 import anyio
 

@@ -1,7 +1,7 @@
-"""A handler that takes inputs from its page, and gives outputs to it. The endpoints for yours.
+"""A handler with inputs from a custom page and outputs to it, and the endpoints for that page.
 
-A page that is told ``{"type": "send_input"}`` on the data channel posts its volume to
-``/input_hook``; ``new EventSource("/outputs?webrtc_id=...")`` is told the loudness every second.
+The handler sends ``{"type": "send_input"}`` on the data channel, and the page posts its volume to
+``/input_hook``. ``new EventSource("/outputs?webrtc_id=...")`` receives the loudness every second.
 """
 
 import json
@@ -16,7 +16,7 @@ from hypercorn.trio import serve
 from pydantic import BaseModel
 
 from fastrtc_anyio import AdditionalOutputs, AsyncStreamHandler, Stream, UnknownSession
-from fastrtc_anyio.server.launch import wait_for_interrupt
+from fastrtc_anyio.server import wait_for_interrupt
 
 
 class Amplifier(AsyncStreamHandler):
@@ -26,12 +26,12 @@ class Amplifier(AsyncStreamHandler):
         self.peaks = []
 
     async def start_up(self):
-        await self.wait_for_args()  # asks the page for its inputs
+        await self.wait_for_args()  # request the inputs from the page
 
     async def receive(self, frame):
-        await self.args_set.wait()  # silence until they are there
+        await self.args_set.wait()  # silent until the inputs have arrived
         rate, samples = frame
-        _, volume = self.latest_args  # always the newest
+        _, volume = self.latest_args  # always the latest
         louder = np.clip(samples * volume, -32768, 32767).astype(np.int16)
         await self.speak.send((rate, louder))
         self.peaks.append(int(louder.max()))
@@ -68,7 +68,7 @@ async def input_hook(inputs: Inputs):
 @app.get("/outputs")
 async def outputs(webrtc_id: str):
     reader = stream.output_stream(webrtc_id)
-    await reader.wait_begun()  # the page may ask before its call begins
+    await reader.wait_begun()  # the page may connect before its call has begun
 
     async def events():
         async for output in reader:
@@ -83,6 +83,6 @@ async def unknown_session(request, error):
 
 
 if __name__ == "__main__":
-    # hypercorn's types know no Starlette.
+    # Hypercorn's type hints do not accept a Starlette application.
     run = partial(serve, app, Config(), shutdown_trigger=wait_for_interrupt)  # type: ignore[arg-type]
     anyio.run(run, backend="trio")

@@ -1,13 +1,13 @@
-"""A stream in a FastAPI application, under a path of its own, with a way to end its calls.
+"""Mount a stream in a FastAPI application below /voice, with an endpoint that ends its calls.
 
-Run it, or ``uvicorn mount_fastapi:app``, and open /voice/ at the address it names.
+Run it, or ``uvicorn mount_fastapi:app``, and open /voice/ at the printed address.
 """
 
 import uvicorn
 from fastapi import FastAPI, HTTPException
 
 from fastrtc_anyio import Session, Stream, UnknownSession
-from fastrtc_anyio.server.routes import page_route
+from fastrtc_anyio.server import page_route
 
 
 async def echo(session: Session) -> None:

@@ -1,6 +1,6 @@
-"""A stream among the routes of a Starlette application, under hypercorn on trio.
+"""Mount a stream in a Starlette application, served by Hypercorn on trio.
 
-Run it, or ``hypercorn --worker-class trio mount_starlette:app``, and open the page it names.
+Run it, or ``hypercorn --worker-class trio mount_starlette:app``, and open the printed address.
 """
 
 from functools import partial
@@ -13,8 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fastrtc_anyio import Session, Stream
-from fastrtc_anyio.server.launch import wait_for_interrupt
-from fastrtc_anyio.server.routes import page_route
+from fastrtc_anyio.server import page_route, wait_for_interrupt
 
 
 async def echo(session: Session) -> None:
@@ -31,6 +30,6 @@ app = Starlette(routes=[page_route("/"), Route("/status", status)])
 stream.mount(app)  # adds POST /webrtc/offer; the stream is open while the application runs
 
 if __name__ == "__main__":
-    # hypercorn's types know no Starlette.
+    # Hypercorn's type hints do not accept a Starlette application.
     run = partial(serve, app, Config(), shutdown_trigger=wait_for_interrupt)  # type: ignore[arg-type]
     anyio.run(run, backend="trio")

@@ -1,6 +1,6 @@
-"""A handler with a slider and a checkbox on its page, and a line that tells how loud it was.
+"""A handler with a slider, a checkbox and a loudness display on its page.
 
-Open the page, talk, and move the slider while you do.
+Run it, open the page at the printed address, talk, and move the slider meanwhile.
 """
 
 import anyio
@@ -21,7 +21,7 @@ class Amplifier(AsyncStreamHandler):
     async def receive(self, frame):
         await self.args_set.wait()
         rate, samples = frame
-        _, volume, upside_down = self.latest_args  # always the newest
+        _, volume, upside_down = self.latest_args  # always the latest
         sign = -1 if upside_down else 1
         louder = np.clip(samples * (sign * volume), -32768, 32767).astype(np.int16)
         await self.speak.send((rate, louder))

@@ -1,7 +1,7 @@
-"""The level below handlers: one function that is the whole call. An instant replay.
+"""An instant replay as a session function, the level below handlers: one function per call.
 
-Run it, open the page it names, and talk. The message "play" on the data channel plays the last ten
-seconds of what was said, "stop" silences them.
+Run it, open the page at the printed address, and talk. The message "play" on the data channel
+replays the last ten seconds, "stop" ends the replay.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ async def replay(session: Session) -> None:
         async for frame in session.audio_in:
             recorded.append(frame)
 
-    # Ends by itself: when the client hangs up, the session cancels this function.
+    # When the client hangs up, the session cancels this function.
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listen)
         while True:

@@ -1,15 +1,15 @@
-"""An agent that answers only to who says "hey computer" first. It needs no network.
+"""An offline voice agent that answers only after the words "hey computer".
 
-It takes a program and some packages:
+It needs a program and some packages:
 
     apt install espeak-ng
     pip install '.[server,stt,vad]'
     python examples/stop_words.py               # serves a page to talk to it through
-    python examples/stop_words.py --headless    # has a recorded caller talk to it
+    python examples/stop_words.py --headless    # calls it with a recorded caller
 
-Either prints what happens, with the seconds since the call began. A call with the recorded caller
-takes place in memory and on virtual time: twenty seconds pass in a few and are the same each time,
-but models seem to take no time. ``--real-time`` shows what they take.
+Both print the events of the call with the seconds since its start. The call with the recorded
+caller takes place in memory and on virtual time: twenty seconds pass in a few and are the same
+each time, but models appear to take no time. ``--real-time`` shows their latency.
 
 ``stop_words_caller.wav`` was made by
 
@@ -47,18 +47,18 @@ from fastrtc_anyio import (
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 
 CALLER = Path(__file__).with_name("stop_words_caller.wav")
-SAID = [  # there, and when
+SAID = [  # start of each utterance in the recording, seconds
     (1.0, "Where is the train station?"),
     (4.0, "tell me a joke"),
     (6.3, "hey computer, what can you do"),
     (12.3, "hey computer"),
     (14.7, "tell me a joke"),
 ]
-RATE = 16_000  # what the models hear, the caller's, and the agent's, so that one file holds both
-STOP_WORDS = ["hey computer"]  # three syllables at least: short ones are heard everywhere
+RATE = 16_000  # of the models, the caller and the agent, so that one file holds both sides
+STOP_WORDS = ["hey computer"]  # at least three syllables: shorter ones cause false detections
 
 ANSWERS = {
-    "what can you do": "I tell jokes, and the time, to who says hey computer.",
+    "what can you do": "I tell jokes, and the time, when you say hey computer.",
     "tell me a joke": "There are ten kinds of people: those who know binary, and those who don't.",
 }
 TELL_TIME = "what time is it"
@@ -66,7 +66,7 @@ TELL_TIME = "what time is it"
 
 @cache
 def recogniser():
-    """Loaded once, which takes half a second. It understands phrases, and spots stop words."""
+    """Load the recogniser of phrases and stop words once, which takes half a second."""
     return PocketSphinxSTT([*ANSWERS, TELL_TIME])
 
 
@@ -83,7 +83,7 @@ class Agent(ReplyOnStopWords):
         self.began = anyio.current_time()
 
     async def answer(self, audio):
-        """Called when the caller pauses, with what they said after the stop word."""
+        """Answer the utterance after the stop word; called when the caller pauses."""
         heard = await run_sync(recogniser().stt, audio)
         self.note("agent", f'has heard "{heard}"' if heard else "has not understood")
         await self.send_message(f"I heard: {heard or 'something else'}")  # to the page
@@ -96,7 +96,7 @@ class Agent(ReplyOnStopWords):
                 yield chunk
 
     def tell(self, event):
-        """Write down what happens."""
+        """Log an event of the conversation."""
         self.began = anyio.current_time() - event.at
         match event:
             case StopWordHeard():
@@ -112,15 +112,15 @@ class Agent(ReplyOnStopWords):
                 seconds = event.played.seconds
                 self.note("agent", f"reply {event.reply} was heard to its end, {seconds:.2f} s")
 
-    def note(self, who, what):
-        print(f"{anyio.current_time() - self.began:6.2f}  {who:<6}  {what}", flush=True)
+    def note(self, speaker, event):
+        print(f"{anyio.current_time() - self.began:6.2f}  {speaker:<6}  {event}", flush=True)
 
 
 stream = Stream(Agent, modality="audio", mode="send-receive")
 
 
 async def call_agent(record):
-    """Have the recorded caller talk to the agent, and record both: left the caller."""
+    """Play the recorded caller to the agent, and record both sides, the caller on the left."""
     with wave.open(str(CALLER)) as file:
         said = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     agent = Agent()
@@ -150,7 +150,7 @@ def main():
     )
     arguments = parser.parse_args()
     for load in (get_silero_model, recogniser, lambda: get_tts_model("espeak-ng")):
-        load()  # before anybody calls
+        load()  # before the first call
     if arguments.headless:
         clock = None if arguments.real_time else MockClock(autojump_threshold=0)
         trio.run(call_agent, arguments.record, clock=clock)

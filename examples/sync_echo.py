@@ -1,6 +1,6 @@
-"""The echo with plain methods. Each runs on a thread of the call's own, so it may take its time.
+"""The echo with synchronous methods. They run on threads of this call, so they may block.
 
-Run it, open the page it names, and talk.
+Run it, open the page at the printed address, and talk.
 """
 
 import queue
@@ -20,7 +20,7 @@ class SyncEcho(StreamHandler):
         try:
             return self.frames.get_nowait()
         except queue.Empty:
-            return None  # nothing now: it is asked again in 20 ms
+            return None  # no audio yet: emit is called again after 20 ms
 
     def copy(self):
         return SyncEcho()

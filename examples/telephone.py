@@ -1,9 +1,9 @@
-"""A telephone line: it beeps, and then repeats what the caller says. The key # hangs up.
+"""A telephone line that beeps and then repeats each utterance. The key # hangs up.
 
-Run it with the address that your carrier reaches it at in PUBLIC_URL, and with the account's secret
-in TWILIO_AUTH_TOKEN or PLIVO_AUTH_TOKEN, or its public key in TELNYX_PUBLIC_KEY: without, anybody
-can call. As the webhook of your number, enter that address followed by /telephone/incoming. Without
-a number, the page it names talks to the same handler.
+Set PUBLIC_URL to the address at which your carrier reaches this server. Set TWILIO_AUTH_TOKEN or
+PLIVO_AUTH_TOKEN to the account's secret, or TELNYX_PUBLIC_KEY to its public key; without one the
+server accepts unauthenticated calls. Enter PUBLIC_URL followed by /telephone/incoming as the
+webhook of your number. The page at the printed address talks to the same handler.
 """
 
 import os
@@ -12,7 +12,7 @@ import numpy as np
 
 from fastrtc_anyio import EnergyVad, ReplyOnPause, Stream, TelephoneOptions, get_current_context
 
-SAMPLE_RATE = 8_000  # the telephone's own
+SAMPLE_RATE = 8_000  # the rate of telephony
 
 
 def beep():
@@ -21,7 +21,7 @@ def beep():
 
 
 def repeat(audio):
-    """Called with what the caller said; speaking again interrupts it."""
+    """Repeat an utterance; speech interrupts the repetition."""
     yield audio
 
 

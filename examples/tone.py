@@ -1,6 +1,6 @@
-"""A generator function for clients that only listen: plays a scale, then hangs up.
+"""A generator function for listeners: play a scale, then hang up.
 
-Run it and open the page it names.
+Run it and open the page at the printed address.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ C_MAJOR = (262, 294, 330, 349, 392, 440, 494, 523)  # Hz
 
 
 def scale():
-    """Yields half a second of sound for each note, ahead of what is played."""
+    """Yield half a second of audio for each note, ahead of playback."""
     seconds = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
-    loudness = 0.3 * np.hanning(seconds.size)  # from silence to silence: no clicks
+    loudness = 0.3 * np.hanning(seconds.size)  # fade in and out: no clicks
     for frequency in C_MAJOR:
         note = loudness * np.sin(2 * np.pi * frequency * seconds)
         yield SAMPLE_RATE, note.astype(np.float32)

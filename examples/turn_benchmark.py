@@ -1,55 +1,51 @@
-"""Measures turn taking on conversations whose every start and end is known.
+"""Measure turn taking on synthetic conversations with known utterances.
 
-Run it: ``python examples/turn_benchmark.py``; ``--help`` lists what can be chosen.
+Run ``python examples/turn_benchmark.py``; ``--help`` lists the options.
 
-Conversations are made from generated speech: by the program espeak-ng if it is installed, else
-from the recording that comes with the demo. Noise is added, pauses inside sentences, coughs and
-clicks, and words spoken over the replies. The same audio then goes through a whole call of
-ReplyOnPause, on virtual time, and through FastRTC's algorithm, with the same voice-activity model
-and the same thresholds. docs/turn_benchmark.md says what each line of the table means.
+The conversations are made from generated speech: from espeak-ng if it is installed, otherwise
+from noise shaped like speech. Background noise, pauses inside sentences, coughs, clicks and words
+spoken over the replies are added. The same audio then goes through a call of ReplyOnPause on
+virtual time and through FastRTC's algorithm, with the same voice activity model and thresholds.
+docs/turn_benchmark.md explains each row of the table.
 """
 
 import argparse
-import io
 import shutil
-import subprocess
-import wave
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import trio
 from numpy.typing import NDArray
 from trio.testing import MockClock
 
-import fastrtc_anyio._cli
-from fastrtc_anyio._media.frames import Int16Array, float32_to_int16
-from fastrtc_anyio._media.resample import StreamResampler
-from fastrtc_anyio.conversation.events import (
+from fastrtc_anyio import (
+    AlgoOptions,
+    EnergyVad,
+    ReplyOnPause,
     ReplyStarted,
+    SileroVadOptions,
     TurnEvent,
     UserStartedSpeaking,
     UserStoppedSpeaking,
+    Vad,
+    audio_to_int16,
+    get_silero_model,
 )
-from fastrtc_anyio.conversation.handlers import ReplyOnPause
-from fastrtc_anyio.conversation.pause_rules import AlgoOptions
-from fastrtc_anyio.speech.energy import EnergyVad
-from fastrtc_anyio.speech.silero import SileroVadOptions, get_silero_model
-from fastrtc_anyio.speech.vad import Vad
-from fastrtc_anyio.testing import open_call, tone
+from fastrtc_anyio.speech.espeak import EspeakOptions, EspeakTTSModel
+from fastrtc_anyio.testing import open_call, speech_like, tone
 
 RATE = 16_000
-FRAME = RATE // 50  # 20 ms, as a session gives them
+FRAME = RATE // 50  # 20 ms, the frame of a session
 REPLY_S = 5.0
 SPEECH_LEVEL = 0.08  # RMS; 1.0 is full scale
 OPTIONS = AlgoOptions()
-# With either algorithm, speech has to leave the window before a pause can be found.
+# Both algorithms need speech to leave the window before they can find a pause.
 NEEDED_S = OPTIONS.audio_chunk_duration - OPTIONS.speech_threshold
 
+Int16Array = NDArray[np.int16]
 Wave = NDArray[np.floating]
-# Says something: a sentence, or only a word.
+# Returns speech: a single word if the flag is set, otherwise a sentence.
 Speaker = Callable[[np.random.Generator, bool], Wave]
 
 SENTENCES = """what is the weather like in Paris today
@@ -64,17 +60,14 @@ for how much longer is the museum open
 that is not what I asked you to do""".splitlines()
 WORDS = ["yes", "stop", "no thanks", "wait", "hello", "why not", "four", "go on"]
 VOICES = ["en-us", "en-gb", "en-us+f3", "en-gb-scotland+m3", "en-gb+f2", "en-gb-x-rp+m7"]
-# What there is beside the speech, and by how many dB the speech is louder.
+# Background noise, and the speech level above it in dB.
 NOISES = [("none", 60), ("white", 20), ("white", 10), ("hum", 10)]
 VOICES_IN_THE_ROOM = [("babble", 20), ("babble", 10)]
 
 
-# The conversations.
-
-
 @dataclass(frozen=True)
 class Utterance:
-    """What was really said: places in samples."""
+    """A spoken utterance; positions in samples."""
 
     start: int
     end: int
@@ -88,7 +81,7 @@ class Conversation:
 
 
 def trimmed(sound: Wave) -> Wave:
-    """Without the silence at both ends: 10 ms that are 40 dB below the loudest 10 ms."""
+    """Strip the silence at both ends: blocks of 10 ms at least 40 dB below the loudest block."""
     step = RATE // 100
     blocks = sound[: len(sound) // step * step].reshape(-1, step)
     power = np.mean(blocks**2, axis=1)
@@ -100,37 +93,28 @@ def at_level(sound: Wave, level: float) -> Wave:
     return sound * (level / np.sqrt(np.mean(sound**2)))
 
 
-def read_wav(file: Path | io.BytesIO) -> Wave:
-    with wave.open(str(file) if isinstance(file, Path) else file) as wav:
-        samples = np.frombuffer(wav.readframes(wav.getnframes()), np.int16)[np.newaxis]
-        resampler = StreamResampler(wav.getframerate(), RATE, 1)
-    return np.concatenate([resampler.push(samples), resampler.flush()], axis=1)[0] / 2**15
+def resampled(sound: Wave, rate: int) -> Wave:
+    """Resample from a rate above ``RATE`` by cutting off the upper end of the spectrum."""
+    size = round(len(sound) * RATE / rate)
+    return np.fft.irfft(np.fft.rfft(sound)[: size // 2 + 1], size) * (size / len(sound))
 
 
 def espeak(rng: np.random.Generator, only_a_word: bool) -> Wave:
     text, voice = str(rng.choice(WORDS if only_a_word else SENTENCES)), str(rng.choice(VOICES))
-    command = ["espeak-ng", "-v", voice, "-s", str(rng.integers(140, 220)), "--stdout", text]
-    output = subprocess.run(command, capture_output=True, check=True).stdout
-    return trimmed(read_wav(io.BytesIO(output)))
+    rate, samples = EspeakTTSModel().tts(text, EspeakOptions(voice, int(rng.integers(140, 220))))
+    return trimmed(resampled(samples[0] / 2**15, rate))
 
 
-@cache
-def recorded_speech() -> Wave:
-    return read_wav(Path(fastrtc_anyio._cli.__file__).with_name("speech.wav"))
+def shaped_noise(rng: np.random.Generator, only_a_word: bool) -> Wave:
+    seconds = 0.4 if only_a_word else rng.uniform(1.2, 3.0)
+    return trimmed(speech_like(RATE, seconds, seed=int(rng.integers(2**31)))[0] / 2**15)
 
 
-def recording(rng: np.random.Generator, only_a_word: bool) -> Wave:
-    whole = recorded_speech()
-    length = round(RATE * (0.4 if only_a_word else rng.uniform(1.2, 3.0)))
-    begin = int(rng.integers(0, len(whole) - length))
-    return trimmed(whole[begin : begin + length])
-
-
-SPEAKERS: dict[str, Speaker] = {"espeak": espeak, "recording": recording}
+SPEAKERS: dict[str, Speaker] = {"espeak": espeak, "noise": shaped_noise}
 
 
 def sentence_with_a_pause(speak: Speaker, rng: np.random.Generator) -> Wave:
-    """Two sentences, and too little silence between them for the turn to end."""
+    """Two sentences with too little silence between them to end the turn."""
     silence = np.zeros(round(RATE * rng.uniform(0.2, 0.4)))
     return np.concatenate([speak(rng, False), silence, speak(rng, False)])
 
@@ -140,7 +124,7 @@ def click(rng: np.random.Generator) -> Wave:
 
 
 def cough(rng: np.random.Generator) -> Wave:
-    """Two bursts of hoarse noise, each dying away."""
+    """Two decaying bursts of hoarse noise."""
     time = np.arange(round(0.2 * RATE)) / RATE
     hoarse = np.convolve(rng.standard_normal(len(time) + 7), np.ones(8) / 8, "valid")
     burst = hoarse * np.minimum(time / 0.005, 1) * np.exp(-time / 0.05) * 0.8
@@ -163,20 +147,20 @@ def make_noise(kind: str, length: int, speak: Speaker, rng: np.random.Generator)
 def make_conversation(
     noise: str, speech_to_noise: int, speak: Speaker, rng: np.random.Generator, turns: int = 6
 ) -> Conversation:
-    """A caller says a word, a sentence, two sentences, and so on, some of them over a reply."""
+    """A caller who says a word, a sentence, two sentences, and so on, some of them over a reply."""
     sounds: list[tuple[int, Wave]] = []
     utterances: list[Utterance] = []
-    now = RATE  # here something is said next
+    now = RATE  # earliest start of the next utterance
     over_reply = False
     for turn in range(turns):
-        # Not in step with any chunk.
+        # A random start, so that utterances do not align with FastRTC's chunks.
         start = now + int(rng.integers(RATE))
         sound = sentence_with_a_pause(speak, rng) if turn % 3 == 2 else speak(rng, turn % 3 == 0)
         said = at_level(sound, SPEECH_LEVEL * 10 ** (rng.uniform(-4, 4) / 20))
         end = start + len(said)
         sounds.append((start, said))
         utterances.append(Utterance(start, end, over_reply))
-        over_reply = bool(rng.integers(2))  # what is said next
+        over_reply = bool(rng.integers(2))  # the next utterance
         if over_reply:
             now = end + 2 * RATE
         else:  # a cough or a click, over the reply or after it
@@ -187,7 +171,7 @@ def make_conversation(
     mix = at_level(background, SPEECH_LEVEL * 10 ** (-speech_to_noise / 20))
     for start, sound in sounds:
         mix[start : start + len(sound)] += sound
-    return Conversation(float32_to_int16(mix.astype(np.float32)[np.newaxis]), utterances)
+    return Conversation(audio_to_int16(mix.astype(np.float32)[np.newaxis]), utterances)
 
 
 def make_conversations(
@@ -199,38 +183,35 @@ def make_conversations(
     ]
 
 
-# The two that listen.
-
-
 @dataclass(frozen=True)
 class Turn:
-    """An utterance as it was given out, and when the reply was due: places in samples."""
+    """An utterance as the algorithm found it, and when its reply was due; positions in samples."""
 
     start: int
     end: int
     due: int | None
-    """None: the conversation was over before a pause was found."""
+    """None if the conversation ended before a pause was found."""
 
 
 @dataclass
 class Outcome:
-    """What somebody made of a conversation."""
+    """The turns that an algorithm found in a conversation."""
 
     turns: list[Turn] = field(default_factory=list)
     replies: list[tuple[int, int]] = field(default_factory=list)
-    """From when to when each was heard."""
+    """Start and end of each reply as the caller heard it."""
 
 
-# Given the audio, the model, and the probability from which on a window of it is speech.
+# Takes the audio, the model, and the minimum probability of a window of speech.
 Listener = Callable[[Int16Array, Vad, float], Outcome]
 
 
 def speech_seconds(chunk: Int16Array, vad: Vad, threshold: float) -> float:
-    """How much of one chunk FastRTC's model with its default options calls speech.
+    """Seconds of one chunk that FastRTC's model classifies as speech with its default options.
 
-    Every chunk is a recording of its own. Speech ends after 2 s of silence, which no chunk has:
-    what begins in it lasts to its end, counts if that is more than 250 ms, and then 400 ms before
-    it count as well.
+    FastRTC runs its model on every chunk separately. The model ends speech after 2 s of silence,
+    and a chunk is shorter: speech that starts in a chunk lasts to its end. Speech of at least
+    250 ms counts, with up to 400 ms before it.
     """
     stream = vad.new_stream()
     size = chunk.shape[1]
@@ -244,9 +225,9 @@ def speech_seconds(chunk: Int16Array, vad: Vad, threshold: float) -> float:
 
 
 def fastrtc(samples: Int16Array, vad: Vad, threshold: float) -> Outcome:
-    """FastRTC's ReplyOnPause: one chunk after another, and a new pause ends the last reply.
+    """FastRTC's ReplyOnPause: it processes chunk by chunk, and a new pause ends the last reply.
 
-    Its best case: threads, queues and the reply function take no time.
+    This is its best case: threads, queues and the reply function take no time.
     """
     outcome = Outcome()
     chunk = round(OPTIONS.audio_chunk_duration * RATE)
@@ -266,7 +247,7 @@ def fastrtc(samples: Int16Array, vad: Vad, threshold: float) -> Outcome:
 
 
 def ours(samples: Int16Array, vad: Vad, threshold: float) -> Outcome:
-    """A whole call of ReplyOnPause, on virtual time: what counts is what the client hears."""
+    """A call of ReplyOnPause on virtual time, measured by the audio that reaches the client."""
     return trio.run(hold_call, samples, vad, threshold, clock=MockClock(autojump_threshold=0))
 
 
@@ -276,7 +257,7 @@ async def hold_call(samples: Int16Array, vad: Vad, threshold: float) -> Outcome:
 
     def take_note(event: TurnEvent) -> None:
         nonlocal speaking_since
-        # A frame is sent when its last sample has been spoken.
+        # The client sends a frame after its last sample.
         now = round(event.at * RATE) + FRAME
         match event:
             case UserStartedSpeaking():
@@ -307,7 +288,7 @@ async def hold_call(samples: Int16Array, vad: Vad, threshold: float) -> Outcome:
 
 
 def sounds_in(heard: Int16Array) -> list[tuple[int, int]]:
-    """Where something is heard, for as long as no 20 ms are silent; in the caller's time."""
+    """Start and end of each sound, where 20 ms of silence end a sound; in the caller's time."""
     places = np.flatnonzero(heard) + FRAME
     if not places.size:
         return []
@@ -319,12 +300,9 @@ def sounds_in(heard: Int16Array) -> list[tuple[int, int]]:
 LISTENERS: dict[str, Listener] = {"FastRTC": fastrtc, "fastrtc_anyio": ours}
 
 
-# What came of it.
-
-
 @dataclass
 class Score:
-    """Counts, and times in ms."""
+    """Counts, and latencies in ms."""
 
     utterances: int = 0
     missed: int = 0
@@ -419,20 +397,22 @@ def print_table(title: str, scores: Scores, markdown: bool) -> None:
 
 
 def main() -> None:
-    speech = "espeak" if shutil.which("espeak-ng") else "recording"
+    speech = "espeak" if shutil.which("espeak-ng") else "noise"
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--conversations", type=int, default=12, help="for each table")
+    parser.add_argument("--conversations", type=int, default=12, help="per table")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--speech", choices=SPEAKERS, default=speech)
     parser.add_argument("--vad", choices=["silero", "energy"], default="silero")
-    parser.add_argument("--threshold", type=float, default=0.5, help="of what is speech")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="minimum probability of speech"
+    )
     parser.add_argument("--markdown", action="store_true")
     args = parser.parse_args()
     vad: Vad = get_silero_model() if args.vad == "silero" else EnergyVad()
-    # FastRTC begins anew with each chunk, which a model that has to learn the noise can't do.
+    # FastRTC resets the model at each chunk. An energy model needs longer to learn the noise level.
     listeners = LISTENERS if args.vad == "silero" else {"fastrtc_anyio": ours}
     print(
-        f"Speech: {args.speech}. Voice activity: {args.vad}, from {args.threshold} on. "
+        f"Speech: {args.speech}. Voice activity: {args.vad}, threshold {args.threshold}. "
         f"Seed: {args.seed}. Times: median / 90th percentile / maximum.\n"
     )
     for title, noises in {"Noise": NOISES, "Other voices": VOICES_IN_THE_ROOM}.items():

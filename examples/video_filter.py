@@ -1,6 +1,6 @@
-"""A function from picture to picture is a handler of video. This one draws the edges.
+"""A function as a video handler: show the edges of the camera picture.
 
-Run it, open the page it names, and look into the camera.
+Run it, open the page at the printed address, and look into the camera.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from fastrtc_anyio import Stream
 
 
 def edges(frame):
-    """Takes uint8 of shape (height, width, 3), in the order blue, green, red; returns gray.
+    """Take a picture, uint8 of shape (height, width, 3) in the order blue, green, red; return gray.
 
-    A plain function runs on a thread of the call's own. If it is slower than the camera, it is
-    given fewer pictures, never old ones.
+    A synchronous function runs on a thread of its call. If it is slower than the camera, it
+    receives fewer pictures, never old ones.
     """
-    green = frame[..., 1].astype(np.int16)  # most of the light
+    green = frame[..., 1].astype(np.int16)  # green has most of the luminance
     across = np.abs(np.diff(green, axis=1, append=green[:, -1:]))
     down = np.abs(np.diff(green, axis=0, append=green[-1:]))
     return np.minimum(across + down, 255).astype(np.uint8)

@@ -1,7 +1,6 @@
-"""A handler that is all about time, with its test: more than a minute of a call, in no time.
+"""A handler with timeouts, and its test on virtual time: over a minute of a call in an instant.
 
-Run this file, or copy it to where your tests are and run pytest there. It takes pytest:
-`pip install pytest`.
+Run this file, or copy it into your tests and run pytest. It needs pytest: `pip install pytest`.
 """
 
 import anyio
@@ -17,7 +16,7 @@ BEEP = (24_000, testing.tone(880, 24_000, 0.5))
 
 
 class Reminder(AsyncStreamHandler):
-    """Beeps when the client has said nothing for 20 s, and hangs up 20 s later."""
+    """Beep after 20 s of silence, and hang up 20 s later."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,9 +30,9 @@ class Reminder(AsyncStreamHandler):
 
     async def emit(self):
         while anyio.current_time() < self.silent_since + PATIENCE:
-            await anyio.sleep_until(self.silent_since + PATIENCE)  # meanwhile it may move on
+            await anyio.sleep_until(self.silent_since + PATIENCE)  # speech postpones it
         if self.reminded:
-            return CloseStream("Nobody is there.")
+            return CloseStream("No answer.")
         self.silent_since, self.reminded = anyio.current_time(), True
         return BEEP
 
@@ -44,8 +43,8 @@ class Reminder(AsyncStreamHandler):
 stream = Stream(Reminder, modality="audio", mode="send-receive")
 
 
-async def test_who_falls_silent_is_reminded_once(open_call):
-    """``open_call`` is a fixture of the library's: whoever asks for it runs on virtual time."""
+async def test_silence_is_reminded_once_then_ends_the_call(open_call):
+    """Tests with the fixture ``open_call`` of fastrtc_anyio's plugin run on virtual time."""
     async with open_call(Reminder()) as call:
         await call.speak(testing.speech_like(48_000, seconds=30))
         await call.ended.wait()
@@ -58,5 +57,5 @@ async def test_who_falls_silent_is_reminded_once(open_call):
 
 if __name__ == "__main__":
     clock = MockClock(autojump_threshold=0)
-    trio.run(test_who_falls_silent_is_reminded_once, testing.open_call, clock=clock)
+    trio.run(test_silence_is_reminded_once_then_ends_the_call, testing.open_call, clock=clock)
     print(f"passed, {clock.current_time():.0f} s later")

@@ -1,15 +1,15 @@
-"""A voice agent that needs no network: it listens, understands a few phrases and answers in speech.
+"""An offline voice agent that understands a few phrases and answers in speech.
 
-Talk over it, and it stops; say "uh-huh", and it goes on. It takes a program and some packages:
+Talk over it, and it stops; say "uh-huh", and it continues. It needs a program and some packages:
 
     apt install espeak-ng
     pip install '.[server,stt,vad]'
     python examples/voice_agent.py               # serves a page to talk to it through
-    python examples/voice_agent.py --headless    # has a recorded caller talk to it
+    python examples/voice_agent.py --headless    # calls it with a recorded caller
 
-Either prints what happens, with the seconds since the call began. A call with the recorded caller
-takes place in memory and on virtual time: half a minute passes in a few seconds and is the same
-each time, but models seem to take no time. ``--real-time`` shows what they take.
+Both print the events of the call with the seconds since its start. The call with the recorded
+caller takes place in memory and on virtual time: half a minute takes a few seconds and is the same
+each time, but models appear to take no time. ``--real-time`` shows their latency.
 
 ``caller.wav`` was made by
 
@@ -51,7 +51,7 @@ from fastrtc_anyio import (
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 
 CALLER = Path(__file__).with_name("caller.wav")
-RATE = 16_000  # what the models hear, the caller's, and the agent's, so that one file holds both
+RATE = 16_000  # of the models, the caller and the agent, so that one file holds both sides
 BACKCHANNEL_S = 1.3  # an "uh-huh" of up to half a second, 0.3 s before it and 0.5 s after it
 
 GO_ON = "go on with the story"
@@ -63,7 +63,7 @@ ANSWERS = {
     "tell me a story": [
         "Once upon a time there was a task.",
         "It was born in a nursery, with many brothers and sisters.",
-        "One day its mother was cancelled, and everybody had to go home.",
+        "One day its mother was cancelled, and they all had to go home.",
         "The others left at once, but our task had a shield, and sat behind it.",
         "It waited for a reply that never came, and so it sits there still.",
     ],
@@ -74,12 +74,12 @@ TELL_TIME = "what time is it"
 
 @cache
 def recogniser():
-    """Loaded once, which takes half a second."""
+    """Load the recogniser once, which takes half a second."""
     return PocketSphinxSTT([*ANSWERS, GO_ON, TELL_TIME])
 
 
 class Agent(ReplyOnPause):
-    """What it says is a list of sentences, so that it knows which of them were heard."""
+    """Speak in sentences, and remember which of them the caller heard."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -91,11 +91,11 @@ class Agent(ReplyOnPause):
             on_event=self.tell,
         )
         self.began = anyio.current_time()
-        self.saying, self.ends = [], []  # sentences of this reply, and when each of them ends
-        self.unheard = ["Which story?"]  # of the last reply that was interrupted
+        self.saying, self.ends = [], []  # sentences of this reply, and the end of each, seconds
+        self.unheard = ["Which story?"]  # of the last interrupted reply
 
     async def answer(self, audio):
-        """Called whenever the caller pauses; cancelled when they talk over it."""
+        """Answer an utterance; called at each pause, cancelled when the caller interrupts."""
         heard = await run_sync(recogniser().stt, audio)
         self.note("agent", f'has heard "{heard}"' if heard else "has not understood")
         await self.send_message(f"I heard: {heard or 'something else'}")  # to the page
@@ -103,7 +103,7 @@ class Agent(ReplyOnPause):
             async for chunk in speech:
                 yield chunk
         if heard == GOODBYE:
-            yield CloseStream("Goodbye.")  # when all has been heard
+            yield CloseStream("Goodbye.")  # after the last sentence has been played
 
     def choose(self, heard):
         now = {GO_ON: self.unheard, TELL_TIME: [f"It is {datetime.now():%H:%M}."]}
@@ -120,14 +120,14 @@ class Agent(ReplyOnPause):
                 yield rate, samples
 
     async def judge(self, interruption):
-        """Whether the caller means to interrupt: not who says "uh-huh". The reply waits for it."""
+        """Decide whether the caller interrupts or only says "uh-huh" while the reply is paused."""
         rate, samples = interruption.audio
         if samples.shape[1] > BACKCHANNEL_S * rate:
             return True
-        return False if interruption.user_paused else None  # None: ask me again
+        return False if interruption.user_paused else None  # None: call again with more audio
 
     def tell(self, event):
-        """Write down what happens."""
+        """Log an event of the conversation."""
         self.began = anyio.current_time() - event.at
         match event:
             case UserStartedSpeaking():
@@ -149,15 +149,15 @@ class Agent(ReplyOnPause):
                 seconds = event.played.seconds
                 self.note("agent", f"reply {event.reply} was heard to its end, {seconds:.2f} s")
 
-    def note(self, who, what):
-        print(f"{anyio.current_time() - self.began:6.2f}  {who:<6}  {what}", flush=True)
+    def note(self, speaker, event):
+        print(f"{anyio.current_time() - self.began:6.2f}  {speaker:<6}  {event}", flush=True)
 
 
 stream = Stream(Agent, modality="audio", mode="send-receive")
 
 
 async def call_agent(record):
-    """Have the recorded caller talk to the agent, and record both: left the caller."""
+    """Play the recorded caller to the agent, and record both sides, the caller on the left."""
     with wave.open(str(CALLER)) as file:
         said = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     async with testing.open_call(Agent(), thread_limit=30) as call:
@@ -183,7 +183,7 @@ def main():
     )
     arguments = parser.parse_args()
     for load in (get_silero_model, recogniser, lambda: get_tts_model("espeak-ng")):
-        load()  # before anybody calls
+        load()  # before the first call
     if arguments.headless:
         clock = None if arguments.real_time else MockClock(autojump_threshold=0)
         trio.run(call_agent, arguments.record, clock=clock)

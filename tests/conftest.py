@@ -10,14 +10,14 @@ import trio.testing
 from fastrtc_anyio._core.threads import hold_virtual_clock
 from tests.kit.virtual_asyncio import VirtualLoop
 
-# The same examples on every run, however slow the machine.
+# The same examples on every run, and no deadline on a busy machine.
 hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("deterministic")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Every asynchronous test runs on both backends, on virtual time."""
+    """Both backends on virtual time; tests/kit/backends.py has them in real time."""
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": VirtualLoop}
@@ -25,7 +25,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def hold_virtual_asyncio(request: pytest.FixtureRequest) -> Generator[None, None, None]:
-    """While a thread works for a task, virtual time on asyncio stands still."""
+    """Hold virtual time on asyncio while a thread works for a task."""
 
     def hold(name: str) -> Any:
         import asyncio

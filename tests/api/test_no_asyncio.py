@@ -1,4 +1,4 @@
-"""Under trio, a handler in memory never meets asyncio."""
+"""An in-memory call under trio never imports asyncio."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SCRIPT = """
 """
 
 
-def test_a_call_in_memory_under_trio_never_imports_asyncio() -> None:
+def test_in_memory_call_under_trio_never_imports_asyncio() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""The README's code runs, and its commands, files, reasons and defaults exist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_handler_block() -> dict[str, Any]:
     return namespace
 
 
-async def test_the_handler_in_the_readme_works() -> None:
+async def test_handler_echoes_audio() -> None:
     handler: StreamHandlerBase = run_handler_block()["Echo"]()
     async with open_call(handler) as call:
         for _ in range(50):
@@ -39,14 +39,14 @@ async def test_the_handler_in_the_readme_works() -> None:
     assert any(frame.any() for frame in call.client.heard)
 
 
-async def test_the_test_in_the_readme_passes() -> None:
+async def test_test_passes() -> None:
     namespace = run_handler_block()
     (block,) = [b for b in BLOCKS if "async def test_echo" in b]
     exec(block, namespace)
     await namespace["test_echo"](open_call)
 
 
-def test_the_test_command_is_what_ci_runs() -> None:
+def test_ci_runs_the_test_command() -> None:
     _, test, *_ = COMMANDS
     assert test.strip() in (ROOT / ".ci" / "run").read_text()
 
@@ -54,18 +54,18 @@ def test_the_test_command_is_what_ci_runs() -> None:
 @pytest.mark.parametrize(
     "path", sorted(set(re.findall(r"`((?:tests|fastrtc_anyio|examples)/[\w/.]+)`", README)))
 )
-def test_the_files_it_names_exist(path: str) -> None:
+def test_named_files_exist(path: str) -> None:
     assert (ROOT / path).exists()
 
 
-def test_every_reason_to_end_it_names_is_one() -> None:
+def test_close_reasons_exist() -> None:
     named = set(re.findall(r"\| `([A-Z_]+)` \|", README))
     assert named
     assert named <= {reason.name for reason in CloseReason}
 
 
 @pytest.mark.parametrize("settings", [Limits(), RequestLimits()])
-def test_it_lists_every_limit_with_its_default(settings: Limits | RequestLimits) -> None:
+def test_every_limit_is_listed_with_its_default(settings: Limits | RequestLimits) -> None:
     text = README.replace("\n", " ").replace("_", "")
     for field in fields(settings):
         assert f"{field.name}={getattr(settings, field.name)}".replace("_", "") in text

@@ -1,0 +1,1 @@
+"""Does every example run, alone and in a call?"""

@@ -1,4 +1,4 @@
-"""The examples as modules."""
+"""Import the examples as modules."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from fastrtc_anyio import RtcConfiguration, Stream
+from fastrtc_anyio import Stream
+from tests.kit.calls import LOOPBACK
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 WITHOUT_STREAM = ("turn_benchmark",)
-"""They measure and end: nobody calls them."""
+"""Programs that measure and end, without a stream."""
 NEEDS_ESPEAK = ("stop_words", "voice_agent")
-"""They run with the program espeak-ng only: tests/interop/test_voice_agents.py."""
-LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
+"""Their programs need espeak-ng: tests/interop/test_voice_agents.py."""
 
 
 def load(name: str) -> Any:
-    """Import an example anew. Its stream uses the loopback interface; all else is as written."""
+    """Import an example as a new module, with its stream on the loopback interface."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

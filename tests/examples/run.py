@@ -1,4 +1,4 @@
-"""Runs an example, with its arguments, as ``python example.py`` does, but on free ports."""
+"""Run an example with its arguments, as ``python example.py`` does, but on free ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The voice agents with their recorded callers: real ears, a voice that can be read from a file."""
+"""The voice agents with their recorded callers, real recognition and a voice of constant levels."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fastrtc_anyio._media.frames import Int16Array
 from .loading import load
 
 RATE = 16_000
-S_PER_CHARACTER = 0.06  # about as fast as a person
-LOUDNESS = 1000  # of the first sentence; each is louder than the one before
+S_PER_CHARACTER = 0.06  # about the speed of human speech
+LOUDNESS = 1000  # of the first sentence; each sentence is louder by 1 than the one before
 
 
 class Voice:
-    """Says each sentence as a number of its own."""
+    """Speaks each sentence as samples of a different constant value."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
     def loudness(self, sentence: str) -> int:
-        """Of the last time it was said."""
+        """The sample value of a sentence when it was last spoken."""
         return LOUDNESS + len(self.said) - 1 - self.said[::-1].index(sentence)
 
     async def stream_tts(self, text: str) -> AsyncGenerator[tuple[int, Int16Array], None]:
@@ -38,7 +38,7 @@ class Voice:
 
 
 class Transcript:
-    """Lines of time, who, and what."""
+    """The printed events: time, speaker and event."""
 
     def __init__(self, printed: str) -> None:
         lines = [
@@ -48,12 +48,12 @@ class Transcript:
 
     @property
     def what(self) -> list[str]:
-        """What was heard and what became of the replies."""
+        """The recognised utterances and the outcome of each reply."""
         wanted = r"has .*|reply \d (goes on|was interrupted|was heard to its end)"
         return [found[0] for *_, what in self.lines if (found := re.match(wanted, what))]
 
     def at(self, beginning: str) -> float:
-        """When a line says so for the first time, seconds."""
+        """Time of the first event that begins so, seconds."""
         return next(at for at, _, what in self.lines if what.startswith(beginning))
 
 
@@ -64,7 +64,7 @@ def voice() -> Voice:
 
 def prepare(example: Any, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(example, "get_tts_model", {"espeak-ng": voice}.__getitem__)
-    example.recogniser()  # not while virtual time waits
+    example.recogniser()  # load it before virtual time is held for it
 
 
 def read(path: Path) -> Int16Array:
@@ -76,7 +76,7 @@ def read(path: Path) -> Int16Array:
 
 
 class TestVoiceAgent:
-    async def test_a_call(
+    async def test_recorded_call_is_answered_and_interrupted(
         self,
         voice: Voice,
         tmp_path: Path,
@@ -110,7 +110,7 @@ class TestVoiceAgent:
         [said] = read(example.CALLER)
         np.testing.assert_array_equal(caller[: said.size], said)
         assert not caller[said.size :].any()
-        # What came before the interruption was heard, and of what came after it nothing.
+        # The reply is audible up to the interruption, and silent after it.
         story = example.ANSWERS["tell me a story"]
         interrupted, counting = transcript.at("reply 2 was"), transcript.at("reply 3 starts")
         assert not agent[round(interrupted * RATE) : round(counting * RATE)].any()
@@ -119,17 +119,16 @@ class TestVoiceAgent:
         assert story[0] in told
         assert 2 <= len(told) < len(story)
         assert told == story[: len(told)]
-        # Nothing of a whole sentence is lost, even if an "uh-huh" was in the middle of it: where
-        # it pauses, 5 ms fade out and in.
+        # Whole sentences are played in full. An "uh-huh" pauses one: 5 ms fade out and in there.
         for sentence in ("Hello!", story[0], example.ANSWERS["count to ten"][0], "Goodbye!"):
             length = round(S_PER_CHARACTER * len(sentence) * RATE)
             assert heard[voice.loudness(sentence)] == pytest.approx(length, abs=0.01 * RATE)
-        # It went on with the sentence that had not been heard to its end.
+        # The story continued with the interrupted sentence.
         assert voice.said.count(story[0]) == 1
         assert voice.said.count(story[1]) == 2
 
 
-async def test_stop_words(
+async def test_stop_words_example_answers_only_after_stop_word(
     voice: Voice,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -140,7 +139,7 @@ async def test_stop_words(
     await example.call_agent(str(tmp_path / "call.wav"))
     transcript = Transcript(capsys.readouterr().out)
     assert transcript.what == [
-        # Two things were said before. One of them it would have understood.
+        # Two utterances came before the stop word. The agent would understand the second one.
         "has heard the stop word, and listens",
         'has heard "what can you do"',
         "reply 1 was heard to its end",
@@ -149,7 +148,7 @@ async def test_stop_words(
         "reply 2 was heard to its end",
     ]
     caller, agent = read(tmp_path / "call.wav")
-    # The lines about the caller are true: nothing for half a second, then speech.
+    # SAID matches the recording: half a second of silence before each utterance.
     for at, _ in example.SAID:
         begins = round(at * RATE)
         assert not np.any(np.abs(caller[begins - RATE // 2 : begins - RATE // 10]) > 100)

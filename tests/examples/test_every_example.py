@@ -1,4 +1,4 @@
-"""What holds for every example."""
+"""Properties of every example."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_has_a_test(name: str) -> None:
+def test_has_a_test(name: str) -> None:
     assert f'load("{name}")' in TESTS
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_has_a_docstring_and_a_main(name: str) -> None:
+def test_has_docstring_and_main(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text()
     assert text.startswith('"""')
     assert 'if __name__ == "__main__":' in text
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_STREAM])
-def test_it_has_a_stream(name: str) -> None:
+def test_has_a_stream(name: str) -> None:
     assert isinstance(load(name).stream, Stream)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_imports_no_asyncio(name: str) -> None:
-    """It runs on trio as it runs on asyncio."""
+def test_does_not_import_asyncio(name: str) -> None:
+    """Every example runs on both backends."""
     assert "import asyncio" not in (EXAMPLES / f"{name}.py").read_text()

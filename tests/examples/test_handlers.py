@@ -1,4 +1,4 @@
-"""The examples that are handlers, each through a whole call on virtual time."""
+"""Each example that is a handler, in a call on virtual time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_session_function() -> None:
     example = load("session_function")
     said = speech_like(48_000, 4.0)
     async with open_call(example.replay) as call:
-        call.client.send_message("play")  # nothing to play yet
+        call.client.send_message("play")  # before anything was recorded
         await call.speak(said)
         assert not call.heard.any()
         call.client.send_message("play")
@@ -69,7 +69,7 @@ async def test_session_function() -> None:
     assert not call.heard[0, before + 960 :].any()
 
 
-async def test_session_function_keeps_ten_seconds() -> None:
+async def test_session_function_keeps_last_ten_seconds() -> None:
     said = np.arange(12 * 50).repeat(960).astype(np.int16)[np.newaxis] + 1
     async with open_call(load("session_function").replay) as call:
         await call.speak(said)
@@ -86,7 +86,7 @@ async def test_video_filter() -> None:
         call.client.send_video(picture)
         seen = (await call.client.receive_video()).to_ndarray("gray")
     outline = np.zeros((48, 64), bool)
-    outline[[9, 19], 30:50] = True  # between a row and the next
+    outline[[9, 19], 30:50] = True  # between two rows
     outline[10:20, [29, 49]] = True
     np.testing.assert_array_equal(seen >= 100, outline)
     assert not seen[~outline].any()
@@ -97,7 +97,7 @@ async def test_audio_video() -> None:
     gray = np.full((100, 64, 3), 50, np.uint8)
 
     async def look(call: Any) -> Any:
-        """Send a picture after what was said, and take the one that comes of it."""
+        """Send a picture after the audio so far, and return the one that comes back."""
         await anyio.sleep(0.1)
         call.client.send_video(gray)
         return (await call.client.receive_video()).to_ndarray()
@@ -115,8 +115,8 @@ async def test_audio_video() -> None:
     assert typical_snr(call.heard[0], 400, 24_000) > 40
 
 
-async def test_audio_video_never_shows_an_old_picture() -> None:
-    """Pictures come faster than they are shown: of those in between nothing is seen later."""
+async def test_audio_video_drops_pictures_rather_than_delay_them() -> None:
+    """The camera is faster than the display."""
     async with open_call(load("audio_video").Meter()) as call:
         for level in range(200):
             call.client.send_video(np.full((2, 20, 3), level, np.uint8))
@@ -130,4 +130,4 @@ async def test_audio_video_never_shows_an_old_picture() -> None:
 
 
 async def test_virtual_time() -> None:
-    await load("virtual_time").test_who_falls_silent_is_reminded_once(open_call)
+    await load("virtual_time").test_silence_is_reminded_once_then_ends_the_call(open_call)

@@ -1,4 +1,4 @@
-"""The examples as programs: each serves until Ctrl-C, and then ends without a complaint."""
+"""The examples as programs: each serves until Ctrl-C, then ends without an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN = Path(__file__).with_name("run.py")
 PLUGIN = "fastrtc_anyio.testing.pytest_plugin"
 LIMIT = 30
 
-# This side of it is the same throughout.
+# The backend of the tests, not of the programs.
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
@@ -33,8 +33,8 @@ LAUNCHED = [name for name in NAMES if main_of(name) == "stream.launch()"]
 OTHERS = sorted({*NAMES}.difference(LAUNCHED, WITHOUT_STREAM, NEEDS_ESPEAK, ["virtual_time"]))
 
 
-@pytest.mark.parametrize("name", ["echo", *OTHERS])  # of those that are launched alike, one
-async def test_it_serves_until_it_is_interrupted(name: str) -> None:
+@pytest.mark.parametrize("name", ["echo", *OTHERS])  # echo stands for all that call launch()
+async def test_serves_until_interrupted(name: str) -> None:
     await check_serving(name)
 
 
@@ -54,16 +54,16 @@ async def check_serving(name: str) -> None:
                     process.send_signal(signal.SIGINT)
     assert answered, printed
     assert "Traceback" not in printed, printed
-    # Uvicorn ends by the signal itself once it has cleaned up.
+    # Uvicorn raises the signal again after its clean-up.
     wanted = (0, -signal.SIGINT) if name == "mount_fastapi" else (0,)
     assert process.returncode in wanted, printed
 
 
-async def test_virtual_time_runs_its_test(tmp_path: Path) -> None:
+async def test_virtual_time_runs_its_test_as_script_and_under_pytest(tmp_path: Path) -> None:
     example = EXAMPLES / "virtual_time.py"
     script = await anyio.run_process([sys.executable, str(example)], check=False)
     assert re.fullmatch(rb"passed, \d+ s later\n", script.stdout), script.stderr
-    # With pytest, away from this repository's settings of it.
+    # Under pytest, in a folder without this repository's pytest settings.
     copy = tmp_path / example.name
     copy.write_text(example.read_text())
     installed = any(entry.value == PLUGIN for entry in entry_points(group="pytest11"))

@@ -1,4 +1,4 @@
-"""The examples that are applications, or talk to a service: real servers, real calls, real time."""
+"""Examples that are applications or use a service, with real servers and calls in real time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,13 @@ from fastrtc_anyio.outputs import EarlyReaders
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing import open_call as open_memory_call
 from fastrtc_anyio.testing import tone
+from tests.kit.backends import anyio_backend as anyio_backend
 from tests.kit.calls import place_call, receive_json
 from tests.kit.measure import check_echo, speak, typical_snr
 from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_client as open_phone
 
 from .loading import load
-
-pytestmark = pytest.mark.parametrize(
-    "anyio_backend", [("asyncio", {}), ("trio", {})], ids=["asyncio", "trio"]
-)
 
 
 async def test_mount_starlette() -> None:
@@ -63,7 +60,7 @@ async def test_mount_fastapi() -> None:
 
 
 async def next_loudness(lines: AsyncIterator[str]) -> int:
-    """From the next event: a line of data, then an empty one."""
+    """Read one event: a line of data, then an empty line."""
     with anyio.fail_after(10):
         data = await anext(lines)
         assert await anext(lines) == ""
@@ -79,11 +76,11 @@ async def test_inputs_and_outputs() -> None:
             speak(client, tone(440, 48_000, 20, amplitude=0.25))
             async with http.stream("GET", "/outputs", params={"webrtc_id": "me"}) as events:
                 lines = events.aiter_lines()
-                await next_loudness(lines)  # of the second in which the tone began
+                await next_loudness(lines)  # the second in which the tone began
                 loud = await next_loudness(lines)
                 await receive_json(client, "fetch_output")
                 await http.post("/input_hook", json={"webrtc_id": "me", "volume": 0.5})
-                await next_loudness(lines)  # of the second in which the volume changed
+                await next_loudness(lines)  # the second in which the volume changed
                 assert await next_loudness(lines) == pytest.approx(loud / 4, rel=0.05)
                 assert loud > 10_000
                 client.hang_up()
@@ -120,7 +117,7 @@ async def test_telephone() -> None:
 
 
 async def test_page_inputs() -> None:
-    """What its page does, by the endpoints that the stream brings."""
+    """The stream's own endpoints, used as its page does."""
     example, app = load("page_inputs"), Starlette()
     example.stream.mount(app)
     async with open_server(app) as url, httpx.AsyncClient(base_url=url) as http:
@@ -142,7 +139,7 @@ async def test_page_inputs() -> None:
 
 
 async def read_level(lines: AsyncIterator[str], low: int, high: int) -> None:
-    """Read until what is shown is in a range of dBFS."""
+    """Read until the displayed level is in a range of dBFS."""
     with anyio.fail_after(10):
         while True:
             line = await anext(lines)
@@ -152,7 +149,7 @@ async def read_level(lines: AsyncIterator[str], low: int, high: int) -> None:
                     return
 
 
-async def test_inputs_and_outputs_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_inputs_and_outputs_of_unknown_id_are_404(monkeypatch: pytest.MonkeyPatch) -> None:
     example = load("inputs_and_outputs")
     limits = RequestLimits(early_seconds=0.1)
     monkeypatch.setattr(example.stream, "_early_readers", EarlyReaders(limits))
@@ -167,7 +164,7 @@ async def test_inputs_and_outputs_of_nobody(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Service:
-    """The example's service, and who is connected to it."""
+    """The example's service; counts its connections."""
 
     def __init__(self, answer: Any) -> None:
         self.connected = 0
@@ -207,11 +204,11 @@ async def test_asyncio_sdk(asyncio_sdk: Any, service: Service) -> None:
     assert np.count_nonzero(call.heard) > 0.9 * 16_000
     assert typical_snr(call.heard[0], 440, 16_000) > 30
     await wait_until(lambda: service.connected == 0)
-    assert service.close_code == 1000  # closed in due form, not dropped
+    assert service.close_code == 1000  # a closing handshake, not a dropped connection
 
 
 async def test_asyncio_sdk_without_its_service(asyncio_sdk: Any) -> None:
-    remote = asyncio_sdk.Remote("ws://127.0.0.1:9")  # nobody discards there
+    remote = asyncio_sdk.Remote("ws://127.0.0.1:9")  # no server listens on the discard port
     async with open_memory_call(remote, raise_errors=False) as call:
         with anyio.fail_after(5):
             await call.ended.wait()

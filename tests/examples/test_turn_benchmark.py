@@ -1,6 +1,6 @@
-"""The benchmark of turn taking: its conversations, its two listeners, and what they make of them.
+"""The turn-taking benchmark: its conversations, both algorithms, and their scores.
 
-The listeners' model is told where speech is, so what is checked holds without a model.
+A model that knows the labels takes the place of a real one.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrtc_anyio._media.frames import Int16Array
-from fastrtc_anyio.speech.energy import EnergyVad
-from fastrtc_anyio.testing import speech_like
+from fastrtc_anyio import EnergyVad
 
 from .loading import load
 
@@ -25,14 +23,8 @@ HOP = 320
 HOP_MS = 20
 
 
-def speak(rng: np.random.Generator, only_a_word: bool) -> Any:
-    """Sounds of speech, without a program or a recording."""
-    seconds = 0.4 if only_a_word else rng.uniform(1.2, 3.0)
-    return bench.trimmed(speech_like(RATE, seconds, seed=int(rng.integers(2**31)))[0] / 2**15)
-
-
 class Omniscient:
-    """Knows from the labels what is speech. Each stream hears the audio from the beginning."""
+    """Returns the labels as probabilities. Each stream starts at the beginning of the audio."""
 
     sample_rate = RATE
     window = HOP
@@ -52,13 +44,13 @@ class KnownStream:
         self.places = iter(range(0, len(is_speech), HOP))
         self.is_speech = is_speech
 
-    def probability(self, window: Int16Array) -> float:
+    def probability(self, window: Any) -> float:
         place = next(self.places)
         return float(self.is_speech[place : place + HOP].any())
 
 
 class Sequence:
-    """Says what it was told to, one probability after another; again for the next stream."""
+    """Returns a fixed sequence of probabilities, from the start for each stream."""
 
     sample_rate = RATE
     window = HOP
@@ -71,12 +63,12 @@ class Sequence:
         self.left: Iterator[float] = iter(self.probabilities)
         return self
 
-    def probability(self, window: Int16Array) -> float:
+    def probability(self, window: Any) -> float:
         return next(self.left)
 
 
 class Loud:
-    """Goes by each window alone, so it does not matter where its stream begins."""
+    """Classifies each window by itself."""
 
     sample_rate = RATE
     window = HOP
@@ -85,23 +77,23 @@ class Loud:
     def new_stream(self) -> Loud:
         return self
 
-    def probability(self, window: Int16Array) -> float:
+    def probability(self, window: Any) -> float:
         return float(np.abs(window).max() > 100)
 
 
 @cache
 def conversations(count: int = 2) -> list[Any]:
-    made: list[Any] = bench.make_conversations(count, [("none", 60)], 1, speak)
+    made: list[Any] = bench.make_conversations(count, [("none", 60)], 1, bench.shaped_noise)
     return made
 
 
-def test_the_same_seed_makes_the_same_conversation() -> None:
+def test_same_seed_makes_same_conversation() -> None:
     one, other = conversations(), conversations.__wrapped__()
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(one, other, strict=True))
     assert not np.array_equal(one[0].samples, one[1].samples)
 
 
-def test_the_labels_are_where_the_speech_is() -> None:
+def test_labels_match_the_audio() -> None:
     for conversation in conversations():
         for said in conversation.utterances:
             loud = np.abs(conversation.samples[0]) > 30
@@ -113,7 +105,7 @@ def test_the_labels_are_where_the_speech_is() -> None:
 
 @pytest.fixture(scope="module")
 def score() -> Any:
-    """What a whole call makes of two conversations."""
+    """Score of a call with two conversations."""
     score = bench.Score()
     for conversation in conversations():
         outcome = bench.ours(conversation.samples, Omniscient(conversation), 0.5)
@@ -121,30 +113,30 @@ def score() -> Any:
     return score
 
 
-def test_every_utterance_is_given_out_once_and_whole(score: Any) -> None:
+def test_every_utterance_is_found_once_and_whole(score: Any) -> None:
     assert score.utterances == sum(len(c.utterances) for c in conversations())
     assert score.missed == score.false == score.split == 0
     assert score.cut_short == score.unanswered == 0
     assert score.first_missing == [0.0] * score.utterances
 
 
-def test_a_pause_is_found_within_a_hop_of_when_it_is_there(score: Any) -> None:
-    """The hop in which the speech ends counts as speech; one later there is a pause."""
+def test_pause_is_found_within_one_hop(score: Any) -> None:
+    """The hop in which the speech ends counts as speech; the pause is there one hop later."""
     needed = 1000 * bench.NEEDED_S
     assert len(score.late_by) == score.utterances
     assert all(needed < late <= needed + 2 * HOP_MS for late in score.late_by)
 
 
-def test_a_reply_is_silent_soon_after_somebody_talks_over_it(score: Any) -> None:
+def test_reply_stops_soon_after_speech_starts_over_it(score: Any) -> None:
     over_replies = [said for c in conversations() for said in c.utterances if said.over_reply]
     assert len(score.stopped_after) == len(over_replies) > 0
-    # At the latest what starts a turn, the hop in which that is passed, and the frame that fades.
+    # At most the seconds that start a turn, the hop in which they are reached, and a faded frame.
     threshold = 1000 * bench.OPTIONS.started_talking_threshold
     assert all(0 < ms <= threshold + 3 * HOP_MS for ms in score.stopped_after)
 
 
-def test_pauses_inside_an_utterance_do_not_end_it() -> None:
-    """By ear this time: with a model that hears loudness."""
+def test_pause_inside_utterance_does_not_end_it() -> None:
+    """With a model that measures loudness."""
     conversation = conversations()[0]
     score = bench.Score()
     score.add(conversation, bench.ours(conversation.samples, EnergyVad(), 0.5))
@@ -152,7 +144,7 @@ def test_pauses_inside_an_utterance_do_not_end_it() -> None:
     assert max(score.first_missing) == 0
 
 
-def test_fastrtc_waits_for_chunks_and_for_the_end_of_what_is_said_over_a_reply() -> None:
+def test_fastrtc_waits_for_chunks_and_for_the_end_of_the_interruption() -> None:
     chunk = 1000 * bench.OPTIONS.audio_chunk_duration
     for conversation in conversations():
         score = bench.Score()
@@ -167,25 +159,25 @@ def test_fastrtc_waits_for_chunks_and_for_the_end_of_what_is_said_over_a_reply()
     [
         ([0.49] * 30, 0.0),
         ([1.0] * 30, 0.6),
-        # It lasts to the end of the chunk. Less than 0.25 s is none, more counts with 0.4 s before.
+        # Speech lasts to the end of the chunk. Below 0.25 s it is ignored; above, 0.4 s are added.
         ([0.0] * 18 + [1.0] * 12, 0.0),
         ([0.0] * 17 + [0.5] + [0.0] * 12, 0.6),
     ],
 )
-def test_what_fastrtc_calls_speech_in_a_chunk(probabilities: list[float], seconds: float) -> None:
+def test_speech_seconds_of_a_chunk_in_fastrtc(probabilities: list[float], seconds: float) -> None:
     chunk = np.zeros((1, 30 * HOP), np.int16)
     assert bench.speech_seconds(chunk, Sequence(*probabilities), 0.5) == pytest.approx(seconds)
 
 
-def test_the_score_tells_what_went_wrong() -> None:
+def test_score_counts_each_kind_of_error() -> None:
     said = [bench.Utterance(n * RATE, n * RATE + 1600, n == 6) for n in (2, 4, 6, 8, 10)]
     turns = [
         (2 * RATE + 160, 3 * RATE, 3 * RATE),  # 10 ms late, 900 ms after its end
         (4 * RATE, 4 * RATE + 800, 4 * RATE + 800),  # the last 50 ms are missing
-        (6 * RATE, 6 * RATE + 800, 6 * RATE + 800),  # two of one
+        (6 * RATE, 6 * RATE + 800, 6 * RATE + 800),  # two turns for one utterance
         (6 * RATE + 800, 7 * RATE, 7 * RATE),
-        (8 * RATE, 9 * RATE, None),  # never over
-        (12 * RATE, 13 * RATE, 13 * RATE),  # of nothing; and the fifth is missing
+        (8 * RATE, 9 * RATE, None),  # no pause found
+        (12 * RATE, 13 * RATE, 13 * RATE),  # no utterance; the fifth is missed
     ]
     outcome = bench.Outcome(
         [bench.Turn(*turn) for turn in turns], [(5 * RATE, 6 * RATE + 480), (7 * RATE, 8 * RATE)]
@@ -199,13 +191,13 @@ def test_the_score_tells_what_went_wrong() -> None:
     assert score.stopped_after == [30]
 
 
-def test_it_prints_a_table(
+def test_main_prints_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--conversations=1", "--speech=recording", "--vad=energy", "--markdown"]
+    arguments = ["--conversations=1", "--speech=noise", "--vad=energy", "--markdown"]
     monkeypatch.setattr(sys, "argv", ["turn_benchmark.py", *arguments])
     bench.main()
     printed = capsys.readouterr().out
-    assert "Speech: recording. Voice activity: energy" in printed
+    assert "Speech: noise. Voice activity: energy" in printed
     assert printed.count("| utterances ") == 2
     assert printed.count("| pause latency, ms ") == 2

@@ -1,0 +1,1 @@
+"""Do calls work with browsers, libwebrtc, GStreamer, ffmpeg and coturn?"""

@@ -1,6 +1,6 @@
-"""A client made of plain aiortc, with none of our own code in its way: what a browser would do.
+"""A WebRTC client made of plain aiortc, as a browser would be; it uses no code of this package.
 
-It lives in a thread with an asyncio loop of its own.
+It runs in a thread with a separate asyncio loop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Microphone(MediaStreamTrack):
-    """Sends what it is given, 20 ms every 20 ms, and silence if that is nothing."""
+    """Sends a queued frame every 20 ms, or silence if the queue is empty."""
 
     kind = "audio"
 
@@ -66,7 +66,7 @@ class Microphone(MediaStreamTrack):
 
 
 class Camera(MediaStreamTrack):
-    """Sends the picture it was given last, 30 times a second."""
+    """Sends the latest ``picture`` 30 times a second."""
 
     kind = "video"
 
@@ -89,7 +89,7 @@ class Camera(MediaStreamTrack):
 
 
 class AiortcClient:
-    """One call. Its own methods may be called from any thread."""
+    """One call. Methods that are not coroutines may be called from any thread."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class AiortcClient:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Await on the client's loop, blocking this thread."""
+        """Run a coroutine function on the client's loop, and block this thread until it returns."""
         return asyncio.run_coroutine_threadsafe(function(*args), self._loop).result(20)
 
     @property
@@ -164,12 +164,12 @@ class AiortcClient:
         await self.pc.close()
 
     async def vanish(self) -> None:
-        """Fall silent without a word: every socket stops, no alert is sent."""
+        """Close every socket without sending a DTLS alert."""
         for transport in _transports(self.pc):
             for protocol in transport.transport._connection._protocols:
                 protocol.transport.abort()
 
-    # What check_peer needs.
+    # The interface of check_peer.
 
     def send_audio(self, frame: AudioFrame) -> None:
         self.microphone.frames.put(frame.samples)
@@ -235,7 +235,7 @@ class AiortcClient:
 
 @contextmanager
 def client_loop() -> Generator[asyncio.AbstractEventLoop, None, None]:
-    """An asyncio loop in a thread."""
+    """Run an asyncio loop in a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="client", daemon=True)
     thread.start()
@@ -259,7 +259,7 @@ async def _end_tasks() -> None:
 async def open_client(
     microphone: Microphone | None = None, camera: Camera | None = None
 ) -> AsyncGenerator[AiortcClient, None]:
-    """A client, closed at the end."""
+    """Open a client, and close it at the end."""
     with client_loop() as loop:
         client = AiortcClient(loop, microphone, camera)
         try:

@@ -1,4 +1,4 @@
-"""What tests of conversations share: a voice that is easy to tell, and replies to recognise."""
+"""Audio for tests of conversations: a voice that `LoudVad` detects, and replies to recognise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAME = 0.02
 
 
 class LoudVad:
-    """What is loud is speech. Windows as long as Silero's."""
+    """Classifies loud windows as speech. The window size is Silero's."""
 
     sample_rate = RATE
     window = 512
@@ -33,7 +33,7 @@ class LoudVad:
 
 
 class LoudBatchModel:
-    """The same as FastRTC's kind of model: loud samples, in seconds."""
+    """The same as a model with FastRTC's interface: returns seconds of loud samples."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[int, int]] = []
@@ -47,7 +47,7 @@ class LoudBatchModel:
 
 
 def voice(seconds: float, level: int = 8000) -> Int16Array:
-    """Speech, to a LoudVad: every sample is loud."""
+    """Speech for a `LoudVad`: every sample is loud."""
     return np.full((1, round(seconds * RATE)), level, np.int16)
 
 
@@ -56,14 +56,14 @@ def silence(seconds: float) -> Int16Array:
 
 
 def words(seconds: float) -> tuple[int, Int16Array]:
-    """Something to reply with: no sample of it is zero."""
+    """A reply: a tone without a zero sample."""
     samples = tone(440, OUT, seconds, amplitude=0.3)
     samples[samples == 0] = 1
     return OUT, samples
 
 
 async def nothing() -> AsyncGenerator[Any, None]:
-    """A reply without a word."""
+    """An empty reply."""
     words: tuple[Any, ...] = ()
     for word in words:
         yield word
@@ -74,7 +74,7 @@ async def say(call: Call, *parts: Int16Array) -> None:
 
 
 def heard_samples(call: Call) -> int:
-    """How much of what the client heard was not silence."""
+    """Number of samples other than zero in the audio that the client received."""
     return int(np.count_nonzero(call.heard))
 
 
@@ -96,6 +96,6 @@ class Log:
 
 
 def agent(fn: Any, **settings: Any) -> ReplyOnPause:
-    """A handler that hears with a LoudVad, at the rate of these voices."""
+    """A handler with a `LoudVad` and the sample rate of these voices."""
     settings.setdefault("model", LoudVad())
     return ReplyOnPause(fn, input_sample_rate=RATE, **settings)

@@ -1,4 +1,4 @@
-"""Handlers that the tests share."""
+"""Handlers: an echo in both colours, and one that does nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastrtc_anyio import AsyncStreamHandler, EmitType, StreamHandler
 
 
 class AsyncEcho(AsyncStreamHandler):
-    """Says back what it hears."""
+    """Echoes audio, and logs its calls of ``start_up`` and ``shutdown``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -21,7 +21,7 @@ class AsyncEcho(AsyncStreamHandler):
 
     @cached_property
     def streams(self) -> Any:
-        """Made on first use: an original that is only copied holds nothing to close."""
+        """A memory stream, made on first use: a handler that only gets copied never closes."""
         return anyio.create_memory_object_stream[Any](100)
 
     async def start_up(self) -> None:
@@ -43,14 +43,14 @@ class AsyncEcho(AsyncStreamHandler):
 
 
 class TalkativeEcho(AsyncEcho):
-    """An echo that also answers messages."""
+    """Echoes audio and answers messages."""
 
     async def on_message(self, message: str) -> None:
         await self.send_message(f"you said {message}")
 
 
 class Echo(StreamHandler):
-    """The same with plain functions, as FastRTC's documentation has it."""
+    """The synchronous echo of FastRTC's documentation."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -78,7 +78,7 @@ class Echo(StreamHandler):
 
 
 class Quiet(AsyncStreamHandler):
-    """Neither hears nor says anything; to override."""
+    """Ignores audio and sends nothing; a base class for other handlers."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

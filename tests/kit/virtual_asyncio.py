@@ -1,6 +1,6 @@
-"""An asyncio event loop on virtual time: it jumps to the next timer whenever nothing else happens.
+"""An asyncio event loop on virtual time: it jumps to the next timer whenever no task can run.
 
-Trio has a virtual clock of its own; this is what lets the same tests run on asyncio as fast.
+It is the counterpart of ``trio.testing.MockClock``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         if self.threads:
-            # The clock stands still while a thread works: wait for it, whatever the timers say.
+            # Time stands still while a thread works: wait for its wake-up, not for timers.
             return super().select(None)
         ready = super().select(0)
         if not ready:
@@ -29,7 +29,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """``asyncio.SelectorEventLoop`` on virtual seconds."""
+    """``asyncio.SelectorEventLoop`` on virtual time, in seconds."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -39,7 +39,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
     def hold(self, name: str) -> AbstractContextManager[object]:
-        """For ``hold_virtual_clock``."""
+        """Hold the clock while a thread works; the interface of ``hold_virtual_clock``."""
         return self._hold()
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The other ends of a WebSocket: a browser and a carrier, each with a clock of its own."""
+"""The client side of a WebSocket: a browser or a carrier, with its own playback clock."""
 
 from __future__ import annotations
 
@@ -36,20 +36,19 @@ BUFFER = 10_000
 
 
 def memory_sockets(room: float = BUFFER) -> tuple[Any, Any]:
-    """Both ends of a WebSocket in memory; ``room`` is for messages to the client."""
+    """Both ends of a WebSocket in memory; ``room`` is the buffer of messages to the client."""
     to_server, from_client = anyio.create_memory_object_stream[str](BUFFER)
     to_client, from_server = anyio.create_memory_object_stream[str](room)
     return StapledObjectStream(to_client, from_client), StapledObjectStream(to_server, from_server)
 
 
 class Client:
-    """Plays what it is sent on its own clock; what is not there yet is silence.
+    """Plays received audio at its own clock, and silence while there is none.
 
     Attributes:
-        heard: all that was played, without the silence.
-        sent_at: the times at which media came, and how long each was.
-        texts: messages that are not the protocol's.
-        events: everything that came but media.
+        heard: the audio it has played, without the silence.
+        arrivals: the times at which media arrived, seconds.
+        events: the received events other than media.
     """
 
     def __init__(self, socket: Any, framing: Framing, encoding: AudioEncoding) -> None:
@@ -98,7 +97,7 @@ class Client:
         self.events.append(event)
 
     async def _write(self) -> None:
-        with suppress(anyio.BrokenResourceError):  # which reading tells, too
+        with suppress(anyio.BrokenResourceError):  # run() ends at the same error
             async for text in self._out:
                 await self.socket.send(text)
 
@@ -108,7 +107,7 @@ class Client:
         self._out_send.send_nowait(text)
 
     def say(self, text: str) -> None:
-        """Send a message of whatever kind."""
+        """Send text that no framing has encoded."""
         self._out_send.send_nowait(text)
 
     def press(self, digit: str) -> None:
@@ -138,7 +137,7 @@ class Client:
             self.send(self.queue.popleft())  # type: ignore[arg-type]
 
     async def listen(self) -> None:
-        """Play for ever."""
+        """Play until cancelled."""
         while True:
             await self.receive_audio()
 
@@ -175,7 +174,7 @@ async def open_pair(
     room: float = BUFFER,
     **settings: Any,
 ) -> AsyncGenerator[tuple[WebSocketPeer, Client], None]:
-    """A peer and its client, in memory."""
+    """Open a peer and its client, connected in memory."""
     ours, theirs = memory_sockets(room)
     client = Client(theirs, make_framing(), encoding or AudioEncoding("mulaw", 24_000))
     start = Start("me", encoding)

@@ -1,4 +1,4 @@
-"""A WebSocket client that is not ours, on the loopback interface."""
+"""A WebSocket client of the package ``websockets``, on the loopback interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PCM_16K = AudioEncoding("pcm16", 16_000)
 
 
 class Wire:
-    """An open WebSocket of the package ``websockets``."""
+    """An open connection."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -46,7 +46,7 @@ class Wire:
             return json.loads(await self.receive())
 
     async def receive_end(self) -> int:
-        """Read to the end; says the code it was closed with."""
+        """Read to the end, and return the close code."""
         with anyio.fail_after(10), suppress(anyio.EndOfStream):
             while True:
                 await self.receive()
@@ -63,12 +63,12 @@ async def open_wire(
     """Connect.
 
     Raises:
-        websockets.exceptions.InvalidStatus: the server refuses.
+        websockets.exceptions.InvalidStatus: the server rejects the handshake.
     """
 
     def dial() -> ClientConnection:
         address = url.replace("http", "ws", 1) + path
-        # Left in aclose(), where it does not block the event loop.
+        # Wire.aclose() closes it on a thread, so that the event loop is not blocked.
         return connect(address, additional_headers=headers, close_timeout=1).__enter__()
 
     wire = Wire(await to_thread.run_sync(dial))
@@ -87,7 +87,7 @@ async def open_client(
     path: str = "/websocket/offer",
     headers: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Client, None]:
-    """A client that has said its start, and plays what it is sent."""
+    """Open a client that has sent its start message."""
     start = start or Start("caller", PCM_16K)
     assert start.encoding is not None
     async with open_wire(url, path, headers) as wire, create_task_group() as tasks:

@@ -1,0 +1,1 @@
+"""The same over real sockets, and with threads that block."""
