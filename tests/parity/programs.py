@@ -1,4 +1,4 @@
-"""FastRTC's reference programs, as its users have them: only the import is another."""
+"""FastRTC's reference programs with only their import changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATE = 24_000
 
 
 class EchoHandler(StreamHandler):
-    """The first program of "Stream Handlers": ``emit`` blocks until there is something."""
+    """The first program of "Stream Handlers": ``emit`` blocks until audio is queued."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class EchoHandler(StreamHandler):
 
 
 class PoliteEchoHandler(EchoHandler):
-    """The same as its notes advise: ``emit`` returns None rather than block."""
+    """The same with the advice of its notes: ``emit`` returns None instead of blocking."""
 
     def emit(self) -> EmitType:
         try:
@@ -60,7 +60,7 @@ class PoliteEchoHandler(EchoHandler):
 
 
 class AsyncEchoHandler(AsyncStreamHandler):
-    """ "Async Stream Handlers": an asyncio queue, made where no loop runs yet."""
+    """ "Async Stream Handlers": an asyncio queue, created before any loop runs."""
 
     def __init__(self) -> None:
         super().__init__(input_sample_rate=24000)
@@ -83,7 +83,7 @@ class AsyncEchoHandler(AsyncStreamHandler):
 
 
 class MemoryStreamEchoHandler(AsyncStreamHandler):
-    """The same with anyio's queue, for either backend."""
+    """The same with an anyio memory stream, for both backends."""
 
     def __init__(self) -> None:
         super().__init__(input_sample_rate=24000)
@@ -107,7 +107,7 @@ class MemoryStreamEchoHandler(AsyncStreamHandler):
 
 
 class RealtimeAPI:
-    """A speech service at the other end of a connection: it answers every half second it hears."""
+    """A connection to a speech service that answers every half second of audio."""
 
     SIZE = RATE // 2
 
@@ -141,7 +141,7 @@ class RealtimeAPI:
 
 
 class RealtimeHandler(AsyncStreamHandler):
-    """ "Talk to OpenAI": ``start_up`` holds the connection for as long as the call lasts."""
+    """ "Talk to OpenAI": ``start_up`` holds the connection for the whole call."""
 
     def __init__(self, api: RealtimeAPI) -> None:
         super().__init__("mono", output_sample_rate=RATE, input_sample_rate=RATE)
@@ -178,7 +178,7 @@ class RealtimeHandler(AsyncStreamHandler):
 
 
 class FarewellHandler(StreamHandler):
-    """Says three things of a second each, the last of them beside ``CloseStream``."""
+    """Emits three sentences of one second, the last one with ``CloseStream``."""
 
     def __init__(self) -> None:
         super().__init__(output_sample_rate=RATE)
@@ -198,7 +198,7 @@ class FarewellHandler(StreamHandler):
 
 
 class InstructedHandler(AsyncStreamHandler):
-    """Asks the client what to do before it begins: "Requesting Inputs"."""
+    """ "Requesting Inputs": ``start_up`` waits for the client's inputs."""
 
     def __init__(self) -> None:
         super().__init__(output_sample_rate=RATE)
@@ -219,7 +219,7 @@ class InstructedHandler(AsyncStreamHandler):
 
 
 class PlainInstructedHandler(StreamHandler):
-    """The same with plain functions, and in ``emit``."""
+    """The same with synchronous methods, in ``emit``."""
 
     def __init__(self) -> None:
         super().__init__(output_sample_rate=RATE)

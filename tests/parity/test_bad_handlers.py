@@ -1,6 +1,6 @@
-"""Handlers that misbehave beside one that does not, on virtual time: the neighbour's is exact.
+"""Misbehaving handlers on virtual time, beside a call that must not lose or delay a frame.
 
-Plain handlers that block for ever need the real clock: ``real_time/test_bad_handlers.py``.
+Synchronous handlers that block forever need real time: ``real_time/test_bad_handlers.py``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fastrtc_anyio import (
     Limits,
     SessionState,
     StreamHandler,
+    StreamHandlerBase,
     VideoEmitType,
 )
 from fastrtc_anyio.testing import Call, open_call
@@ -35,10 +36,10 @@ FRAMES = 100
 
 @asynccontextmanager
 async def neighbour() -> AsyncGenerator[None, None]:
-    """Somebody who talks to an echo for two seconds, at least as long as the block lasts.
+    """Call an echo for two seconds while the block runs.
 
-    Every frame must come back in its time, whatever happens in the block: the first begins the next
-    20 ms but one, and the others follow without a gap.
+    Every frame must come back on time: the first one in the second 20 ms after it was sent, the
+    others without a gap.
     """
     async with open_call(AsyncEcho(output_sample_rate=48_000)) as call:
         async with anyio.create_task_group() as tg:
@@ -51,7 +52,7 @@ async def neighbour() -> AsyncGenerator[None, None]:
 
 
 async def _talk(call: Call) -> None:
-    due = anyio.current_time() + 0.01  # between two frames of playout
+    due = anyio.current_time() + 0.01  # between two playout frames
     for level in range(1, FRAMES + 1):
         await anyio.sleep_until(due)
         call.client.send_audio(AudioFrame(48_000, np.full((1, 960), level, np.int16)))
@@ -59,7 +60,7 @@ async def _talk(call: Call) -> None:
 
 
 async def _nudge(call: Call) -> None:
-    """Something for every part of a handler to do."""
+    """Trigger every method of a handler."""
     if call.session.media.audio_in:
         call.client.send_audio(AudioFrame(48_000, np.zeros((1, 960), np.int16)))
     if call.session.media.video_in:
@@ -75,7 +76,7 @@ async def over(call: Call) -> None:
 
 
 class Misbehaving(AsyncAudioVideoStreamHandler):
-    """Does what it should, but in one place."""
+    """Misbehaves in one method."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class BlockedForEver(Misbehaving):
 
 
 @pytest.mark.parametrize("where", PARTS)
-async def test_a_method_that_never_returns_ends_with_the_call(where: str) -> None:
+async def test_method_that_never_returns_is_cancelled_at_hang_up(where: str) -> None:
     handler = BlockedForEver(where)
     async with neighbour(), open_call(handler) as call:
         await _nudge(call)
@@ -143,7 +144,7 @@ async def test_a_method_that_never_returns_ends_with_the_call(where: str) -> Non
     assert call.session.error is None
 
 
-async def test_a_shutdown_that_never_returns_is_given_its_limit(
+async def test_shutdown_that_never_returns_is_cancelled_at_its_limit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handler, limits = BlockedForEver("shutdown"), Limits(shutdown=0.7)
@@ -167,7 +168,7 @@ class SwallowsCancellation(Misbehaving):
 
 
 @pytest.mark.parametrize("where", PARTS)
-async def test_a_method_that_swallows_its_cancellation_ends_with_the_call(where: str) -> None:
+async def test_method_that_swallows_some_cancellations_ends_with_the_call(where: str) -> None:
     handler = SwallowsCancellation(where)
     async with neighbour(), open_call(handler) as call:
         await _nudge(call)
@@ -180,7 +181,7 @@ async def test_a_method_that_swallows_its_cancellation_ends_with_the_call(where:
 
 
 @pytest.mark.parametrize("where", PARTS)
-async def test_the_client_does_not_wait_for_a_method_that_swallows_every_cancellation(
+async def test_client_is_closed_while_a_method_swallows_every_cancellation(
     where: str,
 ) -> None:
     class Undying(Misbehaving):
@@ -205,45 +206,39 @@ async def test_the_client_does_not_wait_for_a_method_that_swallows_every_cancell
     assert call.session.closed.reason is CloseReason.TIME_LIMIT
 
 
-class Emitting(AsyncStreamHandler):
-    """Emits one thing again and again."""
+class Emits(StreamHandlerBase):
+    """Emits the same object at every call."""
 
     def __init__(self, emission: Any) -> None:
         super().__init__(output_sample_rate=48_000)
         self.emission = emission
         self.emitted = 0
 
+    def emission_again(self) -> Any:
+        self.emitted += 1
+        return self.emission
+
+    def copy(self) -> Any:
+        return type(self)(self.emission)
+
+
+class Emitting(Emits, AsyncStreamHandler):
     async def receive(self, frame: Any) -> None: ...
 
     async def emit(self) -> EmitType:
-        self.emitted += 1
-        return self.emission  # type: ignore[no-any-return]
-
-    def copy(self) -> Emitting:
-        return Emitting(self.emission)
+        return self.emission_again()  # type: ignore[no-any-return]
 
 
-class EmittingOnAThread(StreamHandler):
-    """The same with plain functions."""
-
-    def __init__(self, emission: Any) -> None:
-        super().__init__(output_sample_rate=48_000)
-        self.emission = emission
-        self.emitted = 0
-
+class EmittingOnAThread(Emits, StreamHandler):
     def receive(self, frame: Any) -> None: ...
 
     def emit(self) -> EmitType:
-        self.emitted += 1
-        return self.emission  # type: ignore[no-any-return]
-
-    def copy(self) -> EmittingOnAThread:
-        return EmittingOnAThread(self.emission)
+        return self.emission_again()  # type: ignore[no-any-return]
 
 
 EMITTING = pytest.mark.parametrize("kind", [Emitting, EmittingOnAThread])
 
-RUBBISH_AUDIO = {
+INVALID_AUDIO = {
     "int32": (24_000, np.zeros(480, np.int32)),
     "float64": (24_000, np.zeros(480)),
     "complex": (24_000, np.zeros(480, np.complex64)),
@@ -269,11 +264,9 @@ RUBBISH_AUDIO = {
 
 
 @EMITTING
-@pytest.mark.parametrize("rubbish", RUBBISH_AUDIO)
-async def test_rubbish_ends_the_call_with_an_error_that_names_the_method(
-    kind: Any, rubbish: str
-) -> None:
-    handler = kind(RUBBISH_AUDIO[rubbish])
+@pytest.mark.parametrize("invalid", INVALID_AUDIO)
+async def test_invalid_audio_ends_the_call_with_error(kind: Any, invalid: str) -> None:
+    handler = kind(INVALID_AUDIO[invalid])
     async with neighbour(), open_call(handler, raise_errors=False) as call:
         await over(call)
         told = json.loads(await call.client.receive_message())
@@ -289,7 +282,7 @@ async def test_rubbish_ends_the_call_with_an_error_that_names_the_method(
 
 @EMITTING
 @pytest.mark.parametrize("shape", [(0,), (1, 0), (2, 0)])
-async def test_audio_without_samples_is_nothing_now(kind: Any, shape: tuple[int, ...]) -> None:
+async def test_empty_audio_waits_one_frame(kind: Any, shape: tuple[int, ...]) -> None:
     handler = kind((24_000, np.zeros(shape, np.int16)))
     async with neighbour(), open_call(handler) as call:
         await anyio.sleep(1)
@@ -298,16 +291,15 @@ async def test_audio_without_samples_is_nothing_now(kind: Any, shape: tuple[int,
 
 
 @EMITTING
-@pytest.mark.parametrize("dtype", [np.int16, np.float32])
-@pytest.mark.parametrize("rate", [48_000, 44_100])
-async def test_a_million_samples_at_once_are_played(kind: Any, dtype: Any, rate: int) -> None:
+@pytest.mark.parametrize(("dtype", "rate"), [(np.int16, 48_000), (np.float32, 44_100)])
+async def test_million_samples_at_once_are_played(kind: Any, dtype: Any, rate: int) -> None:
     level = 1000 if dtype is np.int16 else 1000 / 32768
     handler = kind((rate, np.full(1_000_000, level, dtype)))
     async with neighbour(), open_call(handler) as call:
         await anyio.sleep(30)
         statistics = call.session.statistics().audio_out
     assert statistics is not None
-    # Work ahead is bounded: by 30 s and the one chunk that always fits, and one more in hand.
+    # The queue holds 30 s and one more chunk, and emit may have returned another one.
     chunk = 1_000_000 * 48_000 / rate
     assert statistics.buffered <= 30 * 48_000 + chunk
     assert handler.emitted <= 4
@@ -318,7 +310,7 @@ async def test_a_million_samples_at_once_are_played(kind: Any, dtype: Any, rate:
 
 
 @EMITTING
-async def test_a_million_samples_do_not_hold_up_the_end_of_the_call(kind: Any) -> None:
+async def test_million_queued_samples_do_not_delay_the_end(kind: Any) -> None:
     handler = kind((8_000, np.ones(1_000_000, np.int16)))
     async with neighbour(), open_call(handler) as call:
         await anyio.sleep(1)
@@ -329,13 +321,8 @@ async def test_a_million_samples_do_not_hold_up_the_end_of_the_call(kind: Any) -
     assert call.session.error is None
 
 
-class Showing(AsyncAudioVideoStreamHandler):
-    """Shows one thing again and again."""
-
-    def __init__(self, emission: Any) -> None:
-        super().__init__()
-        self.emission = emission
-        self.emitted = 0
+class Showing(Emits, AsyncAudioVideoStreamHandler):
+    """Emits the same picture at every call."""
 
     async def receive(self, frame: Any) -> None: ...
 
@@ -345,21 +332,10 @@ class Showing(AsyncAudioVideoStreamHandler):
     async def video_receive(self, frame: Any) -> None: ...
 
     async def video_emit(self) -> VideoEmitType:
-        self.emitted += 1
-        return self.emission  # type: ignore[no-any-return]
-
-    def copy(self) -> Showing:
-        return Showing(self.emission)
+        return self.emission_again()  # type: ignore[no-any-return]
 
 
-class ShowingOnAThread(AudioVideoStreamHandler):
-    """The same with plain functions."""
-
-    def __init__(self, emission: Any) -> None:
-        super().__init__()
-        self.emission = emission
-        self.emitted = 0
-
+class ShowingOnAThread(Emits, AudioVideoStreamHandler):
     def receive(self, frame: Any) -> None: ...
 
     def emit(self) -> EmitType:
@@ -368,14 +344,10 @@ class ShowingOnAThread(AudioVideoStreamHandler):
     def video_receive(self, frame: Any) -> None: ...
 
     def video_emit(self) -> VideoEmitType:
-        self.emitted += 1
-        return self.emission  # type: ignore[no-any-return]
-
-    def copy(self) -> ShowingOnAThread:
-        return ShowingOnAThread(self.emission)
+        return self.emission_again()  # type: ignore[no-any-return]
 
 
-RUBBISH_PICTURES = {
+INVALID_PICTURES = {
     "int32": np.zeros((48, 64, 3), np.int32),
     "float64": np.zeros((48, 64, 3)),
     "NaN": np.full((48, 64, 3), np.nan, np.float32),
@@ -394,9 +366,9 @@ RUBBISH_PICTURES = {
 
 
 @pytest.mark.parametrize("kind", [Showing, ShowingOnAThread])
-@pytest.mark.parametrize("rubbish", RUBBISH_PICTURES)
-async def test_a_rubbish_picture_ends_the_call_with_an_error(kind: Any, rubbish: str) -> None:
-    handler = kind(RUBBISH_PICTURES[rubbish])
+@pytest.mark.parametrize("invalid", INVALID_PICTURES)
+async def test_invalid_picture_ends_the_call_with_error(kind: Any, invalid: str) -> None:
+    handler = kind(INVALID_PICTURES[invalid])
     async with neighbour(), open_call(handler, raise_errors=False) as call:
         await over(call)
         told = json.loads(await call.client.receive_message())
@@ -409,7 +381,7 @@ async def test_a_rubbish_picture_ends_the_call_with_an_error(kind: Any, rubbish:
 
 
 @pytest.mark.parametrize("kind", [Showing, ShowingOnAThread])
-async def test_pictures_without_end_are_shown_in_their_time(kind: Any) -> None:
+async def test_endless_pictures_are_sent_at_the_frame_rate(kind: Any) -> None:
     handler = kind(np.full((48, 64, 3), 7, np.uint8))
     async with neighbour(), open_call(handler) as call:
         await anyio.sleep(1)
@@ -417,26 +389,26 @@ async def test_pictures_without_end_are_shown_in_their_time(kind: Any) -> None:
     assert handler.emitted <= call.client.pictures + 3
 
 
-@pytest.mark.parametrize("rubbish", [None, 3, "text", np.zeros((2, 2), np.int32), b""])
-async def test_what_other_methods_return_is_ignored(rubbish: Any) -> None:
+@pytest.mark.parametrize("invalid", [None, 3, "text", np.zeros((2, 2), np.int32), b""])
+async def test_return_values_of_other_methods_are_ignored(invalid: Any) -> None:
     class Returning(Misbehaving):
         async def _at(self, where: str) -> Any:
-            return rubbish
+            return invalid
 
         async def start_up(self) -> Any:
-            return rubbish
+            return invalid
 
         async def receive(self, frame: Any) -> Any:
-            return rubbish
+            return invalid
 
         async def video_receive(self, frame: Any) -> Any:
-            return rubbish
+            return invalid
 
         async def on_message(self, message: str) -> Any:
-            return rubbish
+            return invalid
 
         async def shutdown(self) -> Any:
-            return rubbish
+            return invalid
 
     async with neighbour(), open_call(Returning("nowhere")) as call:
         await _nudge(call)

@@ -1,8 +1,7 @@
-"""The defects of FastRTC 0.0.34 that must not be here, by their numbers in PARITY section 5.
+"""Defects of FastRTC 0.0.34; each docstring states FastRTC's behaviour, which fails the test.
 
-Each test fails on what FastRTC does. Those that need threads that block, or a network, are in
-``real_time/test_defects.py``, those about turn taking in ``test_talking.py``, D1 in
-``tests/server/test_websocket.py``.
+Tests with blocked threads or a network are in ``real_time/test_defects.py``, tests of turn taking
+in ``test_talking.py``, and D1 is in ``tests/server/test_websocket.py``.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ from tests.kit.handlers import AsyncEcho, Echo, Quiet
 RATE = 24_000
 
 
-async def test_d02_silence_queues_nothing_and_delays_no_greeting() -> None:
-    """``emit`` returning ``None``: 7,800 queue entries a second, greeting after 13 s or never."""
+async def test_d02_none_from_emit_queues_nothing_and_does_not_delay_audio() -> None:
+    """``emit`` returning ``None`` adds 7,800 queue entries a second; a greeting is 13 s late."""
 
     class Greeter(AsyncStreamHandler):
         nothings = 0
@@ -79,7 +78,7 @@ async def test_d02_silence_queues_nothing_and_delays_no_greeting() -> None:
 
 
 class Counted(Echo):
-    """Has a reason to end of its own, on a thread."""
+    """A synchronous echo that may end its call."""
 
     end: str = ""
 
@@ -92,7 +91,7 @@ class Counted(Echo):
 
 
 class AsyncCounted(AsyncEcho):
-    """The same as a coroutine."""
+    """The same with coroutine methods."""
 
     end: str = ""
 
@@ -108,8 +107,8 @@ class AsyncCounted(AsyncEcho):
     "end", ["hang up", "CloseStream", "error", "time limit", "no connection", "cancelled"]
 )
 @pytest.mark.parametrize("kind", [Counted, AsyncCounted])
-async def test_d04_shutdown_is_called_once_whatever_the_end(kind: Any, end: str) -> None:
-    """``shutdown`` never called for WebSocket and phone."""
+async def test_d04_shutdown_is_called_once_after_every_end(kind: Any, end: str) -> None:
+    """``shutdown`` is never called for WebSockets and telephones."""
     handler = kind()
     handler.end = end
     with anyio.CancelScope() as scope:
@@ -130,7 +129,7 @@ async def test_d04_shutdown_is_called_once_whatever_the_end(kind: Any, end: str)
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-async def test_d05_a_shared_function_is_called_in_the_same_way_every_time(wrapped: bool) -> None:
+async def test_d05_shared_function_is_not_wrapped_again_per_call(wrapped: bool) -> None:
     """A shared callable is wrapped once more for every connection."""
     depths = []
 
@@ -150,7 +149,7 @@ async def test_d05_a_shared_function_is_called_in_the_same_way_every_time(wrappe
 
 
 class Idle(StreamHandler):
-    """Never has anything to say."""
+    """Always emits None."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +165,7 @@ class Idle(StreamHandler):
 
 
 class AsyncIdle(AsyncStreamHandler):
-    """The same on the event loop."""
+    """The same with coroutine methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,16 +181,16 @@ class AsyncIdle(AsyncStreamHandler):
 
 
 @pytest.mark.parametrize("kind", [Idle, AsyncIdle])
-async def test_d06_an_idle_handler_does_not_spin(kind: Any) -> None:
-    """Idle: 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
+async def test_d06_idle_handler_does_not_spin(kind: Any) -> None:
+    """An idle handler costs 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
     handler = kind()
     async with open_call(handler):
         await anyio.sleep(2)
     assert 90 <= handler.calls <= 102
 
 
-async def test_d06_a_handler_that_waits_is_not_asked_again() -> None:
-    """Idle: 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
+async def test_d06_waiting_emit_is_called_once() -> None:
+    """An idle handler costs 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
 
     class Waiting(Quiet):
         async def emit(self) -> EmitType:
@@ -205,7 +204,7 @@ async def test_d06_a_handler_that_waits_is_not_asked_again() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int16])
-def test_d07_audio_to_bytes_is_the_sound(dtype: Any) -> None:
+def test_d07_audio_to_bytes_preserves_the_sound(dtype: Any) -> None:
     """``audio_to_bytes`` of float32 is noise."""
     sound: Any = tone(440, RATE, 1.0)
     if dtype is np.float32:
@@ -217,7 +216,7 @@ def test_d07_audio_to_bytes_is_the_sound(dtype: Any) -> None:
 
 
 class Broken(StreamHandler):
-    """Raises in one of its methods, on a thread."""
+    """Raises in one of its synchronous methods."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -241,7 +240,7 @@ class Broken(StreamHandler):
 
 
 class AsyncBroken(AsyncStreamHandler):
-    """The same on the event loop."""
+    """The same with coroutine methods."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -266,8 +265,8 @@ class AsyncBroken(AsyncStreamHandler):
 
 @pytest.mark.parametrize("where", ["start_up", "receive", "emit"])
 @pytest.mark.parametrize("kind", [Broken, AsyncBroken])
-async def test_d10_an_error_ends_the_call(kind: Any, where: str) -> None:
-    """``emit``, ``receive`` or ``start_up`` raising leaves the peer connected and dead."""
+async def test_d10_error_in_a_method_ends_the_call(kind: Any, where: str) -> None:
+    """An error in ``emit``, ``receive`` or ``start_up`` leaves the peer connected but dead."""
     async with open_call(kind(where), raise_errors=False) as call:
         call.client.send_audio(AudioFrame(48_000, np.zeros((1, 960), np.int16)))
         with anyio.fail_after(1):
@@ -280,11 +279,10 @@ async def test_d10_an_error_ends_the_call(kind: Any, where: str) -> None:
     assert call.session.closed.reason is CloseReason.HANDLER_ERROR
 
 
-async def test_d11_an_unknown_id_is_an_error_and_leaves_no_entry() -> None:
+async def test_d11_unknown_id_raises_and_leaves_no_entry() -> None:
     """``output_stream("unknown")`` hangs and creates a permanent entry.
 
-    While the stream is open it waits for a while, and leaves nothing:
-    ``tests/session/test_outputs.py``.
+    ``tests/session/test_outputs.py`` has the same for an open stream, which waits for a time.
     """
     stream = Stream(Echo(), modality="audio")
     before = _size(stream)
@@ -301,13 +299,13 @@ async def test_d11_an_unknown_id_is_an_error_and_leaves_no_entry() -> None:
 
 
 def _size(thing: Any) -> int:
-    """Entries in all containers it holds."""
+    """Total entries in the containers of an object."""
     return sum(len(value) for value in vars(thing).values() if hasattr(value, "__len__"))
 
 
 @pytest.mark.parametrize("kind", [Echo, AsyncEcho])
-async def test_d12_a_client_without_a_data_channel_is_served(kind: Any) -> None:
-    """No data channel: never starts."""
+async def test_d12_client_without_data_channel_is_served(kind: Any) -> None:
+    """A call without a data channel never starts."""
     handler = kind()
     async with open_call(handler, channel=False) as call:
         await call.speak(tone(440, 48_000, 0.5))
@@ -316,7 +314,7 @@ async def test_d12_a_client_without_a_data_channel_is_served(kind: Any) -> None:
     assert handler.calls == ["start_up", "shutdown"]
 
 
-async def test_d17_loud_audio_is_clipped() -> None:
+async def test_d17_loud_audio_saturates() -> None:
     """Float to int16 wraps around instead of clipping."""
     loud = np.array([-3.0, -1.5, -1.0, 0.0, 1.0, 1.5, 3.0, np.inf], np.float32)
     limits = [-32768] * 3 + [0] + [32767] * 4
@@ -336,7 +334,7 @@ async def test_d17_loud_audio_is_clipped() -> None:
 
 
 @pytest.mark.parametrize("on_thread", [True, False])
-async def test_d18_a_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_d18_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ``emit`` slower than 60 s runs a second time concurrently."""
     release = threading.Event()
     running, most, calls = 0, 0, 0
@@ -367,7 +365,7 @@ async def test_d18_a_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.Mo
             running -= 1
             return None
 
-    # Here time is to go on although a thread works: three minutes are over before it is.
+    # Do not hold virtual time for the thread: emit takes longer than three minutes.
     entered = threading.Event()
     monkeypatch.setattr("fastrtc_anyio.testing.call._virtual_time", nullcontext)
     token = hold_virtual_clock.set(lambda _name: nullcontext())
@@ -384,8 +382,8 @@ async def test_d18_a_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.Mo
 
 
 @on_asyncio  # where the track lives
-async def test_d19_the_clock_of_rtp_goes_on_through_silence() -> None:
-    """The RTP clock freezes during silence."""
+async def test_d19_rtp_clock_advances_during_silence() -> None:
+    """The RTP clock stops during silence."""
     output = AudioOutput(Link(Host(), anyio.current_time), 48_000, 1)
     encoder = create_encoder("opus", 48_000, 1)
     track = PlayoutTrack(output, encoder, lambda exc: None)
@@ -419,8 +417,8 @@ print(len(new), *sorted(found | (top & {"asyncio", "ssl", "sqlite3", "multiproce
 """
 
 
-def test_d20_the_import_loads_next_to_nothing() -> None:
-    """``import fastrtc``: 5 s, 135 MB, 100+ distributions."""
+def test_d20_import_loads_only_anyio_and_numpy() -> None:
+    """``import fastrtc`` takes 5 s and 135 MB, and loads over 100 distributions."""
     done = subprocess.run(
         [sys.executable, "-c", COUNT_IMPORTS],
         capture_output=True,
@@ -442,8 +440,8 @@ def test_d20_the_import_loads_next_to_nothing() -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 44_100])
-async def test_d21_a_tone_is_resampled_across_the_frames(rate: int) -> None:
-    """Resampling of each chunk by itself: 27-41 dB SNR."""
+async def test_d21_resampling_is_continuous_across_frames(rate: int) -> None:
+    """Chunks are resampled independently, with an SNR of 27-41 dB."""
     got: list[Any] = []
 
     class Listener(Quiet):
@@ -457,8 +455,8 @@ async def test_d21_a_tone_is_resampled_across_the_frames(rate: int) -> None:
     assert tone_snr(samples[rate // 10 : -rate // 10], 440, rate) > 60
 
 
-def test_d21_the_resample_method_keeps_its_state() -> None:
-    """Resampling of each chunk by itself: 27-41 dB SNR."""
+def test_d21_resample_method_keeps_its_state() -> None:
+    """Chunks are resampled independently, with an SNR of 27-41 dB."""
     handler = Echo(input_sample_rate=16_000)
     sound = tone(440, 48_000, 1.0)
     pieces = [

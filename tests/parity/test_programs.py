@@ -1,4 +1,4 @@
-"""FastRTC's reference programs, called in memory."""
+"""FastRTC's reference programs in an in-memory call."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from .programs import (
 
 
 def outputs_of(call: Call) -> Any:
-    """What the handler gives to the application; to be closed by whoever stops reading early."""
+    """A reader of the handler's outputs that is closed at the end of the block."""
     reader: Any = call.session.outputs.read()
     return aclosing(reader)
 
 
 async def messages(call: Call) -> list[dict[str, Any]]:
-    """What the client was told, up to the end of the call."""
+    """All messages to the client, up to the end of the call."""
     told = []
     try:
         while True:
@@ -71,20 +71,20 @@ async def check_echo(handler: Any) -> None:
     assert call.session.closed.reason is CloseReason.HUNG_UP
 
 
-async def test_an_echo_with_a_plain_queue() -> None:
+async def test_echo_with_queue() -> None:
     await check_echo(PoliteEchoHandler())
 
 
 @on_asyncio
-async def test_an_echo_with_an_asyncio_queue() -> None:
+async def test_echo_with_asyncio_queue() -> None:
     await check_echo(AsyncEchoHandler())
 
 
-async def test_an_echo_with_a_memory_stream() -> None:
+async def test_echo_with_memory_stream() -> None:
     await check_echo(MemoryStreamEchoHandler())
 
 
-async def test_an_asyncio_queue_under_trio_is_told_what_to_use_instead() -> None:
+async def test_asyncio_queue_under_trio_raises_error_that_names_memory_stream() -> None:
     handler = AsyncEchoHandler()
     backend = "trio" if _is_trio() else "asyncio"
     async with open_call(handler, raise_errors=False) as call:
@@ -101,7 +101,7 @@ def _is_trio() -> bool:
     return hasattr(anyio.lowlevel.current_token().native_token, "run_sync_soon")
 
 
-async def test_start_up_holds_the_connection_to_a_service_for_the_whole_call() -> None:
+async def test_start_up_holds_service_connection_for_whole_call() -> None:
     api = RealtimeAPI()
     async with open_call(RealtimeHandler(api)) as call:
         outputs = call.session.outputs.read()
@@ -117,7 +117,7 @@ async def test_start_up_holds_the_connection_to_a_service_for_the_whole_call() -
 
 
 @pytest.mark.parametrize("kind", [InstructedHandler, PlainInstructedHandler])
-async def test_waiting_for_the_clients_input(kind: Any) -> None:
+async def test_wait_for_args_returns_when_inputs_arrive(kind: Any) -> None:
     handler = kind()
     async with open_call(handler) as call:
         assert json.loads(await call.client.receive_message())["type"] == "send_input"
@@ -127,7 +127,7 @@ async def test_waiting_for_the_clients_input(kind: Any) -> None:
     assert message == {"type": "log", "data": ["__webrtc_value__", "be brief", 0.3]}
 
 
-async def test_text_from_the_client_as_webrtc_data() -> None:
+async def test_text_arrives_as_webrtc_data() -> None:
     class Reader(AsyncStreamHandler):
         async def receive(self, frame: tuple[int, Any]) -> None:
             pass
@@ -153,7 +153,7 @@ async def test_text_from_the_client_as_webrtc_data() -> None:
             assert (await anext(outputs)).args == ("me", text, None, "more")
 
 
-async def test_close_stream_with_a_last_message() -> None:
+async def test_close_stream_sends_message_after_playout() -> None:
     async with open_call(FarewellHandler()) as call:
         await call.ended.wait()
     assert call.session.closed is not None
@@ -166,7 +166,7 @@ async def test_close_stream_with_a_last_message() -> None:
 
 
 def picture(level: int) -> Any:
-    """The lower half is brighter than the upper."""
+    """A picture whose lower half is brighter than the upper."""
     array = np.full((48, 64, 3), level, np.uint8)
     array[24:] += 100
     return array
@@ -176,14 +176,14 @@ def flip_vertically(image: Any) -> Any:
     return np.flip(image, axis=0)
 
 
-async def test_a_function_that_flips_the_picture() -> None:
+async def test_function_that_flips_the_picture() -> None:
     async with open_call(flip_vertically, modality="video") as call:
         call.client.send_video(picture(10))
         seen = (await call.client.receive_video()).to_ndarray()
     assert np.array_equal(seen, picture(10)[::-1])
 
 
-async def test_a_slider_is_a_further_argument_of_the_function() -> None:
+async def test_slider_is_passed_as_extra_argument() -> None:
     def detection(image: Any, conf_threshold: float = 0.3) -> Any:
         return np.full_like(image, round(conf_threshold * 100)), AdditionalOutputs(conf_threshold)
 
@@ -199,7 +199,7 @@ async def test_a_slider_is_a_further_argument_of_the_function() -> None:
 
 
 @pytest.mark.parametrize("layout", ["(n,)", "(1, n)"])
-async def test_a_generator_of_audio(layout: str) -> None:
+async def test_generator_of_audio(layout: str) -> None:
     def generation(num_steps: int = 3) -> Any:
         for _ in range(num_steps):
             samples = tone(440, RATE, 1.0)  # whole periods: the pieces join without a click
@@ -216,7 +216,7 @@ async def test_a_generator_of_audio(layout: str) -> None:
     assert call.session.closed.reason is CloseReason.HANDLER_CLOSED
 
 
-async def test_a_generator_of_pictures_with_outputs() -> None:
+async def test_generator_of_pictures_and_outputs() -> None:
     def generation() -> Any:
         for number in range(90):
             if number % 30 == 29:
@@ -235,7 +235,7 @@ async def test_a_generator_of_pictures_with_outputs() -> None:
 
 @pytest.mark.parametrize("fps", [15, 60])
 @pytest.mark.parametrize("kind", ["plain", "async"])
-async def test_a_generator_of_pictures_at_its_own_rate(kind: str, fps: int) -> None:
+async def test_generator_of_pictures_at_its_frame_rate(kind: str, fps: int) -> None:
     def generation() -> Any:
         for number in range(2 * fps):
             yield picture(number)
@@ -255,7 +255,7 @@ async def test_a_generator_of_pictures_at_its_own_rate(kind: str, fps: int) -> N
 
 
 class VideoChat(AsyncAudioVideoStreamHandler):
-    """ "Gemini Audio Video Chat": pictures pass through, and there is always one to show."""
+    """ "Gemini Audio Video Chat": it returns each picture, or a black one while there is none."""
 
     def __init__(self) -> None:
         super().__init__("mono", output_sample_rate=24000, input_sample_rate=16000)
@@ -289,7 +289,7 @@ class VideoChat(AsyncAudioVideoStreamHandler):
             stream.close()
 
 
-async def test_a_handler_of_audio_and_video() -> None:
+async def test_handler_of_audio_and_video() -> None:
     async with open_call(VideoChat()) as call:
         async with anyio.create_task_group() as tg:
             tg.start_soon(call.speak, tone(440, 48_000, 1.0))
@@ -304,7 +304,7 @@ async def test_a_handler_of_audio_and_video() -> None:
     assert typical_snr(call.heard[0], 440, RATE) > 50
 
 
-async def test_a_session_function() -> None:
+async def test_session_function() -> None:
     async def serve(session: Session) -> None:
         session.messages.send_nowait(f"hello {get_current_context().webrtc_id == session.id}")
         async for frame in session.audio_in:
@@ -319,7 +319,7 @@ async def test_a_session_function() -> None:
 
 
 class Talkative(StreamHandler):
-    """Says in which connection each of its methods runs, and warns."""
+    """Sends the context of each method as a message, and a warning."""
 
     def start_up(self) -> None:
         self._say("start_up")
@@ -342,7 +342,7 @@ class Talkative(StreamHandler):
 
 
 class AsyncTalkative(AsyncStreamHandler):
-    """The same with coroutines."""
+    """The same with coroutine methods."""
 
     async def start_up(self) -> None:
         await self._say("start_up")
@@ -365,7 +365,7 @@ class AsyncTalkative(AsyncStreamHandler):
 
 
 @pytest.mark.parametrize("kind", [Talkative, AsyncTalkative])
-async def test_the_context_of_every_method_and_a_warning(kind: Any) -> None:
+async def test_every_method_has_a_context_and_may_warn(kind: Any) -> None:
     async with open_call(kind()) as call:
         await call.speak(tone(440, 48_000, 0.1))
     told = await messages(call)
@@ -380,7 +380,7 @@ async def test_the_context_of_every_method_and_a_warning(kind: Any) -> None:
 
 @pytest.mark.parametrize("where", ["start_up", "receive", "emit"])
 @pytest.mark.parametrize("kind", [Talkative, AsyncTalkative])
-async def test_a_webrtc_error_is_shown_to_the_client(kind: Any, where: str) -> None:
+async def test_webrtc_error_reaches_the_client(kind: Any, where: str) -> None:
     handler = kind()
     original = handler._say
 

@@ -1,7 +1,4 @@
-"""Those of the defects of PARITY section 5 that concern turn taking.
-
-Each test fails on what FastRTC does.
-"""
+"""Defects of FastRTC 0.0.34 in turn taking; each docstring states FastRTC's behaviour."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def listen_only(audio: Any) -> AsyncGenerator[Any, None]:
 
 
 class Steps(trio.abc.Instrument):
-    """Counts what the tasks of a conversation do."""
+    """Counts the steps of a conversation's tasks."""
 
     def __init__(self) -> None:
         self.count: collections.Counter[str] = collections.Counter()
@@ -48,7 +45,7 @@ class Steps(trio.abc.Instrument):
 
 
 @on_trio
-async def test_d06_an_idle_conversation_costs_its_vad_alone() -> None:
+async def test_d06_idle_conversation_runs_only_its_vad() -> None:
     """6,500-9,500 emit calls a second, 53-86 % of a core on an idle connection."""
     windows = 0
 
@@ -63,16 +60,16 @@ async def test_d06_an_idle_conversation_costs_its_vad_alone() -> None:
         await say(call, silence(1))
         trio.lowlevel.add_instrument(steps)
         await anyio.sleep(60)
-        assert sum(steps.count.values()) <= 3, steps.count  # nothing comes, nothing is done
+        assert sum(steps.count.values()) <= 3, steps.count  # no frames arrive
         windows = 0
         await say(call, silence(60))
         trio.lowlevel.remove_instrument(steps)
     assert windows == pytest.approx(60 * RATE / 512, abs=2)
-    # Woken by each of the client's 3000 frames, and by nothing else.
+    # Only the client's 3000 frames wake the tasks.
     assert sum(steps.count.values()) <= 2 * 3000 + 10, steps.count
 
 
-async def test_d08_a_long_utterance_is_cut_into_pieces_without_a_sample_twice() -> None:
+async def test_d08_long_utterance_is_split_without_duplicate_samples() -> None:
     """16,960 samples in, 41,920 out."""
     pieces: list[Any] = []
 
@@ -87,13 +84,13 @@ async def test_d08_a_long_utterance_is_cut_into_pieces_without_a_sample_twice() 
     joined = np.concatenate(pieces, axis=1)[0]
     spoken = joined[joined >= 2_000]
     assert np.array_equal(spoken, talk[: spoken.size])
-    # What follows on the last cut is no utterance if it is less than speech_threshold.
+    # The rest after the last cut is ignored if it is shorter than speech_threshold.
     assert spoken.size >= (5 - 0.1) * RATE - 512
     assert max(piece.shape[1] for piece in pieces) == round(0.7 * RATE)
 
 
-async def test_d14_what_cannot_be_interrupted_is_heard_to_its_end() -> None:
-    """can_interrupt=False guards generation, not playback."""
+async def test_d14_uninterruptible_reply_is_played_to_its_end() -> None:
+    """can_interrupt=False protects generation, not playback."""
     log = Log()
 
     async def reply(audio: Any) -> AsyncGenerator[Any, None]:
@@ -105,7 +102,7 @@ async def test_d14_what_cannot_be_interrupted_is_heard_to_its_end() -> None:
     assert log.kinds.count("ReplyStarted") == 1
 
 
-async def test_d22_a_telephone_remembers() -> None:
+async def test_d22_phone_reply_gets_previous_outputs() -> None:
     """Phone memory through AdditionalOutputs never reaches the next call of the function."""
     remembered: list[Any] = []
 
@@ -121,7 +118,7 @@ async def test_d22_a_telephone_remembers() -> None:
     assert remembered == [0, 1, 2]
 
 
-def test_fastrtcs_way_to_make_a_stream() -> None:
+def test_reply_on_pause_takes_fastrtc_positional_arguments() -> None:
     handler = ReplyOnPause(
         listen_only,
         None,

@@ -1,4 +1,4 @@
-"""Plain handlers that block, on the real clock. Frames are counted; nothing is timed."""
+"""Synchronous handlers that block, in real time. The tests count frames and measure no time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .echoes import check_every_frame_comes_back, threads_of
 
 
 class Blocked(AudioVideoStreamHandler):
-    """Is blocked in one of its methods until it is released."""
+    """Blocks in one of its methods until the test releases it."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Blocked(AudioVideoStreamHandler):
 
 
 def nudge(call: Call) -> None:
-    """Something for every part of the handler to do."""
+    """Trigger every method of the handler."""
     call.client.send_audio(AudioFrame(48_000, np.zeros((1, 960), np.int16)))
     call.client.send_video(np.zeros((16, 16, 3), np.uint8))
     call.client.send_message("hello")
@@ -82,7 +82,7 @@ def nudge(call: Call) -> None:
 @pytest.mark.parametrize(
     "where", ["start_up", "receive", "emit", "video_receive", "video_emit", "on_message"]
 )
-async def test_a_plain_method_that_never_returns_is_left_behind_at_the_end(
+async def test_blocked_method_is_abandoned_at_the_end(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = Blocked(where)
@@ -109,7 +109,7 @@ async def test_a_plain_method_that_never_returns_is_left_behind_at_the_end(
     assert handler.calls == [where, "called"]
 
 
-async def test_a_plain_shutdown_that_never_returns_is_left_behind(
+async def test_blocked_shutdown_is_abandoned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handler = Blocked("shutdown")
@@ -122,7 +122,7 @@ async def test_a_plain_shutdown_that_never_returns_is_left_behind(
                 with anyio.fail_after(SECONDS):
                     await call.ended.wait()
             assert call.session.state is SessionState.CLOSED
-            # shutdown has used up the time that the other threads had to end in
+            # shutdown has used the time in which the other threads could have ended
             assert call.session.abandoned_threads >= 1
             assert "shutdown took longer than 0.2 s" in caplog.text
             await check_every_frame_comes_back(neighbour)
@@ -132,7 +132,7 @@ async def test_a_plain_shutdown_that_never_returns_is_left_behind(
     assert handler.calls == ["called", "shutdown"]
 
 
-async def test_a_million_samples_do_not_stop_the_event_loop() -> None:
+async def test_million_samples_do_not_block_the_event_loop() -> None:
     turns = 0
     emitted: list[int] = []
 
@@ -151,12 +151,12 @@ async def test_a_million_samples_do_not_stop_the_event_loop() -> None:
             while not (counted := call.session.statistics().audio_out) or not counted.sent:
                 await anyio.lowlevel.checkpoint()
                 turns += 1
-    # Converted at once it was there after a turn or two, that of everybody else took 0.3 s.
+    # Converted in one step, the samples would be there after two turns of which one took 0.3 s.
     assert turns - emitted[0] > 50
 
 
 class Waiting(StreamHandler):
-    """FastRTC's textbook handler: ``emit`` blocks in a queue, and nothing ever comes."""
+    """FastRTC's textbook handler: ``emit`` blocks in an empty queue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +180,8 @@ class Waiting(StreamHandler):
 
 
 @pytest.mark.parametrize("kind", [AsyncEcho, Echo])
-async def test_200_handlers_that_block_starve_nobody(kind: Any) -> None:
+async def test_d15_200_blocked_handlers_do_not_starve_a_neighbour(kind: Any) -> None:
+    """Six idle synchronous handlers starve an unrelated client to 0 frames a second."""
     handlers = [Waiting() for _ in range(200)]
     calls: list[Call] = []
     async with anyio.create_task_group() as tg:

@@ -1,4 +1,4 @@
-"""FastRTC's reference programs over the network: real aiortc, real HTTP."""
+"""FastRTC's reference programs over real HTTP and WebRTC."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Chat(BaseModel):
 
 
 def make_app(stream: Stream) -> FastAPI:
-    """The application that FastRTC's "Connecting via API" has."""
+    """The application of FastRTC's "Connecting via API"."""
     app = FastAPI()
     stream.mount(app)
 
@@ -100,26 +100,26 @@ async def check_echo(handler: Any) -> None:
     assert session.error is None
 
 
-async def test_an_echo_whose_emit_blocks_in_a_plain_queue() -> None:
+async def test_echo_whose_emit_blocks_in_a_queue() -> None:
     await check_echo(EchoHandler())
 
 
 @on_asyncio
-async def test_an_echo_with_an_asyncio_queue() -> None:
+async def test_echo_with_asyncio_queue() -> None:
     await check_echo(AsyncEchoHandler())
 
 
-async def test_an_echo_with_a_memory_stream() -> None:
+async def test_echo_with_memory_stream() -> None:
     await check_echo(MemoryStreamEchoHandler)
 
 
-async def test_start_up_holds_the_connection_to_a_service_for_the_whole_call() -> None:
+async def test_start_up_holds_service_connection_for_whole_call() -> None:
     api = RealtimeAPI()
     stream = make_stream(lambda: RealtimeHandler(api))
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
         outputs = session.outputs.read()
-        with anyio.fail_after(SECONDS):  # the microphone's silence is half a second, too
+        with anyio.fail_after(SECONDS):  # the service answers silence too
             async for output in outputs:
                 if output.args[0]["content"] == "answer 3":
                     break
@@ -134,7 +134,7 @@ async def test_start_up_holds_the_connection_to_a_service_for_the_whole_call() -
 
 @pytest.mark.parametrize("hook", ["/input_hook", "/plain_input_hook"])
 @pytest.mark.parametrize("kind", [InstructedHandler, PlainInstructedHandler])
-async def test_an_input_hook(kind: Any, hook: str) -> None:
+async def test_input_hook(kind: Any, hook: str) -> None:
     stream = make_stream(kind())
     app = make_app(stream)
     async with (
@@ -150,7 +150,7 @@ async def test_an_input_hook(kind: Any, hook: str) -> None:
 
 
 class Chatty(AsyncStreamHandler):
-    """Answers what is typed: "Send text or audio"."""
+    """ "Send text or audio": answers typed text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class Chatty(AsyncStreamHandler):
         return Chatty()
 
 
-async def test_text_triggers_a_response() -> None:
+async def test_text_triggers_response() -> None:
     stream = make_stream(Chatty())
     app = make_app(stream)
     async with (
@@ -193,7 +193,7 @@ async def test_text_triggers_a_response() -> None:
 
 
 class Counting(StreamHandler):
-    """Gives numbers to the application."""
+    """Emits numbered outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class Counting(StreamHandler):
 
 
 async def read_events(url: str, webrtc_id: str) -> list[Any]:
-    """The data of the events, up to the last."""
+    """Read the data of all events up to the end of the stream."""
     events = []
     async with httpx.AsyncClient(base_url=url, timeout=SECONDS) as http:
         params = {"webrtc_id": webrtc_id}
@@ -240,7 +240,7 @@ async def check_events(serve: Any) -> None:
                 await wait_until(lambda: session.statistics().outputs.readers == 1)
                 for _ in range(10):
                     await receive_json(client, "fetch_output")
-        # The events end with the session.
+        # The event stream ends with the session.
         assert events == [[{"count": n} for n in range(1, 11)]]
 
 
@@ -253,8 +253,8 @@ async def test_server_sent_events_through_uvicorn() -> None:
     await check_events(open_uvicorn)
 
 
-@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # that Starlette drops
-async def test_a_client_of_events_that_leaves_is_forgotten() -> None:
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # Starlette drops it
+async def test_disconnected_event_client_releases_its_reader() -> None:
     stream = make_stream(Counting())
     async with open_server(make_app(stream)) as url, place_call(url, "caller"):
         (session,) = stream.sessions.values()
@@ -263,7 +263,7 @@ async def test_a_client_of_events_that_leaves_is_forgotten() -> None:
             async with await anyio.connect_tcp("127.0.0.1", port) as connection:
                 await connection.send(b"GET /updates?webrtc_id=caller HTTP/1.1\r\nHost: x\r\n\r\n")
                 await wait_until(lambda: session.statistics().outputs.readers == 1)
-            # The server drops the application's generator, and that the reader.
+            # The server drops the application's generator, which drops the reader.
             await wait_until(lambda: _readers(session) == 0)
         assert session.closed is None
 
@@ -273,7 +273,7 @@ def _readers(session: Session) -> int:
     return session.statistics().outputs.readers
 
 
-async def test_close_stream_with_a_last_message() -> None:
+async def test_close_stream_sends_message_after_playout() -> None:
     stream = make_stream(FarewellHandler())
     async with stream, place_call(stream) as client:
         (session,) = stream.sessions.values()
@@ -285,7 +285,7 @@ async def test_close_stream_with_a_last_message() -> None:
                     loud += bool(np.any(np.abs((await client.receive_audio()).samples) > 300))
             except anyio.EndOfStream:
                 pass
-    # Three seconds, but for what the network and the client's jitter buffer lose.
+    # Three seconds, less the losses of the network and the client's jitter buffer.
     assert loud > 130
     assert session.closed is not None
     assert session.closed.reason is CloseReason.HANDLER_CLOSED
@@ -309,7 +309,7 @@ def flip_vertically(image: Any) -> Any:
 @pytest.mark.parametrize(
     "handler", [flip_vertically, VideoStreamHandler(flip_vertically, fps=15, skip_frames=True)]
 )
-async def test_a_function_that_flips_the_picture(handler: Any) -> None:
+async def test_function_that_flips_the_picture(handler: Any) -> None:
     stream = make_stream(handler, modality="video")
     async with (
         open_server(make_app(stream)) as url,
@@ -321,7 +321,7 @@ async def test_a_function_that_flips_the_picture(handler: Any) -> None:
         await wait_until(lambda: brighter_half(client.seen[-1]) == "upper")
 
 
-async def test_a_generator_at_60_pictures_a_second() -> None:
+async def test_generator_at_60_pictures_per_second() -> None:
     def generation() -> Any:
         for number in range(120):
             brighter = "upper" if number < 60 else "lower"
@@ -346,7 +346,7 @@ async def test_a_generator_at_60_pictures_a_second() -> None:
     assert [brighter_half(client.seen[index]) for index in (0, -1)] == ["upper", "lower"]
 
 
-async def test_inputs_reach_a_video_function() -> None:
+async def test_inputs_reach_video_function() -> None:
     def detection(image: Any, prompt: str = "dark", conf_threshold: float = 0.2) -> Any:
         level = round(255 * conf_threshold)
         return np.full_like(image, level), AdditionalOutputs(prompt)
@@ -365,7 +365,7 @@ async def test_inputs_reach_a_video_function() -> None:
         assert (await http.get("/latest", params={"webrtc_id": "caller"})).json() == "bright"
 
 
-async def test_a_session_function() -> None:
+async def test_session_function() -> None:
     async def serve(session: Session) -> None:
         async for frame in session.audio_in:
             await session.audio_out.send(frame)
@@ -373,7 +373,7 @@ async def test_a_session_function() -> None:
     await check_echo(serve)
 
 
-async def test_ending_a_call_from_the_application() -> None:
+async def test_application_ends_a_call() -> None:
     stream = make_stream(EchoHandler())
     async with stream, place_call(stream, webrtc_id="caller") as client:
         (session,) = stream.sessions.values()
