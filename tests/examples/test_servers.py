@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
-from starlette.applications import Starlette
-from websockets.sync.server import serve
+from websockets.sync.server import serve as serve_websockets
 
 from fastrtc_anyio import CloseReason, RequestLimits, SessionState
 from fastrtc_anyio._wire.events import Start
@@ -24,7 +23,7 @@ from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing import open_call as open_memory_call
 from fastrtc_anyio.testing import tone
 from tests.kit.backends import anyio_backend as anyio_backend
-from tests.kit.calls import place_call, receive_json
+from tests.kit.calls import place_call, receive_json, serve
 from tests.kit.measure import check_echo, speak, typical_snr
 from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_client as open_phone
@@ -91,9 +90,7 @@ async def test_inputs_and_outputs() -> None:
 
 async def test_telephone() -> None:
     example = load("telephone")
-    app = Starlette()
-    example.stream.mount(app)
-    async with open_server(app) as url:
+    async with serve(example.stream) as url:
         async with httpx.AsyncClient() as http:
             answer = (await http.post(f"{url}/telephone/incoming")).text
         assert f'url="{url.replace("http", "ws")}/telephone/handler"' in answer
@@ -118,9 +115,8 @@ async def test_telephone() -> None:
 
 async def test_page_inputs() -> None:
     """The stream's own endpoints, used as its page does."""
-    example, app = load("page_inputs"), Starlette()
-    example.stream.mount(app)
-    async with open_server(app) as url, httpx.AsyncClient(base_url=url) as http:
+    example = load("page_inputs")
+    async with serve(example.stream) as url, httpx.AsyncClient(base_url=url) as http:
         async with place_call(url, "me") as client:
             await receive_json(client, "send_input")
             inputs = {"webrtc_id": "me", "volume": 2.0, "upside_down": False}
@@ -169,7 +165,7 @@ class Service:
     def __init__(self, answer: Any) -> None:
         self.connected = 0
         self._answer = answer
-        self.server = serve(self._serve, "127.0.0.1", 0)
+        self.server = serve_websockets(self._serve, "127.0.0.1", 0)
         self.url = f"ws://127.0.0.1:{self.server.socket.getsockname()[1]}"
 
     def _serve(self, socket: Any) -> None:

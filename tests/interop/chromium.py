@@ -1,7 +1,7 @@
-"""Chromium as a caller: a person at the page, by way of the DevTools protocol.
+"""Chromium as a caller, controlled by the DevTools protocol.
 
-The protocol goes over a socket that Chromium is given as its file descriptors 3 and 4
-(``--remote-debugging-pipe``): no port and no WebSocket, under trio as under asyncio.
+The protocol runs over a socket that Chromium inherits as its file descriptors 3 and 4
+(``--remote-debugging-pipe``), which needs no port and works on both backends.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
-    # Otherwise its ICE knows no address where a machine has but the loopback interface.
+    # Without it, ICE finds no address on a machine that only has the loopback interface.
     "--allow-loopback-in-peer-connection",
     "--remote-debugging-pipe",
 )
@@ -62,11 +62,11 @@ _KEYS = {
     "ArrowRight": (39, ""),
     "ArrowDown": (40, ""),
 }
-"""Their codes and what they write."""
+"""Key codes, and the text that each key enters."""
 
 
 def check_chromium() -> str:
-    """Find the browser."""
+    """Return the path of the browser, or fail."""
     browser = shutil.which("chromium")
     if browser is None:
         pytest.fail("Chromium is missing: apt-get install chromium", pytrace=False)
@@ -74,7 +74,7 @@ def check_chromium() -> str:
 
 
 class Browser:
-    """The browser's end of the protocol."""
+    """The browser and its connection."""
 
     def __init__(self, stream: ByteStream, log: Path) -> None:
         self._stream = stream
@@ -86,7 +86,7 @@ class Browser:
         self._gone = False
 
     async def open_page(self, url: str, script: str = "") -> Page:
-        """A new tab. ``script`` is run in it before any of the page's own."""
+        """Open a tab. ``script`` runs before the scripts of the page."""
         target = await self.command("Target.createTarget", url="about:blank")
         attached = await self.command(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
@@ -102,7 +102,7 @@ class Browser:
     async def command(
         self, method: str, session_id: str | None = None, /, **params: Any
     ) -> dict[str, Any]:
-        """One command of the protocol, and its result."""
+        """Send a command, and return its result."""
         number = next(self._ids)
         message = {"id": number, "method": method, "params": params}
         if session_id is not None:
@@ -135,7 +135,7 @@ class Browser:
 
 
 class Page(OpenPage):
-    """A tab, and what a person does in it."""
+    """A tab."""
 
     def __init__(self, browser: Browser, target: str, session_id: str) -> None:
         self._browser = browser
@@ -157,7 +157,7 @@ class Page(OpenPage):
         await self.wait_for(f"!window.isOld && {READY}", "the page")
 
     async def close(self) -> None:
-        """Close the tab, as a person does: the page is told."""
+        """Close the tab; the page gets its unload events."""
         await self.command("Page.close")
 
     async def evaluate(self, expression: str) -> Any:
@@ -172,7 +172,7 @@ class Page(OpenPage):
         return reply["result"].get("value")
 
     async def click(self, element: str) -> None:
-        """Click where the element with an id is."""
+        """Click the element with an id at its position."""
         x, y = await self.find(element)
         for kind in ("mousePressed", "mouseReleased"):
             await self.command(
@@ -180,7 +180,7 @@ class Page(OpenPage):
             )
 
     async def press(self, key: str) -> None:
-        """Press a key, by its name."""
+        """Press a key of ``_KEYS``."""
         code, text = _KEYS[key]
         about = {"key": key, "code": key if key != " " else "Space", "windowsVirtualKeyCode": code}
         down = {"text": text} if text else {}
@@ -188,20 +188,20 @@ class Page(OpenPage):
         await self.command("Input.dispatchKeyEvent", type="keyUp", **about)
 
     async def type(self, text: str) -> None:
-        """Write into what has the focus."""
+        """Enter text into the focused element."""
         await self.command("Input.insertText", text=text)
 
     async def look(
         self, path: Path, *, width: int = 1000, height: int = 860, dark: bool = False
     ) -> None:
-        """Take a picture of the window, in a size and a colour scheme."""
+        """Resize the window, set its colour scheme, and take a screenshot."""
         await self.resize(width, height, dark=dark)
         await self.evaluate("new Promise((done) => setTimeout(done, 300))")
         picture = await self.command("Page.captureScreenshot", format="png")
         await anyio.Path(path).write_bytes(base64.b64decode(picture["data"]))
 
     async def resize(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Give the window a size and a colour scheme; a narrow one is a telephone's."""
+        """Resize the window and set its colour scheme; a narrow window emulates a telephone."""
         await self.command(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -226,13 +226,13 @@ class Page(OpenPage):
 async def open_browser(
     program: str, microphone: Path, camera: Path | None, *flags: str
 ) -> AsyncGenerator[Browser, None]:
-    """Chromium with a fresh profile.
+    """Start Chromium with a fresh profile.
 
     Args:
-        program: the browser.
-        microphone: a WAV file that is spoken into it, over and over.
-        camera: a Y4M file that it sees, over and over; None leaves the camera to the flags.
-        flags: more of Chromium's; of two that contradict each other the last one counts.
+        program: Path of the browser.
+        microphone: A WAV file that the fake microphone repeats.
+        camera: A Y4M file that the fake camera repeats; with None the flags decide.
+        flags: Additional flags; the last of two contradictory flags counts.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         command = [
@@ -282,7 +282,7 @@ async def _start(command: list[str], theirs: socket.socket, log: Path) -> Proces
             stdout=output,
             stderr=output,
             pass_fds=[number],
-            start_new_session=True,  # so that its many processes can be ended by one number
+            start_new_session=True,  # one process group, so that all its processes can be killed
             env={**os.environ, "HOME": home, "XDG_RUNTIME_DIR": home},
         )
 

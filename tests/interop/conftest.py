@@ -13,6 +13,7 @@ from fastrtc_anyio._media.resample import StreamResampler
 from tests.kit.backends import anyio_backend as anyio_backend
 
 from .chromium import Browser, check_chromium, open_browser
+from .likeness import write_wav
 from .node import check_node
 from .pictures import write_camera
 
@@ -20,7 +21,7 @@ RATE = 48_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup`` no two browsers run at once, nor two tests of a file."""
+    """Run one browser test at a time with ``--dist loadgroup``, and one test per other file."""
     for item in items:
         browsers = {"chromium", "firefox"}.intersection(getattr(item, "fixturenames", ()))
         group = "browsers" if browsers else item.path.stem
@@ -29,36 +30,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """The Node that has libwebrtc beside it. Missing, it is a failure."""
+    """Path of Node; fails without Node or its libwebrtc package."""
     return check_node()
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The browser. Missing, it is a failure."""
+    """Path of Chromium; fails without it."""
     return check_chromium()
 
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's speech as a browser takes it for a microphone."""
+    """The demo's speech as a WAV file for a browser's fake microphone."""
     with wave.open(str(Path(_cli.__file__).with_name("speech.wav"))) as file:
         rate = file.getframerate()
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)[np.newaxis]
     resampler = StreamResampler(rate, RATE, 1)
     samples = np.concatenate([resampler.push(samples), resampler.flush()], axis=1)
-    path = tmp_path_factory.mktemp("microphone") / "speech.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(samples.tobytes())
-    return path
+    return write_wav(tmp_path_factory.mktemp("microphone") / "speech.wav", samples)
 
 
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a browser's camera sees: the pictures that tests can read."""
+    """Numbered pictures as a Y4M file for a browser's fake camera."""
     path = tmp_path_factory.mktemp("camera") / "scene.y4m"
     write_camera(path)
     return path
@@ -72,7 +67,7 @@ async def browser(chromium: str, speech: Path, scene: Path) -> AsyncGenerator[Br
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Where pictures of the page go."""
+    """Folder for screenshots of the page."""
     folder = Path(os.environ.get("FASTRTC_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

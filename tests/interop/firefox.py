@@ -1,8 +1,8 @@
-"""Firefox as a caller: a person at the page, by way of WebDriver BiDi.
+"""Firefox as a caller, controlled by WebDriver BiDi.
 
-Firefox speaks it itself, on a WebSocket at a port it chooses: no driver in between. The socket is a
-blocking one, used by one thread at a time, under trio as under asyncio. What Firefox tells unasked
-is read along with the answer to the next command.
+Firefox serves the protocol itself on a WebSocket at a port that it chooses. The socket is blocking
+and used by one thread at a time, on both backends. Events are read together with the answer to the
+next command.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from tests.kit.waiting import SECONDS
 from .pages import READY, OpenPage
 
 FAKE_TONE = 500
-"""Hz: what its fake microphone hears."""
+"""Pitch of its fake microphone, Hz."""
 PREFERENCES: dict[str, bool | int | str] = {
     "media.navigator.streams.fake": True,
     "media.navigator.audio.fake_frequency": FAKE_TONE,
     "media.navigator.permission.disabled": True,
     "media.autoplay.default": 0,
-    # There is no sound card.
+    # The machine has no sound card.
     "media.cubeb.force_mock_context": True,
-    # Otherwise its ICE knows no address where a machine has but the loopback interface, and tells
-    # others by names that only multicast DNS can resolve.
+    # Without these, ICE finds no address on a machine that only has the loopback interface, and
+    # hides other addresses behind names of multicast DNS.
     "media.peerconnection.ice.loopback": True,
     "media.peerconnection.ice.obfuscate_host_addresses": False,
     "browser.shell.checkDefaultBrowser": False,
@@ -54,11 +54,11 @@ PREFERENCES: dict[str, bool | int | str] = {
     "remote.log.truncate": False,
 }
 _KEYS = {"Tab": "\ue004", "Enter": "\ue007", "ArrowRight": "\ue014"}
-"""WebDriver's codes for keys that write nothing."""
+"""WebDriver's codes of keys that enter no text."""
 
 
 def check_firefox() -> str:
-    """Find the browser."""
+    """Return the path of the browser, or fail."""
     browser = shutil.which("firefox-esr") or shutil.which("firefox")
     if browser is None:
         pytest.fail("Firefox is missing: apt-get install firefox-esr", pytrace=False)
@@ -66,7 +66,7 @@ def check_firefox() -> str:
 
 
 class FirefoxPage(OpenPage):
-    """The only tab, and what a person does in it."""
+    """The only tab."""
 
     def __init__(self, socket: ClientConnection, log: Path) -> None:
         self._socket = socket
@@ -76,7 +76,7 @@ class FirefoxPage(OpenPage):
         self.complaints = []
 
     async def command(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command of the protocol, and its result."""
+        """Send a command, and return its result."""
         return await run_sync(partial(self._ask, method, params))
 
     async def open(self, url: str) -> None:
@@ -101,7 +101,7 @@ class FirefoxPage(OpenPage):
         return json.loads(reply["result"]["value"])
 
     async def click(self, element: str) -> None:
-        """Click where the element with an id is."""
+        """Click the element with an id at its position."""
         x, y = await self.find(element)
         await self._act(
             {
@@ -116,13 +116,13 @@ class FirefoxPage(OpenPage):
         )
 
     async def press(self, *keys: str) -> None:
-        """Press keys, by their names or what they write."""
+        """Press keys, given by their names or their text."""
         values = [_KEYS.get(key, key) for key in keys]
         strokes = [{"type": f"key{way}", "value": v} for v in values for way in ("Down", "Up")]
         await self._act({"type": "key", "id": "keyboard", "actions": strokes})
 
     async def look(self, path: Path, *, width: int = 1000, height: int = 860) -> None:
-        """Take a picture of the window, in a size."""
+        """Resize the window, and take a screenshot."""
         await self.command(
             "browsingContext.setViewport",
             context=self._context,
@@ -161,7 +161,7 @@ class FirefoxPage(OpenPage):
 
 @asynccontextmanager
 async def open_firefox(program: str) -> AsyncGenerator[FirefoxPage, None]:
-    """Firefox with a fresh profile, and its fake microphone and camera."""
+    """Start Firefox with a fresh profile, a fake microphone and a fake camera."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         log, profile = Path(scratch) / "log", Path(scratch) / "profile"
         profile.mkdir()
@@ -191,7 +191,7 @@ async def _start(program: str, profile: Path, log: Path) -> Process:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # so that its many processes can be ended by one number
+            start_new_session=True,  # one process group, so that all its processes can be killed
             env={
                 **os.environ,
                 "HOME": home,

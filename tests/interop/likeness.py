@@ -1,4 +1,4 @@
-"""Whether two recordings are of the same sound, when one has been through codecs and buffers."""
+"""Compare recordings of the same sound, one of which passed codecs and jitter buffers."""
 
 from __future__ import annotations
 
@@ -10,30 +10,40 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio._media.frames import Int16Array
 
-__all__ = ["likeness", "read_wav"]
+__all__ = ["likeness", "read_wav", "write_wav"]
 
 _PIECE = 0.25
-"""Seconds. A player's jitter buffer stretches and shortens sound: no more of it keeps its time."""
+"""Length of a compared piece, seconds. Jitter buffers stretch longer ones."""
 _QUIET = 300.0
-"""int16: pieces whose effective value is below are pauses."""
+"""Maximum RMS of a pause, int16."""
 
 
 def read_wav(path: Path) -> Int16Array:
-    """The samples of a WAV file with one channel: int16, shape ``(n,)``."""
+    """Read a WAV file with one channel: int16, shape ``(n,)``."""
     with wave.open(str(path)) as file:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
 
+def write_wav(path: Path, samples: Int16Array, rate: int = 48_000) -> Path:
+    """Write int16 samples, shape ``(channels, n)``, and return the path."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(samples.shape[0])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.T.tobytes())
+    return path
+
+
 def likeness(heard: Int16Array, said: Int16Array, rate: int) -> float:
-    """How like what is said over and over what is heard is.
+    """Measure how well a recording matches a sound that was played repeatedly.
 
     Args:
-        heard: int16, shape ``(n,)``, with at least a second of sound in it.
-        said: int16, shape ``(m,)``, at the same rate.
-        rate: in Hz.
+        heard: The recording, int16, shape ``(n,)``, with at least one second of sound.
+        said: The sound, int16, shape ``(m,)``, at the same rate.
+        rate: Sample rate in Hz.
 
     Returns:
-        The normalised correlation, 0 to 1, at the best place, of the median piece.
+        The normalised correlation of the median piece at its best position, 0 to 1.
     """
     size = int(rate * _PIECE)
     source = np.concatenate([said, said[:size]]).astype(np.float64)
@@ -53,7 +63,7 @@ def likeness(heard: Int16Array, said: Int16Array, rate: int) -> float:
 
 
 def _sums(source: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """The energy of every ``size`` samples in a row."""
+    """The energy of each window of ``size`` samples."""
     total: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(source**2)])
     sums: NDArray[np.float64] = total[size:] - total[:-size]
     return sums

@@ -1,4 +1,4 @@
-"""libwebrtc as a caller: ``call.mjs`` or ``whep_node.mjs`` in Node, a process of its own."""
+"""libwebrtc as a caller: ``call.mjs`` or ``whep_node.mjs`` in a Node process."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .pictures import from_i420, to_i420
 HERE = Path(__file__).parent
 LINE_LIMIT = 8_000_000
 LOUD = 1000
-"""What is louder is the tone, and neither silence nor its beginning."""
+"""Minimum level of a tone."""
 
 
 def check_node() -> str:
-    """Find Node and the package that is libwebrtc."""
+    """Return the path of Node; fail without Node or its libwebrtc package."""
     node = shutil.which("node")
     if node is None:
         pytest.fail("Node is missing: apt-get install nodejs npm", pytrace=False)
@@ -39,7 +39,7 @@ def check_node() -> str:
 
 
 class NodeCaller:
-    """A call that libwebrtc places."""
+    """A call from libwebrtc."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -48,7 +48,7 @@ class NodeCaller:
         self._ended = False
 
     async def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
-        """Take the next event of a kind, one that has come already included."""
+        """Return the next event of a kind, including events that have arrived before."""
         wanted = {"event": event, **fields}
         with anyio.move_on_after(SECONDS):
             while True:
@@ -62,12 +62,12 @@ class NodeCaller:
         raise AssertionError(f"{wanted} did not come from libwebrtc, only {others}")
 
     async def order(self, order: str, **fields: Any) -> None:
-        """Tell it what to do. See ``call.mjs``."""
+        """Send an order; ``call.mjs`` lists them."""
         assert self._process.stdin is not None
         await self._process.stdin.send(json.dumps({"order": order, **fields}).encode() + b"\n")
 
     async def hear(self, seconds: float) -> tuple[Int16Array, int]:
-        """What came back, once so many seconds of it are no silence.
+        """Receive audio until ``seconds`` of it are not silence.
 
         Returns:
             int16, shape ``(channels, n)``, and the rate in Hz.
@@ -84,7 +84,7 @@ class NodeCaller:
                 flat = np.frombuffer(base64.b64decode(audio["samples"]), "<i2")
                 if flat.size == 0:
                     continue
-                if kind != (rate, channels):  # the first moments may be silence of another kind
+                if kind != (rate, channels):  # early silence may have another rate or layout
                     kind, pieces, loud = (rate, channels), [], 0.0
                 pieces.append(flat.reshape(-1, channels).T)
                 tens = np.abs(flat.astype(np.int32)).reshape(-1, rate * channels // 100)
@@ -93,16 +93,16 @@ class NodeCaller:
         raise AssertionError(f"heard {loud:.2f} s of sound, not {seconds:g} s")
 
     async def show(self, picture: NDArray[np.uint8]) -> None:
-        """Have its camera see a bgr24 picture from now on."""
+        """Set the picture of its camera, bgr24."""
         height, width = picture.shape[:2]
         data = base64.b64encode(to_i420(picture)).decode()
         await self.order("show", width=width, height=height, data=data)
 
     async def look(self) -> tuple[NDArray[np.uint8] | None, int]:
-        """The latest picture that came back.
+        """Return the latest received picture.
 
         Returns:
-            bgr24, or None before the first; and how many have come so far.
+            bgr24, or None before the first picture; and the number of pictures so far.
         """
         await self.order("picture")
         seen = await self.wait_for("picture")
@@ -112,7 +112,7 @@ class NodeCaller:
         return from_i420(data, seen["width"], seen["height"]), seen["count"]
 
     def kill(self) -> None:
-        """End the process at once: nothing is told to anybody."""
+        """Kill the process, without any farewell to the server."""
         self._process.kill()
 
     async def _read(self) -> None:
@@ -138,13 +138,13 @@ class NodeCaller:
 async def open_caller(
     node: str, url: str, script: str = "call.mjs", **options: Any
 ) -> AsyncGenerator[NodeCaller, None]:
-    """Call the stream at ``url``. Leaving the block kills the caller.
+    """Call the stream at ``url``, and kill the caller at the end of the block.
 
     Args:
-        node: the program.
-        url: of the server, or what else the script wants.
-        script: what Node runs.
-        options: those of the script.
+        node: Path of Node.
+        url: URL of the server, or of the resource that the script needs.
+        script: Name of the script.
+        options: Options of the script.
     """
     command = [node, str(HERE / script), url, json.dumps(options)]
     async with (
@@ -165,7 +165,7 @@ async def open_caller(
 
 @asynccontextmanager
 async def call_from_node(node: str, url: str, **options: Any) -> AsyncGenerator[NodeCaller, None]:
-    """:func:`open_caller`, connected."""
+    """:func:`open_caller`, and wait until the call is connected."""
     async with open_caller(node, url, **options) as caller:
         await caller.wait_for("state", state="connected")
         yield caller

@@ -1,4 +1,4 @@
-"""What tests do in a page whatever browser has it open."""
+"""Operations on a page that are the same in every browser."""
 
 from __future__ import annotations
 
@@ -12,28 +12,37 @@ import anyio
 from tests.kit.waiting import SECONDS
 
 READY = "document.readyState === 'complete' && !document.querySelector('[data-loading]')"
-"""The page is there, and knows what its stream is."""
+"""The page has loaded and knows its stream's settings."""
+COUNT_QUESTIONS = """{
+  window.questions = [];
+  const ask = MediaDevices.prototype.getUserMedia;
+  MediaDevices.prototype.getUserMedia = function (constraints) {
+    questions.push(constraints);
+    return ask.call(this, constraints);
+  };
+}"""
+"""A script that records the constraints of every request for a camera or a microphone."""
 
 
 class OpenPage(ABC):
-    """A page that can be asked for anything."""
+    """A page in a browser."""
 
     complaints: list[str]
-    """Exceptions nobody caught, and what the page wrote to the console as an error."""
+    """Uncaught exceptions and errors on the console."""
 
     @abstractmethod
     async def evaluate(self, expression: str) -> Any:
-        """What an expression of JavaScript, or its promise, comes to."""
+        """Evaluate a JavaScript expression, await its promise, and return the value."""
 
     @abstractmethod
     async def click(self, element: str) -> None:
-        """Press the element with an id, as a person would."""
+        """Click the element with an id at its position."""
 
     async def wait_for(self, expression: str, what: str) -> None:
-        """Wait until an expression of JavaScript, or its promise, is true."""
+        """Poll a JavaScript expression, or its promise, until it is true."""
         with anyio.move_on_after(SECONDS):
             while True:
-                with suppress(AssertionError):  # between two documents there is none to ask
+                with suppress(AssertionError):  # no document during a navigation
                     if await self.evaluate(f"Promise.resolve({expression}).then(Boolean)"):
                         return
                 await anyio.sleep(0.02)
@@ -41,7 +50,7 @@ class OpenPage(ABC):
         raise AssertionError(f"{what}: not within {SECONDS:g} s. The page says: {seen!r}")
 
     async def wait_for_text(self, element: str, text: str) -> None:
-        """Wait until the element with an id shows a text."""
+        """Wait until the element with an id displays a text."""
         await self.wait_for(
             f"document.getElementById({json.dumps(element)}).checkVisibility() && "
             f"document.getElementById({json.dumps(element)})"
@@ -50,12 +59,12 @@ class OpenPage(ABC):
         )
 
     async def text(self, element: str) -> str:
-        """What the element with an id shows."""
+        """Return the text that the element with an id displays."""
         shown = await self.evaluate(f"document.getElementById({json.dumps(element)}).innerText")
         return str(shown)
 
     async def find(self, element: str) -> tuple[float, float]:
-        """Where in the window the middle of the element with an id is, once it is in sight."""
+        """Scroll to the element with an id, and return the position of its centre in the window."""
         x, y = await self.evaluate(
             f"""(() => {{
                 const element = document.getElementById({json.dumps(element)});
@@ -67,12 +76,12 @@ class OpenPage(ABC):
         return x, y
 
     async def focus(self, element: str) -> None:
-        """Go to the element with an id, as by the Tab key."""
+        """Move the focus to the element with an id."""
         await self.evaluate(f"document.getElementById({json.dumps(element)}).focus()")
 
 
 async def connect(page: OpenPage) -> None:
-    """Press Connect, and wait for the call."""
+    """Press Connect, and wait until the call is connected."""
     began = anyio.current_time()
     await page.click("connect")
     await page.wait_for_text("connection", "Connected")

@@ -31,15 +31,15 @@ WIDTH, HEIGHT = 320, 240
 FPS = 30
 COUNT = 64
 BITS = 8
-"""Blocks of the number. The highest two are always 0 and 1: black and white as they have become."""
+"""Blocks of the number. The highest two are always 0 and 1, to calibrate black and white."""
 QUARTERS: Final = ((220, 40, 40), (40, 180, 60), (40, 60, 220), (230, 200, 40))
-"""Red, green, blue: of the quarters top left, top right, bottom left, bottom right."""
+"""Red, green, blue of the quarters: top left, top right, bottom left, bottom right."""
 TOLERANCE = 45
-"""Of 255: how far two codecs and three conversions may move the mean colour of a quarter."""
+"""Tolerated shift of a quarter's mean colour after two codecs and three conversions, of 255."""
 
 
 def make_picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """Picture ``number``: uint8, shape ``(height, width, 3)``, bgr24."""
+    """Draw picture ``number``: uint8, shape ``(height, width, 3)``, bgr24."""
     picture = np.empty((height, width, 3), np.uint8)
     for i, colour in enumerate(QUARTERS):
         rows = slice(0, height // 2) if i < 2 else slice(height // 2, height)
@@ -53,7 +53,7 @@ def make_picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArr
 
 
 def write_camera(path: Path) -> None:
-    """All pictures, as Chromium takes them for what its camera sees: YUV4MPEG2."""
+    """Write all pictures in the format of Chromium's fake camera, YUV4MPEG2."""
     with path.open("wb") as file:
         file.write(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
         for number in range(COUNT):
@@ -61,13 +61,13 @@ def write_camera(path: Path) -> None:
 
 
 def to_i420(picture: NDArray[np.uint8]) -> bytes:
-    """A bgr24 picture as three planes."""
+    """Convert bgr24 to three planes."""
     frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
     return frame.reformat(format="yuv420p").to_ndarray().tobytes()
 
 
 def from_i420(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
-    """Three planes as a bgr24 picture."""
+    """Convert three planes to bgr24."""
     planes = np.frombuffer(data, np.uint8).reshape(height * 3 // 2, width)
     frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
     return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
@@ -75,12 +75,12 @@ def from_i420(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Look:
-    """What can be read off a picture that somebody shows."""
+    """The number and the colours of a received picture."""
 
     quarters: tuple[tuple[float, ...], ...]
-    """Mean red, green, blue of the middles of the quarters, in the order of ``QUARTERS``."""
+    """Mean red, green, blue in the centre of each quarter, in the order of ``QUARTERS``."""
     blocks: tuple[float, ...]
-    """Mean level of the blocks, from left to right."""
+    """Mean level of each block, from left to right."""
 
     @classmethod
     def of(cls, picture: NDArray[np.uint8]) -> Look:
@@ -100,7 +100,7 @@ class Look:
 
     @property
     def number(self) -> int:
-        """The picture's number; -1 where there is none to be read."""
+        """The picture's number, or -1 if it is not readable."""
         dark, bright = self.blocks[:2]
         if bright - dark < 128:
             return -1
@@ -108,12 +108,12 @@ class Look:
         return sum((level > middle) << i for i, level in enumerate(reversed(self.blocks[2:])))
 
     def mirrored(self) -> Look:
-        """The same, had it been turned from left to right."""
+        """The look of the mirrored picture."""
         a, b, c, d = self.quarters
         return Look((b, a, d, c), self.blocks[::-1])
 
     def inverted(self) -> Look:
-        """The same, had every colour been taken for its opposite."""
+        """The look of the picture with inverted colours."""
 
         def invert(levels: tuple[float, ...]) -> tuple[float, ...]:
             return tuple(255 - level for level in levels)
@@ -121,5 +121,5 @@ class Look:
         return Look(tuple(invert(quarter) for quarter in self.quarters), invert(self.blocks))
 
     def resembles(self, quarters: Any = QUARTERS) -> bool:
-        """Whether the quarters have these colours."""
+        """Whether the quarters have these colours, within the tolerance."""
         return bool(np.abs(np.subtract(self.quarters, quarters)).max() <= TOLERANCE)

@@ -1,6 +1,6 @@
-"""The page in Chromium, used as a person would: by its buttons, with a microphone that speaks.
+"""The page in Chromium, operated by its buttons, with speech on the fake microphone.
 
-Pictures of the page are in each test's ``tmp_path``.
+Screenshots are in each test's ``tmp_path``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from .chromium import Browser, Page
 pytestmark = pytest.mark.interop
 
 
-"""For what the backend has no part in."""
-
 COUNTS = """
 (async () => {
   const stats = [...(await call.pc.getStats()).values()];
@@ -40,7 +38,7 @@ COUNTS = """
 
 
 class Listener(TalkativeEcho):
-    """Notes how loud it was."""
+    """Records the peak level of the audio."""
 
     peak = 0
 
@@ -55,7 +53,7 @@ async def connect(page: Page) -> None:
 
 
 async def check_sound(page: Page) -> None:
-    """Packets and energy grow in both directions."""
+    """Check that packets and audio energy increase in both directions."""
 
     async def grow(counts: dict[str, float], packets: int, energy: float) -> dict[str, float]:
         with anyio.fail_after(20):
@@ -74,8 +72,7 @@ async def check_sound(page: Page) -> None:
     print(await grow(first, 25, 1e-4))
 
 
-async def test_a_call(browser: Browser, tmp_path: Path) -> None:
-    """Connect, talk, hang up; and once more after a reload."""
+async def test_call_and_second_call_after_reload(browser: Browser, tmp_path: Path) -> None:
     Listener.peak = 0
     stream = make_stream(Listener)
     async with serve(stream) as url:
@@ -89,7 +86,7 @@ async def test_a_call(browser: Browser, tmp_path: Path) -> None:
         session = only_session(stream)
         await check_sound(page)
         assert Listener.peak > 1000
-        # Two reports, a second apart, make the numbers.
+        # The page computes the numbers from two reports, one second apart.
         await page.wait_for("document.getElementById('buffer').innerText.includes('ms')", "numbers")
         await page.look(tmp_path / "talking.png")
         await page.look(tmp_path / "talking-dark.png", dark=True)
@@ -122,7 +119,9 @@ async def test_closing_the_tab_hangs_up(browser: Browser) -> None:
 
 
 @on_trio
-async def test_no_place_is_left(browser: Browser, tmp_path: Path) -> None:
+async def test_full_server_shows_alert_and_call_succeeds_later(
+    browser: Browser, tmp_path: Path
+) -> None:
     stream = make_stream(TalkativeEcho, concurrency_limit=1)
     async with serve(stream) as url:
         first, second = await browser.open_page(url), await browser.open_page(url)
@@ -145,7 +144,9 @@ async def test_no_place_is_left(browser: Browser, tmp_path: Path) -> None:
         assert await first.text("alert") == ""
 
 
-async def test_the_server_stops(browser: Browser, tmp_path: Path) -> None:
+async def test_stopped_server_makes_page_reconnect_until_cancelled(
+    browser: Browser, tmp_path: Path
+) -> None:
     stream = make_stream(TalkativeEcho)
     async with serve(stream) as url:
         page = await browser.open_page(url)
@@ -164,7 +165,7 @@ async def test_the_server_stops(browser: Browser, tmp_path: Path) -> None:
 
 
 @on_trio
-async def test_errors_of_handlers_are_shown(browser: Browser, tmp_path: Path) -> None:
+async def test_handler_errors_are_displayed(browser: Browser, tmp_path: Path) -> None:
     class Failing(Quiet):
         async def start_up(self) -> None:
             if errors[0] == "at once":
@@ -199,7 +200,7 @@ async def test_errors_of_handlers_are_shown(browser: Browser, tmp_path: Path) ->
 
 
 @on_trio
-async def test_messages_are_shown(browser: Browser, tmp_path: Path) -> None:
+async def test_messages_are_displayed_as_text(browser: Browser, tmp_path: Path) -> None:
     class Chatty(Quiet):
         async def start_up(self) -> None:
             for message in (
@@ -242,7 +243,7 @@ async def test_stereo_and_mute(browser: Browser, tmp_path: Path) -> None:
         await page.click("mute")
         assert await page.text("mute") == "Muted"
         assert await page.text("hint") == "You are muted."
-        await anyio.sleep(0.2)  # what was said before is still on its way
+        await anyio.sleep(0.2)  # earlier audio is still in transit
         Listener.peak = 0
         counts: dict[str, float] = await page.evaluate(COUNTS)
         with anyio.fail_after(20):

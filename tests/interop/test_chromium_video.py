@@ -1,6 +1,6 @@
-"""Video by way of the page in Chromium, with a camera that sees numbered pictures.
+"""Video calls from the page in Chromium, whose fake camera shows numbered pictures.
 
-Pictures of the page are in each test's ``tmp_path``.
+Screenshots are in each test's ``tmp_path``.
 """
 
 from __future__ import annotations
@@ -34,26 +34,15 @@ from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.waiting import SECONDS, wait_until
 
 from .chromium import Browser, Page, open_browser
-from .pages import OpenPage
+from .pages import COUNT_QUESTIONS, OpenPage, connect
 from .pictures import COUNT, FPS, HEIGHT, WIDTH, Look, make_picture
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
-"""For what the backend has no part in."""
-
-COUNT_QUESTIONS = """{
-  window.questions = [];
-  const ask = MediaDevices.prototype.getUserMedia;
-  MediaDevices.prototype.getUserMedia = function (constraints) {
-    questions.push(constraints);
-    return ask.call(this, constraints);
-  };
-}"""
-
 SIZE = f"{WIDTH}\N{MULTIPLICATION SIGN}{HEIGHT}"
-"""As the page writes it."""
+"""The size as the page displays it."""
 
-# A video, drawn as small as its blocks can be read: bytes of rgba in base64, or null.
+# Each video scaled down as far as its blocks are readable: rgba bytes in base64, or null.
 SMALL = (64, 48)
 LOOK = """
 (() => {
@@ -86,7 +75,7 @@ STATS = """(async () => {
 
 
 async def look(page: OpenPage, *videos: str) -> list[Look | None]:
-    """What the page's videos show at this moment."""
+    """Read the current pictures of the page's videos."""
     drawn = await page.evaluate(LOOK % (list(SMALL), list(videos)))
     looks: list[Look | None] = []
     for data in drawn:
@@ -101,7 +90,7 @@ async def look(page: OpenPage, *videos: str) -> list[Look | None]:
 async def wait_look(
     page: OpenPage, video: str, condition: Callable[[Look], bool], what: str
 ) -> Look:
-    """Wait until a video shows something."""
+    """Wait until the picture of a video meets a condition."""
     seen: Look | None = None
     with anyio.move_on_after(SECONDS):
         while True:
@@ -113,7 +102,7 @@ async def wait_look(
 
 
 async def wait_moving(page: Page, video: str, read: Callable[[Look], Look] = lambda x: x) -> None:
-    """Wait until a video has shown several pictures, all with the right colours."""
+    """Wait until a video has shown five pictures with the right colours."""
     numbers: set[int] = set()
 
     def is_new(seen: Look) -> bool:
@@ -126,12 +115,12 @@ async def wait_moving(page: Page, video: str, read: Callable[[Look], Look] = lam
 
 
 async def measure_fps(page: Page, seconds: float = 3.0) -> float:
-    """Pictures a second that Chromium decodes, over some seconds."""
+    """Measure the pictures per second that Chromium decodes."""
     first: dict[str, Any] = {}
     with anyio.fail_after(SECONDS + seconds):
         while True:
             now: dict[str, Any] = await page.evaluate(STATS)
-            if not first and now["shown"] > 10:  # the beginning is over
+            if not first and now["shown"] > 10:  # after the start
                 first = now
             if first and now["time"] - first["time"] >= seconds:
                 break
@@ -142,7 +131,7 @@ async def measure_fps(page: Page, seconds: float = 3.0) -> float:
 
 
 async def measure_latency(page: Page, read: Callable[[Look], Look] = lambda x: x) -> float:
-    """Seconds by which the picture that came back is behind the one the camera sees."""
+    """Measure the delay of the returned picture behind the camera picture, seconds."""
     delays: list[float] = []
     with anyio.move_on_after(SECONDS):
         while len(delays) < 30:
@@ -157,15 +146,8 @@ async def measure_latency(page: Page, read: Callable[[Look], Look] = lambda x: x
     return delay
 
 
-async def connect(page: Page) -> None:
-    began = anyio.current_time()
-    await page.click("connect")
-    await page.wait_for_text("connection", "Connected")
-    print(f"connected after {anyio.current_time() - began:.2f} s")
-
-
 def mirror(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """From left to right, and every colour its opposite."""
+    """Mirror a picture and invert its colours."""
     return 255 - frame[:, ::-1]
 
 
@@ -179,7 +161,7 @@ def numbers() -> Iterator[NDArray[np.uint8]]:
 
 
 class AudioVideoEcho(AsyncAudioVideoStreamHandler):
-    """Says back what it hears, shows what it sees."""
+    """Echoes audio and video."""
 
     @cached_property
     def sounds(self) -> Any:
@@ -209,8 +191,7 @@ class AudioVideoEcho(AsyncAudioVideoStreamHandler):
         return AudioVideoEcho()
 
 
-async def test_a_function_of_pictures(browser: Browser, tmp_path: Path) -> None:
-    """What comes back is what the function makes of the camera's picture, as often as asked."""
+async def test_video_function_processes_camera_pictures(browser: Browser, tmp_path: Path) -> None:
     stream = make_stream(VideoStreamHandler(mirror, fps=20), modality="video")
     async with serve(stream) as url:
         page = await browser.open_page(url, COUNT_QUESTIONS)
@@ -239,13 +220,13 @@ async def test_a_function_of_pictures(browser: Browser, tmp_path: Path) -> None:
         assert page.complaints == []
 
 
-async def test_sound_and_pictures(browser: Browser, tmp_path: Path) -> None:
+async def test_audio_and_video_echo(browser: Browser, tmp_path: Path) -> None:
     stream = make_stream(AudioVideoEcho(), modality="audio-video")
     async with serve(stream) as url:
         page = await browser.open_page(url, COUNT_QUESTIONS)
         await page.look(tmp_path / "idle.png")
         await connect(page)
-        assert await page.evaluate("questions.length") == 1  # one question for both
+        assert await page.evaluate("questions.length") == 1  # one permission prompt for both
         await wait_moving(page, "remote")
         await page.wait_for(f"{STATS}.then((stats) => stats.heard > 1e-4)", "the speech")
         assert 20 < await measure_fps(page) < 33
@@ -257,8 +238,10 @@ async def test_sound_and_pictures(browser: Browser, tmp_path: Path) -> None:
 
 
 @on_trio
-async def test_pictures_for_somebody_who_sends_nothing(browser: Browser, tmp_path: Path) -> None:
-    """A generator is shown at its rate, and nobody is asked for a camera or a microphone."""
+async def test_receive_only_page_shows_generator_at_its_rate(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """The page does not ask for a camera or a microphone."""
     stream = make_stream(numbers, modality="video", mode="receive")
     async with serve(stream) as url:
         page = await browser.open_page(url, COUNT_QUESTIONS)
@@ -276,7 +259,7 @@ async def test_pictures_for_somebody_who_sends_nothing(browser: Browser, tmp_pat
 
 
 @on_trio
-async def test_somebody_who_only_sends(browser: Browser, tmp_path: Path) -> None:
+async def test_send_only_page_sends_camera_pictures(browser: Browser, tmp_path: Path) -> None:
     seen: list[Look] = []
 
     def watch(frame: NDArray[np.uint8]) -> None:
@@ -293,8 +276,9 @@ async def test_somebody_who_only_sends(browser: Browser, tmp_path: Path) -> None
         assert await look(page, "remote") == [None]
 
 
-async def test_the_camera_is_turned_off_and_on(browser: Browser, tmp_path: Path) -> None:
-    """The call goes on, and so do the pictures: those to the handler and those that come back."""
+async def test_camera_can_be_turned_off_and_on_during_a_call(
+    browser: Browser, tmp_path: Path
+) -> None:
     stream = make_stream(AudioVideoEcho(), modality="audio-video")
     async with serve(stream) as url:
         page = await browser.open_page(url, COUNT_QUESTIONS)
@@ -325,8 +309,10 @@ async def test_the_camera_is_turned_off_and_on(browser: Browser, tmp_path: Path)
 
 
 async def take_bye(session: Session) -> None:
-    """Have the server get an RTCP BYE for the camera: RFC 3550 6.6 allows one whenever a source
-    stops. Chromium 156 sends none when its camera is turned off, but that is its own affair."""
+    """Deliver an RTCP BYE for the camera to the server.
+
+    RFC 3550 section 6.6 allows a BYE whenever a source stops, though Chromium 156 sends none.
+    """
     peer: Any = session.peer
     (receiver,) = (r for r in peer._connection._pc.getReceivers() if r.track.kind == "video")
     await peer._portal.call(receiver._handle_rtcp_packet, RtcpByePacket(sources=[0]))
@@ -339,7 +325,7 @@ def count_received(session: Session) -> int:
 
 
 async def wait_still(count: Callable[[], int], seconds: float = 0.5) -> None:
-    """Wait until a number has not changed for so long."""
+    """Wait until a count has not changed for ``seconds``."""
     with anyio.fail_after(SECONDS):
         seen, since = count(), anyio.current_time()
         while anyio.current_time() - since < seconds:
@@ -349,8 +335,7 @@ async def wait_still(count: Callable[[], int], seconds: float = 0.5) -> None:
 
 
 @on_trio
-async def test_h264(browser: Browser) -> None:
-    """The codec a stream asks for is the one that both sides send."""
+async def test_h264_is_sent_and_received_if_the_stream_prefers_it(browser: Browser) -> None:
     stream = make_stream(
         VideoStreamHandler(mirror), modality="video", video=VideoOptions(codec="H264")
     )
@@ -367,8 +352,8 @@ async def test_h264(browser: Browser) -> None:
 
 
 @on_trio
-async def test_a_function_that_waits_for_input(browser: Browser) -> None:
-    """What the handler asks for and has to tell is in the log; it starts when it has its input."""
+async def test_function_starts_when_its_input_arrives(browser: Browser) -> None:
+    """The page's log shows the request for inputs and the handler's outputs."""
 
     def brighten(frame: NDArray[np.uint8], by: int) -> tuple[NDArray[np.uint8], AdditionalOutputs]:
         return np.full_like(frame, by), AdditionalOutputs(by)
@@ -396,10 +381,9 @@ async def test_a_function_that_waits_for_input(browser: Browser) -> None:
         ),
     ],
 )
-async def test_what_the_stream_asks_of_the_page(
+async def test_stream_options_set_constraints_and_sender_parameters(
     browser: Browser, modality: Any, given: dict[str, Any]
 ) -> None:
-    """Constraints in both of their forms, and parameters of senders."""
     stream = make_stream(
         AudioVideoEcho(),
         modality=modality,
@@ -427,8 +411,9 @@ async def test_what_the_stream_asks_of_the_page(
 
 
 @on_trio
-async def test_no_camera(chromium: str, speech: Path, tmp_path: Path) -> None:
-    """The page says what is missing; without a camera there is sound all the same."""
+async def test_missing_camera_shows_alert_and_audio_works_without_it(
+    chromium: str, speech: Path, tmp_path: Path
+) -> None:
     stream = make_stream(AudioVideoEcho(), modality="audio-video")
     none = "--use-fake-device-for-media-stream=device-count=0"
     async with open_browser(chromium, speech, None, none) as browser, serve(stream) as url:
@@ -448,21 +433,21 @@ async def test_no_camera(chromium: str, speech: Path, tmp_path: Path) -> None:
 
 @on_trio
 @pytest.mark.parametrize(
-    ("modality", "refused"),
+    ("modality", "alert"),
     [
         ("video", "The camera is blocked. Allow it for this page"),
         ("audio-video", "The camera and the microphone are blocked. Allow them for this page"),
     ],
 )
-async def test_a_camera_that_is_refused(
-    chromium: str, speech: Path, scene: Path, tmp_path: Path, modality: Any, refused: str
+async def test_denied_camera_shows_alert(
+    chromium: str, speech: Path, scene: Path, tmp_path: Path, modality: Any, alert: str
 ) -> None:
     stream = make_stream(AudioVideoEcho(), modality=modality)
     deny = "--use-fake-ui-for-media-stream=deny"
     async with open_browser(chromium, speech, scene, deny) as browser, serve(stream) as url:
         page = await browser.open_page(url)
         await page.click("connect")
-        await page.wait_for_text("alert", refused)
+        await page.wait_for_text("alert", alert)
         assert await page.text("status") == "Not connected"
         assert await page.text("connect-label") == "Connect"
         assert not stream.sessions

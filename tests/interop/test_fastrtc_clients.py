@@ -1,7 +1,7 @@
-"""Front ends written for FastRTC, in Chromium: what they send and what they read is FastRTC's.
+"""Front ends written for FastRTC, in Chromium.
 
-The page is ``fastrtc_client.js``, made from FastRTC's documents. The application is what they have
-beside it: its own ``/input_hook`` and ``/outputs``, round the stream's two hooks.
+The page is ``fastrtc_client.js``, assembled from FastRTC's documentation. Its application has the
+documented endpoints ``/input_hook`` and ``/outputs``, which call the stream's hooks.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from tests.kit.waiting import wait_until
 
 from .chromium import Browser, Page, open_browser
 from .conftest import RATE
-from .test_page import read_speech, write_wav
+from .likeness import read_wav, write_wav
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
 OUT_RATE = 24_000
 PITCH = 600.0
-"""Hz, of what is answered."""
+"""Pitch of the reply, Hz."""
 CLIENT = Path(__file__).with_name("fastrtc_client.js")
 TURN = ["started_talking", "pause_detected", "send_input", "fetch_output", "response_starting"]
-"""What the page is told of a turn: the texts of its logs, and the types of the other messages."""
+"""The messages of a turn: the texts of log messages and the types of the others."""
 
 
 class Inputs(BaseModel):
@@ -108,8 +108,8 @@ async def serve(stream: Stream) -> AsyncGenerator[str, None]:
 
 @pytest.fixture
 async def talker(chromium: str, speech: Path, tmp_path: Path) -> AsyncGenerator[Browser, None]:
-    """A browser into whose microphone somebody speaks, and then waits for an answer."""
-    spoken = read_speech(speech)[:, : RATE * 3 // 2]
+    """A browser whose microphone repeats an utterance and a pause."""
+    spoken = read_wav(speech)[np.newaxis, : RATE * 3 // 2]
     silence = np.zeros((1, 4 * RATE), np.int16)
     wav = write_wav(tmp_path / "turns.wav", np.concatenate([spoken, silence], axis=1))
     async with open_browser(chromium, wav, None) as browser:
@@ -117,7 +117,7 @@ async def talker(chromium: str, speech: Path, tmp_path: Path) -> AsyncGenerator[
 
 
 async def check_turn(page: Page, prompt: str) -> None:
-    """Somebody spoke, and the answer is seen and heard."""
+    """Wait for the outputs and the audio of a reply, and check the messages of the turn."""
     await page.wait_for("outputs.length === 1", "the outputs")
     await page.wait_for(f"Math.abs(pitch() - {PITCH}) < 20", "the sound of the answer")
     (output,) = await page.evaluate("outputs")
@@ -131,8 +131,8 @@ async def check_turn(page: Page, prompt: str) -> None:
     assert page.complaints == []
 
 
-async def test_a_conversation_over_webrtc(talker: Browser) -> None:
-    """Candidates one by one, inputs when asked, outputs as events, the limit, an error, the end."""
+async def test_conversation_over_webrtc(talker: Browser) -> None:
+    """Trickled candidates, requested inputs, output events, the limit, an error and the end."""
     stream = make_conversation()
     async with serve(stream) as url:
         page, other = await talker.open_page(url), await talker.open_page(url)
@@ -149,7 +149,7 @@ async def test_a_conversation_over_webrtc(talker: Browser) -> None:
         await page.evaluate("hangUp()")
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
 
-        # Text instead of speech, and an answer that fails.
+        # Text input, and a reply that fails.
         await other.evaluate("callByWebRTC({audio: true}, true)")
         session = only_session(stream)
         await wait_until(lambda: session.state is SessionState.CONNECTED, "the connection")
@@ -160,8 +160,8 @@ async def test_a_conversation_over_webrtc(talker: Browser) -> None:
         assert await wait_ended(stream, session) is CloseReason.HANDLER_ERROR
 
 
-async def test_a_conversation_over_a_websocket(talker: Browser) -> None:
-    """Outputs are asked for before the start, mu-law goes both ways; the limit, the end."""
+async def test_conversation_over_websocket(talker: Browser) -> None:
+    """Outputs requested before the start, mu-law in both directions, the limit and the end."""
     stream = make_conversation()
     async with serve(stream) as url:
         page, other = await talker.open_page(url), await talker.open_page(url)
@@ -184,8 +184,8 @@ async def test_a_conversation_over_a_websocket(talker: Browser) -> None:
 
 
 @on_trio
-async def test_a_filter_of_pictures_with_an_input(browser: Browser) -> None:
-    """All candidates in the offer; the input is sent at once, and with every change."""
+async def test_video_filter_with_input(browser: Browser) -> None:
+    """The offer has all candidates; the page sends the input at the start and at each change."""
 
     def paint(picture: Any, green: float = 0.0) -> Any:
         return np.full_like(picture[:120, :160], (0, round(255 * green), 0))

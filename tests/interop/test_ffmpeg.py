@@ -1,4 +1,4 @@
-"""ffmpeg streams into a handler by WHIP: an ICE, DTLS and RTP stack that is nobody else's."""
+"""ffmpeg publishes to a handler by WHIP, with its own ICE, DTLS and RTP stack."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ FREQUENCY = 440
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The muxer's options for a P-256 certificate. What ffmpeg 8 makes by itself with GnuTLS is on
-    P-224, which OpenSSL refuses."""
+    """The muxer's options for a P-256 certificate.
+
+    ffmpeg 8 with GnuTLS generates P-224 certificates, which OpenSSL rejects.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ffmpeg")])
     now = datetime.datetime.now(datetime.UTC)
@@ -73,7 +75,7 @@ async def open_ffmpeg(url: str, seconds: float, *options: str) -> AsyncGenerator
 
 
 class Listener:
-    """A session function that keeps what it hears and counts what it sees."""
+    """A session function that stores the received audio and counts the pictures."""
 
     def __init__(self) -> None:
         self.heard: list[Int16Array] = []
@@ -92,7 +94,7 @@ class Listener:
             self.pictures += 1
 
 
-async def test_a_file_is_streamed_into_a_handler(certificate: list[str]) -> None:
+async def test_audio_is_published_to_a_handler(certificate: list[str]) -> None:
     listener = Listener()
     stream = make_stream(listener.__call__, authenticate=require_token("secret"))
     async with serve(stream) as url:
@@ -125,7 +127,7 @@ async def test_sound_and_pictures(certificate: list[str]) -> None:
         await wait_until(lambda: stream.active == 0, "the end of the session")
 
 
-async def test_ffmpeg_without_the_token_is_refused(certificate: list[str]) -> None:
+async def test_missing_token_is_rejected(certificate: list[str]) -> None:
     stream = make_stream(Listener().__call__, authenticate=require_token("secret"))
     async with serve(stream) as url:
         async with open_ffmpeg(f"{url}/whip", 0.2, *certificate) as process:

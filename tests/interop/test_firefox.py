@@ -1,6 +1,6 @@
-"""The page in Firefox: another WebRTC, another layout and other fakes than Chromium's.
+"""The page in Firefox, with Firefox's WebRTC, layout and fake devices.
 
-Pictures of the page are in the folder that ``FASTRTC_SCREENSHOTS`` names, or in ``tmp_path``.
+Screenshots are in the folder that ``FASTRTC_SCREENSHOTS`` names, or in ``tmp_path``.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ PEAK = """(() => {
   analyser.getFloatFrequencyData(levels);
   return (levels.indexOf(Math.max(...levels)) * call.audioContext.sampleRate) / analyser.fftSize;
 })()"""
-"""Hz: the loudest of what comes back, to within a bin of the analyser's."""
+"""Loudest frequency of the received audio, Hz, to within one bin of the analyser."""
 
 
 class Listener(TalkativeEcho):
-    """Keeps what it hears."""
+    """Stores the received frames."""
 
     heard: list[tuple[int, Int16Array]]
 
@@ -57,13 +57,13 @@ class Listener(TalkativeEcho):
 @pytest.fixture
 async def firefox() -> AsyncGenerator[FirefoxPage, None]:
     if not local_addresses():
-        pytest.skip("Firefox connects to nothing where there is but the loopback interface")
+        pytest.skip("Firefox does not connect over the loopback interface")
     async with open_firefox(check_firefox()) as page:
         yield page
 
 
 @on_asyncio
-async def test_a_call(firefox: FirefoxPage, pictures: Path) -> None:
+async def test_call(firefox: FirefoxPage, pictures: Path) -> None:
     stream = make_stream(Listener, additional_inputs=[Slider("Volume", 0, 10, value=5)])
     async with serve(stream) as url:
         await firefox.open(url)
@@ -99,8 +99,7 @@ async def test_a_call(firefox: FirefoxPage, pictures: Path) -> None:
 
 
 @on_trio
-async def test_video(firefox: FirefoxPage, pictures: Path) -> None:
-    """VP8 both ways: the camera's picture arrives, another one comes back."""
+async def test_vp8_video_in_both_directions(firefox: FirefoxPage, pictures: Path) -> None:
     seen: list[NDArray[np.uint8]] = []
 
     def exchange(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -125,4 +124,4 @@ async def test_video(firefox: FirefoxPage, pictures: Path) -> None:
         assert firefox.complaints == []
     assert {stats["sent"], stats["received"]} == {"video/VP8"}
     print(f"{len(seen)} pictures of {seen[-1].shape} came, {stats['shown']} were shown")
-    assert seen[-1].max() > 50  # which is not black
+    assert seen[-1].max() > 50  # not black

@@ -1,4 +1,4 @@
-"""GStreamer by WHIP and WHEP: libnice, an RSA certificate and a stack of its own."""
+"""GStreamer by WHIP and WHEP, with libnice and an RSA certificate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import anyio
 import numpy as np
 import pytest
 
-from fastrtc_anyio import AudioFrame, CloseReason, RtcConfiguration, Session, Stream
+from fastrtc_anyio import AudioFrame, CloseReason, RtcConfiguration, Session
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._peers.webrtc import local_addresses
 from tests.kit.backends import on_trio
-from tests.kit.calls import only_session, serve, wait_ended
+from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.measure import typical_snr
 from tests.kit.waiting import SECONDS, wait_until
 
@@ -22,7 +22,7 @@ from .likeness import likeness, read_wav
 pytestmark = pytest.mark.interop
 
 PYTHON = "/usr/bin/python3"
-"""The system's: GStreamer's bindings come from apt."""
+"""The system's Python, for which apt installs GStreamer's bindings."""
 PACKAGES = (
     "python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-base "
     "gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice"
@@ -32,7 +32,7 @@ FREQUENCY = 440
 
 @pytest.fixture(scope="session")
 def gstreamer() -> str:
-    """The Python that has it. Missing, it is a failure."""
+    """Path of a Python with GStreamer; fails without it."""
     program = (
         "import gi; gi.require_version('GstWebRTC', '1.0'); from gi.repository import Gst;"
         "Gst.init(None); assert all(map(Gst.ElementFactory.find, ('webrtcbin', 'nicesrc',"
@@ -46,19 +46,17 @@ def gstreamer() -> str:
 @pytest.fixture(autouse=True)
 def other_addresses() -> None:
     if not local_addresses():
-        pytest.skip("libnice takes no connections on the loopback interface, and there is no other")
+        pytest.skip("libnice does not connect over the loopback interface")
 
 
-async def test_a_pipeline_streams_into_a_handler(gstreamer: str) -> None:
+async def test_pipeline_publishes_to_a_handler(gstreamer: str) -> None:
     heard: list[Int16Array] = []
 
     async def listen(session: Session) -> None:
         async for frame in session.audio_in:
             heard.append(frame.samples[:1])
 
-    stream = Stream(
-        listen, modality="audio", mode="send", server_rtc_configuration=RtcConfiguration()
-    )
+    stream = make_stream(listen, mode="send", server_rtc_configuration=RtcConfiguration())
     script = str(Path(__file__).with_name("whip_gstreamer.py"))
     async with serve(stream) as url:
         command = [gstreamer, script, f"{url}/whip", "3", str(FREQUENCY)]
@@ -75,7 +73,7 @@ async def test_a_pipeline_streams_into_a_handler(gstreamer: str) -> None:
 
 
 @on_trio
-async def test_a_pipeline_plays_what_a_handler_says(
+async def test_pipeline_plays_the_audio_of_a_handler(
     gstreamer: str, speech: Path, tmp_path: Path
 ) -> None:
     said = read_wav(speech)
@@ -84,9 +82,7 @@ async def test_a_pipeline_plays_what_a_handler_says(
         while True:
             await session.audio_out.send(AudioFrame(48_000, said[np.newaxis]))
 
-    stream = Stream(
-        read_aloud, modality="audio", mode="receive", server_rtc_configuration=RtcConfiguration()
-    )
+    stream = make_stream(read_aloud, mode="receive", server_rtc_configuration=RtcConfiguration())
     script = str(Path(__file__).with_name("whep_gstreamer.py"))
     sound = tmp_path / "heard"
     async with serve(stream) as url:

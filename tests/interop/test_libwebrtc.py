@@ -1,4 +1,4 @@
-"""Calls from libwebrtc, what Chromium and most telephones' applications have inside."""
+"""Calls from libwebrtc, the WebRTC stack of Chromium and of most mobile applications."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ def check_tone(samples: Int16Array, frequency: int, rate: int) -> None:
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > LOUD)
     middle = samples[loud[0] + rate // 5 : loud[-1] - rate // 20]
     assert middle.size > rate // 2
-    # A frame that was lost widens the peak, and does not move it.
+    # A lost frame widens the peak but does not move it.
     assert abs(strongest_frequency(middle, rate) - frequency) < 5
     snr = typical_snr(samples, frequency, rate)
     print(f"{frequency} Hz came back with {snr:.1f} dB")
     assert snr > 20
 
 
-async def test_a_call(node: str) -> None:
-    """Sound and messages both ways, with candidates that trickle, and a hang-up."""
+async def test_call_with_audio_messages_and_trickled_candidates(node: str) -> None:
     stream = make_stream(TalkativeEcho)
     async with serve(stream) as url, open_caller(node, url, tones=[TONE]) as caller:
         offer = (await caller.wait_for("answer"))["offer"]
@@ -64,17 +63,17 @@ async def test_a_call(node: str) -> None:
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
 
 
-async def test_a_caller_that_is_killed_has_vanished(node: str) -> None:
+async def test_killed_caller_is_reported_as_vanished(node: str) -> None:
     stream = make_stream(TalkativeEcho, limits=Limits(liveness=3))
     async with serve(stream) as url, call_from_node(node, url) as caller:
         session = only_session(stream)
         await caller.hear(0.2)
         caller.kill()
-        # Without a liveness check of its own, a session would stay for half a minute.
+        # aiortc alone takes about half a minute to notice.
         assert await wait_ended(stream, session) is CloseReason.VANISHED
 
 
-async def test_stereo_stays_stereo(node: str) -> None:
+async def test_stereo_channels_stay_separate(node: str) -> None:
     stream = make_stream(lambda: TalkativeEcho(expected_layout="stereo"))
     tones = [300, 700]
     async with serve(stream) as url, call_from_node(node, url, tones=tones, stereo=True) as caller:
@@ -88,7 +87,7 @@ async def test_stereo_stays_stereo(node: str) -> None:
 
 
 @pytest.mark.parametrize("codec", ["PCMU", "PCMA", "G722"])
-async def test_a_caller_with_one_codec(node: str, codec: str) -> None:
+async def test_caller_with_one_codec(node: str, codec: str) -> None:
     stream = make_stream(TalkativeEcho)
     async with (
         serve(stream) as url,
@@ -102,14 +101,12 @@ async def test_a_caller_with_one_codec(node: str, codec: str) -> None:
 
 
 @pytest.mark.parametrize("sound", [False, True])
-async def test_pictures(node: str, sound: bool) -> None:
-    """What a function makes of a picture comes back; and the next one, too."""
-
+async def test_video_function_processes_pictures(node: str, sound: bool) -> None:
     def mirror(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return 255 - frame[:, ::-1]
 
     stream = make_stream(VideoStreamHandler(mirror), modality="video")
-    tones = [TONE] if sound else []  # which this stream has no use for
+    tones = [TONE] if sound else []  # the stream has no audio
     async with (
         serve(stream) as url,
         call_from_node(node, url, tones=tones, video=True) as caller,
@@ -123,7 +120,7 @@ async def test_pictures(node: str, sound: bool) -> None:
 
 
 async def wait_mirrored(caller: NodeCaller, number: int, least: int = 1) -> int:
-    """Wait until a picture is back, and so many have come. Returns how many did."""
+    """Wait for picture ``number`` and ``least`` received pictures; returns the number received."""
     with anyio.fail_after(SECONDS):
         while True:
             picture, count = await caller.look()
@@ -135,7 +132,7 @@ async def wait_mirrored(caller: NodeCaller, number: int, least: int = 1) -> int:
             await anyio.sleep(0.01)
 
 
-async def test_a_caller_with_a_codec_nobody_has(node: str) -> None:
+async def test_unsupported_codec_is_rejected(node: str) -> None:
     stream = make_stream(TalkativeEcho)
     async with serve(stream) as url, open_caller(node, url, codec="ILBC") as caller:
         refused = await caller.wait_for("refused")
@@ -144,7 +141,7 @@ async def test_a_caller_with_a_codec_nobody_has(node: str) -> None:
         assert not stream.sessions
 
 
-async def test_no_place_is_left(node: str) -> None:
+async def test_full_server_rejects_call_until_a_slot_is_free(node: str) -> None:
     stream = make_stream(TalkativeEcho, concurrency_limit=1)
     async with serve(stream) as url, call_from_node(node, url, id="first") as first:
         async with open_caller(node, url, id="second") as second:

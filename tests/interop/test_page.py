@@ -1,7 +1,6 @@
-"""What the page does for a person: a conversation, inputs and outputs, coming back, stereo.
+"""The page in Chromium: conversations, inputs and outputs, reconnection, security, accessibility.
 
-Pictures of the page are in the folder that ``FASTRTC_SCREENSHOTS`` names, or in each test's
-``tmp_path``.
+Screenshots are in the folder that ``FASTRTC_SCREENSHOTS`` names, or in each test's ``tmp_path``.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import wave
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +33,12 @@ from fastrtc_anyio import (
     ReplyInterrupted,
     ReplyOnPause,
     Slider,
-    Stream,
     Textbox,
     TurnEvent,
 )
 from fastrtc_anyio.server import require_token
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.page.document import page_document
-from fastrtc_anyio.server.routes import page_route
 from fastrtc_anyio.testing.signals import tone
 from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
@@ -52,27 +47,18 @@ from tests.kit.waiting import wait_until
 
 from .chromium import Browser, Page, open_browser
 from .conftest import RATE
-from .pages import connect
+from .likeness import read_wav, write_wav
+from .pages import COUNT_QUESTIONS, connect
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
-"""For what the backend has no part in."""
-
-QUESTIONS = """{
-  window.questions = 0;
-  const ask = MediaDevices.prototype.getUserMedia;
-  MediaDevices.prototype.getUserMedia = function (constraints) {
-    questions += 1;
-    return ask.call(this, constraints);
-  };
-}"""
 STATUSES = """addEventListener("DOMContentLoaded", () => {
   window.statuses = [];
   const status = document.getElementById("status");
   new MutationObserver(() => statuses.push(status.textContent))
     .observe(status, { childList: true, characterData: true, subtree: true });
 });"""
-# What goes out beside what comes in, by the same clock: two channels of float32 in base64.
+# Sent and received audio by the same clock: two channels of float32 in base64.
 RECORD = """new Promise((done) => {
   const context = call.audioContext;
   const merger = context.createChannelMerger(2);
@@ -95,7 +81,7 @@ RECORD = """new Promise((done) => {
   };
 })"""
 PITCHES = (400.0, 1500.0)
-"""Hz, left and right."""
+"""Pitch of the left and the right channel, Hz."""
 BOTH_WAYS = """
   call.analysers.in.source.connect(merger, 0, 0);
   call.analysers.out.source.connect(merger, 0, 1);
@@ -109,27 +95,12 @@ BOTH_SIDES = """
 
 
 async def record(page: Page, what: str, seconds: float) -> tuple[int, NDArray[np.float32]]:
-    """Sound of the page: its rate, and two channels."""
+    """Record two channels of the page's audio; returns their rate and samples."""
     rate, *sides = await page.evaluate(RECORD % (what, seconds))
     return int(rate), np.stack([np.frombuffer(base64.b64decode(s), np.float32) for s in sides])
 
 
-def write_wav(path: Path, samples: NDArray[np.int16]) -> Path:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(samples.shape[0])
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(samples.T.tobytes())
-    return path
-
-
-def read_speech(path: Path) -> NDArray[np.int16]:
-    with wave.open(str(path)) as file:
-        return np.frombuffer(file.readframes(file.getnframes()), np.int16)[np.newaxis]
-
-
-async def test_what_is_said_comes_back(browser: Browser) -> None:
-    """The sound that returns is the sound that went out, a fraction of a second later."""
+async def test_echo_matches_the_microphone(browser: Browser) -> None:
     async with serve(make_stream(AsyncEcho)) as url:
         page = await browser.open_page(url)
         await connect(page)
@@ -137,9 +108,9 @@ async def test_what_is_said_comes_back(browser: Browser) -> None:
         rate, (said, heard) = await record(page, BOTH_WAYS, 4)
         assert page.complaints == []
     assert (heard**2).mean() > 1e-4
-    # Piece by piece: the browser's jitter buffer stretches and shortens what it plays.
+    # Compare short pieces, because the browser's jitter buffer stretches the sound.
     size = rate // 4
-    points = 1 << (rate + size - 1).bit_length()  # what wraps around is not looked at
+    points = 1 << (rate + size - 1).bit_length()  # long enough to ignore the wrapped part
     alike, lags = [], []
     for start in range(rate, heard.size - size, size):
         piece = heard[start : start + size]
@@ -162,12 +133,13 @@ async def test_what_is_said_comes_back(browser: Browser) -> None:
 @pytest.mark.parametrize(
     "handler",
     [
-        pytest.param(AsyncEcho(expected_layout="stereo"), id="told-before"),
-        pytest.param(lambda: AsyncEcho(expected_layout="stereo"), id="told-by-the-answer"),
+        pytest.param(AsyncEcho(expected_layout="stereo"), id="handler"),
+        pytest.param(lambda: AsyncEcho(expected_layout="stereo"), id="factory"),
     ],
 )
-async def test_left_and_right_are_kept_apart(chromium: str, handler: Any, tmp_path: Path) -> None:
-    """Because the handler says that it is stereo."""
+async def test_stereo_handler_keeps_channels_separate(
+    chromium: str, handler: Any, tmp_path: Path
+) -> None:
     sides = np.concatenate([tone(pitch, RATE, 10.0) for pitch in PITCHES])
     microphone = write_wav(tmp_path / "stereo.wav", sides)
     stream = make_stream(handler)
@@ -177,19 +149,21 @@ async def test_left_and_right_are_kept_apart(chromium: str, handler: Any, tmp_pa
         settings = "call.sources.audio.getTracks()[0].getSettings()"
         await page.wait_for(f"{settings}.channelCount === 2", "a stereo microphone")
         await page.wait_for("call.level('out') > 0.3", "sound")
-        await anyio.sleep(1)  # the beginning is over
+        await anyio.sleep(1)  # skip the start
         rate, heard = await record(page, BOTH_SIDES, 2)
     spectrum = np.abs(np.fft.rfft(heard * np.hanning(heard.shape[1])))
     places = [round(pitch * heard.shape[1] / rate) for pitch in PITCHES]
     power = np.array([[side[at - 3 : at + 4].max() for at in places] for side in spectrum])
     crosstalk = 20 * np.log10([power[0, 0] / power[0, 1], power[1, 1] / power[1, 0]])
-    print(f"kept apart by {crosstalk.min():.0f} dB")
+    print(f"crosstalk {-crosstalk.min():.0f} dB")
     assert crosstalk.min() > 25
 
 
-async def test_a_conversation(chromium: str, speech: Path, tmp_path: Path, pictures: Path) -> None:
-    """The voice of the microphone, which says the same every few seconds, interrupts the reply."""
-    said = read_speech(speech)[:, : 2 * RATE]
+async def test_conversation_with_inputs_outputs_and_barge_in(
+    chromium: str, speech: Path, tmp_path: Path, pictures: Path
+) -> None:
+    """The microphone repeats a sentence every few seconds, which interrupts the reply."""
+    said = read_wav(speech)[np.newaxis, : 2 * RATE]
     silence = np.zeros((1, 4 * RATE), np.int16)
     microphone = write_wav(tmp_path / "conversation.wav", np.concatenate([said, silence], axis=1))
     events: list[TurnEvent] = []
@@ -249,8 +223,8 @@ async def test_a_conversation(chromium: str, speech: Path, tmp_path: Path, pictu
 
 
 @on_trio
-async def test_a_greeting_that_is_over(chromium: str, tmp_path: Path) -> None:
-    """Then it is the person's turn, which nobody but the silence tells."""
+async def test_status_changes_to_listening_after_greeting(chromium: str, tmp_path: Path) -> None:
+    """The page detects the end of the greeting by its silence."""
 
     async def greet() -> AsyncIterator[Any]:
         yield 24_000, tone(300.0, 24_000, 1.0)
@@ -269,7 +243,7 @@ async def test_a_greeting_that_is_over(chromium: str, tmp_path: Path) -> None:
 
 
 @on_trio
-async def test_the_speaker_is_chosen(browser: Browser) -> None:
+async def test_speaker_can_be_selected(browser: Browser) -> None:
     async with serve(make_stream(TalkativeEcho)) as url:
         page = await browser.open_page(url)
         await connect(page)
@@ -282,8 +256,9 @@ async def test_the_speaker_is_chosen(browser: Browser) -> None:
         assert await page.text("alert") == ""
 
 
-async def test_inputs_reach_the_handler_while_it_runs(browser: Browser, pictures: Path) -> None:
-    """By the keyboard alone."""
+async def test_inputs_changed_by_keyboard_reach_the_handler(
+    browser: Browser, pictures: Path
+) -> None:
     stream = make_stream(
         Quiet,
         additional_inputs=[
@@ -304,7 +279,7 @@ async def test_inputs_reach_the_handler_while_it_runs(browser: Browser, pictures
         def latest() -> list[Any]:
             return handler.latest_args[1:]
 
-        await wait_until(lambda: latest() == [5, "", "Ada", False], "the inputs at first")
+        await wait_until(lambda: latest() == [5, "", "Ada", False], "the initial inputs")
         await page.focus("input-volume")
         await page.press("ArrowRight")
         await page.press("ArrowRight")
@@ -329,27 +304,19 @@ async def test_inputs_reach_the_handler_while_it_runs(browser: Browser, pictures
         assert page.complaints == []
 
 
-@asynccontextmanager
-async def serve_at(stream: Stream, port: int) -> AsyncGenerator[str, None]:
-    app = Starlette(routes=[page_route()])
-    stream.mount(app)
-    async with open_server(app, port=port) as url:
-        yield url
-
-
-async def test_a_server_that_is_restarted(browser: Browser, pictures: Path) -> None:
-    """The page comes back to it by itself, and nobody is asked for the microphone again."""
-    async with serve_at(make_stream(TalkativeEcho), 0) as url:
-        page = await browser.open_page(url, QUESTIONS)
+async def test_page_reconnects_to_restarted_server(browser: Browser, pictures: Path) -> None:
+    """The page reconnects without another permission prompt."""
+    async with serve(make_stream(TalkativeEcho)) as url:
+        page = await browser.open_page(url, COUNT_QUESTIONS)
         await connect(page)
     await page.wait_for_text("status", "Reconnecting")
     await page.wait_for("call.attempt >= 3", "attempts")
     await page.look(pictures / "reconnecting.png")
     stream = make_stream(TalkativeEcho)
-    async with serve_at(stream, int(url.rpartition(":")[2])):
+    async with serve(stream, int(url.rpartition(":")[2])):
         await page.wait_for_text("connection", "Connected")
         await page.wait_for("call.level('in') > 0.3 && call.level('out') > 0.3", "sound")
-        assert await page.evaluate("questions") == 1
+        assert await page.evaluate("questions.length") == 1
         session = only_session(stream)
         await page.click("connect")
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
@@ -358,48 +325,47 @@ async def test_a_server_that_is_restarted(browser: Browser, pictures: Path) -> N
 
 
 @on_trio
-async def test_a_server_that_is_killed(browser: Browser) -> None:
-    """It says nothing of its end: the page notices, and looks for another."""
+async def test_page_notices_killed_server_and_reconnects(browser: Browser) -> None:
     program = "from tests.kit.calls import make_stream; make_stream().launch(port=0)"
     async with await anyio.open_process([sys.executable, "-c", program], stderr=None) as process:
         assert process.stdout is not None
         with anyio.fail_after(20):
             said = (await process.stdout.receive()).decode()
         url = next(word for word in said.split() if word.startswith("http"))
-        page = await browser.open_page(url, QUESTIONS)
+        page = await browser.open_page(url, COUNT_QUESTIONS)
         await connect(page)
         process.kill()
         began = anyio.current_time()
         await page.wait_for_text("connection", "Reconnecting")
         print(f"noticed after {anyio.current_time() - began:.1f} s")
-    async with serve_at(make_stream(TalkativeEcho), int(url.rpartition(":")[2])):
+    async with serve(make_stream(TalkativeEcho), int(url.rpartition(":")[2])):
         await page.wait_for_text("connection", "Connected")
         await page.wait_for("call.level('out') > 0.3", "sound")
-        assert await page.evaluate("questions") == 1
+        assert await page.evaluate("questions.length") == 1
 
 
 @on_trio
-async def test_a_lost_call_comes_back_though_its_place_is_still_taken(browser: Browser) -> None:
+async def test_lost_call_reconnects_when_its_slot_is_free(browser: Browser) -> None:
     stream = make_stream(TalkativeEcho, concurrency_limit=1)
     async with serve(stream) as url:
-        page = await browser.open_page(url, QUESTIONS)
+        page = await browser.open_page(url, COUNT_QUESTIONS)
         await connect(page)
         lost = only_session(stream)
-        # As if the network had gone: the server hears nothing of the end.
+        # Simulate a lost network: the server gets no sign of the end.
         await page.evaluate("{ call.pc.close = () => {}; call.cutOff(); }")
         await page.wait_for("call.attempt >= 2", "attempts")
         assert only_session(stream) is lost
         stream.update_connection(lost.id, "closed")
         await page.wait_for_text("connection", "Connected")
         assert only_session(stream) is not lost
-        assert await page.evaluate("questions") == 1
+        assert await page.evaluate("questions.length") == 1
 
 
 @on_trio
-async def test_a_camera_turned_off_while_a_call_is_lost_stays_off(browser: Browser) -> None:
+async def test_camera_turned_off_during_reconnection_stays_off(browser: Browser) -> None:
     stream = make_stream(lambda picture: picture, modality="video")
     async with serve(stream) as url:
-        page = await browser.open_page(url, QUESTIONS)
+        page = await browser.open_page(url, COUNT_QUESTIONS)
         await connect(page)
         await page.evaluate("{ RETRIES_MS.fill(1e6); call.cutOff(); }")
         await page.wait_for_text("status", "Reconnecting")
@@ -413,7 +379,7 @@ async def test_a_camera_turned_off_while_a_call_is_lost_stays_off(browser: Brows
 
 
 @on_trio
-async def test_a_call_that_was_ended_stays_so(browser: Browser) -> None:
+async def test_ended_call_does_not_reconnect(browser: Browser) -> None:
     class Brief(Quiet):
         async def emit(self) -> Any:
             return CloseStream("Goodbye!")
@@ -428,7 +394,7 @@ async def test_a_call_that_was_ended_stays_so(browser: Browser) -> None:
 
 
 @on_trio
-async def test_a_person_at_the_keyboard(browser: Browser) -> None:
+async def test_page_is_operable_by_keyboard(browser: Browser) -> None:
     stream = make_stream(TalkativeEcho)
     async with serve(stream) as url:
         page = await browser.open_page(url)
@@ -488,8 +454,8 @@ INJECTION = """(async () => {
 
 
 @on_trio
-async def test_the_page_keeps_to_its_policy(browser: Browser) -> None:
-    """A call breaks no rule of it, markup is shown as text, and what is injected does nothing."""
+async def test_content_security_policy_holds(browser: Browser) -> None:
+    """A call violates no rule, markup is displayed as text, and injected code does not run."""
     chat = Chatbot(f"Chat {MARKUP}", name="chat")
     stream = make_stream(
         TalkativeEcho,
@@ -530,8 +496,8 @@ async def test_the_page_keeps_to_its_policy(browser: Browser) -> None:
 
 
 @on_trio
-async def test_the_page_inside_another_sites(browser: Browser) -> None:
-    """It has the microphone there if the page around it gives it away."""
+async def test_page_works_in_an_iframe_of_another_origin(browser: Browser) -> None:
+    """The outer page must allow the microphone."""
 
     async def around(_request: Any) -> HTMLResponse:
         await checkpoint()
@@ -551,8 +517,10 @@ async def test_the_page_inside_another_sites(browser: Browser) -> None:
 
 
 @on_trio
-async def test_who_the_person_is(browser: Browser, pictures: Path) -> None:
-    """A token is asked for, or comes with the address; everything the page does sends it."""
+async def test_token_is_requested_or_taken_from_the_address(
+    browser: Browser, pictures: Path
+) -> None:
+    """The page sends the token with every request."""
     stream = make_stream(
         Quiet,
         authenticate=require_token("open sesame".replace(" ", "-")),
@@ -583,7 +551,7 @@ async def test_who_the_person_is(browser: Browser, pictures: Path) -> None:
         await page.wait_for_text("output-answer", "Hello")
         await page.click("connect")
         await page.reload()
-        assert await page.text("connect") == "Connect"  # it is remembered
+        assert await page.text("connect") == "Connect"  # the page has stored the token
 
         other = await browser.open_page(f"{url}/?a=b#token=open-sesame")
         assert await other.text("connect") == "Connect"
@@ -592,8 +560,7 @@ async def test_who_the_person_is(browser: Browser, pictures: Path) -> None:
 
 
 @on_trio
-async def test_somebody_who_may_not_come_in(browser: Browser) -> None:
-    """They are told why, before they press anything and after."""
+async def test_denied_user_sees_reason_before_and_after_connecting(browser: Browser) -> None:
     known = True
 
     async def authenticate(_connection: Any) -> bool:
@@ -606,11 +573,11 @@ async def test_somebody_who_may_not_come_in(browser: Browser) -> None:
         page = await browser.open_page(url)
         known = False
         await page.click("connect")
-        told = "Access denied: you have had enough for today"
-        await page.wait_for_text("alert", told)
+        alert = "Access denied: you have had enough for today"
+        await page.wait_for_text("alert", alert)
         assert await page.text("status") == "Not connected"
         await page.reload()
-        await page.wait_for_text("alert", told)
+        await page.wait_for_text("alert", alert)
 
 
 AXE = Path(__file__).with_name("node_modules") / "axe-core" / "axe.min.js"
@@ -621,7 +588,7 @@ WIDTH = "document.documentElement.scrollWidth"
 
 
 async def check_accessible(page: Page) -> None:
-    """By the rules of WCAG 2.2 AA and axe's own, in light and dark, narrow and wide."""
+    """Check the rules of WCAG 2.2 AA and axe in both colour schemes, narrow and wide."""
     if await page.evaluate("typeof axe") == "undefined":
         assert AXE.exists(), "axe-core is missing: npm --prefix tests/interop ci"
         await page.evaluate(await anyio.Path(AXE).read_text("utf-8") + "; undefined")
@@ -634,8 +601,8 @@ async def check_accessible(page: Page) -> None:
 
 
 @on_trio
-async def test_everybody_can_use_it(browser: Browser, pictures: Path) -> None:
-    """No barrier that axe knows, whatever state the page is in, and room for large letters."""
+async def test_page_is_accessible_during_a_call(browser: Browser, pictures: Path) -> None:
+    """axe finds no violation in any state, and the layout fits large text."""
     chat = Chatbot("Conversation")
     stream = make_stream(
         TalkativeEcho,
@@ -675,7 +642,7 @@ async def test_everybody_can_use_it(browser: Browser, pictures: Path) -> None:
 
 @on_trio
 @pytest.mark.parametrize("state", ["locked", "video", "error"])
-async def test_everybody_can_use_the_rest_of_it(browser: Browser, state: str) -> None:
+async def test_other_states_of_the_page_are_accessible(browser: Browser, state: str) -> None:
     states: dict[str, dict[str, Any]] = {
         "locked": {"authenticate": require_token("secret")},
         "video": {"handler": lambda picture: picture, "modality": "video"},
@@ -692,14 +659,16 @@ async def test_everybody_can_use_the_rest_of_it(browser: Browser, state: str) ->
 
 @on_trio
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "alert"),
     [
         ("NotAllowedError", "The microphone is blocked. Allow it for this page"),
         ("NotFoundError", "No microphone was found. Plug one in"),
         ("NotReadableError", "Another program may be using it."),
     ],
 )
-async def test_no_microphone(browser: Browser, pictures: Path, error: str, told: str) -> None:
+async def test_microphone_error_shows_alert(
+    browser: Browser, pictures: Path, error: str, alert: str
+) -> None:
     script = f"""{{
       const refuse = () => Promise.reject(new DOMException("no", "{error}"));
       MediaDevices.prototype.getUserMedia = refuse;
@@ -708,15 +677,14 @@ async def test_no_microphone(browser: Browser, pictures: Path, error: str, told:
     async with serve(make_stream(TalkativeEcho)) as url:
         page = await browser.open_page(url, script)
         await page.click("connect")
-        await page.wait_for_text("alert", told)
+        await page.wait_for_text("alert", alert)
         assert await page.text("status") == "Not connected"
         await page.look(pictures / f"{error}.png")
         await page.look(pictures / f"{error}-phone.png", width=390, height=844)
 
 
 @on_trio
-async def test_a_page_that_is_not_secure(browser: Browser) -> None:
-    """It says so before anybody presses anything."""
+async def test_insecure_page_shows_alert_on_load(browser: Browser) -> None:
     script = "Object.defineProperty(navigator, 'mediaDevices', { value: undefined });"
     async with serve(make_stream(TalkativeEcho)) as url:
         page = await browser.open_page(url, script)
@@ -725,7 +693,7 @@ async def test_a_page_that_is_not_secure(browser: Browser) -> None:
         await page.wait_for_text("status", "Not connected")
 
 
-def test_the_page_is_light() -> None:
+def test_page_is_smaller_than_100_kb() -> None:
     size = len(page_document().encode())
     print(f"{size} bytes")
     assert size < 100_000

@@ -1,4 +1,4 @@
-"""WHIP and WHEP with libwebrtc, in Node and in Chromium: clients that trickle and mind the tags."""
+"""WHIP and WHEP with libwebrtc in Node and Chromium: clients that trickle and send ETags."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ TONE = 440
 
 
 async def speak(session: Session) -> None:
-    """A tone for as long as somebody listens."""
+    """Send a tone until the call ends."""
     while True:
         await session.audio_out.send(AudioFrame(RATE, tone(TONE, RATE, 1.0)))
 
 
 async def test_libwebrtc_plays(node: str) -> None:
-    """It knows nothing of the server's addresses: what connects them is what it trickles."""
+    """The player ignores the server's candidates; its trickled candidates connect the call."""
     stream = make_stream(speak)
     async with (
         serve(stream) as url,
@@ -66,7 +66,7 @@ async def test_libwebrtc_plays(node: str) -> None:
         ):
             await player.order("patch", tag=tagged, user=user)
             assert (await player.wait_for("patched"))["status"] == status
-        await player.hear(0.2)  # which ended nothing
+        await player.hear(0.2)  # the call is still connected
 
         await player.order("stop")
         assert (await player.wait_for("stopped"))["status"] == 200
@@ -75,7 +75,7 @@ async def test_libwebrtc_plays(node: str) -> None:
 
 @pytest.fixture
 async def elsewhere() -> AsyncGenerator[str, None]:
-    """A page of another origin than the stream's, that can publish and play."""
+    """A page of another origin that can publish and play."""
 
     async def page(_request: Request) -> FileResponse:
         return FileResponse(HERE / "whip.html", media_type="text/html")
@@ -89,7 +89,7 @@ async def elsewhere() -> AsyncGenerator[str, None]:
 
 
 @on_trio
-async def test_a_page_of_another_origin_publishes(
+async def test_page_of_another_origin_publishes(
     browser: Browser, speech: Path, elsewhere: str
 ) -> None:
     heard: list[Int16Array] = []
@@ -111,9 +111,7 @@ async def test_a_page_of_another_origin_publishes(
 
 
 @on_trio
-async def test_a_page_of_another_origin_plays(
-    browser: Browser, speech: Path, elsewhere: str
-) -> None:
+async def test_page_of_another_origin_plays(browser: Browser, speech: Path, elsewhere: str) -> None:
     said = read_wav(speech)
 
     async def read_aloud(session: Session) -> None:
@@ -134,7 +132,7 @@ async def test_a_page_of_another_origin_plays(
 
 
 async def check_end(page: Page, stream: Stream, session: Session) -> None:
-    """The page hangs up, after all it sent was taken."""
+    """Hang up, and check that every request of the page succeeded."""
     assert await page.evaluate("stop()") == 200
     assert await wait_ended(stream, session) is CloseReason.HUNG_UP
     statuses = await page.evaluate("client.statuses")

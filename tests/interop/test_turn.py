@@ -1,4 +1,4 @@
-"""Relayed connections, through a real coturn on the loopback interface."""
+"""Connections relayed by coturn on the loopback interface."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
 import numpy as np
@@ -17,7 +16,7 @@ from fastrtc_anyio._peers.portal import open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import tone
-from tests.kit.calls import LOOPBACK, echo
+from tests.kit.calls import LOOPBACK, make_stream
 from tests.kit.measure import typical_snr
 from tests.kit.waiting import SECONDS
 
@@ -29,7 +28,7 @@ USER, PASSWORD = "user", "pass"
 
 @asynccontextmanager
 async def open_coturn() -> AsyncGenerator[int, None]:
-    """The TURN server. Missing, it is a failure."""
+    """Start the TURN server; fail without coturn."""
     program = shutil.which("turnserver")
     if program is None:
         pytest.fail("coturn is missing: apt-get install coturn", pytrace=False)
@@ -77,11 +76,11 @@ def check_relayed(sdp: str) -> None:
         assert candidate[7] == "relay"
         assert int(candidate[5]) in RELAY_PORTS
         assert candidate[4] == "127.0.0.1"
-        assert candidate[9] == "0.0.0.0"  # where it is relayed to stays a secret
+        assert candidate[9] == "0.0.0.0"  # the related address is not disclosed
 
 
 async def call(stream: Stream, configuration: RtcConfiguration) -> tuple[str, str]:
-    """Place a call, hear the echo of a tone, and return the offer and the answer."""
+    """Place a call, measure the echo of a tone, and return the offer and the answer."""
     async with stream, open_portal() as portal:
         peer = WebRTCPeer(portal, configuration=configuration)
         try:
@@ -108,46 +107,45 @@ async def call(stream: Stream, configuration: RtcConfiguration) -> tuple[str, st
                 await peer.aclose()
 
 
-def make_stream(server: Any) -> Stream:
-    return Stream(echo, modality="audio", server_rtc_configuration=server)
-
-
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_a_server_that_is_reached_by_relay_only(transport: str) -> None:
+async def test_relay_only_server(transport: str) -> None:
     async with open_coturn() as port:
         asked = []
 
-        async def configure() -> RtcConfiguration:  # for each connection, as credentials grow old
+        async def configure() -> RtcConfiguration:  # per connection: credentials expire
             asked.append(port)
             return relay_only(port, transport)
 
-        _, answer = await call(make_stream(configure), LOOPBACK)
+        _, answer = await call(make_stream(server_rtc_configuration=configure), LOOPBACK)
         check_relayed(answer)
         assert asked == [port]
 
 
-async def test_a_client_that_is_reached_by_relay_only() -> None:
+async def test_relay_only_client() -> None:
     async with open_coturn() as port:
-        offer, answer = await call(make_stream(LOOPBACK), relay_only(port))
+        offer, answer = await call(make_stream(server_rtc_configuration=LOOPBACK), relay_only(port))
         check_relayed(offer)
         assert {candidate[7] for candidate in candidates(answer)} == {"host"}
 
 
-async def test_both_by_relay_only() -> None:
+async def test_relay_only_client_and_server() -> None:
     async with open_coturn() as port:
         servers = [{"urls": f"turn:127.0.0.1:{port}", "username": USER, "credential": PASSWORD}]
         w3c = {"iceServers": servers, "iceTransportPolicy": "relay"}
-        offer, answer = await call(make_stream(lambda: w3c), relay_only(port))
+        offer, answer = await call(
+            make_stream(server_rtc_configuration=lambda: w3c), relay_only(port)
+        )
         check_relayed(offer)
         check_relayed(answer)
 
 
-async def test_a_relay_that_lets_nobody_in_is_an_error_that_says_so() -> None:
+async def test_rejected_turn_credentials_raise_error() -> None:
     async with open_coturn() as port, open_portal() as portal:
         peer = WebRTCPeer(portal, configuration=LOOPBACK)
         offer = await peer.offer()
         body = {"type": "offer", "sdp": offer.sdp}
-        async with make_stream(relay_only(port, password="wrong")) as stream:
+        wrong = relay_only(port, password="wrong")
+        async with make_stream(server_rtc_configuration=wrong) as stream:
             with pytest.raises(Exception, match="the TURN server relays nothing"):
                 await stream.offer(body)
             assert stream.active == 0

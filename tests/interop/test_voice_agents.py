@@ -1,4 +1,4 @@
-"""The voice agents as programs: with espeak-ng, and a recorded caller or a page."""
+"""The voice agents as programs with espeak-ng, called by a recording or over WebRTC."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from pathlib import Path
 import anyio
 import numpy as np
 import pytest
-from starlette.applications import Starlette
 
 from fastrtc_anyio._core.threads import run_sync
 from fastrtc_anyio._media.resample import StreamResampler
-from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.speech.espeak import EspeakTTSModel
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 from tests.examples.loading import EXAMPLES, NEEDS_ESPEAK, load
 from tests.examples.test_scripts import RUN, check_serving
-from tests.kit.calls import place_call
+from tests.kit.calls import place_call, serve
 from tests.kit.measure import speak
 
 pytestmark = [
@@ -62,7 +60,7 @@ agent reply 2 was heard to its end""",
 
 
 @pytest.mark.parametrize("name", NEEDS_ESPEAK)
-async def test_a_recorded_caller_is_served(name: str, tmp_path: Path) -> None:
+async def test_headless_program_answers_recorded_caller(name: str, tmp_path: Path) -> None:
     recording = tmp_path / "call.wav"
     command = [sys.executable, str(RUN), str(EXAMPLES / f"{name}.py"), "--headless"]
     with anyio.fail_after(50):
@@ -72,7 +70,7 @@ async def test_a_recorded_caller_is_served(name: str, tmp_path: Path) -> None:
         second = await anyio.run_process(command, stderr=subprocess.STDOUT, check=False)
     printed = first.stdout.decode()
     assert first.returncode == 0, printed
-    assert second.stdout.decode() == printed  # to the hundredth of a second
+    assert second.stdout.decode() == printed  # identical to the hundredth of a second
     lines = [re.sub(r"^ *[\d.]+ +(\w+) +", r"\1 ", line) for line in printed.splitlines()]
     left = iter(lines)
     for wanted in CALLS[name].splitlines():
@@ -84,12 +82,11 @@ async def test_a_recorded_caller_is_served(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NEEDS_ESPEAK)
-async def test_it_serves_until_it_is_interrupted(name: str) -> None:
+async def test_serves_until_interrupted(name: str) -> None:
     await check_serving(name)
 
 
-async def test_a_call_over_webrtc(capsys: pytest.CaptureFixture[str]) -> None:
-    """The recorded caller again, over UDP and in real time, with what the page is told."""
+async def test_recorded_caller_over_webrtc(capsys: pytest.CaptureFixture[str]) -> None:
     example = load("voice_agent")
     example.recogniser()
     with wave.open(str(example.CALLER)) as file:
@@ -97,9 +94,7 @@ async def test_a_call_over_webrtc(capsys: pytest.CaptureFixture[str]) -> None:
     resampler = StreamResampler(rate, 48_000, 1)
     samples = resampler.push(np.frombuffer(said, np.int16)[np.newaxis])
     told: list[str] = []
-    app = Starlette()
-    example.stream.mount(app)
-    async with open_server(app) as url, place_call(url) as client:
+    async with serve(example.stream) as url, place_call(url) as client:
         speak(client, samples)
         with anyio.fail_after(40):
             while "end_stream" not in (text := await client.receive_message()):
@@ -116,8 +111,8 @@ async def test_a_call_over_webrtc(capsys: pytest.CaptureFixture[str]) -> None:
     assert "reply 3 was heard to its end" in printed
 
 
-async def test_clean_speech_is_understood() -> None:
-    """No noise at all, as a microphone gives it that suppresses noise."""
+async def test_speech_without_noise_is_recognised() -> None:
+    """Digital silence around speech, as a noise-suppressing microphone sends it."""
     phrases = ["tell me a story", "count to ten", "what can you do", "what day is it today"]
     voice, model = EspeakTTSModel(), PocketSphinxSTT(phrases)
     for phrase in phrases:

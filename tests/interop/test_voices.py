@@ -1,4 +1,4 @@
-"""Real voices: espeak-ng speaks, PocketSphinx understands it."""
+"""Speech from espeak-ng, recognised by PocketSphinx."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ VOICES = ["en-us", "en-gb"]
 
 @pytest.fixture(scope="module")
 def voice() -> EspeakTTSModel:
-    """The program. Missing, it is a failure."""
+    """The model; fails without the program."""
     return EspeakTTSModel()
 
 
 def say(voice: EspeakTTSModel, text: str, name: str = "en-us") -> Audio:
-    """Speech with some silence around it and noise 20 dB below it."""
+    """Speak a text, with silence around it and noise 20 dB below it."""
     rate, speech = voice.tts(text, EspeakOptions(name))
     padded = np.pad(speech[0], rate // 3)
     level = float(np.sqrt(np.mean(speech.astype(np.float64) ** 2))) / 10
@@ -52,7 +52,7 @@ def say(voice: EspeakTTSModel, text: str, name: str = "en-us") -> Audio:
     return rate, np.clip(padded + noise, -(2**15), 2**15 - 1).astype(np.int16)
 
 
-async def test_sentences_come_one_by_one() -> None:
+async def test_stream_tts_yields_one_chunk_per_sentence() -> None:
     model = get_tts_model("espeak-ng")
     chunks = [chunk async for chunk in model.stream_tts("Hello, Dr. Who. How are you?")]
     assert len(chunks) == 2
@@ -63,26 +63,26 @@ async def test_sentences_come_one_by_one() -> None:
         assert np.abs(samples).max() > 3000
 
 
-async def test_leaving_early_leaves_nothing(voice: EspeakTTSModel) -> None:
+async def test_cancelled_stream_leaves_no_process(voice: EspeakTTSModel) -> None:
     for delay in (0, 0.002, 0.005, 0.01):
         with anyio.move_on_after(delay):
             async with aclosing(voice.stream_tts("This is said. This is not.")) as speech:
                 async for _ in speech:
                     break
-    gc.collect()  # What was left open would warn, and warnings are errors.
+    gc.collect()  # An open process or pipe would warn, and warnings are errors.
 
 
 @pytest.mark.parametrize("text", ["-v is no option.", "--version", "<b>& größer 🎙"])
-def test_any_text_is_only_text(voice: EspeakTTSModel, text: str) -> None:
+def test_option_and_markup_are_spoken_as_text(voice: EspeakTTSModel, text: str) -> None:
     assert voice.tts(text)[1].shape[1] > 5000
 
 
-def test_a_voice_that_does_not_exist_is_an_error(voice: EspeakTTSModel) -> None:
+def test_unknown_voice_raises_runtime_error(voice: EspeakTTSModel) -> None:
     with pytest.raises(RuntimeError, match="voice does not exist"):
         voice.tts("Hello.", EspeakOptions("xx"))
 
 
-async def test_commands_are_understood_and_other_speech_is_not(voice: EspeakTTSModel) -> None:
+async def test_only_known_phrases_are_recognised(voice: EspeakTTSModel) -> None:
     model = PocketSphinxSTT(COMMANDS)
     for name in VOICES:
         for text in COMMANDS:
@@ -92,17 +92,17 @@ async def test_commands_are_understood_and_other_speech_is_not(voice: EspeakTTSM
 
 
 @pytest.mark.parametrize("name", VOICES)
-def test_a_wake_word_is_found_where_it_ends(voice: EspeakTTSModel, name: str) -> None:
+def test_spot_returns_end_of_stop_word(voice: EspeakTTSModel, name: str) -> None:
     model = PocketSphinxSTT()
     rate, first = say(voice, "hey computer", name)
     _, second = say(voice, "what time is it", name)
     both = np.concatenate([first, second]).astype(np.int16)
     end = model.spot((rate, both), ["okay computer please", "hey computer"])
-    # The silence behind it lasts a third of a second.
+    # A third of a second of silence follows it.
     assert end == pytest.approx(first.size / rate - 1 / 3, abs=0.15)
     for text in OTHER:
         assert model.spot(say(voice, text, name), ["hey computer"]) is None
 
 
-def test_free_speech_gives_words(voice: EspeakTTSModel) -> None:
+def test_free_speech_is_recognised(voice: EspeakTTSModel) -> None:
     assert "brother" in PocketSphinxSTT().stt(say(voice, "My brother works in a hospital."))

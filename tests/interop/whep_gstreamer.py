@@ -1,8 +1,7 @@
-"""GStreamer as a WHEP player: webrtcbin, under the system's Python, which has its bindings.
+"""GStreamer's webrtcbin as a WHEP player, for the system's Python, which has its bindings.
 
-``URL SECONDS FILE``. It trickles its candidates, writes what it hears to the file (16 bits, 48 kHz,
-mono, no header), deletes its session, and writes the statuses it was answered with to standard
-output.
+Arguments: ``URL SECONDS FILE``. It trickles its candidates, writes the received audio to the file
+(16 bits, 48 kHz, mono, no header), deletes its session, and prints the response statuses.
 """
 
 import sys
@@ -30,7 +29,7 @@ SINK = (
 
 
 class Player:
-    """One session: what was gathered goes out once its place is known."""
+    """One session; candidates wait until its URL is known."""
 
     def __init__(self, url: str, seconds: float, path: str) -> None:
         self._url, self._seconds, self._path = url, seconds, path
@@ -53,7 +52,7 @@ class Player:
 
     def _on_offer(self, promise: Gst.Promise) -> None:
         promise.wait()
-        reply = promise.get_reply()  # what is in it lives as long as it does
+        reply = promise.get_reply()  # keep it alive: it owns its contents
         offer = reply["offer"]
         self._offer = offer.sdp.as_text()
         self._webrtc.emit("set-local-description", offer, Gst.Promise.new())

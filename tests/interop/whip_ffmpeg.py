@@ -1,7 +1,7 @@
-"""ffmpeg as a WHIP client, a process of its own: the muxer that PyAV has inside.
+"""ffmpeg's WHIP muxer in PyAV, as a client in a separate process.
 
-``URL SECONDS FREQUENCY [NAME=VALUE ...]``, with options of the muxer. It sends a tone, and with
-``video=1`` pictures, too.
+Arguments: ``URL SECONDS FREQUENCY [NAME=VALUE ...]`` with options of the muxer. It sends a tone,
+and pictures if ``video=1``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
         audio: Any = container.add_stream("libopus", rate=RATE, layout="stereo")
         video: Any = None
         if with_video:
-            # What browsers take: no B-frames.
+            # No B-frames: browsers do not accept them.
             video = container.add_stream("libx264", rate=FPS, options={"bf": "0", "g": "25"})
             video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
             video.profile = "Baseline"

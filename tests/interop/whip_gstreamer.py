@@ -1,6 +1,6 @@
-"""GStreamer as a WHIP client: webrtcbin, under the system's Python, which has its bindings.
+"""GStreamer's webrtcbin as a WHIP client, for the system's Python, which has its bindings.
 
-``URL SECONDS FREQUENCY``. It sends a tone, trickles nothing, and deletes its session at the end.
+Arguments: ``URL SECONDS FREQUENCY``. It sends a tone without trickling, then deletes its session.
 """
 
 import sys
@@ -37,7 +37,7 @@ def main() -> None:
 
     def described(promise: Gst.Promise) -> None:
         promise.wait()
-        reply = promise.get_reply()  # what is in it lives as long as it does
+        reply = promise.get_reply()  # keep it alive: it owns its contents
         offer = reply["offer"]
         webrtc.emit("set-local-description", offer, Gst.Promise.new())
 

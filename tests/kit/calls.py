@@ -31,17 +31,21 @@ async def echo(session: Session) -> None:
 
 
 def make_stream(handler: Any = echo, **options: Any) -> Stream:
-    """A stream on the loopback interface: audio and no limit of calls unless ``options`` say so."""
-    options = {"modality": "audio", "concurrency_limit": None} | options
-    return Stream(handler, server_rtc_configuration=LOOPBACK, **options)
+    """A stream for audio on the loopback interface, without a limit of calls, unless overridden."""
+    defaults = {
+        "modality": "audio",
+        "concurrency_limit": None,
+        "server_rtc_configuration": LOOPBACK,
+    }
+    return Stream(handler, **(defaults | options))
 
 
 @asynccontextmanager
-async def serve(stream: Stream) -> AsyncGenerator[str, None]:
+async def serve(stream: Stream, port: int = 0) -> AsyncGenerator[str, None]:
     """Serve a stream and its page as ``Stream.launch`` does."""
     app = Starlette(routes=[page_route()])
     stream.mount(app)
-    async with open_server(app) as url:
+    async with open_server(app, port=port) as url:
         yield url
 
 
