@@ -28,20 +28,22 @@ from .audio import (
     audio_to_int16,
     wait_for_item,
 )
-from .conversation.events import (
+from .conversation import (
+    AlgoOptions,
+    AppState,
     Interruption,
     InterruptionJudge,
     InterruptionRejected,
     ReplyFinished,
     ReplyInterrupted,
+    ReplyOnPause,
+    ReplyOnStopWords,
     ReplyStarted,
     StopWordHeard,
     TurnEvent,
     UserStartedSpeaking,
     UserStoppedSpeaking,
 )
-from .conversation.handlers import AppState, ReplyOnPause, ReplyOnStopWords
-from .conversation.pause_rules import AlgoOptions
 from .errors import (
     AdmissionError,
     Closed,
@@ -70,7 +72,6 @@ from .errors import (
     UnsupportedFormat,
     WebRTCError,
 )
-from .functions import VideoStreamHandler
 from .handlers import (
     AsyncAudioVideoStreamHandler,
     AsyncStreamHandler,
@@ -81,6 +82,7 @@ from .handlers import (
     StreamHandler,
     StreamHandlerBase,
     VideoEmitType,
+    VideoStreamHandler,
     WebRTCData,
 )
 from .limits import Limits, RequestLimits

@@ -90,7 +90,9 @@ def check_type(name: str, value: object, kind: type, *, optional: bool = False) 
     """
     if not isinstance(value, kind) and not (optional and value is None):
         ending = " or None" if optional else ""
-        raise TypeError(f"{name} must be a {kind.__name__}{ending}; got {short_repr(value)}")
+        article = "an" if kind.__name__[0] in "AEIOaeio" else "a"
+        got = short_repr(value)
+        raise TypeError(f"{name} must be {article} {kind.__name__}{ending}; got {got}")
 
 
 def short_repr(value: object) -> str:

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
@@ -14,53 +14,64 @@ from fastrtc_anyio.errors import HandlerContractError
 
 from .threads import run_sync
 
-__all__ = ["call_user_function", "called", "is_coroutine_function", "is_generator", "user_code"]
+__all__ = [
+    "call_user_function",
+    "is_async",
+    "is_coroutine_function",
+    "is_generator_function",
+    "user_code",
+]
 
 T = TypeVar("T")
 
 
-async def call_user_function(make: Callable[..., T | Awaitable[T]], *args: object) -> T:
-    """Call a function of the application's, plain or async. A plain one runs on a thread of its
-    own: it may ask a server for credentials.
+async def call_user_function(function: Callable[..., T | Awaitable[T]], *args: object) -> T:
+    """Call a plain or async function of the application.
 
-    Raises:
-        What the function raises.
+    A plain function runs on a new thread, because it may block, for instance to fetch credentials.
+    An awaitable that it returns is awaited. Exceptions from the function propagate.
 
     Cancellation:
-        Leaves a plain function behind; its result is dropped.
+        Abandons a plain function; its result is dropped.
     """
-    call = make if hasattr(make, "__code__") else getattr(make, "__call__", make)  # noqa: B004
-    made = make(*args) if inspect.iscoroutinefunction(call) else await run_sync(make, *args)
-    if inspect.isawaitable(made):
-        return cast("T", await made)
-    return made
+    coroutine = is_coroutine_function(function)
+    result = function(*args) if coroutine else await run_sync(function, *args)
+    if inspect.isawaitable(result):
+        return cast("T", await result)
+    return result
 
 
 def is_coroutine_function(function: object) -> bool:
-    """Whether calling it gives a coroutine: also for methods, partials and callable objects."""
-    return called(function, inspect.iscoroutinefunction)
+    """Return whether calling it creates a coroutine; also for methods, partials and callables."""
+    return _is_kind(function, inspect.iscoroutinefunction)
 
 
-def is_generator(function: object) -> bool:
-    """Whether calling it gives a generator, plain or async."""
-    return called(function, inspect.isgeneratorfunction) or called(
-        function, inspect.isasyncgenfunction
-    )
+def is_generator_function(function: object) -> bool:
+    """Return whether calling it creates a generator, plain or async."""
+    return _is_kind(function, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
-def called(function: object, test: Callable[[Any], bool]) -> bool:
-    return test(function) or test(getattr(type(function), "__call__", None))  # noqa: B004
+def is_async(function: object) -> bool:
+    """Return whether calling it creates a coroutine or an async generator."""
+    return _is_kind(function, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 
 
-class user_code:  # noqa: N801 - used like a function; a class, as it is entered for every frame
-    """Put this round user code: ``sys.exit()`` in a handler ends its session, not the server.
+def _is_kind(function: object, *tests: Callable[[object], bool]) -> bool:
+    # inspect looks through methods and partials, but not at the __call__ of an object.
+    call = getattr(type(function), "__call__", None)  # noqa: B004
+    return any(test(function) or test(call) for test in tests)
 
-    So does a cancellation that nobody here asked for: the handler awaited a task of its own that
-    was cancelled. Both leave as an ordinary error. Ctrl-C passes. Every error carries a note that
-    says where it was raised.
+
+class user_code:  # noqa: N801 - used like a function; a class, because it is entered per frame
+    """Contain errors of application code: wrap each call of it in this context manager.
+
+    Exceptions get a note that names the source. ``sys.exit()`` in a handler ends its session, not
+    the server: it becomes a `HandlerContractError`. A cancellation that no scope of the session
+    requested becomes one too: the handler awaited a task of the application that was cancelled.
+    KeyboardInterrupt passes.
 
     Args:
-        source: whose code it is, for the note.
+        source: name of the code, for the note.
     """
 
     __slots__ = ("_source",)
@@ -100,7 +111,7 @@ def _is_asyncio_under_trio(traceback: TracebackType | None) -> bool:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether it is a cancellation that somebody here asked for, also one of several errors."""
+    """Return whether an enclosing scope requested the cancellation, alone or in a group."""
     cancelled = get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         return error.split((Exception, cancelled))[1] is None

@@ -1,18 +1,20 @@
-"""Drives a handler over a session: the classes of :mod:`.handlers` are an adapter onto it.
+"""Drivers: a handler or function of the application, serving a session.
 
-Plain methods run on worker threads of the session's own, one thread for each method, coroutine
-methods on the event loop. All methods run side by side, and an error in any of them ends the rest.
+Plain methods of a handler run on threads of the session, one thread per method; coroutine methods
+run on the event loop. All methods run concurrently, and an error in any of them ends the session.
 
-* :mod:`.program` - the parts of a handler as one task tree; what the handler is given
-* :mod:`.calls` - calling user code, of either colour
-* :mod:`.emissions` - what user code returns, checked and taken apart
-* :mod:`.audio`, :mod:`.video`, :mod:`.generators`, :mod:`.conversation` - the parts
-* :mod:`.own_algorithm` - a subclass's ``determine_pause``, for a conversation
+* :mod:`.factory` - the driver for any value that an application passes to a ``Stream``
+* :mod:`.handler` - a handler's parts as one task tree
+* :mod:`.run` - one handler's service of one session
+* :mod:`.calls` - calls of the handler's code, plain or async
+* :mod:`.emissions` - values from the handler's code, checked and taken apart
+* :mod:`.audio`, :mod:`.video`, :mod:`.generators` - the parts of a handler
+* :mod:`.conversation` - the part of a handler that takes turns, with its :mod:`.replies`,
+  :mod:`.interruptions` and :mod:`.announcements`
 """
 
-from .calls import check_handler
 from .emissions import Emission, read_audio_emission, read_video_emission
-from .handler import HandlerDriver
+from .handler import HandlerDriver, check_handler
 
 __all__ = [
     "Emission",

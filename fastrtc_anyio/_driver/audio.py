@@ -1,4 +1,4 @@
-"""A handler's audio: what it receives, and what it emits."""
+"""Audio of a handler with ``receive`` and ``emit``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["emit_audio", "receive_audio"]
 
 
 async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
-    """Give the client's audio to ``receive``, 20 ms at a time."""
+    """Pass the client's audio to ``receive``, 20 ms at a time."""
     rate = run.handler.input_sample_rate
     channels = 2 if run.handler.expected_layout == "stereo" else 1
     convert = AudioConverter(rate, channels)
@@ -30,11 +30,11 @@ async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
 
 
 async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
-    """Call ``emit`` again and again, and play what it gives."""
+    """Call ``emit`` repeatedly and play its audio."""
     source = run.calls.source("emit")
     while True:
         emission = read_audio_emission(await run.calls.method("emit"), source)
         await run.play(emission)
         if emission.media is None or not run.session.media.audio_out:
-            # "Nothing now." Asking again at once would keep a core busy.
+            # No playout queue slows this loop down: without the pause it would occupy a core.
             await anyio.sleep(1 / FRAMES_PER_SECOND)

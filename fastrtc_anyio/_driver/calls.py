@@ -1,12 +1,15 @@
-"""Calling a handler's methods, of either colour."""
+"""Calls of a handler's methods and functions, plain or async.
+
+Plain functions run on threads of the session, one thread per function name, so that calls of one
+function never overlap. All calls go through :class:`.user_code`.
+"""
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar, cast, get_args
+from typing import TypeVar, cast
 
 import anyio
 import numpy as np
@@ -14,131 +17,101 @@ from anyio import CancelScope, create_task_group
 
 from fastrtc_anyio._core.threads import Worker
 from fastrtc_anyio._core.user_code import is_coroutine_function, user_code
-from fastrtc_anyio._media.video import VideoFormat
-from fastrtc_anyio.conversation.handlers import ReplyOnPause
-from fastrtc_anyio.errors import HandlerContractError
-from fastrtc_anyio.handlers import (
-    AsyncAudioVideoStreamHandler,
-    AsyncStreamHandler,
-    AudioVideoStreamHandler,
-    StreamHandler,
-    StreamHandlerBase,
-)
+from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
 
-__all__ = ["Calls", "check_handler"]
+__all__ = ["Calls"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
 _GRACE = 0.2
+"""Seconds that idle threads have to end, even after the deadline."""
 _UNWINDING = 1.0
-"""Seconds that a thread has to come back from user code that is no longer wanted."""
+"""Seconds that a thread has to return from user code whose result is no longer needed."""
 _LARGE = 500_000
+"""Size in bytes of a picture whose conversion takes more than a millisecond."""
 
 R = TypeVar("R")
 
 
-def check_handler(handler: StreamHandlerBase) -> None:
-    """Refuse methods of the wrong kind before a session starts.
-
-    Raises:
-        HandlerContractError: a coroutine function where a plain one belongs, or the reverse.
-    """
-    if not hasattr(handler, "expected_layout"):
-        raise HandlerContractError(
-            f"{type(handler).__name__}.__init__ must call super().__init__() first"
-        )
-    is_async = isinstance(handler, AsyncStreamHandler)
-    names = [] if isinstance(handler, ReplyOnPause) else ["start_up"]
-    if isinstance(handler, StreamHandler | AsyncStreamHandler):
-        names += ["receive", "emit"]
-    if isinstance(handler, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
-        names += ["video_receive", "video_emit"]
-    for name in names:
-        if inspect.iscoroutinefunction(getattr(handler, name)) != is_async:
-            base, kind = (
-                ("AsyncStreamHandler", "a coroutine function (async def)")
-                if is_async
-                else ("StreamHandler", "a plain function (def)")
-            )
-            raise HandlerContractError(
-                f"{type(handler).__name__} is {base}'s kind: its {name} must be {kind}"
-            )
-    if handler.video_format not in get_args(VideoFormat):
-        raise HandlerContractError(
-            f"{type(handler).__name__}.video_format must be one of {get_args(VideoFormat)}; "
-            f"got {handler.video_format!r}"
-        )
-    if inspect.iscoroutinefunction(handler.trigger_response):
-        raise HandlerContractError(
-            f"{type(handler).__name__}.trigger_response must be a plain function (def): it is "
-            "called on any thread"
-        )
-
-
 class Calls:
-    """Calls to one handler. Plain functions run on threads, one for each name; no two calls of
-    the same name overlap."""
+    """Calls of one handler's methods and functions.
+
+    Args:
+        handler: the handler. All methods of an async handler run on the event loop, plain ones too.
+    """
 
     def __init__(self, handler: StreamHandlerBase) -> None:
         self._handler = handler
-        # An async handler lives on the event loop, whole: its plain methods too.
-        self._lives_on_loop = isinstance(handler, AsyncStreamHandler)
-        self._methods: dict[str, tuple[str, Callable[..., Any], bool]] = {}
+        self._runs_on_loop = isinstance(handler, AsyncStreamHandler)
+        self._methods: dict[str, tuple[str, Callable[..., object], bool]] = {}
         self._workers: dict[str, Worker] = {}
-        # Of those that were lent: free again, or left inside a call they do not come back from.
+        # Borrowed threads: returned, or abandoned inside a call.
         self._idle: list[Worker] = []
-        self._left: list[Worker] = []
+        self._abandoned: list[Worker] = []
 
     def source(self, name: str) -> str:
-        """What a method is called in errors."""
+        """Return the name of a method for errors."""
         return f"{type(self._handler).__name__}.{name}"
 
-    async def method(self, name: str, *args: object) -> Any:
-        """Call one of the handler's methods."""
+    async def method(self, name: str, *args: object) -> object:
+        """Call a method of the handler."""
         source, method, is_async = self._method(name)
-        if self._lives_on_loop and not is_async:
+        if self._runs_on_loop and not is_async:
             with user_code(source):
                 return method(*args)
         return await self._call(source, method, is_async, args)
 
-    async def function(self, source: str, function: Callable[..., Any], *args: object) -> Any:
-        """Call a function: await a coroutine function, run any other on the thread ``source``."""
+    async def function(
+        self, source: str, function: Callable[..., R | Awaitable[R]], *args: object
+    ) -> R:
+        """Call a function: a plain one on the thread named ``source``."""
         return await self._call(source, function, is_coroutine_function(function), args)
 
     async def call_and_convert(
-        self, read: Callable[[Any], R], source: str, function: Callable[..., Any], *args: object
+        self,
+        convert: Callable[[object], R],
+        source: str,
+        function: Callable[..., object],
+        *args: object,
     ) -> R:
-        """Call a function, and have what it returned checked and converted by ``read``: on the
-        function's own thread, or if that is the event loop, on another if it is much."""
-        if not is_coroutine_function(function):
-            return cast(R, await self.function(source, lambda: read(function(*args))))
-        return await self.convert(read, source, await self._call(source, function, True, args))
+        """Call a function, then check and convert its result.
 
-    async def convert(self, read: Callable[[Any], R], source: str, value: object) -> R:
-        """Check and convert what user code gave on the event loop; on a thread if it is much."""
+        The result is converted on the thread of a plain function. The result of a coroutine
+        function is converted by :meth:`convert`.
+        """
+        if not is_coroutine_function(function):
+            return await self._call(source, lambda: convert(function(*args)), False, ())
+        return await self.convert(convert, source, await self._call(source, function, True, args))
+
+    async def convert(self, convert: Callable[[object], R], source: str, value: object) -> R:
+        """Check and convert a value from user code: on the event loop, or on a thread if large."""
         if not _is_large(value):
-            return read(value)
-        return cast(R, await self.function(f"{source} (conversion)", read, value))
+            return convert(value)
+        return await self._call(f"{source} (conversion)", convert, False, (value,))
 
     async def _call(
-        self, source: str, function: Callable[..., Any], is_async: bool, args: tuple[object, ...]
-    ) -> Any:
+        self,
+        source: str,
+        function: Callable[..., R | Awaitable[R]],
+        is_async: bool,
+        args: tuple[object, ...],
+    ) -> R:
         with user_code(source):
             if is_async:
-                return await function(*args)
-            return await self._worker(source).run(function, *args)
+                return await cast("Callable[..., Awaitable[R]]", function)(*args)
+            return await self._worker(source).run(cast("Callable[..., R]", function), *args)
 
-    def _method(self, name: str) -> tuple[str, Callable[..., Any], bool]:
-        """A method, found once: some are called for every frame."""
+    def _method(self, name: str) -> tuple[str, Callable[..., object], bool]:
+        # Cached, because some methods are called for every frame.
         if name not in self._methods:
             method = getattr(self._handler, name)
-            self._methods[name] = (self.source(name), method, inspect.iscoroutinefunction(method))
+            self._methods[name] = (self.source(name), method, is_coroutine_function(method))
         return self._methods[name]
 
     async def call_on_spare_thread(
-        self, source: str, function: Callable[..., Any], *args: object
-    ) -> Any:
-        """Like :meth:`function`, where an earlier call may not have come back yet."""
+        self, source: str, function: Callable[..., object], *args: object
+    ) -> object:
+        """Call a function of which an earlier call may still run on an abandoned thread."""
         if is_coroutine_function(function):
             return await self.function(source, function, *args)
         async with self.borrow_thread(source) as worker:
@@ -149,12 +122,12 @@ class Calls:
     async def borrow_thread(
         self, source: str, at_end: Callable[[], object] | None = None
     ) -> AsyncGenerator[Worker, None]:
-        """A thread to have for oneself: an idle one if there is, else a new one.
+        """Borrow a thread for exclusive use: an idle one, or a new one.
 
         Args:
-            source: what it is for.
-            at_end: called on the thread when the block is left, or as soon after that as the
-                thread is free. Its errors are logged. It is waited for a second at most.
+            source: name of the code it will run.
+            at_end: called on the thread at the end of the block, or as soon after that as the
+                thread is free. Its errors are logged. It is awaited for up to 1 s.
         """
         worker = self._idle.pop() if self._idle else Worker(source)
         try:
@@ -164,7 +137,7 @@ class Calls:
                 await self._finish(worker, source, at_end)
             if worker.busy:
                 worker.end()
-                self._left = [*(left for left in self._left if left.alive), worker]
+                self._abandoned = [*(left for left in self._abandoned if left.alive), worker]
             else:
                 self._idle.append(worker)
 
@@ -172,12 +145,12 @@ class Calls:
         def end() -> None:
             try:
                 at_end()
-            except BaseException:  # what it belonged to is over, nobody is left to raise it to
+            except BaseException:  # its block has ended, so there is no caller to raise it to
                 logger.exception("%s failed at the end", source)
 
         with (
             CancelScope(deadline=anyio.current_time() + _UNWINDING, shield=True),
-            suppress(TimeoutError),  # a virtual clock does not wait for threads without end
+            suppress(TimeoutError),  # a virtual clock limits its wait for threads
         ):
             await worker.finish(end)
 
@@ -185,10 +158,9 @@ class Calls:
         """Wait for the threads until ``deadline``.
 
         Returns:
-            How many were still inside the handler then.
+            Number of threads that were still inside user code then.
         """
-        workers = [*self._workers.values(), *self._idle, *self._left]
-        # Those that are idle end in a moment, however late it is.
+        workers = [*self._workers.values(), *self._idle, *self._abandoned]
         with CancelScope(deadline=max(deadline, anyio.current_time() + _GRACE)):
             async with create_task_group() as tg:
                 for worker in workers:
@@ -202,11 +174,10 @@ class Calls:
 
 
 def _is_large(value: object) -> bool:
-    """Whether it is, or holds, a picture that takes more than a millisecond to convert."""
     values = value if isinstance(value, tuple) else (value,)
     return any(isinstance(item, np.ndarray) and item.nbytes > _LARGE for item in values)
 
 
 async def _close(worker: Worker) -> None:
-    with suppress(TimeoutError):  # a virtual clock does not wait for threads without end
+    with suppress(TimeoutError):  # a virtual clock limits its wait for threads
         await worker.aclose()

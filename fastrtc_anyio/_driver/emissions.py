@@ -1,4 +1,4 @@
-"""What ``emit`` and its like return, checked and taken apart."""
+"""Values that ``emit`` and similar functions return, checked and taken apart."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from fastrtc_anyio.streams import describe, read_audio
 __all__ = ["Emission", "picture_order", "read_audio_emission", "read_video_emission"]
 
 M = TypeVar("M")
+M_co = TypeVar("M_co", covariant=True)
 
 
 @dataclass(frozen=True)
-class Emission(Generic[M]):
-    """What one call gave, taken apart."""
+class Emission(Generic[M_co]):
+    """The parts of one value."""
 
-    media: M | None = None
+    media: M_co | None = None
     outputs: AdditionalOutputs | None = None
     close: CloseStream | None = None
 
 
 def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:
-    """Check and take apart what ``emit`` returned.
+    """Check and take apart a value that ``emit`` returned.
 
     Args:
-        value: see ``EmitType``. Audio without samples is nothing.
-        source: the handler and method, for the error.
+        value: an ``EmitType``. Audio without samples counts as None.
+        source: name of the handler's method, for the error.
 
     Raises:
-        HandlerContractError: it is not an ``EmitType``; says what it is.
+        HandlerContractError: ``value`` is not an ``EmitType``.
     """
 
     def read(audio: object) -> AudioFrame | None:
@@ -55,21 +56,21 @@ def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:
 def read_video_emission(
     value: object, source: str, order: Literal["bgr24", "rgb24"] = "bgr24"
 ) -> Emission[VideoFrame]:
-    """Check and take apart what ``video_emit`` returned.
+    """Check and take apart a value that ``video_emit`` returned.
 
     Args:
-        value: see ``VideoEmitType``.
-        source: the handler and method, for the error.
-        order: of an array's channels.
+        value: a ``VideoEmitType``.
+        source: name of the handler's method, for the error.
+        order: order of an array's channels.
 
     Raises:
-        HandlerContractError: it is not a ``VideoEmitType``; says what it is.
+        HandlerContractError: ``value`` is not a ``VideoEmitType``.
     """
     return _read(value, source, lambda picture: as_video_frame(picture, order))
 
 
 def picture_order(video_format: VideoFormat) -> Literal["bgr24", "rgb24"]:
-    """The order of the channels a handler emits: that of what it receives."""
+    """Return the order of the channels that a handler emits: the order that it receives."""
     return "rgb24" if video_format == "rgb24" else "bgr24"
 
 
@@ -82,7 +83,7 @@ def _read(value: object, source: str, read: Callable[[object], M | None]) -> Emi
                 return Emission(outputs=value)
             case CloseStream():
                 return Emission(close=value)
-            case np.ndarray():  # to numpy 2.5 it is a sequence, too, even one without a length
+            case np.ndarray():  # numpy 2.5 registers it as a Sequence, which the pairs below match
                 return Emission(read(value))
             case (media, AdditionalOutputs() as outputs):
                 return Emission(None if media is None else read(media), outputs=outputs)

@@ -1,30 +1,32 @@
-"""What may be given to a ``Stream``, and what a session makes of it."""
+"""Drivers for the values that an application may pass to a ``Stream``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import Parameter, signature
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator, user_code
+from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator_function, user_code
 from fastrtc_anyio._media.media_plan import MediaNeeds, Modality, Mode
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.errors import HandlerContractError
-from fastrtc_anyio.functions import FunctionHandler, GeneratorHandler, VideoStreamHandler
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
     AsyncStreamHandler,
     AudioVideoStreamHandler,
     StreamHandler,
     StreamHandlerBase,
+    VideoStreamHandler,
 )
+from fastrtc_anyio.handlers.functions import FunctionHandler
 from fastrtc_anyio.session import Driver, Session, SessionFunction
 
-from . import HandlerDriver
+from .generators import GeneratorHandler
+from .handler import HandlerDriver
 
-__all__ = ["Handler", "DriverFactory", "make_driver_factory"]
+__all__ = ["DriverFactory", "Handler", "make_driver_factory"]
 
 Handler: TypeAlias = (
     StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., Any]
@@ -53,43 +55,49 @@ class FunctionDriver:
         return 0
 
 
-def make_driver_factory(handler: Any, modality: Modality, mode: Mode) -> DriverFactory:
-    """Find out what ``handler`` is; each call of the factory is for one session.
+def make_driver_factory(handler: object, modality: Modality, mode: Mode) -> DriverFactory:
+    """Make a factory that makes the driver of one session.
 
     Args:
-        handler: a handler object, of which each session gets a ``copy()``; a class or function
-            that makes one without arguments; a session function; for video a function
-            ``frame, *inputs -> frame``; for the mode ``"receive"`` a generator function.
+        handler: a handler object, of which each session gets a ``copy()``; a class or function that
+            makes one without arguments; a session function; with modality ``"video"`` a function
+            ``frame, *inputs -> frame``; with mode ``"receive"`` a generator function.
+        modality: modality of the stream.
+        mode: mode of the stream.
 
     Raises:
-        TypeError: it is none of these, or does not suit the modality and mode.
+        TypeError: ``handler`` is none of these, or does not match the modality and mode.
     """
-    if is_generator(handler):
-        handler = GeneratorHandler(handler)
-    elif is_session_function(handler, modality):
-        return lambda: FunctionDriver(handler)
-    elif modality == "video" and _is_filter(handler):
-        handler = VideoStreamHandler(handler)
+    given = handler
+    if callable(handler):
+        if is_generator_function(handler):
+            handler = GeneratorHandler(handler)
+        elif is_session_function(handler, modality):
+            function = cast(SessionFunction, handler)
+            return lambda: FunctionDriver(function)
+        elif modality == "video" and not isinstance(handler, type) and _parameters(handler):
+            handler = VideoStreamHandler(handler)
     if isinstance(handler, StreamHandlerBase):
         original = handler
-        _check_suits(type(handler), handler, modality, mode)
+        _check_matches(type(handler), handler, modality, mode)
         return lambda: HandlerDriver(_copy(original))
     if isinstance(handler, type) and issubclass(handler, StreamHandlerBase):
-        _check_suits(handler, handler, modality, mode)
+        _check_matches(handler, handler, modality, mode)
     if callable(handler) and not _required(handler):
-        return lambda: HandlerDriver(_made(handler, modality, mode))
+        make = handler
+        return lambda: HandlerDriver(_make(make, modality, mode))
     raise TypeError(
-        "a handler is a handler object; a class or function that makes one without arguments; a "
+        "handler must be a handler object; a class or function that makes one without arguments; a "
         'session function `async def serve(session)`; with modality="video" a function `frame, '
         '*inputs -> frame`; with mode="receive" a generator function; got '
-        f"{handler!r} for modality={modality!r}, mode={mode!r}"
+        f"{given!r} for modality={modality!r}, mode={mode!r}"
     )
 
 
 def is_session_function(handler: object, modality: Modality) -> bool:
-    """Whether it is ``async def serve(session)``.
+    """Return whether ``handler`` is a session function: ``async def serve(session)``.
 
-    With video, a coroutine function may also be a filter of pictures: there it is a session
+    With video, a coroutine function may also be a filter of pictures. There it is a session
     function if its only parameter is called ``session`` or annotated as a :class:`Session`.
     """
     if not is_coroutine_function(handler) or not callable(handler):
@@ -103,17 +111,14 @@ def is_session_function(handler: object, modality: Modality) -> bool:
     )
 
 
-def _is_filter(handler: object) -> bool:
-    """Whether it is a function that takes a picture, not one that makes a handler."""
-    return callable(handler) and not isinstance(handler, type) and bool(_parameters(handler))
-
-
-def _check_suits(kind: type, handler: object, modality: Modality, mode: Mode) -> None:
-    """Refuse a handler that could do nothing on its stream.
+def _check_matches(kind: type, handler: object, modality: Modality, mode: Mode) -> None:
+    """Refuse a handler that has no use for the media of its stream.
 
     Args:
-        kind: its class.
-        handler: itself, or the class if there is none yet.
+        kind: class of the handler.
+        handler: the handler, or its class if there is no object yet.
+        modality: modality of the stream.
+        mode: mode of the stream.
     """
     wanted = ""
     if isinstance(handler, FunctionHandler):
@@ -142,11 +147,11 @@ def _either(words: tuple[str, ...]) -> str:
     return " or ".join(f'"{word}"' for word in words)
 
 
-def _parameters(function: Callable[..., Any]) -> list[Parameter]:
+def _parameters(function: Callable[..., object]) -> list[Parameter]:
     return list(signature(function).parameters.values())
 
 
-def _required(function: Callable[..., Any]) -> list[Parameter]:
+def _required(function: Callable[..., object]) -> list[Parameter]:
     return [
         parameter
         for parameter in _parameters(function)
@@ -155,19 +160,19 @@ def _required(function: Callable[..., Any]) -> list[Parameter]:
     ]
 
 
-def _made(make: Callable[[], Any], modality: Modality, mode: Mode) -> StreamHandlerBase:
+def _make(make: Callable[[], object], modality: Modality, mode: Mode) -> StreamHandlerBase:
     handler = make()
     if not isinstance(handler, StreamHandlerBase):
-        raise HandlerContractError(f"{make!r} must make a handler object; got {handler!r}")
+        raise HandlerContractError(f"{make!r} must return a handler object; got {handler!r}")
     try:
-        _check_suits(type(handler), handler, modality, mode)
+        _check_matches(type(handler), handler, modality, mode)
     except TypeError as exc:
         raise HandlerContractError(str(exc)) from None
     return handler
 
 
 def _copy(handler: StreamHandlerBase) -> StreamHandlerBase:
-    copy: Any = handler.copy()
+    copy: object = handler.copy()
     if copy is handler or not isinstance(copy, type(handler)):
         got = "itself" if copy is handler else f"{type(copy).__name__} {copy!r}"
         raise HandlerContractError(

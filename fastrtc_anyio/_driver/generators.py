@@ -1,10 +1,11 @@
-"""Generators: what they yield is played until they are exhausted."""
+"""Generators of the application: their values are played until they are exhausted."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -12,35 +13,53 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio._core.user_code import user_code
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
 from fastrtc_anyio.errors import HandlerContractError
-from fastrtc_anyio.functions import FunctionHandler
+from fastrtc_anyio.handlers.functions import FunctionHandler
 
 from .calls import Calls
 from .emissions import Emission, picture_order, read_audio_emission, read_video_emission
 from .run import HandlerRun, wait_for_inputs
 
-__all__ = ["play_generator", "run_generator"]
+__all__ = ["GeneratorHandler", "play_generator", "run_generator"]
 
 M = TypeVar("M")
 
 _EXHAUSTED = object()
 
 
+class GeneratorHandler(FunctionHandler):
+    """A generator function ``*inputs -> frames`` as a handler for clients that only receive.
+
+    It is called once per session. The session ends once the generator is exhausted and its media
+    have been played.
+
+    Args:
+        callable: a generator function, plain or async, that yields the values which ``emit`` or
+            ``video_emit`` may return.
+        fps: maximum frame rate of outgoing video in Hz.
+    """
+
+    modalities = ("audio", "video")
+
+    def __init__(self, callable: Callable[..., object], fps: float = 30) -> None:
+        super().__init__(callable, fps)
+
+    def copy(self) -> GeneratorHandler:
+        return GeneratorHandler(self.callable, self.fps)
+
+
 async def play_generator(run: HandlerRun[FunctionHandler]) -> None:
-    """Run the generator once for this session, then end it."""
+    """Run the generator of a session once, then end the session."""
     handler, calls = run.handler, run.calls
     source = handler.source
     await wait_for_inputs(run)
     generator = handler.callable(*handler.inputs)
     if run.session.media.video:
         order = picture_order(handler.video_format)
-        await run_generator(
-            calls, source, generator, lambda value: read_video_emission(value, source, order),
-            run.show,
-        )  # fmt: skip
+        show = partial(read_video_emission, source=source, order=order)
+        await run_generator(calls, source, generator, show, run.show)
     else:
-        await run_generator(
-            calls, source, generator, lambda value: read_audio_emission(value, source), run.play
-        )
+        play = partial(read_audio_emission, source=source)
+        await run_generator(calls, source, generator, play, run.play)
     await run.end()
 
 
@@ -51,25 +70,25 @@ async def run_generator(
     read: Callable[[object], Emission[M]],
     deliver: Callable[[Emission[M]], Awaitable[None]],
 ) -> None:
-    """Advance a generator, plain or async, and deliver what it yields.
+    """Advance a generator, plain or async, and deliver its values.
 
-    It is advanced and closed by this task alone; a plain one, by a thread that this task has for
-    the time.
+    Only this task advances and closes it: a plain generator, on a thread borrowed for it.
 
     Args:
-        calls: of the handler it belongs to.
-        source: whose code it is, for errors.
-        generator: what the user's function returned.
-        read: checks what is yielded.
-        deliver: plays it.
+        calls: calls of the handler that it belongs to.
+        source: name of the generator function in errors.
+        generator: result of the generator function.
+        read: checks a value.
+        deliver: plays a value.
 
     Raises:
-        HandlerContractError: it is no generator.
-        Whatever the generator raises.
+        HandlerContractError: ``generator`` is not a generator or iterator.
+
+    Exceptions from the generator propagate.
 
     Cancellation:
-        Closes the generator: its ``finally`` blocks run. A plain one that is inside a call is
-        closed by its thread when that returns, which is waited for a second at most.
+        Closes the generator, so its ``finally`` blocks run. The thread of a plain generator that is
+        inside a call closes it once the call returns, which is awaited for up to 1 s.
     """
     if isinstance(generator, AsyncIterator):
         with user_code(source):
@@ -90,11 +109,12 @@ async def run_generator(
 async def _run_plain(
     calls: Calls,
     source: str,
-    generator: Iterator[Any],
+    generator: Iterator[object],
     read: Callable[[object], Emission[M]],
     deliver: Callable[[Emission[M]], Awaitable[None]],
 ) -> None:
     def step() -> Emission[M] | None:
+        # With a default, because StopIteration cannot pass through a coroutine (PEP 479).
         value = next(generator, _EXHAUSTED)
         return None if value is _EXHAUSTED else read(value)
 
@@ -109,13 +129,13 @@ async def _run_plain(
             await _pace(emission)
 
 
-async def _pace(emission: Emission[Any]) -> None:
-    """Who gives nothing is asked again 20 ms later; who gives no media lets others run as well."""
+async def _pace(emission: Emission[M]) -> None:
+    """Wait 20 ms after an empty value; otherwise only yield to the event loop."""
     if emission == Emission():
         await anyio.sleep(1 / FRAMES_PER_SECOND)
     else:
         await checkpoint()
 
 
-def _closing(generator: AsyncIterator[Any]) -> AbstractAsyncContextManager[object]:
+def _closing(generator: AsyncIterator[object]) -> AbstractAsyncContextManager[object]:
     return aclosing(generator) if isinstance(generator, AsyncGenerator) else nullcontext()

@@ -1,46 +1,51 @@
-"""A handler as something a session can run."""
+"""A handler as the driver of a session."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 from anyio import create_task_group
 from anyio.from_thread import BlockingPortal
 
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._core.user_code import is_coroutine_function
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan
 from fastrtc_anyio._media.playout import Played
+from fastrtc_anyio._media.video import VideoFormat
 from fastrtc_anyio._signaling.messages import parse_digit
 from fastrtc_anyio.abc import AsyncioBridge
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
-from fastrtc_anyio.errors import CloseReason
-from fastrtc_anyio.functions import FunctionHandler
+from fastrtc_anyio.errors import CloseReason, HandlerContractError
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
+    AsyncStreamHandler,
     AudioVideoStreamHandler,
     HandlerRuntime,
+    StreamHandler,
     StreamHandlerBase,
 )
+from fastrtc_anyio.handlers.functions import FunctionHandler
 from fastrtc_anyio.session import Session
 
 from .audio import emit_audio, receive_audio
-from .calls import Calls, check_handler
+from .calls import Calls
 from .conversation import converse
 from .generators import play_generator
 from .run import HandlerRun
 from .video import apply_function, emit_video, receive_video
 
-__all__ = ["HandlerDriver"]
+__all__ = ["HandlerDriver", "check_handler"]
 
 Part = Callable[[HandlerRun[Any]], Awaitable[None]]
+"""A part of a handler. Each part requires the class of handler that :func:`media_parts` checks."""
 
 
 class HandlerDriver:
-    """Drives a handler: its parts run side by side, and an error in one ends them all."""
+    """Serves a session with a handler: its parts run concurrently, and an error in one ends all."""
 
     def __init__(self, handler: StreamHandlerBase) -> None:
         check_handler(handler)
@@ -54,7 +59,7 @@ class HandlerDriver:
         self._calls = Calls(handler)
 
     async def run(self, session: Session) -> None:
-        """Drive the handler until it ends the session, raises, or is cancelled."""
+        """Run the handler until it ends the session, raises, or is cancelled."""
         handler = self.handler
         run = HandlerRun(handler, session, self._calls)
         async with self._attached(session) as runtime:
@@ -62,19 +67,20 @@ class HandlerDriver:
             async with create_task_group() as tg:
                 for part in (start_up, read_messages, *media_parts(handler, session.media)):
                     tg.start_soon(self._run_part, part, run)
-                # A part that comes to its end because the client has gone ends nothing: the
-                # session is about to hear why.
+                # Parts return when the client has left. The peer is about to report the reason, so
+                # their return must not end the session first.
                 await anyio.sleep_forever()
 
-    async def _run_part(self, part: Part, run: HandlerRun[Any]) -> None:
+    async def _run_part(self, part: Part, run: HandlerRun[StreamHandlerBase]) -> None:
         try:
             await part(run)
         except Exception as exc:
-            run.session.fail(exc)  # at once: the client does not wait for the rest to unwind
+            # Here rather than in the session, which learns of it only once all parts have unwound.
+            run.session.fail(exc)
             raise
 
     async def shut_down(self, session: Session) -> None:
-        """Call ``shutdown``. What it may need of the session it has, if this never ran either."""
+        """Call ``shutdown``. The handler may use the session there, even if it never ran."""
         async with self._attached(session):
             await self._calls.method("shutdown")
 
@@ -82,16 +88,55 @@ class HandlerDriver:
     async def _attached(self, session: Session) -> AsyncGenerator[_Runtime, None]:
         async with BlockingPortal() as portal:
             runtime = _Runtime(session, portal)
-            self.handler._runtime = runtime
+            self.handler.set_runtime(runtime)
             yield runtime
 
     async def join(self, deadline: float) -> int:
-        """Wait for the worker threads until ``deadline``; says how many were left behind."""
+        """Wait for the handler's threads until ``deadline``.
+
+        Returns:
+            Number of threads that were still inside the handler then.
+        """
         return await self._calls.join(deadline)
 
 
+def check_handler(handler: StreamHandlerBase) -> None:
+    """Check the methods and settings of a handler before its session starts.
+
+    Raises:
+        HandlerContractError: a plain method should be a coroutine function or the reverse, or a
+            setting is out of range.
+    """
+    name = type(handler).__name__
+    if not hasattr(handler, "expected_layout"):
+        raise HandlerContractError(f"{name}.__init__ must call super().__init__() first")
+    is_async = isinstance(handler, AsyncStreamHandler)
+    # A conversation's start_up may be either.
+    methods = [] if isinstance(handler, ReplyOnPause) else ["start_up"]
+    if isinstance(handler, StreamHandler | AsyncStreamHandler):
+        methods += ["receive", "emit"]
+    if isinstance(handler, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
+        methods += ["video_receive", "video_emit"]
+    for method in methods:
+        if is_coroutine_function(getattr(handler, method)) != is_async:
+            base = AsyncStreamHandler if is_async else StreamHandler
+            kind = "a coroutine function (async def)" if is_async else "a plain function (def)"
+            raise HandlerContractError(
+                f"{name}.{method} must be {kind}, because {name} derives from {base.__name__}"
+            )
+    if handler.video_format not in get_args(VideoFormat):
+        raise HandlerContractError(
+            f"{name}.video_format must be one of {get_args(VideoFormat)}; "
+            f"got {handler.video_format!r}"
+        )
+    if is_coroutine_function(handler.trigger_response):
+        raise HandlerContractError(
+            f"{name}.trigger_response must be a plain function (def): any thread may call it"
+        )
+
+
 def media_parts(handler: StreamHandlerBase, media: MediaPlan) -> Iterator[Part]:
-    """What there is to do for a handler, given what flows."""
+    """Yield the parts of a handler for the media of its session."""
     if isinstance(handler, FunctionHandler):
         yield play_generator if handler.generates else apply_function
         return
@@ -101,7 +146,7 @@ def media_parts(handler: StreamHandlerBase, media: MediaPlan) -> Iterator[Part]:
     if media.audio_in:
         yield receive_audio
     if media.audio:
-        yield emit_audio  # also where no audio is sent: for outputs and the end
+        yield emit_audio  # for outputs and CloseStream even where no audio is sent
     if isinstance(handler, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
         if media.video_in:
             yield receive_video
@@ -109,8 +154,8 @@ def media_parts(handler: StreamHandlerBase, media: MediaPlan) -> Iterator[Part]:
             yield emit_video
 
 
-async def start_up(run: HandlerRun[Any]) -> None:
-    """Call ``start_up``, which may last as long as the session."""
+async def start_up(run: HandlerRun[StreamHandlerBase]) -> None:
+    """Call ``start_up``, which may run as long as the session unless a limit is set."""
     limit = run.session.limits.start_up
     with anyio.move_on_after(limit) as scope:
         await run.calls.method("start_up")
@@ -119,25 +164,27 @@ async def start_up(run: HandlerRun[Any]) -> None:
         run.session.close(CloseReason.START_UP_TIMEOUT, text)
 
 
-async def read_messages(run: HandlerRun[Any]) -> None:
-    """Give the client's messages to ``on_message``, and key presses to ``on_dtmf``. They are read
-    even if nobody listens."""
+async def read_messages(run: HandlerRun[StreamHandlerBase]) -> None:
+    """Pass messages of the client to ``on_message`` and key presses to ``on_dtmf``.
+
+    Messages are read even if the handler overrides neither, so that they do not fill the queue.
+    """
     kind = type(run.handler)
-    listens = kind.on_message is not StreamHandlerBase.on_message
-    counts_keys = kind.on_dtmf is not StreamHandlerBase.on_dtmf
+    takes_messages = kind.on_message is not StreamHandlerBase.on_message
+    takes_digits = kind.on_dtmf is not StreamHandlerBase.on_dtmf
     while True:
         try:
             text = await run.session.messages.receive()
         except anyio.EndOfStream:
             return
-        if counts_keys and (digit := parse_digit(text)) is not None:
+        if takes_digits and (digit := parse_digit(text)) is not None:
             await run.calls.method("on_dtmf", digit)
-        elif listens:
+        elif takes_messages:
             await run.calls.method("on_message", text)
 
 
 class _Runtime(HandlerRuntime):
-    """What a handler reaches of its session."""
+    """The running session, as its handler sees it."""
 
     def __init__(self, session: Session, portal: BlockingPortal) -> None:
         self._session = session
@@ -162,7 +209,7 @@ class _Runtime(HandlerRuntime):
 
 
 class _Channel:
-    """The data channel as a handler sees it: ``send`` from any thread."""
+    """The data channel, as a handler sees it: any thread may call ``send``."""
 
     def __init__(self, session: Session) -> None:
         self._host = Host()
@@ -170,5 +217,5 @@ class _Channel:
 
     def send(self, message: str) -> None:
         if not isinstance(message, str):
-            raise TypeError(f"a message is a str; got {type(message).__name__}")
+            raise TypeError(f"message must be a str; got {type(message).__name__}")
         self._host.call(partial(self._messages.send_nowait, message))

@@ -1,10 +1,10 @@
-"""A handler being driven over a session: what all its parts share."""
+"""A handler and the session it serves, as all parts of the driver see them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 from anyio import BrokenResourceError, create_task_group
@@ -13,8 +13,8 @@ from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.video import VideoFrame
 from fastrtc_anyio.errors import CloseReason
-from fastrtc_anyio.functions import FunctionHandler
 from fastrtc_anyio.handlers import StreamHandlerBase
+from fastrtc_anyio.handlers.functions import FunctionHandler
 from fastrtc_anyio.session import Session
 
 from .calls import Calls
@@ -24,49 +24,60 @@ __all__ = ["HandlerRun", "wait_for_inputs"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
-H = TypeVar("H", bound=StreamHandlerBase)
+H_co = TypeVar("H_co", bound=StreamHandlerBase, covariant=True)
 
 
-class HandlerRun(Generic[H]):
-    """One handler, its session, and the way from one to the other."""
+class HandlerRun(Generic[H_co]):
+    """One handler's service of one session.
 
-    def __init__(self, handler: H, session: Session, calls: Calls) -> None:
-        self.handler = handler
+    Args:
+        handler: the handler.
+        session: the session it serves.
+        calls: calls of the handler's code.
+    """
+
+    def __init__(self, handler: H_co, session: Session, calls: Calls) -> None:
+        self._handler = handler
         self.session = session
         self.calls = calls
         self._ignored: set[str] = set()
         self._ending = False
 
     @property
+    def handler(self) -> H_co:
+        """The handler."""
+        return self._handler
+
+    @property
     def ending(self) -> bool:
-        """Whether the handler has asked for the end, and only what is queued is still played."""
+        """Whether the handler has ended the session, and only queued media are still played."""
         return self._ending
 
     async def play(self, emission: Emission[AudioFrame]) -> None:
-        """Send what an audio emission holds, and end the session if it says so."""
-        await self._unless_ending()
+        """Send the parts of an audio emission; end the session if it holds a ``CloseStream``."""
+        await self._stop_if_ending()
         if emission.media is not None and self._is_sent("audio", self.session.media.audio_out):
-            await self._send(self.session.audio_out.send, emission.media)
+            await _send(self.session.audio_out.send, emission.media)
         await self._finish(emission)
 
     async def show(self, emission: Emission[VideoFrame]) -> None:
-        """The same for video."""
-        await self._unless_ending()
+        """Send the parts of a video emission; end the session if it holds a ``CloseStream``."""
+        await self._stop_if_ending()
         if emission.media is not None and self._is_sent("video", self.session.media.video_out):
-            await self._send(self.session.video_out.send, emission.media)
+            await _send(self.session.video_out.send, emission.media)
         await self._finish(emission)
 
     async def wait_picture_wanted(self, lead: float) -> None:
         """Wait until a picture that takes ``lead`` seconds to make would be shown at once."""
         if self.session.media.video_out:
-            await self._send(self.session.video_out.wait_ready, lead)
+            await _send(self.session.video_out.wait_ready, lead)
 
     async def end(self, message: str = "", then: Callable[[], object] = lambda: None) -> None:
-        """End the session once everything queued has been played. Does not return.
+        """End the session once all queued media have been played. Does not return.
 
         Args:
-            message: what the client is told.
-            then: called when it has been played.
+            message: message for the client.
+            then: called once the queued media have been played.
         """
         self._ending = True
         await self.wait_played()
@@ -75,7 +86,7 @@ class HandlerRun(Generic[H]):
         await anyio.sleep_forever()
 
     async def wait_played(self) -> None:
-        """Wait until everything queued has been played, or flushed."""
+        """Wait until all queued media have been played or flushed."""
         media = self.session.media
         with collapse_groups():
             async with create_task_group() as tg:
@@ -84,18 +95,12 @@ class HandlerRun(Generic[H]):
                 if media.video_out:
                     tg.start_soon(self.session.video_out.wait_played)
         if media.audio_out and self.session.audio_out.statistics().buffered:
-            await anyio.sleep_forever()  # the client has gone, and the session with it in a moment
+            await anyio.sleep_forever()  # the client has left, and the session is about to end
 
-    async def _unless_ending(self) -> None:
-        """What comes after the end was asked for is not played, whichever part it comes from."""
+    async def _stop_if_ending(self) -> None:
+        # The other parts of the handler run on, but nothing follows the goodbye.
         if self._ending:
             await anyio.sleep_forever()
-
-    async def _send(self, send: Callable[..., Awaitable[None]], media: object) -> None:
-        try:
-            await send(media)
-        except BrokenResourceError:
-            await anyio.sleep_forever()  # the client has gone, and the session with it in a moment
 
     def _is_sent(self, kind: str, flows: bool) -> bool:
         if not flows and kind not in self._ignored:
@@ -108,16 +113,26 @@ class HandlerRun(Generic[H]):
             )
         return flows
 
-    async def _finish(self, emission: Emission[Any]) -> None:
+    async def _finish(self, emission: Emission[object]) -> None:
         if emission.outputs is not None:
             self.session.send_outputs(emission.outputs)
         if emission.close is not None:
             await self.end(emission.close.msg)
 
 
-async def wait_for_inputs(run: HandlerRun[Any]) -> None:
-    """Have the client send its input, if the function cannot be called without."""
-    handler: FunctionHandler = run.handler
+M = TypeVar("M")
+
+
+async def _send(send: Callable[[M], Awaitable[None]], media: M) -> None:
+    try:
+        await send(media)
+    except BrokenResourceError:
+        await anyio.sleep_forever()  # the client has left, and the session is about to end
+
+
+async def wait_for_inputs(run: HandlerRun[FunctionHandler]) -> None:
+    """Ask the client for its input and wait for it, if the function requires it."""
+    handler = run.handler
     if handler.needs_args and not handler.args_set.is_set():
         logger.info("session %s: waiting for the input of %s", run.session.id, handler.source)
         await handler.wait_for_args()

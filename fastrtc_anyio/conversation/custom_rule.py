@@ -1,39 +1,81 @@
-"""A subclass's ``determine_pause`` as a rule of the turn machine."""
+"""A subclass's ``determine_pause`` as a pause rule of the turn machine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.errors import HandlerContractError
 
-from .handlers import AppState, ReplyOnPause
 from .pause_rules import Verdict
 
-__all__ = ["OwnAlgorithm"]
+__all__ = ["AppState", "CustomPauseRule"]
 
-# Of what an algorithm never declares to be judged, so much is kept.
 LONGEST_BUFFER_S = 60.0
+"""Maximum audio in seconds that ``state.buffer`` keeps if ``determine_pause`` never resets it."""
 
 
-class OwnAlgorithm:
-    """A :class:`.PauseRule` that says what ``determine_pause`` said.
+@dataclass
+class AppState:
+    """State of ``determine_pause`` between calls; a new one for each turn.
 
-    That may take its time, so :meth:`judge` calls it on a thread, and :meth:`push`, which the turn
-    machine calls right after it, has the verdict. A reset in between makes the verdict void.
-
-    Args:
-        handler: whose algorithm it is.
+    Attributes:
+        buffer: int16, shape ``(n,)``: audio that has not been judged yet. Set it to None to start
+            a new buffer.
+        stream: int16, shape ``(n,)``: the utterance so far, for algorithms that collect it.
+        sampling_rate: rate of both in Hz.
+        started_talking: whether the user has begun to speak. A pause counts only once this is set.
+        pause_detected: result of the previous call.
+        responding: whether a reply is active.
     """
 
-    def __init__(self, handler: ReplyOnPause) -> None:
+    stream: NDArray[np.int16] | None = None
+    sampling_rate: int = 0
+    pause_detected: bool = False
+    started_talking: bool = False
+    responding: bool = False
+    stopped: bool = False
+    buffer: NDArray[np.int16] | None = None
+    responded_audio: bool = False
+
+    def new(self) -> AppState:
+        """Make the state of the next turn."""
+        return type(self)()
+
+
+class PauseDetector(Protocol):
+    """The part of a handler that a custom rule uses."""
+
+    state: AppState
+    input_sample_rate: int
+
+    def determine_pause(
+        self, audio: NDArray[np.int16], sampling_rate: int, state: AppState, /
+    ) -> bool:
+        """Return whether the user has spoken and has paused."""
+        ...
+
+
+class CustomPauseRule:
+    """A :class:`.PauseRule` with the verdicts of a handler's ``determine_pause``.
+
+    ``determine_pause`` may block, so the driver calls :meth:`judge` on a thread. The turn machine
+    then calls :meth:`push`, which returns the verdict. A reset in between discards the verdict.
+
+    Args:
+        handler: the handler that overrides ``determine_pause``.
+    """
+
+    def __init__(self, handler: PauseDetector) -> None:
         self._handler = handler
         self._rate = handler.input_sample_rate
         self._longest = round(LONGEST_BUFFER_S * self._rate)
         self.responding = False
-        """Whether a reply goes on, for the algorithm to know."""
+        """Whether a reply is active, for ``AppState.responding``."""
         self.reset()
 
     def reset(self) -> None:
@@ -45,17 +87,17 @@ class OwnAlgorithm:
 
     @property
     def lookback(self) -> int:
-        """Samples since the beginning of the audio in which talking was found to have started."""
+        """Samples since the beginning of the audio in which speech was detected."""
         return self._lookback
 
     def judge(self, samples: Int16Array) -> None:
-        """Hear 20 ms more; called on a thread.
+        """Call ``determine_pause`` with 20 ms more audio; called on a thread.
 
         Args:
             samples: int16, shape ``(1, n)``.
 
         Raises:
-            HandlerContractError: the algorithm returned no bool.
+            HandlerContractError: ``determine_pause`` did not return a bool.
         """
         state = self._state
         state.sampling_rate = self._rate
@@ -72,9 +114,10 @@ class OwnAlgorithm:
         self._judged = _Judgement(state, heard, bool(paused))
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
-        """Say what was found."""
+        """Return the verdict of the last :meth:`judge`."""
         judged, self._judged = self._judged, None
-        if judged is None or judged.state is not self._state:  # the turn has ended meanwhile
+        # Another state: the turn ended while determine_pause ran.
+        if judged is None or judged.state is not self._state:
             return self._verdict
         speaking = self._verdict is not Verdict.SILENCE
         self._lookback = self._lookback + int(samples.shape[1]) if speaking else judged.heard
@@ -87,7 +130,7 @@ class OwnAlgorithm:
 
 @dataclass(frozen=True)
 class _Judgement:
-    """What the algorithm said, and of which turn."""
+    """Result of one ``determine_pause`` call, and the turn it belongs to."""
 
     state: AppState
     heard: int

@@ -1,4 +1,7 @@
-"""What is told of a conversation, and what is asked: see :class:`.ReplyOnPause`."""
+"""Events of a conversation, and the question to a judge of interruptions.
+
+:class:`.ReplyOnPause` passes events to ``on_event`` and questions to ``confirm_interruption``.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TurnEvent:
-    """Something happened in a conversation.
+    """Base class of the events of a conversation.
 
     Attributes:
         at: seconds since the conversation began.
@@ -37,26 +40,26 @@ class TurnEvent:
 
 @dataclass(frozen=True)
 class UserStartedSpeaking(TurnEvent):
-    """The user began to talk, over a reply or not."""
+    """The user began to speak, during a reply or not."""
 
 
 @dataclass(frozen=True)
 class UserStoppedSpeaking(TurnEvent):
-    """The user paused. It follows on each :class:`UserStartedSpeaking`."""
+    """The user paused. Each :class:`UserStartedSpeaking` is followed by one of these."""
 
 
 @dataclass(frozen=True)
 class StopWordHeard(TurnEvent):
-    """The user said a stop word: what is said from now on is for us."""
+    """The user said a stop word: the speech after it is addressed to the handler."""
 
 
 @dataclass(frozen=True)
 class ReplyStarted(TurnEvent):
-    """The reply function was called, or is about to be when the one before has unwound.
+    """A reply started. Its function is called once the previous reply has unwound.
 
     Attributes:
-        reply: its number in this conversation, from 1.
-        utterance_s: seconds of audio that it is given.
+        reply: number of the reply in this conversation, from 1.
+        utterance_s: seconds of audio passed to the reply function.
     """
 
     reply: int
@@ -65,11 +68,11 @@ class ReplyStarted(TurnEvent):
 
 @dataclass(frozen=True)
 class ReplyInterrupted(TurnEvent):
-    """A reply was cancelled, and what was queued of it dropped.
+    """A reply was cancelled, and its queued audio dropped.
 
     Attributes:
-        reply: its number.
-        played: how much of it had been played; exact to the 20 ms that leave at a time.
+        reply: number of the reply.
+        played: audio of the reply that was played; exact to one 20 ms frame.
     """
 
     reply: int
@@ -78,10 +81,10 @@ class ReplyInterrupted(TurnEvent):
 
 @dataclass(frozen=True)
 class InterruptionRejected(TurnEvent):
-    """What was said over a reply was judged to be no interruption: the reply goes on.
+    """The judge rejected speech over a reply as an interruption: the reply continues.
 
     Attributes:
-        reply: its number.
+        reply: number of the reply.
     """
 
     reply: int
@@ -92,8 +95,8 @@ class ReplyFinished(TurnEvent):
     """A reply was played to its end.
 
     Attributes:
-        reply: its number.
-        played: how much there was of it.
+        reply: number of the reply.
+        played: audio of the reply.
     """
 
     reply: int
@@ -102,11 +105,11 @@ class ReplyFinished(TurnEvent):
 
 @dataclass(frozen=True)
 class Interruption:
-    """Somebody speaks over a reply, whose playout is paused until it is judged.
+    """Speech over a reply, whose playout is paused until the judge decides.
 
     Attributes:
-        audio: what was said so far, with up to 0.3 s before: ``(rate, int16 (1, n))``.
-        user_paused: whether the user has fallen silent again.
+        audio: the speech so far, with up to 0.3 s before it: ``(rate, int16 (1, n))``.
+        user_paused: whether the user has paused.
         reply: number of the reply.
     """
 

@@ -1,13 +1,14 @@
-"""Who is talking to us: the nearest voice, not every voice.
+"""The speaker's voice, told from background voices by level.
 
-A voice-activity model says speech of anybody's. With a television or the next table behind the
-user, a turn would go on for ever: the user has paused, and the voices go on. They are quieter, for
-whoever talks to a microphone is near it. So a memory is kept of how loud speech was, and speech
-that is much quieter is somebody else's. The memory fades: somebody who speaks softly is heard after
-some seconds.
+A voice-activity model reports anybody's speech. With a television behind the user, a turn would
+never end: the user has paused, and the television has not. Background voices are quieter, because
+the user is near the microphone. The filter therefore remembers the level of recent speech and
+attributes much quieter speech to background voices. The memory fades, so that a soft speaker counts
+after some seconds.
 
-Only the end of a turn and its very beginning are decided by it. A syllable may be soft, so it is
-enough that the speaker's voice was there within the last 0.2 s, or, for a turn to begin, at all.
+The filter decides only about the beginning and the end of a turn. A syllable may be soft: it is
+enough that the speaker's voice occurred within the last 0.2 s or, for the beginning of a turn,
+within the window.
 """
 
 from __future__ import annotations
@@ -21,25 +22,27 @@ from fastrtc_anyio._media.frames import Int16Array
 
 __all__ = ["BACKGROUND_DB", "Foreground"]
 
-# Six voices 10 dB below the speaker's are told from it by this, and no pause is found inside a
-# sentence; with 15 they are not, with 10 there are: docs/turn_benchmark.md.
 BACKGROUND_DB = 12.0
-# To begin a turn takes more: nobody is known to be talking.
+"""Default level difference in dB. It separates six voices 10 dB below the speaker's and finds no
+pause inside a sentence. 15 does not separate them, and 10 finds pauses: docs/turn_benchmark.md."""
 BEGINNING = 2 / 3
-# Longer than a soft syllable.
+"""Part of the level difference that is allowed at the beginning of a turn: it takes more to begin a
+turn than to continue one."""
 HOLD_S = 0.2
+"""Seconds for which the speaker's voice is held; longer than a soft syllable."""
 FADING_DB_PER_S = 1.0
-# Of digital silence.
+"""Decay of the remembered level."""
 SILENCE_DB = -100.0
+"""Level of digital silence."""
 
 
 class Foreground:
-    """Tells the speaker's voice from quieter ones.
+    """Level filter for one speaker.
 
     Args:
-        sample_rate: of the audio, Hz.
-        background_db: speech that is this much quieter than the loudest of late is somebody
-            else's. Infinite: every voice is the speaker's.
+        sample_rate: rate of the audio in Hz.
+        background_db: level difference in dB from the loudest recent speech from which speech
+            belongs to a background voice. Infinite: all speech is the speaker's.
         window: samples within which a turn begins.
     """
 
@@ -50,15 +53,15 @@ class Foreground:
         self._hold = round(HOLD_S * sample_rate)
         self._now = 0
         self._loudest = SILENCE_DB
-        # Of the hops of speech inside the window: where they end, and how loud they are.
+        # End and level of each hop of speech in the window.
         self._levels: deque[tuple[int, float]] = deque()
 
     def push(self, samples: Int16Array, is_speech: bool) -> None:
-        """Hear one hop.
+        """Process one hop.
 
         Args:
             samples: int16, shape ``(1, n)``.
-            is_speech: whether it is anybody's speech.
+            is_speech: whether the hop is speech, of any voice.
         """
         count = int(samples.shape[1])
         self._now += count
@@ -72,12 +75,12 @@ class Foreground:
 
     @property
     def may_begin(self) -> bool:
-        """Whether the speech inside the window may be the beginning of the speaker's turn."""
+        """Whether speech in the window may begin the speaker's turn."""
         return self._reaches(self._window, BEGINNING * self._background)
 
     @property
-    def goes_on(self) -> bool:
-        """Whether speech now is the speaker's."""
+    def continues(self) -> bool:
+        """Whether current speech is the speaker's."""
         return self._reaches(self._hold, self._background)
 
     def _reaches(self, within: int, margin: float) -> bool:
@@ -86,6 +89,6 @@ class Foreground:
 
 
 def _level(samples: Int16Array) -> float:
-    """Power in dB of full scale."""
+    """Compute the power in dB relative to full scale."""
     power = float(np.mean(np.square(samples, dtype=np.float64))) / 2**30
     return max(10 * math.log10(power), SILENCE_DB) if power else SILENCE_DB

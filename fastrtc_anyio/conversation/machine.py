@@ -1,210 +1,80 @@
-"""Whose turn it is: speech probabilities in, utterances and interruptions out.
+"""The turn machine: speech probabilities in, utterances and interruptions out.
 
-Theory of operation. The caller pushes audio hop by hop, each hop with the probability that it is
+Theory of operation. The driver pushes audio hop by hop, each hop with the probability that it is
 speech. Time is the number of samples pushed; there is no other clock. Three parts work together:
 
-* A *rule* (:mod:`.endpointing`) says after each hop whether the user is silent, talks or has
+* A *rule* (:mod:`.pause_rules`) says after each hop whether the user is silent, speaks or has
   paused.
-* A *tape* holds the audio that may still be needed. A rule finds speech some time after it began,
-  so the tape reaches back to where it began, and the pre-roll before that: the first syllable is
-  never cut. An utterance is one slice of the input. What was given out once is never given out
-  again: of two utterances close to each other, the second begins where the first ended.
-* A *table* of states says what follows from it::
+* A *buffer* (:mod:`.segmentation`) holds the audio that an utterance may still need.
+* The *table* (:mod:`.turn_table`) holds the states and transitions.
 
-    LISTENING -> USER_SPEAKING -> REPLYING -> LISTENING
-                       ^             |  ^
-                       |      speech |  | rejected
-             confirmed |             v  |
-                       +-------- INTERRUPTING
+Where a judge decides about interruptions, speech over a reply is first a *candidate*, and the
+driver pauses playout until the judge decides. A confirmed candidate was the beginning of the next
+utterance. A rejected candidate is forgotten; continued speech becomes another candidate. Without a
+judge, speech over a reply interrupts it at once.
 
-Speech over a reply is a *candidate* for an interruption until somebody judges it: its playout is
-paused meanwhile. Confirmed, it was the beginning of the next utterance. Rejected, it never was
-one; it is forgotten, and who goes on talking becomes a candidate again.
+Speech that was already in progress when a reply began does not interrupt that reply: the utterance
+was cut at its maximum length, or the application requested the reply. The machine keeps collecting
+such speech and interrupts the reply when it ends. It drops speech that ends within one window,
+which is a last syllable or noise.
 
-Speech that went on while a reply began is no barge-in: the utterance was cut at its maximal
-length, or somebody triggered the response. It goes on being collected and interrupts the reply
-when it ends. If it ends before a window has passed, it was the last syllable or nothing at all,
-and is dropped.
-
-Memory: while nobody speaks, the pre-roll, the window and two hops. While somebody does, an
-utterance of ``max_continuous_speech_s``, `LONGEST_UTTERANCE_S` if that is infinite, and a hop.
+Memory: see :mod:`.segmentation`. An utterance is at most ``max_continuous_speech_s`` long, or
+`LONGEST_UTTERANCE_S` if that is infinite.
 """
 
 from __future__ import annotations
 
-import enum
 import math
-from collections import deque
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
-import numpy as np
-
+from fastrtc_anyio._core.options import check_choice, check_number
 from fastrtc_anyio._media.frames import Int16Array, check_pcm, check_sample_rate
 from fastrtc_anyio.errors import InvalidStateError, UnsupportedFormat
 
 from .pause_rules import AlgoOptions, PauseRule, SlidingWindow, Verdict
+from .segmentation import UtteranceBuffer
+from .turn_table import (
+    TRANSITIONS,
+    CandidateRejected,
+    Interrupted,
+    InterruptionCandidate,
+    ReplyDue,
+    ReplyEnded,
+    SpeechStarted,
+    SpeechStopped,
+    TurnState,
+    TurnStep,
+)
 
-__all__ = [
-    "LONGEST_UTTERANCE_S",
-    "PRE_ROLL_S",
-    "TRANSITIONS",
-    "Interrupted",
-    "InterruptionCandidate",
-    "ReplyDue",
-    "SpeechStarted",
-    "SpeechStopped",
-    "TurnStep",
-    "TurnMachine",
-    "TurnSignal",
-    "TurnState",
-]
+__all__ = ["LONGEST_UTTERANCE_S", "PRE_ROLL_S", "TurnMachine"]
 
-# What stands for an infinite max_continuous_speech_s: 29 MB at 48 kHz. A television that a VAD
-# takes for a speaker must not fill the memory.
 LONGEST_UTTERANCE_S = 300.0
-# Silero says speech one or two hops (64 ms) into a soft onset; a fricative before a vowel takes
-# 0.2 s at most.
+"""Seconds that replace an infinite ``max_continuous_speech_s``: 29 MB at 48 kHz. A television that
+the voice-activity model takes for a speaker must not fill the memory."""
 PRE_ROLL_S = 0.3
-
-
-class TurnState(enum.Enum):
-    """Whose turn it is."""
-
-    LISTENING = "listening"
-    """Nobody speaks."""
-    USER_SPEAKING = "user speaking"
-    REPLYING = "replying"
-    """From the moment a reply is due until it has been played out."""
-    INTERRUPTING = "interrupting"
-    """The user speaks over a reply, which is not judged yet."""
-
-
-class TurnSignal(enum.Enum):
-    """What moves the turn on."""
-
-    SPEECH = "speech"
-    SILENCE = "silence"
-    REPLY = "a reply"
-    CANDIDATE = "a candidate"
-    CONFIRMED = "an interruption"
-    REJECTED = "a rejection"
-    FINISHED = "the end of a reply"
-
-
-S, T = TurnState, TurnSignal
-
-TRANSITIONS: dict[TurnState, dict[TurnSignal, TurnState]] = {
-    S.LISTENING: {T.SPEECH: S.USER_SPEAKING, T.REPLY: S.REPLYING},
-    S.USER_SPEAKING: {T.SILENCE: S.LISTENING, T.REPLY: S.REPLYING},
-    S.REPLYING: {
-        T.CANDIDATE: S.INTERRUPTING,
-        # Without a candidate: the utterance got too long to wait, or was triggered.
-        T.CONFIRMED: S.USER_SPEAKING,
-        T.FINISHED: S.LISTENING,
-    },
-    S.INTERRUPTING: {
-        T.CONFIRMED: S.USER_SPEAKING,
-        T.REJECTED: S.REPLYING,
-        # Nothing is left to interrupt: the user has the turn.
-        T.FINISHED: S.USER_SPEAKING,
-    },
-}
-
-
-@dataclass(frozen=True)
-class SpeechStarted:
-    """The user began to talk.
-
-    Attributes:
-        at: When that was found. All times are in samples since the first one pushed.
-        speech_at: Where the first speech is that counted. The utterance begins earlier, by the
-            pre-roll.
-    """
-
-    at: int
-    speech_at: int
-
-
-@dataclass(frozen=True)
-class SpeechStopped:
-    """The user paused, or is no longer listened to: rejected, or ``can_interrupt`` is False.
-
-    It comes after each `SpeechStarted` and before the next.
-    """
-
-    at: int
-
-
-@dataclass(frozen=True, eq=False)
-class ReplyDue:
-    """An utterance is complete, or somebody asked for a reply: begin with it now.
-
-    No other reply is going on: if there was one, an `Interrupted` came first.
-
-    Attributes:
-        reply: The number of the reply, for `TurnMachine.reply_finished`.
-        utterance: int16, shape ``(1, stopped_at - started_at)``: that slice of the input, a copy.
-            Without samples where a response was triggered while nobody spoke.
-        started_at: Place of its first sample.
-        stopped_at: Place after its last.
-    """
-
-    reply: int
-    utterance: Int16Array
-    started_at: int
-    stopped_at: int
-
-
-@dataclass(frozen=True)
-class InterruptionCandidate:
-    """The user speaks over a reply: pause its playout and judge.
-
-    Answer with `TurnMachine.confirm` or `TurnMachine.reject`, at once or later.
-
-    Attributes:
-        at: When that was found, samples.
-        reply: The number of the reply.
-    """
-
-    at: int
-    reply: int
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """A reply is over before its end: cancel it and flush what is not played yet.
-
-    Attributes:
-        at: When that was decided, samples of input.
-        reply: The number of the reply.
-    """
-
-    at: int
-    reply: int
-
-
-TurnStep: TypeAlias = SpeechStarted | SpeechStopped | ReplyDue | InterruptionCandidate | Interrupted
+"""Default pre-roll in seconds. Silero detects a soft onset one or two hops (64 ms) late, and a
+fricative before a vowel lasts up to 0.2 s."""
 
 
 class TurnMachine:
-    """One caller's turn taking.
+    """Turn taking with one user.
 
-    Each method returns what follows from the call, in order. Nothing else happens: the caller
-    pauses, cancels and starts replies, and says when one is played out.
+    Each method returns the steps that follow from the call, in order. The machine has no other
+    effect: the driver pauses, cancels and starts replies, and reports when one was played out.
 
     Args:
-        sample_rate: Of the audio pushed, Hz; a multiple of 50 from 8000 to 48000.
-        options: Thresholds; FastRTC's defaults if None.
-        rule: Decides about speech and pauses; a `SlidingWindow` over ``options`` if None.
-        can_interrupt: False: the user is not heard while a reply is due or sounds, as in FastRTC.
-            Whoever still talks when it ends is found then, with the pre-roll.
-        interrupt_on: Whether speech over a reply is a candidate for an interruption when it
-            starts or, as in FastRTC, when it pauses.
-        pre_roll_s: Audio before the first speech that belongs to the utterance, seconds.
+        sample_rate: rate of the audio pushed, in Hz: a multiple of 50 from 8000 to 48000.
+        options: thresholds; FastRTC's defaults if None.
+        rule: decides about speech and pauses; a `SlidingWindow` with ``options`` if None.
+        can_interrupt: whether to listen during a reply. If not, speech that continues when the
+            reply ends is detected then, with its pre-roll.
+        interrupt_on: whether speech over a reply interrupts it when it starts or, as in FastRTC,
+            when it pauses.
+        judged: whether a judge decides about interruptions. If not, there are no candidates.
+        pre_roll_s: seconds of audio before the first speech that belong to the utterance.
 
     Raises:
-        TypeError: the sample rate is no whole number.
+        TypeError: an argument has the wrong type.
         ValueError: an argument is out of range.
     """
 
@@ -216,35 +86,28 @@ class TurnMachine:
         rule: PauseRule | None = None,
         can_interrupt: bool = True,
         interrupt_on: Literal["speech", "pause"] = "speech",
+        judged: bool = False,
         pre_roll_s: float = PRE_ROLL_S,
     ) -> None:
         rate = check_sample_rate(sample_rate)
-        if interrupt_on not in ("speech", "pause"):
-            raise ValueError(f"interrupt_on must be 'speech' or 'pause'; got {interrupt_on!r}")
-        if not 0 <= pre_roll_s < math.inf:
-            raise ValueError(f"pre_roll_s must be 0 or more seconds; got {pre_roll_s!r}")
+        check_choice("interrupt_on", interrupt_on, ("speech", "pause"))
+        check_number("pre_roll_s", pre_roll_s, at_least=0, unit="s")
         options = options or AlgoOptions()
         longest = options.max_continuous_speech_s
         if longest == math.inf:
             longest = LONGEST_UTTERANCE_S
         self._longest = max(1, round(longest * rate))
         self._window = round(options.audio_chunk_duration * rate)
-        self._pre_roll = round(pre_roll_s * rate)
         self._can_interrupt = can_interrupt
         self._interrupt_on = interrupt_on
+        self._judged = judged
         self._rule = rule or SlidingWindow(rate, options)
-        self._tape = _Tape()
+        self._buffer = UtteranceBuffer(round(pre_roll_s * rate))
         self._state = TurnState.LISTENING
         self._reply = 0
         self._candidate: InterruptionCandidate | None = None
-        # Where the utterance being spoken begins; None while nobody speaks.
-        self._utterance: int | None = None
-        # It follows on one that was given out while the user talked.
-        self._goes_on = False
         self._paused = False
-        # Up to here every sample that belongs to an utterance has been given out.
-        self._given = 0
-        self._events: list[TurnStep] = []
+        self._steps: list[TurnStep] = []
 
     @property
     def state(self) -> TurnState:
@@ -253,275 +116,232 @@ class TurnMachine:
 
     @property
     def now(self) -> int:
-        """Samples pushed so far."""
-        return self._tape.end
+        """Number of samples pushed so far."""
+        return self._buffer.now
 
     @property
     def reply(self) -> int:
-        """The number of the newest reply; 0 before the first."""
+        """Number of the latest reply; 0 before the first."""
         return self._reply
 
     @property
     def candidate(self) -> InterruptionCandidate | None:
-        """The candidate for an interruption that is to be judged, if there is one."""
+        """The candidate that awaits a decision, if any."""
         return self._candidate
 
     @property
-    def user_speaking(self) -> bool:
-        """Whether an utterance has begun and not ended, over a reply or not."""
-        return self._utterance is not None
-
-    @property
     def user_paused(self) -> bool:
-        """Whether that utterance only waits for its candidate to be judged: the user paused."""
+        """Whether the user has paused and the utterance only awaits the decision."""
         return self._paused
 
     @property
     def buffered(self) -> int:
-        """Samples held at present."""
-        return self._tape.end - self._tape.begin
+        """Number of samples in memory."""
+        return self._buffer.held
 
     def heard(self) -> Int16Array:
-        """The utterance as far as it has come: int16, shape ``(1, n)``, a copy.
-
-        It is what the judge of a candidate listens to. Without samples while nobody speaks.
-        """
-        begin = self.now if self._utterance is None else self._utterance
-        return self._tape.cut(begin, self.now)
+        """Copy the utterance in progress: int16, shape ``(1, n)``; empty without one."""
+        return self._buffer.in_progress()
 
     def forget(self, ago: int) -> None:
         """Let no utterance reach back further than ``ago`` samples before now."""
-        self._given = max(self._given, self.now - ago)
+        self._buffer.exclude_before(ago)
 
     def push(self, samples: Int16Array, probability: float) -> list[TurnStep]:
-        """Hear one hop.
+        """Process one hop of audio.
 
         Args:
             samples: int16, shape ``(1, n)``, at least one sample. They are copied.
-            probability: That this hop is speech, 0 to 1.
+            probability: probability that the hop is speech, from 0 to 1.
 
         Returns:
-            What follows from it, in order.
+            The steps that follow, in order.
 
         Raises:
-            UnsupportedFormat: for another dtype or shape.
-            ValueError: if ``probability`` is no probability. Nothing has changed then.
+            UnsupportedFormat: ``samples`` has another dtype or shape.
+            ValueError: ``probability`` is out of range. The machine is unchanged.
         """
         check_pcm(samples, 1)
         if samples.shape[1] == 0:
             raise UnsupportedFormat("expected at least 1 sample in a hop, got 0")
         if not 0 <= probability <= 1:
             raise ValueError(f"probability must be from 0 to 1; got {probability!r}")
-        self._tape.append(samples)
+        self._buffer.append(samples)
         if self._can_interrupt or self._state is not TurnState.REPLYING:
-            over_reply = self._reply_goes_on and self._interrupt_on == "speech"
-            self._judge(self._rule.push(samples, probability, over_reply))
-        self._tidy()
-        return self._take_events()
+            over_reply = self._is_replying and self._interrupt_on == "speech"
+            self._apply(self._rule.push(samples, probability, over_reply))
+        self._buffer.discard(self._rule.lookback)
+        return self._take_steps()
 
     def trigger_response(self) -> list[TurnStep]:
-        """Have a reply begin now, with what the user has said so far.
+        """Start a reply now, to the utterance in progress or to an empty one.
 
-        Without an utterance in progress the reply gets none. It does nothing during a reply, unless
-        the user speaks over it: that is a confirmed interruption then.
+        During a reply, this does nothing unless the user speaks over it: then it confirms the
+        interruption.
         """
+        began = self._buffer.began
         if self._state is TurnState.LISTENING:
             self._reply_to(self.now, self.now)
-        elif self._utterance is not None and (
-            # A second press of the button is no interruption.
-            not self._reply_goes_on or self._is_worth_a_reply(self._utterance)
+        elif began is not None and (
+            # A second press of the button does not interrupt the reply to the first.
+            not self._is_replying or self._is_worth_a_reply(began)
         ):
-            self._cut(self._utterance, self.now)
-        return self._take_events()
+            self._cut(began, self.now)
+        return self._take_steps()
 
     def reply_started(self) -> list[TurnStep]:
-        """A reply begins that no `ReplyDue` asked for, a greeting for instance; see `reply`.
+        """Start a reply without a `ReplyDue`, for instance a greeting; its number is `reply`.
 
-        Speech that is going on goes on.
+        An utterance in progress stays in progress.
 
         Raises:
-            InvalidStateError: a reply is going on already; nothing has changed.
+            InvalidStateError: a reply is active. The machine is unchanged.
         """
         self._begin_reply()
-        return self._take_events()
+        return self._take_steps()
 
     def reply_finished(self, reply: int) -> list[TurnStep]:
-        """A reply has ended by itself: its last sample is played out, or it failed.
+        """Report that a reply ended by itself: its last sample was played, or it failed.
 
         Args:
-            reply: Its number. If it is not the reply going on, it was interrupted a moment ago,
-                and nothing happens.
+            reply: number of the reply. A number other than the active reply's has no effect: that
+                reply was interrupted a moment ago.
         """
-        if reply != self._reply or not self._reply_goes_on:
+        if reply != self._reply or not self._is_replying:
             return []
         self._candidate = None
-        self._move(T.FINISHED)
-        if self._utterance is not None and self._state is S.LISTENING:
-            self._move(T.SPEECH)
+        self._step(ReplyEnded(self.now, reply))
+        if self._buffer.began is not None and self._state is TurnState.LISTENING:
+            # The speech began over the reply without interrupting it. Its SpeechStarted is out.
+            self._move(SpeechStarted)
         if self._paused:
             self._finish_utterance()
-        return self._take_events()
+        return self._take_steps()
 
     def confirm(self, candidate: InterruptionCandidate) -> list[TurnStep]:
-        """The candidate is an interruption. Nothing happens if it is no longer to be judged."""
+        """Interrupt the reply. No effect if ``candidate`` no longer awaits a decision."""
         if candidate is not self._candidate:
             return []
         self._interrupt()
         if self._paused:
             self._finish_utterance()
-        return self._take_events()
+        return self._take_steps()
 
     def reject(self, candidate: InterruptionCandidate) -> list[TurnStep]:
-        """The candidate is none (a cough, "uh-huh"): resume the reply where it was paused.
+        """Continue the reply and forget the utterance, a cough or "uh-huh".
 
-        What was said is forgotten. Nothing happens if the candidate is no longer to be judged.
+        No effect if ``candidate`` no longer awaits a decision.
         """
         if candidate is not self._candidate:
             return []
         self._candidate = None
-        self._move(T.REJECTED)
+        self._step(CandidateRejected(self.now, self._reply))
         self._stop_speech()
-        return self._take_events()
+        return self._take_steps()
 
     @property
-    def _reply_goes_on(self) -> bool:
-        return self._state in (S.REPLYING, S.INTERRUPTING)
+    def _is_replying(self) -> bool:
+        return self._state in (TurnState.REPLYING, TurnState.INTERRUPTING)
 
-    def _judge(self, verdict: Verdict) -> None:
-        if self._utterance is None:
+    def _apply(self, verdict: Verdict) -> None:
+        """Draw the conclusions from the rule's verdict on the latest hop."""
+        buffer = self._buffer
+        if buffer.began is None:
             if verdict is Verdict.SILENCE:
                 return
             self._start_speech()
-        while self._utterance is not None and self.now - self._utterance >= self._longest:
-            self._cut(self._utterance, self._utterance + self._longest)
-        # Where a reply can't be interrupted, the user is not heard once it is due.
-        if self._utterance is not None:
+        # One hop may be longer than the maximum utterance.
+        while buffer.began is not None and self.now - buffer.began >= self._longest:
+            self._cut(buffer.began, buffer.began + self._longest)
+        # The reply to a cut ends the utterance where replies cannot be interrupted.
+        if buffer.began is not None:
             self._paused = verdict is not Verdict.SPEECH
             if self._paused:
-                self._pause(self._utterance)
+                self._pause(buffer.began)
 
     def _start_speech(self) -> None:
-        # Only another's rule could look back further than the tape reaches.
-        earliest = max(self._given, self._tape.begin)
-        speech_at = max(self.now - self._rule.lookback, earliest)
-        self._utterance = max(speech_at - self._pre_roll, earliest)
-        self._goes_on = False
-        self._events.append(SpeechStarted(self.now, speech_at))
-        if self._state is S.LISTENING:
-            self._move(T.SPEECH)
-        elif self._interrupt_on == "speech":
-            self._raise_candidate()
+        speech_at = self._buffer.begin(self._rule.lookback)
+        self._step(SpeechStarted(self.now, speech_at))
+        if self._is_replying and self._interrupt_on == "speech":
+            self._barge_in()
 
     def _pause(self, began: int) -> None:
-        if self._state is S.INTERRUPTING:
-            # It stays open until it is judged: the user may go on before that.
+        if self._state is TurnState.INTERRUPTING:
+            # The utterance stays open until the decision: the user may continue before that.
             return
         if not self._is_worth_a_reply(began):
-            if self._state is S.USER_SPEAKING:
-                self._move(T.SILENCE)
             self._stop_speech()
-        elif self._state is S.REPLYING:
-            self._raise_candidate()
-        else:
+            return
+        if self._is_replying:
+            self._barge_in()
+        if not self._is_replying:
             self._finish_utterance()
 
     def _is_worth_a_reply(self, began: int) -> bool:
-        """Whether more was said than the end of what was given out already.
+        """Tell an utterance from the end of one that was cut.
 
-        What follows on a cut has not passed the threshold that starts an utterance. If a pause is
-        found within one window, there is less than ``speech_threshold`` in it.
+        Speech after a cut has not passed the threshold that starts an utterance. If a pause is
+        found within one window, the window holds less than ``speech_threshold`` of speech.
         """
-        return not self._goes_on or self.now - began > self._window
+        return not self._buffer.continued or self.now - began > self._window
 
-    def _raise_candidate(self) -> None:
-        self._move(T.CANDIDATE)
-        self._candidate = InterruptionCandidate(self.now, self._reply)
-        self._events.append(self._candidate)
+    def _barge_in(self) -> None:
+        if self._judged:
+            self._candidate = InterruptionCandidate(self.now, self._reply)
+            self._step(self._candidate)
+        else:
+            self._interrupt()
 
     def _interrupt(self) -> None:
         self._candidate = None
-        self._move(T.CONFIRMED)
-        self._events.append(Interrupted(self.now, self._reply))
+        self._step(Interrupted(self.now, self._reply))
 
     def _finish_utterance(self) -> None:
-        began = self._utterance
+        began = self._buffer.began
         assert began is not None
         self._stop_speech()
         self._reply_to(began, self.now)
 
     def _cut(self, began: int, end: int) -> None:
-        """Give out what has been said up to ``end``; the user goes on talking."""
-        if self._reply_goes_on:
+        """Reply to the utterance up to ``end`` while the user continues to speak."""
+        if self._is_replying:
             self._interrupt()
-        self._utterance = end
-        self._goes_on = True
+        self._buffer.continue_from(end)
         self._paused = False
         self._reply_to(began, end)
 
     def _reply_to(self, began: int, end: int) -> None:
-        self._begin_reply()
-        # Without samples nothing is given out: the pre-roll may reach further back.
-        self._given = end if end > began else self._given
-        self._events.append(ReplyDue(self._reply, self._tape.cut(began, end), began, end))
+        due = ReplyDue(self._reply + 1, self._buffer.take(began, end), began, end)
+        self._begin_reply(due)
 
-    def _begin_reply(self) -> None:
-        self._move(T.REPLY)
+    def _begin_reply(self, due: ReplyDue | None = None) -> None:
+        self._move(ReplyDue)
         self._reply += 1
         if not self._can_interrupt:
             self._stop_speech()
+        if due is not None:
+            self._steps.append(due)
 
     def _stop_speech(self) -> None:
-        """Hear from now on as if nobody had spoken; what is on the tape may be a pre-roll."""
-        if self._utterance is not None:
-            self._utterance = None
-            self._events.append(SpeechStopped(self.now))
+        """End the utterance, if there is one, and listen as if after silence."""
+        if self._buffer.began is not None:
+            self._buffer.end()
+            self._step(SpeechStopped(self.now))
         self._paused = False
         self._rule.reset()
 
-    def _tidy(self) -> None:
-        """Forget the audio that no utterance can contain any more."""
-        needed = self._utterance
-        if needed is None:
-            needed = self.now - self._rule.lookback - self._pre_roll
-        self._tape.forget(needed)
+    def _step(self, step: TurnStep) -> None:
+        self._move(type(step))
+        self._steps.append(step)
 
-    def _move(self, signal: TurnSignal) -> None:
+    def _move(self, kind: type[TurnStep]) -> None:
         try:
-            self._state = TRANSITIONS[self._state][signal]
+            self._state = TRANSITIONS[self._state][kind]
         except KeyError:
             raise InvalidStateError(
-                f"{signal.value} is not possible while the turn is: {self._state.value}"
+                f"{kind.__name__} is not possible in the state {self._state.value!r}"
             ) from None
 
-    def _take_events(self) -> list[TurnStep]:
-        events, self._events = self._events, []
-        return events
-
-
-class _Tape:
-    """The last part of a stream, by its place in the whole.
-
-    ``begin`` and ``end`` are the places of the first sample held and after the last.
-    """
-
-    def __init__(self) -> None:
-        self._chunks: deque[Int16Array] = deque()
-        self.begin = 0
-        self.end = 0
-
-    def append(self, samples: Int16Array) -> None:
-        # The caller may use its buffer again.
-        self._chunks.append(samples.copy(order="C"))
-        self.end += int(samples.shape[1])
-
-    def forget(self, before: int) -> None:
-        """Drop the chunks that lie wholly before a place."""
-        while self._chunks and self.begin + self._chunks[0].shape[1] <= before:
-            self.begin += int(self._chunks.popleft().shape[1])
-
-    def cut(self, begin: int, end: int) -> Int16Array:
-        """A copy of what is between two places that are on the tape."""
-        if begin == end:
-            return np.empty((1, 0), np.int16)
-        samples = np.concatenate(list(self._chunks), axis=1)
-        return samples[:, begin - self.begin : end - self.begin].copy(order="C")
+    def _take_steps(self) -> list[TurnStep]:
+        steps, self._steps = self._steps, []
+        return steps

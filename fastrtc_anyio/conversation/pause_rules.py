@@ -1,9 +1,9 @@
-"""When somebody has begun to talk, and when they have paused.
+"""Pause rules: when the user has begun to speak, and when the user has paused.
 
-A *rule* says after each hop of audio whether the user is silent, talks or has paused.
-:class:`SlidingWindow`, the usual one, adds up the speech inside the last ``audio_chunk_duration``
-seconds after every hop. FastRTC looks at that much audio at a time and then at the next, so it
-learns of a pause up to a whole chunk late; a window that slides is late by one hop at most.
+A *rule* says after each hop of audio whether the user is silent, speaks or has paused.
+:class:`SlidingWindow`, the default, sums the speech in the last ``audio_chunk_duration`` seconds
+after every hop. FastRTC judges consecutive chunks of that length instead, so it detects a pause up
+to one chunk late; a sliding window detects it one hop late at most.
 """
 
 from __future__ import annotations
@@ -14,42 +14,45 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
+from fastrtc_anyio._core.options import check_number
 from fastrtc_anyio._media.frames import Int16Array
 
 from .foreground import Foreground
 
 __all__ = ["AlgoOptions", "PauseRule", "SlidingWindow", "Verdict"]
 
-# Silero's own default.
 SPEECH_PROBABILITY = 0.5
-# Silero finds an onset 50 to 130 ms late, and sound leaves in frames of 20 ms: with 0.1 s between,
-# a reply falls silent within 0.3 s of the first word over it.
+"""Default probability from which a hop counts as speech: Silero's default."""
 INTERRUPT_PART = 0.5
+"""Default ratio of the interrupt threshold to ``started_talking_threshold``. Silero detects an
+onset 50 to 130 ms late, and audio leaves in frames of 20 ms: with a threshold of 0.1 s, a reply
+falls silent within 0.3 s of the first word over it."""
 
 
 @dataclass(frozen=True)
 class AlgoOptions:
-    """When talking has started and when it has paused. The names and meanings are FastRTC's.
+    """Thresholds for the start of speech and for a pause, with FastRTC's names and meanings.
 
-    FastRTC applies them to one chunk of audio after another; here they apply to a window that
-    slides, after every hop.
+    FastRTC applies them to consecutive chunks of audio. Here they apply to a sliding window, after
+    every hop.
 
     Args:
-        audio_chunk_duration: Length of the window, seconds.
-        started_talking_threshold: Talking has started when there is more speech than this inside
-            the window, seconds.
-        speech_threshold: Having started, talking has paused when the speech inside the window
-            falls below this, seconds. It may be larger than ``started_talking_threshold``: it
-            then counts from the moment on that the speech inside the window grows no more.
-        max_continuous_speech_s: An utterance that gets this long, pre-roll included, is given out
-            while the user talks on, and the next begins with the sample after it.
-            300 s if infinite: `turn_taking.LONGEST_UTTERANCE_S`.
-        interrupt_threshold: What takes the place of ``started_talking_threshold`` while a reply
-            goes on, which FastRTC does not have: who is talked over should fall silent at once.
-            Half of the other by default: 0.1 s.
+        audio_chunk_duration: length of the window in seconds.
+        started_talking_threshold: the user has begun to speak when the window holds more speech
+            than this, in seconds.
+        speech_threshold: the user has paused when the window then holds less speech than this, in
+            seconds. It may exceed ``started_talking_threshold``: the comparison then begins once
+            the speech in the window stops increasing.
+        max_continuous_speech_s: maximum length of an utterance in seconds, including the pre-roll.
+            A longer one is cut there, and the next utterance begins with the next sample. Infinity
+            stands for `LONGEST_UTTERANCE_S`, 300 s.
+        interrupt_threshold: replaces ``started_talking_threshold`` during a reply, so that a reply
+            falls silent quickly; FastRTC has no such option. Half of
+            ``started_talking_threshold`` by default, 0.1 s.
 
     Raises:
-        ValueError: names the option, its value and what it has to be.
+        TypeError: an option is not a number.
+        ValueError: an option is out of range.
     """
 
     audio_chunk_duration: float = 0.6
@@ -59,85 +62,75 @@ class AlgoOptions:
     interrupt_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        window = self.audio_chunk_duration
-        if not 0 < window < math.inf:
-            raise self._invalid("audio_chunk_duration", "must be a positive number of seconds")
-        if not 0 <= self.started_talking_threshold < window:
-            raise self._invalid(
-                "started_talking_threshold",
-                f"must be from 0 to less than audio_chunk_duration ({window}): there is never "
-                "more speech than that inside the window",
-            )
-        if not 0 < self.speech_threshold <= window:
-            raise self._invalid(
-                "speech_threshold",
-                f"must be more than 0 and at most audio_chunk_duration ({window}): else speech "
-                "would never fall below it, or always be below it",
-            )
-        if self.interrupt_threshold is not None and not 0 <= self.interrupt_threshold < window:
-            raise self._invalid(
-                "interrupt_threshold",
-                f"must be from 0 to less than audio_chunk_duration ({window}), or None",
-            )
-        if not self.max_continuous_speech_s > 0:
-            raise self._invalid(
-                "max_continuous_speech_s", "must be a positive number of seconds, or infinite"
-            )
+        for name in ("audio_chunk_duration", "speech_threshold"):
+            check_number(name, getattr(self, name), above=0, unit="s")
+        check_number("max_continuous_speech_s", self.max_continuous_speech_s, above=0, finite=False)
+        for name in ("started_talking_threshold", "interrupt_threshold"):
+            if name != "interrupt_threshold" or self.interrupt_threshold is not None:
+                check_number(name, getattr(self, name), at_least=0, unit="s")
+                # The window never holds more speech than its own length.
+                self._check_window(name, getattr(self, name) < self.audio_chunk_duration, "below")
+        within = self.speech_threshold <= self.audio_chunk_duration
+        self._check_window("speech_threshold", within, "at most")
 
-    def _invalid(self, name: str, wanted: str) -> ValueError:
-        return ValueError(f"{name} {wanted}; got {getattr(self, name)!r}")
+    def _check_window(self, name: str, holds: bool, relation: str) -> None:
+        if not holds:
+            raise ValueError(
+                f"{name} must be {relation} audio_chunk_duration ({self.audio_chunk_duration} s); "
+                f"got {getattr(self, name)!r}"
+            )
 
 
 class Verdict(enum.Enum):
-    """What a rule says after a hop."""
+    """A rule's verdict after one hop."""
 
     SILENCE = "silence"
-    """The user has not begun to talk."""
+    """The user has not begun to speak."""
     SPEECH = "speech"
-    """The user talks."""
+    """The user speaks."""
     PAUSE = "pause"
-    """The user has talked and has paused. It is said again after each hop until the user talks
-    on or the rule is reset."""
+    """The user has spoken and has paused. The rule repeats this verdict after each hop until the
+    user continues or the rule is reset."""
 
 
 class PauseRule(Protocol):
-    """Decides, hop by hop, whether the user talks. The machine resets it between utterances."""
+    """Judges, hop by hop, whether the user speaks. The machine resets it between utterances."""
 
     @property
     def lookback(self) -> int:
-        """Where speech began, if it is found now: samples back from the end of the last hop.
+        """Samples from the beginning of the current speech to the end of the last hop.
 
-        0 when nothing points to speech. A hop makes it larger by the hop's samples at most: what
-        is further back is no longer on the tape.
+        It is 0 if there are no signs of speech. One hop increases it by the hop's samples at most:
+        audio further back is no longer in the machine's buffer.
         """
         ...
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
-        """Judge the stream as it is with one hop more.
+        """Judge the audio including the next hop.
 
         Args:
-            samples: int16, shape ``(1, n)``, the hop.
-            probability: That it is speech, 0 to 1.
-            over_reply: Whether a reply goes on, which speech would interrupt.
+            samples: the hop: int16, shape ``(1, n)``.
+            probability: probability that the hop is speech, from 0 to 1.
+            over_reply: whether a reply is active that speech would interrupt.
         """
         ...
 
     def reset(self) -> None:
-        """Forget everything heard: the next hop is the first."""
+        """Forget all audio: the next hop is the first."""
         ...
 
 
 class SlidingWindow:
-    """`AlgoOptions` as a rule: it adds up the speech inside the last seconds.
+    """`AlgoOptions` as a rule: the sum of speech in a sliding window.
 
-    Exact to the sample: a hop that is half inside the window counts half.
+    The sum is exact to the sample: a hop that is half inside the window counts half.
 
     Args:
-        sample_rate: Of the audio, Hz.
-        options: Window and thresholds.
-        speech_probability: A hop is speech from this probability on.
-        background_db: Speech that is this much quieter than the speaker's is somebody else's; see
-            :mod:`.foreground`. By default every voice counts.
+        sample_rate: rate of the audio in Hz.
+        options: window and thresholds.
+        speech_probability: probability from which a hop counts as speech.
+        background_db: level difference in dB from which speech belongs to a background voice; see
+            :mod:`.foreground`. By default all voices count.
     """
 
     def __init__(
@@ -148,9 +141,10 @@ class SlidingWindow:
         background_db: float = math.inf,
     ) -> None:
         self._speech_probability = speech_probability
-        # Whole samples: 0.07 * 16000 is a little more than 1120, and "less than" would notice.
+        # In whole samples, because 0.07 * 16000 is slightly more than 1120 and would fail a
+        # comparison with 1120 samples of speech.
         self._window = max(1, round(options.audio_chunk_duration * sample_rate))
-        # Two durations of less than a sample's difference are the same number of samples.
+        # Rounding can make two durations equal that differ by less than a sample.
         started = round(options.started_talking_threshold * sample_rate)
         self._started = min(started, self._window - 1)
         interrupts = options.interrupt_threshold
@@ -162,37 +156,37 @@ class SlidingWindow:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything heard, but how loud the speaker is. No decision counts twice."""
+        """Forget all audio except the speaker's level: speech counts for one utterance only."""
         self._now = 0
-        # Of the hops that are speech: where they begin and end.
+        # Begin and end of each hop of speech in the window.
         self._hops: deque[tuple[int, int]] = deque()
         self._speech = 0
-        # The most speech there was inside the window since talking started; 0 before.
+        # Maximum speech in the window since the user began to speak; 0 before that.
         self._peak = 0
 
     @property
     def lookback(self) -> int:
-        """Samples since the beginning of the first speech of which some is inside the window."""
+        """Samples since the beginning of the first hop of speech in the window."""
         return self._now - self._hops[0][0] if self._hops else 0
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
-        """Judge the stream as it is with one hop more."""
+        """Judge the audio including the next hop."""
         is_speech = probability >= self._speech_probability
         self._foreground.push(samples, is_speech)
         if self._peak:
-            is_speech = is_speech and self._foreground.goes_on
+            is_speech = is_speech and self._foreground.continues
         inside = self._add(int(samples.shape[1]), is_speech)
         enough = self._interrupts if over_reply else self._started
         if self._peak or (inside > enough and self._foreground.may_begin):
             self._peak = max(self._peak, inside)
         if not self._peak:
             return Verdict.SILENCE
-        # To fall below the threshold it must have been higher. That matters only where the
-        # threshold is larger than the one that starts talking: every utterance would end at once.
+        # A sum can only fall below a threshold that it had reached. Without the minimum, a pause
+        # threshold above the start threshold would end every utterance at once.
         return Verdict.PAUSE if inside < min(self._paused, self._peak) else Verdict.SPEECH
 
     def _add(self, count: int, is_speech: bool) -> int:
-        """Slide the window on and return the samples of speech inside."""
+        """Advance the window and return the samples of speech inside."""
         if is_speech:
             self._hops.append((self._now, self._now + count))
             self._speech += count

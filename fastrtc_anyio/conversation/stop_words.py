@@ -1,9 +1,9 @@
-"""Nobody is heard until they have said a stop word.
+"""The pause rule of a handler that replies only after a stop word.
 
-:class:`StopWordRule` keeps what is being said and says silence, until it is told that a stop word
-was in it. From the sample on at which that ended it is the usual rule. Looking for stop words takes
-a speech recogniser, and is somebody else's work: it is done now and then while somebody speaks, and
-once more when they pause.
+:class:`StopWordRule` keeps recent speech and reports silence until a stop word is found in it. From
+the sample at which the stop word ended it judges like :class:`.SlidingWindow`. Finding stop words
+takes a speech recogniser, so the driver does it: repeatedly while the user speaks, and once more
+when the user pauses.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from .pause_rules import SPEECH_PROBABILITY, AlgoOptions, SlidingWindow, Verdict
 
 __all__ = ["StopWordCandidate", "StopWordRule"]
 
-# A stop word is shorter. As much is looked through at a time.
 LONGEST_S = 2.5
-# While that is done, so much of what follows is kept.
+"""Maximum audio of a candidate in seconds; longer than a stop word."""
 LONGEST_KEPT_S = 30.0
-# How much more has to be said before it is worth looking again: a recogniser is slow.
+"""Maximum audio in seconds kept while the recogniser works."""
 STEP_S = 0.4
+"""Seconds of new speech before the next candidate, because a recogniser is slow."""
 
 
 @dataclass(frozen=True, eq=False)
 class StopWordCandidate:
-    """Speech that may hold a stop word.
+    """Speech that may contain a stop word.
 
     Attributes:
         samples: int16, shape ``(1, n)``.
-        end: after how many samples heard in all it ends.
-        complete: whether the speaker has paused.
-        turn: what it is a candidate for; nothing is decided by it after a reset.
+        end: place after its last sample, in samples since the first one pushed.
+        complete: whether the user has paused.
+        turn: the turn it belongs to; a reset of the rule makes the candidate void.
     """
 
     samples: Int16Array
@@ -46,14 +46,15 @@ class StopWordCandidate:
 
 
 class StopWordRule:
-    """A :class:`.PauseRule` that is deaf until it is told of a stop word, and again after a reset.
+    """A :class:`.PauseRule` that reports silence until a stop word wakes it. A reset puts it back
+    to sleep.
 
     Args:
-        sample_rate: Of the audio, Hz.
-        options: Window and thresholds.
-        speech_probability: A hop is speech from this probability on.
-        background_db: See :class:`.SlidingWindow`.
-        pre_roll_s: Audio before the first speech that may belong to a stop word, seconds.
+        sample_rate: rate of the audio in Hz.
+        options: window and thresholds.
+        speech_probability: probability from which a hop counts as speech.
+        background_db: see :class:`.SlidingWindow`.
+        pre_roll_s: seconds of audio before the first speech that may belong to a stop word.
     """
 
     def __init__(
@@ -74,46 +75,47 @@ class StopWordRule:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything heard, a stop word too."""
+        """Forget all audio and any stop word."""
         self._window.reset()
         self._turn += 1
         self._awake = False
         self._verdict = Verdict.SILENCE
         self._hops: deque[tuple[Int16Array, float]] = deque()
         self._kept = 0
-        # Where the candidate given out last ended.
+        # Place at which the last candidate ended.
         self._looked = self._now
         self._looking = False
-        # Speech from before it was woken that nobody has been told of, in samples back from now.
+        # Samples back to speech that was detected while waking up and not reported yet.
         self._owed = 0
-        self._told = False
+        self._reported = False
 
     @property
     def awake(self) -> bool:
-        """Whether a stop word was heard, and what follows is listened to."""
+        """Whether a stop word was found, and the speech after it counts."""
         return self._awake
 
     @property
     def lookback(self) -> int:
-        """See :class:`.PauseRule`. While it is deaf, all that may follow on a stop word."""
+        """See :class:`.PauseRule`. During sleep, all audio that may follow a stop word."""
         return max(self._window.lookback, self._owed) if self._awake else self._kept
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
-        """Judge the stream as it is with one hop more."""
+        """Judge the audio including the next hop."""
         self._now += int(samples.shape[1])
         verdict = self._window.push(samples, probability, over_reply and self._awake)
         if self._awake:
-            self._owed = 0 if self._told or not self._owed else self._owed + samples.shape[1]
-            self._told = verdict is not Verdict.SILENCE
+            owes = self._owed and not self._reported
+            self._owed = self._owed + samples.shape[1] if owes else 0
+            self._reported = verdict is not Verdict.SILENCE
             return verdict
         self._verdict = verdict
         self._keep(samples, probability)
         return Verdict.SILENCE
 
     def candidate(self) -> StopWordCandidate | None:
-        """What is to be looked through now, if there is something: each time it is something new.
+        """Return speech to search for a stop word, or None if there is no new speech.
 
-        Answer with :meth:`wake` or :meth:`nothing_in`, at once or later.
+        Answer with :meth:`wake` or :meth:`reject`, at once or later.
         """
         if self._awake or self._verdict is Verdict.SILENCE:
             return None
@@ -126,14 +128,14 @@ class StopWordRule:
         return StopWordCandidate(samples[:, -self._longest :], self._now, complete, self._turn)
 
     def wake(self, candidate: StopWordCandidate, end: int) -> int | None:
-        """A stop word is in the candidate: hear what follows on it.
+        """Wake up: the candidate contains a stop word. Judge the audio after it.
 
         Args:
-            candidate: The one looked through.
-            end: After how many of its samples the stop word ends.
+            candidate: the candidate searched.
+            end: number of its samples up to the end of the stop word.
 
         Returns:
-            How many samples ago that was. None if it is too late: everything was forgotten since.
+            Samples since the end of the stop word. None if the rule was reset meanwhile.
         """
         ago = self._now - candidate.end + int(candidate.samples.shape[1]) - end
         if self._awake or candidate.turn != self._turn or ago > self._kept:
@@ -150,14 +152,14 @@ class StopWordRule:
         self._kept = 0
         return ago
 
-    def nothing_in(self, candidate: StopWordCandidate) -> None:
-        """There is none. Of a candidate that is complete, nothing needs to be kept."""
+    def reject(self, candidate: StopWordCandidate) -> None:
+        """Continue to sleep: the candidate contains no stop word."""
         if candidate.turn != self._turn:
             return
         self._looking = False
         said_more = self._awake or self._verdict is not Verdict.PAUSE
         if candidate.complete and not said_more:
-            self.reset()
+            self.reset()  # no part of a complete utterance can belong to a later stop word
 
     def _keep(self, samples: Int16Array, probability: float) -> None:
         self._hops.append((samples.copy(), probability))
@@ -172,7 +174,7 @@ class StopWordRule:
 
 
 def _last(hops: deque[tuple[Int16Array, float]], count: int) -> list[tuple[Int16Array, float]]:
-    """The hops that hold the last ``count`` samples, the first of them cut."""
+    """Return the hops that hold the last ``count`` samples, with the first hop cut."""
     found: list[tuple[Int16Array, float]] = []
     for samples, probability in reversed(hops):
         if count <= 0:

@@ -19,11 +19,11 @@ from fastrtc_anyio._media.media_plan import MediaPlan, Modality, Mode
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio._peers.channels import BufferOptions
 from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer, open_memory_peer
-from fastrtc_anyio.functions import VideoStreamHandler
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
     AudioVideoStreamHandler,
     StreamHandlerBase,
+    VideoStreamHandler,
 )
 from fastrtc_anyio.limits import Limits
 from fastrtc_anyio.session import Session

@@ -24,8 +24,9 @@ from fastrtc_anyio.conversation.events import (
     UserStoppedSpeaking,
 )
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
-from fastrtc_anyio.conversation.machine import ReplyDue, TurnMachine
+from fastrtc_anyio.conversation.machine import TurnMachine
 from fastrtc_anyio.conversation.pause_rules import AlgoOptions
+from fastrtc_anyio.conversation.turn_table import ReplyDue
 from fastrtc_anyio.speech.vad import Hops
 from fastrtc_anyio.testing import inject_fault, open_call
 from tests.kit.conversations import (

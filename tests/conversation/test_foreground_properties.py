@@ -73,7 +73,7 @@ def test_silence_has_a_level() -> None:
     foreground = Foreground(RATE, 12, HOP * 10)
     foreground.push(np.zeros((1, HOP), np.int16), True)
     assert foreground.may_begin
-    assert foreground.goes_on
+    assert foreground.continues
     foreground.push(hop(-20), True)
     foreground.push(np.zeros((1, HOP), np.int16), True)
-    assert foreground.goes_on
+    assert foreground.continues

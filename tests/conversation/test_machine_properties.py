@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._media.resample import Rechunker
-from fastrtc_anyio.conversation.machine import (
+from fastrtc_anyio.conversation.machine import TurnMachine
+from fastrtc_anyio.conversation.pause_rules import AlgoOptions
+from fastrtc_anyio.conversation.turn_table import (
+    CandidateRejected,
     Interrupted,
     InterruptionCandidate,
     ReplyDue,
+    ReplyEnded,
     SpeechStarted,
     SpeechStopped,
-    TurnMachine,
     TurnState,
     TurnStep,
 )
-from fastrtc_anyio.conversation.pause_rules import AlgoOptions
 from fastrtc_anyio.errors import InvalidStateError
 from fastrtc_anyio.testing.strategies import chunkings
 
@@ -76,7 +78,8 @@ def push_all(machine: TurnMachine, hops: list[Hop]) -> list[TurnStep]:
             event = waiting.pop(0)
             events.append(event)
             if isinstance(event, ReplyDue):
-                waiting += machine.reply_finished(event.reply)
+                steps = machine.reply_finished(event.reply)
+                waiting += [step for step in steps if not isinstance(step, ReplyEnded)]
     return events
 
 
@@ -233,8 +236,10 @@ def test_any_framing_gives_the_same_events(
     noise = np.random.default_rng(1).choice([-30000, 30000], loud.size)
     audio = np.where(loud, noise, noise // 100).astype(np.int16).reshape(1, -1)
 
+    judged = data.draw(st.booleans())
+
     def hear(chunks: list[int]) -> list[Any]:
-        machine, rechunker = TurnMachine(RATE, algo), Rechunker(hop, 1)
+        machine, rechunker = TurnMachine(RATE, algo, judged=judged), Rechunker(hop, 1)
         heard: list[Any] = []
         begin = 0
         for size in chunks:
@@ -248,6 +253,49 @@ def test_any_framing_gives_the_same_events(
         return heard
 
     assert hear(data.draw(chunkings(loud.size))) == hear([loud.size] if loud.size else [])
+
+
+@given(
+    hops=hop_lists(),
+    algo=options(),
+    longest=st.integers(1, 3000),
+    interrupt_on=st.sampled_from(["speech", "pause"]),
+    can_interrupt=st.booleans(),
+    ends=st.lists(st.integers(0, 40), max_size=10),
+)
+@settings(max_examples=200, deadline=None)
+def test_without_a_judge_steps_equal_those_with_a_judge_that_confirms_at_once(
+    hops: list[Hop],
+    algo: AlgoOptions,
+    longest: int,
+    interrupt_on: Literal["speech", "pause"],
+    can_interrupt: bool,
+    ends: list[int],
+) -> None:
+    audio = numbered(total(hops))
+    algo = replace(algo, max_continuous_speech_s=seconds(longest))
+
+    def hear(judged: bool) -> list[Any]:
+        machine = TurnMachine(
+            RATE, algo, judged=judged, interrupt_on=interrupt_on, can_interrupt=can_interrupt
+        )
+        heard: list[Any] = []
+
+        def take(steps: list[TurnStep]) -> None:
+            for step in steps:
+                if isinstance(step, InterruptionCandidate):
+                    assert judged
+                    take(machine.confirm(step))
+                else:
+                    heard.append(plain(step))
+
+        for number, (count, speech) in enumerate(hops):
+            take(machine.push(audio[:, machine.now : machine.now + count], float(speech)))
+            if number in ends:
+                take(machine.reply_finished(machine.reply))
+        return heard
+
+    assert hear(judged=False) == hear(judged=True)
 
 
 # FastRTC's way, for comparison: one chunk after the other.
@@ -336,6 +384,7 @@ class Conversation(RuleBasedStateMachine):
         algo=options(),
         can_interrupt=st.booleans(),
         interrupt_on=st.sampled_from(["speech", "pause"]),
+        judged=st.booleans(),
         pre_roll=st.integers(0, 300),
     )
     def pick_up(
@@ -343,8 +392,10 @@ class Conversation(RuleBasedStateMachine):
         algo: AlgoOptions,
         can_interrupt: bool,
         interrupt_on: Literal["speech", "pause"],
+        judged: bool,
         pre_roll: int,
     ) -> None:
+        self.judged = judged
         self.can_interrupt = can_interrupt
         self.window = round(algo.audio_chunk_duration * RATE)
         self.pre_roll = pre_roll
@@ -353,6 +404,7 @@ class Conversation(RuleBasedStateMachine):
             replace(algo, max_continuous_speech_s=seconds(2000)),
             can_interrupt=can_interrupt,
             interrupt_on=interrupt_on,
+            judged=judged,
             pre_roll_s=seconds(pre_roll),
         )
         self.audio = np.empty((1, 0), np.int16)
@@ -362,7 +414,7 @@ class Conversation(RuleBasedStateMachine):
         self.playing: int | None = None
         self.candidate: InterruptionCandidate | None = None
         self.over: list[int] = []
-        self.judged: list[InterruptionCandidate] = []
+        self.decided: list[InterruptionCandidate] = []
 
     def take(self, events: list[TurnStep]) -> None:
         self.events += events
@@ -379,6 +431,7 @@ class Conversation(RuleBasedStateMachine):
                     self.playing = None
                     self.drop_candidate()
                 case InterruptionCandidate():
+                    assert self.judged
                     assert self.candidate is None
                     assert event.reply == self.playing
                     self.candidate = event
@@ -387,7 +440,7 @@ class Conversation(RuleBasedStateMachine):
 
     def drop_candidate(self) -> None:
         if self.candidate is not None:
-            self.judged.append(self.candidate)
+            self.decided.append(self.candidate)
             self.candidate = None
 
     @rule(
@@ -404,7 +457,7 @@ class Conversation(RuleBasedStateMachine):
             assert not (was_deaf and events)
             self.take(events)
             bound = self.pre_roll + self.window + 2 * 300
-            assert self.machine.buffered <= (2300 if self.machine.user_speaking else bound)
+            assert self.machine.buffered <= (2300 if self.user_speaking else bound)
 
     @precondition(lambda self: self.playing is not None)
     @rule()
@@ -413,7 +466,9 @@ class Conversation(RuleBasedStateMachine):
         reply, self.playing = self.playing, None
         self.over.append(reply)
         self.drop_candidate()
-        self.take(self.machine.reply_finished(reply))
+        ended, *steps = self.machine.reply_finished(reply)
+        assert ended == ReplyEnded(self.machine.now, reply)
+        self.take(steps)
 
     @precondition(lambda self: self.playing is None)
     @rule()
@@ -444,15 +499,18 @@ class Conversation(RuleBasedStateMachine):
         assert self.candidate is not None
         candidate = self.candidate
         self.drop_candidate()
-        self.take(self.machine.reject(candidate))
-        assert not self.machine.user_speaking
+        rejected, stopped = self.machine.reject(candidate)
+        assert rejected == CandidateRejected(self.machine.now, candidate.reply)
+        self.take([stopped])
+        assert not self.user_speaking
+        assert not self.machine.heard().size
         assert self.machine.state is TurnState.REPLYING
 
     @rule()
     def what_is_over_is_told_again(self) -> None:
         for reply in self.over:
             assert self.machine.reply_finished(reply) == []
-        for candidate in self.judged:
+        for candidate in self.decided:
             assert self.machine.confirm(candidate) == []
             assert self.machine.reject(candidate) == []
 
@@ -471,12 +529,14 @@ class Conversation(RuleBasedStateMachine):
         check_utterances(self.dues[-2:], self.audio)
         check_alternation(self.events)
 
+    @property
+    def user_speaking(self) -> bool:
+        started = len(of_kind(self.events, SpeechStarted))
+        return started > len(of_kind(self.events, SpeechStopped))
+
     @invariant()
     def the_state_is_what_the_driver_sees(self) -> None:
-        started = len(of_kind(self.events, SpeechStarted))
-        stopped = len(of_kind(self.events, SpeechStopped))
-        speaking = started > stopped
-        assert self.machine.user_speaking is speaking
+        speaking = self.user_speaking
         if self.playing is None:
             expected = TurnState.USER_SPEAKING if speaking else TurnState.LISTENING
         else:
@@ -487,7 +547,7 @@ class Conversation(RuleBasedStateMachine):
     def what_was_heard_is_the_end_of_the_input(self) -> None:
         heard = self.machine.heard()
         assert np.array_equal(heard, self.audio[:, self.audio.shape[1] - heard.shape[1] :])
-        assert bool(heard.size) <= self.machine.user_speaking
+        assert bool(heard.size) <= self.user_speaking
 
 
 TestConversation = Conversation.TestCase

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import AdditionalOutputs, CloseReason, CloseStream, HandlerContractError, _cli
-from fastrtc_anyio.conversation.custom_rule import OwnAlgorithm
+from fastrtc_anyio.conversation.custom_rule import AppState, CustomPauseRule
 from fastrtc_anyio.conversation.events import (
     Interruption,
     InterruptionRejected,
@@ -23,7 +23,7 @@ from fastrtc_anyio.conversation.events import (
     ReplyStarted,
     UserStartedSpeaking,
 )
-from fastrtc_anyio.conversation.handlers import AppState, ReplyOnPause
+from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.conversation.pause_rules import AlgoOptions, Verdict
 from fastrtc_anyio.handlers import WebRTCData
 from fastrtc_anyio.speech.energy import EnergyVad
@@ -481,7 +481,7 @@ class TestTriggers:
     async def test_a_response_can_be_asked_for(self) -> None:
         said: list[Any] = []
         handler = agent(answering(0.2, log=said))
-        with pytest.raises(RuntimeError, match="a session that is going on"):
+        with pytest.raises(RuntimeError, match="requires an active session"):
             handler.trigger_response()
         async with open_call(handler) as call:
             await say(call, silence(0.5))
@@ -584,8 +584,8 @@ class TestFailures:
         ("settings", "message"),
         [
             ({"fn": 3}, "fn must be a function; got 3"),
-            ({"interrupt_on": "never"}, '"speech" or "pause"; got \'never\''),
-            ({"algo_options": 0.6}, "must be an AlgoOptions; got 0.6"),
+            ({"interrupt_on": "never"}, "one of 'speech', 'pause'; got 'never'"),
+            ({"algo_options": 0.6}, "algo_options must be an AlgoOptions or None; got 0.6"),
             ({"model": object()}, "model"),
             ({"startup_fn": "hello"}, "startup_fn must be a function"),
         ],
@@ -759,7 +759,7 @@ class TestOwnAlgorithms:
             def determine_pause(self, audio: Any, sampling_rate: int, state: AppState) -> bool:
                 return super().determine_pause(audio, sampling_rate, state)
 
-        with pytest.raises(HandlerContractError, match=r"wants a model with vad\(audio, options\)"):
+        with pytest.raises(HandlerContractError, match=r"model must have vad\(audio, options\)"):
             async with open_call(Mine(answering(1), model=EnergyVad())) as call:
                 await say(call, silence(2))
                 await call.ended.wait()
@@ -769,7 +769,7 @@ class TestOwnAlgorithms:
             def determine_pause(self, audio: Any, sampling_rate: int, state: AppState) -> bool:
                 return True
 
-        rule = OwnAlgorithm(Once(answering(1), input_sample_rate=RATE))
+        rule = CustomPauseRule(Once(answering(1), input_sample_rate=RATE))
         rule.judge(silence(FRAME))
         rule.reset()
         assert rule.push(silence(FRAME), 0.0) is Verdict.SILENCE

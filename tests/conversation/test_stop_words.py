@@ -240,7 +240,7 @@ class TestRule:
         rule.reset()
         assert rule.wake(candidate, candidate.samples.shape[1]) is None
         self.push(rule, 50, True)
-        rule.nothing_in(candidate)
+        rule.reject(candidate)
         assert rule.wake(candidate, candidate.samples.shape[1]) is None
         assert not rule.awake
 
@@ -254,7 +254,7 @@ class TestRule:
         candidate = rule.candidate()
         assert candidate is not None
         assert candidate.complete
-        rule.nothing_in(candidate)
+        rule.reject(candidate)
         self.push(rule, 100, False)
         assert rule.candidate() is None
 
@@ -266,7 +266,7 @@ class TestRule:
         assert candidate is not None
         assert candidate.complete
         self.push(rule, 20, True)
-        rule.nothing_in(candidate)
+        rule.reject(candidate)
         later = rule.candidate()
         assert later is not None
         assert later.samples.shape[1] > 50 * self.HOP

@@ -366,9 +366,9 @@ def no_generator(*inputs: Any) -> Any: ...
         (Quiet(), "video", "send-receive", "derive from AudioVideoStreamHandler"),
         (Quiet, "audio-video", "send-receive", "derive from AudioVideoStreamHandler"),
         (flip, "video", "receive", 'mode "send-receive" or "send"'),
-        (flip, "audio-video", "send-receive", "a handler is"),
-        (flip, "audio", "send-receive", "a handler is"),
-        (twice, "audio", "send-receive", "a handler is"),
+        (flip, "audio-video", "send-receive", "handler must be"),
+        (flip, "audio", "send-receive", "handler must be"),
+        (twice, "audio", "send-receive", "handler must be"),
         (VideoStreamHandler(flip), "audio", "send-receive", 'modality "video"'),
         (42, "audio", "send-receive", "got 42"),
     ],
@@ -490,5 +490,5 @@ def test_settings_that_are_not_possible(options: Any, error: Any, message: str) 
 def test_a_filter_that_is_none() -> None:
     with pytest.raises(TypeError, match="must be a function; got 3"):
         VideoStreamHandler(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="fps must be a number; got '30'"):
+    with pytest.raises(TypeError, match="fps must be a number above 0 and at most 240; got '30'"):
         VideoStreamHandler(flip, fps="30")  # type: ignore[arg-type]

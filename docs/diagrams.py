@@ -1,0 +1,54 @@
+"""Draw the state diagrams of docs/states.md from the transition tables.
+
+Run ``python docs/diagrams.py`` after a change of a table; a test compares the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+from fastrtc_anyio.conversation import turn_table
+
+PAGE = Path(__file__).with_name("states.md")
+
+INTRODUCTION = """\
+# State machines
+
+Drawn by `docs/diagrams.py` from the transition tables in the code.
+"""
+
+
+def draw(table: Mapping[Enum, Mapping[object, Enum]]) -> str:
+    """Draw a table as a Mermaid diagram; the first state is the initial one."""
+    states = list(table)
+    lines = ["stateDiagram-v2", f"    [*] --> {states[0].name}"]
+    for state in states:
+        arrows: dict[str, list[str]] = {}
+        for signal, target in table[state].items():
+            arrows.setdefault(target.name, []).append(_name(signal))
+        lines += [
+            f"    {state.name} --> {target}: {', '.join(names)}" for target, names in arrows.items()
+        ]
+    return "\n".join(["```mermaid", *lines, "```"])
+
+
+def _name(signal: object) -> str:
+    return signal.__name__ if isinstance(signal, type) else str(getattr(signal, "name", signal))
+
+
+def render() -> str:
+    """Return the contents of docs/states.md."""
+    return f"""\
+{INTRODUCTION}
+## A turn
+
+`fastrtc_anyio/conversation/turn_table.py`: whose turn it is, and the steps of the turn machine.
+
+{draw(turn_table.TRANSITIONS)}
+"""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")

@@ -1,0 +1,205 @@
+"""The replies of a conversation: one task each, which advances and closes the user's generator.
+
+A reply starts once the generator of the previous reply is closed, and once the client has sent its
+input if the function takes one. Interrupting a reply cancels its scope and flushes playout in one
+step of the event loop, so no audio from before the flush is queued after it, whatever the generator
+does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import anyio
+from anyio import CancelScope
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from fastrtc_anyio._core.user_code import is_generator_function
+from fastrtc_anyio._media.frames import AudioFrame
+from fastrtc_anyio._media.playout import Played
+from fastrtc_anyio.conversation.handlers import ReplyOnPause
+from fastrtc_anyio.conversation.reply_calls import InputNeed, ReplyCall
+
+from .emissions import Emission, read_audio_emission
+from .generators import run_generator
+from .run import HandlerRun
+
+__all__ = ["Replies"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+INPUTS_S = 2.0
+"""Seconds to wait for the client's input if the function can be called without it."""
+UNWINDING_S = 1.0
+"""Seconds to wait for the previous reply to unwind."""
+
+
+class _Reply:
+    """One reply, from the moment it is due.
+
+    Attributes:
+        unwound: set once its generator, and those of all previous replies, are closed.
+        played_before: samples of the conversation that were played before it.
+        audible: whether it has yielded audio.
+    """
+
+    def __init__(self, number: int, played_before: int) -> None:
+        self.number = number
+        self.played_before = played_before
+        self.scope = CancelScope()
+        self.unwound = anyio.Event()
+        self.audible = False
+
+
+class Replies:
+    """Starts, plays and interrupts the replies of one conversation.
+
+    Args:
+        run: the handler and its session.
+        tasks: task group for the replies.
+        log: sends the client a log message.
+        finished: called with the number of a reply that was played to its end, and with the audio
+            played.
+    """
+
+    def __init__(
+        self,
+        run: HandlerRun[ReplyOnPause],
+        tasks: TaskGroup,
+        log: Callable[[str], None],
+        finished: Callable[[int, Played], None],
+    ) -> None:
+        self._run = run
+        self._handler = run.handler
+        self._session = run.session
+        self._tasks = tasks
+        self._log = log
+        self._finished = finished
+        self._current = _Reply(0, 0)
+        self._current.unwound.set()
+        self._client_answers = True
+
+    def mark_start(self) -> None:
+        """Count the audio of the next reply from here."""
+        self._flush()
+
+    def start(self, number: int, call: ReplyCall) -> None:
+        """Start a reply. It waits until the previous one has unwound."""
+        previous, self._current = self._current, _Reply(number, self._played_so_far())
+        self._tasks.start_soon(self._run_reply, self._current, previous, call)
+
+    def interrupt(self) -> Played:
+        """Cancel the current reply and drop its queued audio.
+
+        Returns:
+            The audio of it that was played.
+        """
+        self._current.scope.cancel()
+        self._flush()
+        return self._played_of(self._current)
+
+    async def _run_reply(self, reply: _Reply, previous: _Reply, call: ReplyCall) -> None:
+        try:
+            with reply.scope:
+                await self._wait_unwound(previous)
+                await self._wait_for_inputs(call.need)
+                await self._generate(reply, call.function, call.arguments())
+                await self._run.wait_played()
+                # An interruption during the last sample must not count as the end, too.
+                await checkpoint_if_cancelled()
+                self._finish(reply)
+        except Exception:
+            if not reply.scope.cancel_called:
+                raise
+            # The conversation has moved on, so the error must not end the session.
+            logger.exception("session %s: an interrupted reply failed", self._session.id)
+        finally:
+            # Even a reply that was cancelled while it waited keeps the next one waiting.
+            with CancelScope(shield=True):
+                await self._wait_unwound(previous)
+            reply.unwound.set()
+
+    async def _wait_unwound(self, previous: _Reply) -> None:
+        """Wait for the ``finally`` blocks of the previous reply."""
+        with anyio.move_on_after(UNWINDING_S) as scope:
+            await previous.unwound.wait()
+        if scope.cancelled_caught and not previous.unwound.is_set():
+            previous.unwound.set()  # wait for it, and log it, only once
+            logger.warning(
+                "session %s: reply %d has not unwound within %g s of being interrupted",
+                self._session.id,
+                previous.number,
+                UNWINDING_S,
+            )
+
+    async def _wait_for_inputs(self, need: InputNeed) -> None:
+        """Ask the client for its input before each reply, and wait for it.
+
+        The wait is unlimited only if the function requires input and there has been none. A client
+        that does not answer is asked before each reply, but waited for only once.
+        """
+        handler = self._handler
+        if need is InputNeed.NONE:
+            return
+        if not handler.args_set.is_set():
+            limit: float | None = INPUTS_S if self._client_answers else 0.0
+            if need is InputNeed.REQUIRED and not handler.latest_args:
+                logger.info("session %s: a reply waits for the client's input", self._session.id)
+                limit = None
+            await handler.fetch_args()
+            with anyio.move_on_after(limit):
+                await handler.args_set.wait()
+        self._client_answers = handler.args_set.is_set()
+        handler.reset()
+
+    async def _generate(
+        self, reply: _Reply, function: Callable[..., object], arguments: tuple[object, ...]
+    ) -> None:
+        """Run the generator and play what it yields."""
+        calls = self._run.calls
+        source = str(getattr(function, "__qualname__", type(function).__qualname__))
+        if is_generator_function(function):  # calling it runs none of its code
+            generator = function(*arguments)
+        else:
+            generator = await calls.call_on_spare_thread(source, function, *arguments)
+        read = partial(read_audio_emission, source=source)
+        await run_generator(calls, source, generator, read, partial(self._play, reply))
+
+    async def _play(self, reply: _Reply, emission: Emission[AudioFrame]) -> None:
+        # There is no checkpoint between this one and the point at which the audio stream notes its
+        # generation. Audio that passes here therefore belongs to this reply, and a flush drops it.
+        await checkpoint_if_cancelled()
+        if emission.outputs is not None and self._handler.phone_mode:
+            self._handler.set_args(list(emission.outputs.args))
+        if emission.media is not None:
+            self._mark_audible(reply)
+        await self._run.play(replace(emission, close=None))
+        if emission.close is not None:
+            await self._run.end(emission.close.msg, partial(self._finish, reply))
+
+    def _mark_audible(self, reply: _Reply) -> None:
+        if not reply.audible:
+            reply.audible = True
+            self._log("response_starting")
+
+    def _finish(self, reply: _Reply) -> None:
+        self._mark_audible(reply)
+        self._flush()
+        self._finished(reply.number, self._played_of(reply))
+
+    def _flush(self) -> None:
+        if self._session.media.audio_out:
+            self._session.audio_out.flush()
+
+    def _played_so_far(self) -> int:
+        """Samples of all replies, including those that the handler itself flushed."""
+        return self._session.audio_out.played_before_flushes if self._session.media.audio_out else 0
+
+    def _played_of(self, reply: _Reply) -> Played:
+        samples = self._played_so_far() - reply.played_before
+        rate = self._session.audio_out.sample_rate if self._session.media.audio_out else 1
+        return Played(samples, samples / rate)

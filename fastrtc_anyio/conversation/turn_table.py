@@ -1,0 +1,176 @@
+"""States of a turn, the steps of the turn machine, and the transition table.
+
+The table is the one description of whose turn it is. ``docs/states.md`` holds the diagram that
+``docs/diagrams.py`` draws from it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fastrtc_anyio._media.frames import Int16Array
+
+__all__ = [
+    "TRANSITIONS",
+    "CandidateRejected",
+    "Interrupted",
+    "InterruptionCandidate",
+    "ReplyDue",
+    "ReplyEnded",
+    "SpeechStarted",
+    "SpeechStopped",
+    "TurnState",
+    "TurnStep",
+]
+
+
+class TurnState(enum.Enum):
+    """Whose turn it is."""
+
+    LISTENING = "listening"
+    """Neither the user nor a reply has the turn."""
+    USER_SPEAKING = "user speaking"
+    """The user has the turn."""
+    REPLYING = "replying"
+    """From the moment a reply is due until it has been played out."""
+    INTERRUPTING = "interrupting"
+    """The user speaks over a reply, and the judge has not decided yet."""
+
+
+@dataclass(frozen=True)
+class SpeechStarted:
+    """The user began to speak.
+
+    Attributes:
+        at: place in the input at which speech was detected. Places are samples since the first
+            sample pushed.
+        speech_at: place of the first speech that counted. The utterance begins earlier, by the
+            pre-roll.
+    """
+
+    at: int
+    speech_at: int
+
+
+@dataclass(frozen=True)
+class SpeechStopped:
+    """The user paused, or the machine no longer listens: the candidate was rejected, or replies
+    cannot be interrupted.
+
+    Each `SpeechStarted` is followed by one `SpeechStopped` before the next `SpeechStarted`.
+
+    Attributes:
+        at: place in the input.
+    """
+
+    at: int
+
+
+@dataclass(frozen=True, eq=False)
+class ReplyDue:
+    """An utterance is complete, or a reply was requested: start the reply now.
+
+    No other reply is active: an `Interrupted` precedes it if there was one.
+
+    Attributes:
+        reply: number of the reply, for `TurnMachine.reply_finished`.
+        utterance: copy of the input from ``started_at`` to ``stopped_at``: int16, shape
+            ``(1, stopped_at - started_at)``. Empty if a reply was requested during silence.
+        started_at: place of its first sample.
+        stopped_at: place after its last sample.
+    """
+
+    reply: int
+    utterance: Int16Array
+    started_at: int
+    stopped_at: int
+
+
+@dataclass(frozen=True)
+class InterruptionCandidate:
+    """The user speaks over a reply: pause its playout and ask the judge.
+
+    Answer with `TurnMachine.confirm` or `TurnMachine.reject`, at once or later.
+
+    Attributes:
+        at: place in the input.
+        reply: number of the reply.
+    """
+
+    at: int
+    reply: int
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A reply was interrupted: cancel it and flush its playout.
+
+    Attributes:
+        at: place in the input.
+        reply: number of the reply.
+    """
+
+    at: int
+    reply: int
+
+
+@dataclass(frozen=True)
+class CandidateRejected:
+    """The judge rejected the candidate: resume the reply.
+
+    Attributes:
+        at: place in the input.
+        reply: number of the reply.
+    """
+
+    at: int
+    reply: int
+
+
+@dataclass(frozen=True)
+class ReplyEnded:
+    """A reply ended by itself: it was played out, or it failed.
+
+    Attributes:
+        at: place in the input.
+        reply: number of the reply.
+    """
+
+    at: int
+    reply: int
+
+
+TurnStep: TypeAlias = (
+    SpeechStarted
+    | SpeechStopped
+    | ReplyDue
+    | InterruptionCandidate
+    | Interrupted
+    | CandidateRejected
+    | ReplyEnded
+)
+
+S = TurnState
+
+TRANSITIONS: dict[TurnState, dict[type[TurnStep], TurnState]] = {
+    S.LISTENING: {SpeechStarted: S.USER_SPEAKING, ReplyDue: S.REPLYING},
+    S.USER_SPEAKING: {SpeechStopped: S.LISTENING, ReplyDue: S.REPLYING},
+    S.REPLYING: {
+        # Speech over a reply gives the user no turn before it interrupts the reply.
+        SpeechStarted: S.REPLYING,
+        SpeechStopped: S.REPLYING,
+        InterruptionCandidate: S.INTERRUPTING,
+        # Without a candidate: there is no judge, the utterance reached its maximum length, or the
+        # application requested a reply.
+        Interrupted: S.USER_SPEAKING,
+        ReplyEnded: S.LISTENING,
+    },
+    S.INTERRUPTING: {
+        Interrupted: S.USER_SPEAKING,
+        CandidateRejected: S.REPLYING,
+        # No reply is left to interrupt: the user has the turn.
+        ReplyEnded: S.USER_SPEAKING,
+    },
+}
