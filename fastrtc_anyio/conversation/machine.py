@@ -29,7 +29,7 @@ from typing import Literal
 
 from fastrtc_anyio._core.options import check_choice, check_number
 from fastrtc_anyio._media.frames import Int16Array, check_pcm, check_sample_rate
-from fastrtc_anyio.errors import InvalidStateError, UnsupportedFormat
+from fastrtc_anyio.errors import InvalidTransition, UnsupportedFormat
 
 from .pause_rules import AlgoOptions, PauseRule, SlidingWindow, Verdict
 from .segmentation import UtteranceBuffer
@@ -195,7 +195,7 @@ class TurnMachine:
         An utterance in progress stays in progress.
 
         Raises:
-            InvalidStateError: a reply is active. The machine is unchanged.
+            InvalidTransition: a reply is active. The machine is unchanged.
         """
         self._begin_reply()
         return self._take_steps()
@@ -338,7 +338,7 @@ class TurnMachine:
         try:
             self._state = TRANSITIONS[self._state][kind]
         except KeyError:
-            raise InvalidStateError(
+            raise InvalidTransition(
                 f"{kind.__name__} is not possible in the state {self._state.value!r}"
             ) from None
 

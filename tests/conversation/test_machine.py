@@ -24,7 +24,7 @@ from fastrtc_anyio.conversation.turn_table import (
     TurnState,
     TurnStep,
 )
-from fastrtc_anyio.errors import InvalidStateError, UnsupportedFormat
+from fastrtc_anyio.errors import InvalidTransition, UnsupportedFormat
 
 RATE = 16000
 HOP = 512
@@ -503,7 +503,7 @@ def test_a_greeting() -> None:
     caller = Caller()
     assert caller.machine.reply_started() == []
     assert (caller.machine.reply, caller.machine.state) == (1, TurnState.REPLYING)
-    with pytest.raises(InvalidStateError, match="ReplyDue is not possible in the state 'replying'"):
+    with pytest.raises(InvalidTransition, match="ReplyDue is not possible in the state 'replying'"):
         caller.machine.reply_started()
     assert caller.machine.confirm(caller.barge_in()) == [Interrupted(TO_INTERRUPT * HOP, reply=1)]
 

@@ -30,7 +30,7 @@ from fastrtc_anyio.conversation.turn_table import (
     TurnState,
     TurnStep,
 )
-from fastrtc_anyio.errors import InvalidStateError
+from fastrtc_anyio.errors import InvalidTransition
 from fastrtc_anyio.testing.strategies import chunkings
 
 RATE = 8000
@@ -481,7 +481,7 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def a_greeting_during_a_reply(self) -> None:
         state = self.machine.state
-        with pytest.raises(InvalidStateError):
+        with pytest.raises(InvalidTransition):
             self.machine.reply_started()
         assert self.machine.state is state
 
