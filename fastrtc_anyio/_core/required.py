@@ -1,4 +1,4 @@
-"""Check at import that a library still has the private names this package relies on."""
+"""Check that a library still has the private names that this package relies on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ __all__ = ["check_required"]
 def check_required(
     required: Mapping[type | ModuleType, tuple[str, ...]], supported: Mapping[str, str]
 ) -> None:
-    """Raise an ImportError that names the first missing name and the versions that work.
+    """Check that all required names exist.
 
     Args:
-        required: names by the class or module that has them. A name that begins with two
-            underscores is written as in the library's source, without Python's name mangling.
+        required: names by the class or module that has them. A name with two leading underscores
+            is written as in the library's source, without Python's name mangling.
         supported: version specifiers by distribution name.
+
+    Raises:
+        ImportError: a name is missing. The message states the name, the supported versions and the
+            installed ones.
     """
     for owner, names in required.items():
         for name in names:
@@ -30,7 +34,7 @@ def _has(owner: type | ModuleType, name: str) -> bool:
         return hasattr(owner, name)
     if name.startswith("__"):
         name = f"_{owner.__name__}{name}"
-    # Attributes of instances alone are among the names that the constructor's code uses.
+    # An attribute that only instances have is among the names that the constructor's code uses.
     constructor = getattr(vars(owner).get("__init__"), "__code__", None)
     return hasattr(owner, name) or (constructor is not None and name in constructor.co_names)
 

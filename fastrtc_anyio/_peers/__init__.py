@@ -1,1 +1,1 @@
-"""Transports: each makes a :class:`fastrtc_anyio.abc.Peer` of a connected client."""
+"""Transports: implementations of :class:`fastrtc_anyio.abc.Peer` for connected clients."""

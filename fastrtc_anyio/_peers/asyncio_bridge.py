@@ -1,7 +1,7 @@
-"""The way from a session to libraries that know asyncio alone.
+"""Bridge from a session to asyncio-only libraries.
 
-Under asyncio there is nothing to cross. Under trio such a library gets an asyncio loop in a thread
-of its own, which is loaded and started the first time somebody asks.
+Under asyncio calls go straight to the host's loop. Under trio they run on an asyncio loop in a
+separate thread, which is imported and started on first use.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def open_asyncio_bridge() -> AsyncGenerator[AsyncioBridge, None]:
-    """Keep a bridge while the block runs. Under trio its thread ends with the block."""
+    """Provide a bridge while the block runs. Under trio its thread ends with the block."""
     bridge = _Bridge()
     try:
         yield bridge
     finally:
         if bridge.thread is not None and not await bridge.thread.aclose():
-            logger.error("handler.loop is blocked by what runs on it; left behind")
+            logger.error("handler.loop did not stop: a callback blocks it; its thread is abandoned")
 
 
 class _Bridge:
@@ -51,7 +51,7 @@ class _Bridge:
             return await function(*args)
 
         async def call() -> T:
-            return await function(*args)  # which may give any awaitable
+            return await function(*args)  # a portal takes coroutine functions only
 
         call.__qualname__ = getattr(function, "__qualname__", repr(function))
         with hold_virtual_clock.get()(call.__qualname__):

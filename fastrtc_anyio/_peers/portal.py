@@ -1,17 +1,16 @@
-"""The asyncio thread that aiortc lives on, and the only crossing to it.
+"""The thread with the asyncio loop on which aiortc runs, and the only way to call it.
 
-aiortc is asyncio code. It runs on a loop in a thread of its own whatever the host's backend is, so
-that there is one code path, and so that no user code can stall ICE, RTCP or pacing.
+aiortc needs asyncio. It runs on a loop in a separate thread under both backends: one code path, and
+user code cannot stall ICE, RTCP or pacing.
 
-Rules that keep two event loops from hurting each other:
+Rules for two event loops that call each other:
 
-* Neither thread ever blocks on the other: everything crosses by posting a function.
-* A call that needs an answer parks its host task on an event; nothing else waits.
-* What must run to its end (closing a connection) is started as a task of the portal's own, which
-  the host merely watches.
+* Neither thread blocks on the other. Everything crosses by posting a function.
+* A call that needs a result suspends its host task on an event.
+* Work that must not be cancelled (closing a connection) runs as a task on the portal's loop; the
+  host only waits for it.
 
-One portal serves the whole process by default. It starts with its first user and is joined by
-its last.
+By default one portal serves the whole process. Its first user starts it, its last user stops it.
 """
 
 from __future__ import annotations
@@ -37,8 +36,9 @@ __all__ = ["AsyncioThread", "Portal", "open_portal"]
 logger = logging.getLogger("fastrtc_anyio")
 
 _SDK_SECONDS = 5.0
+"""Seconds that code on :class:`AsyncioThread` gets to end after its cancellation."""
 _PORTAL_WORKERS = max(2, os.cpu_count() or 2)
-"""One for each core: they compute."""
+"""One for each core, as its work is computation. At least two."""
 
 T = TypeVar("T")
 
@@ -47,8 +47,8 @@ class Portal:
     """An asyncio event loop in a daemon thread.
 
     Args:
-        name: of the thread.
-        workers: threads of the loop's executor; None for asyncio's own choice.
+        name: name of the thread.
+        workers: number of threads in the loop's executor; None for asyncio's default.
     """
 
     def __init__(self, name: str = "fastrtc-portal", workers: int | None = None) -> None:
@@ -61,18 +61,18 @@ class Portal:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop. Hand it functions with ``call_soon_threadsafe`` only."""
+        """The event loop. Only ``call_soon_threadsafe`` may be called from other threads."""
         if self._loop is None:
-            raise RuntimeError("the portal is not open: enter open_portal() first")
+            raise RuntimeError("the portal is not running: enter open_portal() first")
         return self._loop
 
     @property
     def is_open(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the portal has a running thread."""
         return self._loop is not None
 
     def post(self, function: Callable[..., object], *args: object) -> None:
-        """Have the portal's loop call ``function`` soon. Any thread may call this."""
+        """Schedule ``function(*args)`` on the portal's loop. Thread-safe."""
         self.loop.call_soon_threadsafe(function, *args)
 
     async def call(
@@ -83,13 +83,19 @@ class Portal:
     ) -> T:
         """Await ``function(*args)`` on the portal's loop and return its result.
 
+        Args:
+            function: the coroutine function to call.
+            args: its positional arguments.
+            give_up_after: seconds to wait for a cancelled coroutine to end.
+
         Raises:
-            Whatever the coroutine raises; ``RuntimeError`` if it was cancelled there.
+            RuntimeError: the coroutine was cancelled on its own loop.
+            Exception: any exception that the coroutine raises.
 
         Cancellation:
-            Cancels the coroutine and waits until it has ended, so that nothing of it is left
-            running. Under trio, a coroutine that had ended by then has its result returned.
-            aiortc's own coroutines swallow cancellation: never hand one over directly.
+            Cancels the coroutine and waits until it has ended. Under trio, the result of a
+            coroutine that completed meanwhile is returned. Coroutines of aiortc swallow
+            cancellation, so they must not be passed directly.
         """
         await checkpoint()
         loop, host, done = self.loop, Host(), anyio.Event()
@@ -119,13 +125,14 @@ class Portal:
             with anyio.move_on_after(give_up_after, shield=True) as wait:
                 await done.wait()
             if wait.cancelled_caught:
-                logger.error("%s goes on although it was cancelled; left behind", _name(function))
+                logger.error("%s did not end after its cancellation; abandoned", _name(function))
                 raise
-            # Asking for the exception is seeing it: asyncio would log it as lost.
+            # exception() marks the exception as retrieved. asyncio would log it otherwise.
             done_in_time = task and not task.cancelled() and task.exception() is None
             if task is not None and done_in_time and host.asyncio_loop is None:
-                # What it made is not lost. Trio cancels the caller at its next checkpoint; asyncio
-                # has only this one chance.
+                # Return the result: it may be a resource that the caller has to release. trio
+                # raises Cancelled again at the caller's next checkpoint. asyncio delivers a
+                # cancellation only once, so there it has to be raised here.
                 return task.result()
             raise
         assert task is not None
@@ -134,15 +141,17 @@ class Portal:
         return task.result()
 
     def start(self) -> None:
-        """Count one more user, and start the thread for the first. Blocks for the thread's start,
-        a fraction of a millisecond."""
+        """Count one more user, and start the thread for the first.
+
+        Blocks until the thread has started, which takes a fraction of a millisecond.
+        """
         with self._lock:
             self._users += 1
             if self._users > 1:
                 return
             loop = asyncio.new_event_loop()
-            # aiortc encodes video and aioice resolves names on the loop's executor: threads that
-            # nobody else can fill.
+            # aiortc encodes video and aioice resolves names on the loop's executor. User code has
+            # no access to this one, so it cannot occupy its threads.
             executor = ThreadPoolExecutor(self._workers, thread_name_prefix=self._name)
             loop.set_default_executor(executor)
             self._loop = loop
@@ -155,7 +164,7 @@ class Portal:
         """Count one user less; after the last, stop the loop and wait until its thread has ended.
 
         Cancellation:
-            The thread ends all the same.
+            Ends the wait. The thread still ends.
         """
         with self._lock:
             self._users -= 1
@@ -175,7 +184,7 @@ class Portal:
             host.post(ended.set)
 
         loop.call_soon_threadsafe(loop.stop)
-        # Joining blocks, and the host's loop never does: a thread waits for the thread.
+        # join() blocks, and must not block the host's loop, so a second thread calls it.
         threading.Thread(target=join, name=f"{self._name}-join", daemon=True).start()
         await ended.wait()
 
@@ -205,7 +214,7 @@ _process_portal = Portal(workers=_PORTAL_WORKERS)
 
 @asynccontextmanager
 async def open_portal(portal: Portal | None = None) -> AsyncGenerator[Portal, None]:
-    """Keep a portal running while the block runs: ``portal``, or the process's own."""
+    """Keep a portal running while the block runs: ``portal``, or the process's default portal."""
     portal = portal if portal is not None else _process_portal
     portal.start()
     try:
@@ -218,7 +227,7 @@ async def open_portal(portal: Portal | None = None) -> AsyncGenerator[Portal, No
 class AsyncioThread:
     """An asyncio loop in a thread, for asyncio-only libraries under trio. Starts on first use.
 
-    Nothing of ours runs there, and users' code may block it: the thread is a daemon.
+    Only user code runs there. It may block the loop for ever, so the thread is a daemon.
     """
 
     def __init__(self) -> None:
@@ -228,10 +237,10 @@ class AsyncioThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, started now if it is not running. Any thread may ask."""
+        """The event loop, which is started if it is not running. Thread-safe."""
         with self._lock:
             if self._closed:
-                raise RuntimeError("the stream is closed, and its loop for asyncio with it")
+                raise RuntimeError("the asyncio loop ended when its stream was closed")
             if not self._portal.is_open:
                 self._portal.start()
             return self._portal.loop
@@ -239,13 +248,13 @@ class AsyncioThread:
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """Await ``function(*args)`` on the loop; see :meth:`Portal.call`.
 
-        A coroutine that does not end within 5 s of its cancellation is left behind.
+        A coroutine that does not end within 5 s of its cancellation is abandoned.
         """
         _ = self.loop
         return await self._portal.call(function, *args, give_up_after=_SDK_SECONDS)
 
     async def aclose(self) -> bool:
-        """End the thread, if it was started. Says whether it ended within 5 s."""
+        """End the thread, if it was started. Return whether it ended within 5 s."""
         with anyio.move_on_after(_SDK_SECONDS, shield=True):
             await checkpoint()
             self._closed = True

@@ -1,9 +1,9 @@
-"""Run an application in hypercorn and end it in bounded time: every workaround for hypercorn.
+"""Run an application in hypercorn: all workarounds for hypercorn are here.
 
-Hypercorn runs under both trio and asyncio, but one bad connection can end it, and an open one can
-keep it from ending. Each workaround states its reason, the upstream issue where there is one, and
-when it can go. Undocumented names are checked on import, those of a backend's worker when that
-backend is first used.
+Hypercorn supports trio and asyncio, but a malformed request can end it, and an open connection can
+keep it from ending. Each workaround states its reason, the upstream issue if there is one, and when
+it can go. Undocumented names are checked on import, those of a backend's worker when that backend
+is first used.
 
 Verified against hypercorn 0.18.0.
 """
@@ -36,7 +36,7 @@ SUPPORTED = {"hypercorn": ">=0.18,<0.19"}
 """Versions that this module was verified against, as in pyproject.toml."""
 
 _GRACE = 0.5
-"""Seconds that open WebSockets and event streams get to end once the server is told to."""
+"""Seconds that open WebSockets and event streams get to end when the server stops."""
 
 check_required({Config: ("create_sockets",)}, SUPPORTED)
 
@@ -48,23 +48,25 @@ async def serve(
     ready: anyio.Event,
     stop: anyio.Event,
 ) -> None:
-    """Serve until ``stop``, also if cancelled: hypercorn has no other orderly end.
-
-    A cancelled asyncio worker leaves the application's lifespan running (hypercorn 0.18).
+    """Serve until ``stop`` is set.
 
     Args:
         app: the application.
         listener: the socket to accept connections from. Hypercorn closes it.
-        limits: of what the server itself keeps of a client's requests.
-        ready: set once connections are accepted, unless the lifespan failed to start.
+        limits: how much of a client's requests the server itself keeps.
+        ready: set once the server accepts connections, unless the lifespan failed to start.
         stop: ends the server.
+
+    Cancellation:
+        Has no effect: a cancelled asyncio worker would leave the application's lifespan running
+        (hypercorn 0.18). Set ``stop`` instead.
     """
     port = listener.getsockname()[1]
     endable = _EndableApp(app)
     run = _load_worker(Host().asyncio_loop is None)
 
-    async def wait_for_stop() -> None:  # hypercorn calls it once it accepts connections
-        if not endable.failed:  # the trio worker accepts for a moment even then
+    async def wait_for_stop() -> None:  # called once hypercorn accepts connections
+        if not endable.failed:  # the trio worker accepts connections even then, for a moment
             ready.set()
         await stop.wait()
 
@@ -83,7 +85,7 @@ async def serve(
 
 
 class _Config(Config):
-    """Hypercorn's configuration, with a listening socket of ours in place of an address.
+    """A configuration with a listening socket in place of an address.
 
     Can go once ``serve()`` takes sockets.
     """
@@ -94,7 +96,7 @@ class _Config(Config):
     def __init__(self, listener: socket.socket, limits: RequestLimits) -> None:
         super().__init__()
         self._listener = listener
-        # More than is taken, so that whoever sends a little too much is told what the limit is.
+        # Above the application's limit, whose error message states the limit.
         self.websocket_max_message_size = 4 * limits.message_bytes
         self.keep_alive_timeout = limits.head_seconds
 
@@ -104,12 +106,12 @@ class _Config(Config):
 
 @cache
 def _load_worker(on_trio: bool) -> Callable[..., Awaitable[None]]:
-    """Load hypercorn's ``serve`` for a backend, and keep failing connections from ending it.
+    """Load hypercorn's ``serve`` for a backend, and contain the failures of single connections.
 
-    An exception in one connection, which some malformed handshakes raise, ends trio's worker with
-    all its connections and is left to asyncio's default handler by the other
-    (pgjones/hypercorn#225, #329). The worker looks its connection class up in its module: there is
-    no other way in. Can go once ``TCPServer.run`` handles exceptions.
+    Some malformed handshakes raise an exception in the task of their connection. It ends the trio
+    worker with all its connections; the asyncio worker leaves it to the loop's exception handler
+    (pgjones/hypercorn#225, #329). The worker finds its connection class by a global name, which is
+    replaced here. Can go once ``TCPServer.run`` handles exceptions.
     """
     package = "hypercorn.trio" if on_trio else "hypercorn.asyncio"
     worker: Any = import_module(f"{package}.run")
@@ -122,7 +124,7 @@ def _load_worker(on_trio: bool) -> Callable[..., Awaitable[None]]:
             try:
                 await super().run()
             except Exception as exc:
-                logger.warning("a connection failed, and was closed: %r", exc)
+                logger.warning("closed a connection that failed: %r", exc)
 
     worker.TCPServer = Connection
     run: Callable[..., Awaitable[None]] = import_module(package).serve
@@ -130,18 +132,18 @@ def _load_worker(on_trio: bool) -> Callable[..., Awaitable[None]]:
 
 
 class _EndableApp:
-    """An application whose open requests can be ended.
+    """An application whose open requests can be cancelled.
 
-    The asyncio worker waits for open WebSockets and event streams without a limit from Python 3.12
-    on, in ``Server.wait_closed()`` (pgjones/hypercorn#308, #374). Can go once ``graceful_timeout``
-    is kept.
+    From Python 3.12 on the asyncio worker waits for open WebSockets and event streams for ever, in
+    ``Server.wait_closed()`` (pgjones/hypercorn#308, #374). Can go once it keeps to
+    ``graceful_timeout``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._requests: set[CancelScope] = set()
         self.failed = False
-        """Whether the lifespan could not be started."""
+        """Whether the lifespan failed to start."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -166,14 +168,14 @@ class _EndableApp:
 
 
 def _shut_down_connections(port: int) -> None:
-    """Shut down the connections to a port of ours whose client does not read any more.
+    """Shut down the remaining connections to a port: their clients have stopped reading.
 
-    The trio worker shields what it sends from cancellation, so that one such client keeps it from
-    ending, and has no way to its sockets. Can go once ``graceful_timeout`` ends them.
+    The trio worker shields sends from cancellation, so that one such client keeps it from ending,
+    and it gives no access to its sockets. Can go once ``graceful_timeout`` ends them.
     """
     for fd in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else []:
         with (
-            suppress(OSError),  # not a socket, not connected, or closed by now
+            suppress(OSError),  # not a socket, not connected, or already closed
             socket.fromfd(int(fd), socket.AF_INET, socket.SOCK_STREAM) as connection,
         ):
             kind = connection.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)

@@ -1,4 +1,4 @@
-"""A server for an ASGI application, under trio or asyncio, that ends when it is told to."""
+"""A server for an ASGI application, under trio or asyncio, as a context manager."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""A client that is gone without a word breaks its connection within 35 s. Hypercorn 0.18 could ping
-WebSockets, but the task that does never ends."""
+"""Detects a vanished client within 35 s. Hypercorn 0.18 can ping WebSockets instead, but the task
+that does so never ends."""
 
 
 def launch(stream: Stream, host: str, port: int, backend: str) -> None:
@@ -50,10 +50,10 @@ async def open_page(stream: Stream, host: str, port: int) -> AsyncGenerator[str,
 
 
 def invitation(url: str) -> str:
-    """What to tell a person about a server that is up.
+    """Return the text that tells a person how to reach the server at ``url``.
 
-    A server that listens on every address is called from this machine by the loopback's: no browser
-    opens ``0.0.0.0``, nor gives the microphone to a page from elsewhere that is not https.
+    For a server that listens on all addresses it names the loopback address: browsers do not open
+    ``0.0.0.0``, and give the microphone to pages from other machines over https only.
     """
     here, elsewhere = url, ""
     for everywhere, loopback in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
@@ -64,7 +64,7 @@ def invitation(url: str) -> str:
 
 
 async def wait_for_interrupt(message: str | None = None) -> None:
-    """Wait for Ctrl-C or a request to terminate. Prints ``message`` once it is listening."""
+    """Wait for SIGINT (Ctrl-C) or SIGTERM. Print ``message`` once the signals are handled."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         if message is not None:
             print(message, flush=True)
@@ -79,19 +79,19 @@ async def open_server(
     port: int = 0,
     limits: RequestLimits | None = None,
 ) -> AsyncGenerator[str, None]:
-    """Serve ``app`` with hypercorn, on the backend that is running, while the block runs.
+    """Serve ``app`` with hypercorn, on the running backend, while the block runs.
 
     Args:
         app: an ASGI application.
         host: the address to listen on.
-        port: 0 takes a free one.
-        limits: of the application's streams: what the server itself can keep of them.
+        port: the port; 0 for any free port.
+        limits: the ``request_limits`` of the application's streams.
 
     Yields:
-        The address the server can be reached at, such as ``http://127.0.0.1:7860``.
+        The URL of the server, such as ``http://127.0.0.1:7860``.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is in use.
     """
     stop = anyio.Event()
     with collapse_groups():
@@ -113,11 +113,12 @@ async def _serve(
 ) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
-        # Inherited by every connection. Without it an answer's body waits 40 ms for its head.
+        # Connections inherit these. Without TCP_NODELAY a response's body is sent 40 ms late, with
+        # the acknowledgement of its head.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEP_ALIVE:
-            if hasattr(socket, option):  # Linux has them
+            if hasattr(socket, option):  # on Linux
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         async with create_task_group() as tg:
             ready = anyio.Event()

@@ -111,7 +111,7 @@ async def test_malformed_bodies_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "expected"), [(NO_AUDIO, "no audio section"), (UNKNOWN_CODEC, "cannot be used")]
+    ("template", "expected"), [(NO_AUDIO, "no audio section"), (UNKNOWN_CODEC, "invalid offer")]
 )
 async def test_offers_with_nothing_in_common_are_refused(template: str, expected: str) -> None:
     stream = make_stream(concurrency_limit=1)
@@ -282,5 +282,5 @@ async def test_no_way_through_the_network_is_one_line_in_the_log(
     assert reply.status_code == 500
     assert "203.0.113.77" not in reply.text
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert "opened on 203.0.113.77" in record.getMessage()
+    assert "UDP socket on 203.0.113.77" in record.getMessage()
     assert record.exc_info is None

@@ -242,4 +242,4 @@ async def test_an_encoder_that_fails_ends_the_session(caplog: pytest.LogCaptureF
         assert call.seen is not None
     assert session.closed is not None
     assert session.closed.reason is CloseReason.PEER_FAILED
-    assert "media could not be sent any more" in caplog.text
+    assert "sending media failed" in caplog.text

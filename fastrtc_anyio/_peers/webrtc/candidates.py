@@ -1,4 +1,4 @@
-"""The client's ICE candidates: those of its description, and those trickled after it."""
+"""ICE candidates of the client: those in its description and those trickled later."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LAST_PORT = 65_535
 
 
 class RemoteCandidates:
-    """Parses, counts and adds a client's candidates.
+    """Parses and counts a client's candidates, and adds them to the connection.
 
     Args:
-        limits: the number of candidates one client may send.
-        spawn: start a task: adding waits for the resolution of an mDNS name, up to seconds.
+        limits: the maximum number of candidates.
+        spawn: starts a task. Adding one candidate can take seconds, to resolve its mDNS name.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class RemoteCandidates:
         """Start to add a candidate.
 
         Raises:
-            InvalidCandidate: it is malformed.
-            LimitExceeded: the client has sent as many as it may.
+            InvalidCandidate: the candidate is malformed.
+            LimitExceeded: the client has already sent the maximum number.
         """
         check_candidates(self._count, self._limits)
         self._count += 1
@@ -49,26 +49,30 @@ class RemoteCandidates:
     def add_described(
         self, pc: RTCPeerConnection, candidates: list[IceCandidate], *, complete: bool
     ) -> None:
-        """Start to add the candidates of a description, ``complete`` if it says so itself."""
+        """Start to add the candidates of a description.
+
+        Malformed ones are ignored, as are those beyond the limit. ``complete`` says that the
+        description has the ``end-of-candidates`` attribute.
+        """
         for candidate in candidates:
             try:
                 self.add(pc, candidate)
             except InvalidCandidate as exc:
-                logger.debug("ignored: %s", exc)
+                logger.debug("ignored a candidate: %s", exc)
             except LimitExceeded as exc:
                 logger.warning("an offer has %d candidates: %s", len(candidates), exc)
                 break
         if complete:
-            self._spawn(pc.addIceCandidate(None))  # behind those of the candidates
+            self._spawn(pc.addIceCandidate(None))  # tasks start in order: after the candidates
 
 
 def _parse(candidate: IceCandidate) -> RTCIceCandidate:
     try:
         parsed = candidate_from_sdp(candidate.candidate.removeprefix("candidate:"))
     except (ValueError, AssertionError, IndexError) as exc:
-        raise InvalidCandidate(f"not a candidate: {candidate.candidate[:100]!r}") from exc
+        raise InvalidCandidate(f"invalid candidate: {candidate.candidate[:100]!r}") from exc
     if not 0 <= parsed.port <= _LAST_PORT:
-        raise InvalidCandidate(f"a port is 0 to {_LAST_PORT}; got {parsed.port}")
+        raise InvalidCandidate(f"port must be 0 to {_LAST_PORT}; got {parsed.port}")
     parsed.sdpMid = candidate.sdp_mid
     parsed.sdpMLineIndex = candidate.sdp_mline_index
     return parsed
@@ -77,5 +81,5 @@ def _parse(candidate: IceCandidate) -> RTCIceCandidate:
 async def _add(pc: RTCPeerConnection, candidate: RTCIceCandidate) -> None:
     try:
         await pc.addIceCandidate(candidate)
-    except ValueError as exc:  # an address or a transport aioice has no use for
+    except ValueError as exc:  # an address or a transport that aioice does not support
         logger.debug("ignored a candidate: %s", exc)

@@ -1,4 +1,4 @@
-"""The tasks in which aiortc connects, which it starts and forgets."""
+"""The end of the tasks in which aiortc connects."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["ConnectTasks"]
 logger = logging.getLogger("fastrtc_anyio")
 
 _LAST_STEP = 1.0
-"""Seconds for a connect that was under way to notice that the connection is closed."""
+"""Seconds a connect task gets to notice that the connection is closed."""
 
 
 class ConnectTasks:
-    """Keeps the tasks in which a connection does ICE and DTLS, so that they can be ended."""
+    """Keeps the tasks in which a connection does ICE and DTLS, and ends them on close."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def track(self, pc: RTCPeerConnection) -> None:
-        """Keep the connect tasks of ``pc`` from now on."""
+        """Keep all further connect tasks of ``pc``."""
         internals.wrap_connect(pc, self._run)
 
     async def end(self, pc: RTCPeerConnection) -> None:
-        """End what a connect that was under way started after ``pc.close()`` had passed it."""
+        """End the tasks, and what they started after ``pc.close()``: senders and consent checks."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_LAST_STEP)
         for task in list(self._tasks):

@@ -1,4 +1,4 @@
-"""The portal's half of a WebRTC connection: aiortc's peer connection and what we add to it."""
+"""The half of a WebRTC connection that runs on the portal's loop."""
 
 from __future__ import annotations
 
@@ -42,11 +42,24 @@ __all__ = ["Connection"]
 logger = logging.getLogger("fastrtc_anyio")
 
 _EXPLAINED = 1.0
-"""Seconds after the end of a sender in which the reason for it becomes known."""
+"""Seconds to wait after the end of a sender for the event that explains it, such as a hang-up."""
 
 
 class Connection:
-    """The portal's half. Every method runs on the portal's loop, but for the constructor."""
+    """An aiortc connection with its tracks, data channels and liveness check.
+
+    All methods except the constructor must be called on the portal's loop.
+
+    Args:
+        configuration: ICE servers, addresses and ports.
+        media: the media to carry.
+        streams: the queues shared with the host.
+        liveness_s: seconds without an authenticated packet after which the client has vanished;
+            None to rely on ICE alone.
+        limits: the number and size of what a client may send besides media.
+        on_connected: called once the connection is up.
+        on_closed: called with the reason when the connection ends; may be called again.
+    """
 
     def __init__(
         self,
@@ -82,10 +95,13 @@ class Connection:
         return self._media.audio_out
 
     async def negotiate(self, step: Callable[..., Coroutine[Any, Any, str]], *args: str) -> str:
-        """Run one step of the negotiation as a task that a cancelled caller leaves alone.
+        """Run one step of the negotiation as a task that goes on if the caller is cancelled.
 
-        aiortc's coroutines are not written to be cancelled half-way. They are short, and
-        :meth:`close` waits for the last.
+        aiortc's coroutines leave an inconsistent connection when cancelled half-way. They are
+        short, and :meth:`close` waits for the last.
+
+        Raises:
+            PeerClosed: the connection is closing.
         """
         if self._closing:
             raise PeerClosed("the connection is closed")
@@ -93,30 +109,36 @@ class Connection:
         return await asyncio.shield(self._negotiation)
 
     async def answer(self, offer_sdp: str) -> str:
-        """Apply a client's offer and return the answer."""
-        # Without its candidates: aiortc would resolve their mDNS names, which takes up to seconds,
-        # before it returns.
+        """Apply a client's offer and return the answer.
+
+        Raises:
+            InvalidOffer: the offer is malformed, or has no media this stream can use.
+            LimitExceeded: the offer has too many media sections.
+        """
+        # aiortc gets the offer without its candidates: it would resolve their mDNS names, which can
+        # take seconds, before setRemoteDescription() returns.
         offer, candidates, complete = split_candidates(offer_sdp)
         check_sections(offer, self._limits)
         pc = self._open()
         with _blaming("offer"):
             await pc.setRemoteDescription(RTCSessionDescription(keep_feedback(offer), "offer"))
-        # The order from here: setLocalDescription() writes directions and codecs into the answer,
-        # gathers candidates, and starts to connect. All that changes one of these comes before it.
+        # setLocalDescription() writes directions and codecs into the answer, gathers candidates and
+        # starts to connect, so all changes to these come before it.
         self._media.use_offered(pc.getTransceivers())
         self._prepare_transports(pc)
         self._media.limit_bitrate()
         with _blaming("offer"):
             await pc.setLocalDescription()
         for track in self._media.unsent_tracks():
-            # Handlers still wait until their media is played, so it has to be taken.
+            # The client receives none of it, but wait_played() has to return all the same.
             self._spawn(drain_track(track))
-        # As a task, which waits for the end of this one: a candidate needs both descriptions.
+        # In a task of its own, because it waits for the end of the negotiation: aiortc needs both
+        # descriptions to pair a candidate.
         self._spawn(self._add_described(candidates, complete))
         return self._local_sdp(pc)
 
     async def offer(self) -> str:
-        """Make an offer, with a data channel."""
+        """Return an offer with a data channel."""
         pc = self._open()
         self._media.add_sections(pc)
         self.data_channels.add(pc.createDataChannel("text"))
@@ -125,7 +147,11 @@ class Connection:
         return self._local_sdp(pc)
 
     async def accept(self, answer_sdp: str) -> str:
-        """Apply the client's answer to our offer."""
+        """Apply the client's answer to :meth:`offer`.
+
+        Raises:
+            InvalidOffer: the answer is malformed.
+        """
         assert self._pc is not None, "accept() comes after offer()"
         with _blaming("answer"):
             await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
@@ -133,54 +159,63 @@ class Connection:
         return answer_sdp
 
     async def add_candidate(self, candidate: IceCandidate | None) -> None:
-        """Add a candidate of the client's."""
+        """Add a candidate of the client's. Ignored if the negotiation failed.
+
+        Raises:
+            InvalidCandidate: the candidate is malformed.
+            LimitExceeded: the client has sent as many as it may.
+        """
         pc = await self._wait_negotiated()
-        # None, the end of candidates, is ignored. aioice takes no candidate after it, of any
-        # section; yet requests overtake each other, and Firefox sends one for each section.
-        # Without it a failure is noticed later: by the connect limit.
+        # None, the end of candidates, is not passed on: aioice ignores all candidates after it, but
+        # HTTP requests can overtake each other, and Firefox sends one for each media section.
+        # Without it a failed connection is noticed later, by the connect timeout.
         if pc is not None and candidate is not None:
             self._candidates.add(pc, candidate)
 
     def flush_pictures(self) -> None:
-        """There is a picture to send."""
+        """Send the video frame that is in the queue."""
         self._media.flush_pictures()
 
     async def statistics(self) -> dict[str, dict[str, Any]]:
-        """aiortc's reports by their ids."""
+        """Reports of aiortc's ``getStats()`` by their ids. Empty while there is no connection."""
         if self._pc is None or self._closing:
             return {}
         return {key: dict(vars(report)) for key, report in (await self._pc.getStats()).items()}
 
     async def close(self) -> None:
-        """Close everything. Must run as a task that is never cancelled: a second ``close()`` of an
-        aiortc connection whose first was cancelled waits for ever (aiortc 1.16)."""
+        """Close the connection and wait until all tasks of it have ended.
+
+        Must run as a task that is never cancelled: after a cancelled ``RTCPeerConnection.close()``
+        the next one waits for ever (aiortc 1.16).
+        """
         self._closing = True
         if self._negotiation is not None:
-            # Not cancelled but awaited: setLocalDescription() half way leaves sockets open that
-            # pc.close() does not know yet.
+            # Awaited instead of cancelled: aioice 0.13 registers the sockets it opens only when all
+            # of them are open. pc.close() would leave the others open.
             await asyncio.wait([self._negotiation])
             if not self._negotiation.cancelled():
-                self._negotiation.exception()  # retrieved, as its caller may be gone
+                self._negotiation.exception()  # retrieves it: the caller may be cancelled
         if self._pc is not None:
-            # DTLS sends a close alert only after the handshake. Without it the client takes up to
-            # 30 s to notice the end.
+            # Only after the handshake does DTLS send a close alert. Without the alert the client
+            # takes up to 30 s to notice the end.
             await poll(lambda: not self._is_shaking_hands, DRAIN_LIMIT)
             if self._pc.connectionState == "connected" and self._pc.sctp is not None:
                 await self.data_channels.drain(self._pc.sctp)
-            # Before pc.close(), which takes time: the handler learns of the end now.
+            # Before pc.close(), so that the handler's receive loop does not wait for it.
             self._media.end_input()
             try:
                 await self._pc.close()
-            except Exception:  # aiortc fails on what an offer left half made; go on regardless
-                logger.exception("a WebRTC connection could not be closed in order")
-            # After pc.close(): it does not end its own connect task, which may have passed it.
+            except Exception:  # aiortc 1.16 can fail after an offer that it applied in part
+                logger.exception("closing a WebRTC connection failed")
+            # After pc.close(), which neither awaits nor cancels the task that connects: that task
+            # may start receivers and consent checks after they were stopped.
             await self._connecting.end(self._pc)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
-        # Last: the playout track used it until pc.close() returned.
+        # Last, because the playout track uses the encoder until pc.close() returns.
         self._media.close()
 
     @property
@@ -220,7 +255,7 @@ class Connection:
             self._heartbeat.listen(transport)
 
     async def _wait_negotiated(self) -> RTCPeerConnection | None:
-        """Wait for the negotiation under way. None: it failed, or the connection is closing."""
+        """Wait for the end of the negotiation. Return None if it failed, or on close."""
         if self._negotiation is None:
             return None
         await asyncio.wait([self._negotiation])
@@ -236,7 +271,7 @@ class Connection:
         self._spawn(self._consume(track))
 
     async def _consume(self, track: MediaStreamTrack) -> None:
-        if self._negotiation is not None:  # which of several is the camera is decided by its end
+        if self._negotiation is not None:  # it decides which of several video tracks is used
             await asyncio.wait([self._negotiation])
         await self._media.consume(track)
 
@@ -250,7 +285,7 @@ class Connection:
         if state == "connected":
             if self._liveness is not None:
                 self._spawn(self._watch_liveness(self._pc, self._liveness))
-                self._liveness = None  # once is enough
+                self._liveness = None  # the state can return to "connected"
             self._on_connected()
         elif state == "failed":
             self._end(Closed(CloseReason.PEER_FAILED, "the connection failed"))
@@ -258,23 +293,23 @@ class Connection:
             self._end(Closed(CloseReason.HUNG_UP, "the client closed the connection"))
 
     def _on_broken(self, error: Exception) -> None:
-        logger.error("media could not be encoded", exc_info=error)
-        self._end(Closed(CloseReason.PEER_FAILED, f"media could not be encoded: {error}"))
+        logger.error("encoding media failed", exc_info=error)
+        self._end(Closed(CloseReason.PEER_FAILED, f"encoding media failed: {error}"))
 
     def _on_sender_ended(self) -> None:
-        """aiortc stops a sender whose encoder fails, and only logs it."""
+        """Find out why aiortc stopped a sender: it only logs the exception of an encoder."""
         if not self._closing:
             self._spawn(self._check_sender())
 
     async def _check_sender(self) -> None:
-        await asyncio.sleep(_EXPLAINED)  # a client that hangs up ends the senders, too
+        await asyncio.sleep(_EXPLAINED)  # a hang-up ends the senders, too
         if not self._over:
-            text = "media could not be sent any more"
-            logger.error("%s; aiortc's log says why", text)
+            text = "sending media failed"
+            logger.error("%s; see aiortc's log for the reason", text)
             self._end(Closed(CloseReason.PEER_FAILED, text))
 
     def _end(self, closed: Closed) -> None:
-        """No media and no messages any more."""
+        """End all streams and report the reason."""
         self._over = True
         self._media.end_input()
         self._media.end_output()
@@ -283,8 +318,7 @@ class Connection:
 
     async def _watch_liveness(self, pc: RTCPeerConnection, limit: float) -> None:
         await self._heartbeat.wait_silent(limit, pc.getTransceivers()[0].sender.transport)
-        text = f"nothing was heard from the client for {limit:g} s"
-        self._end(Closed(CloseReason.VANISHED, text))
+        self._end(Closed(CloseReason.VANISHED, f"no packet from the client for {limit:g} s"))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -300,12 +334,15 @@ class Connection:
 
 @contextmanager
 def _blaming(description: str) -> Generator[None, None, None]:
-    """aiortc checks a description as it goes, and has no error of its own for a bad one: its
-    parser, its transports and its answer may raise anything."""
+    """Raise InvalidOffer for any exception of aiortc while it applies a description.
+
+    aiortc 1.16 does not validate a description first: its parser, its transports and the making of
+    the answer raise exceptions of many types.
+    """
     try:
         yield
-    except FastRTCError:  # our own, about this side
+    except FastRTCError:  # raised by this package, about this side
         raise
     except Exception as exc:
         text = str(exc) or type(exc).__name__
-        raise InvalidOffer(f"the {description} cannot be used: {text}") from exc
+        raise InvalidOffer(f"invalid {description}: {text}") from exc

@@ -1,4 +1,4 @@
-"""Detection of clients that vanished without closing the connection."""
+"""Detection of clients that vanish without closing the connection."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ __all__ = ["Heartbeat"]
 logger = logging.getLogger("fastrtc_anyio")
 
 _LATE = 0.1
-"""Seconds a timer may be late on a busy machine before the time counts as a stall."""
+"""Seconds a timer may be late before the delay counts as a stall of this process."""
 
 
 class Heartbeat:
-    """Time of the last authenticated packet: SRTP, SRTCP or STUN check."""
+    """The time of the last authenticated packet: SRTP, SRTCP or a STUN check."""
 
     def __init__(self) -> None:
         self._heard = 0.0
 
     def listen(self, transport: RTCDtlsTransport) -> None:
-        """Note the packets of a transport."""
+        """Count the packets of a transport as signs of life."""
         internals.watch_packets(transport, self.beat)
 
     def beat(self) -> None:
-        """Note that the client is alive now."""
+        """Record a sign of life now."""
         self._heard = asyncio.get_running_loop().time()
 
     async def wait_silent(self, limit: float, transport: RTCDtlsTransport) -> None:
         """Wait until no packet has arrived for ``limit`` seconds.
 
-        A muted or hidden client sends little but answers STUN requests: after half the time it is
-        sent one at every check.
+        A muted or hidden client sends little, but answers STUN requests. After half the time each
+        check sends one.
         """
         loop = asyncio.get_running_loop()
         self.beat()
@@ -46,14 +46,14 @@ class Heartbeat:
                 pause = min(limit / 5, limit - silent)
                 due = loop.time() + pause
                 await asyncio.sleep(pause)
-                # While this process was stalled, packets waited in the socket unread. Such time
-                # does not count as the client's silence.
+                # While this process was stalled, packets waited in the socket unread. That time
+                # does not count as silence of the client.
                 self._heard += max(0.0, loop.time() - due - _LATE)
 
     async def _probe(self, transport: RTCDtlsTransport) -> None:
         try:
             answered = await internals.send_binding_request(transport)
-        except Exception as exc:  # a transaction fails in many ways; all mean no answer
+        except Exception as exc:  # a transaction can fail in many ways; all mean no answer
             logger.debug("no answer from the client: %r", exc)
         else:
             if answered:

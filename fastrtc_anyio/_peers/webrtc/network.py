@@ -1,4 +1,4 @@
-"""Local addresses, UDP ports and the time to gather candidates, as the configuration says."""
+"""Local addresses and UDP ports of a connection, and the time to gather its candidates."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ logger = logging.getLogger("fastrtc_anyio")
 
 @dataclass
 class _Sockets:
-    """The ports a connection may use, and the errors of sockets it could not open."""
+    """The ports one connection may use, and the errors of sockets that could not be opened."""
 
     ports: tuple[int, int] | None
     errors: list[OSError] = field(default_factory=list)
 
 
 _sockets: ContextVar[_Sockets | None] = ContextVar("sockets", default=None)
-"""Those of the connection that gathers candidates in this context."""
+"""The sockets of the connection that gathers candidates in this context."""
 
 
 def local_addresses() -> tuple[str, ...]:
-    """The IP addresses of this machine that ICE uses by default: all but loopback."""
+    """Return the IP addresses of this machine that ICE uses by default: all except loopback."""
     return tuple(internals.list_host_addresses())
 
 
@@ -68,7 +68,8 @@ def _local(configuration: RtcConfiguration) -> tuple[str, ...]:
     adapters = {adapter.nice_name: adapter for adapter in ifaddr.get_adapters()}
     missing = set(configuration.interfaces) - set(adapters)
     if missing:
-        raise PeerFailed(f"there is no network interface {', '.join(sorted(missing))}")
+        names = ", ".join(sorted(missing))
+        raise PeerFailed(f"interfaces must be names of network interfaces; got {names}")
     found: list[str] = []
     for ip in (ip for name in configuration.interfaces for ip in adapters[name].ips):
         if isinstance(ip.ip, str):
@@ -83,30 +84,32 @@ def _explain(
 ) -> PeerFailed:
     if configuration.ice_transport_policy == "relay":
         limit = configuration.gather_timeout
-        why = f"the TURN server relays nothing (credentials?), or took over {limit:g} s"
-        return PeerFailed(f"there is no way out: {why}")
+        return PeerFailed(
+            f"no relayed candidate: the TURN server refused (check the credentials), or did not "
+            f"answer within {limit:g} s"
+        )
     hosts = ", ".join(addresses)
     if all(exc.errno != errno.EADDRINUSE for exc in errors):
         why = "; ".join(sorted({str(exc) for exc in errors}))
-        return PeerFailed(f"there is no way out: no socket could be opened on {hosts}: {why}")
+        return PeerFailed(f"could not open a UDP socket on {hosts}: {why}")
     if configuration.ports is None:
-        error = NoFreePort(f"no UDP port is free on {hosts}")
+        error = NoFreePort(f"no free UDP port on {hosts}")
     else:
-        range_ = "from {} to {}".format(*configuration.ports)
+        first, last = configuration.ports
         error = NoFreePort(
-            f"no UDP port {range_} is free on {hosts}: these are the ports of "
-            "server_rtc_configuration, one for each connection"
+            f"no free UDP port from {first} to {last} on {hosts}: each connection needs one of the "
+            "ports in server_rtc_configuration"
         )
-    logger.warning("a connection was refused: %s", error)
+    logger.warning("rejected a connection: %s", error)
     return error
 
 
 async def _open_socket(
     create: internals.OpenEndpoint, factory: internals.ProtocolFactory, host: str
 ) -> internals.Endpoint:
-    """Open a socket on a free port of the range, and note why that failed.
+    """Open a socket on a free port of the range, and record the error if that fails.
 
-    Sockets of other users of the loop, on which no connection gathers, are opened unchanged.
+    The socket of a caller that does not gather candidates is opened as requested.
     """
     sockets = _sockets.get()
     if sockets is None:
@@ -114,7 +117,7 @@ async def _open_socket(
     guarded = partial(internals.guard_datagrams, factory, _receive)
     first, last = sockets.ports or (0, 0)
     size = last - first + 1
-    start = secrets.randbelow(size)  # calls that begin together do not race for the first port
+    start = secrets.randbelow(size)  # calls that start together should not race for one port
     for i in range(size):
         try:
             return await create(guarded, (host, first + (start + i) % size))
@@ -122,15 +125,15 @@ async def _open_socket(
             if exc.errno != errno.EADDRINUSE:
                 sockets.errors.append(exc)
                 raise
-    error = OSError(errno.EADDRINUSE, f"every port from {first} to {last} is in use")
+    error = OSError(errno.EADDRINUSE, f"all ports from {first} to {last} are in use")
     sockets.errors.append(error)
     raise error
 
 
 def _receive(receive: internals.Receive, data: bytes, address: Any) -> None:
-    """Pass a datagram on unless it is empty; any sender on the network can send malformed ones."""
+    """Pass a datagram to aioice, and drop it if it is malformed: it may come from any host."""
     try:
         if data:
             receive(data, address)
     except Exception as exc:
-        logger.debug("a datagram was dropped: %r", exc)
+        logger.debug("dropped a datagram: %r", exc)
