@@ -1,4 +1,4 @@
-"""What a version of hypercorn without a name that we use gives. Behaviour: test_open_server.py."""
+"""Names of hypercorn: used in one module, and checked. Behaviour: test_open_server.py."""
 
 from __future__ import annotations
 

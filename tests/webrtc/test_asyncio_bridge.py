@@ -1,4 +1,4 @@
-"""asyncio-only libraries, used from handlers under trio and asyncio."""
+"""Asyncio-only code, called from handlers under trio and asyncio."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.kit.handlers import Quiet
 
 
 async def double(number: int) -> int:
-    """Asyncio through and through."""
+    """Uses an asyncio future, which trio cannot await."""
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(0.01, future.set_result, 2 * number)
     return await future
 
 
-async def test_a_handler_awaits_a_coroutine_of_asyncio() -> None:
+async def test_handler_awaits_asyncio_coroutine() -> None:
     class Doubles(Quiet):
         async def start_up(self) -> None:
             self.calls.append(str(await self.run_asyncio(double, 21)))
@@ -41,7 +41,7 @@ async def test_a_handler_awaits_a_coroutine_of_asyncio() -> None:
     assert handler.calls == ["42", "shutdown"]
 
 
-async def test_what_one_call_opens_another_can_use() -> None:
+async def test_two_runs_share_asyncio_objects() -> None:
     async def serve(session: Session) -> None:
         queue: Any = await session.run_asyncio(open_queue)
         async with anyio.create_task_group() as tg:
@@ -56,7 +56,7 @@ async def test_what_one_call_opens_another_can_use() -> None:
         assert await call.client.receive_message() == "from one task to the other"
 
 
-async def test_cancelling_this_side_cancels_the_coroutine_and_waits_for_it() -> None:
+async def test_cancelled_run_cancels_coroutine_and_waits() -> None:
     happened: list[str] = []
 
     async def slow() -> None:
@@ -77,12 +77,12 @@ async def test_cancelling_this_side_cancels_the_coroutine_and_waits_for_it() -> 
                 tg.cancel_scope.cancel()
     assert happened[0] == "began"
     if bridge.thread is not None:  # type: ignore[attr-defined]
-        # Under asyncio a task group cancels until there is no more to wait for.
+        # Without a bridge, under asyncio, the task group cancels the clean-up as well.
         assert happened == ["began", "cleaned up"]
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
-async def test_a_cancellation_on_the_other_side_is_an_error_on_this() -> None:
+async def test_coroutine_cancelled_on_its_loop_is_a_runtime_error() -> None:
     tasks: list[asyncio.Task[Any]] = []
 
     async def slow() -> None:
@@ -106,7 +106,7 @@ async def test_a_cancellation_on_the_other_side_is_an_error_on_this() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
-async def test_the_thread_is_there_only_when_it_is_needed() -> None:
+async def test_thread_starts_on_first_use_and_ends_with_block() -> None:
     def there() -> bool:
         return any(thread.name == "fastrtc-sdk" for thread in threading.enumerate())
 
@@ -125,11 +125,11 @@ async def running_loop() -> Any:
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
-async def test_what_was_done_before_the_cancellation_is_not_lost() -> None:
+async def test_result_that_races_cancellation_is_returned() -> None:
     got: list[str] = []
 
     async def open_socket() -> str:
-        with suppress(asyncio.CancelledError):  # as if it was just done
+        with suppress(asyncio.CancelledError):  # as if it had just completed
             await asyncio.sleep(60)
         return "a socket"
 
@@ -142,7 +142,7 @@ async def test_what_was_done_before_the_cancellation_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
-async def test_a_coroutine_that_swallows_its_cancellation_is_left_behind(
+async def test_coroutine_that_swallows_cancellation_is_abandoned(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("fastrtc_anyio._peers.portal._SDK_SECONDS", 0.2)
@@ -160,7 +160,24 @@ async def test_a_coroutine_that_swallows_its_cancellation_is_left_behind(
                     await bridge.run(stubborn)
                 stop.set()
         assert "did not end after its cancellation" in caplog.text
-        with pytest.raises(RuntimeError, match="the stream is closed"):
+        with pytest.raises(RuntimeError, match="ended when its stream was closed"):
             _ = bridge.loop
     finally:
         stop.set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_blocked_loop_is_abandoned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastrtc_anyio._peers.portal._SDK_SECONDS", 0.2)
+    release = threading.Event()
+    try:
+        with anyio.fail_after(10):
+            async with open_asyncio_bridge() as bridge:
+                loop = bridge.loop
+                assert bridge.loop is loop
+                loop.call_soon_threadsafe(release.wait)
+        assert "handler.loop did not stop" in caplog.text
+    finally:
+        release.set()

@@ -1,3 +1,5 @@
+"""The WebRTC peer passes the conformance suite in each audio codec."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""Conversations over UDP: a real peer talks, is answered, and talks over the answer."""
+"""A conversation over UDP: speech, a reply, barge-in and the next reply."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def talk(client: AiortcClient) -> None:
 
 
 async def hear(client: AiortcClient, sound: bool, frames: int) -> None:
-    """Wait until the client has heard so many frames of sound, or of silence, in a row."""
+    """Wait until the client has received ``frames`` consecutive frames of sound, or of silence."""
     found = 0
     with anyio.fail_after(SECONDS):
         while found < frames:
@@ -32,7 +32,7 @@ async def hear(client: AiortcClient, sound: bool, frames: int) -> None:
             found = found + 1 if (np.abs(frame.samples).max() > 500) == sound else 0
 
 
-async def test_a_conversation() -> None:
+async def test_reply_and_barge_in_over_udp() -> None:
     log = Log()
     ended: list[str] = []
     said: list[Any] = []
@@ -54,7 +54,7 @@ async def test_a_conversation() -> None:
         await hear(client, True, 25)
         assert ended == []
         talk(client)
-        # Silent while the client talks, and then the answer to that.
+        # Silence while the client talks, then the reply to that.
         await hear(client, False, 10)
         await hear(client, True, 25)
         client.hang_up()

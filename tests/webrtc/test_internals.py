@@ -1,4 +1,4 @@
-"""Where private names of aiortc and aioice are written, and what a version without them gives."""
+"""Private names of aiortc and aioice: written in one module, and checked on import."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANGLED = re.compile(r"_(RTC\w*|Vp8\w*|H264\w*)__\w+")
 
 
 def private_names(path: Path) -> Iterator[str]:
-    """Private names of aiortc and aioice in a module, but for attributes of ``self``."""
+    """Yield the private names of aiortc and aioice in a module, except attributes of ``self``."""
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.Attribute(value=ast.Name(id="self")):
@@ -54,7 +54,7 @@ def test_private_names_are_written_in_internals_only() -> None:
 )
 def test_missing_private_name_is_an_import_error_with_versions(change: str, missing: str) -> None:
     program = f"{change}\nimport fastrtc_anyio._peers.webrtc"
-    # -O: the check is no assertion.
+    # -O, under which assertions do not run.
     command = [sys.executable, "-O", "-c", program]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1

@@ -1,3 +1,5 @@
+"""Calls from the host to the portal's loop."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +12,7 @@ from fastrtc_anyio._peers.portal import Portal, open_portal
 from tests.kit.waiting import wait_until
 
 
-async def test_calls_run_on_a_thread_of_the_portals_own() -> None:
+async def test_call_runs_on_portal_thread() -> None:
     async def where(x: int) -> tuple[int, int]:
         await asyncio.sleep(0)
         return threading.get_ident(), x
@@ -21,7 +23,7 @@ async def test_calls_run_on_a_thread_of_the_portals_own() -> None:
     assert x == 42
 
 
-async def test_errors_pass_as_they_are() -> None:
+async def test_call_raises_same_exception_object() -> None:
     error = KeyError("x")
 
     async def fail() -> None:
@@ -33,7 +35,7 @@ async def test_errors_pass_as_they_are() -> None:
     assert caught.value is error
 
 
-async def test_a_cancelled_call_is_over_when_it_returns() -> None:
+async def test_cancelled_call_waits_for_coroutine() -> None:
     steps: list[str] = []
 
     async def slow() -> None:
@@ -50,7 +52,7 @@ async def test_a_cancelled_call_is_over_when_it_returns() -> None:
         assert steps == ["ended"]
 
 
-async def test_a_call_cancelled_before_it_starts() -> None:
+async def test_call_in_cancelled_scope() -> None:
     started: list[str] = []
 
     async def note() -> None:
@@ -63,11 +65,11 @@ async def test_a_call_cancelled_before_it_starts() -> None:
         assert scope.cancelled_caught
 
 
-async def test_a_busy_portal_does_not_hold_up_the_host() -> None:
+async def test_blocked_portal_does_not_block_host() -> None:
     release = threading.Event()
 
     async def block() -> bool:
-        return release.wait(10)  # what nobody should do on a loop
+        return release.wait(10)  # blocks the loop
 
     released: list[bool] = []
 
@@ -78,11 +80,11 @@ async def test_a_busy_portal_does_not_hold_up_the_host() -> None:
         tg.start_soon(call, portal)
         for _ in range(10):
             await anyio.sleep(0.001)
-        release.set()  # reached although the portal's loop stands still
+        release.set()  # reached although the portal's loop is blocked
     assert released == [True]
 
 
-async def test_the_last_user_ends_the_thread() -> None:
+async def test_last_user_stops_thread() -> None:
     portal = Portal("test-portal")
 
     def threads() -> list[str]:
@@ -97,7 +99,7 @@ async def test_the_last_user_ends_the_thread() -> None:
         assert threads() == ["test-portal"]
 
 
-async def test_users_may_come_and_go_at_once() -> None:
+async def test_concurrent_users_open_and_close() -> None:
     portal = Portal("test-portal")
 
     async def seven() -> int:
@@ -113,13 +115,13 @@ async def test_users_may_come_and_go_at_once() -> None:
             tg.start_soon(use)
 
 
-async def test_a_portal_that_is_not_open() -> None:
-    with pytest.raises(RuntimeError, match="the portal is not open"):
+async def test_call_on_stopped_portal_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="the portal is not running"):
         await Portal().call(asyncio.sleep, 0)
 
 
-async def test_two_hosts_calling_each_others_portal_do_not_deadlock() -> None:
-    """Each side asks the other a hundred times at once; neither ever blocks a loop."""
+async def test_two_portals_calling_each_other_do_not_deadlock() -> None:
+    """Each side makes a hundred concurrent calls to the other."""
     async with open_portal(Portal("one")) as one, open_portal(Portal("two")) as two:
 
         async def ask(other: Portal, count: int) -> int:

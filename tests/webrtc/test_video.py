@@ -1,4 +1,4 @@
-"""Video over UDP, with plain aiortc at the other end."""
+"""Video calls of plain aiortc clients over UDP."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def is_color(frame: Any, color: Any) -> bool:
 
 
 def swap(frame: Any) -> Any:
-    """Makes blue red."""
+    """Turn blue into red."""
     return frame[..., ::-1]
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
-async def test_a_function_changes_the_picture(codec: str) -> None:
+async def test_function_transforms_frames(codec: str) -> None:
     stream = make_stream(swap, modality="video")
     async with stream, place_call(stream, audio=False, video="sendrecv", video_codec=codec) as call:
         call.camera.picture = flat(BLUE)
@@ -56,7 +56,7 @@ async def test_a_function_changes_the_picture(codec: str) -> None:
         assert {("inbound-rtp", "video"), ("outbound-rtp", "video")} <= kinds
 
 
-async def test_the_codec_asked_for_is_answered_first() -> None:
+async def test_preferred_codec_is_first_in_answer() -> None:
     stream = make_stream(swap, modality="video", video=VideoOptions(codec="H264", bitrate=800_000))
     async with stream, place_call(stream, audio=False, video="sendrecv") as call:
         section = call.answer["sdp"].split("m=video")[1]
@@ -67,7 +67,7 @@ async def test_the_codec_asked_for_is_answered_first() -> None:
 
 
 class Both(AsyncAudioVideoStreamHandler):
-    """Says back what it hears and shows back what it sees."""
+    """Echoes audio and swapped video."""
 
     def __init__(self) -> None:
         super().__init__(output_sample_rate=48_000)
@@ -111,7 +111,7 @@ async def test_audio_and_video_both_ways() -> None:
         await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
 
 
-async def test_a_generator_for_a_client_that_only_looks() -> None:
+async def test_generator_with_recvonly_client() -> None:
     async def pictures() -> Any:
         for _ in range(30):
             yield flat(RED)
@@ -124,7 +124,7 @@ async def test_a_generator_for_a_client_that_only_looks() -> None:
     assert len(call.seen) >= 25
 
 
-async def test_a_still_picture_is_sent_again_for_who_missed_it() -> None:
+async def test_still_frame_is_repeated() -> None:
     sent = 0
 
     class Still(Both):
@@ -153,7 +153,7 @@ async def test_a_still_picture_is_sent_again_for_who_missed_it() -> None:
 
 
 @pytest.mark.parametrize("size", [(239, 321), (240, 321), (64, 64), (720, 1280)])
-async def test_any_size_of_picture_can_be_shown(size: tuple[int, int]) -> None:
+async def test_frame_sizes(size: tuple[int, int]) -> None:
     def show(_frame: Any) -> Any:
         return flat(RED, *size)
 
@@ -165,7 +165,7 @@ async def test_any_size_of_picture_can_be_shown(size: tuple[int, int]) -> None:
         assert abs(shown.height - size[0]) <= 1
 
 
-async def test_an_offer_without_the_section_that_is_needed_is_refused() -> None:
+async def test_offer_without_video_section_is_rejected() -> None:
     stream = make_stream(swap, modality="video")
     with pytest.raises(InvalidOffer, match="no video section"):
         async with stream, place_call(stream, audio=True):
@@ -173,7 +173,7 @@ async def test_an_offer_without_the_section_that_is_needed_is_refused() -> None:
 
 
 @pytest.mark.parametrize("video", ["sendrecv", "sendonly", "recvonly"])
-async def test_a_session_function_with_video(video: str) -> None:
+async def test_session_function_with_video_directions(video: str) -> None:
     async def look(session: Any) -> None:
         async for frame in session.video_in:
             await session.video_out.send(swap(frame.to_ndarray()))
@@ -184,14 +184,14 @@ async def test_a_session_function_with_video(video: str) -> None:
         (session,) = stream.sessions.values()
         if video == "sendrecv":
             await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
-        elif video == "sendonly":  # nobody looks, yet what is shown has to be taken
+        elif video == "sendonly":  # the client receives none, but send() has to return
             await wait_until(lambda: session.peer.video_out.statistics().played > 5)
         else:
             assert session.statistics().video_in == session.peer.video_in.statistics()
 
 
-async def test_the_bitrate_is_the_most_that_is_sent() -> None:
-    """The client may ask for less, as REMB does, and never gets more."""
+async def test_bitrate_option_is_an_upper_limit() -> None:
+    """The client can request less, by REMB, and never gets more."""
     stream = make_stream(swap, modality="video", video=VideoOptions(bitrate=2_000_000))
     async with stream, place_call(stream, audio=False, video="sendrecv") as call:
         call.camera.picture = flat(BLUE)
@@ -214,7 +214,7 @@ async def test_the_bitrate_is_the_most_that_is_sent() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_the_last_picture_is_seen(count: int) -> None:
+async def test_last_frame_reaches_client(count: int) -> None:
     def pictures() -> Any:
         yield from [flat(BLUE)] * (count - 1)
         yield flat(RED)
@@ -222,16 +222,16 @@ async def test_the_last_picture_is_seen(count: int) -> None:
     stream = make_stream(pictures, modality="video", mode="receive")
     seen: list[Any] = []
     async with stream:
-        for _ in range(3):  # a busy client may be cut off before it has decoded anything
+        for _ in range(3):  # a busy client may be closed before it has decoded a frame
             async with place_call(stream, audio=False, video="recvonly") as call:
                 await wait_until(call.closed.is_set)
             seen = call.seen
             if seen and is_color(seen[-1], RED):
                 return
-    pytest.fail(f"{len(seen)} pictures were seen, and the last is not that")
+    pytest.fail(f"{len(seen)} frames were received without the last")
 
 
-async def test_an_encoder_that_fails_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_encoder_ends_session(caplog: pytest.LogCaptureFixture) -> None:
     stream = make_stream(swap, modality="video", video=VideoOptions(bitrate=500_000))
     async with stream, place_call(stream, audio=False, video="sendrecv") as call:
         (session,) = stream.sessions.values()

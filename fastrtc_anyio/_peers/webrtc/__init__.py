@@ -11,8 +11,8 @@ Where this package differs from aiortc (:mod:`.internals` lists how):
   acts on the next 20 ms, and the RTP clock never stops.
 * Incoming audio packets are reordered and decoded here on arrival. aiortc's jitter buffer would add
   60 ms, and 280 ms after the first loss.
-* Outgoing video (:mod:`.video`) is encoded by aiortc, at the requested bitrate and frame rate. Of
-  incoming video only the latest frame is kept.
+* Outgoing video (:mod:`.video`) is encoded by aiortc, at the requested bitrate and frame rate. Only
+  the latest frame of incoming video is kept.
 * A vanished client (:mod:`.liveness`) is detected within seconds; aiortc takes up to 35 s.
 * Candidates are added after the answer is made, so that resolving mDNS names does not delay it.
 """

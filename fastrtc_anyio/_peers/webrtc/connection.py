@@ -132,7 +132,7 @@ class Connection:
         for track in self._media.unsent_tracks():
             # The client receives none of it, but wait_played() has to return all the same.
             self._spawn(drain_track(track))
-        # In a task of its own, because it waits for the end of the negotiation: aiortc needs both
+        # In a separate task, because it waits for the end of the negotiation: aiortc needs both
         # descriptions to pair a candidate.
         self._spawn(self._add_described(candidates, complete))
         return self._local_sdp(pc)
@@ -177,7 +177,7 @@ class Connection:
         self._media.flush_pictures()
 
     async def statistics(self) -> dict[str, dict[str, Any]]:
-        """Reports of aiortc's ``getStats()`` by their ids. Empty while there is no connection."""
+        """Return the reports of ``getStats()`` by id. Empty before negotiation and on close."""
         if self._pc is None or self._closing:
             return {}
         return {key: dict(vars(report)) for key, report in (await self._pc.getStats()).items()}

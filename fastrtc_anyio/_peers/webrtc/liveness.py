@@ -46,7 +46,7 @@ class Heartbeat:
                 pause = min(limit / 5, limit - silent)
                 due = loop.time() + pause
                 await asyncio.sleep(pause)
-                # While this process was stalled, packets waited in the socket unread. That time
+                # While this process was stalled, packets waited in the socket unread. This time
                 # does not count as silence of the client.
                 self._heard += max(0.0, loop.time() - due - _LATE)
 

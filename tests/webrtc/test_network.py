@@ -1,4 +1,4 @@
-"""How a server is found: its addresses, interfaces and ports, and servers that do not answer."""
+"""Addresses, interfaces and ports of the server, and ICE servers that do not answer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def host_candidates(sdp: str) -> set[tuple[str, int]]:
 
 @contextmanager
 def silent_server() -> Generator[int, None, None]:
-    """A port where everything is taken and nothing answered."""
+    """A port that receives datagrams and never answers."""
     with socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -56,7 +56,7 @@ def silent_server() -> Generator[int, None, None]:
 
 @contextmanager
 def two_free_ports() -> Generator[tuple[int, int], None, None]:
-    """Two UDP ports in a row that nobody uses."""
+    """Two consecutive unused UDP ports."""
     for first in range(50_000, 60_000, 2):
         with socket.socket(type=socket.SOCK_DGRAM) as a, socket.socket(type=socket.SOCK_DGRAM) as b:
             try:
@@ -66,10 +66,10 @@ def two_free_ports() -> Generator[tuple[int, int], None, None]:
                 continue
         yield first, first + 1
         return
-    pytest.fail("no two ports in a row are free")
+    pytest.fail("no two consecutive ports are free")
 
 
-async def test_ports_are_of_the_range_and_an_error_when_it_is_used_up() -> None:
+async def test_exhausted_port_range_raises_no_free_port() -> None:
     with two_free_ports() as ports:
         configuration = {"addresses": ["127.0.0.1"], "ports": ports}
         async with make_stream(configuration) as stream:
@@ -82,18 +82,18 @@ async def test_ports_are_of_the_range_and_an_error_when_it_is_used_up() -> None:
             with anyio.fail_after(10):
                 while stream.active:
                     await anyio.sleep(0.01)
-            assert host_candidates(await answer(stream)) <= found  # they are given back
+            assert host_candidates(await answer(stream)) <= found  # the ports are free again
 
 
-async def test_an_address_of_another_machine() -> None:
+async def test_address_of_another_machine_raises_peer_failed() -> None:
     configuration = RtcConfiguration(addresses=("203.0.113.77",), ports=(50_000, 50_001))
     async with make_stream(configuration) as stream:
         with pytest.raises(PeerFailed, match=r"UDP socket on 203\.0\.113\.77") as caught:
             await answer(stream)
-        assert not isinstance(caught.value, NoFreePort)  # waiting would not help
+        assert not isinstance(caught.value, NoFreePort)  # not a lack of capacity
 
 
-async def test_an_interface_by_its_name() -> None:
+async def test_interfaces_by_name() -> None:
     async with make_stream(RtcConfiguration(interfaces=("lo",))) as stream:
         found = host_candidates(await answer(stream))
         assert "127.0.0.1" in {host for host, _ in found}
@@ -104,16 +104,16 @@ async def test_an_interface_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("kind", ["stun", "turn"])
-async def test_a_server_that_does_not_answer_holds_nothing_up_for_long(kind: str) -> None:
+async def test_silent_ice_server_delays_answer_by_gather_timeout_only(kind: str) -> None:
     with silent_server() as port:
         server = IceServer((f"{kind}:127.0.0.1:{port}",), "user", "pass")
         configuration = RtcConfiguration((server,), addresses=("127.0.0.1",), gather_timeout=0.3)
         async with make_stream(configuration) as stream:
-            with anyio.fail_after(3):  # aioice alone: 5 s
+            with anyio.fail_after(3):  # aioice's own timeout is 5 s
                 assert host_candidates(await answer(stream))
 
 
-async def test_a_relay_that_does_not_answer_is_an_error() -> None:
+async def test_silent_relay_raises_peer_failed() -> None:
     with silent_server() as port:
         server = IceServer((f"turn:127.0.0.1:{port}",), "user", "pass")
         async with make_stream(RtcConfiguration((server,), "relay", gather_timeout=0.3)) as stream:
@@ -123,7 +123,7 @@ async def test_a_relay_that_does_not_answer_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("plain", [True, False])
-async def test_a_configuration_for_each_call(plain: bool) -> None:
+async def test_configuration_function_is_called_for_each_admitted_call(plain: bool) -> None:
     made: list[int] = []
 
     def make() -> Any:
@@ -139,10 +139,10 @@ async def test_a_configuration_for_each_call(plain: bool) -> None:
         assert made == [0, 1]
         with pytest.raises(AdmissionError):
             await answer(stream)
-        assert made == [0, 1]  # for nobody who is refused
+        assert made == [0, 1]  # not called for a rejected offer
 
 
-async def test_a_configuration_that_cannot_be_made_is_the_callers_error() -> None:
+async def test_failing_configuration_function_raises_to_caller() -> None:
     def make() -> Any:
         raise ConnectionError("the provider is down")
 
@@ -155,7 +155,7 @@ async def test_a_configuration_that_cannot_be_made_is_the_callers_error() -> Non
             await answer(stream)
 
 
-async def test_a_stream_that_is_closed_while_a_configuration_is_made() -> None:
+async def test_stream_closed_during_configuration_raises_stream_not_open() -> None:
     began, go_on = anyio.Event(), anyio.Event()
 
     async def make() -> Any:
@@ -193,12 +193,12 @@ async def test_a_stream_that_is_closed_while_a_configuration_is_made() -> None:
         ({"iceServers": "stun:x"}, "a list of ICE servers"),
     ],
 )
-def test_a_configuration_that_is_not_possible(options: dict[str, Any], message: str) -> None:
+def test_invalid_configuration_is_a_value_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RtcConfiguration.parse(options)
 
 
-def test_one_server_need_not_be_in_a_list() -> None:
+def test_single_ice_server_without_list() -> None:
     server = {"urls": ["turn:x:3478?transport=udp", "turns:x"], "username": "u", "credential": "c"}
     [parsed] = parse_ice_servers(server)
     assert parsed == IceServer(("turn:x:3478?transport=udp", "turns:x"), "u", "c")

@@ -1,7 +1,8 @@
-"""After a call there is nothing of it, and a process can always end."""
+"""Ended calls leave no thread, task or file, and a process can always end."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -15,7 +16,8 @@ from typing import Any
 import anyio
 import pytest
 
-from fastrtc_anyio import AudioFrame, Stream
+from fastrtc_anyio import AudioFrame, Stream, VideoFrame
+from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.portal import Portal, open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
@@ -23,6 +25,8 @@ from fastrtc_anyio.testing import tone
 from tests.kit.calls import LOOPBACK, make_stream
 from tests.kit.handlers import AsyncEcho, Echo
 from tests.kit.waiting import wait_until
+
+from .test_video import flat, swap
 
 
 @pytest.fixture
@@ -33,8 +37,8 @@ def no_garbage_collection() -> Generator[None, None, None]:
     gc.enable()
 
 
-async def one_call(stream: Stream, portal: Portal) -> None:
-    """A call by our own peer: plain aiortc leaves native threads to the garbage collector."""
+async def call_with_audio(stream: Stream, portal: Portal) -> None:
+    """Call with our peer: plain aiortc leaves native threads to the garbage collector."""
     peer = WebRTCPeer(portal, sample_rate=16_000, configuration=LOOPBACK)
     offer = await peer.offer()
     answer = await stream.offer({"type": "offer", "sdp": offer.sdp})
@@ -50,7 +54,7 @@ async def one_call(stream: Stream, portal: Portal) -> None:
 
 
 def native_threads() -> int:
-    """All but the portal's workers, of which there are a few, begun when they are first needed."""
+    """Number of threads without the portal's workers, which start when they are first needed."""
     workers = sum(name.startswith("fastrtc-portal_") for name in thread_names())
     return len(os.listdir("/proc/self/task")) - workers
 
@@ -65,36 +69,34 @@ def thread_names() -> set[str]:
 
 @pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("kind", [Echo, AsyncEcho])
-async def test_calls_leave_no_thread_task_or_file(kind: Any) -> None:
-    import asyncio
-
+async def test_calls_leak_no_thread_task_or_file(kind: Any) -> None:
     async with open_portal() as portal, make_stream(kind(output_sample_rate=22_050)) as stream:
-        await one_call(stream, portal)
+        await call_with_audio(stream, portal)
 
         async def tasks() -> int:
             return len(asyncio.all_tasks())
 
         before = native_threads(), open_files(), await portal.call(tasks)
         for _ in range(3):
-            await one_call(stream, portal)
+            await call_with_audio(stream, portal)
 
         def now() -> tuple[int, int]:
             return native_threads(), open_files()
 
-        # A thread that has said its last word still needs a moment to end.
+        # A thread needs a moment to end after its last action.
         await wait_until(lambda: now() == before[:2])
         assert await portal.call(tasks) == before[2]
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
-async def test_a_stream_leaves_no_portal() -> None:
+async def test_closed_stream_leaves_no_portal_thread() -> None:
     async with make_stream(AsyncEcho):
         pass
     before = open_files()
     async with make_stream(AsyncEcho):
         assert "fastrtc-portal" in thread_names()
     assert "fastrtc-portal" not in thread_names()
-    # The thread that waited for it still needs a moment to end.
+    # The thread that joined it needs a moment to end.
     await wait_until(lambda: "fastrtc-portal-join" not in thread_names())
     await wait_until(lambda: open_files() == before)
 
@@ -126,7 +128,7 @@ BLOCKED = """
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_a_handler_blocked_for_ever_does_not_keep_the_process(backend: str) -> None:
+def test_process_ends_despite_blocked_handler(backend: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(BLOCKED), backend],
         capture_output=True,
@@ -138,3 +140,37 @@ def test_a_handler_blocked_for_ever_does_not_keep_the_process(backend: str) -> N
     assert done.returncode == 0, done.stderr
     assert done.stdout == "over\n"
     assert "1 threads did not come back" in done.stderr
+
+
+async def call_with_video(stream: Stream, portal: Portal) -> None:
+    """Call with our peer: plain aiortc leaves native threads to the garbage collector."""
+    plan = MediaPlan(False, False, True, True)
+    peer = WebRTCPeer(portal, media=plan, configuration=LOOPBACK)
+    offer = await peer.offer()
+    answer = await stream.offer({"type": "offer", "sdp": offer.sdp})
+    await peer.accept(SessionDescription("answer", answer["sdp"]))
+    with anyio.fail_after(10):
+        await peer.wait_connected()
+        async with anyio.create_task_group() as tg:
+
+            async def film() -> None:
+                while True:
+                    await peer.video_out.send(VideoFrame(flat((255, 0, 0))))
+
+            tg.start_soon(film)
+            async for frame in peer.video_in:
+                if frame.to_ndarray()[100, 100, 2] > 200:  # blue made red
+                    tg.cancel_scope.cancel()
+                    break
+    await peer.aclose()
+    await wait_until(lambda: not stream.sessions)
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_video_calls_leak_no_thread_or_file() -> None:
+    async with open_portal() as portal, make_stream(swap, modality="video") as stream:
+        await call_with_video(stream, portal)
+        before = native_threads(), open_files()
+        for _ in range(3):
+            await call_with_video(stream, portal)
+        await wait_until(lambda: (native_threads(), open_files()) <= before)

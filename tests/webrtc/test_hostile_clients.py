@@ -1,0 +1,159 @@
+"""Malformed and excessive input of clients and strangers ends no other call."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, DataChunk, tsn_plus_one
+from anyio import to_thread
+
+from fastrtc_anyio import CloseReason, InvalidCandidate, InvalidOffer, LimitExceeded
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
+from fastrtc_anyio._signaling.requests import IceCandidate
+from tests.kit.aiortc_client import open_client
+from tests.kit.calls import make_stream, place_call
+from tests.kit.handlers import AsyncEcho
+from tests.kit.measure import echo_of_tones
+from tests.kit.waiting import wait_until
+
+
+@pytest.mark.parametrize(
+    "sdp",
+    [
+        "rubbish",
+        "v=0",
+        "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n",
+        "v=0\r\nm=audio x y z\r\na=rtpmap:zz\r\n",
+        "\0\xff",
+    ],
+)
+async def test_malformed_offer_is_rejected_and_takes_no_slot(sdp: str) -> None:
+    stream = make_stream(AsyncEcho(), concurrency_limit=1)
+    async with stream:
+        for _ in range(3):
+            with pytest.raises(InvalidOffer):
+                await stream.offer({"type": "offer", "sdp": sdp, "webrtc_id": "me"})
+        assert stream.active == 0
+        async with place_call(stream, webrtc_id="me"):
+            assert stream.active == 1
+
+
+async def test_candidates_beyond_limit_are_rejected(caplog: Any) -> None:
+    stream = make_stream(AsyncEcho())
+    lines = "".join(
+        f"a=candidate:{i} 1 udp {i + 1} 127.0.0.1 {20_000 + i} typ host\r\n" for i in range(4000)
+    )
+    async with stream, open_client() as client:
+        offer = await to_thread.run_sync(client.run, client.make_offer, "opus", False)
+        await stream.offer({"type": "offer", "sdp": offer + lines})
+        (session,) = stream.sessions.values()
+        assert isinstance(session.peer, WebRTCPeer)
+        connection = session.peer._connection
+        await wait_until(lambda: "an offer has 400" in caplog.text)
+        assert "RequestLimits.candidates" in caplog.text
+        with pytest.raises(LimitExceeded, match="100 candidates of a client are taken"):
+            await stream.add_ice_candidate(
+                session.id, IceCandidate("candidate:1 1 udp 1 127.0.0.1 9 typ host", "0")
+            )
+        assert connection._pc is not None
+        (transceiver,) = connection._pc.getTransceivers()
+        remote = transceiver.sender.transport.transport.getRemoteCandidates()
+        assert 0 < len(remote) <= 100
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+async def test_candidate_with_invalid_port_is_rejected(port: int) -> None:
+    async with make_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="me"):
+        line = f"candidate:1 1 udp 1 127.0.0.1 {port} typ host"
+        candidate = {"candidate": line, "sdpMid": "0"}
+        with pytest.raises(InvalidCandidate, match=f"0 to 65535; got {port}"):
+            await stream.offer({"type": "ice-candidate", "candidate": candidate, "webrtc_id": "me"})
+
+
+@pytest.mark.parametrize(
+    ("streams", "size"), [(1, 1), (1, 1100), (1000, 1)], ids=["many", "large", "streams"]
+)
+async def test_too_many_unfinished_messages_end_the_call(streams: int, size: int) -> None:
+    stream = make_stream(AsyncEcho, concurrency_limit=2)
+    async with stream, place_call(stream) as good, place_call(stream) as bad:
+
+        async def flood() -> None:
+            sctp: Any = bad.pc.sctp
+            for i in itertools.count():
+                if len(stream.sessions) == 1:  # the server has ended this call
+                    return
+                chunk = DataChunk()
+                chunk.flags = SCTP_DATA_FIRST_FRAG if i < streams else 0
+                chunk.stream_id = i % streams
+                chunk.tsn = sctp._local_tsn
+                sctp._local_tsn = tsn_plus_one(sctp._local_tsn)
+                chunk.user_data = bytes(size)
+                await sctp._send_chunk(chunk)
+                if i % 50 == 0:
+                    await asyncio.sleep(0.002)  # a full socket buffer drops packets
+
+        sessions = list(stream.sessions.values())
+        with suppress(ConnectionError):
+            await to_thread.run_sync(bad.run, flood)
+        await wait_until(lambda: len(stream.sessions) == 1)
+        (ended,) = [session for session in sessions if session.closed is not None]
+        assert ended.closed is not None
+        assert ended.closed.reason is CloseReason.PEER_FAILED
+        assert "unfinished messages" in ended.closed.message
+        (snr,) = await echo_of_tones(good, [440])
+        assert snr > 30
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        b"",
+        b"\x00",
+        # STUN: a mapped address of zero bytes.
+        b"\x00\x01\x00\x04\x21\x12\xa4\x42" + bytes(12) + b"\x00\x01\x00\x00",
+        b"\x16\xfe\xfd" + bytes(40),
+        b"\x80\x6f" + bytes(40),
+    ],
+)
+async def test_datagrams_from_strangers_are_dropped(
+    datagram: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_stream(AsyncEcho()) as stream, place_call(stream) as client:
+        lines = client.answer["sdp"].splitlines()
+        ports = {int(line.split()[5]) for line in lines if line.startswith("a=candidate:")}
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for port in ports:
+                stranger.sendto(datagram, ("127.0.0.1", port))
+        assert min(await echo_of_tones(client, [440])) > 15
+        assert len(stream.sessions) == 1
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [(51, b"\xff"), (50, b"\x03" + bytes(7) + b"\0\1\0\0\xff")]
+)
+async def test_malformed_data_channel_packet_ends_the_call(
+    kind: int, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="bad") as bad:
+        ended = stream.session("bad")
+        await wait_until(lambda: bad.channel_is_open)
+
+        async def send() -> None:
+            sctp: Any = bad.pc.sctp
+            assert bad.channel is not None
+            await sctp._send(bad.channel.id if kind == 51 else 9, kind, data)
+
+        async with place_call(stream) as good:
+            await to_thread.run_sync(bad.run, send)
+            await wait_until(lambda: "bad" not in stream.handlers)
+            assert min(await echo_of_tones(good, [440])) > 15
+        assert ended.closed is not None
+        assert ended.closed.reason is CloseReason.PEER_FAILED
+        assert "over a data channel" in ended.closed.message
+    assert "Traceback" not in caplog.text
