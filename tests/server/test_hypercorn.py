@@ -14,6 +14,7 @@ import fastrtc_anyio
 from fastrtc_anyio.server import _hypercorn
 
 PACKAGE = Path(fastrtc_anyio.__file__).parent
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_missing_name_is_an_import_error_with_versions(program: str, missing: st
 
 
 def test_supported_versions_are_those_of_the_project() -> None:
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
     (versions,) = _hypercorn.SUPPORTED.values()
     assert f"hypercorn[trio]{versions}" in project["optional-dependencies"]["server"]
 

@@ -16,6 +16,7 @@ import fastrtc_anyio
 from fastrtc_anyio._peers.webrtc import internals
 
 PACKAGE = Path(fastrtc_anyio.__file__).parent
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 INTERNALS = PACKAGE / "_peers/webrtc/internals.py"
 PRIVATE = {name for names in internals.REQUIRED.values() for name in names if name[0] == "_"}
 MANGLED = re.compile(r"_(RTC\w*|Vp8\w*|H264\w*)__\w+")
@@ -66,6 +67,6 @@ def test_missing_private_name_is_an_import_error_with_versions(change: str, miss
 
 
 def test_supported_versions_are_those_of_the_project() -> None:
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
     for name, versions in internals.SUPPORTED.items():
         assert f"{name}{versions}" in project["dependencies"]
