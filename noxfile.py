@@ -1,4 +1,4 @@
-"""What a developer runs, each in an environment of its own.
+"""Development tasks, each in a separate environment.
 
 Needs Python 3.11 or later, pip and nox. ``nox -l`` lists the sessions; ``nox`` runs the tests.
 """
@@ -29,32 +29,32 @@ REAL_TIME = (
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Talk to the library: the demo, with the arguments after --."""
+    """Run the demo, with the arguments after --."""
     session.install(".[demo]")
     session.run("python", "-m", "fastrtc_anyio", "demo", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All but interop and soak, several at once; or what the pytest arguments after -- say."""
+    """Run the tests in parallel, except interop and soak; or pytest with the arguments after --."""
     session.install(".[test]")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # On virtual time the processor is all that counts. What is real mostly waits, yet for the
-    # processor it must not wait long: so many at once and no more.
+    # Tests on virtual time are limited by the processor. Tests in real time mostly wait, but fail
+    # when they have to wait for the processor: two at a time.
     session.run("pytest", "-n", "auto", *(f"--ignore={path}" for path in REAL_TIME))
     session.run("pytest", "-n", "2", *REAL_TIME)
 
 
 @nox.session
 def newest(session: nox.Session) -> None:
-    """Test the shim and the server with the newest versions of the libraries they rely on.
+    """Test the WebRTC shim and the server with the newest versions of their libraries.
 
-    An early warning: upper bounds of ours are ignored, those of the libraries are kept.
+    The session ignores this package's upper bounds and respects those of the libraries.
     """
     session.install(".[test]")
-    # pip does not apply the requirements of a package that is already installed.
+    # pip does not check the requirements of packages that are already installed.
     session.install("--upgrade", *NEWEST)
     session.run("python", "-m", "pip", "list")
     session.run("pytest", *(session.posargs or ("-n", "2", "tests/webrtc", "tests/server")))
@@ -71,7 +71,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """Types, by mypy (strict) and pyright."""
+    """Check types with mypy (strict) and pyright."""
     session.install("-e", ".[dev]")
     session.run("mypy")
     session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
@@ -79,16 +79,16 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Calls with peers that are not ours; a peer that is missing fails."""
+    """Place calls with browsers and other foreign peers; a missing peer fails."""
     session.install(".[test]")
     if (INTEROP / "package.json").exists():
         session.run("npm", "--prefix", str(INTEROP), "ci", "--no-audit", "--no-fund", external=True)
-    # The browsers one after the other, everything else beside them: tests/interop/conftest.py.
+    # One browser test at a time, beside one test of another kind: tests/interop/conftest.py.
     session.run("pytest", str(INTEROP), *(session.posargs or ("-n", "2", "--dist", "loadgroup")))
 
 
 def pinned(name: str) -> str:
-    """The requirement for one tool as the dev extra states it, without the rest of that extra."""
+    """The requirement of one tool in the dev extra, without the rest of that extra."""
     project = nox.project.load_toml("pyproject.toml")
     requirements: list[str] = project["project"]["optional-dependencies"]["dev"]
     return next(line for line in requirements if line.startswith(f"{name}=="))

@@ -1,12 +1,11 @@
-// Calls a stream with libwebrtc: speaks tones, records what it hears, shows a picture, looks at what comes back,
-// exchanges messages.
+// Call a stream with libwebrtc: send tones and pictures, record what comes back, exchange messages.
 //
 //   node call.mjs URL [OPTIONS]
 //
-// OPTIONS is JSON: {"id": the webrtc_id, "tones": [Hz, one for each channel; none for no audio], "codec": the
-// only one to offer, "stereo": whether to ask for stereo, "video": whether there is any}. Orders come as lines of JSON on standard input, events go
-// as lines of JSON to standard output. The process lives until its standard input ends or it is killed:
-// only the order to hang up ends the call.
+// OPTIONS is JSON: {"id": the webrtc_id, "tones": [Hz for each channel; empty for no audio], "codec": the
+// only codec to offer, "stereo": whether to offer stereo, "video": whether to send video}. Orders are lines
+// of JSON on standard input, events are lines of JSON on standard output. The process runs until its
+// standard input ends; the order to hang up ends the call.
 
 import { createInterface } from "node:readline";
 import wrtc from "@roamhq/wrtc";
@@ -16,7 +15,7 @@ const [url, options = "{}"] = process.argv.slice(2);
 const { id = "node", tones = [440], codec = null, stereo = false, video = false } = JSON.parse(options);
 
 const RATE = 48_000;
-const FRAME = RATE / 100; // libwebrtc takes and gives 10 ms at a time
+const FRAME = RATE / 100; // libwebrtc processes 10 ms at a time
 const FRAMES_KEPT = 500;
 const FPS = 30;
 
@@ -57,7 +56,7 @@ function speak() {
   }, 10);
 }
 
-/** The offer with no audio codec but one. */
+/** Remove all audio codecs but one from the offer. */
 function withOnly(sdp, name) {
   const sections = sdp.split(/^(?=m=)/m);
   return sections
@@ -71,7 +70,7 @@ function withOnly(sdp, name) {
     .join("");
 }
 
-/** The offer with stereo=1 for Opus: RFC 7587 7.1. */
+/** Add stereo=1 for Opus to the offer: RFC 7587 section 7.1. */
 function withStereo(sdp) {
   const payload = /^a=rtpmap:(\d+) opus/im.exec(sdp)[1];
   return sdp.replace(new RegExp(`^(a=fmtp:${payload} .*)$`, "m"), "$1;stereo=1");
@@ -114,7 +113,7 @@ channel.onopen = () => report("channel", { state: "open" });
 channel.onclose = () => report("channel", { state: "closed" });
 channel.onmessage = ({ data }) => report("message", { data });
 
-/** Everything heard since the last time: samples interleaved, little-endian, in base64. */
+/** Send the audio received since the last order: interleaved little-endian samples in base64. */
 function audio() {
   const frames = heard;
   heard = [];
@@ -124,13 +123,13 @@ function audio() {
   report("audio", { sampleRate, channelCount, samples: bytes.toString("base64") });
 }
 
-/** The latest picture that came: i420 in base64; and how many came so far. */
+/** Send the latest received picture, i420 in base64, and the number of pictures so far. */
 function picture() {
   const { width, height, data } = seen;
   report("picture", { width, height, count, data: Buffer.from(data).toString("base64") });
 }
 
-/** Show a picture from now on: i420 in base64. */
+/** Set the picture of the camera: i420 in base64. */
 function show({ width, height, data }) {
   if (!shown) setInterval(() => camera.onFrame(shown), 1000 / FPS);
   shown = { width, height, data: new Uint8ClampedArray(Buffer.from(data, "base64")) };

@@ -1,4 +1,4 @@
-// A front end as somebody writes it from FastRTC's documents: one conversation of one page.
+// A front end assembled from FastRTC's documentation: one page with one conversation.
 "use strict";
 
 const id = `page${Math.floor(Math.random() * 1e9)}`;
@@ -32,7 +32,7 @@ function readOutputs() {
   events.onerror = () => interruptions += 1;
 }
 
-/** What it hears: Hz of the loudest part, 0 in silence. */
+/** The loudest frequency of the received audio in Hz, or 0 in silence. */
 function pitch() {
   const levels = new Float32Array(ear.frequencyBinCount);
   ear.getFloatFrequencyData(levels);
@@ -40,7 +40,7 @@ function pitch() {
   return levels[loudest] > -50 ? (loudest * heard.sampleRate) / ear.fftSize : 0;
 }
 
-/** What it sees in the middle of the picture: red, green and blue. */
+/** Red, green and blue in the centre of the received picture. */
 function colour() {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d");
   canvas.drawImage(element, element.videoWidth / 2, element.videoHeight / 2, 1, 1, 0, 0, 1, 1);
@@ -84,7 +84,7 @@ async function callByWebRTC(wanted, trickle) {
   await pc.setRemoteDescription(answer);
 }
 
-// G.711 mu-law, as the two tables that its segments make.
+// The G.711 mu-law tables.
 const linear = Int16Array.from({ length: 256 }, (_, code) => {
   const inverted = ~code & 255;
   const size = (((inverted & 15) << 3) + 132 << ((inverted >> 4) & 7)) - 132;
@@ -98,7 +98,7 @@ for (let sample = -32768; sample < 32768; sample++) {
 }
 
 async function callByWebSocket() {
-  readOutputs(); // whichever of the two the server hears first
+  readOutputs(); // the server may receive either request first
   const media = await navigator.mediaDevices.getUserMedia({ audio: true });
   const source = heard.createMediaStreamSource(media);
   const socket = new WebSocket(`ws://${location.host}/websocket/offer`);

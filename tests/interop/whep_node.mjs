@@ -1,9 +1,9 @@
-// Plays what a WHEP endpoint sends, with libwebrtc.
+// Play a WHEP endpoint with libwebrtc.
 //
 //   node whep_node.mjs URL [OPTIONS]
 //
-// OPTIONS is JSON: {"blind": whether to take no candidates from the answer}. Orders and events are
-// lines of JSON, as those of call.mjs: see node.py.
+// OPTIONS is JSON: {"blind": whether to ignore the candidates in the answer}. Orders and events are
+// lines of JSON as in call.mjs.
 
 import { createInterface } from "node:readline";
 import wrtc from "@roamhq/wrtc";
@@ -27,7 +27,7 @@ pc.ontrack = ({ track }) => {
   };
 };
 
-/** Everything heard since the last time: samples interleaved, little-endian, in base64. */
+/** Send the audio received since the last order: interleaved little-endian samples in base64. */
 function audio() {
   const { sampleRate = 48_000, channelCount = 1 } = heard.at(-1) ?? {};
   const alike = heard.filter((frame) => frame.sampleRate === sampleRate && frame.channelCount === channelCount);
@@ -50,7 +50,7 @@ input.on("line", (line) => {
 });
 input.on("close", () => process.exit(0));
 
-// As players do, it asks for video, too, whether or not there is any.
+// Like other players, request video even if the endpoint has none.
 for (const kind of ["video", "audio"]) pc.addTransceiver(kind, { direction: "recvonly" });
 await client.start();
 report("started", { tag: client.tag });

@@ -1,15 +1,15 @@
-// A WHIP and WHEP client made of fetch and RTCPeerConnection alone: for Node and for browsers.
+// A WHIP and WHEP client for Node and browsers, made of fetch and RTCPeerConnection.
 
 export class WhipClient {
-  /** How its requests were answered. */
+  /** Response statuses of its requests. */
   statuses = { post: 0, patch: [], delete: 0 };
   #candidates = [];
   #location = null;
   #patches = Promise.resolve();
 
   /**
-   * `pc` has its tracks or transceivers already. A client that is `blind` takes no candidates from
-   * the answer: the server can reach it by those alone that it sends.
+   * `pc` must have its tracks or transceivers. A `blind` client ignores the candidates in the
+   * answer, so that only its own candidates can connect the call.
    */
   constructor(pc, url, { blind = false } = {}) {
     this.pc = pc;
@@ -37,13 +37,13 @@ export class WhipClient {
     if (this.#candidates.length) this.#trickle();
   }
 
-  /** Send the candidates gathered so far, one request after another. */
+  /** Send the gathered candidates, one request at a time. */
   #trickle() {
     const candidates = this.#candidates.splice(0).filter((line) => line !== "a=");
     this.#patches = this.#patches.then(() => this.patch(candidates, this.tag));
   }
 
-  /** RFC 8840: the section all others are bundled with, and what is new. `user` for another ufrag. */
+  /** RFC 8840 fragment: the bundle section and the new candidates. `user` replaces the ufrag. */
   async patch(lines, tag, user = null) {
     const { sdp } = this.pc.localDescription;
     const own = (start) => sdp.match(new RegExp(`^${start}.*$`, "m"))[0].trim();
