@@ -1,4 +1,4 @@
-"""Sentences, speech to text and text to speech, with programs and packages that are not real."""
+"""Sentences, speech to text and text to speech, with fake programs and packages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RATE = 22_050
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Programs need real time."""
+    """Run on both backends in real time, which programs need."""
     return str(request.param), {}
 
 
@@ -55,12 +55,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
         ["好\u3002", "谢谢\uff01", "再见"],
     ],
 )
-def test_a_text_is_cut_between_its_sentences(sentences: list[str]) -> None:
+def test_text_is_split_into_sentences(sentences: list[str]) -> None:
     joined = "\n\n" if sentences[0] == "A title" else " "
     assert split_sentences(joined.join(sentences)) == sentences
 
 
-def test_a_sentence_is_known_when_the_next_begins() -> None:
+def test_sentence_is_complete_when_the_next_begins() -> None:
     splitter = SentenceSplitter()
     assert splitter.push("It is 3.") == []
     assert splitter.push("14 now.") == []
@@ -70,7 +70,7 @@ def test_a_sentence_is_known_when_the_next_begins() -> None:
     assert splitter.flush() == []
 
 
-def test_a_sentence_without_end_is_cut_at_a_comma_or_a_space() -> None:
+def test_long_sentence_is_cut_at_comma_or_space() -> None:
     words = "one two three four five, " * 40
     pieces = split_sentences(words)
     assert all(len(piece) <= LONGEST_SENTENCE for piece in pieces)
@@ -79,12 +79,12 @@ def test_a_sentence_without_end_is_cut_at_a_comma_or_a_space() -> None:
     assert all(len(piece) <= LONGEST_SENTENCE for piece in split_sentences("word " * 500))
 
 
-def test_text_that_is_none_is_refused() -> None:
+def test_splitter_rejects_none() -> None:
     with pytest.raises(TypeError, match="text must be a str; got NoneType"):
         SentenceSplitter().push(None)  # type: ignore[arg-type]
 
 
-# Models and what they need.
+# Models and their packages.
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_text_that_is_none_is_refused() -> None:
         ("pocketsphinx", "pocketsphinx", "pip install pocketsphinx"),
     ],
 )
-def test_a_missing_package_is_named(
+def test_missing_package_names_the_command_to_install(
     name: loaders.STTModelName, missing: str, install: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
@@ -103,7 +103,7 @@ def test_a_missing_package_is_named(
         get_stt_model(name)
 
 
-def test_missing_kokoro_is_named_with_what_works_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kokoro_names_the_offline_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastrtc_anyio.speech.kokoro.find_spec", lambda _name: None)
     with pytest.raises(ImportError, match=r"kokoro-onnx huggingface-hub\..* \"espeak-ng\""):
         get_tts_model()
@@ -134,7 +134,7 @@ class FakeMoonshine:
         return [[1, 2]]
 
 
-def test_moonshine_is_given_float32_at_16_khz(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moonshine_receives_float32_at_16_khz(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = ModuleType("moonshine_onnx")
     module.MoonshineOnnxModel = FakeMoonshine
     module.load_tokenizer = lambda: SimpleNamespace(decode_batch=lambda tokens: [str(tokens)])
@@ -147,7 +147,7 @@ def test_moonshine_is_given_float32_at_16_khz(monkeypatch: pytest.MonkeyPatch) -
     assert model.stt((48_000, np.zeros((1, 0), np.int16))) == ""
 
 
-def test_weights_that_cannot_be_had_are_an_error_with_its_cause(
+def test_unavailable_weights_raise_runtime_error_with_cause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_args: object, **_kwargs: object) -> None:
@@ -171,18 +171,18 @@ def test_weights_that_cannot_be_had_are_an_error_with_its_cause(
 @pytest.mark.parametrize(
     "audio", [np.zeros(10, np.int16), (999, np.zeros(10, np.int16)), (16_000, [0.0]), ("16k", None)]
 )
-def test_what_is_no_audio_is_refused(audio: Any) -> None:
+def test_invalid_audio_is_rejected(audio: Any) -> None:
     with pytest.raises(UnsupportedFormat):
         resample_for_stt(audio)
 
 
 @pytest.mark.parametrize("bad", [{"speed": 10}, {"pitch": 100}, {"voice": "-q"}, {"voice": "a b"}])
-def test_options_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+def test_option_out_of_range_is_rejected(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(bad))} must be"):
         EspeakOptions(**bad)
 
 
-def test_an_option_of_another_type_is_refused() -> None:
+def test_option_of_wrong_type_is_rejected() -> None:
     with pytest.raises(
         TypeError, match="speed must be an int at least 80 and at most 450; got 'fast'"
     ):
@@ -193,10 +193,10 @@ def test_an_option_of_another_type_is_refused() -> None:
         KokoroTTSOptions(speed=9)
 
 
-# PocketSphinx, without speech; tests/interop has it.
+# PocketSphinx without speech; tests/interop tests it with speech.
 
 
-def test_pocketsphinx_hears_nothing_in_silence_and_noise(
+def test_pocketsphinx_recognises_nothing_in_silence_and_noise(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("pocketsphinx")
@@ -210,7 +210,7 @@ def test_pocketsphinx_hears_nothing_in_silence_and_noise(
     assert capfd.readouterr() == ("", "")
 
 
-def test_pocketsphinx_refuses_words_it_does_not_know() -> None:
+def test_pocketsphinx_rejects_unknown_words() -> None:
     pytest.importorskip("pocketsphinx")
     from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 
@@ -241,7 +241,7 @@ class Beeps(SentenceTTS[TTSOptions]):
         return 8000, np.concatenate([silence, np.full(800, 0.5, np.float32), silence])
 
 
-async def test_sentences_are_spoken_without_silence_around_and_with_a_pause_between() -> None:
+async def test_speech_is_trimmed_and_separated_by_pauses() -> None:
     model: TTSModel[TTSOptions] = Beeps()
     chunks = [samples async for _, samples in model.stream_tts("One. Two.")]
     room = 2 * 80
@@ -250,7 +250,7 @@ async def test_sentences_are_spoken_without_silence_around_and_with_a_pause_betw
     assert np.array_equal(model.tts("One. Two.")[1], np.concatenate(chunks, axis=1))
 
 
-async def test_a_sentence_is_spoken_before_the_text_is_complete() -> None:
+async def test_sentence_is_spoken_before_the_text_is_complete() -> None:
     model, closed = Beeps(), anyio.Event()
 
     async def tokens() -> AsyncGenerator[str, None]:
@@ -268,25 +268,25 @@ async def test_a_sentence_is_spoken_before_the_text_is_complete() -> None:
     assert closed.is_set()
 
 
-async def test_text_of_a_wrong_type_is_refused() -> None:
+async def test_stream_tts_rejects_other_types() -> None:
     with pytest.raises(TypeError, match="text must be a str or yield strings; got int"):
         await anext(Beeps().stream_tts(5))  # type: ignore[arg-type]
 
 
-async def test_nothing_to_say_yields_nothing() -> None:
+async def test_blank_text_yields_nothing_and_tts_raises() -> None:
     assert [chunk async for chunk in Beeps().stream_tts(" \n ")] == []
     with pytest.raises(ValueError, match="text must contain something to say; got ' '"):
         Beeps().tts(" ")
 
 
-async def test_a_cancelled_model_call_is_left_to_its_thread() -> None:
+async def test_cancelled_stream_abandons_the_call_on_its_thread() -> None:
     model = Beeps()
     model.may_speak.clear()
     async with aclosing(model.stream_tts("One. Two.")) as speech:
         with anyio.move_on_after(0.05) as scope:
             await anext(speech)
     assert scope.cancelled_caught
-    assert model.speaks.wait(10)  # the clock has not waited for the thread
+    assert model.speaks.wait(10)  # the thread may start after the cancellation
     assert model.sentences == ["One."]
     model.may_speak.set()
 
@@ -304,7 +304,7 @@ WAV = (
 
 
 @pytest.fixture
-def make_driver(tmp_path: Path) -> Callable[[str], EspeakTTSModel]:
+def make_model(tmp_path: Path) -> Callable[[str], EspeakTTSModel]:
     def make(text: str) -> EspeakTTSModel:
         path = tmp_path / "speaks"
         path.write_text(f"#!{sys.executable}\n{WAV}{text}", encoding="utf-8")
@@ -314,18 +314,18 @@ def make_driver(tmp_path: Path) -> Callable[[str], EspeakTTSModel]:
     return make
 
 
-async def test_the_text_reaches_the_program_whole(
-    make_driver: Callable[[str], EspeakTTSModel],
+async def test_whole_text_reaches_the_program(
+    make_model: Callable[[str], EspeakTTSModel],
 ) -> None:
-    model = make_driver("wav(len(sys.stdin.buffer.read()))")
+    model = make_model("wav(len(sys.stdin.buffer.read()))")
     [(rate, samples)] = [chunk async for chunk in model.stream_tts("-v größer")]
     assert (rate, samples.shape) == (RATE, (1, len("-v größer".encode())))
     assert samples.dtype == np.int16
     assert model.tts("-v größer")[1].shape == samples.shape
 
 
-async def test_options_reach_the_program(make_driver: Callable[[str], EspeakTTSModel]) -> None:
-    model = make_driver(
+async def test_options_reach_the_program(make_model: Callable[[str], EspeakTTSModel]) -> None:
+    model = make_model(
         "sys.exit(0 if sys.argv[1:] == ['--stdout', '-v', 'de', '-s', '200', '-p', '9'] else 3)"
     )
     options = EspeakOptions("de", 200, 9)
@@ -334,10 +334,10 @@ async def test_options_reach_the_program(make_driver: Callable[[str], EspeakTTSM
         await anext(model.stream_tts("Eins."))
 
 
-async def test_a_failing_program_is_an_error_with_what_it_said(
-    make_driver: Callable[[str], EspeakTTSModel],
+async def test_failed_program_raises_error_with_its_output(
+    make_model: Callable[[str], EspeakTTSModel],
 ) -> None:
-    model = make_driver("sys.stdin.close(); sys.exit('no such voice')")
+    model = make_model("sys.stdin.close(); sys.exit('no such voice')")
     with pytest.raises(RuntimeError, match="failed with status 1: no such voice"):
         await anext(model.stream_tts("Hello."))
     with pytest.raises(RuntimeError, match="failed with status 1: no such voice"):
@@ -352,14 +352,14 @@ async def test_a_failing_program_is_an_error_with_what_it_said(
         ("sys.stdout.write('RIFF....WAVE')", "got one without samples"),
     ],
 )
-async def test_a_program_that_writes_rubbish_is_an_error(
-    text: str, message: str, make_driver: Callable[[str], EspeakTTSModel]
+async def test_invalid_wav_output_raises_unsupported_format(
+    text: str, message: str, make_model: Callable[[str], EspeakTTSModel]
 ) -> None:
     with pytest.raises(UnsupportedFormat, match=message):
-        await anext(make_driver(text).stream_tts("Hello."))
+        await anext(make_model(text).stream_tts("Hello."))
 
 
-def test_a_missing_program_is_an_error_that_says_how_to_install_it() -> None:
+def test_missing_program_names_the_command_to_install() -> None:
     with pytest.raises(FileNotFoundError, match="apt install espeak-ng"):
         EspeakTTSModel(program="no-such-program-here")
 
@@ -372,12 +372,12 @@ def is_running(pid: int) -> bool:
     return True
 
 
-async def test_cancelling_in_the_middle_of_a_sentence_kills_the_program(
-    make_driver: Callable[[str], EspeakTTSModel], tmp_path: Path
+async def test_cancellation_within_a_sentence_kills_the_program(
+    make_model: Callable[[str], EspeakTTSModel], tmp_path: Path
 ) -> None:
     fifo = tmp_path / "pid"
     os.mkfifo(fifo)
-    model = make_driver(
+    model = make_model(
         "import os, time, signal\n"
         "signal.signal(signal.SIGPIPE, signal.SIG_IGN)\n"
         "wav(50)\n"
@@ -397,14 +397,14 @@ async def test_cancelling_in_the_middle_of_a_sentence_kills_the_program(
         assert is_running(pids[0])
         tasks.cancel_scope.cancel()
     assert not is_running(pids[0])
-    gc.collect()  # What was left open would warn, and warnings are errors.
+    gc.collect()  # Unclosed resources would warn, and warnings are errors.
 
 
-async def test_closing_early_starts_no_further_program(
-    make_driver: Callable[[str], EspeakTTSModel], tmp_path: Path
+async def test_early_aclose_starts_no_further_program(
+    make_model: Callable[[str], EspeakTTSModel], tmp_path: Path
 ) -> None:
     count = tmp_path / "count"
-    model = make_driver(f"wav(50)\nopen({str(count)!r}, 'a').write('x')")
+    model = make_model(f"wav(50)\nopen({str(count)!r}, 'a').write('x')")
     async with aclosing(model.stream_tts("One. Two. Three.")) as speech:
         await anext(speech)
     assert count.read_text() == "x"

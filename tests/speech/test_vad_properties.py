@@ -1,4 +1,4 @@
-"""Voice activity: segments, hops and FastRTC's models, for any input."""
+"""Voice activity: properties of segments, hops and probabilities for any input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def options(draw: st.DrawFn) -> SileroVadOptions:
     )
 
 
-# Runs of equal windows: speech and pauses as they are, and some that waver.
+# Runs of equal windows: speech, pauses, and probabilities between the thresholds.
 probabilities = st.lists(
     st.tuples(st.sampled_from([0.0, 0.4, 0.6, 1.0]) | st.floats(0, 1), st.integers(1, 20)),
     max_size=12,
@@ -49,7 +49,7 @@ probabilities = st.lists(
 
 @given(windows=probabilities, missing=st.integers(0, WINDOW - 1), chosen=options())
 @settings(max_examples=400)
-def test_segments_are_in_order_disjoint_inside_the_audio_and_not_too_long(
+def test_segments_are_ordered_disjoint_and_within_limits(
     windows: list[float], missing: int, chosen: SileroVadOptions
 ) -> None:
     total = max(0, len(windows) * WINDOW - missing)
@@ -63,7 +63,7 @@ def test_segments_are_in_order_disjoint_inside_the_audio_and_not_too_long(
 
 @given(windows=probabilities, chosen=options())
 @settings(max_examples=400)
-def test_segments_cover_speech_and_no_long_silence(
+def test_segments_cover_speech_and_no_other_windows(
     windows: list[float], chosen: SileroVadOptions
 ) -> None:
     total = len(windows) * WINDOW
@@ -74,14 +74,14 @@ def test_segments_cover_speech_and_no_long_silence(
     speech = np.repeat([p >= chosen.threshold for p in windows], WINDOW).astype(bool)
     if chosen.min_speech_duration_ms == 0:
         assert covered[speech].all()
-    # No segment without speech: pads and pauses alone make none. A cut may leave what wavers.
+    # No segment without speech, unless a cut separated uncertain windows.
     assert chosen.max_speech_duration_s < math.inf or all(
         speech[begin:end].any() for begin, end in segments
     )
 
 
 @given(windows=probabilities, total=st.integers(0, 3))
-def test_without_a_window_of_speech_there_is_no_segment(windows: list[float], total: int) -> None:
+def test_no_speech_gives_no_segments(windows: list[float], total: int) -> None:
     quiet = [p * 0.49 for p in windows]
     assert speech_segments(quiet, len(quiet) * WINDOW, SileroVadOptions()) == []
 
@@ -93,11 +93,11 @@ def test_without_a_window_of_speech_there_is_no_segment(windows: list[float], to
     chosen=options(),
 )
 @settings(max_examples=40)
-def test_seconds_are_the_sum_of_the_chunks(
+def test_silero_seconds_are_the_sum_of_chunks(
     rate: int, count: int, seed: int, chosen: SileroVadOptions
 ) -> None:
     samples = speech_like(rate, count / 1000, seed=seed) if count else np.empty((1, 0), np.int16)
-    # So low a threshold that there is something to find.
+    # With this threshold most windows are speech.
     low = SileroVadOptions(**{**vars(chosen), "threshold": 0.01, "min_speech_duration_ms": 0})
     seconds, chunks = get_silero_model().vad((rate, samples), low)
     assert seconds == sum(chunk["end"] - chunk["start"] for chunk in chunks) / rate
@@ -127,7 +127,7 @@ def hops_of(rate: int, vad: Any, chunks: list[Int16Array]) -> list[tuple[Int16Ar
     samples=pcm(1, max_samples=4000),
 )
 @settings(max_examples=150)
-def test_hops_joined_are_the_input_however_it_is_cut(
+def test_hops_join_to_the_input_for_any_chunking(
     data: st.DataObject, rate: int, vad_rate: int, window: int, samples: Int16Array
 ) -> None:
     vad = SimpleNamespace(sample_rate=vad_rate, window=window)
@@ -145,12 +145,12 @@ def test_hops_joined_are_the_input_however_it_is_cut(
         end += hop.shape[1]
         assert end == place * window * rate // vad_rate
         assert heard.shape == (1, window)
-    # What is left lasts a window and 5 ms at most.
+    # At most a window and the resampler's delay are left.
     assert (samples.shape[1] - end) / rate <= window / vad_rate + 0.005
 
 
 class Counts:
-    """FastRTC's kind of model: how many samples are not zero, and not where."""
+    """FastRTC-style model: returns the seconds of non-zero samples, without chunks."""
 
     def vad(self, audio: tuple[int, Any], options: Any) -> tuple[float, list[Any]]:
         rate, samples = audio
@@ -161,9 +161,7 @@ class Counts:
 
 
 @given(hops=st.lists(st.integers(0, 160), max_size=40), context=st.integers(1, 8))
-def test_seconds_of_a_model_that_measures_rightly_give_each_hop_its_own(
-    hops: list[int], context: int
-) -> None:
+def test_exact_seconds_give_exact_probability_per_hop(hops: list[int], context: int) -> None:
     stream = BatchVad(Counts(), hop_s=0.01, context_s=context / 100).new_stream()
     for count in hops:
         window = np.zeros((1, 160), np.int16)
@@ -185,7 +183,7 @@ def test_seconds_of_a_model_that_measures_rightly_give_each_hop_its_own(
         max_size=20,
     )
 )
-def test_whatever_a_model_answers_the_probability_is_one(answers: list[Any]) -> None:
+def test_any_model_result_gives_a_probability(answers: list[Any]) -> None:
     remaining = iter(answers)
     model: Any = SimpleNamespace(vad=lambda audio, options: next(remaining))
     stream = BatchVad(model, hop_s=0.01, context_s=0.04).new_stream()
@@ -195,7 +193,7 @@ def test_whatever_a_model_answers_the_probability_is_one(answers: list[Any]) -> 
 
 @given(windows=st.lists(pcm(1, min_samples=320, max_samples=320), max_size=20))
 @settings(max_examples=50)
-def test_energy_gives_a_probability_for_any_audio(windows: list[Int16Array]) -> None:
+def test_energy_vad_gives_a_probability_for_any_audio(windows: list[Int16Array]) -> None:
     vad = EnergyVad()
     first, second = vad.new_stream(), vad.new_stream()
     for window in windows:

@@ -1,4 +1,4 @@
-"""The framings: any text is an event or the documented error, and what is written is read back."""
+"""Framings: any text decodes to an event or the documented error; encoded events decode back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from fastrtc_anyio import InvalidMessage
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._signaling.messages import DIGITS, encode_message, parse_digit
 from fastrtc_anyio._wire.any_carrier import TelephoneFraming
-from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
 from fastrtc_anyio._wire.events import (
     Clear,
     Connected,
@@ -36,15 +35,6 @@ from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio._wire.ordering import MOST_EARLY, ChunkOrder
 from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio._wire.plivo import PlivoFraming
-from fastrtc_anyio._wire.signatures import (
-    TOKEN_SECONDS,
-    is_plivo,
-    is_token,
-    is_twilio,
-    make_token,
-    sign_plivo,
-    sign_twilio,
-)
 from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.server.origins import check_origins, is_allowed
@@ -85,24 +75,24 @@ names = st.text(min_size=1, max_size=128)
 @example(["1" * 5_000])
 @example(['{"event": "start", "start": {"streamSid": "\\ud800", "mediaFormat": NaN}}'])
 @example(['{"event": "media", "media": {"payload": "\\u00e9"}}'])
-def test_any_text_is_an_event_or_the_documented_error(framing: Any, texts: list[str]) -> None:
+def test_any_text_decodes_to_an_event_or_invalid_message(framing: Any, texts: list[str]) -> None:
     read: Framing = framing()
     for text in texts:
         try:
             assert isinstance(read.decode(text), KINDS)
         except InvalidMessage as exc:
-            said = str(exc)
+            message = str(exc)
         else:
             continue
-        assert 0 < len(said) < 400
+        assert 0 < len(message) < 400
 
 
 def starts(encodings: list[AudioEncoding], parameters: Any) -> st.SearchStrategy[Start]:
     return st.builds(Start, names, st.sampled_from(encodings), st.text(max_size=40), parameters)
 
 
-def answered_in_mulaw(start: Start) -> Start:
-    """Telnyx is sent what was asked for, whatever the call's own codec is."""
+def with_mulaw_out(start: Start) -> Start:
+    """Add the encoding of the audio to Telnyx, which is mu-law for every call."""
     return replace(start, encoding_out=None if start.encoding == MULAW_8K else MULAW_8K)
 
 
@@ -120,12 +110,12 @@ headers: st.SearchStrategy[dict[str, str]] = st.text(min_size=1).map(
     ("framing", "begin"),
     [
         (TwilioFraming, starts([MULAW_8K], anything)),
-        (TelnyxFraming, starts([MULAW_8K, ALAW_8K], anything).map(answered_in_mulaw)),
+        (TelnyxFraming, starts([MULAW_8K, ALAW_8K], anything).map(with_mulaw_out)),
         (PlivoFraming, starts([MULAW_8K, PCM_8K, PCM_16K], headers)),
     ],
 )
 @given(data=st.data())
-def test_a_carriers_events_are_read_as_they_were_written(
+def test_events_of_carriers_decode_to_the_encoded_event(
     framing: Any, begin: Any, data: st.DataObject
 ) -> None:
     write: Framing = framing()
@@ -148,7 +138,7 @@ def test_a_carriers_events_are_read_as_they_were_written(
     | st.text().filter(lambda text: not text.startswith("{")).map(Text)
     | json_values.map(json.dumps).filter(lambda text: '"event"' not in text).map(Text)
 )
-def test_fastrtcs_events_are_read_as_they_were_written(event: Any) -> None:
+def test_events_of_fastrtc_decode_to_the_encoded_event(event: Any) -> None:
     framing = FastRTCFraming()
     text = framing.encode(event)
     assert text is not None
@@ -158,7 +148,7 @@ def test_fastrtcs_events_are_read_as_they_were_written(event: Any) -> None:
 
 
 @given(pcm(1))
-def test_pcm_is_exact(samples: Int16Array) -> None:
+def test_pcm16_round_trip_is_exact(samples: Int16Array) -> None:
     assert (PCM_8K.decode(PCM_8K.encode(samples)) == samples).all()
 
 
@@ -178,7 +168,7 @@ def test_pcm_is_exact(samples: Int16Array) -> None:
         (FastRTCFraming, '{"event": "start", "sample_rate": 44101}', "48000 Hz; got 44101"),
     ],
 )  # fmt: skip
-def test_errors_say_what_was_got(framing: Any, message: str, error: str) -> None:
+def test_errors_state_the_given_value(framing: Any, message: str, error: str) -> None:
     with pytest.raises(InvalidMessage) as caught:
         framing().decode(message)
     assert error in str(caught.value)
@@ -186,7 +176,9 @@ def test_errors_say_what_was_got(framing: Any, message: str, error: str) -> None
 
 @pytest.mark.parametrize("order", [">i2", "<i2"])
 @given(samples=pcm(1), level=st.integers(1, 12))
-def test_the_sound_tells_telnyxs_byte_order(order: str, samples: Int16Array, level: int) -> None:
+def test_telnyx_byte_order_is_detected_from_the_audio(
+    order: str, samples: Int16Array, level: int
+) -> None:
     speech = np.round(2**level * np.sin(np.arange(320) / 10)).astype(np.int16)
     read = TelnyxFraming("L16")
     read.decode(TelnyxFraming().encode(Start("a", PCM_16K)) or "")
@@ -199,7 +191,7 @@ def test_the_sound_tells_telnyxs_byte_order(order: str, samples: Int16Array, lev
     assert base64.b64decode(sent["media"]["payload"]) == samples[0].astype(order).tobytes()
 
 
-def test_what_telnyx_is_sent_need_not_be_in_the_codec_of_the_call() -> None:
+def test_telnyx_start_has_both_encodings_if_they_differ() -> None:
     start = TelnyxFraming("PCMA").decode(TelnyxFraming().encode(Start("a", MULAW_8K)) or "")
     assert isinstance(start, Start)
     assert (start.encoding, start.encoding_out) == (MULAW_8K, ALAW_8K)
@@ -258,7 +250,7 @@ def test_a_carrier_that_counts_anew_is_heard() -> None:
     assert order.missing == 1
 
 
-def test_another_stream_on_the_same_socket_is_refused() -> None:
+def test_message_of_another_stream_is_rejected() -> None:
     write, read = TwilioFraming(), TwilioFraming()
     read.decode(write.encode(Start("MZ1")) or "")
     write.stream_id = "MZ2"
@@ -266,7 +258,7 @@ def test_another_stream_on_the_same_socket_is_refused() -> None:
         read.decode(write.encode(Media(b"", 1)) or "")
 
 
-def test_what_the_caller_hears_is_not_heard_by_the_handler() -> None:
+def test_outbound_media_is_ignored() -> None:
     text = '{"event": "media", "media": {"track": "outbound", "payload": ""}}'
     assert isinstance(TwilioFraming().decode(text), Other)
 
@@ -275,147 +267,12 @@ def test_what_the_caller_hears_is_not_heard_by_the_handler() -> None:
 @example('{"type": "dtmf", "data": 5}')
 @example('{"type": "dtmf", "data": "55"}')
 @example('"dtmf')
-def test_other_messages_are_no_keys(text: str) -> None:
+def test_parse_digit_ignores_other_messages(text: str) -> None:
     assert parse_digit(text) is None
 
 
-def test_a_key_is_a_message() -> None:
+def test_parse_digit_reads_encoded_keys() -> None:
     assert [parse_digit(encode_message("dtmf", digit)) for digit in DIGITS] == list(DIGITS)
-
-
-# The examples of Twilio's documentation of request validation.
-TOKEN = "12345"
-URL = "https://mycompany.com/myapp.php?foo=1&bar=2"
-FORM = [
-    ("CallSid", "CA1234567890ABCDE"),
-    ("Caller", "+14158675309"),
-    ("Digits", "1234"),
-    ("From", "+14158675309"),
-    ("To", "+18005551212"),
-]
-SIGNATURE = "RSOYDt4T1cUTdK1PDd93/VVr8B8="
-
-
-def test_twilios_own_example_of_a_signature() -> None:
-    assert sign_twilio(TOKEN, URL, FORM) == SIGNATURE
-    assert is_twilio(TOKEN, SIGNATURE, URL, FORM[::-1])
-    assert is_twilio(TOKEN, SIGNATURE, URL.replace(".com/", ".com:443/"), FORM)
-    assert not is_twilio(TOKEN, SIGNATURE, URL, FORM[1:])
-    assert not is_twilio("54321", SIGNATURE, URL, FORM)
-    assert not is_twilio(TOKEN, "", URL, FORM)
-
-
-@given(st.text(), st.text())
-def test_any_signature_is_right_or_wrong(signature: str, path: str) -> None:
-    assert not is_twilio(TOKEN, signature, f"wss://example.com/{path}")
-
-
-@pytest.mark.parametrize("end", ["", "/"])
-def test_a_websockets_signature_with_and_without_a_slash(end: str) -> None:
-    signature = sign_twilio(TOKEN, f"wss://example.com/handler{end}")
-    assert is_twilio(TOKEN, signature, "wss://example.com/handler")
-
-
-# Plivo documents no example of its V3; this is what its Python package computes.
-NONCE = "05429567804466091622"
-
-
-@pytest.mark.parametrize(
-    ("url", "form", "signature"),
-    [
-        ("https://answer.url", [], "Sje+RmAfqKW85pllpJWHcyXU1Sq3WAWackJlPiMnAGE="),
-        (
-            "https://answer.url/a?foo=2&bar=1%20b",
-            [],
-            "fCV/BOZNJhljq70bAXwPI8e3M0JFlAxvnbZKnpymlkc=",
-        ),
-        (
-            "https://answer.url/a",
-            [("To", "2"), ("From", "1")],
-            "z6QsvnOlmlX0nX+iRogweyF0rY4TF4PLCdyklQoR4+w=",
-        ),
-        (
-            "https://answer.url/a?foo=1",
-            [("To", "2"), ("From", "1")],
-            "oynOvAX2F2ceqrel94z8Ejg277+NOo2BwIXfT6IkNn8=",
-        ),
-    ],
-)
-def test_plivos_signatures(url: str, form: list[tuple[str, str]], signature: str) -> None:
-    assert sign_plivo("my_auth_token", NONCE, url, form) == signature
-    other = sign_plivo("another", NONCE, url, form)
-    assert is_plivo("my_auth_token", f"{other}, {signature}", NONCE, url, form[::-1])
-    assert not is_plivo("my_auth_token", other, NONCE, url, form)
-    assert not is_plivo("my_auth_token", signature, NONCE[1:], url, form)
-    assert not is_plivo("my_auth_token", "", NONCE, url, form)
-
-
-@pytest.mark.parametrize("scheme", ["wss", "https"])
-def test_plivo_signs_the_handshake_of_a_websocket(scheme: str) -> None:
-    signature = sign_plivo("secret", NONCE, f"{scheme}://example.com/handler")
-    assert is_plivo("secret", signature, NONCE, "wss://example.com/handler")
-
-
-@given(st.floats(0, 2**40), st.floats(0, TOKEN_SECONDS - 1), st.text())
-def test_a_token_lets_in_for_five_minutes(now: float, age: float, rubbish: str) -> None:
-    token = make_token(b"key", now)
-    assert is_token(b"key", token, now + age)
-    assert not is_token(b"key", token, now + TOKEN_SECONDS + 1)
-    assert not is_token(b"other", token, now)
-    ends, _, seal = token.partition(".")
-    assert not is_token(b"key", f"{int(ends) + 1}.{seal}", now)
-    assert not is_token(b"key", rubbish, now)
-
-
-def test_the_answer_to_a_call() -> None:
-    url = 'wss://example.com:8443/a?b="c"'
-    twilio = answer_call("twilio", url, TelephoneOptions(greeting="A & B"))
-    written = 'url="wss://example.com:8443/a?b=&quot;c&quot;"'
-    assert f"<Say>A &amp; B</Say><Connect><Stream {written}/>" in twilio
-    telnyx = answer_call("telnyx", url, TelephoneOptions(farewell="Bye"), "a.b")
-    assert (
-        f'<Connect><Stream {written} bidirectionalMode="rtp" codec="PCMU" '
-        'bidirectionalCodec="PCMU"><Parameter name="fastrtc_token" value="a.b"/></Stream>'
-        "</Connect><Say>Bye</Say>"
-    ) in telnyx
-    wide = answer_call("telnyx", url, TelephoneOptions(telnyx_codec="L16"))
-    assert 'bidirectionalCodec="L16" bidirectionalSamplingRate="16000"></Stream>' in wide
-    plivo = answer_call("plivo", url, TelephoneOptions(greeting="Hi"))
-    assert '<Speak>Hi</Speak><Stream bidirectional="true" keepCallAlive="true"' in plivo
-    assert "wss://example.com:8443/a?b=&quot;c&quot;</Stream>" in plivo
-
-
-def test_a_carrier_is_known_by_what_it_alone_sends() -> None:
-    assert recognise_carrier({"telnyx-signature-ed25519": "x"}, {"CallSid": "v3:1"}) == "telnyx"
-    assert recognise_carrier({}, {"CallSid": "v3:1", "CallSidLegacy": "v3:1"}) == "telnyx"
-    assert recognise_carrier({"x-plivo-signature-v3": "x"}, {}) == "plivo"
-    assert recognise_carrier({}, {"CallUUID": "1"}) == "plivo"
-    assert recognise_carrier({}, {"CallSid": "CA1"}) == "twilio"
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"carrier": "bell"}, "got 'bell'"),
-        ({"carrier": "plivo", "auth_token": "x"}, "auth_token is Twilio's"),
-        ({"carrier": "twilio", "plivo_auth_token": "x"}, "plivo_auth_token is Plivo's"),
-        ({"auth_token": ""}, "must not be empty"),
-        ({"plivo_auth_token": ""}, "must not be empty"),
-        ({"telnyx_public_key": "AAAA"}, "must be 32 bytes in base64; got 'AAAA'"),
-        ({"telnyx_public_key": "\u00e9"}, "must be 32 bytes in base64"),
-        ({"secret": "x"}, "has no effect without telnyx_public_key"),
-        ({"telnyx_codec": "OPUS"}, "telnyx_codec must be one of"),
-        ({"public_url": "example.com"}, "like https://example.com"),
-    ],
-)
-def test_options_that_are_not_possible(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TelephoneOptions(**options)
-
-
-def test_a_token_is_not_shown() -> None:
-    options = TelephoneOptions(auth_token="secret", plivo_auth_token="secret")
-    assert "secret'" not in repr(options)
 
 
 @pytest.mark.parametrize(
