@@ -1,12 +1,13 @@
-"""Real-time voice and video handlers for Python, under trio or asyncio.
+"""Real-time voice and video handlers for Python on trio or asyncio.
 
-Derive a handler, give it to a :class:`Stream`, and people talk to it from a browser::
+Derive a handler and give it to a :class:`Stream`, which serves it to browsers, WebSockets and
+telephones::
 
     class Echo(AsyncStreamHandler): ...
 
     Stream(Echo(), modality="audio").launch()
 
-Importing this package loads neither asyncio nor any media library: they load on first use.
+Importing this package loads neither asyncio nor any media library; they load on first use.
 """
 
 from __future__ import annotations
