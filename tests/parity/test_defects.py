@@ -1,14 +1,14 @@
 """Defects of FastRTC 0.0.34; each docstring states FastRTC's behaviour, which fails the test.
 
 Tests with blocked threads or a network are in ``real_time/test_defects.py``, tests of turn taking
-in ``test_talking.py``, and D1 is in ``tests/server/test_websocket.py``.
+in ``test_talking.py``, D1 in ``tests/server/test_websocket.py`` and D10 (an error leaves the peer
+connected but dead) in ``tests/session/test_session.py``.
 """
 
 from __future__ import annotations
 
 import inspect
 import io
-import json
 import math
 import subprocess
 import sys
@@ -25,7 +25,6 @@ import pytest
 from fastrtc_anyio import (
     AsyncStreamHandler,
     AudioFrame,
-    CloseReason,
     CloseStream,
     EmitType,
     Limits,
@@ -213,70 +212,6 @@ def test_d07_audio_to_bytes_preserves_the_sound(dtype: Any) -> None:
         frames = [frame.to_ndarray()[0] for frame in file.decode(audio=0)]
     decoded = audio_to_int16(np.concatenate(frames).astype(np.float32))
     assert tone_snr(decoded[RATE // 5 : RATE * 4 // 5], 440, RATE) > 30
-
-
-class Broken(StreamHandler):
-    """Raises in one of its synchronous methods."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__()
-        self.where = where
-
-    def _reach(self, where: str) -> None:
-        if where == self.where:
-            raise KeyError(where)
-
-    def start_up(self) -> None:
-        self._reach("start_up")
-
-    def receive(self, frame: Any) -> None:
-        self._reach("receive")
-
-    def emit(self) -> None:
-        self._reach("emit")
-
-    def copy(self) -> Broken:
-        return Broken(self.where)
-
-
-class AsyncBroken(AsyncStreamHandler):
-    """The same with coroutine methods."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__()
-        self.where = where
-
-    def _reach(self, where: str) -> None:
-        if where == self.where:
-            raise KeyError(where)
-
-    async def start_up(self) -> None:
-        self._reach("start_up")
-
-    async def receive(self, frame: Any) -> None:
-        self._reach("receive")
-
-    async def emit(self) -> None:
-        self._reach("emit")
-
-    def copy(self) -> AsyncBroken:
-        return AsyncBroken(self.where)
-
-
-@pytest.mark.parametrize("where", ["start_up", "receive", "emit"])
-@pytest.mark.parametrize("kind", [Broken, AsyncBroken])
-async def test_d10_error_in_a_method_ends_the_call(kind: Any, where: str) -> None:
-    """An error in ``emit``, ``receive`` or ``start_up`` leaves the peer connected but dead."""
-    async with open_call(kind(where), raise_errors=False) as call:
-        call.client.send_audio(AudioFrame(48_000, np.zeros((1, 960), np.int16)))
-        with anyio.fail_after(1):
-            closed = await call.peer.wait_closed()
-            await call.ended.wait()
-        told = json.loads(await call.client.receive_message())
-    assert closed.reason is CloseReason.CANCELLED  # by this side
-    assert told["type"] == "error"
-    assert call.session.closed is not None
-    assert call.session.closed.reason is CloseReason.HANDLER_ERROR
 
 
 async def test_d11_unknown_id_raises_and_leaves_no_entry() -> None:

@@ -154,18 +154,6 @@ async def test_what_emit_may_not_return(emission: Any, message: str) -> None:
     assert "Wrong.emit" in str(caught.value)
 
 
-async def test_an_emit_that_returns_none_is_asked_50_times_a_second() -> None:
-    class Idle(Quiet):
-        async def emit(self) -> EmitType:
-            self.calls.append("emit")
-            return None
-
-    handler = Idle()
-    async with open_call(handler):
-        await anyio.sleep(10)
-    assert 495 <= handler.calls.count("emit") <= 502
-
-
 async def test_a_handler_may_work_ahead_but_not_without_bound() -> None:
     class Eager(Quiet):
         async def emit(self) -> EmitType:
@@ -239,8 +227,11 @@ async def test_an_error_ends_the_session_and_the_client_is_told(kind: Any, where
     handler = kind(where, error)
     async with open_call(handler, raise_errors=False) as call:
         call.client.send_audio(AudioFrame(48_000, np.zeros((1, 2000), np.int16)))
-        await call.ended.wait()
+        with anyio.fail_after(1):
+            closed = await call.peer.wait_closed()
+            await call.ended.wait()
         message = json.loads(await call.client.receive_message())
+    assert closed.reason is CloseReason.CANCELLED  # by this side
     assert call.session.error is error
     assert any(where in note for note in error.__notes__)
     assert call.session.closed is not None
@@ -359,14 +350,6 @@ async def test_a_greeting_sent_before_the_channel_is_open_arrives() -> None:
         assert await call.client.receive_message() == "again"
 
 
-async def test_without_a_channel_the_session_starts_all_the_same() -> None:
-    handler = AsyncEcho()
-    async with open_call(handler, channel=False) as call:
-        await speak(call, tone(440, 48_000, 0.5))
-        await anyio.sleep(0.1)
-    assert np.any(heard(call))
-
-
 @pytest.mark.parametrize("slow", [False, True])
 async def test_shutdown_has_its_limit(slow: bool) -> None:
     class Lingering(Quiet):
@@ -409,7 +392,7 @@ async def test_a_plain_method_that_blocks_is_told_from_virtual_time() -> None:
             return None
 
     try:
-        with pytest.raises(TimeoutError, match=r"Blocked.emit did not come back within 1 s"):
+        with pytest.raises(TimeoutError, match=r"Blocked.emit did not return within 1 s"):
             async with open_call(Blocked(), limits=Limits(shutdown=0.2)) as call:
                 await call.ended.wait()
         assert call.session.abandoned_threads == 1
@@ -475,17 +458,6 @@ async def test_args_from_a_thread_and_on_the_loop() -> None:
         handler.set_args([7])
         await anyio.sleep(0.1)
     assert handler.calls == ["got [7]", "shutdown"]
-
-
-async def test_a_session_function() -> None:
-    async def echo(session: Session) -> None:
-        async for frame in session.audio_in:
-            await session.audio_out.send(frame)
-
-    async with open_call(echo) as call:
-        await speak(call, tone(440, 48_000, 0.5))
-        await anyio.sleep(0.1)
-    assert np.any(heard(call))
 
 
 async def test_a_session_function_that_talks_to_a_client_that_has_gone_is_no_error() -> None:
@@ -562,28 +534,6 @@ async def test_client_messages_reach_the_handler() -> None:
         call.client.send_message("two")
         await anyio.sleep(0.1)
     assert handler.calls == ["one", "two", "shutdown"]
-
-
-@pytest.mark.parametrize("kind", [Echo, AsyncEcho])
-async def test_an_emission_without_samples_is_nothing_now(kind: Any) -> None:
-    class Empty(kind):  # type: ignore[misc]
-        def copy(self) -> Any: ...
-
-    handler = Empty()
-    count = 0
-
-    def emit() -> EmitType:
-        nonlocal count
-        count += 1
-        return 24_000, np.zeros((1, 0), np.int16)
-
-    async def async_emit() -> EmitType:
-        return emit()
-
-    handler.emit = async_emit if kind is AsyncEcho else emit
-    async with open_call(handler):
-        await anyio.sleep(1)
-    assert 45 <= count <= 52
 
 
 @pytest.mark.parametrize("exit_with", [SystemExit(3), NativePanic("native panic")])
