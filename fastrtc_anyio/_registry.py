@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
+
+from anyio import EndOfStream
 
 from ._signaling.session_state import SessionState
 from .errors import AdmissionError, InvalidStateError, UnknownSession
 from .handlers import StreamHandlerBase
+from .outputs import AdditionalOutputs
 from .session import Session
 
-__all__ = ["SessionRegistry"]
+__all__ = ["ConcurrencyLimit", "SessionRegistry", "parse_limit"]
+
+ConcurrencyLimit = int | Literal["default"] | None
 
 
 class SessionRegistry:
@@ -41,7 +47,7 @@ class SessionRegistry:
                         found[key] = handler
         return found
 
-    def check_admission(self, alias: str | None, limit: int | None) -> None:
+    def admit(self, alias: str | None, limit: int | None) -> None:
         """Whether one more session may begin, of which its client speaks as ``alias``.
 
         Raises:
@@ -85,6 +91,18 @@ class SessionRegistry:
             raise UnknownSession(f"no session has the id {webrtc_id!r}")
         return session
 
+    async def fetch_latest_output(self, webrtc_id: str) -> AdditionalOutputs:
+        """Return the newest outputs of a session. Waits for the first.
+
+        Raises:
+            UnknownSession: there is no such session, or it ended without any.
+        """
+        outputs = self.get(webrtc_id).outputs
+        try:
+            return await outputs.latest()
+        except EndOfStream:
+            raise UnknownSession(f"the session of {webrtc_id!r} ended without outputs") from None
+
     def get_handler(self, webrtc_id: str) -> StreamHandlerBase:
         """The handler of the session of this id.
 
@@ -96,3 +114,16 @@ class SessionRegistry:
         if handler is None:
             raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
         return handler
+
+
+def parse_limit(limit: object) -> int | None:
+    """Return the option ``concurrency_limit`` as a number of sessions, or None for no limit.
+
+    Raises:
+        ValueError: ``limit`` is not a positive int, "default" or None.
+    """
+    if limit == "default":
+        return 1
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
+        return limit
+    raise ValueError(f'concurrency_limit must be a positive int, "default" or None; got {limit!r}')

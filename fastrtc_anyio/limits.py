@@ -1,9 +1,10 @@
-"""What a client may send, and how much of it."""
+"""Deadlines of a session, and limits on what a client may send."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from ._core.options import check_number
 from .errors import LimitExceeded
 
 __all__ = ["Limits", "RequestLimits", "check_candidates", "check_message"]
@@ -11,104 +12,99 @@ __all__ = ["Limits", "RequestLimits", "check_candidates", "check_message"]
 
 @dataclass(frozen=True)
 class Limits:
-    """Deadlines of a session, in seconds; None is no limit. The same on every transport."""
+    """Deadlines of a session, in seconds. None disables one. The same on every transport."""
 
     connect: float | None = 30.0
-    """From the answer to the connection."""
+    """Seconds from the answer to the connection; over a WebSocket, to the first message."""
     start_up: float | None = None
-    """For ``start_up``, which many handlers use to hold a connection open: no limit by default."""
+    """Seconds for ``start_up``. No limit by default: many handlers hold a connection open in it."""
     time_limit: float | None = None
-    """For the whole connected time."""
+    """Seconds a session may stay connected."""
     idle: float | None = None
-    """Without anything coming from the client or going to it: no audio, video or message. A muted
-    microphone sends silence, which is something; a client that only listens is idle while the
+    """Seconds without audio, video or a message in either direction.
+
+    The silence of a muted microphone counts as audio. A client that only listens is idle while the
     handler is."""
     shutdown: float = 5.0
-    """For ``shutdown``, and for threads to come back from the handler. Not None."""
+    """Seconds for ``shutdown``, and for the handler's threads to return. Not None."""
     close: float = 5.0
-    """For the connection to close. Not None."""
+    """Seconds for the connection to close. Not None."""
     liveness: float | None = 5.0
-    """Without an authenticated packet, after which the client counts as vanished; on a telephone,
-    without a message. Over a WebSocket a client may be silent for as long as it likes."""
-
+    """Seconds without an authenticated packet after which a client counts as vanished; on a
+    telephone, without a message. Does not apply to other WebSockets, which may stay silent."""
     stall: float | None = 5.0
-    """For a client at the other end of a WebSocket to read what it is sent."""
+    """Seconds for a WebSocket client to read what the server has sent."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value: object = getattr(self, field.name)
-            if value is None and field.name not in ("shutdown", "close"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"Limits.{field.name} is a number of seconds; got {value!r}")
-            if not value > 0:
-                raise ValueError(f"Limits.{field.name} must be above 0 s; got {value!r}")
+            if value is not None or field.name in ("shutdown", "close"):
+                check_number(f"Limits.{field.name}", value, above=0, finite=False, unit="s")
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """How much a client may ask for, over HTTP, a WebSocket or a data channel.
+    """Limits on the requests and messages of one client.
 
-    What is more is refused, with an error that names the setting, and nothing but that request or
-    that connection is touched.
+    The server refuses whatever exceeds a limit with an error that names it. Other requests and
+    connections are unaffected.
     """
 
     body_bytes: int = 524_288
-    """Of an HTTP request's body. A browser's offer with every codec and many candidates is below
-    30,000."""
+    """Maximum size of an HTTP request's body, in bytes. A browser's offer with every codec and many
+    candidates is smaller than 30,000."""
     body_seconds: float = 10.0
-    """For a body to come in."""
+    """Seconds to receive a request's body."""
     head_seconds: float = 5.0
-    """For the next request of a connection to begin, with the whole of its head. The server of
-    ``launch`` keeps it, and closes the connection; another server has a setting of its own."""
+    """Seconds to receive the complete head of the next request of a connection. The server of
+    ``launch`` enforces it; other servers have their own setting."""
     sections: int = 32
-    """Of an offer."""
+    """Maximum media sections of an offer."""
     lines: int = 2000
-    """Of an offer, candidates aside. A browser's has below 500. The time to read it goes with the
-    square of their number, and meanwhile every other connection waits."""
+    """Maximum lines of an offer, without candidates. A browser's offer has fewer than 500. Parsing
+    time grows with the square of the number and delays every other connection."""
     candidates: int = 100
-    """Of a client's, in its offer and after it. Each costs connectivity checks; RFC 8445 6.1.2.5
-    stops at as many."""
+    """Maximum ICE candidates of one client. Each costs connectivity checks; RFC 8445 6.1.2.5 sets
+    the same limit."""
     early_clients: int = 64
-    """Whose candidates are kept until their offers come: one more pushes the oldest out. And as
-    many readers of outputs wait for their sessions."""
+    """Maximum clients with early candidates, and maximum waiting readers of outputs. A further
+    client replaces the oldest; a further reader is refused."""
     early_seconds: float = 10.0
-    """For which they are kept, or wait."""
+    """Seconds to keep early candidates and waiting readers."""
     message_bytes: int = 262_144
-    """Of a message. Clients send 20 to 100 ms of audio at a time: 20,000 at most."""
+    """Maximum size of a message, in bytes. Clients send 20 to 100 ms of audio in one: 20,000 at
+    most."""
     event_streams: int = 16
-    """Of a session's outputs, that are read over HTTP at a time."""
+    """Maximum concurrent HTTP readers of one session's outputs."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value: object = getattr(self, field.name)
-            kind = int if field.type == "int" else int | float
-            if isinstance(value, bool) or not isinstance(value, kind):
-                wanted = "a whole number" if kind is int else "a number of seconds"
-                raise TypeError(f"RequestLimits.{field.name} is {wanted}; got {value!r}")
-            if not value > 0:
-                raise ValueError(f"RequestLimits.{field.name} must be above 0; got {value!r}")
+            integer = field.type == "int"
+            check_number(
+                f"RequestLimits.{field.name}", value, above=0, integer=integer, finite=False
+            )
 
 
 def check_message(size: int, limits: RequestLimits) -> None:
-    """Refuse a message of more bytes than are taken.
+    """Refuse a message larger than ``limits.message_bytes``.
 
     Raises:
-        LimitExceeded: says how many it has.
+        LimitExceeded: names the size and the limit.
     """
     if size > limits.message_bytes:
         raise LimitExceeded(
-            f"the message has {size} bytes; at most {limits.message_bytes} are taken "
+            f"the message has {size} bytes; at most {limits.message_bytes} are allowed "
             "(RequestLimits.message_bytes)"
         )
 
 
 def check_candidates(count: int, limits: RequestLimits) -> None:
-    """Refuse one candidate more of a client that has sent so many.
+    """Refuse a further candidate of a client that has sent ``count``.
 
     Raises:
-        LimitExceeded: it has sent as many as are taken.
+        LimitExceeded: the client has sent ``limits.candidates`` already.
     """
     if count >= limits.candidates:
-        text = f"{limits.candidates} candidates of a client are taken (RequestLimits.candidates)"
+        text = f"a client may send {limits.candidates} candidates (RequestLimits.candidates)"
         raise LimitExceeded(text, 429)

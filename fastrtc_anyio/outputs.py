@@ -1,4 +1,4 @@
-"""Values a handler gives to the application: ``AdditionalOutputs``, and who reads them."""
+"""``AdditionalOutputs``: values that a handler emits for the application, and their readers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
 
 from anyio import (
     BrokenResourceError,
@@ -26,12 +25,19 @@ from ._core.gate import Gate
 from .errors import LimitExceeded, UnknownSession
 from .limits import RequestLimits
 
-__all__ = ["AdditionalOutputs", "EarlyReaders", "OutputBoard", "OutputReader", "OutputStatistics"]
+__all__ = [
+    "AdditionalOutputs",
+    "EarlyReaders",
+    "OutputBoard",
+    "OutputReader",
+    "OutputStatistics",
+    "OutputStream",
+]
 
 logger = logging.getLogger("fastrtc_anyio")
 
 BACKLOG = 64
-"""Outputs kept for each reader. One more pushes the oldest out."""
+"""Maximum outputs queued for one reader; a further one drops the oldest."""
 
 
 class AdditionalOutputs:
@@ -50,33 +56,33 @@ class OutputStatistics:
 
     published: int
     dropped: int
-    """Pushed out of a full backlog before its reader came to them."""
+    """Outputs dropped from a full backlog before a reader received them."""
     readers: int
-    """Who is reading now."""
+    """Open readers."""
 
 
 class OutputBoard:
-    """A session's outputs. Everybody who reads gets all of them, in order.
+    """Broadcasts the outputs of one session to its readers.
 
-    What is published while nobody reads is kept for the next who does, up to 64: a browser's
-    ``EventSource`` that lost its connection misses nothing.
+    Each reader receives every output, in order. Outputs published without a reader wait for the
+    next one, 64 at most, so a browser's ``EventSource`` that reconnects misses nothing.
     """
 
     def __init__(self) -> None:
         self._kept: deque[AdditionalOutputs] = deque(maxlen=BACKLOG)
         self._latest: AdditionalOutputs | None = None
-        self._some = Gate()
+        self._any_published = Gate()
         self._closed = False
-        # Not held: who is no longer read by anybody is gone.
-        self._readers: WeakSet[OutputReader] = WeakSet()
+        # A dict as an ordered set. `list(d)` and `d.pop(k, None)` are atomic: threads need no lock.
+        self._readers: dict[OutputReader, None] = {}
         self._listeners: list[Callable[[AdditionalOutputs], object]] = []
         self._published = self._dropped = 0
 
     def publish(self, outputs: AdditionalOutputs) -> None:
-        """Give outputs to everybody who reads. Never waits."""
+        """Queue outputs for every reader without waiting."""
         self._published += 1
         self._latest = outputs
-        self._some.set()
+        self._any_published.set()
         readers = self._open_readers()
         if not readers:
             self._dropped += len(self._kept) == BACKLOG
@@ -87,30 +93,32 @@ class OutputBoard:
             listener(outputs)
 
     def listen(self, listener: Callable[[AdditionalOutputs], object]) -> None:
-        """Have a plain function called with everything from now on. What it raises ends the
-        session: it is part of the handler."""
+        """Call a plain function with all outputs from now on.
+
+        The function is part of the handler: an exception in it ends the session.
+        """
         self._listeners.append(listener)
 
     async def latest(self) -> AdditionalOutputs:
-        """The newest outputs; waits for the first.
+        """Return the newest outputs. Waits for the first.
 
         Raises:
             anyio.EndOfStream: the session ended without any.
         """
-        await self._some.wait()
+        await self._any_published.wait()
         if self._latest is None:
             raise EndOfStream
         return self._latest
 
-    def read(self) -> OutputReader:
-        """Everything from now on, until the session ends. Reading begins at once."""
+    def read(self) -> OutputStream:
+        """Iterate over the outputs from now on, until the session ends."""
         reader = OutputReader()
         self.add(reader)
-        return reader
+        return OutputStream(reader)
 
     def add(self, reader: OutputReader) -> None:
-        """Give a reader that waits everything from now on, as :meth:`read` does."""
-        self._readers.add(reader)
+        """Queue all outputs from now on, and those kept without a reader, for ``reader``."""
+        self._readers[reader] = None
         kept, self._kept = self._kept, deque(maxlen=BACKLOG)
         for outputs in kept:
             reader.put(outputs)
@@ -119,26 +127,28 @@ class OutputBoard:
             reader.end()
 
     def statistics(self) -> OutputStatistics:
-        """Counters so far."""
+        """Return the counters so far."""
         return OutputStatistics(self._published, self._dropped, len(self._open_readers()))
 
     def close(self) -> None:
-        """Nothing more will be published: readers end when they have read what there is."""
+        """End every reader once it has received its backlog: no further outputs will come."""
         self._closed = True
-        self._some.set()
+        self._any_published.set()
         for reader in self._open_readers():
             reader.end()
 
     def _open_readers(self) -> list[OutputReader]:
-        return [reader for reader in self._readers if reader.is_open]
+        return _drop_closed(self._readers)
 
 
 class OutputReader(AsyncIterator[AdditionalOutputs]):
-    """One reader's memory channel. It ends with the session, by :meth:`aclose`, or when it is
-    dropped unfinished, as by a request whose client has gone.
+    """One reader of a session's outputs.
+
+    ``async for`` ends with the session. A reader that falls 64 outputs behind loses the oldest. Its
+    owner must close it; :class:`OutputStream` is for owners that drop their reader instead.
 
     Args:
-        awaited: the name of a session that is not there yet.
+        awaited: id of the session to wait for, if the session may not exist yet.
         patience_s: seconds to wait for that session.
     """
 
@@ -151,7 +161,7 @@ class OutputReader(AsyncIterator[AdditionalOutputs]):
         self._receive: MemoryObjectReceiveStream[AdditionalOutputs] = streams[1]
 
     def put(self, outputs: AdditionalOutputs) -> int:
-        """Add outputs, and say how many were pushed out by them: 0 or 1."""
+        """Queue outputs, and return how many older ones were dropped for them: 0 or 1."""
         try:
             self._send.send_nowait(outputs)
         except WouldBlock:
@@ -160,31 +170,30 @@ class OutputReader(AsyncIterator[AdditionalOutputs]):
                 self._receive.receive_nowait()
             self._send.send_nowait(outputs)
             return 1
-        except BrokenResourceError:  # it is being dropped
+        except BrokenResourceError:  # the reader was closed meanwhile
             pass
         return 0
 
     def begin(self) -> None:
-        """Its session is there."""
+        """Mark the session as found."""
         self._begun.set()
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """End the iteration after the backlog."""
         self._send.close()
         self._begun.set()
 
     async def wait_begun(self) -> None:
-        """Wait until there is a session to read.
+        """Wait until the session exists.
 
         Raises:
-            UnknownSession: none came in time.
+            UnknownSession: no such session began in time.
         """
         with move_on_after(self._patience_s):
             await self._begun.wait()
         if not self._begun.is_set():
             raise UnknownSession(
-                f"no session has the id {self._awaited!r}, {self._patience_s:g} s after its "
-                "outputs were asked for"
+                f"no session with the id {self._awaited!r} began within {self._patience_s:g} s"
             )
 
     async def __anext__(self) -> AdditionalOutputs:
@@ -192,56 +201,82 @@ class OutputReader(AsyncIterator[AdditionalOutputs]):
             try:
                 await self.wait_begun()
             except UnknownSession as exc:
-                # Not raised: a page that was left open asks again and again for a call that ended.
+                # Not raised: an open page asks repeatedly for a call that has ended.
                 logger.warning("%s", exc)
                 self.end()
         try:
             return await self._receive.receive()
         except (EndOfStream, ClosedResourceError):
-            self._close()
+            self.close()
             raise StopAsyncIteration from None
 
-    async def aclose(self) -> None:
-        """Stop reading."""
-        self._close()
-        self._begun.set()
-        await checkpoint()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Stop reading, and free the backlog. Idempotent."""
         self._send.close()
         self._receive.close()
 
+    async def aclose(self) -> None:
+        """Stop reading, and end an iteration in another task. Idempotent."""
+        self.close()
+        self._begun.set()
+        await checkpoint()
+
     @property
     def is_open(self) -> bool:
-        """Whether it may be given outputs."""
+        """Whether the reader still accepts outputs."""
         return self._receive.statistics().open_receive_streams > 0
 
+
+class OutputStream(AsyncIterator[AdditionalOutputs]):
+    """Owns an :class:`OutputReader`, and closes it when the stream itself is dropped.
+
+    FastRTC's programs leave ``async for outputs in stream.output_stream(id)`` without closing it.
+    """
+
+    def __init__(self, reader: OutputReader) -> None:
+        self._reader = reader
+
+    async def wait_begun(self) -> None:
+        """Wait until the session exists.
+
+        Raises:
+            UnknownSession: no such session began in time.
+        """
+        await self._reader.wait_begun()
+
+    async def __anext__(self) -> AdditionalOutputs:
+        return await anext(self._reader)
+
+    async def aclose(self) -> None:
+        """Stop reading. Idempotent."""
+        await self._reader.aclose()
+
     def __del__(self) -> None:
-        self._close()
+        self._reader.close()
 
 
 class EarlyReaders:
-    """Readers of sessions that are not there yet.
+    """Readers that wait for their session to begin.
 
-    A page that connects by a WebSocket asks for its outputs beside that, and may be heard before
-    the message that names its session. Nothing is left of a reader that nobody holds any more.
+    A page on a WebSocket requests its outputs separately, and the request may arrive before the
+    message that names the session.
 
     Args:
-        limits: how many may wait, for how long.
+        limits: maximum number of waiting readers, and their patience.
     """
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
-        self._awaited: WeakKeyDictionary[OutputReader, str] = WeakKeyDictionary()
+        self._awaited: dict[OutputReader, str] = {}
 
     def __len__(self) -> int:
-        return len(self._awaited)
+        return len(_drop_closed(self._awaited))
 
     def add(self, webrtc_id: str) -> OutputReader:
-        """A reader that waits for a session to take the name. On any thread.
+        """Create a reader that waits for the session ``webrtc_id``. Thread-safe.
 
         Raises:
-            LimitExceeded: too many wait already.
+            LimitExceeded: too many readers are waiting already.
         """
         limit = self._limits.early_clients
         if len(self) >= limit:
@@ -251,20 +286,23 @@ class EarlyReaders:
         self._awaited[reader] = webrtc_id
         return reader
 
-    def welcome(self, webrtc_id: str, board: OutputBoard) -> None:
-        """A session has taken the name: whoever waited for it reads its outputs."""
-        for reader in self._pop(webrtc_id):
-            board.add(reader)
+    def attach(self, webrtc_id: str, board: OutputBoard) -> None:
+        """Move the readers that wait for ``webrtc_id`` to the board of its session."""
+        for reader in _drop_closed(self._awaited):
+            if self._awaited.get(reader) == webrtc_id:
+                self._awaited.pop(reader, None)
+                board.add(reader)
 
     def close(self) -> None:
-        """No session will come: nobody waits any longer."""
-        for reader in self._pop(None):
+        """End all waiting readers: no further session will begin."""
+        for reader in _drop_closed(self._awaited):
+            self._awaited.pop(reader, None)
             reader.end()
 
-    def _pop(self, webrtc_id: str | None) -> list[OutputReader]:
-        """Those that wait for a session, or all."""
-        held = [reader for ref in self._awaited.keyrefs() if (reader := ref()) is not None]
-        found = [reader for reader in held if webrtc_id in (None, self._awaited[reader])]
-        for reader in found:
-            del self._awaited[reader]
-        return found
+
+def _drop_closed(readers: dict[OutputReader, Any]) -> list[OutputReader]:
+    """Remove closed readers, and return the open ones."""
+    for reader in list(readers):
+        if not reader.is_open:
+            readers.pop(reader, None)
+    return list(readers)

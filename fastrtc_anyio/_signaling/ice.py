@@ -85,7 +85,7 @@ class RtcConfiguration:
             raise ValueError('ice_transport_policy "relay" needs a TURN server; there is none')
 
     @classmethod
-    def parse(cls, value: RtcConfiguration | Mapping[str, Any] | None) -> RtcConfiguration:
+    def parse(cls, value: RtcConfiguration | Mapping[str, object] | None) -> RtcConfiguration:
         """Read a W3C dictionary: ``iceServers`` and ``iceTransportPolicy``; and, beyond W3C's, this
         class's ``addresses``, ``interfaces``, ``ports`` and ``gather_timeout``.
 
@@ -104,14 +104,9 @@ class RtcConfiguration:
                 f"ports and gather_timeout; got also {', '.join(sorted(map(str, unknown)))}"
             )
         given: dict[str, Any] = {key: value[key] for key in own if value[key] is not None}
-        for key, item in given.items():
-            if key != "gather_timeout":
-                given[key] = tuple(item)
-        return cls(
-            ice_servers=parse_ice_servers(value.get("iceServers")),
-            ice_transport_policy=value.get("iceTransportPolicy") or "all",
-            **given,
-        )
+        given |= {key: tuple(item) for key, item in given.items() if key != "gather_timeout"}
+        given["ice_transport_policy"] = value.get("iceTransportPolicy") or "all"
+        return cls(ice_servers=parse_ice_servers(value.get("iceServers")), **given)
 
 
 def parse_ice_servers(value: object) -> tuple[IceServer, ...]:

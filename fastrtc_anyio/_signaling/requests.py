@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import (
@@ -23,7 +23,9 @@ from fastrtc_anyio.limits import RequestLimits
 
 __all__ = [
     "MAX_ID_LENGTH",
+    "Answer",
     "CandidateRequest",
+    "FailureBody",
     "IceCandidate",
     "OfferRequest",
     "SessionDescription",
@@ -31,6 +33,7 @@ __all__ = [
     "parse_request",
 ]
 
+_FIELDS = ("type", "sdp", "webrtc_id", "candidate")
 MAX_ID_LENGTH = 128
 """Characters of a client's ``webrtc_id``. FastRTC's client makes 7 to 11."""
 _MAX_CANDIDATE_LENGTH = 1024
@@ -64,11 +67,43 @@ class OfferRequest:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """The answer to an :class:`OfferRequest`."""
+
+    description: SessionDescription
+    webrtc_id: str
+    """The client's own id, or the session's id if the client sent none."""
+
+    def body(self) -> dict[str, str]:
+        """Return the JSON body of the response."""
+        return {
+            "type": self.description.type,
+            "sdp": self.description.sdp,
+            "webrtc_id": self.webrtc_id,
+        }
+
+
+@dataclass(frozen=True)
 class CandidateRequest:
     """One more candidate of a session; ``None`` says there are no more."""
 
     candidate: IceCandidate | None
     webrtc_id: str
+
+
+class FailureMeta(TypedDict):
+    """Details of a :class:`FailureBody`."""
+
+    error: str
+    limit: NotRequired[int]
+    message: NotRequired[str]
+
+
+class FailureBody(TypedDict):
+    """FastRTC's JSON body for a request that failed."""
+
+    status: str
+    meta: FailureMeta
 
 
 def parse_request(body: object, limits: RequestLimits) -> OfferRequest | CandidateRequest:
@@ -79,6 +114,8 @@ def parse_request(body: object, limits: RequestLimits) -> OfferRequest | Candida
         InvalidOffer: an offer, or something that is neither, is malformed.
         InvalidCandidate: a candidate is malformed.
     """
+    if not isinstance(body, Mapping):
+        body = {name: getattr(body, name) for name in _FIELDS if hasattr(body, name)} or body
     if not isinstance(body, Mapping):
         raise InvalidOffer(f"the body must be a JSON object; got {_kind(body)}")
     match body.get("type"):
@@ -92,22 +129,22 @@ def parse_request(body: object, limits: RequestLimits) -> OfferRequest | Candida
             )
 
 
-def failure_body(error: FastRTCError) -> dict[str, Any]:
-    """FastRTC's JSON for a request that failed."""
-    meta: dict[str, Any] = {"error": str(error)}
+def failure_body(error: FastRTCError) -> FailureBody:
+    """Describe an error as FastRTC's clients expect it."""
+    meta: FailureMeta = {"error": str(error)}
     if isinstance(error, AdmissionError):
         # Clients written for FastRTC compare with this word.
         meta = {"error": "concurrency_limit_reached", "limit": error.limit, "message": str(error)}
     return {"status": "failed", "meta": meta}
 
 
-def _parse_offer(body: Mapping[str, Any], limits: RequestLimits) -> OfferRequest:
+def _parse_offer(body: Mapping[str, object], limits: RequestLimits) -> OfferRequest:
     sdp = body.get("sdp")
     if not isinstance(sdp, str) or not sdp.strip():
         raise InvalidOffer(f'"sdp" must be a session description; got {short_repr(sdp)}')
     if len(sdp) > limits.body_bytes:
         raise LimitExceeded(
-            f'"sdp" has {len(sdp)} characters; at most {limits.body_bytes} are taken '
+            f'"sdp" has {len(sdp)} characters; at most {limits.body_bytes} are allowed '
             "(RequestLimits.body_bytes)"
         )
     webrtc_id = body.get("webrtc_id")
@@ -116,7 +153,7 @@ def _parse_offer(body: Mapping[str, Any], limits: RequestLimits) -> OfferRequest
     return OfferRequest(SessionDescription("offer", sdp), webrtc_id)
 
 
-def _parse_candidate(body: Mapping[str, Any]) -> CandidateRequest:
+def _parse_candidate(body: Mapping[str, object]) -> CandidateRequest:
     webrtc_id = _parse_id(body.get("webrtc_id"), InvalidCandidate)
     raw = body.get("candidate")
     if raw is None:

@@ -81,12 +81,12 @@ def check_sections(sdp: str, limits: RequestLimits) -> None:
     count = sum(line.startswith("m=") for line in lines)
     if count > limits.sections:
         raise LimitExceeded(
-            f"the offer has {count} sections; at most {limits.sections} are taken "
+            f"the offer has {count} sections; at most {limits.sections} are allowed "
             "(RequestLimits.sections)"
         )
     if len(lines) > limits.lines:
         raise LimitExceeded(
-            f"the offer has {len(lines)} lines; at most {limits.lines} are taken "
+            f"the offer has {len(lines)} lines; at most {limits.lines} are allowed "
             "(RequestLimits.lines)"
         )
     mids = {line.removeprefix("a=mid:") for line in lines if line.startswith("a=mid:")}

@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .access import check_entry, require_token
+    from .access import admit, require_token
     from .launch import open_server, wait_for_interrupt
     from .routes import page_route
 
-__all__ = ["check_entry", "open_server", "page_route", "require_token", "wait_for_interrupt"]
+__all__ = ["admit", "open_server", "page_route", "require_token", "wait_for_interrupt"]
 
 _HOMES = {
-    "check_entry": ".access",
+    "admit": ".access",
     "open_server": ".launch",
     "page_route": ".routes",
     "require_token": ".access",

@@ -1,68 +1,94 @@
-"""Who may come in: where a page is from, and who somebody says to be.
+"""Access control: origin checks and authentication.
 
-Every endpoint asks :func:`check_entry` first, before it reads anything else.
+Every endpoint calls :func:`admit` before it reads a request.
 """
 
 from __future__ import annotations
 
 import hmac
-import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from anyio.lowlevel import checkpoint
-from starlette.requests import HTTPConnection
 
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._core.user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated
 
-from .origins import is_allowed
+if TYPE_CHECKING:  # so that a `Stream` can be made without Starlette
+    from starlette.requests import HTTPConnection
 
-if TYPE_CHECKING:
-    from fastrtc_anyio.stream import Stream
+__all__ = [
+    "AccessRules",
+    "Authenticate",
+    "admit",
+    "check_origins",
+    "cors_headers",
+    "is_allowed",
+    "require_token",
+]
 
-__all__ = ["check_entry", "cors_headers", "require_token"]
-
-logger = logging.getLogger("fastrtc_anyio")
+Authenticate = Callable[["HTTPConnection"], bool | Awaitable[bool]]
 
 _PREFLIGHT_SECONDS = 600
-"""How long a browser may remember what a preflight request was told."""
+"""Seconds for which a browser may cache the response to a preflight request."""
+_FORBIDDEN = re.compile(r"[\s,;@\"'<>]")
+"""Characters that no host contains; in a header they would begin another directive."""
+_PORTS = {"http": ":80", "https": ":443"}
 
 
-async def check_entry(stream: Stream, connection: HTTPConnection) -> None:
-    """Let a request or a WebSocket in, or raise.
+class AccessRules(Protocol):
+    """Who may use a stream. A ``Stream`` has these attributes."""
+
+    @property
+    def authenticate(self) -> Authenticate | None: ...
+
+    @property
+    def allowed_origins(self) -> Iterable[str]: ...
+
+
+async def admit(rules: AccessRules, connection: HTTPConnection) -> None:
+    """Check the origin and the credentials of a request or a WebSocket.
+
+    Args:
+        rules: a stream, or another object with ``authenticate`` and ``allowed_origins``.
+        connection: the request or WebSocket.
 
     Raises:
-        NotAllowed: it is from a page of an origin that is not allowed.
+        NotAllowed: a page of a foreign origin sent the request.
         NotAuthenticated: ``authenticate`` returned False.
         HandlerContractError: ``authenticate`` returned neither True nor False.
-        What ``authenticate`` raises.
+        Any exception that ``authenticate`` raises.
     """
     headers = connection.headers
-    if not is_allowed(headers.get("origin"), headers.get("host", ""), stream.allowed_origins):
+    if not is_allowed(headers.get("origin"), headers.get("host", ""), rules.allowed_origins):
         raise NotAllowed(
             f"pages of {headers['origin']!r} may not call this stream; "
-            "Stream(allowed_origins=[...]) lets them"
+            "Stream(allowed_origins=[...]) allows them"
         )
-    if stream.authenticate is None:
+    if rules.authenticate is None:
         await checkpoint()
         return
-    verdict: object = await call_user_function(stream.authenticate, connection)
+    verdict: object = await call_user_function(rules.authenticate, connection)
     if verdict is False:
-        raise NotAuthenticated("this stream is for those it knows: log in, or send a token")
+        raise NotAuthenticated("authentication required: log in or send a bearer token")
     if verdict is not True:
-        # None is what a function gives that forgot to say no.
-        raise HandlerContractError(f"authenticate returns True or False; got {verdict!r}")
+        # A function without a return statement gives None: refuse, and report the mistake.
+        raise HandlerContractError(
+            f"authenticate must return True or False; got {short_repr(verdict)}"
+        )
 
 
 def require_token(*tokens: str) -> Callable[[HTTPConnection], bool]:
-    """For ``Stream(authenticate=...)``: lets in who sends one of these bearer tokens (RFC 6750).
+    """Create an ``authenticate`` function that accepts these bearer tokens (RFC 6750).
 
     Raises:
-        ValueError: there is no token, or an empty one.
+        ValueError: a token is empty, or there is none.
     """
     if not tokens or not all(tokens):
-        raise ValueError("require_token needs tokens that are not empty")
+        raise ValueError("require_token needs at least one token, and no empty one")
     known = [token.encode() for token in tokens]
 
     def authenticate(connection: HTTPConnection) -> bool:
@@ -76,21 +102,82 @@ def require_token(*tokens: str) -> Callable[[HTTPConnection], bool]:
 
 
 def cors_headers(
-    stream: Stream, connection: HTTPConnection, methods: str, *, preflight: bool = False
+    rules: AccessRules, connection: HTTPConnection, methods: str, *, preflight: bool = False
 ) -> dict[str, str]:
-    """What a page of another origin has to be told so that its browser lets it call."""
-    if not stream.allowed_origins:
+    """Return the response headers that let pages of allowed origins use an endpoint.
+
+    Args:
+        rules: the allowed origins.
+        connection: the request.
+        methods: methods of the endpoint, for the response to a preflight request.
+        preflight: whether the request is an ``OPTIONS`` request.
+    """
+    if not rules.allowed_origins:
         return {}
     headers = {"Vary": "Origin"}
     origin = connection.headers.get("origin")
-    if origin is None or not is_allowed(origin, "", stream.allowed_origins):
+    if origin is None or not is_allowed(origin, "", rules.allowed_origins):
         return headers
     headers["Access-Control-Allow-Origin"] = origin
     if preflight:
-        asked = connection.headers.get("access-control-request-headers")
+        requested = connection.headers.get("access-control-request-headers")
         headers["Access-Control-Allow-Methods"] = methods
-        headers["Access-Control-Allow-Headers"] = asked or "Authorization, Content-Type, If-Match"
+        headers["Access-Control-Allow-Headers"] = (
+            requested or "Authorization, Content-Type, If-Match"
+        )
         headers["Access-Control-Max-Age"] = str(_PREFLIGHT_SECONDS)
     else:
         headers["Access-Control-Expose-Headers"] = "Location, Link, ETag, Retry-After"
     return headers
+
+
+def check_origins(origins: Iterable[str]) -> tuple[str, ...]:
+    """Check the option ``allowed_origins``.
+
+    Raises:
+        TypeError: ``origins`` is a single string, which would be read letter by letter.
+        ValueError: an entry is neither an origin such as ``https://example.com`` nor ``"*"``.
+    """
+    if isinstance(origins, str):
+        raise TypeError(f"allowed_origins must be a list of origins; got {origins!r}")
+    checked = tuple(origins)
+    for origin in checked:
+        if origin != "*" and (
+            "://" not in origin or _normal(origin) != origin.lower() or _FORBIDDEN.search(origin)
+        ):
+            raise ValueError(
+                'allowed_origins must hold "*" or origins like "https://example.com"; '
+                f"got {origin!r}"
+            )
+    return checked
+
+
+def is_allowed(origin: str | None, host: str, allowed: Iterable[str]) -> bool:
+    """Whether a page of ``origin`` may send a request here (RFC 6454; RFC 6455 4.2.2).
+
+    Args:
+        origin: the request's ``Origin`` header. Only browsers send it: a request without one does
+            not come from a page, and is allowed.
+        host: the request's ``Host`` header. Its own pages are allowed. The scheme does not count:
+            only a proxy in front of the server may know whether the page came over TLS.
+        allowed: further origins.
+    """
+    if origin is None:
+        return True
+    normal = _normal(origin)
+    same = normal.partition("://")[2]
+    own = {host.lower(), *(host.lower().removesuffix(port) for port in _PORTS.values())}
+    return (bool(same) and same in own) or any(
+        entry == "*" or entry.lower() == normal for entry in allowed
+    )
+
+
+def _normal(origin: str) -> str:
+    """Return scheme, host, and port unless it is the default one; "" for a malformed origin."""
+    try:
+        parts = urlsplit(origin.lower())
+    except ValueError:
+        return ""
+    if not parts.scheme or not parts.netloc or parts.path or parts.query or parts.fragment:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.removesuffix(_PORTS.get(parts.scheme, ''))}"

@@ -1,19 +1,23 @@
-"""What every endpoint does: let somebody in, read JSON, answer with a true status."""
+"""HTTP requests: guard an endpoint, read a bounded body, and answer failures."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
 
-from starlette.requests import ClientDisconnect, Request
+from anyio import move_on_after
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from fastrtc_anyio._signaling.requests import failure_body
+from fastrtc_anyio._wire.call_xml import TelephoneOptions
 from fastrtc_anyio.errors import (
     FastRTCError,
-    InvalidOffer,
+    InvalidBody,
+    LimitExceeded,
     NotAllowed,
     NotAuthenticated,
     PeerFailed,
@@ -22,71 +26,189 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits
 
-from .access import check_entry, cors_headers
-from .bodies import read_body
+from .access import AccessRules, admit, cors_headers
 
-if TYPE_CHECKING:
-    from fastrtc_anyio.stream import Stream
-
-__all__ = ["JSON", "Endpoint", "log_failure", "read_json", "respond"]
+__all__ = [
+    "HIDDEN",
+    "JSON",
+    "Endpoint",
+    "Guard",
+    "guard_json",
+    "own_path",
+    "own_url",
+    "read_body",
+    "read_json",
+]
 
 logger = logging.getLogger("fastrtc_anyio")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+HIDDEN = "the server has met an error, which is in its log"
+"""The message of an error whose details clients must not see."""
+_DISCARDED = 16
+"""Bodies up to this multiple of the limit are read to their end: closing the connection earlier
+would reset it, and the client would lose the response."""
+
 
 class JSON(JSONResponse):
-    """JSON in ASCII: what came in as an escape can go out, even if it is half a character."""
+    """JSON in ASCII. Unlike UTF-8, it can carry a lone surrogate that a client has escaped."""
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: object) -> bytes:
         return json.dumps(content).encode()
 
 
-async def respond(stream: Stream, request: Request, endpoint: Endpoint) -> Response:
-    """Carry out a request if it may come in; failures are answered as FastRTC's clients expect."""
-    preflight = request.method == "OPTIONS"
-    cors = cors_headers(stream, request, "GET, POST, OPTIONS", preflight=preflight)
-    if preflight:
-        return Response(status_code=204, headers=cors)
-    try:
-        await check_entry(stream, request)
-        response = await endpoint(request)
-    except ClientDisconnect:
-        response = Response(status_code=400)  # to nobody
-    except SignalingError as exc:
-        if isinstance(exc, NotAllowed):
-            # Most pages show nobody what they were told.
-            logger.warning("a request was refused: %s", exc)
-        response = JSON(failure_body(exc), exc.status_hint)
-        if isinstance(exc, NotAuthenticated):
-            response.headers["WWW-Authenticate"] = "Bearer"
-    except Exception as exc:
-        log_failure("a request could not be answered", exc)
-        hidden = FastRTCError("the server has met an error, which is in its log")
-        response = JSON(failure_body(exc if isinstance(exc, WebRTCError) else hidden), 500)
-    response.headers.update(cors)
+@dataclass(frozen=True)
+class Guard:
+    """Admits requests to endpoints, and answers every failure of one.
+
+    Attributes:
+        rules: the stream's access rules.
+        fail: builds the response to an error, from the error and its HTTP status.
+        subject: the kind of request, for the log.
+    """
+
+    rules: AccessRules
+    fail: Callable[[FastRTCError, int], Response]
+    subject: str = "a request"
+
+    async def respond(
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        *,
+        methods: str = "",
+        options: Response | None = None,
+        is_admitted: bool = False,
+    ) -> Response:
+        """Carry out a request.
+
+        Args:
+            request: the request.
+            endpoint: creates the response to an admitted request.
+            methods: methods of the endpoint, for pages of other origins. Empty: no CORS headers.
+            options: the response to an ``OPTIONS`` request, which needs no admission.
+            is_admitted: whether the caller admits the request by other means.
+        """
+        preflight = options is not None and request.method == "OPTIONS"
+        cors = cors_headers(self.rules, request, methods, preflight=preflight) if methods else {}
+        if options is not None and preflight:
+            response = options
+        else:
+            response = await self._carry_out(request, endpoint, is_admitted)
+        response.headers.update(cors)
+        return response
+
+    async def _carry_out(self, request: Request, endpoint: Endpoint, is_admitted: bool) -> Response:
+        try:
+            if not is_admitted:
+                await admit(self.rules, request)
+            return await endpoint(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # no client is left to read it
+        except SignalingError as exc:
+            if isinstance(exc, NotAllowed):
+                # Most pages do not show the response to a request that a browser blocked.
+                logger.warning("%s was refused: %s", self.subject, exc)
+            return self.fail(exc, exc.status_hint)
+        except Exception as exc:
+            if isinstance(exc, PeerFailed):
+                # A network without a usable address: the message says all, a traceback nothing.
+                logger.error("%s could not be answered: %s", self.subject, exc)
+            else:
+                logger.exception("%s could not be answered", self.subject)
+            return self.fail(exc if isinstance(exc, WebRTCError) else FastRTCError(HIDDEN), 500)
+
+
+def guard_json(rules: AccessRules, endpoint: Endpoint) -> Endpoint:
+    """Guard an endpoint whose failures have FastRTC's JSON body."""
+    guard = Guard(rules, _fail_as_json)
+
+    # No docstring: FastAPI would publish it.
+    async def guarded(request: Request) -> Response:
+        options = Response(status_code=204)
+        return await guard.respond(request, endpoint, methods="GET, POST, OPTIONS", options=options)
+
+    return guarded
+
+
+def _fail_as_json(error: FastRTCError, status: int) -> Response:
+    response = JSON(failure_body(error), status)
+    if isinstance(error, NotAuthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
-def log_failure(what: str, error: Exception) -> None:
-    """Write down an error that clients are not told, called where it is caught. That there is no
-    way through the network says all in its message; whatever else comes with its traceback."""
-    if isinstance(error, PeerFailed):
-        logger.error("%s: %s", what, error)
-    else:
-        logger.exception(what)
-
-
-async def read_json(request: Request, limits: RequestLimits) -> Any:
-    """The body of a request.
+async def read_body(request: Request, limits: RequestLimits) -> bytes:
+    """Read the whole body of a request.
 
     Raises:
-        LimitExceeded: it is too large, or comes too slowly.
-        InvalidOffer: it is no JSON.
-        ClientDisconnect: the client is gone.
+        LimitExceeded: the body is too large (413) or too slow (408).
+        ClientDisconnect: the client has disconnected.
+    """
+    limit, seconds = limits.body_bytes, limits.body_seconds
+    body, size = bytearray(), 0
+    with move_on_after(seconds) as scope:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= limit:
+                body += chunk
+            elif size > _DISCARDED * limit:
+                break
+    if scope.cancelled_caught:
+        text = f"the body did not arrive within {seconds:g} s (RequestLimits.body_seconds)"
+        raise LimitExceeded(text, 408)
+    if size > limit:
+        raise LimitExceeded(f"the body is larger than {limit} bytes (RequestLimits.body_bytes)")
+    return bytes(body)
+
+
+async def read_json(request: Request, limits: RequestLimits) -> object:
+    """Read and decode the body of a request.
+
+    Raises:
+        LimitExceeded: the body is too large or too slow.
+        InvalidBody: the body is not JSON.
+        ClientDisconnect: the client has disconnected.
     """
     body = await read_body(request, limits)
     try:
-        return json.loads(body)
+        decoded: object = json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise InvalidOffer(f"the body is not JSON: {exc}") from exc
+        raise InvalidBody(f"the body is not JSON: {exc}") from exc
+    return decoded
+
+
+def own_path(connection: HTTPConnection) -> str:
+    """Return the path of a request, for references to this server that do without its host.
+
+    A client can send any ``Host`` header, so a ``Location`` must not contain it.
+    """
+    return quote(connection.scope["path"])
+
+
+def own_url(connection: HTTPConnection, options: TelephoneOptions) -> str:
+    """Return the URL of a request as its client sees it.
+
+    Args:
+        connection: the request or WebSocket.
+        options: ``public_url`` and ``trust_forwarded``, for a server behind a proxy.
+    """
+    own = urlsplit(str(connection.url))
+    scheme, netloc, prefix = own.scheme, own.netloc, ""
+    socket = scheme in ("ws", "wss")
+    if options.trust_forwarded:
+        headers = connection.headers
+        scheme = _first(headers.get("x-forwarded-proto")) or scheme
+        netloc = _first(headers.get("x-forwarded-host")) or netloc
+    if options.public_url is not None:
+        public = urlsplit(options.public_url)
+        scheme, netloc, prefix = public.scheme, public.netloc, public.path.rstrip("/")
+    secure = scheme in ("https", "wss")
+    scheme = ("wss" if secure else "ws") if socket else ("https" if secure else "http")
+    return own._replace(scheme=scheme, netloc=netloc, path=prefix + own.path).geturl()
+
+
+def _first(header: str | None) -> str:
+    """Return the first entry of a header: the one of the proxy nearest to the client."""
+    return (header or "").partition(",")[0].strip()

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 from anyio import create_task_group
@@ -20,9 +20,6 @@ from fastrtc_anyio.limits import RequestLimits
 from ._hypercorn import serve
 from .routes import page_route
 
-if TYPE_CHECKING:
-    from fastrtc_anyio.stream import Stream
-
 __all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
@@ -30,7 +27,16 @@ _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 that does so never ends."""
 
 
-def launch(stream: Stream, host: str, port: int, backend: str) -> None:
+class Mountable(Protocol):
+    """A stream, as this module uses it."""
+
+    @property
+    def request_limits(self) -> RequestLimits: ...
+
+    def mount(self, app: Starlette) -> None: ...
+
+
+def launch(stream: Mountable, host: str, port: int, backend: str) -> None:
     """See :meth:`fastrtc_anyio.Stream.launch`."""
 
     async def main() -> None:
@@ -41,7 +47,7 @@ def launch(stream: Stream, host: str, port: int, backend: str) -> None:
 
 
 @asynccontextmanager
-async def open_page(stream: Stream, host: str, port: int) -> AsyncGenerator[str, None]:
+async def open_page(stream: Mountable, host: str, port: int) -> AsyncGenerator[str, None]:
     """Serve a stream and its page while the block runs; see :func:`open_server`."""
     app = Starlette(routes=[page_route()])
     stream.mount(app)

@@ -1,128 +1,161 @@
-"""The stream's endpoints in a Starlette or FastAPI application."""
+"""Routes of a stream in a Starlette or FastAPI application."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
-from fastrtc_anyio._core.user_code import call_user_function
+from fastrtc_anyio._sessions import SessionService
 
-from .http import JSON, read_json, respond
+from .http import JSON, Endpoint, guard_json, read_json
+from .options import WebOptions
+from .page.components import ComponentBody
 from .page.document import page_document, page_headers
-from .page.forms import add_field_routes, describe_fields
-from .telephone import answer_incoming_call
+from .page.forms import field_routes
+from .telephone import answer_incoming_call, serve_telephone
+from .websockets import serve_websocket
 from .whip import whip_routes
 
-if TYPE_CHECKING:
-    from fastrtc_anyio.stream import Stream
-
-__all__ = ["client_config", "mount", "page_route"]
+__all__ = ["ClientConfig", "client_config", "mount", "page_route"]
 
 _TITLE = "fastrtc_anyio"
 
 
-def mount(stream: Stream, app: Any, path: str, tags: list[str] | None) -> None:
-    """See :meth:`fastrtc_anyio.Stream.mount`."""
+class ClientConfig(TypedDict):
+    """What a client must know before it calls: the body of ``GET webrtc/config``.
+
+    Entries without a comment are the arguments of :class:`fastrtc_anyio.Stream`.
+    """
+
+    modality: str
+    mode: str
+    rtc_configuration: Mapping[str, object]
+    track_constraints: Mapping[str, object]
+    rtp_params: Mapping[str, object]
+    stereo: bool
+    """Whether the handler or the constraints ask for two channels. A handler that is created for
+    each call says so in its answer instead, by ``stereo=1``."""
+    title: str
+    """Empty with ``hide_title``, as is ``subtitle``."""
+    subtitle: str
+    inputs: list[ComponentBody]
+    outputs: list[ComponentBody]
+
+
+def mount(
+    service: SessionService,
+    options: WebOptions,
+    app: Starlette,
+    path: str,
+    tags: list[str] | None = None,
+) -> None:
+    """Add the endpoints to an application, and open the service in its lifespan.
+
+    Args:
+        service: the sessions.
+        options: the other options of the endpoints.
+        app: a Starlette or FastAPI application.
+        path: prefix of the endpoints.
+        tags: for FastAPI's documentation.
+
+    Raises:
+        ValueError: ``path`` does not begin with a slash.
+        TypeError: ``app`` is not such an application.
+    """
     prefix = path.rstrip("/")
     if prefix and not prefix.startswith("/"):
         raise ValueError(f'path must be empty or begin with "/"; got {path!r}')
     if not hasattr(app, "router"):
-        raise TypeError(f"a stream is mounted on a Starlette or FastAPI application; got {app!r}")
+        raise TypeError(f"app must be a Starlette or FastAPI application; got {app!r}")
 
-    async def answer(request: Request) -> Response:
-        return JSON(await stream.offer(await read_json(request, stream.request_limits)))
+    async def offer(request: Request) -> Response:
+        body = await read_json(request, service.request_limits)
+        return JSON(await service.handle_request(body))
 
     async def configure(_request: Request) -> Response:
-        # Read anew for each call: credentials of TURN servers grow old.
-        return JSON(await client_config(stream), headers={"Cache-Control": "no-store"})
-
-    async def webrtc_offer(request: Request) -> Response:
-        return await respond(stream, request, answer)
-
-    async def webrtc_config(request: Request) -> Response:
-        return await respond(stream, request, configure)
+        # Read anew for each call: credentials of TURN servers expire.
+        config = await client_config(service, options)
+        return JSON(config, headers={"Cache-Control": "no-store"})
 
     async def telephone_incoming(request: Request) -> Response:
-        return await answer_incoming_call(stream, request)
+        return await answer_incoming_call(service, options, request)
 
-    endpoints = (
-        ("webrtc/offer", ["POST", "OPTIONS"], webrtc_offer),
-        ("webrtc/config", ["GET", "OPTIONS"], webrtc_config),
-        ("telephone/incoming", ["POST"], telephone_incoming),
+    async def websocket_offer(websocket: WebSocket) -> None:
+        await serve_websocket(service, options, websocket)
+
+    async def telephone_handler(websocket: WebSocket) -> None:
+        await serve_telephone(service, options, websocket)
+
+    routes = app.router.routes
+    endpoints: tuple[tuple[str, str, Endpoint], ...] = (
+        ("webrtc/offer", "POST", guard_json(options, offer)),
+        ("webrtc/config", "GET", guard_json(options, configure)),
+        ("telephone/incoming", "POST", telephone_incoming),
     )
-    for name, methods, endpoint in endpoints:
-        route = f"{prefix}/{name}"
-        if hasattr(app, "add_api_route"):
-            method = methods.pop(0)
-            app.add_api_route(route, endpoint, methods=[method], tags=tags, response_model=None)
+    for name, method, endpoint in endpoints:
+        route, label = f"{prefix}/{name}", name.replace("/", "_")
+        methods = [method] if name.startswith("telephone") else [method, "OPTIONS"]
+        add_api_route = getattr(app, "add_api_route", None)
+        if add_api_route is not None:  # FastAPI's, which documents the endpoint
+            add_api_route(
+                route, endpoint, methods=[method], tags=tags, response_model=None, name=label
+            )
+            methods.remove(method)
         if methods:
-            app.router.routes.append(Route(route, endpoint, methods=methods))
-    app.router.routes.extend(whip_routes(stream, prefix))
-    for name, serve in (
-        ("websocket/offer", stream.websocket_offer),
-        ("telephone/handler", stream.telephone_handler),
-    ):
-        app.router.routes.append(WebSocketRoute(f"{prefix}/{name}", serve))
-    add_field_routes(stream, app, prefix)
-    _open_in_lifespan(stream, app)
+            routes.append(Route(route, endpoint, methods=methods, name=label))
+    routes.extend(whip_routes(service, options, prefix))
+    routes.append(WebSocketRoute(f"{prefix}/websocket/offer", websocket_offer))
+    routes.append(WebSocketRoute(f"{prefix}/telephone/handler", telephone_handler))
+    routes.extend(field_routes(service, options, prefix, routes))
+    _open_in_lifespan(service, app)
 
 
-async def client_config(stream: Stream) -> dict[str, Any]:
-    """What a client has to know of a stream before it calls; for anybody to see who may come in.
-
-    Returns:
-        ``modality``, ``mode``, ``rtc_configuration``, ``track_constraints`` and ``rtp_params`` as
-        they were given to the stream; ``stereo``, whether it is known to want two channels;
-        ``title`` and ``subtitle``, empty with ``hide_title``; ``inputs`` and ``outputs``,
-        described.
-    """
-    ui = stream.ui_args
+async def client_config(service: SessionService, options: WebOptions) -> ClientConfig:
+    """Return the body of ``GET webrtc/config``. It is public to every client that is admitted."""
+    ui = options.ui_args
     shown = not ui.get("hide_title")
-    configuration: Any = stream.rtc_configuration
-    if callable(configuration):
-        configuration = await call_user_function(configuration)
     return {
-        "modality": stream.modality,
-        "mode": stream.mode,
-        "rtc_configuration": dict(configuration or {}),
-        "track_constraints": stream.track_constraints,
-        "rtp_params": stream.rtp_params,
-        "stereo": _wants_stereo(stream),
+        "modality": service.modality,
+        "mode": service.mode,
+        "rtc_configuration": await options.load_rtc_configuration(),
+        "track_constraints": options.track_constraints,
+        "rtp_params": options.rtp_params,
+        "stereo": _wants_stereo(service.handler, options.track_constraints),
         "title": str(ui.get("title") or _TITLE) if shown else "",
         "subtitle": str(ui.get("subtitle") or "") if shown else "",
-        **describe_fields(stream),
+        "inputs": [component.describe() for component in options.additional_inputs],
+        "outputs": [component.describe() for component in options.additional_outputs],
     }
 
 
-def _wants_stereo(stream: Stream) -> bool:
-    """Whether the handler or the constraints ask for two channels. A handler that is only made for
-    a call says so in its answer, by ``stereo=1``."""
-    given = stream.track_constraints
-    audio = given.get("audio", given)
+def _wants_stereo(handler: object, constraints: Mapping[str, object]) -> bool:
+    audio = constraints.get("audio", constraints)
     count = audio.get("channelCount") if isinstance(audio, Mapping) else None
     wanted = list(count.values()) if isinstance(count, Mapping) else [count]
-    return getattr(stream.handler, "expected_layout", None) == "stereo" or 2 in wanted
+    return getattr(handler, "expected_layout", None) == "stereo" or 2 in wanted
 
 
 def page_route(path: str = "/", *, framed_by: Iterable[str] | None = None) -> Route:
-    """The page that talks to the stream mounted at the same path.
+    """Create the route of the page that talks to the stream mounted at the same path.
 
-    It is the same for everybody and holds nothing of the stream's, so it is not guarded: what it
-    asks for is, and where a token is wanted it asks the person for it.
+    The page is not guarded: it is the same for every visitor and holds no data of the stream. Its
+    requests are guarded, and it asks the visitor for a token where one is required.
 
     Args:
-        path: where it is.
+        path: path of the page.
         framed_by: origins whose pages may show it in a frame, such as ``["https://example.com"]``;
-            an empty list is none but its own. By default any may: a frame has a microphone only if
-            the page around it gives it one.
+            an empty list allows its own origin only. By default any page may: a frame has a
+            microphone only if the page around it grants one.
 
     Raises:
-        TypeError, ValueError: ``framed_by`` is no list of origins.
+        TypeError, ValueError: ``framed_by`` is not a list of origins.
     """
     headers = page_headers(framed_by)
 
@@ -132,15 +165,15 @@ def page_route(path: str = "/", *, framed_by: Iterable[str] | None = None) -> Ro
     return Route(path, page)
 
 
-def _open_in_lifespan(stream: Stream, app: Any) -> None:
+def _open_in_lifespan(service: SessionService, app: Starlette) -> None:
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncGenerator[Any, None]:
-        # What the application opens outlives the sessions. It may have opened the stream itself.
+    async def lifespan(app: Starlette) -> AsyncGenerator[Any, None]:
+        # The application's own resources outlive the sessions. It may have opened the stream.
         async with inner(app) as state, AsyncExitStack() as stack:
-            if not stream.is_open:
-                await stack.enter_async_context(stream)
+            if not service.is_open:
+                await stack.enter_async_context(service)
             yield state
 
     app.router.lifespan_context = lifespan

@@ -1,111 +1,92 @@
-"""A telephone's endpoints: the answer to a call, and its audio."""
+"""Endpoints for a telephone carrier: the answer to a call, and the call's audio."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
+from fastrtc_anyio._sessions import SessionService
 from fastrtc_anyio._wire.any_carrier import TelephoneFraming
 from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
-from fastrtc_anyio.errors import SignalingError
+from fastrtc_anyio.errors import FastRTCError, LimitExceeded, NotAllowed
 
-from .access import check_entry
-from .bodies import read_body
-from .telephone_proof import admit_start, give_token, refusal, shows_secret, signed_by
-from .websockets import let_in, refuse, serve_audio
-
-if TYPE_CHECKING:
-    from fastrtc_anyio.stream import Stream
+from .http import HIDDEN, Guard, own_url, read_body
+from .options import WebOptions
+from .telephone_proof import admit_by_token, give_token, refusal, shows_secret, signed_by
+from .websockets import admit_websocket, refuse, serve_audio
 
 __all__ = ["answer_incoming_call", "serve_telephone"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
 _MAX_FIELDS = 1000
-"""Carriers send some thirty, each of which is sorted and hashed to prove who signed them."""
+"""Maximum fields of a request. Carriers send some thirty; verifying a signature sorts and hashes
+them all."""
 _INCOMING, _HANDLER = "/telephone/incoming", "/telephone/handler"
 
 
-async def answer_incoming_call(stream: Stream, request: Request) -> Response:
-    """See :meth:`fastrtc_anyio.Stream.handle_incoming_call`."""
-    options = stream.telephone
-    url = public_url(request, options)
-    try:
-        # Where carriers sign what they send, they need not say who they are in another way as well.
-        if not options.proofs:
-            await check_entry(stream, request)
-        body = await read_body(request, stream.request_limits)
-    except SignalingError as exc:
-        return PlainTextResponse(str(exc), exc.status_hint)
-    except ClientDisconnect:
-        return Response(status_code=400)  # to nobody
-    except Exception:
-        logger.exception("an incoming call could not be let in")
-        return PlainTextResponse("the server has met an error, which is in its log", 500)
+async def answer_incoming_call(
+    service: SessionService, options: WebOptions, request: Request
+) -> Response:
+    """Answer a carrier's request about an incoming call with XML that connects it."""
+    telephone = options.telephone
+
+    async def answer(request: Request) -> Response:
+        body = await read_body(request, service.request_limits)
+        return _answer(telephone, request, body)
+
+    guard = Guard(options, _fail_as_text, "an incoming call")
+    # Where carriers sign their requests, the signature replaces `authenticate`.
+    return await guard.respond(request, answer, is_admitted=bool(telephone.proofs))
+
+
+def _answer(options: TelephoneOptions, request: Request, body: bytes) -> Response:
+    url = own_url(request, options)
     try:
         text = body.decode("utf-8", "replace")
         form = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError:
-        return PlainTextResponse(f"the form has more than {_MAX_FIELDS} fields", 413)
+        raise LimitExceeded(f"the form has more than {_MAX_FIELDS} fields") from None
     if not options.proofs:
         carrier = recognise_carrier(request.headers, dict(form))
     elif (signer := signed_by(options, request.headers, url, form, body)) is not None:
         carrier = signer
     else:
-        why = refusal(options, url)
-        logger.warning("an incoming call was refused: %s", why)
-        return PlainTextResponse(why, 403)
+        raise NotAllowed(refusal(options, url))
     parts = urlsplit(url)
     target = parts._replace(
         scheme="wss" if parts.scheme == "https" else "ws",
         path=parts.path.removesuffix("/").removesuffix(_INCOMING) + _HANDLER,
-        query="",  # Twilio takes none
+        query="",  # Twilio refuses a URL with a query
     )
     xml = answer_call(options.carrier or carrier, target.geturl(), options, give_token(options))
     return Response(xml, media_type="application/xml")
 
 
-async def serve_telephone(stream: Stream, websocket: WebSocket) -> None:
-    """See :meth:`fastrtc_anyio.Stream.telephone_handler`."""
-    options = stream.telephone
+def _fail_as_text(error: FastRTCError, status: int) -> Response:
+    return PlainTextResponse(HIDDEN if status == 500 else str(error), status)
+
+
+async def serve_telephone(
+    service: SessionService, options: WebOptions, websocket: WebSocket
+) -> None:
+    """Serve the WebSocket of a call, until it is closed."""
+    telephone = options.telephone
     admit = None
-    if not options.proofs:
-        if not await let_in(stream, websocket):
+    if not telephone.proofs:
+        if not await admit_websocket(options, websocket):
             return
     elif not (
-        signed_by(options, websocket.headers, url := public_url(websocket, options))
-        or shows_secret(options, websocket.headers)
+        signed_by(telephone, websocket.headers, url := own_url(websocket, telephone))
+        or shows_secret(telephone, websocket.headers)
     ):
-        if options.telnyx_public_key is None:
-            await refuse(websocket, refusal(options, url))
+        if telephone.telnyx_public_key is None:
+            await refuse(websocket, refusal(telephone, url))
             return
-        admit = partial(admit_start, options)  # Telnyx signs no handshake
-    await serve_audio(stream, websocket, TelephoneFraming(options.telnyx_codec, admit))
-
-
-def public_url(connection: HTTPConnection, options: TelephoneOptions) -> str:
-    """The address that the carrier used."""
-    own = urlsplit(str(connection.url))
-    scheme, netloc, prefix = own.scheme, own.netloc, ""
-    socket = scheme in ("ws", "wss")
-    if options.trust_forwarded:
-        headers = connection.headers
-        scheme = _first(headers.get("x-forwarded-proto")) or scheme
-        netloc = _first(headers.get("x-forwarded-host")) or netloc
-    if options.public_url is not None:
-        public = urlsplit(options.public_url)
-        scheme, netloc, prefix = public.scheme, public.netloc, public.path.rstrip("/")
-    secure = scheme in ("https", "wss")
-    scheme = ("wss" if secure else "ws") if socket else ("https" if secure else "http")
-    return own._replace(scheme=scheme, netloc=netloc, path=prefix + own.path).geturl()
-
-
-def _first(header: str | None) -> str:
-    """What the proxy nearest to the client said."""
-    return (header or "").partition(",")[0].strip()
+        admit = partial(admit_by_token, telephone)  # Telnyx does not sign WebSocket handshakes
+    await serve_audio(service, websocket, TelephoneFraming(telephone.telnyx_codec, admit))

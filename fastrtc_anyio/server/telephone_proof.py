@@ -18,7 +18,7 @@ from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio._wire.signatures import is_plivo, is_token, is_twilio, make_token, telnyx_message
 from fastrtc_anyio.errors import InvalidMessage
 
-__all__ = ["admit_start", "give_token", "refusal", "shows_secret", "signed_by"]
+__all__ = ["admit_by_token", "give_token", "refusal", "shows_secret", "signed_by"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -97,7 +97,7 @@ def shows_secret(options: TelephoneOptions, headers: Headers) -> bool:
     return hmac.compare_digest(shown.encode("latin-1"), options.secret.encode())
 
 
-def admit_start(options: TelephoneOptions, start: Start) -> Start:
+def admit_by_token(options: TelephoneOptions, start: Start) -> Start:
     """The start of a call that shows its token, without the token.
 
     Raises:

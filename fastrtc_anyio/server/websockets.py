@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import anyio
 from anyio import BrokenResourceError, EndOfStream
@@ -15,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._peers.channels import BufferOptions
 from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._sessions import SessionService
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._wire.events import Connected, Framing, Other, Ping, Pong, Start, Stop
@@ -29,12 +29,11 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits, check_message
 
-from .access import check_entry
+from .access import AccessRules, admit
+from .http import HIDDEN
+from .options import WebOptions
 
-if TYPE_CHECKING:
-    from fastrtc_anyio.stream import Stream
-
-__all__ = ["let_in", "refuse", "serve_audio", "serve_websocket"]
+__all__ = ["admit_websocket", "refuse", "serve_audio", "serve_websocket"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -44,22 +43,28 @@ _CLOSE_CODES = {400: 1008, 409: 1008, 413: 1009, 503: 1013}
 _SERVER_ERROR = 1011
 
 
-async def serve_websocket(stream: Stream, websocket: WebSocket) -> None:
-    """See :meth:`fastrtc_anyio.Stream.websocket_offer`."""
-    if await let_in(stream, websocket):
-        await serve_audio(stream, websocket, FastRTCFraming())
+async def serve_websocket(
+    service: SessionService, options: WebOptions, websocket: WebSocket
+) -> None:
+    """Serve a WebSocket of FastRTC's protocol that was not accepted yet, until it is closed."""
+    if await admit_websocket(options, websocket):
+        await serve_audio(service, websocket, FastRTCFraming())
 
 
-async def let_in(stream: Stream, websocket: WebSocket) -> bool:
-    """Whether a WebSocket may come in; if not, it has been refused."""
+async def admit_websocket(rules: AccessRules, websocket: WebSocket) -> bool:
+    """Admit a WebSocket, or answer its handshake with the reason for the refusal.
+
+    Returns:
+        Whether the WebSocket is admitted.
+    """
     try:
-        await check_entry(stream, websocket)
+        await admit(rules, websocket)
     except SignalingError as exc:
         await refuse(websocket, str(exc), exc.status_hint)
         return False
     except Exception:
-        logger.exception("a WebSocket could not be let in")
-        await refuse(websocket, "the server has met an error, which is in its log", 500)
+        logger.exception("a WebSocket could not be admitted")
+        await refuse(websocket, HIDDEN, 500)
         return False
     return True
 
@@ -81,22 +86,22 @@ def _log_spoilt(error: Exception) -> None:
     logger.info("a WebSocket's handshake could not be answered: %r", error)
 
 
-async def serve_audio(stream: Stream, websocket: WebSocket, framing: Framing) -> None:
+async def serve_audio(service: SessionService, websocket: WebSocket, framing: Framing) -> None:
     """Serve a WebSocket whose handshake may be answered, until it is closed."""
-    socket = Socket(websocket, stream.request_limits)
+    socket = Socket(websocket, service.request_limits)
     try:
         await websocket.accept()
     except Exception as exc:
         _log_spoilt(exc)
         return
     try:
-        with anyio.move_on_after(stream.limits.connect) as scope:
+        with anyio.move_on_after(service.limits.connect) as scope:
             start = await _read_start(socket, framing)
             if start is not None:
                 scope.deadline = float("inf")
-                await _serve(stream, socket, framing, start)
+                await _serve(service, socket, framing, start)
         if scope.cancelled_caught:
-            limit = stream.limits.connect
+            limit = service.limits.connect
             raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
     except (EndOfStream, BrokenResourceError):
         pass  # it has gone: before its start, or while it was told something
@@ -127,8 +132,8 @@ async def _read_start(socket: Socket, framing: Framing) -> Start | None:
                 )
 
 
-async def _serve(stream: Stream, socket: Socket, framing: Framing, start: Start) -> None:
-    media = stream.media
+async def _serve(service: SessionService, socket: Socket, framing: Framing, start: Start) -> None:
+    media = service.media
     if not media.audio:
         raise InvalidStateError("this stream carries video, which a WebSocket cannot")
 
@@ -140,13 +145,11 @@ async def _serve(stream: Stream, socket: Socket, framing: Framing, start: Start)
             media=replace(media, video_in=False, video_out=False),
             rates=(wanted.input_sample_rate, wanted.sample_rate),
             buffers=buffers,
-            stall_s=stream.limits.stall,
-            liveness_s=stream.limits.liveness,
+            stall_s=service.limits.stall,
+            liveness_s=service.limits.liveness,
         )
 
-    await stream.serve_peer(
-        make_peer, alias=start.id, phone=framing.phone, websocket=socket.websocket
-    )
+    await service.serve(make_peer, alias=start.id, phone=framing.phone, websocket=socket.websocket)
 
 
 async def _say_goodbye(socket: Socket, framing: Framing, error: FastRTCError, code: int) -> None:

@@ -1,29 +1,28 @@
-"""WHIP and WHEP endpoints (RFC 9725 and its counterpart for those who listen).
+"""WHIP and WHEP endpoints (RFC 9725, and its counterpart for receiving clients).
 
-``POST .../whip`` starts a session whose client sends, ``POST .../whep`` one whose client receives;
-the session is then at the ``Location`` of the answer, to be patched with candidates and deleted. It
-is a session like any other: same handler, same limits. An ICE restart is refused with 422, as the
-RFC has it for those who only trickle (4.3.1). It is the new ``ice-ufrag`` that makes a restart, not
-``If-Match: *``, which players send with plain candidates, too.
+``POST .../whip`` begins a session whose client sends, ``POST .../whep`` one whose client receives.
+The session is then a resource at the ``Location`` of the answer: the client patches it with
+candidates and deletes it. It has the same handler and limits as any other session. An ICE restart
+is refused with 422, as RFC 9725 4.3.1 requires of servers that only support trickle ICE. A new
+``ice-ufrag`` marks a restart; ``If-Match: *`` does not, as players send it with plain candidates.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from anyio.lowlevel import checkpoint
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fastrtc_anyio._core.user_code import call_user_function
+from fastrtc_anyio._sessions import SessionService
 from fastrtc_anyio._signaling.ice import parse_ice_servers
+from fastrtc_anyio._signaling.requests import OfferRequest, SessionDescription
 from fastrtc_anyio._signaling.whip import (
     FRAGMENT_TYPE,
     PROBLEM_TYPE,
@@ -40,38 +39,33 @@ from fastrtc_anyio._signaling.whip import (
 from fastrtc_anyio.errors import (
     AdmissionError,
     CloseReason,
+    FastRTCError,
     InvalidOffer,
     NoFreePort,
     NotAuthenticated,
     SignalingError,
     UnknownSession,
-    WebRTCError,
 )
 
-from .access import check_entry, cors_headers
-from .bodies import read_body
-from .http import log_failure
-
-if TYPE_CHECKING:
-    from fastrtc_anyio.stream import Stream
+from .access import admit
+from .http import Endpoint, Guard, own_path, read_body
+from .options import WebOptions
 
 __all__ = ["whip_routes"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
 _METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
-"""All are taken, so that those which are of no use here get an answer in the form of the others."""
+"""The routes match every method, so that a useless one is refused with problem details too."""
 _RETRY_SECONDS = 5
 
-Endpoint = Callable[[Request], Awaitable[Response]]
 
-
-def whip_routes(stream: Stream, prefix: str) -> list[Route]:
-    """The endpoints of a stream, below ``prefix``."""
+def whip_routes(service: SessionService, options: WebOptions, prefix: str) -> list[Route]:
+    """Create the routes of a stream's WHIP and WHEP endpoints, below ``prefix``."""
     routes = []
     protocols: tuple[Protocol, ...] = ("whip", "whep")
     for protocol in protocols:
-        endpoints = _Endpoints(stream, protocol)
+        endpoints = _Endpoints(service, options, protocol)
         routes += [
             Route(f"{prefix}/{protocol}", endpoints.collection, methods=_METHODS),
             Route(f"{prefix}/{protocol}/{{session}}", endpoints.resource, methods=_METHODS),
@@ -81,32 +75,35 @@ def whip_routes(stream: Stream, prefix: str) -> list[Route]:
 
 @dataclass(frozen=True)
 class _Resource:
-    """What has to be known of a session besides what the session itself knows."""
+    """State of a session's resource, beside the session."""
 
     tag: str
     ice_users: frozenset[str]
 
 
 class _Refusal(SignalingError):
-    """A request that HTTP itself has a word for."""
+    """A refusal with a status of its own, and headers that belong to it."""
 
-    def __init__(self, status: HTTPStatus, detail: str, **headers: str) -> None:
+    def __init__(
+        self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status_hint = status
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.headers = dict(headers or {})
 
 
 class _Endpoints:
     """The endpoints of one protocol."""
 
-    def __init__(self, stream: Stream, protocol: Protocol) -> None:
-        self._stream = stream
+    def __init__(self, service: SessionService, options: WebOptions, protocol: Protocol) -> None:
+        self._service = service
+        self._options = options
         self._protocol: Protocol = protocol
         self._resources: dict[str, _Resource] = {}
 
     async def collection(self, request: Request) -> Response:
         """``POST`` an offer."""
-        methods = {"POST": self._start, "GET": _say_nothing, "HEAD": _say_nothing}
+        methods = {"POST": self._start, "GET": _respond_empty, "HEAD": _respond_empty}
         response = await self._respond(request, methods, {"Accept-Post": SDP_TYPE})
         if request.method == "OPTIONS" and "access-control-request-method" not in request.headers:
             await self._add_links(request, response)
@@ -126,51 +123,44 @@ class _Endpoints:
         self, request: Request, methods: Mapping[str, Endpoint], accepted: Mapping[str, str]
     ) -> Response:
         allowed = ", ".join([*methods, "OPTIONS"])
-        cors = cors_headers(self._stream, request, allowed, preflight=request.method == "OPTIONS")
-        if request.method == "OPTIONS":
-            response = Response(headers={"Allow": allowed, **accepted})
-        else:
-            try:
-                await check_entry(self._stream, request)
-                if request.method not in methods:
-                    detail = f"{request.method} is not possible here; {allowed} are"
-                    raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, detail, Allow=allowed)
-                response = await methods[request.method](request)
-            except ClientDisconnect:
-                response = Response(status_code=400)  # to nobody
-            except SignalingError as exc:
-                response = _problem(exc.status_hint, exc, _explain(exc, accepted))
-            except Exception as exc:
-                log_failure(f"a {self._protocol.upper()} request could not be answered", exc)
-                hidden = "the server has met an error, which is in its log"
-                response = _problem(500, exc if isinstance(exc, WebRTCError) else hidden)
-        response.headers.update(cors)
-        return response
+
+        async def dispatch(request: Request) -> Response:
+            if request.method not in methods:
+                detail = f"{request.method} is not possible here; {allowed} are"
+                raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
+            return await methods[request.method](request)
+
+        def fail(error: FastRTCError, status: int) -> Response:
+            body = problem_body(status, error)
+            headers = _failure_headers(error, accepted)
+            return JSONResponse(body, status, headers, media_type=PROBLEM_TYPE)
+
+        guard = Guard(self._options, fail, f"a {self._protocol.upper()} request")
+        options = Response(headers={"Allow": allowed, **accepted})
+        return await guard.respond(request, dispatch, methods=allowed, options=options)
 
     async def _start(self, request: Request) -> Response:
         _check_type(request, SDP_TYPE)
         if not accepts(request.headers.get("accept"), SDP_TYPE):
             detail = f"the answer is {SDP_TYPE}, which the request does not accept"
             raise _Refusal(HTTPStatus.NOT_ACCEPTABLE, detail)
-        stream, protocol = self._stream, self._protocol
-        if stream.mode == {"whip": "receive", "whep": "send"}[protocol]:
+        service, protocol = self._service, self._protocol
+        if service.mode == {"whip": "receive", "whep": "send"}[protocol]:
             other = {"whip": "WHEP", "whep": "WHIP"}[protocol]
-            detail = f'this stream has mode="{stream.mode}": it can be reached by {other}'
+            detail = f'this stream has mode="{service.mode}": it can be reached by {other}'
             # Not 406: from a WHEP endpoint, that is a counter-offer.
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
-        sdp = _decode(await read_body(request, stream.request_limits))
-        offer = {"type": "offer", "sdp": narrow_offer(sdp, protocol)}
-        links = await _links(stream)
-        answer = await stream.offer(offer)
-        key: str = answer["webrtc_id"]
-        live = stream.sessions
+        sdp = _decode(await read_body(request, service.request_limits))
+        offer = SessionDescription("offer", narrow_offer(sdp, protocol))
+        links = await self._links()
+        answer = await service.offer(OfferRequest(offer, None))
+        key = answer.webrtc_id
+        live = service.registry.sessions
         self._resources = {k: r for k, r in self._resources.items() if k in live}
         tag = f'"{secrets.token_hex(8)}"'
         self._resources[key] = _Resource(tag, find_ice_users(sdp))
-        location = f"{quote(request.scope['path'])}/{key}"  # not what the client says is our host
-        response = Response(
-            answer["sdp"], 201, {"Location": location, "ETag": tag}, media_type=SDP_TYPE
-        )
+        headers = {"Location": f"{own_path(request)}/{key}", "ETag": tag}
+        response = Response(answer.description.sdp, 201, headers, media_type=SDP_TYPE)
         for link in links:
             response.headers.append("Link", link)
         return response
@@ -180,52 +170,56 @@ class _Endpoints:
         _check_type(request, FRAGMENT_TYPE)
         match = request.headers.get("if-match")
         if match is None:
-            detail = "a PATCH says which ICE session it is for: If-Match, with the ETag of the 201"
+            detail = "PATCH must name its ICE session: send If-Match with the ETag of the 201"
             raise _Refusal(HTTPStatus.PRECONDITION_REQUIRED, detail)
         if not has_entity_tag(match, resource.tag):
-            detail = "If-Match names another ICE session than this one's"
+            detail = "If-Match names a different ICE session"
             raise _Refusal(HTTPStatus.PRECONDITION_FAILED, detail)
-        fragment = parse_fragment(_decode(await read_body(request, self._stream.request_limits)))
+        body = await read_body(request, self._service.request_limits)
+        fragment = parse_fragment(_decode(body))
         if not fragment.ice_users <= resource.ice_users:
-            detail = "ICE cannot be restarted here: end this session and start another"
+            detail = "ICE restarts are not supported: end this session and start another"
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
-        candidates = [*fragment.candidates, *([None] if fragment.complete else [])]
-        for candidate in candidates:
-            await self._stream.add_ice_candidate(key, candidate)
+        for candidate in [*fragment.candidates, *([None] if fragment.complete else [])]:
+            await self._service.add_candidate(key, candidate)
         return Response(status_code=204)
 
     async def _confirm(self, request: Request) -> Response:
         self._find(request)
-        return await _say_nothing(request)
+        return await _respond_empty(request)
 
     async def _end(self, request: Request) -> Response:
         key, _ = self._find(request)
-        self._stream.sessions[key].close(CloseReason.HUNG_UP, "the client ended the session")
+        session = self._service.registry.sessions[key]
+        session.close(CloseReason.HUNG_UP, "the client ended the session")
         del self._resources[key]
         return Response(status_code=200)
 
     async def _add_links(self, request: Request, response: Response) -> None:
-        """The ICE servers, for clients that cannot be told after their offer is made (RFC 9725
-        4.6), if they may come in."""
+        """Send the ICE servers to clients that need them before their offer (RFC 9725 4.6)."""
         try:
-            await check_entry(self._stream, request)
-            for link in await _links(self._stream):
+            await admit(self._options, request)
+            for link in await self._links():
                 response.headers.append("Link", link)
         except SignalingError as exc:
             logger.debug("no ICE servers for an OPTIONS request: %s", exc)
         except Exception:
             logger.exception("an OPTIONS request was answered without ICE servers")
 
+    async def _links(self) -> list[str]:
+        configuration = await self._options.load_rtc_configuration()
+        return link_headers(parse_ice_servers(configuration.get("iceServers")))
+
     def _find(self, request: Request) -> tuple[str, _Resource]:
         key: str = request.path_params["session"]
         resource = self._resources.get(key)
-        if resource is None or key not in self._stream.sessions:
-            raise UnknownSession("there is no such session, or it has ended")
+        if resource is None or key not in self._service.registry.sessions:
+            raise UnknownSession("no such session, or it has ended")
         return key, resource
 
 
-async def _say_nothing(_request: Request) -> Response:
-    """RFC 9725 4.1: success without content, as there is no representation."""
+async def _respond_empty(_request: Request) -> Response:
+    """Respond without content, as RFC 9725 4.1 requires: the resource has no representation."""
     await checkpoint()
     return Response(status_code=204)
 
@@ -244,25 +238,13 @@ def _decode(body: bytes) -> str:
         raise InvalidOffer(f"the body is not UTF-8: {exc}") from exc
 
 
-async def _links(stream: Stream) -> list[str]:
-    configuration: Any = stream.rtc_configuration
-    if callable(configuration):
-        configuration = await call_user_function(configuration)
-    return link_headers(parse_ice_servers((configuration or {}).get("iceServers")))
-
-
-def _explain(error: SignalingError, accepted: Mapping[str, str]) -> dict[str, str]:
+def _failure_headers(error: FastRTCError, accepted: Mapping[str, str]) -> dict[str, str]:
     if isinstance(error, NotAuthenticated):
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, AdmissionError | NoFreePort):
         return {"Retry-After": str(_RETRY_SECONDS)}
-    if error.status_hint == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
-        return dict(accepted)
-    return error.headers if isinstance(error, _Refusal) else {}
-
-
-def _problem(
-    status: int, error: SignalingError | WebRTCError | str, headers: Mapping[str, str] | None = None
-) -> Response:
-    body = problem_body(status, error)
-    return JSONResponse(body, status, dict(headers or {}), media_type=PROBLEM_TYPE)
+    if isinstance(error, _Refusal):
+        if error.status_hint == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+            return dict(accepted)
+        return error.headers
+    return {}

@@ -177,13 +177,13 @@ def test_copy_must_make_a_new_handler_of_the_class(copies: object) -> None:
     made.copies = copies
     stream = Stream(made, modality="audio")
     with pytest.raises(HandlerContractError, match=r"WrongCopies.copy\(\) must return a new"):
-        stream._make_driver()
+        stream._service.make_driver()
 
 
 def test_a_factory_must_make_a_handler() -> None:
     stream = Stream(lambda: 42, modality="audio")
     with pytest.raises(HandlerContractError, match="got 42"):
-        stream._make_driver()
+        stream._service.make_driver()
 
 
 class PlainStartUp(Async):

@@ -382,7 +382,7 @@ def test_a_function_is_shared_and_never_changed() -> None:
     """D5: a shared callable was wrapped once more for every connection."""
     before = dict(vars(flip))
     stream = Stream(flip, modality="video")
-    programs: list[Any] = [stream._make_driver() for _ in range(3)]
+    programs: list[Any] = [stream._service.make_driver() for _ in range(3)]
     assert all(program.handler.callable is flip for program in programs)
     assert vars(flip) == before
 
@@ -468,14 +468,14 @@ def test_handlers_that_are_wrong_in_themselves(wrong: str) -> None:
         "init": r"must call super\(\).__init__\(\) first",
     }
     with pytest.raises(HandlerContractError, match=message[wrong]):
-        Stream(Handler, modality="audio-video")._make_driver()
+        Stream(Handler, modality="audio-video")._service.make_driver()
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"time_limit": -1}, ValueError, "time_limit must be above 0 s; got -1"),
-        ({"time_limit": "60"}, TypeError, "time_limit is a number of seconds; got '60'"),
+        ({"time_limit": -1}, ValueError, "time_limit must be a number above 0 s; got -1"),
+        ({"time_limit": "60"}, TypeError, "time_limit must be a number above 0 s; got '60'"),
         ({"limits": {"idle": 3}}, TypeError, "limits must be a Limits"),
         ({"opus": {"bitrate": 1}}, TypeError, "opus must be a OpusOptions"),
         ({"video": "H264"}, TypeError, "video must be a VideoOptions"),

@@ -148,7 +148,7 @@ async def read_level(lines: AsyncIterator[str], low: int, high: int) -> None:
 async def test_inputs_and_outputs_of_unknown_id_are_404(monkeypatch: pytest.MonkeyPatch) -> None:
     example = load("inputs_and_outputs")
     limits = RequestLimits(early_seconds=0.1)
-    monkeypatch.setattr(example.stream, "_early_readers", EarlyReaders(limits))
+    monkeypatch.setattr(example.stream._service, "early_readers", EarlyReaders(limits))
     async with open_server(example.app) as url, httpx.AsyncClient(base_url=url) as http:
         inputs = {"webrtc_id": "nobody", "volume": 1.0}
         replies = [

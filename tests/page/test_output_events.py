@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import anyio
 
-from fastrtc_anyio import AdditionalOutputs, Stream, Textbox
+from fastrtc_anyio import AdditionalOutputs, Textbox
 from fastrtc_anyio.outputs import OutputBoard
+from fastrtc_anyio.server.options import WebOptions
 from fastrtc_anyio.server.page.forms import OutputEvents
-from tests.kit.handlers import Quiet
 
 
 async def test_a_silent_handler_is_no_silent_connection() -> None:
     """A comment every 15 s keeps proxies from ending it, and nothing that comes later is lost."""
     board = OutputBoard()
-    stream = Stream(Quiet, modality="audio", additional_outputs=[Textbox("A")])
-    events = OutputEvents(stream, board.read())
+    events = OutputEvents(board.read(), WebOptions(additional_outputs=[Textbox("A")]))
     began = anyio.current_time()
     assert await anext(events) == ":\n\n"
     assert anyio.current_time() - began < 1

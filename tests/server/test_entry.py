@@ -125,7 +125,7 @@ async def test_nobody_comes_in_who_is_not_known(framework: Any) -> None:
                 assert "link" not in reply.headers, "ICE servers are for those who are known"
             else:
                 assert reply.status == 401, f"{method} {path}"
-                assert method == "HEAD" or "log in, or send a token" in reply.body
+                assert method == "HEAD" or "log in or send a bearer token" in reply.body
         reply = await enter(app, method, path, authorization="Bearer secret")
         assert reply.status not in (0, 401, 403), f"{method} {path}"
 

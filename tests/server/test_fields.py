@@ -231,7 +231,7 @@ async def test_outputs_may_be_asked_for_before_a_websocket_says_whose_they_are()
 
     async with serve(stream) as url, anyio.create_task_group() as tg:
         tg.start_soon(read)
-        await wait_until(lambda: len(stream._early_readers) == 1)
+        await wait_until(lambda: len(stream._service.early_readers) == 1)
         async with open_client(url, Start("me", PCM_16K)):
             await wait_until(lambda: "me" in stream.handlers)
             stream.sessions[next(iter(stream.sessions))].send_outputs(AdditionalOutputs("x"))

@@ -113,7 +113,8 @@ class Sides(Quiet):
     ],
 )
 async def test_stereo_is_told(handler: Any, constraints: Any, stereo: bool) -> None:
-    config = await client_config(Stream(handler, modality="audio", track_constraints=constraints))
+    stream = Stream(handler, modality="audio", track_constraints=constraints)
+    config = await client_config(stream._service, stream._web)
     assert config["stereo"] is stereo
 
 

@@ -121,7 +121,7 @@ async def test_sections() -> None:
         more = sdp + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n"
         reply = await post(url, {"type": "offer", "sdp": more})
         assert reply.status_code == 413
-        assert "3 sections; at most 2 are taken (RequestLimits.sections)" in detail(reply)
+        assert "3 sections; at most 2 are allowed (RequestLimits.sections)" in detail(reply)
         assert (await post(url, {"type": "offer", "sdp": sdp})).status_code == 200
 
 
@@ -133,7 +133,7 @@ async def test_candidates_of_a_session() -> None:
         candidate = {"type": "ice-candidate", "candidate": CANDIDATE, "webrtc_id": "caller"}
         replies = [await post(url, candidate) for _ in range(7)]
         assert replies[-1].status_code == 429
-        assert "5 candidates of a client are taken (RequestLimits.candidates)" in detail(replies[6])
+        assert "a client may send 5 candidates (RequestLimits.candidates)" in detail(replies[6])
         end = {"type": "ice-candidate", "candidate": None, "webrtc_id": "caller"}
         assert (await post(url, end)).json() == {"status": "success"}
         await accept(client, answer.json()["sdp"])
@@ -195,7 +195,7 @@ async def test_long_messages_over_a_websocket(text: str, started: bool) -> None:
         size = len(text.encode())
         assert body["type"] == "error"
         assert (
-            body["message"] == f"the message has {size} bytes; at most 1000 are taken "
+            body["message"] == f"the message has {size} bytes; at most 1000 are allowed "
             "(RequestLimits.message_bytes)"
         )
         await wire.receive_end()

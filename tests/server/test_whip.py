@@ -377,7 +377,7 @@ async def test_authenticate_may_be_async_and_may_raise(caplog: pytest.LogCapture
         assert "welcome" in check_problem(await http.post("/whip?user=banned"), 403)
         # What forgets to say no has not said yes.
         check_problem(await http.post("/whip?user=forgotten"), 500)
-    assert "authenticate returns True or False" in caplog.text
+    assert "authenticate must return True or False" in caplog.text
 
 
 async def test_pages_of_other_origins(caplog: pytest.LogCaptureFixture) -> None:

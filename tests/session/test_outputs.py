@@ -23,7 +23,7 @@ from fastrtc_anyio import (
     get_current_context,
 )
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio.outputs import BACKLOG, EarlyReaders, OutputBoard
+from fastrtc_anyio.outputs import BACKLOG, EarlyReaders, OutputBoard, OutputStream
 from fastrtc_anyio.testing import open_call
 from tests.kit.handlers import Quiet
 
@@ -112,10 +112,10 @@ async def test_a_reader_may_come_before_its_session() -> None:
             tg.start_soon(read, name, early.add("me"))
         tg.start_soon(read, "c", early.add("you"))
         await anyio.sleep(29)
-        early.welcome("me", board)
+        early.attach("me", board)
         assert len(early) == 1
         board.publish(AdditionalOutputs(1))
-        early.welcome("you", other)
+        early.attach("you", other)
         await anyio.sleep(29)  # who has found its session is no longer hurried
         assert got == {}
         other.close()
@@ -128,7 +128,7 @@ async def test_a_reader_may_come_before_its_session() -> None:
 async def test_a_session_that_never_comes_is_given_up(
     asks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = EarlyReaders(RequestLimits()).add("nobody")
+    reader = OutputStream(EarlyReaders(RequestLimits()).add("nobody"))
     began = anyio.current_time()
     if asks:
         with pytest.raises(UnknownSession, match="nobody"):
@@ -152,20 +152,20 @@ async def test_nobody_waits_for_a_session_of_a_stream_that_closes() -> None:
 
 async def test_so_many_wait_and_no_more() -> None:
     early = EarlyReaders(RequestLimits(early_clients=2))
-    first, second = early.add("me"), early.add("you")
+    readers = [early.add("me"), early.add("you")]
     with pytest.raises(LimitExceeded, match=r"2 readers .*RequestLimits\.early_clients"):
         early.add("me")
-    await first.aclose()
-    del first
-    early.add("me")
-    await second.aclose()
+    await readers[0].aclose()
+    readers.append(early.add("me"))
+    for reader in readers:
+        await reader.aclose()
 
 
 async def test_who_stops_waiting_for_a_session_leaves_nothing() -> None:
     early = EarlyReaders(RequestLimits())
     for number in range(100):
-        reader = early.add(f"unknown {number}")
-        del reader
+        stream = OutputStream(early.add(f"unknown {number}"))
+        del stream
     gc.collect()
     assert len(early) == 0
     reader = early.add("me")

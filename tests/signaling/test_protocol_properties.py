@@ -181,7 +181,7 @@ def test_more_lines_than_are_taken_are_refused() -> None:
     """Whatever ends a line for aiortc ends one here."""
     for end in ("\r\n", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"):
         sources = end.join(f"a=ssrc:{i} cname:c" for i in range(LIMITS.lines))
-        with pytest.raises(LimitExceeded, match=r"at most 2000 are taken \(RequestLimits\.lines\)"):
+        with pytest.raises(LimitExceeded, match=r"at most 2000 .*\(RequestLimits\.lines\)"):
             check_sections(SDP + sources, LIMITS)
         candidate = "a=candidate:1 1 udp 1 127.0.0.1 1000 typ host"
         assert len(split_candidates(SDP + end.join([candidate] * 200))[1]) > 200
@@ -328,11 +328,15 @@ def test_early_candidates_are_kept_in_order_and_bounded(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"body_bytes": 0}, ValueError, "RequestLimits.body_bytes must be above 0; got 0"),
-        ({"body_bytes": 1.5}, TypeError, "RequestLimits.body_bytes is a whole number; got 1.5"),
-        ({"candidates": True}, TypeError, "is a whole number; got True"),
-        ({"body_seconds": None}, TypeError, "is a number of seconds; got None"),
-        ({"body_seconds": float("nan")}, ValueError, "must be above 0; got nan"),
+        ({"body_bytes": 0}, ValueError, "RequestLimits.body_bytes must be an int above 0; got 0"),
+        (
+            {"body_bytes": 1.5},
+            TypeError,
+            "body_bytes must be an int above 0; got 1.5",
+        ),
+        ({"candidates": True}, TypeError, "must be an int above 0; got True"),
+        ({"body_seconds": None}, TypeError, "must be a number above 0; got None"),
+        ({"body_seconds": float("nan")}, ValueError, "must be a number above 0; got nan"),
     ],
 )
 def test_limits_that_are_none(

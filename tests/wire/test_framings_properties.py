@@ -37,7 +37,7 @@ from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio._wire.plivo import PlivoFraming
 from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
-from fastrtc_anyio.server.origins import check_origins, is_allowed
+from fastrtc_anyio.server.access import check_origins, is_allowed
 from fastrtc_anyio.testing.strategies import pcm, sample_rates
 
 FRAMINGS = [FastRTCFraming, TwilioFraming, TelnyxFraming, PlivoFraming, TelephoneFraming]
@@ -299,5 +299,5 @@ def test_settings_of_origins_that_are_not_possible() -> None:
     for wrong in (["example.com"], ["https://example.com/"], ["https://"]):
         with pytest.raises(ValueError, match="allowed_origins"):
             check_origins(wrong)
-    with pytest.raises(TypeError, match="is a list"):
+    with pytest.raises(TypeError, match="must be a list of origins"):
         check_origins("https://example.com")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar, NotRequired, TypedDict
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import SignalingError
@@ -20,12 +20,17 @@ __all__ = [
     "Checkbox",
     "Choice",
     "Component",
+    "ComponentBody",
     "InvalidInput",
+    "OutputsHandler",
     "Slider",
     "Textbox",
     "check_components",
     "parse_inputs",
 ]
+
+OutputsHandler = Callable[..., object]
+"""``(*shown, *emitted) -> shown``, plain or async."""
 
 MAX_TEXT = 10_000
 """Characters of a text, unless it says otherwise."""
@@ -34,9 +39,25 @@ _RESERVED = "webrtc_id"
 
 
 class InvalidInput(SignalingError):
-    """What a client sent as its input is not what was declared."""
+    """The input that a client sent does not match the declared components."""
 
     status_hint = 422
+
+
+class ComponentBody(TypedDict):
+    """A component as the page reads it: JSON."""
+
+    kind: str
+    name: str
+    label: str
+    value: object
+    minimum: NotRequired[float]
+    maximum: NotRequired[float]
+    step: NotRequired[float]
+    placeholder: NotRequired[str]
+    lines: NotRequired[int]
+    max_length: NotRequired[int]
+    choices: NotRequired[list[str]]
 
 
 @dataclass(frozen=True)
@@ -70,11 +91,11 @@ class Component:
         object.__setattr__(self, "name", name)
 
     @property
-    def initial(self) -> Any:
+    def initial(self) -> object:
         """Its value before anybody changed it."""
         raise NotImplementedError
 
-    def parse(self, value: object) -> Any:
+    def parse(self, value: object) -> object:
         """The value as the handler gets it.
 
         Raises:
@@ -85,10 +106,9 @@ class Component:
     def _unlike(self, wanted: str, got: object) -> ValueError:
         return ValueError(f"{self.name!r} must be {wanted}; got {short_repr(got)}")
 
-    def describe(self) -> dict[str, Any]:
-        """What the page has to know: JSON."""
-        shown = {"kind": self.kind, "name": self.name, "label": self.label}
-        return {**shown, "value": self.initial}
+    def describe(self) -> ComponentBody:
+        """Return the component as the page reads it."""
+        return {"kind": self.kind, "name": self.name, "label": self.label, "value": self.initial}
 
 
 @dataclass(frozen=True)
@@ -144,9 +164,14 @@ class Slider(Component):
         whole = isinstance(self.minimum, int) and isinstance(self.step, int)
         return round(value) if whole else float(value)
 
-    def describe(self) -> dict[str, Any]:
-        limits = {"minimum": self.minimum, "maximum": self.maximum, "step": self.step}
-        return {**super().describe(), **limits}
+    def describe(self) -> ComponentBody:
+        assert self.step is not None
+        return {
+            **super().describe(),
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "step": self.step,
+        }
 
 
 @dataclass(frozen=True)
@@ -186,9 +211,13 @@ class Textbox(Component):
             )
         return value
 
-    def describe(self) -> dict[str, Any]:
-        look = {"placeholder": self.placeholder, "lines": self.lines, "max_length": self.max_length}
-        return {**super().describe(), **look}
+    def describe(self) -> ComponentBody:
+        return {
+            **super().describe(),
+            "placeholder": self.placeholder,
+            "lines": self.lines,
+            "max_length": self.max_length,
+        }
 
 
 @dataclass(frozen=True)
@@ -227,7 +256,7 @@ class Choice(Component):
             raise self._unlike(f"one of {wanted}", value)
         return str(value)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> ComponentBody:
         return {**super().describe(), "choices": list(self.choices)}
 
 
@@ -271,17 +300,17 @@ class Chatbot(Component):
 
     kind = "chatbot"
 
-    value: Sequence[Mapping[str, Any]] = ()
+    value: Sequence[Mapping[str, object]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "value", tuple(self.parse(list(self.value))))
 
     @property
-    def initial(self) -> list[dict[str, Any]]:
+    def initial(self) -> list[dict[str, object]]:
         return [dict(message) for message in self.value]
 
-    def parse(self, value: object) -> list[dict[str, Any]]:
+    def parse(self, value: object) -> list[dict[str, object]]:
         if not isinstance(value, list):
             raise self._unlike("a list of messages", value)
         for message in value:
@@ -290,27 +319,28 @@ class Chatbot(Component):
         return [dict(message) for message in value]
 
 
-def check_components(given: Sequence[Any] | None, what: str) -> list[Component]:
+def check_components(given: Sequence[object] | None, what: str) -> list[Component]:
     """The components of a stream, checked.
 
     Raises:
         TypeError: one is something else, such as a component of Gradio.
         ValueError: two have the same name.
     """
-    components = list(given or ())
-    for component in components:
+    components: list[Component] = []
+    for component in given or ():
         if not isinstance(component, Component):
             raise TypeError(
                 f"{what} must hold fastrtc_anyio's Slider, Textbox, Choice, Checkbox or Chatbot; "
                 f"got {component!r}"
             )
+        components.append(component)
     names = [component.name for component in components]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{what} must have different names; got {sorted(twice)} more than once")
     return components
 
 
-def parse_inputs(declared: Sequence[Component], body: Mapping[str, Any]) -> list[Any]:
+def parse_inputs(declared: Sequence[Component], body: Mapping[str, object]) -> list[object]:
     """The values of a client's input, in the order of their declaration.
 
     Args:

@@ -13,7 +13,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from fastrtc_anyio.server.origins import check_origins
+from fastrtc_anyio.server.access import check_origins
 
 __all__ = ["page_document", "page_headers"]
 

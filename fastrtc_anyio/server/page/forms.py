@@ -1,8 +1,8 @@
 """The page's inputs and outputs: ``POST {path}/input_hook`` and ``GET {path}/outputs``.
 
-They are there where the stream declares ``additional_inputs`` or ``additional_outputs``. Endpoints
-of the application with the same path come first, wherever they are added: programs written for
-FastRTC bring their own.
+The routes exist where the stream declares ``additional_inputs`` or ``additional_outputs``. An
+endpoint of the application with the same path takes precedence, wherever it is added: programs
+written for FastRTC bring their own.
 """
 
 from __future__ import annotations
@@ -10,157 +10,196 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from anyio import move_on_after
+from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._core.threads import run_sync
 from fastrtc_anyio._core.user_code import is_coroutine_function
+from fastrtc_anyio._sessions import SessionService
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSession
-from fastrtc_anyio.outputs import OutputReader
-from fastrtc_anyio.server.http import JSON, read_json, respond
+from fastrtc_anyio.outputs import OutputStream
+from fastrtc_anyio.server.access import AccessRules
+from fastrtc_anyio.server.http import JSON, Endpoint, guard_json, read_json
 
-from .components import InvalidInput, parse_inputs
+from .components import Component, InvalidInput, OutputsHandler, parse_inputs
 
-if TYPE_CHECKING:
-    from fastrtc_anyio.stream import Stream
-
-__all__ = ["OutputEvents", "add_field_routes", "describe_fields"]
+__all__ = ["OutputEvents", "field_routes"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
-_SIGN_OF_LIFE_S = 15.0
-"""Proxies end an answer that says nothing for a minute."""
-_NOTHING = ":\n\n"
-"""A comment of such a stream."""
+_KEEP_ALIVE_S = 15.0
+"""Seconds between comments on an idle stream of events. Proxies close one after a minute."""
+_COMMENT = ":\n\n"
 _MAX_REPR = 10_000
 
 
-def add_field_routes(stream: Stream, app: Any, prefix: str) -> None:
-    """Add the endpoints that the stream's declarations ask for."""
+class FieldOptions(AccessRules, Protocol):
+    """Components of a page, and access rules of their endpoints."""
 
-    async def take_inputs(request: Request) -> Response:
-        return await _take_inputs(stream, request)
+    @property
+    def additional_inputs(self) -> Sequence[Component]: ...
 
-    async def stream_outputs(request: Request) -> Response:
-        return await _stream_outputs(stream, request)
+    @property
+    def additional_outputs(self) -> Sequence[Component]: ...
+
+    @property
+    def additional_outputs_handler(self) -> OutputsHandler | None: ...
+
+
+def field_routes(
+    service: SessionService, options: FieldOptions, prefix: str, others: Sequence[BaseRoute]
+) -> list[Route]:
+    """Create the routes that the declared components need.
+
+    Args:
+        service: the sessions.
+        options: the components.
+        prefix: prefix of the paths.
+        others: the application's routes, which take precedence.
+    """
 
     async def input_hook(request: Request) -> Response:
-        return await respond(stream, request, take_inputs)
+        return await _set_input(service, options, request)
 
     async def outputs(request: Request) -> Response:
-        return await respond(stream, request, stream_outputs)
+        return await _stream_outputs(service, options, request)
 
-    routes: list[Any] = app.router.routes
-    if stream.additional_inputs:
-        routes.append(_LastRoute(f"{prefix}/input_hook", input_hook, "POST", routes))
-    if stream.additional_outputs:
-        routes.append(_LastRoute(f"{prefix}/outputs", outputs, "GET", routes))
-
-
-def describe_fields(stream: Stream) -> dict[str, Any]:
-    """The declarations, as the page reads them."""
-    return {
-        "inputs": [component.describe() for component in stream.additional_inputs],
-        "outputs": [component.describe() for component in stream.additional_outputs],
-    }
+    routes: list[Route] = []
+    if options.additional_inputs:
+        endpoint = guard_json(options, input_hook)
+        routes.append(_LastRoute(f"{prefix}/input_hook", endpoint, "POST", others))
+    if options.additional_outputs:
+        endpoint = guard_json(options, outputs)
+        routes.append(_LastRoute(f"{prefix}/outputs", endpoint, "GET", others))
+    return routes
 
 
 class _LastRoute(Route):
-    """A route that any other one with the same path and method replaces."""
+    """A route that any other route with the same path and method replaces."""
 
-    def __init__(self, path: str, endpoint: Any, method: str, routes: list[Any]) -> None:
-        super().__init__(path, endpoint, methods=[method, "OPTIONS"])
+    def __init__(
+        self, path: str, endpoint: Endpoint, method: str, others: Sequence[BaseRoute]
+    ) -> None:
+        name = path.rpartition("/")[2]
+        super().__init__(path, endpoint, methods=[method, "OPTIONS"], name=name)
         self._method = method
-        self._routes = routes
+        self._others = others
 
-    def matches(self, scope: Any) -> tuple[Match, Any]:
-        for other in self._routes:
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        for other in self._others:
             same = getattr(other, "path", None) == self.path and not isinstance(other, _LastRoute)
             if same and self._method in (getattr(other, "methods", None) or ()):
                 return Match.NONE, {}
         return super().matches(scope)
 
 
-async def _take_inputs(stream: Stream, request: Request) -> Response:
-    body = await read_json(request, stream.request_limits)
+async def _set_input(service: SessionService, options: FieldOptions, request: Request) -> Response:
+    body = await read_json(request, service.request_limits)
     webrtc_id = body.get("webrtc_id") if isinstance(body, dict) else None
-    if not isinstance(webrtc_id, str) or len(webrtc_id) > MAX_ID_LENGTH:
+    if (
+        not isinstance(body, dict)
+        or not isinstance(webrtc_id, str)
+        or len(webrtc_id) > MAX_ID_LENGTH
+    ):
         raise InvalidInput('the body must be a JSON object with a "webrtc_id"')
-    stream.set_input(webrtc_id, *parse_inputs(stream.additional_inputs, body))
+    values = parse_inputs(options.additional_inputs, body)
+    service.registry.get_handler(webrtc_id).set_args(values)
     return JSON({"status": "success"})
 
 
-async def _stream_outputs(stream: Stream, request: Request) -> Response:
+async def _stream_outputs(
+    service: SessionService, options: FieldOptions, request: Request
+) -> Response:
     webrtc_id = request.query_params.get("webrtc_id", "")
     if not webrtc_id:
-        raise UnknownSession("whose outputs? The address lacks ?webrtc_id=...")
-    reader = stream.output_stream(webrtc_id)
+        raise UnknownSession("the URL must name a session: append ?webrtc_id=...")
+    reader = service.read_outputs(webrtc_id)
     await reader.wait_begun()
-    limit = stream.request_limits.event_streams
-    if stream.session(webrtc_id).outputs.statistics().readers > limit:
+    limit = service.request_limits.event_streams
+    if service.registry.get(webrtc_id).outputs.statistics().readers > limit:
         await reader.aclose()
         text = f"{limit} streams of outputs are being read already (RequestLimits.event_streams)"
         raise LimitExceeded(text, 429)
-    return StreamingResponse(
-        OutputEvents(stream, reader),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return _EventStream(reader, options)
+
+
+class _EventStream(StreamingResponse):
+    """A stream of server-sent events that closes its reader when the client disconnects."""
+
+    def __init__(self, reader: OutputStream, options: FieldOptions) -> None:
+        super().__init__(
+            OutputEvents(reader, options),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+        self._reader = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):  # closing does not wait
+                await self._reader.aclose()
 
 
 class OutputEvents(AsyncIterator[str]):
     """Server-sent events: ``output`` with all values by name, ``problem``, and ``end``.
 
-    No generator: one that a client leaves unfinished would be left to the garbage collector.
+    Not a generator: one that a client leaves unfinished would wait for the garbage collector.
     """
 
-    def __init__(self, stream: Stream, reader: OutputReader) -> None:
-        self._stream = stream
+    def __init__(self, reader: OutputStream, options: FieldOptions) -> None:
         self._reader = reader
-        self._names = [component.name for component in stream.additional_outputs]
-        self._values = [component.initial for component in stream.additional_outputs]
+        self._options = options
+        self._names = [component.name for component in options.additional_outputs]
+        self._values = [component.initial for component in options.additional_outputs]
         self._begun = self._ended = False
 
     async def __anext__(self) -> str:
         if self._ended:
             raise StopAsyncIteration
-        if not self._begun:  # the head goes out with the first bytes
+        if not self._begun:  # the response's head leaves with the first bytes of its body
             self._begun = True
             await checkpoint()
-            return _NOTHING
+            return _COMMENT
         outputs = None
         try:
-            with move_on_after(_SIGN_OF_LIFE_S):
+            with move_on_after(_KEEP_ALIVE_S):
                 outputs = await anext(self._reader)
         except StopAsyncIteration:
             self._ended = True
             return _event("end", None)
-        return _NOTHING if outputs is None else await self._show(outputs.args)
+        return _COMMENT if outputs is None else await self._show(outputs.args)
 
-    async def _show(self, args: Sequence[Any]) -> str:
+    async def _show(self, args: Sequence[object]) -> str:
+        handler = self._options.additional_outputs_handler
         try:
-            self._values = await _update(self._stream, self._values, args)
+            self._values = await _update(handler, self._values, args)
         except Exception:
-            logger.exception("additional_outputs_handler")
+            logger.exception("additional_outputs_handler failed")
             return _event("problem", "The outputs could not be shown: see the server's log.")
-        shown = map(_showable, self._values)
+        shown = map(_to_json, self._values)
         return _event("output", dict(zip(self._names, shown, strict=True)))
 
 
-async def _update(stream: Stream, values: list[Any], args: Sequence[Any]) -> list[Any]:
-    """The values to show next, by FastRTC's rule: ``handler(*values, *args)`` makes them."""
-    handler = stream.additional_outputs_handler
+async def _update(
+    handler: OutputsHandler | None, values: list[object], args: Sequence[object]
+) -> list[object]:
+    """Return the values to show next, by FastRTC's rule: ``handler(*values, *args)``."""
     if handler is None:
         given = list(args[: len(values)])
         return given + values[len(given) :]
     if is_coroutine_function(handler):
-        made = await handler(*values, *args)
+        coroutine: Any = handler(*values, *args)
+        made = await coroutine
     else:
         made = await run_sync(handler, *values, *args)
     if len(values) == 1:
@@ -168,7 +207,7 @@ async def _update(stream: Stream, values: list[Any], args: Sequence[Any]) -> lis
     if not isinstance(made, list | tuple) or len(made) != len(values):
         raise HandlerContractError(
             f"additional_outputs_handler must return {len(values)} values, one for each of "
-            f"additional_outputs; got {made!r}"
+            f"additional_outputs; got {short_repr(made)}"
         )
     return list(made)
 
@@ -177,7 +216,8 @@ def _event(kind: str, data: object) -> str:
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
-def _showable(value: object) -> object:
+def _to_json(value: object) -> object:
+    """Return ``value`` if it has a JSON form, otherwise its ``repr``."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):

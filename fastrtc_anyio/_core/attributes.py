@@ -1,0 +1,30 @@
+"""Attributes that an object keeps on one of its parts."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+__all__ = ["PartAttribute"]
+
+T = TypeVar("T")
+
+
+class PartAttribute(Generic[T]):
+    """An attribute that an object reads from and writes to one of its parts, under the same name.
+
+    Args:
+        part: name of the attribute that holds the part.
+    """
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> T:
+        value: T = getattr(getattr(instance, self._part), self._name)
+        return value
+
+    def __set__(self, instance: object, value: T) -> None:
+        setattr(getattr(instance, self._part), self._name, value)

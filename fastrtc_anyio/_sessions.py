@@ -1,0 +1,399 @@
+"""Sessions of one handler: admission, negotiation, supervision and look-up. No HTTP, no page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio import AsyncContextManagerMixin, CancelScope, create_task_group, current_time
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.lowlevel import checkpoint
+
+from ._core.groups import collapse_groups
+from ._core.options import check_type
+from ._core.user_code import call_user_function
+from ._driver.factory import Handler, make_driver_factory
+from ._media.encode import OpusOptions, VideoOptions
+from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
+from ._peers.asyncio_bridge import open_asyncio_bridge
+from ._peers.channels import BufferOptions
+from ._registry import ConcurrencyLimit, SessionRegistry, parse_limit
+from ._signaling.early_candidates import EarlyCandidates
+from ._signaling.ice import RtcConfiguration
+from ._signaling.requests import Answer, CandidateRequest, IceCandidate, OfferRequest, parse_request
+from .abc import AsyncioBridge, Peer
+from .errors import (
+    CloseReason,
+    InvalidStateError,
+    PeerError,
+    SignalingError,
+    StreamNotOpen,
+    WebRTCError,
+)
+from .limits import Limits, RequestLimits
+from .outputs import AdditionalOutputs, EarlyReaders, OutputReader, OutputStream
+from .session import Session
+
+if TYPE_CHECKING:
+    from ._peers.portal import Portal
+    from ._peers.webrtc import WebRTCPeer
+
+__all__ = ["OutputListener", "RtcSource", "SessionService"]
+
+logger = logging.getLogger("fastrtc_anyio")
+
+P = TypeVar("P", bound=Peer)
+T = TypeVar("T")
+
+OutputListener = Callable[[AdditionalOutputs], object]
+RtcSource = RtcConfiguration | Mapping[str, object] | Callable[[], object] | None
+
+
+class SessionService(AsyncContextManagerMixin):
+    """Serves one handler to any number of clients.
+
+    ``async with service:`` opens it. The block owns every session; leaving it ends them all within
+    their limits. The arguments are those of :class:`fastrtc_anyio.Stream`.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        mode: Mode = "send-receive",
+        modality: Modality = "video",
+        concurrency_limit: ConcurrencyLimit = "default",
+        time_limit: float | None = None,
+        limits: Limits | None = None,
+        request_limits: RequestLimits | None = None,
+        rtc_configuration: RtcSource = None,
+        live: bool | None = None,
+        output_buffer_s: float | None = None,
+        input_buffer_s: float = 1.0,
+        opus: OpusOptions | None = None,
+        video: VideoOptions | None = None,
+        verbose: bool = True,
+    ) -> None:
+        self.media = MediaPlan.of(modality, mode)
+        self.make_driver = make_driver_factory(handler, modality, mode)
+        self.handler = handler
+        self.mode: Mode = mode
+        self.modality: Modality = modality
+        self.concurrency_limit = parse_limit(concurrency_limit)
+        check_type("limits", limits, Limits, optional=True)
+        check_type("request_limits", request_limits, RequestLimits, optional=True)
+        check_type("opus", opus, OpusOptions, optional=True)
+        check_type("video", video, VideoOptions, optional=True)
+        self.limits = limits or Limits()
+        if time_limit is not None:
+            self.limits = replace(self.limits, time_limit=time_limit)
+        self.request_limits = request_limits or RequestLimits()
+        self.registry = SessionRegistry()
+        rtc = rtc_configuration
+        self._rtc = rtc if callable(rtc) else RtcConfiguration.parse(rtc)
+        self._live = live
+        self._choose_buffers = partial(
+            BufferOptions.choose, output_s=output_buffer_s, input_s=input_buffer_s
+        )
+        self._choose_buffers(bool(live))  # raises now for an impossible size
+        self._opus = opus or OpusOptions()
+        self._video = video or VideoOptions()
+        self._log_level = logging.INFO if verbose else logging.DEBUG
+        self._early = EarlyCandidates(self.request_limits)
+        self.early_readers = EarlyReaders(self.request_limits)
+        self._opened: _Opened | None = None
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[SessionService, None]:
+        # Imported late: the portal loads asyncio, and aiortc takes half a second.
+        from ._peers import webrtc
+        from ._peers.portal import open_portal
+
+        with collapse_groups():
+            async with (
+                open_portal() as portal,
+                open_asyncio_bridge() as bridge,
+                create_task_group() as tasks,
+            ):
+                self._early.clear()
+                self._opened = _Opened(tasks, portal, bridge, webrtc.WebRTCPeer)
+                try:
+                    yield self
+                finally:
+                    self._opened = None
+                    self.early_readers.close()
+                    tasks.cancel_scope.cancel()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether new sessions can begin."""
+        return self._opened is not None
+
+    async def handle_request(
+        self, body: object, *, on_outputs: OutputListener | None = None
+    ) -> dict[str, str]:
+        """Carry out a request of FastRTC's signalling protocol: an offer, or a candidate.
+
+        Takes the decoded JSON body, or an object with the same attributes. Returns the JSON body of
+        the response.
+        """
+        self._require_open()
+        request = parse_request(body, self.request_limits)
+        if isinstance(request, CandidateRequest):
+            await self.add_candidate(request.webrtc_id, request.candidate)
+            return {"status": "success"}
+        return (await self.offer(request, on_outputs=on_outputs)).body()
+
+    async def offer(
+        self, request: OfferRequest, *, on_outputs: OutputListener | None = None
+    ) -> Answer:
+        """Begin a WebRTC session.
+
+        Raises:
+            InvalidOffer, LimitExceeded: the session description is malformed or too large.
+            AdmissionError, InvalidStateError, StreamNotOpen: no session with this id can begin.
+            HandlerContractError: the handler's ``copy()`` or methods break their contract.
+
+        Cancellation:
+            Ends the session that is being negotiated.
+        """
+        opened = self._require_open()
+        rtc = self._rtc
+        if callable(rtc):
+            # Admission comes first: a refused client costs no TURN credentials.
+            self.registry.admit(request.webrtc_id, self.concurrency_limit)
+            given: Any = await call_user_function(rtc)
+            rtc = RtcConfiguration.parse(given)
+            opened = self._require_open()  # the service may have closed meanwhile
+        make_peer = partial(self._make_webrtc_peer, opened, rtc)
+        session, peer = self._create_session(opened, make_peer, request.webrtc_id)
+        if on_outputs is not None:
+            session.outputs.listen(on_outputs)
+
+        async def negotiate() -> Answer:
+            description = await peer.answer(request.description)
+            await self._add_early_candidates(request.webrtc_id, peer)
+            return Answer(description, session.alias or session.id)
+
+        return await self._start(opened, session, negotiate)
+
+    async def add_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
+        """Add an ICE candidate of a client, or None at their end.
+
+        A candidate that arrives before its offer is kept for ``RequestLimits.early_seconds``.
+
+        Raises:
+            InvalidCandidate: the candidate is malformed.
+            LimitExceeded: the client has sent too many candidates.
+            InvalidStateError: the client is not connected over WebRTC.
+        """
+        session = self.registry.find(webrtc_id)
+        if session is None:
+            self._early.add(webrtc_id, candidate, current_time())
+            await checkpoint()
+            return
+        if not isinstance(session.peer, self._require_open().peer_class):
+            raise InvalidStateError(f"{webrtc_id!r} is not connected over WebRTC")
+        await session.peer.add_ice_candidate(candidate)
+
+    async def serve(
+        self,
+        make_peer: Callable[[MediaNeeds, BufferOptions], Peer],
+        *,
+        alias: str | None = None,
+        phone: bool = False,
+        websocket: Any = None,
+    ) -> None:
+        """Serve a client that is already connected, until its connection closes.
+
+        Args:
+            make_peer: creates the peer, once the session is admitted, from the media formats that
+                the handler needs and the sizes of the queues.
+            alias: the client's id for the connection.
+            phone: whether the client is a telephone: the handler's ``phone_mode``.
+            websocket: for ``Context.websocket``.
+
+        Raises:
+            AdmissionError, InvalidStateError, StreamNotOpen: no session with this alias can begin.
+            HandlerContractError: the handler's ``copy()`` or methods break their contract.
+
+        Cancellation:
+            Ends the session, and waits within the limits for the connection to close.
+        """
+        opened = self._require_open()
+        session, peer = self._create_session(opened, make_peer, alias, websocket)
+        if session.driver.handler is not None:
+            session.driver.handler.phone_mode = phone
+
+        async def carry() -> None:
+            with CancelScope(shield=True):  # the end of a session needs its connection
+                await peer.run()
+
+        with collapse_groups():
+            async with create_task_group() as tasks:
+                tasks.start_soon(carry)
+                try:
+                    await checkpoint()  # from here on the peer runs
+                    await self._start(opened, session, checkpoint)
+                    await peer.wait_closed()
+                except BaseException:
+                    session.close(CloseReason.CANCELLED, "the server is stopping")
+                    with anyio.move_on_after(self.limits.close, shield=True):
+                        await peer.wait_closed()
+                    with anyio.move_on_after(self.limits.close, shield=True):
+                        await peer.aclose()
+                    raise
+
+    @asynccontextmanager
+    async def open_outputs(self, webrtc_id: str) -> AsyncGenerator[OutputReader, None]:
+        """Read the outputs of a session within the block.
+
+        Waits up to ``RequestLimits.early_seconds`` for a session that has not begun yet.
+
+        Raises:
+            UnknownSession: no such session began in time.
+            StreamNotOpen, LimitExceeded: the reader cannot wait for the session.
+        """
+        reader = self._attach_reader(webrtc_id)
+        try:
+            await reader.wait_begun()
+            yield reader
+        finally:
+            await reader.aclose()
+
+    def read_outputs(self, webrtc_id: str) -> OutputStream:
+        """Read the outputs of a session until it ends or the reader is dropped."""
+        return OutputStream(self._attach_reader(webrtc_id))
+
+    def _attach_reader(self, webrtc_id: str) -> OutputReader:
+        session = self.registry.find(webrtc_id)
+        if session is None:
+            self._require_open()
+            return self.early_readers.add(webrtc_id)
+        reader = OutputReader()
+        session.outputs.add(reader)
+        return reader
+
+    def _require_open(self) -> _Opened:
+        if self._opened is None:
+            raise StreamNotOpen(
+                "the stream is not open: enter `async with stream:`, or run the lifespan of the "
+                "application that it is mounted on. The lifespan of an application mounted inside "
+                "another never runs: enter `async with stream:` in that of the outermost one"
+            )
+        return self._opened
+
+    def _create_session(
+        self,
+        opened: _Opened,
+        make_peer: Callable[[MediaNeeds, BufferOptions], P],
+        alias: str | None,
+        websocket: Any = None,
+    ) -> tuple[Session, P]:
+        self.registry.admit(alias, self.concurrency_limit)
+        driver = self.make_driver()
+        needs = driver.needs
+        live = needs.live if self._live is None else self._live
+        peer = make_peer(needs, self._choose_buffers(live))
+        session = Session(
+            peer,
+            driver,
+            limits=self.limits,
+            alias=alias,
+            asyncio_bridge=opened.asyncio_bridge,
+            websocket=websocket,
+        )
+        self.registry.add(session)
+        if alias is not None:
+            self.early_readers.attach(alias, session.outputs)
+        return session, peer
+
+    def _make_webrtc_peer(
+        self,
+        opened: _Opened,
+        rtc: RtcConfiguration,
+        needs: MediaNeeds,
+        buffers: BufferOptions,
+    ) -> WebRTCPeer:
+        return opened.peer_class(
+            opened.portal,
+            media=self.media,
+            sample_rate=needs.sample_rate,
+            channels=needs.channels,
+            fps=needs.fps,
+            configuration=rtc,
+            buffers=buffers,
+            liveness_s=self.limits.liveness,
+            opus=self._opus,
+            video=self._video,
+            limits=self.request_limits,
+        )
+
+    async def _start(
+        self, opened: _Opened, session: Session, negotiate: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Run a session in a task of the service, and return the result of ``negotiate``."""
+        try:
+            negotiated: T = await opened.tasks.start(self._supervise, session, negotiate)
+            return negotiated
+        except BaseException:
+            # asyncio may have cancelled the task before it ran a single line.
+            self.registry.forget(session)
+            raise
+
+    async def _supervise(
+        self,
+        session: Session,
+        negotiate: Callable[[], Awaitable[T]],
+        *,
+        task_status: TaskStatus[object],
+    ) -> None:
+        """Run a session, and log its error: other sessions are unaffected."""
+        answered = False
+
+        async def answer() -> T:
+            nonlocal answered
+            negotiated = await negotiate()
+            answered = True
+            logger.log(self._log_level, "session %s: answered", session.id)
+            return negotiated
+
+        try:
+            await session.run(answer, task_status=task_status)
+            if not answered:
+                raise InvalidStateError(f"the session was ended: {session.closed}")
+        except Exception as exc:
+            if not answered:
+                raise  # to the caller of offer() or serve()
+            closed = session.closed
+            raised = closed is not None and closed.reason is CloseReason.HANDLER_ERROR
+            if isinstance(exc, WebRTCError) or (not raised and isinstance(exc, PeerError)):
+                logger.warning("session %s ended: %r", session.id, exc)
+                return
+            logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
+        finally:
+            self.registry.forget(session)
+            logger.log(self._log_level, "session %s: %s", session.id, session.closed)
+
+    async def _add_early_candidates(self, webrtc_id: str | None, peer: WebRTCPeer) -> None:
+        for candidate in self._early.take(webrtc_id or "", current_time()):
+            try:
+                await peer.add_ice_candidate(candidate)
+            except SignalingError as exc:
+                logger.debug("ignored an early candidate: %s", exc)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Resources of an open service."""
+
+    tasks: TaskGroup
+    """Owns the sessions."""
+    portal: Portal
+    asyncio_bridge: AsyncioBridge
+    peer_class: type[WebRTCPeer]

@@ -1,0 +1,68 @@
+"""Options of a stream's endpoints and of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+from fastrtc_anyio._core.options import check_type, short_repr
+from fastrtc_anyio._core.user_code import call_user_function
+from fastrtc_anyio._wire.call_xml import TelephoneOptions
+
+from .access import Authenticate, check_origins
+from .page.components import Component, OutputsHandler, check_components
+
+__all__ = ["ClientConfiguration", "WebOptions"]
+
+ClientConfiguration = Mapping[str, object] | Callable[[], object]
+
+
+class WebOptions:
+    """Options of a stream's endpoints and of its page.
+
+    The endpoints read the attributes at each request, so a change takes effect at once. The
+    arguments are those of :class:`fastrtc_anyio.Stream`.
+
+    Raises:
+        TypeError, ValueError: names the argument and its possible values.
+    """
+
+    def __init__(
+        self,
+        *,
+        rtp_params: Mapping[str, object] | None = None,
+        rtc_configuration: ClientConfiguration | None = None,
+        track_constraints: Mapping[str, object] | None = None,
+        additional_inputs: Sequence[Component] | None = None,
+        additional_outputs: Sequence[Component] | None = None,
+        additional_outputs_handler: OutputsHandler | None = None,
+        ui_args: Mapping[str, object] | None = None,
+        telephone: TelephoneOptions | None = None,
+        authenticate: Authenticate | None = None,
+        allowed_origins: Iterable[str] = (),
+    ) -> None:
+        self.rtp_params = dict(rtp_params or {})
+        self.rtc_configuration: ClientConfiguration = rtc_configuration or {}
+        self.track_constraints = dict(track_constraints or {})
+        self.additional_inputs = check_components(additional_inputs, "additional_inputs")
+        self.additional_outputs = check_components(additional_outputs, "additional_outputs")
+        if additional_outputs_handler is not None and not self.additional_outputs:
+            raise ValueError("additional_outputs_handler needs additional_outputs to show")
+        self.additional_outputs_handler = additional_outputs_handler
+        self.ui_args = dict(ui_args or {})
+        check_type("telephone", telephone, TelephoneOptions, optional=True)
+        self.telephone = telephone or TelephoneOptions()
+        if authenticate is not None and not callable(authenticate):
+            raise TypeError(f"authenticate must be a function; got {short_repr(authenticate)}")
+        self.authenticate = authenticate
+        self.allowed_origins = check_origins(allowed_origins)
+
+    async def load_rtc_configuration(self) -> dict[str, object]:
+        """Return the client's RTC configuration: call the function that makes it, if one does."""
+        configuration: object = self.rtc_configuration
+        if callable(configuration):
+            configuration = await call_user_function(configuration)
+        if not configuration:
+            return {}
+        check_type("rtc_configuration", configuration, Mapping)
+        return dict(cast("Mapping[str, object]", configuration))
