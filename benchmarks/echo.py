@@ -86,7 +86,7 @@ async def talk(peer: WebRTCPeer, speech: Any, latencies: list[float]) -> None:
     received = np.zeros(speech.shape[1] + 2 * RATE, np.int16)
     position: int | None = None
     await discard_backlog(peer)
-    await peer.audio_out.send(speech)
+    await peer.audio_out.send((RATE, speech))
     began = anyio.current_time()
     with anyio.move_on_after(speech.shape[1] / RATE + 0.5):
         async for frame in peer.audio_in:

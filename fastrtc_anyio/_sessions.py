@@ -21,7 +21,7 @@ from ._driver.factory import Handler, make_driver_factory
 from ._media.encode import OpusOptions, VideoOptions
 from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
 from ._peers.asyncio_bridge import open_asyncio_bridge
-from ._peers.channels import BufferOptions
+from ._peers.streams.audio import BufferOptions
 from ._registry import ConcurrencyLimit, SessionRegistry, parse_limit
 from ._signaling.early_candidates import EarlyCandidates
 from ._signaling.ice import RtcConfiguration

@@ -1,31 +1,38 @@
-"""What a transport is to a session.
+"""Interfaces between a session and its transport.
 
-A session drives a handler against a :class:`Peer` and knows nothing else of how the client is
-connected. WebRTC, WebSocket and in-memory peers are interchangeable behind these classes, and one
-conformance suite (``fastrtc_anyio.testing.check_peer``) holds them to it.
+A session serves a handler over a :class:`Peer` and knows nothing else of the client's connection.
+WebRTC, WebSocket and in-memory peers are interchangeable behind these classes, and one conformance
+suite (``fastrtc_anyio.testing.check_peer``) checks them.
 
-All of it belongs to the host: the event loop the session runs on. What is a coroutine is for its
-tasks; the plain methods may be called from any thread.
+Every object belongs to its host: the event loop of the session. Coroutines are for the host's
+tasks; plain methods and properties may be used on any thread.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from anyio import EndOfStream
 from anyio.abc import AsyncResource
 from anyio.lowlevel import checkpoint
 
-from ._media.frames import AudioFrame, Int16Array
+from ._media.frames import AudioFrame
 from ._media.media_plan import MediaPlan
-from ._media.video import VideoFrame
+from ._media.statistics import (
+    AudioInStatistics,
+    AudioOutStatistics,
+    MessageStatistics,
+    VideoInStatistics,
+    VideoOutStatistics,
+)
+from ._media.video import PictureOrder, VideoFrame
 from .errors import Closed
 
 if TYPE_CHECKING:
     from ._media.playout import Played
+    from ._media.read import AudioLike
 
 __all__ = [
     "AsyncioBridge",
@@ -45,100 +52,8 @@ __all__ = [
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class AudioInStatistics:
-    """Counters of an :class:`AudioReceiveStream`. ``received == read + dropped + buffered``."""
-
-    received: int
-    """Frames that came from the client."""
-    dropped: int
-    """Frames skipped because the reader was further behind than the bound."""
-    buffered: int
-    """Frames waiting to be read."""
-    buffered_seconds: float
-    latency: float
-    """Seconds by which the frame read last was behind the newest one."""
-    bytes: int
-    """Of PCM received."""
-
-
-@dataclass(frozen=True)
-class AudioOutStatistics:
-    """Counters of an :class:`AudioSendStream`, in samples for each channel.
-
-    ``sent == played + flushed + trimmed + buffered``.
-    """
-
-    sent: int
-    """Samples given to :meth:`AudioSendStream.send`."""
-    played: int
-    """Samples handed to the transport. Silence played for want of samples is not counted."""
-    flushed: int
-    """Samples dropped by :meth:`AudioSendStream.flush`."""
-    trimmed: int
-    """Samples of a live stream that were skipped to end a standing delay."""
-    buffered: int
-    """Samples waiting to be played."""
-    underruns: int
-    """How often the samples ran out while playing."""
-    latency: float
-    """Seconds until what is sent now is played."""
-    bytes: int
-    """Of PCM sent."""
-
-
-@dataclass(frozen=True)
-class VideoInStatistics:
-    """Counters of a :class:`VideoReceiveStream`. ``received == read + dropped + buffered``."""
-
-    received: int
-    """Frames that came from the client."""
-    dropped: int
-    """Frames that a newer one replaced before anybody read them."""
-    buffered: int
-    """Frames waiting to be read: 0 or 1."""
-    latency: float
-    """Seconds that the frame read last had waited."""
-
-
-@dataclass(frozen=True)
-class VideoOutStatistics:
-    """Counters of a :class:`VideoSendStream`. ``sent == played + flushed + buffered``."""
-
-    sent: int
-    """Frames given to :meth:`VideoSendStream.send`."""
-    played: int
-    """Frames handed to the transport; a still picture that is sent again is not counted."""
-    flushed: int
-    """Frames dropped by :meth:`VideoSendStream.flush`, or left over when the connection ended."""
-    buffered: int
-    """Frames waiting for their time: 0 or 1."""
-    latency: float
-    """Seconds that the frame played last had waited."""
-
-
-@dataclass(frozen=True)
-class MessageStatistics:
-    """Counters of a :class:`MessageStream`, in messages."""
-
-    sent: int
-    received: int
-    dropped_out: int
-    """Sent, but never handed to the client: the outbox was full, the message longer than the
-    client takes, or the connection over."""
-    dropped_in: int
-    """Received, but pushed out of the full inbox before anybody read them."""
-    waiting_out: int
-    """In the outbox now."""
-    waiting_in: int
-    """In the inbox now."""
-    bytes_sent: int
-    bytes_received: int
-    """Of text in UTF-8."""
-
-
 class _Iterable(Generic[T]):
-    """What is received can be iterated over; the end of the stream ends the loop."""
+    """Stream that can be iterated over; its end ends the loop."""
 
     async def receive(self) -> T:
         raise NotImplementedError
@@ -154,10 +69,10 @@ class _Iterable(Generic[T]):
 
 
 class AudioReceiveStream(_Iterable[AudioFrame], ABC):
-    """Audio from the client, at the rate and layout it came in.
+    """Audio from the client, at the rate and layout in which it arrives.
 
-    Bounded by age. A reader that falls behind by less than the bound loses nothing; one that falls
-    behind further finds the newest frame next, and what was skipped is counted.
+    The queue is bounded by age. A reader that falls behind by less than the bound loses nothing. A
+    reader further behind continues with the newest frame, and the frames skipped are counted.
     """
 
     @abstractmethod
@@ -165,44 +80,64 @@ class AudioReceiveStream(_Iterable[AudioFrame], ABC):
         """Wait for the next frame: ``(sample_rate, int16 (channels, n))``.
 
         Raises:
-            anyio.EndOfStream: when the connection has ended and everything was read.
+            anyio.EndOfStream: the connection has ended and every frame was read.
 
         Cancellation:
-            A cancelled call has taken nothing.
+            A cancelled call has not removed a frame from the queue.
         """
 
     @abstractmethod
     def statistics(self) -> AudioInStatistics:
-        """Counters so far."""
+        """Return a copy of the counters."""
 
 
 class AudioSendStream(ABC):
-    """Audio to the client: a bounded queue, played in real time, 20 ms after 20 ms.
+    """Audio to the client: a bounded queue, played in real time in frames of 20 ms.
 
-    When it runs dry, silence is played; when it is full, :meth:`send` waits.
+    Silence is played while the queue is empty. :meth:`send` waits while it is full.
+
+    The stream exists as soon as its peer does, and works from then on. Over WebRTC the codec
+    decides about :attr:`sample_rate` and :attr:`channels`; until it is negotiated, :meth:`send`
+    waits and every counter is zero.
     """
-
-    sample_rate: int
-    """Rate of what :meth:`send` takes, in Hz: the transport's choice, made to suit the codec."""
-    channels: int
-    """Channels of what :meth:`send` takes: 1 or 2."""
 
     @property
     @abstractmethod
-    def generation(self) -> int:
-        """How often it was flushed."""
+    def sample_rate(self) -> int:
+        """Sample rate of the transport, in Hz. Audio at this rate is not resampled.
+
+        The rate asked for until the codec of a WebRTC connection is known.
+        """
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Channels of the transport: 1 or 2. Like :attr:`sample_rate`, asked for at first."""
+
+    @property
+    @abstractmethod
+    def position(self) -> int:
+        """Samples per channel played so far, at :attr:`sample_rate`. Never decreases.
+
+        A sample counts when it is handed to the transport, or on a telephone when the carrier
+        confirms it. Silence between samples and the fade after a :meth:`flush` do not count, so
+        the difference of two positions is the audio that was heard in between.
+        """
 
     @abstractmethod
-    async def send(self, samples: Int16Array, generation: int | None = None) -> None:
-        """Queue samples; wait first while the queue is full. One chunk of any size always fits.
+    async def send(self, frame: AudioLike) -> None:
+        """Queue audio, converted to the transport's rate and channels.
 
-        What waits while somebody flushes is flushed, too.
+        Waits first while the queue is full. A chunk of any size is admitted when there is room.
+        If the stream is flushed during the call, its audio is flushed, too.
 
         Args:
-            samples: int16, shape ``(channels, n)``, at :attr:`sample_rate`.
-            generation: the one the samples belong to; that of the call, if it is not given.
+            frame: ``(rate, samples)`` or ``(rate, samples, layout)``; the rate from 1000 to
+                384000 Hz, samples int16 or float32 (full scale 1.0) of shape ``(n,)``, ``(1, n)``
+                or ``(2, n)``, the layout "mono" or "stereo".
 
         Raises:
+            UnsupportedFormat: ``frame`` is something else. Nothing was queued.
             anyio.BrokenResourceError: the connection has ended.
 
         Cancellation:
@@ -211,70 +146,76 @@ class AudioSendStream(ABC):
 
     @abstractmethod
     def flush(self) -> Played:
-        """Drop everything queued; what is being played fades out within 5 ms.
+        """Drop all queued audio and end a pause. The sound being played fades out within 5 ms.
 
         Returns:
-            How much had been handed to the transport since the flush before.
+            The audio played since the flush before: the difference of :attr:`position`.
         """
 
     @abstractmethod
     def pause(self) -> None:
-        """Play silence from the next frame on and keep the queue. Twice is once."""
+        """Pause playout at the next frame, keeping the queue. Idempotent."""
 
     @abstractmethod
     def resume(self) -> None:
-        """Play on from the sample where :meth:`pause` stopped. Twice is once."""
+        """Continue playout with the sample at which it was paused. Idempotent."""
 
     @abstractmethod
     async def wait_played(self) -> None:
-        """Wait until everything queued was handed to the transport, flushed, or cannot be any more
-        because the connection has ended."""
+        """Wait until all audio sent was played or flushed, or the connection has ended."""
 
     @abstractmethod
     def statistics(self) -> AudioOutStatistics:
-        """Counters so far."""
+        """Return a copy of the counters."""
 
 
 class VideoReceiveStream(_Iterable[VideoFrame], ABC):
-    """Pictures from the client. The latest frame wins: a slow reader sees fewer, never old ones."""
+    """Pictures from the client. Only the latest is kept, so a slow reader skips old pictures."""
 
     @abstractmethod
     async def receive(self) -> VideoFrame:
         """Wait for a picture that was not read yet.
 
         Raises:
-            anyio.EndOfStream: when the connection has ended and everything was read.
+            anyio.EndOfStream: the connection has ended and every picture was read.
 
         Cancellation:
-            A cancelled call has taken nothing.
+            A cancelled call has not removed a picture from the queue.
         """
 
     @abstractmethod
     def statistics(self) -> VideoInStatistics:
-        """Counters so far."""
+        """Return a copy of the counters."""
 
 
 class VideoSendStream(ABC):
-    """Pictures to the client, at most :attr:`fps` a second."""
+    """Pictures to the client, at a limited frame rate."""
 
     fps: float
+    """Maximum frame rate, in Hz."""
 
     @abstractmethod
     async def wait_ready(self, lead: float = 0.0) -> None:
-        """Wait until a picture is wanted: one that is sent ``lead`` seconds from now is shown at
-        once.
+        """Wait until a picture sent ``lead`` seconds from now would be shown at once.
 
-        Who waits before picking a picture to work on picks the newest there can be.
+        Call it before reading ``video_in``, with the time that processing a picture takes: the
+        picture read is then as recent as possible when it is shown.
 
         Raises:
             anyio.BrokenResourceError: the connection has ended.
         """
 
     @abstractmethod
-    async def send(self, frame: VideoFrame) -> None:
-        """Show a picture. Returns when its time has come and it was handed to the transport.
+    async def send(self, picture: object, order: PictureOrder = "bgr24") -> None:
+        """Show a picture. Returns when it was handed to the transport, at its time.
+
+        Args:
+            picture: an array, uint8 or float32 (0 to 1), shape ``(height, width, 3)`` or
+                ``(height, width)``; an ``av.VideoFrame``; or a :class:`VideoFrame`.
+            order: order of the channels of an array.
 
         Raises:
+            UnsupportedFormat: ``picture`` is something else. Nothing was queued.
             anyio.BrokenResourceError: the connection has ended.
 
         Cancellation:
@@ -287,31 +228,37 @@ class VideoSendStream(ABC):
 
     @abstractmethod
     async def wait_played(self) -> None:
-        """Wait until everything sent was handed to the transport, flushed, or cannot be any more
-        because the connection has ended."""
+        """Wait until every picture sent was shown or flushed, or the connection has ended."""
 
     @abstractmethod
     def statistics(self) -> VideoOutStatistics:
-        """Counters so far."""
+        """Return a copy of the counters."""
 
 
 class MessageStream(_Iterable[str], ABC):
-    """Text messages both ways: the data channel, or its like on another transport."""
+    """Text messages in both directions: a data channel, or its equivalent on other transports."""
 
     @abstractmethod
     def send_nowait(self, text: str) -> None:
         """Put a message into the outbox.
 
-        It leaves as soon as the channel is open, and at once if it is. The outbox holds 64: one
-        more pushes the oldest out, which is counted. After the end nothing happens.
+        It leaves at once if the channel is open, otherwise as soon as it opens. The outbox holds
+        64 messages; another one pushes out the oldest, which is counted as dropped. After the end
+        of the connection the call does nothing.
         """
 
     @abstractmethod
     async def receive(self) -> str:
-        """Wait for the client's next message. The inbox holds 64; one more pushes the oldest out.
+        """Wait for the client's next message.
+
+        The inbox holds 64 messages; another one pushes out the oldest, which is counted as
+        dropped.
 
         Raises:
-            anyio.EndOfStream: when the connection has ended and everything was read.
+            anyio.EndOfStream: the connection has ended and every message was read.
+
+        Cancellation:
+            A cancelled call has not removed a message from the inbox.
         """
 
     @property
@@ -329,11 +276,14 @@ class MessageStream(_Iterable[str], ABC):
 
     @abstractmethod
     def statistics(self) -> MessageStatistics:
-        """Counters so far."""
+        """Return a copy of the counters."""
 
 
 class Peer(AsyncResource):
-    """One client, connected somehow. It has the streams that its :attr:`media` names."""
+    """Connection to one client.
+
+    The streams that :attr:`media` names exist from construction, and so does :attr:`messages`.
+    """
 
     media: MediaPlan
     audio_in: AudioReceiveStream
@@ -347,47 +297,49 @@ class Peer(AsyncResource):
         """Wait until media can flow.
 
         Raises:
-            PeerError: it never will.
+            PeerError: the connection ended before, or has ended since.
         """
 
     @abstractmethod
     async def wait_closed(self) -> Closed:
-        """Wait until the connection has ended, and say why."""
+        """Wait until the connection has ended, and return the first reason."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close the connection and free everything it holds. Twice is once.
+        """Close the connection and free all its resources. Idempotent.
 
-        Messages in the outbox are given 500 ms to reach the client.
+        Messages in the outbox have 500 ms to reach the client.
 
         Cancellation:
-            The close is not cancelled, only waited for no longer: it goes on by itself.
+            Stops only the waiting: the close itself continues in the background.
         """
 
     async def run(self) -> None:
-        """Carry the connection until it has ended. For transports that do not run by themselves;
-        of others it returns at once."""
+        """Carry the connection until it has ended.
+
+        For transports that need a task of the host. For all others the call returns at once.
+        """
         await checkpoint()
 
     async def transport_statistics(self) -> Mapping[str, Any]:
-        """What the transport itself counts, in its own words; empty where there is nothing."""
+        """Return the transport's own counters under its own names; empty if it has none."""
         await checkpoint()
         return {}
 
 
 class AsyncioBridge(Protocol):
-    """Where asyncio-only libraries run."""
+    """Access to an asyncio event loop, for asyncio-only libraries."""
 
     @property
     def loop(self) -> Any:
-        """The host's own loop if that is asyncio's; else one in a thread beside it, started now."""
+        """The host's own loop under asyncio, else a loop in a thread, started on first use."""
         ...
 
     async def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Await ``function(*args)`` on :attr:`loop`.
 
         Raises:
-            What the coroutine raises. A ``RuntimeError`` if it was cancelled there.
+            Any exception of the coroutine. ``RuntimeError`` if it was cancelled on its loop.
 
         Cancellation:
             Cancels the coroutine and waits until it has ended.

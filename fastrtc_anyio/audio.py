@@ -22,7 +22,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from numpy.typing import NDArray
 
 from ._core.host import Host
-from ._media.frames import Int16Array, as_int16, float32_to_int16, int16_to_float32
+from ._core.options import short_repr
+from ._media.frames import AudioFrame, Int16Array, float32_to_int16, int16_to_float32
+from ._media.read import read_audio
 from ._media.resample import StreamResampler
 from .errors import UnsupportedFormat
 
@@ -47,10 +49,6 @@ MP3_SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000
 # Bits per second and channel: as much as MPEG-2.5 has for one, and far more than speech needs.
 MP3_BITRATE_PER_CHANNEL = 64_000
 
-# Wider than what microphones, files and telephones have. Beyond it the number is a mistake, and
-# resampling from it could take all memory there is.
-MIN_RATE, MAX_RATE = 1000, 192_000
-
 
 def audio_to_bytes(audio: tuple[int, Samples]) -> bytes:
     """Encode audio as an MP3 file.
@@ -62,7 +60,7 @@ def audio_to_bytes(audio: tuple[int, Samples]) -> bytes:
     thread if that is long.
 
     Args:
-        audio: ``(sample_rate, samples)``: the rate in Hz, from 1000 to 192000, and int16 or
+        audio: ``(sample_rate, samples)``: the rate in Hz, from 1000 to 384000, and int16 or
             float32 (full scale 1.0, clipped) of shape ``(n,)``, ``(1, n)`` or ``(2, n)``. MP3 has
             nine rates from 8000 to 48000 Hz; any other is resampled to the next one up, and from
             above 48000 down to it.
@@ -73,7 +71,7 @@ def audio_to_bytes(audio: tuple[int, Samples]) -> bytes:
     Raises:
         UnsupportedFormat: for anything else, NaN, or no samples; names what was got and wanted.
     """
-    rate, pcm = _checked(audio)
+    rate, pcm = _read(audio)
     channels = int(pcm.shape[0])
     file_rate = next((r for r in MP3_SAMPLE_RATES if r >= rate), MP3_SAMPLE_RATES[-1])
     resampler = StreamResampler(rate, file_rate, channels)
@@ -108,27 +106,13 @@ def audio_to_file(audio: tuple[int, Samples]) -> str:
     return path
 
 
-def _checked(audio: object) -> tuple[int, Int16Array]:
-    if not isinstance(audio, tuple) or len(audio) != 2:
-        raise UnsupportedFormat(
-            f"expected a tuple (sample_rate, samples), got {_describe_value(audio)}"
-        )
-    rate, samples = audio
-    if isinstance(rate, float) and rate.is_integer():
-        rate = int(rate)
-    if (
-        isinstance(rate, bool)
-        or not isinstance(rate, int | np.integer)
-        or not MIN_RATE <= rate <= MAX_RATE
-    ):
-        raise UnsupportedFormat(
-            f"expected a sample rate from {MIN_RATE} to {MAX_RATE} Hz, a whole number; "
-            f"got {_describe_value(rate)}"
-        )
-    pcm = as_int16(samples)
-    if pcm.shape[1] == 0:
-        raise UnsupportedFormat("expected at least one sample, got none: MP3 has no empty file")
-    return int(rate), pcm
+def _read(audio: object) -> AudioFrame:
+    if isinstance(audio, tuple) and audio and isinstance(audio[0], float) and audio[0].is_integer():
+        audio = (int(audio[0]), *audio[1:])
+    frame = read_audio(audio)
+    if frame.samples.shape[1] == 0:
+        raise UnsupportedFormat("audio must have at least one sample: MP3 has no empty file")
+    return frame
 
 
 def _encode_mp3(chunks: Iterable[Int16Array], rate: int, channels: int) -> bytes:
@@ -197,21 +181,10 @@ def _samples_of(audio: object) -> NDArray[Any]:
     samples = audio[1] if isinstance(audio, tuple) and len(audio) == 2 else audio
     if not isinstance(samples, np.ndarray) or samples.dtype not in (np.int16, np.float32):
         raise UnsupportedFormat(
-            "expected a numpy array of int16 or float32, or a tuple (sample_rate, array); "
-            f"got {_describe_value(audio)}"
+            "audio must be an int16 or float32 array, or (sample_rate, array); "
+            f"got {short_repr(audio)}"
         )
     return samples
-
-
-def _describe_value(value: object) -> str:
-    """What a wrong argument is, without its samples."""
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype}"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_describe_value, value))})"
-    if isinstance(value, bool | int | float):
-        return repr(value)
-    return type(value).__name__
 
 
 def aggregate_bytes_to_16bit(chunks: Iterable[bytes]) -> Generator[Int16Array, None, None]:

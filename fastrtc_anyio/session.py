@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -36,12 +35,14 @@ from .abc import (
     AudioInStatistics,
     AudioOutStatistics,
     AudioReceiveStream,
+    AudioSendStream,
     MessageStatistics,
     MessageStream,
     Peer,
     VideoInStatistics,
     VideoOutStatistics,
     VideoReceiveStream,
+    VideoSendStream,
 )
 from .errors import (
     Closed,
@@ -56,7 +57,6 @@ from .errors import (
 from .handlers import StreamHandlerBase
 from .limits import Limits
 from .outputs import AdditionalOutputs, OutputBoard, OutputStatistics
-from .streams import AudioSender, VideoSender
 
 __all__ = [
     "Context",
@@ -195,11 +195,11 @@ class Session:
         self._require(self.media.audio_in, "audio_in")
         return self.peer.audio_in
 
-    @cached_property
-    def audio_out(self) -> AudioSender:
+    @property
+    def audio_out(self) -> AudioSendStream:
         """Audio to the client, at any rate."""
         self._require(self.media.audio_out, "audio_out")
-        return AudioSender(self.peer.audio_out)
+        return self.peer.audio_out
 
     @property
     def video_in(self) -> VideoReceiveStream:
@@ -207,11 +207,11 @@ class Session:
         self._require(self.media.video_in, "video_in")
         return self.peer.video_in
 
-    @cached_property
-    def video_out(self) -> VideoSender:
+    @property
+    def video_out(self) -> VideoSendStream:
         """Pictures to the client."""
         self._require(self.media.video_out, "video_out")
-        return VideoSender(self.peer.video_out)
+        return self.peer.video_out
 
     @property
     def messages(self) -> MessageStream:
@@ -254,9 +254,7 @@ class Session:
         peer, media = self.peer, self.media
         return SessionStatistics(
             audio_in=peer.audio_in.statistics() if media.audio_in else None,
-            audio_out=peer.audio_out.statistics()
-            if media.audio_out and hasattr(peer, "audio_out")  # once the codec is known
-            else None,
+            audio_out=peer.audio_out.statistics() if media.audio_out else None,
             video_in=peer.video_in.statistics() if media.video_in else None,
             video_out=peer.video_out.statistics() if media.video_out else None,
             messages=self.messages.statistics(),

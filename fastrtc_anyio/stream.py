@@ -12,7 +12,7 @@ from ._core.attributes import PartAttribute
 from ._driver.factory import Handler
 from ._media.encode import OpusOptions, VideoOptions
 from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
-from ._peers.channels import BufferOptions
+from ._peers.streams.audio import BufferOptions
 from ._registry import ConcurrencyLimit
 from ._sessions import OutputListener, RtcSource, SessionService
 from ._signaling.requests import IceCandidate

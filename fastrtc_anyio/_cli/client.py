@@ -215,7 +215,7 @@ class _Conversation:
             with move_on_after(self._seconds) as call_time:
                 tg.start_soon(self._watch, call_time)
                 if self._speech.size:
-                    await peer.audio_out.send(self._speech)
+                    await peer.audio_out.send((SAMPLE_RATE, self._speech))
                     self._began = anyio.current_time()
                 if peer.media.audio_in:
                     await self._record()

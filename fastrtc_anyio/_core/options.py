@@ -5,10 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from reprlib import Repr
+from typing import Protocol
 
 __all__ = ["check_choice", "check_number", "check_type", "short_repr"]
 
-_REPR = Repr()
+
+class _ShortRepr(Repr):
+    """A ``Repr`` that shows the type of a numpy array, not its values."""
+
+    def repr_ndarray(self, array: _Array, level: int) -> str:
+        return f"{array.dtype} array of shape {array.shape}"
+
+
+class _Array(Protocol):
+    @property
+    def dtype(self) -> object: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+_REPR = _ShortRepr()
 _REPR.maxstring = _REPR.maxother = 60
 _REPR.maxlevel = 2
 _LENGTH = 80

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import anyio
 
+from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
 from fastrtc_anyio._media.resample import Rechunker
 from fastrtc_anyio.handlers import StreamHandlerBase
-from fastrtc_anyio.streams import AudioConverter
 
 from .emissions import read_audio_emission
 from .run import HandlerRun

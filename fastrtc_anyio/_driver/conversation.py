@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from fastrtc_anyio._core.gate import Gate
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.user_code import user_code
+from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._media.resample import Rechunker
@@ -38,7 +39,6 @@ from fastrtc_anyio.conversation.turn_table import (
     TurnStep,
 )
 from fastrtc_anyio.speech.vad import Hops
-from fastrtc_anyio.streams import AudioConverter
 
 from .announcements import Announcer
 from .interruptions import Interruptions
@@ -94,7 +94,6 @@ class Conversation:
         if call is not None:
             self._carry_out(self._machine.reply_started())
             number = self._machine.reply
-            self._replies.mark_start()
             self._announcer.tell(ReplyStarted(self._announcer.now, number, 0.0))
             self._replies.start(number, call)
 
@@ -168,7 +167,6 @@ class Conversation:
                 case Interrupted():
                     self._announcer.announce(step, self._replies.interrupt())
                 case ReplyDue():
-                    self._replies.mark_start()
                     self._announcer.announce(step)
                     self._replies.start(step.reply, self._handler.reply_call(step.utterance))
                 case ReplyEnded():

@@ -8,12 +8,13 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._media.frames import AudioFrame
+from fastrtc_anyio._media.read import read_audio
 from fastrtc_anyio._media.video import VideoFormat, VideoFrame, as_video_frame
 from fastrtc_anyio.errors import HandlerContractError, UnsupportedFormat
 from fastrtc_anyio.handlers import CloseStream
 from fastrtc_anyio.outputs import AdditionalOutputs
-from fastrtc_anyio.streams import describe, read_audio
 
 __all__ = ["Emission", "picture_order", "read_audio_emission", "read_video_emission"]
 
@@ -45,7 +46,7 @@ def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:
         if not isinstance(audio, tuple):
             raise UnsupportedFormat(
                 "wanted (rate, samples), (rate, samples, layout), AdditionalOutputs, CloseStream, "
-                f"None, or a pair of audio and one of these; got {describe(audio)}"
+                f"None, or a pair of audio and one of these; got {short_repr(audio)}"
             )
         frame = read_audio(audio)
         return frame if frame.samples.size else None

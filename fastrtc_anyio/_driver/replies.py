@@ -83,12 +83,11 @@ class Replies:
         self._current.unwound.set()
         self._client_answers = True
 
-    def mark_start(self) -> None:
-        """Count the audio of the next reply from here."""
-        self._flush()
-
     def start(self, number: int, call: ReplyCall) -> None:
         """Start a reply. It waits until the previous one has unwound."""
+        if self._session.media.audio_out:
+            # A judge may still think about a candidate of the previous reply, and have paused it.
+            self._session.audio_out.resume()
         previous, self._current = self._current, _Reply(number, self._played_so_far())
         self._tasks.start_soon(self._run_reply, self._current, previous, call)
 
@@ -188,7 +187,6 @@ class Replies:
 
     def _finish(self, reply: _Reply) -> None:
         self._mark_audible(reply)
-        self._flush()
         self._finished(reply.number, self._played_of(reply))
 
     def _flush(self) -> None:
@@ -196,8 +194,8 @@ class Replies:
             self._session.audio_out.flush()
 
     def _played_so_far(self) -> int:
-        """Samples of all replies, including those that the handler itself flushed."""
-        return self._session.audio_out.played_before_flushes if self._session.media.audio_out else 0
+        """Samples of all replies so far."""
+        return self._session.audio_out.position if self._session.media.audio_out else 0
 
     def _played_of(self, reply: _Reply) -> Played:
         samples = self._played_so_far() - reply.played_before

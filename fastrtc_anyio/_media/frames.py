@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import UnsupportedFormat
 
 # One packetisation interval: the default ptime of RFC 3551 4.2, and of Opus (RFC 7587 4.2).
@@ -94,7 +95,7 @@ def int16_to_float32(samples: Int16Array) -> NDArray[np.float32]:
     return scaled
 
 
-def as_int16(samples: NDArray[Any]) -> Int16Array:
+def as_int16(samples: object) -> Int16Array:
     """Bring int16 or float32 PCM of one or two channels into the library's form.
 
     The first axis of a two-dimensional array is the channels, also where the shape is ambiguous.
@@ -110,19 +111,17 @@ def as_int16(samples: NDArray[Any]) -> Int16Array:
     Raises:
         UnsupportedFormat: for another dtype or shape, or NaN; names what was got and wanted.
     """
-    # What comes from a handler need not be what its annotations say.
-    if not isinstance(samples, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if (
+        not isinstance(samples, np.ndarray)
+        or (samples.dtype != np.int16 and samples.dtype != np.float32)
+        or not _is_pcm_shape(samples.shape)
+    ):
         raise UnsupportedFormat(
-            f"expected a numpy array of int16 or float32, got {type(samples).__name__}"
+            "samples must be an int16 or float32 array of shape (n,), (1, n) or (2, n); "
+            f"got {short_repr(samples)}"
         )
-    dtype: np.dtype[Any] = samples.dtype
-    if (dtype != np.int16 and dtype != np.float32) or not _is_pcm_shape(samples.shape):
-        raise UnsupportedFormat(
-            "expected int16 or float32 samples of shape (n,), (1, n) or (2, n), "
-            f"got {dtype} of shape {samples.shape}"
-        )
-    planar = samples.reshape(1, -1) if samples.ndim == 1 else samples
-    if dtype == np.float32:
+    planar: NDArray[Any] = samples.reshape(1, -1) if samples.ndim == 1 else samples
+    if planar.dtype == np.float32:
         return float32_to_int16(planar)
     return np.ascontiguousarray(planar)
 
@@ -142,6 +141,17 @@ def check_pcm(samples: Int16Array, channels: int) -> None:
             f"expected int16 samples of shape ({channels}, n), "
             f"got {samples.dtype} of shape {samples.shape}"
         )
+
+
+def check_channels(channels: int) -> int:
+    """Return ``channels``.
+
+    Raises:
+        UnsupportedFormat: it is not 1 or 2.
+    """
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise UnsupportedFormat(f"channels must be 1 or 2; got {channels}")
+    return channels
 
 
 def mix_channels(samples: Int16Array, channels: int) -> Int16Array:

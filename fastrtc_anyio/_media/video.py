@@ -23,10 +23,20 @@ from fastrtc_anyio.errors import UnsupportedFormat
 if TYPE_CHECKING:
     import av
 
-__all__ = ["MAX_SIDE", "ArrayFormat", "Picture", "VideoFormat", "VideoFrame", "as_video_frame"]
+__all__ = [
+    "MAX_SIDE",
+    "ArrayFormat",
+    "Picture",
+    "PictureOrder",
+    "VideoFormat",
+    "VideoFrame",
+    "as_video_frame",
+]
 
 ArrayFormat: TypeAlias = Literal["bgr24", "rgb24", "gray", "float32"]
 """What `VideoFrame.to_ndarray` makes."""
+PictureOrder: TypeAlias = Literal["bgr24", "rgb24"]
+"""Order of the channels of an array."""
 VideoFormat: TypeAlias = Literal["bgr24", "rgb24", "gray", "float32", "frame"]
 """What `VideoFrame.to` makes: arrays, or with "frame" PyAV's frame."""
 Picture: TypeAlias = NDArray[np.uint8]
@@ -52,9 +62,10 @@ class VideoFrame:
         timestamp: Seconds on the sender's media clock, None if unknown.
     """
 
-    __slots__ = ("_picture", "_timestamp")
+    __slots__ = ("_checked", "_picture", "_timestamp")
 
     def __init__(self, picture: Picture | av.VideoFrame, timestamp: float | None = None) -> None:
+        self._checked = False
         self._picture = picture
         self._timestamp = timestamp
 
@@ -142,7 +153,7 @@ class VideoFrame:
         return f"<VideoFrame {self.width}x{self.height} {kind} timestamp={self.timestamp}>"
 
 
-def as_video_frame(picture: object, order: Literal["bgr24", "rgb24"] = "bgr24") -> VideoFrame:
+def as_video_frame(picture: object, order: PictureOrder = "bgr24") -> VideoFrame:
     """Bring a picture from a handler into the library's form: the one door for them.
 
     Args:
@@ -166,13 +177,17 @@ def as_video_frame(picture: object, order: Literal["bgr24", "rgb24"] = "bgr24") 
     if order not in ("bgr24", "rgb24"):
         raise ValueError(f"order must be bgr24 or rgb24, got {order!r}")
     if isinstance(picture, VideoFrame):
-        _check_held(picture._picture)
-        return picture
-    if isinstance(picture, np.ndarray):
+        if not picture._checked:
+            _check_held(picture._picture)
+        frame = picture
+    elif isinstance(picture, np.ndarray):
         _check_array(picture)
         # asarray: of a matrix or a masked array only the values matter.
-        return VideoFrame(_to_bgr24(np.asarray(picture), order))
-    return VideoFrame(_native(picture))
+        frame = VideoFrame(_to_bgr24(np.asarray(picture), order))
+    else:
+        frame = VideoFrame(_native(picture))
+    frame._checked = True  # a picture the driver has read is not checked again by its stream
+    return frame
 
 
 def _is_native(picture: object) -> TypeGuard[av.VideoFrame]:
@@ -232,7 +247,7 @@ def _check_sides(width: int, height: int) -> None:
         )
 
 
-def _to_bgr24(picture: NDArray[Any], order: Literal["bgr24", "rgb24"]) -> Picture:
+def _to_bgr24(picture: NDArray[Any], order: PictureOrder) -> Picture:
     levels = _from_float32(picture) if picture.dtype == np.float32 else picture
     if levels.ndim == 2:
         return _stack(levels, levels, levels)

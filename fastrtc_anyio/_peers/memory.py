@@ -22,18 +22,13 @@ from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Arra
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._media.reorder import MAX_CONCEALED
 from fastrtc_anyio._media.video import VideoFrame, as_video_frame
-from fastrtc_anyio.abc import Peer
-from fastrtc_anyio.errors import Closed, CloseReason, PeerClosed, PeerError, PeerFailed
+from fastrtc_anyio.errors import Closed, CloseReason
 
-from .channels import (
-    AudioInput,
-    AudioOutput,
-    BufferOptions,
-    Link,
-    MessageChannel,
-    VideoInput,
-    VideoOutput,
-)
+from .lifecycle import LifecyclePeer
+from .streams.audio import AudioInput, AudioOutput, BufferOptions
+from .streams.link import Link
+from .streams.messages import MessageChannel
+from .streams.video import VideoInput, VideoOutput
 
 __all__ = ["Line", "MemoryClient", "MemoryPeer", "open_memory_peer"]
 
@@ -50,7 +45,7 @@ class Line(Protocol):
         """When what is sent at ``now`` arrives, in seconds since the call began; None: never."""
 
 
-class MemoryPeer(Peer):
+class MemoryPeer(LifecyclePeer):
     """The session's end. Made by :func:`open_memory_peer`."""
 
     def __init__(
@@ -63,37 +58,20 @@ class MemoryPeer(Peer):
         uplink: Line | None,
         downlink: Line | None,
     ) -> None:
+        super().__init__()
         link = Link(Host(), anyio.current_time)
         self.media = media
         self.audio_in = self._in = AudioInput(link, buffers.input_s)
-        self.audio_out = self._out = AudioOutput(
-            link, sample_rate, channels, buffers.output_s, live=buffers.live
-        )
+        self.audio_out = self._out = AudioOutput(link, sample_rate, channels, buffers)
         self.video_in = self._video_in = VideoInput(link)
         self._picture = anyio.Event()
-        self.video_out = self._video_out = VideoOutput(link, fps, self._kick_picture)
+        self.video_out = self._video_out = VideoOutput(link, fps, self._wake_show)
         self.messages = self._channel = MessageChannel(link, self._deliver)
         self.client = MemoryClient(self, link)
         self._up_audio = _Carrier(uplink, self._in.push, _silence)
         self._up_video = _Carrier(uplink, self._video_in.push, None)
         self._down_audio = _Carrier(downlink, self.client._hear, np.zeros_like)
         self._down_video = _Carrier(downlink, self.client._see, None)
-        self._connected = anyio.Event()
-        self._closed_event = anyio.Event()
-        self._closed: Closed | None = None
-
-    async def wait_connected(self) -> None:
-        await self._connected.wait()
-        if self._closed is not None:
-            kind: type[PeerError] = (
-                PeerClosed if self._closed.reason is CloseReason.HUNG_UP else PeerFailed
-            )
-            raise kind(self._closed.message)
-
-    async def wait_closed(self) -> Closed:
-        await self._closed_event.wait()
-        assert self._closed is not None
-        return self._closed
 
     async def aclose(self) -> None:
         self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
@@ -101,19 +79,16 @@ class MemoryPeer(Peer):
 
     def _deliver(self) -> None:
         if self._channel.is_open:
-            while (text := self._channel.take()) is not None:
+            while (text := self._channel.pop_outgoing()) is not None:
                 self.client.inbox.push(text)
 
     def _end(self, closed: Closed) -> None:
-        if self._closed is None:
-            self._closed = closed
+        if self._mark_closed(closed):
             client = self.client
             for stream in (self._in, self._out, self._video_in, self._video_out, self._channel):
                 stream.end()
             for stream in (client.audio_in, client.video_in, client.inbox):
                 stream.end()
-            self._connected.set()
-            self._closed_event.set()
 
     async def _run(self) -> None:
         async with create_task_group() as tg:
@@ -150,7 +125,7 @@ class MemoryPeer(Peer):
             if not self._video_out.draining and self._video_out.due is not None:
                 await anyio.sleep_until(self._video_out.due)
 
-    def _kick_picture(self) -> None:
+    def _wake_show(self) -> None:
         self._picture.set()
 
 
@@ -173,18 +148,18 @@ class MemoryClient:
         self.video_in = VideoInput(link)
         self.seen: deque[VideoFrame] = deque(maxlen=SEEN_LIMIT)
         self.pictures = 0
-        self.inbox = MessageChannel(link, lambda: None)
+        self.inbox = MessageChannel(link)
 
     def connect(self, *, channel: bool = True) -> None:
         """Come up; with ``channel``, the data channel too."""
-        self._peer._connected.set()
+        self._peer._mark_connected()
         if channel:
             self.open_channel()
 
     def open_channel(self) -> None:
         """Open the data channel."""
-        self._peer._channel.open()
-        self.inbox.open()
+        self._peer._channel.mark_open()
+        self.inbox.mark_open()
         self._peer._deliver()
 
     def send_audio(self, frame: AudioFrame) -> None:

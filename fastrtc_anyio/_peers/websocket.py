@@ -1,15 +1,14 @@
-"""A client at the other end of a WebSocket: a browser, a program, or a telephone's carrier.
+"""Peer for a client at the other end of a WebSocket: a browser, a program, or a carrier.
 
-The socket itself is somebody else's: anything that sends and receives text will do. Whatever is
-sent goes through one lock, so a client that is slow to read holds back the audio, which waits in
-its bounded queue, and the reading of what it sends. One that reads nothing for
-as long as a stall may last has vanished.
+The peer works over any socket that sends and receives text. Everything is sent under one lock. A
+client that reads slowly therefore holds back the audio, which waits in its bounded queue, and the
+handling of its own messages. A client that reads nothing for the stall limit counts as vanished.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -19,6 +18,7 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.frames import AudioFrame, Int16Array
 from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._media.reorder import ReorderBuffer
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._wire.events import (
     Clear,
@@ -33,71 +33,68 @@ from fastrtc_anyio._wire.events import (
     Stop,
     Text,
 )
-from fastrtc_anyio._wire.ordering import ChunkOrder
 from fastrtc_anyio._wire.payload import AudioEncoding
-from fastrtc_anyio.abc import Peer
-from fastrtc_anyio.errors import (
-    Closed,
-    CloseReason,
-    InvalidMessage,
-    PeerClosed,
-    PeerFailed,
-    SignalingError,
-)
+from fastrtc_anyio.errors import Closed, CloseReason, InvalidMessage, SignalingError
 
-from .channels import AudioInput, BufferOptions, Link, MessageChannel
-from .pacing import CLIENT_LEAD, LIVE_LEAD, PHONE_LEAD, PacedOutput, PhoneOutput
+from .lifecycle import LifecyclePeer
+from .streams.audio import AudioInput, BufferOptions
+from .streams.link import Link
+from .streams.messages import MessageChannel
+from .streams.paced import CLIENT_LEAD, LIVE_LEAD, PacedOutput
+from .streams.phone import PHONE_LEAD, PhoneOutput
 
 __all__ = ["TextSocket", "WebSocketPeer"]
 
 _DRAIN_SECONDS = 0.5
+"""Time that messages in the outbox have to leave before the socket is closed."""
 _GONE_SECONDS = 1.0
-"""How long after a failed send the end of the socket may take to be read."""
+"""Time to read the end of the socket after a failed send, and to close it."""
 _LIVENESS_STEPS = 5
+"""Checks within the liveness limit."""
 
 
 class TextSocket(Protocol):
-    """An open WebSocket, of whatever library. anyio's ``StapledObjectStream[str]`` is one."""
+    """An open WebSocket of any library. anyio's ``StapledObjectStream[str]`` qualifies."""
 
     async def receive(self) -> str:
         """Wait for the next message.
 
         Raises:
-            InvalidMessage: it is not text.
-            LimitExceeded: it is too long.
+            InvalidMessage: the message is not text.
+            LimitExceeded: the message is too long.
             anyio.EndOfStream: the client has closed it.
             anyio.BrokenResourceError: the connection broke.
         """
         ...
 
     async def send(self, text: str, /) -> None:
-        """Send a message; wait while the client is slow.
+        """Send a message, waiting while the client is slow to read.
 
         Raises:
             anyio.BrokenResourceError: the connection has ended.
         """
 
     async def aclose(self) -> None:
-        """Close it."""
+        """Close the socket."""
 
 
-class WebSocketPeer(Peer):
-    """The session's end of a WebSocket whose ``start`` has been read.
+class WebSocketPeer(LifecyclePeer):
+    """Session's end of a WebSocket whose ``start`` message has been read.
 
-    :meth:`run` has to be running while the session does.
+    :meth:`run` must run for as long as the session does.
 
     Args:
-        socket: what the messages go through.
-        framing: what they look like.
+        socket: carries the messages.
+        framing: encodes and decodes the messages.
         start: the client's ``start``.
-        media: which audio flows.
-        rates: of audio in and out in Hz, where the client has no wish of its own.
+        media: directions of the audio.
+        rates: rates of audio in and out, in Hz, unless the client chooses an encoding.
         buffers: sizes of the queues.
-        lead: seconds of audio that the client is given ahead of time.
-        stall_s: seconds a client may take to read what it is sent before it has vanished; None
-            is no limit.
-        liveness_s: seconds without any message after which a telephone has vanished. Other
-            clients may have nothing to say: the server's pings find out whether they are there.
+        lead: seconds of audio to send ahead of playback; None for the usual lead.
+        stall_s: seconds a client may take to read a message before it counts as vanished; None
+            for no limit.
+        liveness_s: seconds without any message after which a telephone counts as vanished. Other
+            clients may have nothing to send: the server's pings check those.
     """
 
     def __init__(
@@ -113,6 +110,7 @@ class WebSocketPeer(Peer):
         stall_s: float | None = 5.0,
         liveness_s: float | None = None,
     ) -> None:
+        super().__init__()
         buffers = buffers or BufferOptions()
         link = Link(Host(), anyio.current_time)
         self.start = start
@@ -130,33 +128,19 @@ class WebSocketPeer(Peer):
             lead = LIVE_LEAD if buffers.live else PHONE_LEAD if framing.phone else CLIENT_LEAD
         rate = self._encoding_out.sample_rate
         self.audio_in = self._in = AudioInput(link, buffers.input_s)
-        self.audio_out = self._out = kind(link, rate, buffers, lead, self._kick_audio)
-        self.messages = self._channel = MessageChannel(link, self._kick_messages)
+        self.audio_out = self._out = kind(link, rate, buffers, lead, self._wake_play)
+        self.messages = self._channel = MessageChannel(link, self._wake_write)
         self._sending = anyio.Lock()
         self._audio_news = anyio.Event()
         self._message_news = anyio.Event()
-        self._closed: Closed | None = None
-        self._closing = anyio.Event()
         self._drained = anyio.Event()
         self._released = anyio.Event()
         self._runs = False
         self._received = 0
-        self._order = ChunkOrder[Int16Array]()
+        self._order: ReorderBuffer[Int16Array] = ReorderBuffer.chunks()
+        self._mark_connected()
         if not framing.phone:
-            self._channel.open()
-
-    # -- what the session asks for
-
-    async def wait_connected(self) -> None:
-        await checkpoint()
-        if self._closed is not None:
-            kind = PeerClosed if self._closed.reason is CloseReason.HUNG_UP else PeerFailed
-            raise kind(self._closed.message)
-
-    async def wait_closed(self) -> Closed:
-        await self._closing.wait()
-        assert self._closed is not None
-        return self._closed
+            self._channel.mark_open()
 
     async def aclose(self) -> None:
         self._close(CloseReason.CANCELLED, "closed by this side")
@@ -165,18 +149,16 @@ class WebSocketPeer(Peer):
         await self._released.wait()
 
     async def transport_statistics(self) -> Mapping[str, Any]:
-        """Messages received, and how many of a carrier's chunks of audio were missing: those that
-        came too late to be heard among them."""
+        """Return the messages received, and the carrier's audio chunks that were missing or too
+        late to be played."""
         await checkpoint()
-        return {"received": self._received, "missing": self._order.missing}
-
-    # -- the connection
+        return {"received": self._received, "missing": self._order.lost}
 
     async def run(self) -> None:
         """Carry the connection until it has ended, and close the socket.
 
         Cancellation:
-            Ends it at once.
+            Ends the connection at once.
         """
         if self._released.is_set():
             await checkpoint()
@@ -186,9 +168,9 @@ class WebSocketPeer(Peer):
             async with create_task_group() as tasks:
                 for part in (self._read, self._write_messages, self._play, self._watch):
                     tasks.start_soon(part)
-                await self._closing.wait()
+                await self._closed_event.wait()
                 with anyio.move_on_after(_DRAIN_SECONDS):
-                    self._kick_messages()
+                    self._wake_write()
                     await self._drained.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -201,17 +183,15 @@ class WebSocketPeer(Peer):
             with CancelScope(shield=True), anyio.move_on_after(_GONE_SECONDS):
                 await self._socket.aclose()
         except (BrokenResourceError, EndOfStream):
-            pass  # it is gone already
+            pass  # the client was faster
         finally:
             self._released.set()
 
     def _close(self, reason: CloseReason, message: str) -> None:
-        if self._closed is None:
-            self._closed = Closed(reason, message)
-            self._hear(self._order.flush())
+        if self._mark_closed(Closed(reason, message)):
+            self._deliver(self._order.flush())
             self._in.end()
             self._out.end()
-            self._closing.set()
 
     async def _read(self) -> None:
         try:
@@ -231,7 +211,8 @@ class WebSocketPeer(Peer):
         match event:
             case Media():
                 samples = self._encoding_in.decode(event.payload)
-                self._hear(self._order.push(event.chunk, samples))
+                chunk = event.chunk  # None: a framing without numbers, which has no order
+                self._deliver([samples] if chunk is None else self._order.push(chunk, samples))
             case Mark(name):
                 if isinstance(self._out, PhoneOutput):
                     self._out.confirm(name)
@@ -248,9 +229,9 @@ class WebSocketPeer(Peer):
             case _:
                 pass
 
-    def _hear(self, chunks: list[Int16Array]) -> None:
-        if self.media.audio_in:
-            for samples in chunks:
+    def _deliver(self, chunks: Sequence[Int16Array | None]) -> None:
+        for samples in chunks:
+            if self.media.audio_in and samples is not None:
                 self._in.push(AudioFrame(self._encoding_in.sample_rate, samples))
 
     async def _play(self) -> None:
@@ -258,11 +239,11 @@ class WebSocketPeer(Peer):
         while self.media.audio_out:
             self._audio_news = anyio.Event()
             samples, wait = out.pull_due(anyio.current_time())
-            if isinstance(out, PhoneOutput) and out.take_clear():
+            if isinstance(out, PhoneOutput) and out.pop_clear():
                 await self._send(Clear())
             if samples is not None:
                 await self._send(Media(self._encoding_out.encode(samples)))
-            if isinstance(out, PhoneOutput) and (name := out.take_mark()) is not None:
+            if isinstance(out, PhoneOutput) and (name := out.pop_mark()) is not None:
                 await self._send(Mark(name))
             if samples is None:
                 with CancelScope(deadline=math.inf if wait is None else wait):
@@ -271,26 +252,28 @@ class WebSocketPeer(Peer):
     async def _write_messages(self) -> None:
         while True:
             self._message_news = anyio.Event()
-            while (text := self._channel.take()) is not None:
+            while (text := self._channel.pop_outgoing()) is not None:
                 if not await self._send(Text(text)):
-                    self._channel.refuse()
+                    self._channel.count_unsent()
             if self._closed is not None:
                 self._drained.set()
             await self._message_news.wait()
 
     async def _watch(self) -> None:
-        """A telephone always sends: 50 messages a second, silence or not."""
+        """End the call of a telephone that has sent nothing for the liveness limit."""
         if self._liveness is None:
             return
+        # A carrier sends 50 messages a second, in silence as well. Looking at the counter now and
+        # then is cheaper than a timer that every message resets.
         seen, still = self._received, 0
         while still < _LIVENESS_STEPS:
             await anyio.sleep(self._liveness / _LIVENESS_STEPS)
             still = still + 1 if self._received == seen else 0
             seen = self._received
-        self._gone(CloseReason.VANISHED, f"nothing came for {self._liveness:g} s")
+        self._gone(CloseReason.VANISHED, f"the client sent nothing for {self._liveness:g} s")
 
     async def _send(self, event: Event) -> bool:
-        """Send an event; False if the protocol has no word for it, or nobody is there any more."""
+        """Send an event; return False if the protocol lacks it or the connection has ended."""
         text = self._framing.encode(event)
         if text is None:
             await checkpoint()
@@ -300,23 +283,23 @@ class WebSocketPeer(Peer):
                 try:
                     await self._socket.send(text)
                 except BrokenResourceError:
-                    # Why, the end of the socket says.
+                    # The reading end knows the reason, once it has read as far.
                     with anyio.move_on_after(_GONE_SECONDS):
-                        await self._closing.wait()
+                        await self._closed_event.wait()
                     self._gone(CloseReason.PEER_FAILED, "the connection broke")
                     return False
         if scope.cancelled_caught:
-            text = f"the client has not taken what was sent to it for {self._stall:g} s"
+            text = f"the client has not read a message for {self._stall:g} s"
             self._gone(CloseReason.VANISHED, text)
         return not scope.cancelled_caught
 
     def _gone(self, reason: CloseReason, message: str) -> None:
-        """The client is not there to be told anything."""
+        """Close without draining the outbox: the client cannot receive messages any more."""
         self._close(reason, message)
         self._drained.set()
 
-    def _kick_audio(self) -> None:
+    def _wake_play(self) -> None:
         self._audio_news.set()
 
-    def _kick_messages(self) -> None:
+    def _wake_write(self) -> None:
         self._message_news.set()

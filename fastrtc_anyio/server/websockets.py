@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from fastrtc_anyio._media.media_plan import MediaNeeds
-from fastrtc_anyio._peers.channels import BufferOptions
+from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.websocket import WebSocketPeer
 from fastrtc_anyio._sessions import SessionService
 from fastrtc_anyio._signaling.messages import encode_message

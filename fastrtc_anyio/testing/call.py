@@ -17,8 +17,8 @@ from fastrtc_anyio._driver.factory import Handler, make_driver_factory
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
 from fastrtc_anyio._media.media_plan import MediaPlan, Modality, Mode
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
-from fastrtc_anyio._peers.channels import BufferOptions
 from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer, open_memory_peer
+from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
     AudioVideoStreamHandler,

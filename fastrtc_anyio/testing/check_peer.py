@@ -112,7 +112,7 @@ async def _audio_in_is_complete(peer: Peer, client: PeerClient) -> None:
 async def _audio_out_is_complete(peer: Peer, client: PeerClient) -> None:
     out = peer.audio_out
     sent = tone(440, out.sample_rate, 1.0)
-    await out.send(np.repeat(sent, out.channels, axis=0))
+    await out.send((out.sample_rate, np.repeat(sent, out.channels, axis=0)))
     heard, rate = await _listen(client, until=out.wait_played)
     _assert_tone(_trim_silence(heard), 440, rate)
     statistics = out.statistics()
@@ -122,7 +122,7 @@ async def _audio_out_is_complete(peer: Peer, client: PeerClient) -> None:
 
 async def _flush_drops_queued_audio(peer: Peer, client: PeerClient) -> None:
     out = peer.audio_out
-    await out.send(np.repeat(tone(440, out.sample_rate, 5.0), out.channels, axis=0))
+    await out.send((out.sample_rate, tone(440, out.sample_rate, 5.0)))
 
     async def play_a_little() -> None:
         while out.statistics().played < out.sample_rate // 4:
@@ -142,7 +142,7 @@ async def _flush_drops_queued_audio(peer: Peer, client: PeerClient) -> None:
 
 async def _pause_loses_no_audio(lead_s: float, peer: Peer, client: PeerClient) -> None:
     out = peer.audio_out
-    await out.send(np.repeat(tone(440, out.sample_rate, 1.0), out.channels, axis=0))
+    await out.send((out.sample_rate, tone(440, out.sample_rate, 1.0)))
     while out.statistics().played < out.sample_rate // 4:
         await client.receive_audio()
     out.pause()
@@ -196,7 +196,7 @@ async def _assert_ended(peer: Peer) -> None:
     peer.messages.send_nowait("too late")
     await peer.audio_out.wait_played()
     try:
-        await peer.audio_out.send(np.zeros((peer.audio_out.channels, 160), np.int16))
+        await peer.audio_out.send((peer.audio_out.sample_rate, np.zeros((1, 160), np.int16)))
     except anyio.BrokenResourceError:
         pass
     else:

@@ -479,7 +479,7 @@ def test_handlers_that_are_wrong_in_themselves(wrong: str) -> None:
         ({"limits": {"idle": 3}}, TypeError, "limits must be a Limits"),
         ({"opus": {"bitrate": 1}}, TypeError, "opus must be a OpusOptions"),
         ({"video": "H264"}, TypeError, "video must be a VideoOptions"),
-        ({"input_buffer_s": 0}, ValueError, "input_s must be positive"),
+        ({"input_buffer_s": 0}, ValueError, "input_s must be a number above 0 seconds; got 0"),
     ],
 )
 def test_settings_that_are_not_possible(options: Any, error: Any, message: str) -> None:

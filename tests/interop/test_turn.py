@@ -91,7 +91,7 @@ async def call(stream: Stream, configuration: RtcConfiguration) -> tuple[str, st
             with anyio.fail_after(SECONDS):
                 await peer.wait_connected()
                 print(f"connected after {anyio.current_time() - began:.3f} s")
-                await peer.audio_out.send(tone(440, 48_000, 3.0))
+                await peer.audio_out.send((48_000, tone(440, 48_000, 3.0)))
                 heard: list[AudioFrame] = []
                 while len(heard) < 50:
                     frame = await peer.audio_in.receive()

@@ -13,6 +13,7 @@ import numpy as np
 from anyio import create_task_group
 from anyio.streams.stapled import StapledObjectStream
 
+from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import AudioFrame, Int16Array
 from fastrtc_anyio._peers.websocket import WebSocketPeer
 from fastrtc_anyio._wire.events import (
@@ -29,7 +30,6 @@ from fastrtc_anyio._wire.events import (
 )
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
-from fastrtc_anyio.streams import AudioConverter
 
 FRAME = 0.02
 BUFFER = 10_000

@@ -12,6 +12,7 @@ import pytest
 
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._media.playout import Played, PlayoutBuffer
+from fastrtc_anyio._media.statistics import AudioOutStatistics
 from fastrtc_anyio.errors import UnsupportedFormat
 
 RATE = 8000
@@ -39,7 +40,7 @@ def test_an_empty_buffer_gives_silence_for_ever() -> None:
         assert frame.dtype == np.int16
         assert not frame.any()
     assert playout.drained
-    assert (playout.played_samples, playout.underruns) == (0, 0)
+    assert playout.statistics() == AudioOutStatistics()
 
 
 def test_one_frame_waits_one_pull_and_two_frames_start_at_once() -> None:
@@ -48,7 +49,7 @@ def test_one_frame_waits_one_pull_and_two_frames_start_at_once() -> None:
     assert not playout.pull().any()
     assert np.array_equal(playout.pull(), ramp(1, FRAME))
     assert not playout.pull().any()
-    assert playout.underruns == 1
+    assert playout.statistics().underruns == 1
     playout.push(ramp(1, 2 * FRAME))
     assert np.array_equal(playout.pull(), ramp(1, FRAME))
     assert np.array_equal(playout.pull(), ramp(1 + FRAME, FRAME))
@@ -59,7 +60,7 @@ def test_the_end_of_an_utterance_is_played_padded() -> None:
     playout.push(ramp(1 + 2 * FRAME, 50))
     playout.pull()
     frame = playout.pull()
-    assert playout.underruns == 1
+    assert playout.statistics().underruns == 1
     assert np.array_equal(frame[:, :50], ramp(1 + 2 * FRAME, 50))
     assert not frame[:, 50:].any()
     assert playout.drained
@@ -97,7 +98,7 @@ def test_a_pause_that_finds_nothing_to_fade_was_an_underrun() -> None:
     playout.pause()
     assert not playout.pull().any()
     assert not playout.pull().any()
-    assert playout.underruns == 1
+    assert playout.statistics().underruns == 1
 
 
 def test_a_source_with_jitter_of_a_frame_plays_without_a_gap() -> None:
@@ -109,13 +110,13 @@ def test_a_source_with_jitter_of_a_frame_plays_without_a_gap() -> None:
             playout.push(ramp(1 + tick * FRAME, 2 * FRAME))
         output.append(playout.pull())
     assert np.array_equal(np.concatenate(output, axis=1), ramp(1, 100 * FRAME))
-    assert playout.underruns == 0
+    assert playout.statistics().underruns == 0
 
 
 def test_flush_fades_what_is_sounding_and_nothing_older_is_heard() -> None:
     playout = playing()
     assert playout.flush() == Played(FRAME, 0.02)
-    assert playout.generation == 1
+    assert playout.position == FRAME
     playout.push(np.full((1, 2 * FRAME), 7, np.int16))
     faded = playout.pull()
     assert faded[0, 0] == pytest.approx(1 + FRAME, abs=2)
@@ -124,7 +125,7 @@ def test_flush_fades_what_is_sounding_and_nothing_older_is_heard() -> None:
     assert np.array_equal(playout.pull(), np.full((1, FRAME), 7))
     # The fade belongs to the reply that was flushed, not to this one.
     assert playout.flush() == Played(FRAME, 0.02)
-    assert playout.played_samples == 2 * FRAME + FADE
+    assert playout.statistics().played == 2 * FRAME + FADE
 
 
 def test_flush_before_anything_sounds_drops_everything() -> None:
@@ -132,7 +133,7 @@ def test_flush_before_anything_sounds_drops_everything() -> None:
     playout.push(ramp(1, 500))
     assert playout.flush() == Played(0, 0.0)
     assert playout.drained
-    assert playout.flushed_samples == 500
+    assert playout.statistics().flushed == 500
     assert not playout.pull().any()
 
 
@@ -153,10 +154,10 @@ def test_pause_and_resume_lose_nothing() -> None:
     faded = playout.pull()
     assert faded[0, 0] == pytest.approx(1 + FRAME, abs=2)
     assert not faded[:, FADE - 1 :].any()
-    played = playout.played_samples
+    played = playout.statistics().played
     for _ in range(20):
         assert not playout.pull().any()
-    assert playout.played_samples == played == FRAME + FADE
+    assert playout.statistics().played == played == FRAME + FADE
     playout.resume()
     playout.resume()
     again = playout.pull()
@@ -165,7 +166,7 @@ def test_pause_and_resume_lose_nothing() -> None:
     assert np.all(again[:, :FADE] <= ramp(first, FADE))
     assert np.array_equal(again[:, FADE:], ramp(first + FADE, FRAME - FADE))
     assert np.array_equal(playout.pull(), ramp(first + FRAME, FRAME))
-    assert playout.underruns == 0
+    assert playout.statistics().underruns == 0
 
 
 def test_resuming_needs_no_second_frame_to_start() -> None:
@@ -254,7 +255,7 @@ def test_wrong_formats(samples: Any) -> None:
 def test_wrong_settings() -> None:
     with pytest.raises(ValueError, match="multiple of 50"):
         PlayoutBuffer(11025, 1, 1.0)
-    with pytest.raises(ValueError, match="limit_seconds must be positive"):
+    with pytest.raises(ValueError, match="limit_seconds must be a number above 0"):
         PlayoutBuffer(8000, 1, 0.0)
     with pytest.raises(UnsupportedFormat, match="got 3"):
         PlayoutBuffer(8000, 3, 1.0)
@@ -286,12 +287,12 @@ def run(arrivals: Arrivals, until: float, *, phase: float = 7.0, live: bool = Tr
     following = next(coming, None)
     for now in np.arange(phase, until, 20.0).tolist():
         while following is not None and following[0] <= now:
-            playout.push(ramp(1 + playout.pushed_samples % 30000, following[1] * MS))
+            playout.push(ramp(1 + playout.statistics().sent % 30000, following[1] * MS))
             following = next(coming, None)
-        before = playout.trimmed_samples
+        before = playout.statistics().trimmed
         output.append(playout.pull())
         depths.append(playout.buffered_samples / MS)
-        if playout.trimmed_samples > before:
+        if playout.statistics().trimmed > before:
             trims.append(now)
     return Run(playout, depths, trims, np.concatenate(output, axis=1))
 
@@ -323,10 +324,10 @@ def echo(
 def test_a_standing_delay_stays_unless_playout_is_live() -> None:
     arrivals = echo(10000, stalls=[(4000, 4800)])
     stale = run(arrivals, 10000, live=False)
-    assert (stale.playout.trimmed_samples, min(stale.depths[300:])) == (0, 780)
+    assert (stale.playout.statistics().trimmed, min(stale.depths[300:])) == (0, 780)
     fresh = run(arrivals, 10000)
     assert fresh.depths[-1] == fresh.depths[190] == 20
-    assert fresh.playout.trimmed_samples == 760 * MS
+    assert fresh.playout.statistics().trimmed == 760 * MS
     assert len(fresh.trims) == 1
     assert fresh.trims[0] - 4800 <= 700
 
@@ -413,7 +414,7 @@ def test_a_clock_that_runs_ahead_of_ours_adds_no_delay() -> None:
     result = run(echo(60000, jitter=5.0, pace=1.002), 60000)
     # 120 ms too much has come in.
     assert max(result.depths) <= 40
-    assert result.playout.trimmed_samples == len(result.trims) * FRAME
+    assert result.playout.statistics().trimmed == len(result.trims) * FRAME
 
 
 # -- live playout: who works ahead loses nothing
@@ -436,7 +437,7 @@ def at_the_door(
 def test_one_long_chunk_is_played_whole() -> None:
     result = run([(0.0, 10000), (12000.0, 10000)], 25000)
     assert result.trims == []
-    assert result.playout.played_samples == 20000 * MS
+    assert result.playout.statistics().played == 20000 * MS
 
 
 @pytest.mark.parametrize("limit_seconds", [0.2, 1.0, 30.0])
@@ -445,9 +446,9 @@ def test_one_long_chunk_is_played_whole() -> None:
 def test_a_sender_at_the_door_loses_nothing(chunk: int, limit_seconds: float, work: float) -> None:
     total = 30000 // chunk
     playout = at_the_door(iter([chunk] * total), 65000, limit_seconds, work=work)
-    assert playout.trimmed_samples == 0
+    assert playout.statistics().trimmed == 0
     assert playout.drained
-    assert playout.played_samples == total * chunk * MS
+    assert playout.statistics().played == total * chunk * MS
 
 
 @pytest.mark.parametrize("chunk", [10, 20, 100])
@@ -466,7 +467,7 @@ def test_bursts_of_chunks_lose_nothing(burst: int, chunk: int) -> None:
 def test_a_source_that_gains_on_real_time_loses_nothing(chunk: int, pace: float) -> None:
     for phase in range(0, 20, 4):
         result = run(echo(20000, chunk, pace=pace), 20000, phase=phase)
-        assert result.playout.trimmed_samples == 0
+        assert result.playout.statistics().trimmed == 0
 
 
 def test_one_held_back_pull_in_a_window_is_enough() -> None:
@@ -475,11 +476,11 @@ def test_one_held_back_pull_in_a_window_is_enough() -> None:
     for tick in range(200):
         playout.push(ramp(1, FRAME))
         playout.pull(held_back=tick % 25 == 0)
-    assert playout.trimmed_samples == 0
+    assert playout.statistics().trimmed == 0
     for _ in range(100):
         playout.push(ramp(1, FRAME))
         playout.pull()
-    assert playout.trimmed_samples == 19 * FRAME
+    assert playout.statistics().trimmed == 19 * FRAME
 
 
 # -- live playout: pauses, flushes, and the cut itself
@@ -491,12 +492,12 @@ def delayed(frames: int = 20, pulls: int = 32) -> PlayoutBuffer:
     playout.push(ramp(1, frames * FRAME))
     for _ in range(pulls):
         real_time(playout)
-    assert playout.trimmed_samples == 0
+    assert playout.statistics().trimmed == 0
     return playout
 
 
 def real_time(playout: PlayoutBuffer) -> Int16Array:
-    playout.push(ramp(1 + playout.pushed_samples, FRAME))
+    playout.push(ramp(1 + playout.statistics().sent, FRAME))
     return playout.pull()
 
 
@@ -504,7 +505,7 @@ def test_a_cut_fades_across_and_then_the_samples_go_on_in_order() -> None:
     playout = delayed()
     real_time(playout)
     dropped = 19 * FRAME
-    assert playout.trimmed_samples == dropped
+    assert playout.statistics().trimmed == dropped
     assert playout.buffered_samples == FRAME
     before, after = 1 + 33 * FRAME, 1 + 33 * FRAME + dropped
     cut = real_time(playout)
@@ -513,7 +514,7 @@ def test_a_cut_fades_across_and_then_the_samples_go_on_in_order() -> None:
     assert np.all(np.diff(cut[0]) > 0)
     assert np.array_equal(cut[:, FADE:], ramp(after + FADE, FRAME - FADE))
     assert np.array_equal(real_time(playout), ramp(after + FRAME, FRAME))
-    assert playout.pushed_samples == playout.played_samples + dropped + FRAME
+    assert playout.statistics().sent == playout.statistics().played + dropped + FRAME
 
 
 def test_a_cut_in_the_middle_of_a_chunk() -> None:
@@ -521,12 +522,12 @@ def test_a_cut_in_the_middle_of_a_chunk() -> None:
     playout.push(ramp(1, 5 * FRAME + 30))
     for tick in range(33):
         if tick % 2 == 0:
-            playout.push(ramp(1 + playout.pushed_samples, 2 * FRAME))
+            playout.push(ramp(1 + playout.statistics().sent, 2 * FRAME))
         playout.pull()
-    assert playout.trimmed_samples == 4 * FRAME + 30
+    assert playout.statistics().trimmed == 4 * FRAME + 30
     assert playout.buffered_samples == 2 * FRAME
     rest = np.concatenate([playout.pull(), playout.pull()], axis=1)
-    assert rest[0, -1] == playout.pushed_samples
+    assert rest[0, -1] == playout.statistics().sent
     assert np.all(np.diff(rest[0]) > 0)
 
 
@@ -535,12 +536,12 @@ def test_a_paused_buffer_is_never_trimmed() -> None:
     playout.pause()
     for _ in range(100):
         real_time(playout)
-    assert playout.trimmed_samples == 0
+    assert playout.statistics().trimmed == 0
     playout.resume()
     # What a source in real time added meanwhile is a delay like any other.
     for _ in range(32):
         real_time(playout)
-    assert playout.trimmed_samples == 0
+    assert playout.statistics().trimmed == 0
     real_time(playout)
     assert playout.buffered_samples == FRAME
 
@@ -549,7 +550,7 @@ def late(playout: PlayoutBuffer, frames: int) -> None:
     """Real time, except that some frames come only after they were wanted."""
     for _ in range(frames):
         playout.pull()
-    playout.push(ramp(1 + playout.pushed_samples, frames * FRAME))
+    playout.push(ramp(1 + playout.statistics().sent, frames * FRAME))
     for _ in range(33):
         real_time(playout)
 
@@ -559,12 +560,12 @@ def test_only_silence_after_a_trim_raises_the_margin() -> None:
     real_time(playout)
     assert playout.buffered_samples == FRAME
     late(playout, 2)
-    assert playout.underruns == 1
+    assert playout.statistics().underruns == 1
     assert playout.buffered_samples == 2 * FRAME
     late(playout, 3)
-    assert playout.underruns == 2
+    assert playout.statistics().underruns == 2
     # Three frames stood there: a margin of two was kept.
-    assert playout.trimmed_samples == (19 + 1) * FRAME
+    assert playout.statistics().trimmed == (19 + 1) * FRAME
     assert playout.buffered_samples == 2 * FRAME
 
 
@@ -575,9 +576,9 @@ def test_a_flush_begins_a_new_window() -> None:
     # The first pull plays what the flush left.
     for _ in range(33):
         real_time(playout)
-    assert playout.trimmed_samples == 0
+    assert playout.statistics().trimmed == 0
     real_time(playout)
-    assert playout.trimmed_samples == 20 * FRAME
+    assert playout.statistics().trimmed == 20 * FRAME
 
 
 def test_a_flush_with_nothing_queued_begins_a_new_window() -> None:
@@ -589,9 +590,9 @@ def test_a_flush_with_nothing_queued_begins_a_new_window() -> None:
     playout.push(ramp(1, 20 * FRAME))
     for _ in range(32):
         real_time(playout)
-    assert playout.trimmed_samples == 0
+    assert playout.statistics().trimmed == 0
     real_time(playout)
-    assert playout.trimmed_samples > 0
+    assert playout.statistics().trimmed > 0
 
 
 def test_what_was_trimmed_counts_as_neither_played_nor_flushed() -> None:
@@ -600,6 +601,6 @@ def test_what_was_trimmed_counts_as_neither_played_nor_flushed() -> None:
     assert playout.flush().samples == 33 * FRAME
     playout.pull()
     assert playout.drained
-    assert playout.pushed_samples == (
-        playout.played_samples + playout.flushed_samples + playout.trimmed_samples
+    assert playout.statistics().sent == (
+        playout.statistics().played + playout.statistics().flushed + playout.statistics().trimmed
     )

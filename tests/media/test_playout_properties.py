@@ -61,17 +61,17 @@ class Playout(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        flushed, generation = self.playout.flushed_samples, self.playout.generation
+        flushed, position = self.playout.statistics().flushed, self.playout.position
         played = self.playout.flush()
         assert played.samples == self.reply_samples
         assert played.seconds == self.reply_samples / RATE
-        assert self.playout.generation == generation + 1
+        assert self.playout.position == position
         if self.sounding:
             self.tail = self.queue[:, :FADE]
             kept = self.tail.shape[1]
         else:
             kept = 0
-        assert self.playout.flushed_samples - flushed == self.queue.shape[1] - kept
+        assert self.playout.statistics().flushed - flushed == self.queue.shape[1] - kept
         assert self.playout.buffered_samples == self.tail.shape[1]
         assert not self.playout.paused
         self.queue = self.queue[:, :0]
@@ -80,10 +80,12 @@ class Playout(RuleBasedStateMachine):
 
     @rule(held_back=st.booleans())
     def pull(self, held_back: bool = False) -> None:
-        before, underruns = self.playout.played_samples, self.playout.underruns
-        trimmed = self.playout.trimmed_samples
+        before, position = self.playout.statistics(), self.playout.position
         frame = self.playout.pull(held_back=held_back)
-        played = self.playout.played_samples - before
+        after = self.playout.statistics()
+        played = after.played - before.played
+        assert played == self.playout.pulled
+        assert self.playout.position - position == (0 if self.tail.size else played)
         assert frame.shape == (2, FRAME)
         assert frame.dtype == np.int16
         assert not frame[:, played:].any()
@@ -102,9 +104,9 @@ class Playout(RuleBasedStateMachine):
             self.sounding = False
         else:
             starved = self.pull_playing(frame, played)
-        assert self.playout.underruns - underruns == starved
+        assert after.underruns - before.underruns == starved
         self.steady_pulls = self.steady_pulls + 1 if self.sounding and not held_back else 0
-        self.trim(self.playout.trimmed_samples - trimmed)
+        self.trim(after.trimmed - before.trimmed)
 
     def trim(self, count: int) -> None:
         if count:
@@ -157,16 +159,13 @@ class Playout(RuleBasedStateMachine):
 
     @invariant()
     def every_sample_is_accounted_for(self) -> None:
-        playout = self.playout
+        playout, counted = self.playout, self.playout.statistics()
         assert playout.buffered_samples == self.queue.shape[1] + self.tail.shape[1]
-        assert (
-            playout.pushed_samples
-            == playout.played_samples
-            + playout.flushed_samples
-            + playout.trimmed_samples
-            + playout.buffered_samples
-        )
-        assert playout.pushed_samples == self.next_value
+        assert counted.buffered == playout.buffered_samples
+        assert counted.latency == playout.buffered_seconds
+        assert counted.bytes == counted.sent * 4
+        assert counted.sent == counted.played + counted.flushed + counted.trimmed + counted.buffered
+        assert counted.sent == self.next_value
         assert playout.buffered_seconds == playout.buffered_samples / RATE
         assert playout.has_room == (playout.buffered_samples < LIMIT * RATE)
         assert playout.drained == (playout.buffered_samples == 0)
@@ -205,7 +204,7 @@ TestLivePlayout.settings = settings(max_examples=60, stateful_step_count=20, dea
 
 
 def numbered(playout: PlayoutBuffer, count: int) -> Int16Array:
-    first = playout.pushed_samples
+    first = playout.statistics().sent
     values: Int16Array = (np.arange(first, first + count) % 30000 + 1).astype(np.int16)
     return values.reshape(1, -1)
 
@@ -222,8 +221,8 @@ def test_chunks_of_150_ms_lose_nothing_whenever_they_come(chunks: list[tuple[int
         output += [playout.pull() for _ in range(pulls)]
     output += [playout.pull() for _ in range(playout.buffered_samples // FRAME + 3)]
     heard = np.concatenate(output, axis=1)
-    assert playout.trimmed_samples == 0
-    assert np.array_equal(heard[heard != 0], np.arange(playout.pushed_samples) % 30000 + 1)
+    assert playout.statistics().trimmed == 0
+    assert np.array_equal(heard[heard != 0], np.arange(playout.statistics().sent) % 30000 + 1)
 
 
 @settings(max_examples=100, deadline=None)
@@ -246,7 +245,7 @@ def test_a_sender_that_waits_for_room_loses_nothing(
             ready = max(ready, now - 20.0) + chunk * work[sent % len(work)]
             sent += 1
         playout.pull(held_back=ready <= now)
-    assert playout.trimmed_samples == 0
+    assert playout.statistics().trimmed == 0
 
 
 @settings(max_examples=100, deadline=None)
@@ -263,7 +262,7 @@ def test_a_cut_through_a_sine_does_not_click(
     omega = 2 * math.pi * frequency / RATE
 
     def sine(milliseconds: int) -> Int16Array:
-        first = playout.pushed_samples
+        first = playout.statistics().sent
         phases = omega * np.arange(first, first + milliseconds * MS).reshape(1, -1)
         wave: Int16Array = np.rint(amplitude * np.sin(phases)).astype(np.int16)
         return wave
@@ -277,8 +276,8 @@ def test_a_cut_through_a_sine_does_not_click(
             ahead += chunk
         ahead -= 20
         output.append(playout.pull())
-    assert playout.trimmed_samples > 0
-    assert playout.underruns == 0
+    assert playout.statistics().trimmed > 0
+    assert playout.statistics().underruns == 0
     # The sine's own slope, and two sines of opposite sign exchanged at the steepest of the fade.
     steepest = amplitude * omega + 2 * amplitude * math.pi / (2 * FADE) + 2
     steps = np.abs(np.diff(np.concatenate(output, axis=1)[0].astype(np.int32)))

@@ -3,14 +3,21 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrtc_anyio._media.reorder import MAX_CONCEALED, REORDER_LIMIT, JitterBuffer
+from fastrtc_anyio._media.reorder import MAX_CONCEALED, ReorderBuffer
+
+REORDER_LIMIT = 3
+CHUNK_LIMIT = 5
 
 starts = st.integers(0, 0xFFFF)
 
 
+def received(packets: list[int | None]) -> list[int]:
+    return [packet for packet in packets if packet is not None]
+
+
 @given(starts, st.integers(1, 300))
 def test_packets_in_order_pass_at_once(start: int, count: int) -> None:
-    buffer: JitterBuffer[int] = JitterBuffer()
+    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
     for i in range(count):
         assert buffer.push((start + i) & 0xFFFF, i) == [i]
     assert buffer.lost == buffer.late == 0
@@ -27,14 +34,14 @@ def test_small_disorder_is_undone_without_loss(start: int, data: st.DataObject) 
         overtaking = [p for p in order if p > waiting[0]]
         room = REORDER_LIMIT - 1 - len(overtaking)
         order.append(waiting.pop(data.draw(st.integers(0, min(room, len(waiting) - 1)))))
-    buffer: JitterBuffer[int] = JitterBuffer()
+    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
     out = [p for i in order for p in buffer.push((start + i) & 0xFFFF, i)]
     assert out == list(range(count))
 
 
 @given(starts, st.lists(st.booleans(), min_size=1, max_size=200), st.integers(0, 2**32))
 def test_every_packet_is_passed_dropped_or_held(start: int, kept: list[bool], seed: int) -> None:
-    buffer: JitterBuffer[int] = JitterBuffer()
+    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
     out: list[int | None] = []
     pushed = 0
     for i, keep in enumerate([True, *kept]):
@@ -49,7 +56,7 @@ def test_every_packet_is_passed_dropped_or_held(start: int, kept: list[bool], se
 
 @given(starts, st.integers(1, 200))
 def test_after_a_loss_there_is_no_delay(start: int, gap: int) -> None:
-    buffer: JitterBuffer[int] = JitterBuffer()
+    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
     buffer.push(start, 0)
     after = [buffer.push((start + 1 + gap + i) & 0xFFFF, i) for i in range(10)]
     assert after[:REORDER_LIMIT] == [[]] * REORDER_LIMIT
@@ -60,7 +67,7 @@ def test_after_a_loss_there_is_no_delay(start: int, gap: int) -> None:
 
 
 def test_a_late_or_repeated_packet_is_dropped_and_counted() -> None:
-    buffer: JitterBuffer[str] = JitterBuffer()
+    buffer: ReorderBuffer[str] = ReorderBuffer.rtp()
     assert buffer.push(10, "a") == ["a"]
     assert buffer.push(10, "a") == []
     assert buffer.push(9, "b") == []
@@ -69,8 +76,55 @@ def test_a_late_or_repeated_packet_is_dropped_and_counted() -> None:
 
 
 def test_a_new_stream_starts_afresh() -> None:
-    buffer: JitterBuffer[str] = JitterBuffer()
+    buffer: ReorderBuffer[str] = ReorderBuffer.rtp()
     buffer.push(10, "a")
     assert buffer.push(30_000, "b") == ["b"]
     assert buffer.push(30_001, "c") == ["c"]
     assert buffer.lost == 0
+
+
+@given(st.permutations(range(CHUNK_LIMIT)), st.integers(0, 300))
+def test_what_comes_out_of_order_within_the_bound_is_put_in_order(
+    shuffled: list[int], before: int
+) -> None:
+    order: ReorderBuffer[int] = ReorderBuffer.chunks()
+    for chunk in range(1, before + 1):
+        assert order.push(chunk, chunk) == [chunk]  # in order, nothing waits
+    chunks = [before + 1 + chunk for chunk in shuffled]
+    heard = [item for chunk in chunks for item in order.push(chunk, chunk)]
+    assert heard == sorted(chunks)
+    assert order.lost == 0
+
+
+@given(st.lists(st.integers(1, 50), max_size=100))
+def test_every_chunk_is_heard_once_and_in_order_or_is_missing(chunks: list[int]) -> None:
+    order: ReorderBuffer[int] = ReorderBuffer.chunks()
+    heard: list[int] = []
+    for chunk in chunks:
+        heard += received(order.push(chunk, chunk))
+        assert len(order._held) <= CHUNK_LIMIT
+    heard += received(order.flush())
+    assert heard == sorted(set(heard))
+    assert set(heard) <= set(chunks)
+    # Exactly those up to the last that were not heard.
+    assert order.lost == max(heard, default=0) - len(heard)
+
+
+def test_a_chunk_that_is_given_up_is_not_heard_late() -> None:
+    order: ReorderBuffer[int] = ReorderBuffer.chunks()
+    early = range(2, 2 + CHUNK_LIMIT)
+    assert [item for chunk in early for item in order.push(chunk, chunk)] == []
+    assert order.push(7, 7) == [None, 2, 3, 4, 5, 6, 7]
+    assert order.lost == 1
+    assert order.push(1, 1) == []
+    assert order.push(8, 8) == [8]
+
+
+def test_a_carrier_that_counts_anew_is_heard() -> None:
+    order: ReorderBuffer[int] = ReorderBuffer.chunks()
+    for chunk in range(1, 101):
+        order.push(chunk, chunk)
+    assert order.push(102, 102) == []
+    assert order.push(1, 1) == [None, 102, 1]
+    assert order.push(2, 2) == [2]
+    assert order.lost == 1

@@ -41,7 +41,8 @@ from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.threads import hold_virtual_clock
 from fastrtc_anyio._media.av_frames import from_av, to_av
 from fastrtc_anyio._media.encode import create_encoder
-from fastrtc_anyio._peers.channels import AudioOutput, Link
+from fastrtc_anyio._peers.streams.audio import AudioOutput, BufferOptions
+from fastrtc_anyio._peers.streams.link import Link
 from fastrtc_anyio._peers.webrtc.audio import PlayoutTrack
 from fastrtc_anyio.testing import open_call, tone, tone_snr
 from tests.kit.backends import on_asyncio
@@ -319,16 +320,16 @@ async def test_d18_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.Monk
 @on_asyncio  # where the track lives
 async def test_d19_rtp_clock_advances_during_silence() -> None:
     """The RTP clock stops during silence."""
-    output = AudioOutput(Link(Host(), anyio.current_time), 48_000, 1)
+    output = AudioOutput(Link(Host(), anyio.current_time), 48_000, 1, BufferOptions())
     encoder = create_encoder("opus", 48_000, 1)
     track = PlayoutTrack(output, encoder, lambda exc: None)
     began = anyio.current_time()
     sound = tone(440, 48_000, 0.1)
-    await output.send(sound)
+    await output.send((48_000, sound))
     stamps, times = [], []
     for number in range(200):
         if number == 100:
-            await output.send(sound)
+            await output.send((48_000, sound))
         packet = await track.recv()
         assert packet.pts is not None
         stamps.append(packet.pts)

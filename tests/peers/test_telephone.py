@@ -21,8 +21,8 @@ from fastrtc_anyio import (
     Session,
 )
 from fastrtc_anyio._driver import HandlerDriver
-from fastrtc_anyio._peers.channels import BufferOptions
-from fastrtc_anyio._peers.pacing import MARK_SECONDS, OVERDUE_SECONDS, PHONE_LEAD
+from fastrtc_anyio._peers.streams.audio import BufferOptions
+from fastrtc_anyio._peers.streams.phone import MARK_SECONDS, OVERDUE_SECONDS, PHONE_LEAD
 from fastrtc_anyio._peers.websocket import WebSocketPeer
 from fastrtc_anyio._wire.events import Clear, KeyPressed, Mark, Media
 from fastrtc_anyio._wire.twilio import TwilioFraming
@@ -193,7 +193,7 @@ async def test_a_carrier_without_marks_is_believed_after_a_while(
 ) -> None:
     async with open_pair(TwilioFraming) as (peer, carrier):
         carrier._return_marks = lambda: None  # type: ignore[method-assign]
-        await peer.audio_out.send(words(0.3)[1])
+        await peer.audio_out.send(words(0.3))
         began = anyio.current_time()
         with anyio.fail_after(10):
             await peer.audio_out.wait_played()
@@ -208,7 +208,7 @@ async def test_a_live_source_is_marked_now_and_then() -> None:
         async with create_task_group() as tasks:
             tasks.start_soon(carrier.listen)
             for _ in range(100):
-                await peer.audio_out.send(words(0.02)[1])
+                await peer.audio_out.send(words(0.02))
                 await anyio.sleep(0.02)
             with anyio.fail_after(1):
                 await peer.audio_out.wait_played()

@@ -13,8 +13,8 @@ import pytest
 from anyio import create_task_group
 
 from fastrtc_anyio import AudioFrame, CloseReason
-from fastrtc_anyio._peers.channels import BufferOptions
-from fastrtc_anyio._peers.pacing import PacedOutput
+from fastrtc_anyio._peers.streams.audio import BufferOptions
+from fastrtc_anyio._peers.streams.paced import PacedOutput
 from fastrtc_anyio._peers.websocket import WebSocketPeer
 from fastrtc_anyio._wire.events import Framing, Mark, Media, Start
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
@@ -52,7 +52,7 @@ async def test_a_telephone_conforms(carrier: str) -> None:
 
 async def test_a_client_is_given_a_tenth_of_a_second_ahead() -> None:
     async with open_pair(encoding=PCM) as (peer, client):
-        await peer.audio_out.send(np.full((1, 16_000), 1000, np.int16))
+        await peer.audio_out.send((16_000, np.full((1, 16_000), 1000, np.int16)))
         began = anyio.current_time()
         await peer.audio_out.wait_played()
         assert anyio.current_time() - began == pytest.approx(1.0)
@@ -72,7 +72,7 @@ async def test_a_live_source_that_stalled_leaves_no_delay_at_the_client() -> Non
         began = anyio.current_time()
         for i in range(200):
             await anyio.sleep_until(began + 0.02 * (55 if 50 <= i < 55 else i))
-            await peer.audio_out.send(np.full((1, 320), 1000, np.int16))
+            await peer.audio_out.send((16_000, np.full((1, 320), 1000, np.int16)))
             if i == 55:
                 assert len(client.queue) + peer.audio_out.statistics().buffered / 320 >= 4
         assert len(client.queue) <= 2
@@ -89,6 +89,8 @@ async def test_a_carriers_chunks_are_heard_in_order() -> None:
         assert [round(frame.samples[0, 0] / 1000) for frame in heard] == [1, 2, 3, 4, 5]
         assert (await peer.transport_statistics())["missing"] == 0
         client.send(Media(MULAW_8K.encode(sounds[1]), 7))
+        client.send(Media(MULAW_8K.encode(sounds[2])))  # without a number it waits for nothing
+        assert round((await peer.audio_in.receive()).samples[0, 0] / 1000) == 2
         client.hang_up()
         # What waited for a chunk that never came is heard all the same.
         assert (await peer.audio_in.receive()).samples.shape == (1, 160)
@@ -107,7 +109,7 @@ async def test_a_call_hears_the_codec_that_was_asked_for() -> None:
         tasks.start_soon(peer.run)
         tasks.start_soon(client.run)
         tasks.start_soon(client.listen)
-        await peer.audio_out.send(np.full((1, 320), 4000, np.int16))
+        await peer.audio_out.send((8_000, np.full((1, 320), 4000, np.int16)))
         await peer.audio_out.wait_played()
         tasks.cancel_scope.cancel()
     assert client.sound.shape == (1, 320)
@@ -119,7 +121,7 @@ async def test_a_call_hears_the_codec_that_was_asked_for() -> None:
 
 async def test_an_odd_length_is_sent_as_it_is() -> None:
     async with open_pair(encoding=PCM) as (peer, client):
-        await peer.audio_out.send(np.full((1, 1234), 1000, np.int16))
+        await peer.audio_out.send((16_000, np.full((1, 1234), 1000, np.int16)))
         await peer.audio_out.wait_played()
         assert sum(item.shape[1] for item in client.queue if not isinstance(item, Mark)) == 1234
 
@@ -146,7 +148,7 @@ async def test_a_client_that_does_not_read_has_vanished() -> None:
     peer = WebSocketPeer(ours, FastRTCFraming(), Start("me", PCM))
     async with create_task_group() as tasks:
         tasks.start_soon(peer.run)
-        await peer.audio_out.send(np.full((1, 160_000), 1000, np.int16))
+        await peer.audio_out.send((16_000, np.full((1, 160_000), 1000, np.int16)))
         began = anyio.current_time()
         closed = await peer.wait_closed()
         assert closed.reason is CloseReason.VANISHED
@@ -160,7 +162,7 @@ async def test_a_client_that_reads_late_loses_nothing() -> None:
     peer = WebSocketPeer(ours, FastRTCFraming(), Start("me", PCM))
     async with create_task_group() as tasks:
         tasks.start_soon(peer.run)
-        await peer.audio_out.send(np.full((1, 16_000), 1000, np.int16))
+        await peer.audio_out.send((16_000, np.full((1, 16_000), 1000, np.int16)))
         await anyio.sleep(3)
         client = Client(theirs, FastRTCFraming(), PCM)
         tasks.start_soon(client.run)

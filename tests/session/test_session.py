@@ -130,10 +130,10 @@ async def test_what_emit_may_return(emission: Any) -> None:
 @pytest.mark.parametrize(
     ("emission", "message"),
     [
-        ("hello", "got str 'hello'"),
-        ((24_000,), r"got \(int '24000'\)"),
-        ((24_000, [1, 2]), r"got \(int '24000', list"),
-        ((24_000.0, np.zeros(480, np.int16)), "sample rate must be an int; got 24000.0"),
+        ("hello", "got 'hello'"),
+        ((24_000,), r"got \(24000,\)"),
+        ((24_000, [1, 2]), r"samples must be .*; got \[1, 2\]"),
+        ((24_000.0, np.zeros(480, np.int16)), "sample rate must be an int from .*; got 24000.0"),
         ((0, np.zeros(480, np.int16)), "from 1000 to 384000 Hz; got 0"),
         ((24_000, np.zeros(480, np.int32)), "int32"),
         ((24_000, np.full(480, np.nan, np.float32)), "NaN"),

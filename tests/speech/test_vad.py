@@ -508,12 +508,12 @@ class TestSileroOnRecordings:
     @pytest.mark.parametrize(
         ("audio", "message"),
         [
-            (silence(1), r"expected a tuple \(sample_rate, samples\), got ndarray"),
-            ((16_000,), r"expected a tuple \(sample_rate, samples\), got tuple"),
-            ((0, silence(1)), "sample rate must be an int from 1000 to 192000 Hz; got 0"),
+            (silence(1), r"audio must be \(rate, samples\) .*; got int16 array"),
+            ((16_000,), r"audio must be \(rate, samples\) .*; got \(16000,\)"),
+            ((0, silence(1)), "sample rate must be an int from 1000 to 384000 Hz; got 0"),
             ((True, silence(1)), "sample rate must be .*; got True"),
-            ((16_000, [0, 0]), "expected a numpy array of int16 or float32, got list"),
-            ((16_000, np.zeros((3, 9), np.int16)), "got int16 of shape"),
+            ((16_000, [0, 0]), r"samples must be an int16 or float32 array .*; got \[0, 0\]"),
+            ((16_000, np.zeros((3, 9), np.int16)), "got int16 array of shape"),
         ],
     )
     def test_invalid_audio_is_rejected(self, model: SileroVad, audio: Any, message: str) -> None:

@@ -45,7 +45,8 @@ async def call_with_audio(stream: Stream, portal: Portal) -> None:
     await peer.accept(SessionDescription("answer", answer["sdp"]))
     with anyio.fail_after(10):
         await peer.wait_connected()
-        await peer.audio_out.send(tone(440, peer.audio_out.sample_rate, 0.2))
+        rate = peer.audio_out.sample_rate
+        await peer.audio_out.send((rate, tone(440, rate, 0.2)))
         heard: list[AudioFrame] = []
         while not any(abs(frame.samples).max() > 1000 for frame in heard):
             heard.append(await peer.audio_in.receive())

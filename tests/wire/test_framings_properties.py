@@ -32,7 +32,6 @@ from fastrtc_anyio._wire.events import (
     Text,
 )
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
-from fastrtc_anyio._wire.ordering import MOST_EARLY, ChunkOrder
 from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio._wire.plivo import PlivoFraming
 from fastrtc_anyio._wire.telnyx import TelnyxFraming
@@ -195,59 +194,6 @@ def test_telnyx_start_has_both_encodings_if_they_differ() -> None:
     start = TelnyxFraming("PCMA").decode(TelnyxFraming().encode(Start("a", MULAW_8K)) or "")
     assert isinstance(start, Start)
     assert (start.encoding, start.encoding_out) == (MULAW_8K, ALAW_8K)
-
-
-@given(st.permutations(range(MOST_EARLY)), st.integers(0, 300))
-def test_what_comes_out_of_order_within_the_bound_is_put_in_order(
-    shuffled: list[int], before: int
-) -> None:
-    order = ChunkOrder[int]()
-    for chunk in range(1, before + 1):
-        assert order.push(chunk, chunk) == [chunk]  # in order, nothing waits
-    chunks = [before + 1 + chunk for chunk in shuffled]
-    heard = [item for chunk in chunks for item in order.push(chunk, chunk)]
-    assert heard == sorted(chunks)
-    assert order.missing == 0
-
-
-@given(st.lists(st.integers(1, 50), max_size=100))
-def test_every_chunk_is_heard_once_and_in_order_or_is_missing(chunks: list[int]) -> None:
-    order = ChunkOrder[int]()
-    heard: list[int] = []
-    for chunk in chunks:
-        heard += order.push(chunk, chunk)
-        assert len(order._early) <= MOST_EARLY
-    heard += order.flush()
-    assert heard == sorted(set(heard))
-    assert set(heard) <= set(chunks)
-    # Exactly those up to the last that were not heard.
-    assert order.missing == max(heard, default=0) - len(heard)
-
-
-def test_a_chunk_without_a_number_waits_for_nothing() -> None:
-    order = ChunkOrder[str]()
-    assert order.push(2, "early") == []
-    assert order.push(None, "unnumbered") == ["unnumbered"]
-
-
-def test_a_chunk_that_is_given_up_is_not_heard_late() -> None:
-    order = ChunkOrder[int]()
-    early = range(2, 2 + MOST_EARLY)
-    assert [item for chunk in early for item in order.push(chunk, chunk)] == []
-    assert order.push(7, 7) == [2, 3, 4, 5, 6, 7]
-    assert order.missing == 1
-    assert order.push(1, 1) == []
-    assert order.push(8, 8) == [8]
-
-
-def test_a_carrier_that_counts_anew_is_heard() -> None:
-    order = ChunkOrder[int]()
-    for chunk in range(1, 101):
-        order.push(chunk, chunk)
-    assert order.push(102, 102) == []
-    assert order.push(1, 1) == [102, 1]
-    assert order.push(2, 2) == [2]
-    assert order.missing == 1
 
 
 def test_message_of_another_stream_is_rejected() -> None:

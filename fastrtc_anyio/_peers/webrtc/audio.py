@@ -22,8 +22,8 @@ from av.error import FFmpegError
 from fastrtc_anyio._media.av_frames import from_av
 from fastrtc_anyio._media.encode import AudioEncoder
 from fastrtc_anyio._media.frames import AudioFrame
-from fastrtc_anyio._media.reorder import JitterBuffer
-from fastrtc_anyio._peers.channels import AudioOutput
+from fastrtc_anyio._media.reorder import ReorderBuffer
+from fastrtc_anyio._peers.streams.audio import AudioOutput
 
 from . import internals
 
@@ -90,7 +90,7 @@ class AudioTap:
     ) -> None:
         self._codecs = codecs
         self._deliver = deliver
-        self._order: JitterBuffer[RtpPacket] = JitterBuffer()
+        self._order: ReorderBuffer[RtpPacket] = ReorderBuffer.rtp()
         self._ssrc: int | None = None
         self._decoder: tuple[int | None, Decoder] | None = None
         self._last: AudioFrame | None = None
@@ -99,7 +99,7 @@ class AudioTap:
         """aiortc's call: a packet has come. The answer: no key frame needed, nothing to decode."""
         if packet.ssrc != self._ssrc:
             self._ssrc = packet.ssrc
-            self._order = JitterBuffer()
+            self._order = ReorderBuffer.rtp()
         for ready in self._order.push(packet.sequence_number, packet):
             frames = [] if ready is None else self._decode(ready)
             for frame in frames:

@@ -17,7 +17,6 @@ from aiortc import (
 )
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
-from fastrtc_anyio._peers.channels import AudioOutput
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio._signaling.sdp import (
@@ -88,11 +87,6 @@ class Connection:
         self._connecting = ConnectTasks()
         self._closing = False
         self._over = False
-
-    @property
-    def audio_out(self) -> AudioOutput:
-        """The outgoing audio, once the codec is known."""
-        return self._media.audio_out
 
     async def negotiate(self, step: Callable[..., Coroutine[Any, Any, str]], *args: str) -> str:
         """Run one step of the negotiation as a task that goes on if the caller is cancelled.

@@ -9,7 +9,7 @@ from functools import partial
 
 from aiortc import RTCDataChannel, RTCSctpTransport
 
-from fastrtc_anyio._peers.channels import MessageChannel
+from fastrtc_anyio._peers.streams.messages import MessageChannel
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import LimitExceeded
 from fastrtc_anyio.limits import RequestLimits, check_message
@@ -63,13 +63,13 @@ class DataChannels:
         while (
             channel is not None
             and channel.bufferedAmount < _BUFFER
-            and (text := self._messages.take()) is not None
+            and (text := self._messages.pop_outgoing()) is not None
         ):
             try:
                 channel.send(text)
             except ValueError as exc:  # longer than the client said it takes
                 logger.warning("a message was not sent: %s", exc)
-                self._messages.refuse()
+                self._messages.count_unsent()
 
     async def drain(self, sctp: RTCSctpTransport) -> None:
         """Give messages time to be acknowledged: aiortc's close throws away what is not.
@@ -84,13 +84,13 @@ class DataChannels:
         )
 
     def _on_open(self) -> None:
-        self._messages.open()
+        self._messages.mark_open()
         self.flush()
 
     def _on_close(self, channel: RTCDataChannel) -> None:
         self._channels.remove(channel)
         if not self._find_open():
-            self._messages.shut()
+            self._messages.mark_closed()
 
     def _find_open(self) -> RTCDataChannel | None:
         return next((c for c in self._channels if c.readyState == "open"), None)

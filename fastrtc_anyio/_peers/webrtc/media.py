@@ -10,13 +10,9 @@ from aiortc.mediastreams import MediaStreamError
 
 from fastrtc_anyio._media.encode import AudioEncoder, OpusOptions, VideoOptions, create_encoder
 from fastrtc_anyio._media.media_plan import MediaPlan
-from fastrtc_anyio._peers.channels import (
-    AudioInput,
-    AudioOutput,
-    MessageChannel,
-    VideoInput,
-    VideoOutput,
-)
+from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
+from fastrtc_anyio._peers.streams.messages import MessageChannel
+from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
 from fastrtc_anyio._signaling.sdp import set_opus_parameters
 from fastrtc_anyio.errors import InvalidOffer, UnsupportedFormat
 
@@ -31,13 +27,13 @@ _SENDING = ("sendonly", "sendrecv")
 
 @dataclass(frozen=True)
 class Streams:
-    """The queues a connection shares with the host. Audio out is made when its codec is known."""
+    """Queues that a connection shares with the host."""
 
     audio_in: AudioInput
+    audio_out: AudioOutput
     video_in: VideoInput
     video_out: VideoOutput
     messages: MessageChannel
-    make_audio_out: Callable[[int, int], AudioOutput]
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,6 @@ class ConnectionMedia:
         on_broken: called when a frame could not be encoded.
         on_sender_ended: called when aiortc has stopped a sender.
     """
-
-    audio_out: AudioOutput
 
     def __init__(
         self,
@@ -155,8 +149,7 @@ class ConnectionMedia:
 
     def end_output(self) -> None:
         """No media to the client any more."""
-        if hasattr(self, "audio_out"):
-            self.audio_out.end()
+        self._streams.audio_out.end()
         self._streams.video_out.end()
 
     def close(self) -> None:
@@ -189,8 +182,8 @@ class ConnectionMedia:
         except UnsupportedFormat as exc:
             raise InvalidOffer(str(exc)) from exc
         self._encoder = encoder
-        self.audio_out = self._streams.make_audio_out(encoder.sample_rate, encoder.channels)
-        track = PlayoutTrack(self.audio_out, encoder, self._on_broken)
+        self._streams.audio_out.bind(encoder.sample_rate, encoder.channels)
+        track = PlayoutTrack(self._streams.audio_out, encoder, self._on_broken)
         track.on("ended", self._on_sender_ended)
         return track
 

@@ -13,27 +13,14 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
 from fastrtc_anyio._media.media_plan import MediaPlan
-from fastrtc_anyio._peers.channels import (
-    AudioInput,
-    AudioOutput,
-    BufferOptions,
-    Link,
-    MessageChannel,
-    VideoInput,
-    VideoOutput,
-)
+from fastrtc_anyio._peers.lifecycle import LifecyclePeer
 from fastrtc_anyio._peers.portal import Portal
+from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput, BufferOptions
+from fastrtc_anyio._peers.streams.link import Link
+from fastrtc_anyio._peers.streams.messages import MessageChannel
+from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.requests import IceCandidate, SessionDescription
-from fastrtc_anyio.abc import Peer
-from fastrtc_anyio.errors import (
-    Closed,
-    CloseReason,
-    ConnectTimeout,
-    PeerClosed,
-    PeerError,
-    PeerFailed,
-)
 from fastrtc_anyio.limits import RequestLimits
 
 from .connection import Connection
@@ -44,7 +31,7 @@ __all__ = ["WebRTCPeer"]
 logger = logging.getLogger("fastrtc_anyio")
 
 
-class WebRTCPeer(Peer):
+class WebRTCPeer(LifecyclePeer):
     """One WebRTC connection. Answers an offer, or makes one.
 
     Args:
@@ -60,9 +47,6 @@ class WebRTCPeer(Peer):
         opus: settings of the Opus encoder.
         video: codec and bitrate of video.
         limits: how much the client may send besides media.
-
-    All streams exist from the start but for ``audio_out``, which does once the codec is known:
-    after :meth:`answer` or :meth:`offer`.
     """
 
     def __init__(
@@ -80,18 +64,17 @@ class WebRTCPeer(Peer):
         video: VideoOptions | None = None,
         limits: RequestLimits | None = None,
     ) -> None:
+        super().__init__()
         self._portal = portal
         self._host = Host()
         self.media = media or MediaPlan()
         buffers = buffers or BufferOptions()
         link = Link(self._host, time.monotonic)
         self.audio_in = audio_in = AudioInput(link, buffers.input_s)
+        self.audio_out = audio_out = AudioOutput(link, sample_rate, channels, buffers, bound=False)
         self.video_in = video_in = VideoInput(link)
-        self.video_out = video_out = VideoOutput(link, fps, self._kick_pictures)
-        self.messages = messages = MessageChannel(link, self._kick)
-        self._connected = anyio.Event()
-        self._closed_event = anyio.Event()
-        self._closed: Closed | None = None
+        self.video_out = video_out = VideoOutput(link, fps, self._flush_pictures)
+        self.messages = messages = MessageChannel(link, self._flush_messages)
         self._released: anyio.Event | None = None
         self._connection = Connection(
             configuration=configuration or RtcConfiguration(),
@@ -100,15 +83,15 @@ class WebRTCPeer(Peer):
             ),
             streams=Streams(
                 audio_in,
+                audio_out,
                 video_in,
                 video_out,
                 messages,
-                lambda rate, n: AudioOutput(link, rate, n, buffers.output_s, live=buffers.live),
             ),
             liveness_s=liveness_s,
             limits=limits or RequestLimits(),
-            on_connected=lambda: self._host.post(self._connected.set),
-            on_closed=lambda closed: self._host.post(lambda: self._set_closed(closed)),
+            on_connected=lambda: self._host.post(self._mark_connected),
+            on_closed=lambda closed: self._host.post(lambda: self._mark_closed(closed)),
         )
 
     async def answer(self, offer: SessionDescription) -> SessionDescription:
@@ -123,14 +106,12 @@ class WebRTCPeer(Peer):
         """
         connection = self._connection
         sdp = await self._portal.call(connection.negotiate, connection.answer, offer.sdp)
-        self._take_audio_out()
         return SessionDescription("answer", sdp)
 
     async def offer(self) -> SessionDescription:
         """Make an offer, with a data channel. The client's answer goes to :meth:`accept`."""
         connection = self._connection
         sdp = await self._portal.call(connection.negotiate, connection.offer)
-        self._take_audio_out()
         return SessionDescription("offer", sdp)
 
     async def accept(self, answer: SessionDescription) -> None:
@@ -150,16 +131,6 @@ class WebRTCPeer(Peer):
             LimitExceeded: the client has as many as it may have.
         """
         await self._portal.call(self._connection.add_candidate, candidate)
-
-    async def wait_connected(self) -> None:
-        await self._connected.wait()
-        if self._closed is not None:
-            raise _ERRORS.get(self._closed.reason, PeerFailed)(self._closed.message)
-
-    async def wait_closed(self) -> Closed:
-        await self._closed_event.wait()
-        assert self._closed is not None
-        return self._closed
 
     async def aclose(self) -> None:
         if self._released is None:
@@ -182,26 +153,10 @@ class WebRTCPeer(Peer):
         """aiortc's reports by their ids, each with its ``type``: W3C's ``getStats``."""
         return await self._portal.call(self._connection.statistics)
 
-    def _take_audio_out(self) -> None:
-        if self.media.audio_out:
-            self.audio_out = self._connection.audio_out
-
-    def _kick_pictures(self) -> None:
+    def _flush_pictures(self) -> None:
         if self._released is None:
             self._portal.post(self._connection.flush_pictures)
 
-    def _kick(self) -> None:
+    def _flush_messages(self) -> None:
         if self._released is None:
             self._portal.post(self._connection.data_channels.flush)
-
-    def _set_closed(self, closed: Closed) -> None:
-        if self._closed is None:
-            self._closed = closed
-            self._connected.set()
-            self._closed_event.set()
-
-
-_ERRORS: dict[CloseReason, type[PeerError]] = {
-    CloseReason.HUNG_UP: PeerClosed,
-    CloseReason.CONNECT_TIMEOUT: ConnectTimeout,
-}

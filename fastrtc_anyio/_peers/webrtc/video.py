@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 
 from fastrtc_anyio._media.encode import VIDEO_MIN_BITRATE, VideoOptions
 from fastrtc_anyio._media.video import VideoFrame
-from fastrtc_anyio._peers.channels import VideoInput, VideoOutput
+from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
 
 from . import internals
 

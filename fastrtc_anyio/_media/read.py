@@ -1,0 +1,76 @@
+"""Read the audio values of the handler API: ``(rate, samples)``, with an optional layout.
+
+User code may return anything, so the types are checked here, once. A :class:`CheckedAudio` is
+proof of that check and passes through `read_audio` untouched.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrtc_anyio._core.options import short_repr
+from fastrtc_anyio.errors import UnsupportedFormat
+
+from .frames import AudioFrame, as_int16
+
+__all__ = ["MAX_RATE", "MIN_RATE", "AudioLike", "CheckedAudio", "read_audio"]
+
+AudioLike: TypeAlias = tuple[int, NDArray[Any]] | tuple[int, NDArray[Any], str]
+"""``(rate, samples)`` or ``(rate, samples, layout)``."""
+
+# Wider than the rates of microphones, files and telephones. A number outside is a mistake, and
+# resampling from it could exhaust the memory.
+MIN_RATE, MAX_RATE = 1_000, 384_000
+
+
+class CheckedAudio(AudioFrame):
+    """An :class:`AudioFrame` made by :func:`read_audio`."""
+
+    __slots__ = ()
+
+
+def read_audio(value: object) -> CheckedAudio:
+    """Check ``(rate, samples)`` or ``(rate, samples, layout)`` and convert the samples to int16.
+
+    Args:
+        value: the rate in Hz, from 1000 to 384000; samples int16 or float32 (full scale 1.0) of
+            shape ``(n,)``, ``(1, n)`` or ``(2, n)``; the layout "mono" or "stereo".
+
+    Raises:
+        UnsupportedFormat: ``value`` is something else, or holds NaN.
+    """
+    if isinstance(value, CheckedAudio):
+        return value
+    rate: object
+    layout: str | None = None
+    # Only tuples and lists: to numpy 2.5 an array is a sequence, too.
+    match value if isinstance(value, tuple | list) else None:
+        case (rate, samples):
+            pass
+        case (rate, samples, "mono" | "stereo" as layout):
+            pass
+        case _:
+            raise UnsupportedFormat(
+                "audio must be (rate, samples) or (rate, samples, layout), layout being "
+                f'"mono" or "stereo"; got {short_repr(value)}'
+            )
+    if (
+        isinstance(rate, bool | np.bool_)
+        or not isinstance(rate, int | np.integer)
+        or not MIN_RATE <= rate <= MAX_RATE
+    ):
+        raise UnsupportedFormat(
+            f"the sample rate must be an int from {MIN_RATE} to {MAX_RATE} Hz; "
+            f"got {short_repr(rate)}"
+        )
+    pcm = as_int16(samples)
+    if layout is not None and pcm.shape[0] != (2 if layout == "stereo" else 1):
+        raise UnsupportedFormat(
+            f'samples of layout "{layout}" must have shape '
+            f"{'(2, n)' if layout == 'stereo' else '(n,) or (1, n)'}; got {np.shape(samples)}. "
+            "Convert interleaved stereo with samples.reshape(-1, 2).T"
+        )
+    return CheckedAudio(int(rate), pcm)

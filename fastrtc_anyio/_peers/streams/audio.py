@@ -1,0 +1,268 @@
+"""Audio streams: a queue from the client bounded by age, and playout to the client."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import anyio
+import numpy as np
+from anyio.lowlevel import checkpoint
+
+from fastrtc_anyio._core.options import check_number
+from fastrtc_anyio._media.convert import AudioConverter
+from fastrtc_anyio._media.frames import AudioFrame, Int16Array
+from fastrtc_anyio._media.playout import Played, PlayoutBuffer
+from fastrtc_anyio._media.queues import LiveEdgeQueue
+from fastrtc_anyio._media.read import AudioLike, read_audio
+from fastrtc_anyio.abc import (
+    AudioInStatistics,
+    AudioOutStatistics,
+    AudioReceiveStream,
+    AudioSendStream,
+)
+
+from .link import Link, Parking, wait_for
+
+__all__ = ["AudioInput", "AudioOutput", "BufferOptions", "Input"]
+
+T = TypeVar("T")
+
+_WORK_AHEAD = 30.0
+"""Seconds: enough for text-to-speech that generates whole sentences."""
+_LIVE_MARGIN = 0.2
+_PIECES_PER_SECOND = 4
+"""Pieces that a long chunk is converted in, per second of audio."""
+
+
+@dataclass(frozen=True)
+class BufferOptions:
+    """Sizes of the audio queues of a connection, in seconds, and the policy when they are full."""
+
+    input_s: float = 1.0
+    """Age limit of audio that waits for a slow reader. A reader further behind continues with the
+    newest frame."""
+    output_s: float = _WORK_AHEAD
+    """Duration of audio that a handler may send ahead of playout before ``send`` waits."""
+    live: bool = False
+    """Whether outgoing audio follows a live source, such as the client's own voice. A delay that
+    builds up during a stall is then trimmed."""
+
+    def __post_init__(self) -> None:
+        check_number("input_s", self.input_s, above=0, unit="seconds", finite=False)
+        check_number("output_s", self.output_s, above=0, unit="seconds", finite=False)
+
+    @classmethod
+    def choose(cls, live: bool, output_s: float | None, input_s: float) -> BufferOptions:
+        """Return the sizes for a stream; None stands for the default output size.
+
+        A live source has at most the waiting input to send. With an output queue a little larger,
+        it never waits itself and loses nothing of its input.
+        """
+        usual = input_s + _LIVE_MARGIN if live else _WORK_AHEAD
+        return cls(input_s, usual if output_s is None else output_s, live)
+
+
+class Input(Generic[T]):
+    """Receiving half of a stream, until it ends."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._arrived = Parking(link)
+        self._ended = False
+
+    async def receive(self) -> T:
+        return await wait_for(self._link, self._poll, self._arrived)
+
+    def _poll(self) -> T | None:
+        item = self._pop()
+        if item is None and self._ended:
+            raise anyio.EndOfStream
+        return item
+
+    def _pop(self) -> T | None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Transport side: end the stream behind the items queued."""
+        with self._link.lock:
+            self._ended = True
+            self._arrived.wake()
+
+
+class AudioInput(Input[AudioFrame], AudioReceiveStream):
+    """Audio from the client, bounded by age."""
+
+    def __init__(self, link: Link, limit_seconds: float = 1.0) -> None:
+        super().__init__(link)
+        self._queue = LiveEdgeQueue(limit_seconds)
+
+    def _pop(self) -> AudioFrame | None:
+        return self._queue.pop()
+
+    def statistics(self) -> AudioInStatistics:
+        with self._link.lock:
+            return replace(self._queue.statistics)
+
+    def push(self, frame: AudioFrame) -> None:
+        """Transport side: queue a frame. Ignored after :meth:`end`."""
+        with self._link.lock:
+            if not self._ended:
+                self._queue.push(frame)
+                self._arrived.wake()
+
+
+class AudioOutput(AudioSendStream):
+    """Audio to the client: a :class:`.PlayoutBuffer` with conversion and backpressure.
+
+    Args:
+        link: connection to the host.
+        sample_rate: rate of the transport in Hz, or the rate asked for if it is not known yet.
+        channels: 1 or 2, likewise.
+        buffers: size of the queue.
+        bound: whether the transport's format is known. If not, :meth:`send` waits for
+            :meth:`bind`.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        sample_rate: int,
+        channels: int,
+        buffers: BufferOptions,
+        *,
+        bound: bool = True,
+    ) -> None:
+        self._link = link
+        self._options = buffers
+        self._room = Parking(link)
+        self._played = Parking(link)
+        self._generation = 0
+        self._ended = False
+        self._bound = bound
+        self._set_format(sample_rate, channels)
+
+    def _set_format(self, sample_rate: int, channels: int) -> None:
+        options = self._options
+        self._buffer = PlayoutBuffer(sample_rate, channels, options.output_s, live=options.live)
+        self._convert = AudioConverter(sample_rate, channels)
+        self._converted_generation = 0
+
+    @property
+    def sample_rate(self) -> int:
+        return self._buffer.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self._buffer.channels
+
+    @property
+    def position(self) -> int:
+        return self._buffer.position
+
+    async def send(self, frame: AudioLike) -> None:
+        # The generation belongs to the moment of the call. There is no checkpoint before this
+        # line, so a caller that was not cancelled is not behind a flush either.
+        audio, generation = read_audio(frame), self._generation
+        if not self._bound:
+            await wait_for(self._link, self._is_bound, self._room)
+        if self._converted_generation != generation:
+            # The samples left in the filter were flushed with the rest.
+            self._converted_generation = generation
+            self._convert.reset()
+        await self._queue(await self._converted(audio), generation)
+
+    def _is_bound(self) -> bool | None:
+        self._check_open()
+        return self._bound or None
+
+    async def _converted(self, audio: AudioFrame) -> Int16Array:
+        """Convert piece by piece: a minute at once would block every session for seconds."""
+        size = audio.sample_rate // _PIECES_PER_SECOND
+        if audio.samples.shape[1] <= size:
+            return self._convert(audio)
+        pieces: list[Int16Array] = []
+        for start in range(0, audio.samples.shape[1], size):
+            await checkpoint()
+            piece = audio.samples[:, start : start + size]
+            pieces.append(self._convert(AudioFrame(audio.sample_rate, piece)))
+        return np.concatenate(pieces, axis=1)
+
+    async def _queue(self, samples: Int16Array, generation: int) -> None:
+        """Queue samples of the stream's own format once there is room."""
+
+        def put() -> bool | None:
+            self._check_open()
+            if self._generation != generation:
+                self._buffer.discard(samples)
+                return True
+            if not self._buffer.has_room:
+                return None
+            self._buffer.push(samples)
+            return True
+
+        await wait_for(self._link, put, self._room)
+
+    def flush(self) -> Played:
+        with self._link.lock:
+            self._generation += 1
+            played = self._buffer.flush()
+            self._wake()
+            return played
+
+    def pause(self) -> None:
+        with self._link.lock:
+            self._buffer.pause()
+
+    def resume(self) -> None:
+        with self._link.lock:
+            self._buffer.resume()
+
+    async def wait_played(self) -> None:
+        rest = self._convert.flush()
+        if rest.shape[1] and self._converted_generation == self._generation:
+            with suppress(anyio.BrokenResourceError):
+                await self._queue(rest, self._generation)
+        await wait_for(self._link, lambda: self._is_played() or None, self._played)
+
+    def _is_played(self) -> bool:
+        return self._ended or self._buffer.drained
+
+    def statistics(self) -> AudioOutStatistics:
+        with self._link.lock:
+            return self._buffer.statistics()
+
+    def bind(self, sample_rate: int, channels: int) -> None:
+        """Transport side: set the format, once it is known. Senders waiting for it continue."""
+        with self._link.lock:
+            paused = self._buffer.paused
+            self._set_format(sample_rate, channels)
+            if paused:
+                self._buffer.pause()
+            self._bound = True
+            self._room.wake()
+
+    def pull(self) -> Int16Array:
+        """Transport side: take the next 20 ms, int16 ``(channels, sample_rate // 50)``."""
+        with self._link.lock:
+            samples = self._buffer.pull(held_back=self._room.occupied)
+            self._wake()
+            return samples
+
+    def end(self) -> None:
+        """Transport side: stop playout for good."""
+        with self._link.lock:
+            self._ended = True
+            self._room.wake()
+            self._played.wake()
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise anyio.BrokenResourceError
+
+    def _wake(self) -> None:
+        if self._buffer.has_room:
+            self._room.wake()
+        if self._buffer.drained:
+            self._played.wake()

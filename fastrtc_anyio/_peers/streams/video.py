@@ -1,0 +1,159 @@
+"""Video streams: the latest picture from the client, and paced pictures to the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import anyio
+
+from fastrtc_anyio._media.queues import LatestQueue
+from fastrtc_anyio._media.video import PictureOrder, VideoFrame, as_video_frame
+from fastrtc_anyio.abc import (
+    VideoInStatistics,
+    VideoOutStatistics,
+    VideoReceiveStream,
+    VideoSendStream,
+)
+
+from .audio import Input
+from .link import Link, Parking, wait_for
+
+__all__ = ["VideoInput", "VideoOutput"]
+
+
+class VideoInput(Input[VideoFrame], VideoReceiveStream):
+    """Pictures from the client, of which only the latest is kept."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self._queue: LatestQueue[VideoFrame] = LatestQueue()
+
+    def _pop(self) -> VideoFrame | None:
+        return self._queue.pop(self._link.clock())
+
+    def statistics(self) -> VideoInStatistics:
+        with self._link.lock:
+            return replace(self._queue.statistics)
+
+    def push(self, frame: VideoFrame) -> None:
+        """Transport side: queue a picture. Ignored after :meth:`end`."""
+        with self._link.lock:
+            if not self._ended:
+                self._queue.push(frame, self._link.clock())
+                self._arrived.wake()
+
+
+class VideoOutput(VideoSendStream):
+    """Pictures to the client: one waiting for its time, and one being sent.
+
+    The transport pulls a picture at :attr:`due`, and pulls again when it has sent that picture.
+
+    Args:
+        link: connection to the host.
+        fps: maximum frame rate, in Hz.
+        notify: called on the host when a picture is queued or :meth:`wait_played` begins.
+    """
+
+    def __init__(self, link: Link, fps: float, notify: Callable[[], None] = lambda: None) -> None:
+        self.fps = fps
+        self.due: float | None = None
+        """Earliest time of the next picture, on the link's clock; None before the first pull."""
+        self._link = link
+        self._notify = notify
+        self._changed = Parking(link)
+        self._waiting: tuple[VideoFrame, float] | None = None
+        self._being_sent = False
+        self._draining = 0
+        self._counters = VideoOutStatistics()
+        self._ended = False
+
+    async def send(self, picture: object, order: PictureOrder = "bgr24") -> None:
+        frame = as_video_frame(picture, order)
+        counters = self._counters
+
+        def put() -> int | None:
+            self._check_open()
+            if self._waiting is not None:
+                return None
+            self._waiting = (frame, self._link.clock())
+            counters.buffered = 1
+            counters.sent += 1
+            return counters.sent
+
+        number = await wait_for(self._link, put, self._changed)
+        self._notify()
+
+        def is_taken() -> bool | None:
+            return counters.played + counters.flushed >= number or None
+
+        await wait_for(self._link, is_taken, self._changed)
+
+    async def wait_ready(self, lead: float = 0.0) -> None:
+        def next_due() -> float | None:
+            self._check_open()
+            return self.due if self._waiting is None else None
+
+        due = await wait_for(self._link, next_due, self._changed)
+        early = due - lead - self._link.clock()
+        if early > 0:
+            await anyio.sleep(early)
+
+    def flush(self) -> None:
+        with self._link.lock:
+            self._drop()
+
+    async def wait_played(self) -> None:
+        def is_played() -> bool | None:
+            return self._ended or not (self._waiting or self._being_sent) or None
+
+        self._draining += 1
+        self._notify()
+        try:
+            await wait_for(self._link, is_played, self._changed)
+        finally:
+            self._draining -= 1
+
+    @property
+    def draining(self) -> bool:
+        """Transport side: whether the last picture was pulled and a task waits for its arrival."""
+        return self._draining > 0 and self._waiting is None
+
+    def statistics(self) -> VideoOutStatistics:
+        with self._link.lock:
+            return replace(self._counters)
+
+    def pull(self) -> VideoFrame | None:
+        """Transport side: take the next picture, or None. The picture before it has been sent."""
+        with self._link.lock:
+            now = self._link.clock()
+            self._changed.wake()
+            self._being_sent = False
+            if self._waiting is None:
+                self.due = now if self.due is None else self.due
+                return None
+            (frame, since), self._waiting = self._waiting, None
+            self._being_sent = True
+            self._counters.buffered = 0
+            self._counters.played += 1
+            self._counters.latency = now - since
+            # Not now + 1 / fps: after a late picture the next may come sooner, so that the average
+            # rate is kept.
+            self.due = max((now if self.due is None else self.due) + 1 / self.fps, now)
+            return frame
+
+    def end(self) -> None:
+        """Transport side: stop sending pictures for good."""
+        with self._link.lock:
+            self._ended = True
+            self._drop()
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise anyio.BrokenResourceError
+
+    def _drop(self) -> None:
+        self._waiting = None
+        self._counters.flushed += self._counters.buffered
+        self._counters.buffered = 0
+        self._changed.wake()
