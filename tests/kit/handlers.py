@@ -95,3 +95,22 @@ class Quiet(AsyncStreamHandler):
 
     def copy(self) -> Quiet:
         return type(self)()
+
+
+class SyncQuiet(StreamHandler):
+    """The same with synchronous methods."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.calls: list[str] = []
+
+    def receive(self, frame: Any) -> None: ...
+
+    def emit(self) -> EmitType:
+        return None
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+    def copy(self) -> SyncQuiet:
+        return type(self)()

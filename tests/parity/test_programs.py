@@ -29,6 +29,7 @@ from fastrtc_anyio import (
 )
 from fastrtc_anyio.testing import Call, open_call, tone, tone_snr
 from tests.kit.backends import on_asyncio
+from tests.kit.handlers import Quiet
 from tests.kit.measure import typical_snr
 
 from .programs import (
@@ -128,10 +129,7 @@ async def test_wait_for_args_returns_when_inputs_arrive(kind: Any) -> None:
 
 
 async def test_text_arrives_as_webrtc_data() -> None:
-    class Reader(AsyncStreamHandler):
-        async def receive(self, frame: tuple[int, Any]) -> None:
-            pass
-
+    class Reader(Quiet):
         async def emit(self) -> EmitType:
             await self.wait_for_args()
             data = self.latest_args[0]
@@ -139,9 +137,6 @@ async def test_text_arrives_as_webrtc_data() -> None:
             return AdditionalOutputs(
                 data.webrtc_id, data.textbox, data.audio, *self.latest_args[1:]
             )
-
-        def copy(self) -> Reader:
-            return Reader()
 
     handler = Reader()
     async with open_call(handler) as call, outputs_of(call) as outputs:

@@ -17,11 +17,10 @@ from fastrtc_anyio import (
     EmitType,
     Limits,
     SessionState,
-    StreamHandler,
     VideoEmitType,
 )
 from fastrtc_anyio.testing import Call, open_call
-from tests.kit.handlers import AsyncEcho, Echo
+from tests.kit.handlers import AsyncEcho, Echo, SyncQuiet
 from tests.kit.waiting import SECONDS, wait_until
 
 from .echoes import check_every_frame_comes_back, threads_of
@@ -131,7 +130,7 @@ async def test_blocked_shutdown_is_abandoned(
     assert handler.calls == ["called", "shutdown"]
 
 
-class Waiting(StreamHandler):
+class Waiting(SyncQuiet):
     """FastRTC's textbook handler: ``emit`` blocks in an empty queue."""
 
     def __init__(self) -> None:
@@ -139,8 +138,6 @@ class Waiting(StreamHandler):
         self.queue: queue.Queue[EmitType] = queue.Queue()
         self.emitting = threading.Event()
         self.returned = threading.Event()
-
-    def receive(self, frame: Any) -> None: ...
 
     def emit(self) -> EmitType:
         self.emitting.set()
@@ -150,9 +147,6 @@ class Waiting(StreamHandler):
 
     def shutdown(self) -> None:
         self.queue.put(None)
-
-    def copy(self) -> Waiting:
-        return Waiting()
 
 
 @pytest.mark.parametrize("kind", [AsyncEcho, Echo])

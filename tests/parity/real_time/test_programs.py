@@ -17,12 +17,10 @@ from pydantic import BaseModel
 
 from fastrtc_anyio import (
     AdditionalOutputs,
-    AsyncStreamHandler,
     CloseReason,
     EmitType,
     Session,
     Stream,
-    StreamHandler,
     UnknownSession,
     VideoStreamHandler,
     WebRTCData,
@@ -30,6 +28,7 @@ from fastrtc_anyio import (
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.backends import on_asyncio
 from tests.kit.calls import make_stream, open_uvicorn, place_call, receive_json
+from tests.kit.handlers import Quiet, SyncQuiet
 from tests.kit.measure import check_echo as measure_echo
 from tests.kit.waiting import SECONDS, wait_until
 from tests.parity.programs import (
@@ -149,15 +148,12 @@ async def test_input_hook(kind: Any, hook: str) -> None:
         assert log["data"] == ["__webrtc_value__", "be brief", 0.3]
 
 
-class Chatty(AsyncStreamHandler):
+class Chatty(Quiet):
     """ "Send text or audio": answers typed text."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answer: EmitType = None
-
-    async def receive(self, frame: tuple[int, Any]) -> None:
-        pass
 
     def trigger_response(self) -> None:
         data: WebRTCData = self.latest_args[0]
@@ -166,9 +162,6 @@ class Chatty(AsyncStreamHandler):
     async def emit(self) -> EmitType:
         answer, self.answer = self.answer, None
         return answer
-
-    def copy(self) -> Chatty:
-        return Chatty()
 
 
 async def test_text_triggers_response() -> None:
@@ -192,24 +185,18 @@ async def test_text_triggers_response() -> None:
         assert (await stream.fetch_latest_output("caller")).args == ("caller wrote third",)
 
 
-class Counting(StreamHandler):
+class Counting(SyncQuiet):
     """Emits numbered outputs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
-    def receive(self, frame: tuple[int, Any]) -> None:
-        pass
-
     def emit(self) -> EmitType:
         self.count += 1
         if self.count > 10:
             return None
         return (RATE, np.zeros((1, 480), np.int16)), AdditionalOutputs({"count": self.count})
-
-    def copy(self) -> Counting:
-        return Counting()
 
 
 async def read_events(url: str, webrtc_id: str) -> list[Any]:
