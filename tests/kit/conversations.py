@@ -33,7 +33,7 @@ class LoudVad:
 
 
 class LoudBatchModel:
-    """The same as a model with FastRTC's interface: returns seconds of loud samples."""
+    """A model with FastRTC's interface: returns the seconds of loud samples."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[int, int]] = []

@@ -98,7 +98,7 @@ class Quiet(AsyncStreamHandler):
 
 
 class SyncQuiet(StreamHandler):
-    """The same with synchronous methods."""
+    """Ignores audio and emits None, with synchronous methods."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

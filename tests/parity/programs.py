@@ -47,7 +47,7 @@ class EchoHandler(StreamHandler):
 
 
 class PoliteEchoHandler(EchoHandler):
-    """The same with the advice of its notes: ``emit`` returns None instead of blocking."""
+    """The echo of "Stream Handlers" whose ``emit`` returns None instead of blocking."""
 
     def emit(self) -> EmitType:
         try:
@@ -83,7 +83,7 @@ class AsyncEchoHandler(AsyncStreamHandler):
 
 
 class MemoryStreamEchoHandler(AsyncStreamHandler):
-    """The same with an anyio memory stream, for both backends."""
+    """The echo of "Async Stream Handlers" with an anyio memory stream, for both backends."""
 
     def __init__(self) -> None:
         super().__init__(input_sample_rate=24000)
@@ -219,7 +219,7 @@ class InstructedHandler(AsyncStreamHandler):
 
 
 class PlainInstructedHandler(StreamHandler):
-    """The same with synchronous methods, in ``emit``."""
+    """ "Requesting Inputs" with synchronous methods: ``emit`` waits for the inputs."""
 
     def __init__(self) -> None:
         super().__init__(output_sample_rate=RATE)

@@ -70,7 +70,7 @@ async def _nudge(call: Call) -> None:
 
 
 async def over(call: Call) -> None:
-    """Wait for the end of a call."""
+    """Wait until a call has ended."""
     with anyio.fail_after(10):
         await call.ended.wait()
 

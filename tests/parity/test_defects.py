@@ -1,4 +1,4 @@
-"""Defects of FastRTC 0.0.34; each docstring states FastRTC's behaviour, which fails the test.
+"""Defects of FastRTC 0.0.34. A docstring states FastRTC's behaviour, which would fail the test.
 
 Tests with blocked threads or a network are in ``real_time/test_defects.py``, tests of turn taking
 in ``test_talking.py``, D1 in ``tests/server/test_websocket.py`` and D10 (an error leaves the peer
@@ -50,7 +50,7 @@ RATE = 24_000
 
 
 async def test_d02_none_from_emit_queues_nothing_and_does_not_delay_audio() -> None:
-    """``emit`` returning ``None`` adds 7,800 queue entries a second; a greeting is 13 s late."""
+    """FastRTC: ``emit`` returning ``None`` adds 7,800 queue entries a second, and delays audio."""
 
     class Greeter(Quiet):
         nothings = 0
@@ -84,7 +84,7 @@ class Counted(Echo):
 
 
 class AsyncCounted(AsyncEcho):
-    """The same with coroutine methods."""
+    """An async echo that may end its call."""
 
     end: str = ""
 
@@ -101,7 +101,7 @@ class AsyncCounted(AsyncEcho):
 )
 @pytest.mark.parametrize("kind", [Counted, AsyncCounted])
 async def test_d04_shutdown_is_called_once_after_every_end(kind: Any, end: str) -> None:
-    """``shutdown`` is never called for WebSockets and telephones."""
+    """FastRTC: ``shutdown`` is never called for WebSockets and telephones."""
     handler = kind()
     handler.end = end
     with anyio.CancelScope() as scope:
@@ -123,7 +123,7 @@ async def test_d04_shutdown_is_called_once_after_every_end(kind: Any, end: str) 
 
 @pytest.mark.parametrize("wrapped", [True, False])
 async def test_d05_shared_function_is_not_wrapped_again_per_call(wrapped: bool) -> None:
-    """A shared callable is wrapped once more for every connection."""
+    """FastRTC: a shared callable is wrapped once more for every connection."""
     depths = []
 
     def show(image: Any) -> Any:
@@ -149,7 +149,7 @@ class Idle(SyncQuiet):
 
 
 class AsyncIdle(Quiet):
-    """The same with coroutine methods."""
+    """Always emits None, from a coroutine."""
 
     async def emit(self) -> None:
         self.calls.append("emit")
@@ -157,7 +157,7 @@ class AsyncIdle(Quiet):
 
 @pytest.mark.parametrize("kind", [Idle, AsyncIdle])
 async def test_d06_idle_handler_does_not_spin(kind: Any) -> None:
-    """An idle handler costs 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
+    """FastRTC: an idle handler costs 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
     handler = kind()
     async with open_call(handler):
         await anyio.sleep(2)
@@ -165,7 +165,7 @@ async def test_d06_idle_handler_does_not_spin(kind: Any) -> None:
 
 
 async def test_d06_waiting_emit_is_called_once() -> None:
-    """An idle handler costs 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
+    """FastRTC: an idle handler costs 6,500-9,500 ``emit`` calls a second, 53-86 % of a core."""
 
     class Waiting(Quiet):
         async def emit(self) -> EmitType:
@@ -180,7 +180,7 @@ async def test_d06_waiting_emit_is_called_once() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int16])
 def test_d07_audio_to_bytes_preserves_the_sound(dtype: Any) -> None:
-    """``audio_to_bytes`` of float32 is noise."""
+    """FastRTC: ``audio_to_bytes`` of float32 is noise."""
     sound: Any = tone(440, RATE, 1.0)
     if dtype is np.float32:
         sound = audio_to_float32(sound)
@@ -191,7 +191,7 @@ def test_d07_audio_to_bytes_preserves_the_sound(dtype: Any) -> None:
 
 
 async def test_d11_unknown_id_raises_and_leaves_no_entry() -> None:
-    """``output_stream("unknown")`` hangs and creates a permanent entry.
+    """FastRTC: ``output_stream("unknown")`` hangs and creates a permanent entry.
 
     ``tests/session/test_outputs.py`` has the same for an open stream, which waits for a time.
     """
@@ -216,7 +216,7 @@ def _size(thing: Any) -> int:
 
 @pytest.mark.parametrize("kind", [Echo, AsyncEcho])
 async def test_d12_client_without_data_channel_is_served(kind: Any) -> None:
-    """A call without a data channel never starts."""
+    """FastRTC: a call without a data channel never starts."""
     handler = kind()
     async with open_call(handler, channel=False) as call:
         await call.speak(tone(440, 48_000, 0.5))
@@ -226,7 +226,7 @@ async def test_d12_client_without_data_channel_is_served(kind: Any) -> None:
 
 
 async def test_d17_loud_audio_saturates() -> None:
-    """Float to int16 wraps around instead of clipping."""
+    """FastRTC: float to int16 wraps around instead of clipping."""
     loud = np.array([-3.0, -1.5, -1.0, 0.0, 1.0, 1.5, 3.0, np.inf], np.float32)
     limits = [-32768] * 3 + [0] + [32767] * 4
     assert audio_to_int16(loud).tolist() == limits
@@ -246,7 +246,7 @@ async def test_d17_loud_audio_saturates() -> None:
 
 @pytest.mark.parametrize("on_thread", [True, False])
 async def test_d18_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ``emit`` slower than 60 s runs a second time concurrently."""
+    """FastRTC: an ``emit`` slower than 60 s runs a second time concurrently."""
     release = threading.Event()
     running, most, calls = 0, 0, 0
 
@@ -289,7 +289,7 @@ async def test_d18_slow_emit_runs_once(on_thread: bool, monkeypatch: pytest.Monk
 
 @on_asyncio  # where the track lives
 async def test_d19_rtp_clock_advances_during_silence() -> None:
-    """The RTP clock stops during silence."""
+    """FastRTC: the RTP clock stops during silence."""
     output = AudioOutput(Link(Host(), anyio.current_time), 48_000, 1, BufferOptions())
     encoder = create_encoder("opus", 48_000, 1)
     track = PlayoutTrack(output, encoder, lambda exc: None)
@@ -324,7 +324,7 @@ print(len(new), *sorted(found | (top & {"asyncio", "ssl", "sqlite3", "multiproce
 
 
 def test_d20_import_loads_only_anyio_and_numpy() -> None:
-    """``import fastrtc`` takes 5 s and 135 MB, and loads over 100 distributions."""
+    """FastRTC: ``import fastrtc`` takes 5 s and 135 MB, and loads over 100 distributions."""
     done = subprocess.run(
         [sys.executable, "-c", COUNT_IMPORTS],
         capture_output=True,
@@ -347,7 +347,7 @@ def test_d20_import_loads_only_anyio_and_numpy() -> None:
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 44_100])
 async def test_d21_resampling_is_continuous_across_frames(rate: int) -> None:
-    """Chunks are resampled independently, with an SNR of 27-41 dB."""
+    """FastRTC: chunks are resampled independently, with an SNR of 27-41 dB."""
     got: list[Any] = []
 
     class Listener(Quiet):
@@ -362,7 +362,7 @@ async def test_d21_resampling_is_continuous_across_frames(rate: int) -> None:
 
 
 def test_d21_resample_method_keeps_its_state() -> None:
-    """Chunks are resampled independently, with an SNR of 27-41 dB."""
+    """FastRTC: chunks are resampled independently, with an SNR of 27-41 dB."""
     handler = Echo(input_sample_rate=16_000)
     sound = tone(440, 48_000, 1.0)
     pieces = [

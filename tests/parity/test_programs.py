@@ -337,7 +337,7 @@ class Talkative(StreamHandler):
 
 
 class AsyncTalkative(AsyncStreamHandler):
-    """The same with coroutine methods."""
+    """Sends the context of each coroutine method as a message, and a warning."""
 
     async def start_up(self) -> None:
         await self._say("start_up")

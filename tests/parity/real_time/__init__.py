@@ -1,1 +1,1 @@
-"""The same over real sockets, and with threads that block."""
+"""Do FastRTC's programs work over real sockets, and with threads that block?"""

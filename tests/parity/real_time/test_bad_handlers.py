@@ -151,7 +151,7 @@ class Waiting(SyncQuiet):
 
 @pytest.mark.parametrize("kind", [AsyncEcho, Echo])
 async def test_d15_200_blocked_handlers_do_not_starve_a_neighbour(kind: Any) -> None:
-    """Six idle synchronous handlers starve an unrelated client to 0 frames a second."""
+    """FastRTC: six idle synchronous handlers starve an unrelated client to 0 frames a second."""
     handlers = [Waiting() for _ in range(200)]
     calls: list[Call] = []
     async with anyio.create_task_group() as tg:

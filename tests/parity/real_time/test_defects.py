@@ -28,7 +28,7 @@ from .echoes import check_every_frame_comes_back
 
 
 async def test_d03_limit_counts_every_call() -> None:
-    """A second phone call is accepted at limit 1."""
+    """FastRTC: a second phone call is accepted at limit 1."""
     stream = make_stream(AsyncEcho, concurrency_limit=1)
     async with stream:
         async with place_call(stream) as first:
@@ -44,7 +44,7 @@ async def test_d03_limit_counts_every_call() -> None:
 
 
 async def test_d09_slow_video_handler_gets_latest_picture_and_stalls_no_other_call() -> None:
-    """A synchronous video handler of 200 ms stalls every session, and its queue grows."""
+    """FastRTC: a synchronous video handler of 200 ms stalls every session, and its queue grows."""
     seen: list[int] = []
     entered, go_on = threading.Event(), threading.Event()
 
@@ -77,7 +77,7 @@ async def test_d09_slow_video_handler_gets_latest_picture_and_stalls_no_other_ca
 async def test_d13_generator_is_closed_by_its_own_thread(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An interruption closes a generator while another thread runs it; a stale chunk is played."""
+    """FastRTC: an interruption closes a generator that another thread runs; a stale chunk plays."""
     entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
     threads: list[int] = []
 
@@ -111,7 +111,7 @@ async def test_d13_generator_is_closed_by_its_own_thread(
 async def test_d13_interrupted_reply_on_a_thread_is_not_played_later(
     comes_back: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same in a conversation: chunks that the thread yields later are stale."""
+    """FastRTC: chunks that an interrupted reply yields later are played."""
     entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
     log = Log()
 
@@ -159,7 +159,7 @@ async def test_d13_interrupted_reply_on_a_thread_is_not_played_later(
 
 
 async def test_d16_malformed_offer_takes_no_slot() -> None:
-    """A malformed offer takes a concurrency slot forever."""
+    """FastRTC: a malformed offer takes a concurrency slot forever."""
     stream = make_stream(AsyncEcho, concurrency_limit=1)
     async with stream:
         for sdp in ("not SDP", "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", "v=0"):
