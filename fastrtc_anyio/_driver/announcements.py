@@ -6,7 +6,6 @@ import logging
 
 import anyio
 
-from fastrtc_anyio._core.user_code import user_code
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.conversation.events import (
@@ -31,6 +30,7 @@ from fastrtc_anyio.conversation.turn_table import (
 )
 
 from .run import HandlerRun
+from .user_code import user_code
 
 __all__ = ["Announcer"]
 

@@ -16,8 +16,10 @@ import numpy as np
 from anyio import CancelScope, create_task_group
 
 from fastrtc_anyio._core.threads import Worker
-from fastrtc_anyio._core.user_code import is_coroutine_function, user_code
+from fastrtc_anyio._core.user_code import is_coroutine_function
 from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
+
+from .user_code import user_code
 
 __all__ = ["Calls"]
 

@@ -18,7 +18,6 @@ from anyio.abc import TaskGroup
 
 from fastrtc_anyio._core.gate import Gate
 from fastrtc_anyio._core.groups import collapse_groups
-from fastrtc_anyio._core.user_code import user_code
 from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.playout import Played
@@ -44,6 +43,7 @@ from .announcements import Announcer
 from .interruptions import Interruptions
 from .replies import Replies
 from .run import HandlerRun
+from .user_code import user_code
 
 __all__ = ["converse"]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator_function, user_code
+from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator_function
 from fastrtc_anyio._media.media_plan import MediaNeeds, Modality, Mode
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.errors import HandlerContractError
@@ -25,6 +25,7 @@ from fastrtc_anyio.session import Driver, Session, SessionFunction
 
 from .generators import GeneratorHandler
 from .handler import HandlerDriver
+from .user_code import user_code
 
 __all__ = ["DriverFactory", "Handler", "make_driver_factory"]
 

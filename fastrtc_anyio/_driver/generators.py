@@ -10,7 +10,6 @@ from typing import TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.user_code import user_code
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
 from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.handlers.functions import FunctionHandler
@@ -18,6 +17,7 @@ from fastrtc_anyio.handlers.functions import FunctionHandler
 from .calls import Calls
 from .emissions import Emission, picture_order, read_audio_emission, read_video_emission
 from .run import HandlerRun, wait_for_inputs
+from .user_code import user_code
 
 __all__ = ["GeneratorHandler", "play_generator", "run_generator"]
 

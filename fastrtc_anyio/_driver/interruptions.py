@@ -13,7 +13,6 @@ from inspect import isawaitable
 import anyio
 from anyio.abc import TaskGroup
 
-from fastrtc_anyio._core.user_code import user_code
 from fastrtc_anyio.conversation.events import Interruption, InterruptionJudge
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.conversation.machine import TurnMachine
@@ -21,6 +20,7 @@ from fastrtc_anyio.conversation.turn_table import InterruptionCandidate, TurnSte
 from fastrtc_anyio.errors import HandlerContractError
 
 from .run import HandlerRun
+from .user_code import user_code
 
 __all__ = ["Interruptions"]
 
