@@ -29,6 +29,7 @@ from ._media.resample import StreamResampler
 from .errors import UnsupportedFormat
 
 __all__ = [
+    "AsyncioQueue",
     "aggregate_bytes_to_16bit",
     "async_aggregate_bytes_to_16bit",
     "audio_to_bytes",

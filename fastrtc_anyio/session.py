@@ -60,13 +60,13 @@ from .outputs import AdditionalOutputs, OutputBoard, OutputStatistics
 
 __all__ = [
     "Context",
-    "Warning",
-    "current_session",
-    "get_current_context",
     "Driver",
     "Session",
     "SessionFunction",
     "SessionStatistics",
+    "Warning",
+    "current_session",
+    "get_current_context",
 ]
 
 logger = logging.getLogger("fastrtc_anyio")

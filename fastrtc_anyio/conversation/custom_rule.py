@@ -13,7 +13,7 @@ from fastrtc_anyio.errors import HandlerContractError
 
 from .pause_rules import Verdict
 
-__all__ = ["AppState", "CustomPauseRule"]
+__all__ = ["AppState", "CustomPauseRule", "PauseDetector"]
 
 LONGEST_BUFFER_S = 60.0
 """Maximum audio in seconds that ``state.buffer`` keeps if ``determine_pause`` never resets it."""

@@ -39,7 +39,7 @@ from .machine import PRE_ROLL_S
 from .pause_rules import SPEECH_PROBABILITY, AlgoOptions
 from .reply_calls import InputNeed, ReplyCall, fit_arguments, input_need
 
-__all__ = ["ReplyOnPause", "ReplyOnStopWords"]
+__all__ = ["ReplyOnPause", "ReplyOnStopWords", "TurnSettings"]
 
 Audio: TypeAlias = tuple[int, Int16Array]
 

@@ -13,7 +13,6 @@ from typing import TypeAlias
 from fastrtc_anyio._media.frames import Int16Array
 
 __all__ = [
-    "TRANSITIONS",
     "CandidateRejected",
     "Interrupted",
     "InterruptionCandidate",
@@ -21,6 +20,7 @@ __all__ = [
     "ReplyEnded",
     "SpeechStarted",
     "SpeechStopped",
+    "TRANSITIONS",
     "TurnState",
     "TurnStep",
 ]

@@ -29,10 +29,10 @@ from fastrtc_anyio.limits import RequestLimits
 from .access import AccessRules, admit, cors_headers
 
 __all__ = [
-    "HIDDEN",
-    "JSON",
     "Endpoint",
     "Guard",
+    "HIDDEN",
+    "JSON",
     "guard_json",
     "own_path",
     "own_url",

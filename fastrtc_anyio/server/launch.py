@@ -20,7 +20,7 @@ from fastrtc_anyio.limits import RequestLimits
 from ._hypercorn import serve
 from .routes import page_route
 
-__all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
+__all__ = ["Mountable", "invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """Detects a vanished client within 35 s. Hypercorn 0.18 can ping WebSockets instead, but the task

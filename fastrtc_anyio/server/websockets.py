@@ -33,7 +33,7 @@ from .access import AccessRules, admit
 from .http import HIDDEN
 from .options import WebOptions
 
-__all__ = ["admit_websocket", "refuse", "serve_audio", "serve_websocket"]
+__all__ = ["Socket", "admit_websocket", "refuse", "serve_audio", "serve_websocket"]
 
 logger = logging.getLogger("fastrtc_anyio")
 

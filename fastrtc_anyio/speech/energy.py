@@ -21,7 +21,7 @@ from fastrtc_anyio._media.frames import Int16Array
 
 from .vad import check_window
 
-__all__ = ["EnergyVad"]
+__all__ = ["EnergyVad", "EnergyVadStream"]
 
 # 20 ms: two periods of a low voice, and whole periods of 50 Hz hum.
 SAMPLE_RATE = 16_000

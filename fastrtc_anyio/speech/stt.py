@@ -21,7 +21,7 @@ from fastrtc_anyio._media.resample import StreamResampler
 
 from .recording import read_mono
 
-__all__ = ["STT_RATE", "Audio", "PhraseSpotter", "STTModel", "resample_for_stt"]
+__all__ = ["Audio", "PhraseSpotter", "STTModel", "STT_RATE", "resample_for_stt"]
 
 Audio: TypeAlias = tuple[int, NDArray[np.int16] | NDArray[np.float32]]
 

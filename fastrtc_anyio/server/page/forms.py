@@ -31,7 +31,7 @@ from fastrtc_anyio.server.http import JSON, Endpoint, guard_json, read_json
 
 from .components import Component, InvalidInput, OutputsHandler, parse_inputs
 
-__all__ = ["OutputEvents", "field_routes"]
+__all__ = ["FieldOptions", "OutputEvents", "field_routes"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
