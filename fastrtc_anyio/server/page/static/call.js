@@ -98,7 +98,7 @@ class Call {
     for (const kind of ["audio", "video"]) this.adopt(kind);
     const kinds = plan.sends.filter((kind) => (kind === "audio" || cameraOn) && !this.sources[kind]);
     if (this.ended) return;
-    if (kinds.length && !this.lostAt) show(`Waiting for ${named(kinds)}`, `Allow ${them(kinds)} where the browser asks.`);
+    if (kinds.length && !this.lostAt) show(`Waiting for ${named(kinds)}`, `Allow ${them(kinds)} in the prompt of the browser.`);
     const stream = kinds.length ? await openDevices(kinds) : null;
     for (const kind of kinds) {
       await this.use(kind, new MediaStream(stream.getTracks().filter((track) => track.kind === kind)));
@@ -251,7 +251,7 @@ class Call {
         renderTextBox();
         break;
       case "disconnected":
-        show("Connection interrupted", "Waiting for it to come back.");
+        show("Connection interrupted", "Waiting for the connection to recover.");
         this.interrupted = setTimeout(() => this.cutOff(), INTERRUPTED_MS);
         this.timers.push(this.interrupted);
         break;

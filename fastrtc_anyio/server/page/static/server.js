@@ -78,7 +78,7 @@ function refusal({ status }, reply) {
   const texts = {
     401: detail ? sentence(detail) : "The server requires an access token.",
     403: detail ? `Access denied: ${detail}` : "Access denied.",
-    404: detail ? `The server rejected the request: ${detail}` : "There is no stream at this address (HTTP 404).",
+    404: detail ? `The server rejected the request: ${detail}` : "No stream is mounted at this address (HTTP 404).",
   };
   const message = texts[status]
     ?? (detail ? `The server rejected the request: ${detail}` : `The server rejected the request (HTTP ${status}).`);
