@@ -1,11 +1,12 @@
-"""The diagrams in docs/states.md match the transition tables."""
+"""The diagrams in the documents match the transition tables and the import contracts."""
 
 from __future__ import annotations
 
 import runpy
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def test_diagrams_match_the_transition_tables() -> None:
@@ -13,3 +14,10 @@ def test_diagrams_match_the_transition_tables() -> None:
     assert (DOCS / "states.md").read_text(encoding="utf-8") == script["render"](), (
         "run `python docs/diagrams.py`"
     )
+
+
+def test_layer_diagram_matches_the_import_contracts() -> None:
+    render = runpy.run_path(str(DOCS / "layers.py"))["render"]
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert page == render(page, project), "run `python docs/layers.py`"
