@@ -93,7 +93,7 @@ class Announcer:
                 seconds = step.utterance.shape[1] / self._handler.input_sample_rate
                 return "pause_detected", ReplyStarted(at, step.reply, seconds)
             case InterruptionCandidate():
-                return None, None  # the judge is asked instead
+                return None, None  # only the judge learns of it
             case Interrupted():
                 return None, ReplyInterrupted(at, step.reply, played)
             case CandidateRejected():

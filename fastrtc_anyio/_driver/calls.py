@@ -147,7 +147,7 @@ class Calls:
         def end() -> None:
             try:
                 at_end()
-            except BaseException:  # its block has ended, so there is no caller to raise it to
+            except BaseException:  # its block has ended, so no caller can receive it
                 logger.exception("%s failed at the end", source)
 
         with (

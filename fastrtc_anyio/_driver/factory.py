@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import Parameter, signature
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from anyio.lowlevel import checkpoint
 
@@ -30,7 +30,7 @@ from .user_code import user_code
 __all__ = ["DriverFactory", "Handler", "make_driver_factory"]
 
 Handler: TypeAlias = (
-    StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., Any]
+    StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., object]
 )
 DriverFactory: TypeAlias = Callable[[], Driver]
 
@@ -117,7 +117,7 @@ def _check_matches(kind: type, handler: object, modality: Modality, mode: Mode) 
 
     Args:
         kind: class of the handler.
-        handler: the handler, or its class if there is no object yet.
+        handler: the handler, or its class if it has not been made yet.
         modality: modality of the stream.
         mode: mode of the stream.
     """

@@ -1,8 +1,9 @@
 """Interruptions of a reply, decided by the application's judge.
 
 Playout is paused from the moment the user speaks over a reply until the judge decides. An undecided
-judge is asked again once there is more audio. A decision is late if the reply has ended meanwhile,
-or if the utterance has reached its maximum length; the turn machine ignores late decisions.
+judge gets another question once there is more audio. A decision is late if the reply has ended
+meanwhile, or if the utterance has reached its maximum length; the turn machine ignores late
+decisions.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The replies of a conversation: one task each, which advances and closes the user's generator.
 
 A reply starts once the generator of the previous reply is closed, and once the client has sent its
-input if the function takes one. Interrupting a reply cancels its scope and flushes playout in one
-step of the event loop, so no audio from before the flush is queued after it, whatever the generator
-does.
+input if the function takes it. An interruption cancels the scope of the reply and flushes playout
+in one step of the event loop. So no audio from before the flush can be queued after it.
 """
 
 from __future__ import annotations
@@ -138,8 +137,8 @@ class Replies:
     async def _wait_for_inputs(self, need: InputNeed) -> None:
         """Ask the client for its input before each reply, and wait for it.
 
-        The wait is unlimited only if the function requires input and there has been none. A client
-        that does not answer is asked before each reply, but waited for only once.
+        The wait is unlimited only if the function requires input and none has arrived yet. Replies
+        do not wait again for a client that did not answer the last time.
         """
         handler = self._handler
         if need is InputNeed.NONE:
@@ -169,8 +168,8 @@ class Replies:
         await run_generator(calls, source, generator, read, partial(self._play, reply))
 
     async def _play(self, reply: _Reply, emission: Emission[AudioFrame]) -> None:
-        # There is no checkpoint between this one and the point at which the audio stream notes its
-        # generation. Audio that passes here therefore belongs to this reply, and a flush drops it.
+        # The next checkpoint comes after the audio stream has noted its generation. Audio that
+        # passes here therefore belongs to this reply, and the flush of an interruption drops it.
         await checkpoint_if_cancelled()
         if emission.outputs is not None and self._handler.phone_mode:
             self._handler.set_args(list(emission.outputs.args))

@@ -14,7 +14,7 @@ From the outside in:
 * :mod:`.pause_rules`, :mod:`.stop_words`, :mod:`.custom_rule` - rules for the start of speech and
   for pauses
 * :mod:`.foreground` - the speaker's voice, told from background voices
-* :mod:`.reply_calls` - the arguments of reply functions
+* :mod:`.reply_calls` - functions of a conversation, and their arguments
 """
 
 from .custom_rule import AppState

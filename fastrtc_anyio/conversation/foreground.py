@@ -1,10 +1,10 @@
 """The speaker's voice, told from background voices by level.
 
-A voice-activity model reports anybody's speech. With a television behind the user, a turn would
-never end: the user has paused, and the television has not. Background voices are quieter, because
-the user is near the microphone. The filter therefore remembers the level of recent speech and
-attributes much quieter speech to background voices. The memory fades, so that a soft speaker counts
-after some seconds.
+A voice-activity model reports speech of every voice. With a television behind the user, a turn
+would never end: the user has paused, and the television has not. Background voices are quieter,
+because the user is near the microphone. The filter therefore remembers the level of recent speech
+and attributes much quieter speech to background voices. The memory fades, so that a soft speaker
+counts after some seconds.
 
 The filter decides only about the beginning and the end of a turn. A syllable may be soft: it is
 enough that the speaker's voice occurred within the last 0.2 s or, for the beginning of a turn,

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrtc_anyio._core.options import check_choice, check_number, check_type
-from fastrtc_anyio._core.user_code import is_coroutine_function
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import HandlerContractError
@@ -37,7 +36,7 @@ from .events import InterruptionJudge, TurnListener
 from .foreground import BACKGROUND_DB
 from .machine import PRE_ROLL_S
 from .pause_rules import SPEECH_PROBABILITY, AlgoOptions
-from .reply_calls import InputNeed, ReplyCall, fit_arguments, input_need
+from .reply_calls import InputNeed, ReplyCall, check_functions, fit_arguments, input_need
 
 __all__ = ["ReplyOnPause", "ReplyOnStopWords", "TurnSettings"]
 
@@ -70,7 +69,7 @@ class ReplyOnPause(StreamHandlerBase):
             than one argument, the client's inputs. It yields the values that ``emit`` may return. A
             plain function runs on a thread. If the first input is a :class:`WebRTCData`, the
             function receives it first, with the audio in it. A telephone has no inputs: the
-            function then receives the values of its own last ``AdditionalOutputs``, None at first.
+            function then receives the values of its last ``AdditionalOutputs``, None at first.
         startup_fn: a generator function without the audio argument, called once at the beginning:
             a greeting.
         algo_options: thresholds for the start of speech and for a pause; FastRTC's defaults.
@@ -126,7 +125,7 @@ class ReplyOnPause(StreamHandlerBase):
         background_db: float = BACKGROUND_DB,
     ) -> None:
         super().__init__(expected_layout, output_sample_rate, output_frame_size, input_sample_rate)
-        _check_functions(fn, startup_fn, confirm_interruption, on_event)
+        check_functions(fn, startup_fn, confirm_interruption, on_event)
         check_choice("interrupt_on", interrupt_on, ("speech", "pause"))
         check_number("pre_roll_s", pre_roll_s, at_least=0, unit="s")
         check_number("background_db", background_db, at_least=0, finite=False, unit="dB")
@@ -297,7 +296,7 @@ class ReplyOnStopWords(ReplyOnPause):
         ImportError: a model is not given, and the packages that the default needs are not
             installed.
         TypeError: an argument has the wrong type.
-        ValueError: there is no stop word, or the model cannot recognise one of them.
+        ValueError: ``stop_words`` is empty, or the model cannot recognise one of them.
     """
 
     def __init__(
@@ -372,27 +371,6 @@ class ReplyOnStopWords(ReplyOnPause):
         """Send the client the message ``stopword``."""
         if self.channel is not None:
             self.channel.send(encode_message("stopword", ""))
-
-
-def _check_functions(
-    fn: Callable[..., object],
-    startup_fn: Callable[..., object] | None,
-    confirm_interruption: InterruptionJudge | None,
-    on_event: TurnListener | None,
-) -> None:
-    functions = {"fn": fn, "startup_fn": startup_fn}
-    others = {"confirm_interruption": confirm_interruption, "on_event": on_event}
-    for name, function in {**functions, **others}.items():
-        if function is not None and not callable(function):
-            raise TypeError(f"{name} must be a function; got {function!r}")
-    for name, function in functions.items():
-        if is_coroutine_function(function):
-            raise TypeError(
-                f"{name} must be a generator function, plain or async: one that yields; "
-                f"{function!r} is a coroutine function"
-            )
-    if is_coroutine_function(on_event):
-        raise TypeError(f"on_event must be a plain function; got {on_event!r}")
 
 
 def _normalise(text: str) -> str:

@@ -1,7 +1,7 @@
 """The turn machine: speech probabilities in, utterances and interruptions out.
 
 Theory of operation. The driver pushes audio hop by hop, each hop with the probability that it is
-speech. Time is the number of samples pushed; there is no other clock. Three parts work together:
+speech. Time is the number of samples pushed; the machine reads no clock. It has three parts:
 
 * A *rule* (:mod:`.pause_rules`) says after each hop whether the user is silent, speaks or has
   paused.
@@ -70,7 +70,7 @@ class TurnMachine:
             reply ends is detected then, with its pre-roll.
         interrupt_on: whether speech over a reply interrupts it when it starts or, as in FastRTC,
             when it pauses.
-        judged: whether a judge decides about interruptions. If not, there are no candidates.
+        judged: whether a judge decides about interruptions. If not, speech interrupts at once.
         pre_roll_s: seconds of audio before the first speech that belong to the utterance.
 
     Raises:

@@ -100,8 +100,8 @@ class PauseRule(Protocol):
     def lookback(self) -> int:
         """Samples from the beginning of the current speech to the end of the last hop.
 
-        It is 0 if there are no signs of speech. One hop increases it by the hop's samples at most:
-        audio further back is no longer in the machine's buffer.
+        It is 0 without signs of speech. One hop increases it by the hop's samples at most, because
+        older audio is no longer in the machine's buffer.
         """
         ...
 

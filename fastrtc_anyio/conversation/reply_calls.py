@@ -1,4 +1,4 @@
-"""Calls of reply functions: which of the client's inputs a function takes."""
+"""Functions of a conversation: their kinds, and the arguments they take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["InputNeed", "ReplyCall", "fit_arguments", "input_need"]
+from fastrtc_anyio._core.user_code import is_coroutine_function
+
+from .events import InterruptionJudge, TurnListener
+
+__all__ = ["InputNeed", "ReplyCall", "check_functions", "fit_arguments", "input_need"]
 
 
 class InputNeed(enum.Enum):
@@ -31,6 +35,32 @@ class ReplyCall:
     function: Callable[..., object]
     need: InputNeed
     arguments: Callable[[], tuple[object, ...]]
+
+
+def check_functions(
+    fn: Callable[..., object],
+    startup_fn: Callable[..., object] | None,
+    confirm_interruption: InterruptionJudge | None,
+    on_event: TurnListener | None,
+) -> None:
+    """Check the functions that the application passes to a conversation.
+
+    Raises:
+        TypeError: an argument is not a function, or not one of the required kind.
+    """
+    functions = {"fn": fn, "startup_fn": startup_fn}
+    others = {"confirm_interruption": confirm_interruption, "on_event": on_event}
+    for name, function in {**functions, **others}.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function; got {function!r}")
+    for name, function in functions.items():
+        if is_coroutine_function(function):
+            raise TypeError(
+                f"{name} must be a generator function, plain or async: one that yields; "
+                f"{function!r} is a coroutine function"
+            )
+    if is_coroutine_function(on_event):
+        raise TypeError(f"on_event must be a plain function; got {on_event!r}")
 
 
 def input_need(function: Callable[..., object], own: int) -> InputNeed:

@@ -113,7 +113,7 @@ class StopWordRule:
         return Verdict.SILENCE
 
     def candidate(self) -> StopWordCandidate | None:
-        """Return speech to search for a stop word, or None if there is no new speech.
+        """Return speech to search for a stop word, or None without new speech.
 
         Answer with :meth:`wake` or :meth:`reject`, at once or later.
         """

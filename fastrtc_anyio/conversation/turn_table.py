@@ -162,8 +162,8 @@ TRANSITIONS: dict[TurnState, dict[type[TurnStep], TurnState]] = {
         SpeechStarted: S.REPLYING,
         SpeechStopped: S.REPLYING,
         InterruptionCandidate: S.INTERRUPTING,
-        # Without a candidate: there is no judge, the utterance reached its maximum length, or the
-        # application requested a reply.
+        # Without a candidate: without a judge, or because the utterance reached its maximum length
+        # or the application requested a reply.
         Interrupted: S.USER_SPEAKING,
         ReplyEnded: S.LISTENING,
     },

@@ -66,12 +66,12 @@ VideoEmitType: TypeAlias = (
 )
 
 
-def latest_args(inputs: list[Any]) -> list[Any]:
+def latest_args(inputs: list[object]) -> list[object]:
     """Make ``latest_args`` of a client's inputs, in FastRTC's form."""
     as_is = bool(inputs) and isinstance(inputs[0], WebRTCData)
     return list(inputs) if as_is else [_MARKER, *inputs]
 
 
-def client_inputs(args: list[Any]) -> tuple[Any, ...]:
+def client_inputs(args: list[object]) -> tuple[object, ...]:
     """Return the inputs in ``latest_args``, for a function's arguments."""
     return tuple(args[1:] if args[:1] == [_MARKER] else args)
