@@ -1,4 +1,4 @@
-"""Conversations whatever the framing, the thresholds, the order of things and the faults."""
+"""Properties of whole conversations, with any framing, thresholds, order of events and faults."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ QUICK = AlgoOptions(0.2, 0.06, 0.04)
 
 @st.composite
 def talks(draw: st.DrawFn) -> Int16Array:
-    """Speech and silence in turn; each sample tells its place, more or less."""
+    """Make alternating speech and silence. The sample values follow their places, modulo 900."""
     parts = draw(st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=12))
     loud = np.concatenate([np.full(n * RATE // 50, speech) for n, speech in parts])
     place = np.arange(loud.size) % 900
@@ -57,9 +57,7 @@ def talks(draw: st.DrawFn) -> Int16Array:
 
 @settings(max_examples=30)
 @given(talks(), st.lists(st.integers(1, 900), min_size=1, max_size=20))
-async def test_any_framing_of_the_same_audio_gives_the_same_utterances(
-    audio: Int16Array, sizes: list[int]
-) -> None:
+async def test_framing_does_not_change_the_utterances(audio: Int16Array, sizes: list[int]) -> None:
     given_out: list[Int16Array] = []
     log = Log()
 
@@ -102,14 +100,14 @@ async def test_any_framing_of_the_same_audio_gives_the_same_utterances(
     st.integers(1, 60),
     st.sampled_from([None, True, False, "slow"]),
 )
-async def test_each_reply_ends_once_and_what_was_heard_is_what_was_played(
+async def test_each_reply_ends_once_and_reports_the_audio_played(
     parts: list[tuple[int, bool]],
     interrupt_on: Any,
     can_interrupt: bool,
     length: int,
     judgement: Any,
 ) -> None:
-    """Replies of any length, interrupted at any moment, judged in any way."""
+    """Play replies of any length, with any interruptions and decisions."""
     log = Log()
     running: set[object] = set()
 
@@ -142,7 +140,7 @@ async def test_each_reply_ends_once_and_what_was_heard_is_what_was_played(
             call, *(voice(n / 50) if speech else silence(n / 50) for n, speech in parts), silence(5)
         )
         assert not running
-        # All of what was played was heard, and the fades of at most 5 ms beyond.
+        # The client heard the audio reported as played, and fades of at most 5 ms.
         ends = [e for e in log.events if isinstance(e, ReplyFinished | ReplyInterrupted)]
         played = sum(end.played.samples for end in ends)
         out = call.session.statistics().audio_out
@@ -166,7 +164,7 @@ class Injected(Exception):
 
 
 class Agent(ReplyOnPause):
-    """Uses every part of a conversation; counts its replies."""
+    """A handler with a greeting and a judge, which counts its replies."""
 
     def __init__(self, plain: bool) -> None:
         super().__init__(
@@ -207,7 +205,9 @@ class Agent(ReplyOnPause):
 
 @pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
 @pytest.mark.parametrize("error", [Injected("here"), None], ids=["error", "cancel"])
-async def test_a_fault_at_any_checkpoint_leaves_nothing(plain: bool, error: Any) -> None:
+async def test_fault_at_any_checkpoint_leaves_no_generator_or_thread(
+    plain: bool, error: Any
+) -> None:
     reached, at = True, 0
     handler = Agent(plain)
     while reached:

@@ -1,4 +1,4 @@
-"""Turn taking, one situation at a time. Times are samples at 16 kHz, hops are Silero's 512."""
+"""The turn machine, one situation per test. Times are samples at 16 kHz; hops are Silero's 512."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from fastrtc_anyio.errors import InvalidTransition, UnsupportedFormat
 
 RATE = 16000
 HOP = 512
-# Hops until there is more than 0.2 s of speech, over a reply more than 0.1 s, and until less than
-# 0.1 s is left of the 0.6 s.
+# Hops to more than 0.2 s of speech, to more than 0.1 s during a reply, and of silence to less than
+# 0.1 s of speech in 0.6 s.
 TO_START = 7
 TO_INTERRUPT = 4
 TO_PAUSE = 16
@@ -37,12 +37,12 @@ PRE_ROLL = 4800
 
 
 def numbered(begin: int, end: int) -> Int16Array:
-    """The input: each sample tells its place."""
+    """Make input in which each sample holds its place."""
     return (np.arange(begin, end) % 60000 - 30000).astype(np.int16).reshape(1, -1)
 
 
 class Caller:
-    """Someone on the line, who speaks and is silent for whole hops."""
+    """A user who speaks and is silent for whole hops."""
 
     def __init__(self, options: AlgoOptions | None = None, **settings: Any) -> None:
         self.machine = TurnMachine(RATE, options, **{"judged": True, **settings})
@@ -61,7 +61,7 @@ class Caller:
         return self.hops(0.1, hops)
 
     def say(self, hops: int = 30) -> ReplyDue:
-        """An utterance while nothing else goes on."""
+        """Push an utterance outside a reply and return its `ReplyDue`."""
         started, stopped, due = self.speak(hops) + self.be_silent(TO_PAUSE)
         assert isinstance(started, SpeechStarted)
         assert isinstance(stopped, SpeechStopped)
@@ -75,7 +75,7 @@ class Caller:
 
 
 def check_due(event: TurnStep) -> ReplyDue:
-    """The utterance is what was pushed, to the sample."""
+    """Check that the utterance is the slice of the input that it claims to be."""
     assert isinstance(event, ReplyDue)
     assert np.array_equal(event.utterance, numbered(event.started_at, event.stopped_at))
     assert event.utterance.flags.c_contiguous
@@ -83,7 +83,7 @@ def check_due(event: TurnStep) -> ReplyDue:
 
 
 def check_state(caller: Caller, state: TurnState) -> None:
-    # A function, because mypy takes a property to be what it was found to be before.
+    # A function, because mypy does not forget the narrowed type of a property.
     assert caller.machine.state is state
 
 
@@ -96,10 +96,10 @@ def kinds(events: list[TurnStep]) -> list[type[TurnStep]]:
     return [type(event) for event in events]
 
 
-# A turn.
+# Turns.
 
 
-def test_a_turn() -> None:
+def test_pause_after_speech_makes_a_reply_due() -> None:
     caller = Caller()
     assert caller.be_silent(100) == []
     assert caller.speak(TO_START - 1) == []
@@ -116,7 +116,7 @@ def test_a_turn() -> None:
     check_state(caller, TurnState.LISTENING)
 
 
-def test_the_thresholds_are_exceeded_and_fallen_below() -> None:
+def test_thresholds_are_exact_to_the_sample() -> None:
     # 0.2 s are 3200 samples, 0.1 s are 1600, 0.6 s are 9600.
     machine = TurnMachine(RATE)
 
@@ -129,25 +129,25 @@ def test_the_thresholds_are_exceeded_and_fallen_below() -> None:
     assert kinds(push(1, 0.49)) == [SpeechStopped, ReplyDue]
 
 
-def test_speech_that_has_left_the_window_does_not_count() -> None:
+def test_speech_outside_the_window_does_not_count() -> None:
     machine = TurnMachine(RATE, pre_roll_s=0)
     machine.push(numbered(0, 3100), 1.0)
     assert machine.push(numbered(3100, 9499), 0.0) == []
     assert machine.push(numbered(9499, 12700), 1.0) == [SpeechStarted(at=12700, speech_at=9499)]
 
 
-def test_thresholds_that_are_almost_the_window() -> None:
+def test_start_threshold_that_rounds_to_the_window_is_reachable() -> None:
     machine = TurnMachine(RATE, AlgoOptions(0.6, 0.59999))
     assert kinds(machine.push(numbered(0, 9600), 1.0)) == [SpeechStarted]
 
 
-def test_an_utterance_begins_with_the_stream_at_the_earliest() -> None:
+def test_pre_roll_stops_at_the_beginning_of_the_input() -> None:
     caller = Caller()
     caller.be_silent(3)
     assert caller.say().started_at == 0
 
 
-def test_the_second_utterance_begins_where_the_first_ended() -> None:
+def test_pre_roll_stops_at_the_end_of_the_previous_utterance() -> None:
     caller = Caller()
     first = caller.say()
     caller.machine.reply_finished(1)
@@ -160,54 +160,54 @@ def test_the_second_utterance_begins_where_the_first_ended() -> None:
     assert third.started_at == second.stopped_at + 10 * HOP - PRE_ROLL
 
 
-def test_the_pre_roll_can_be_set() -> None:
+def test_pre_roll_setting() -> None:
     caller = Caller(pre_roll_s=0)
     caller.be_silent(10)
     assert caller.say().started_at == 10 * HOP
 
 
-def test_scattered_speech_is_not_lost() -> None:
+def test_scattered_speech_adds_up_within_the_window() -> None:
     caller = Caller(pre_roll_s=0)
     events = [event for _ in range(9) for event in caller.be_silent() + caller.speak()]
-    # The window holds every other hop of 18: more than 0.2 s with the seventh.
+    # The window holds 18 hops, every other one speech: the seventh makes more than 0.2 s.
     assert events == [SpeechStarted(at=14 * HOP, speech_at=1 * HOP)]
 
 
-def test_a_decision_counts_for_one_utterance() -> None:
+def test_speech_of_one_utterance_does_not_start_the_next() -> None:
     caller = Caller()
     caller.say()
     caller.machine.reply_finished(1)
-    # Some of the old speech is still within 0.6 s; all of the threshold has to be new.
+    # Some speech of the first utterance is still in the window and must not count.
     assert caller.speak(TO_START - 1) == []
     assert kinds(caller.speak()) == [SpeechStarted]
 
 
-def test_a_pause_threshold_above_the_starting_threshold() -> None:
-    # As people write it: https://github.com/gradio-app/fastrtc has users with 1.2, 0.2, 0.4.
+def test_pause_threshold_above_the_start_threshold() -> None:
+    # A setting from discussions of https://github.com/gradio-app/fastrtc: 1.2, 0.2, 0.4.
     caller = Caller(AlgoOptions(1.2, 0.2, 0.4))
     assert kinds(caller.speak(TO_START)) == [SpeechStarted]
     assert caller.speak(60) == []
-    # Less than 0.4 s of 1.2 s.
+    # Less than 0.4 s of speech in 1.2 s.
     assert caller.be_silent(25) == []
     assert kinds(caller.be_silent()) == [SpeechStopped, ReplyDue]
     caller.machine.reply_finished(1)
-    # Less speech than the threshold is an utterance too; it ends when the window moves off it.
+    # An utterance may hold less speech than the pause threshold. It ends when it leaves the window.
     assert kinds(caller.speak(8)) == [SpeechStarted]
     assert caller.be_silent(29) == []
     assert kinds(caller.be_silent()) == [SpeechStopped, ReplyDue]
 
 
-# Over a reply.
+# Speech during a reply.
 
 
-def test_barge_in() -> None:
+def test_speech_over_a_reply_is_a_candidate_within_one_hop_of_the_threshold() -> None:
     caller = Caller()
     caller.say()
     caller.be_silent(20)
     began = caller.machine.now
     candidate = caller.barge_in()
     assert candidate == InterruptionCandidate(at=began + TO_INTERRUPT * HOP, reply=1)
-    # The threshold and one hop: the rest of 300 ms is for the playout.
+    # The threshold and one hop. The rest of the promised 300 ms belongs to playout.
     assert (candidate.at - began) / RATE <= 0.1 + HOP / RATE
     check_state(caller, TurnState.INTERRUPTING)
     assert caller.machine.confirm(candidate) == [Interrupted(at=candidate.at, reply=1)]
@@ -218,7 +218,7 @@ def test_barge_in() -> None:
     assert span(due)[0] == began - PRE_ROLL
 
 
-def test_barge_in_without_a_judge_interrupts_at_once() -> None:
+def test_speech_over_a_reply_without_a_judge_interrupts_at_once() -> None:
     caller = Caller(judged=False)
     caller.say()
     caller.be_silent(20)
@@ -232,7 +232,7 @@ def test_barge_in_without_a_judge_interrupts_at_once() -> None:
     assert span(due)[0] == began - PRE_ROLL
 
 
-def test_interrupting_at_a_pause_without_a_judge() -> None:
+def test_interrupt_on_pause_without_a_judge() -> None:
     caller = Caller(interrupt_on="pause", judged=False)
     caller.say()
     caller.be_silent(20)
@@ -241,7 +241,7 @@ def test_interrupting_at_a_pause_without_a_judge() -> None:
     check_state(caller, TurnState.REPLYING)
 
 
-def test_a_rejected_candidate_was_nothing() -> None:
+def test_rejected_candidate_is_not_part_of_an_utterance() -> None:
     caller = Caller()
     caller.say()
     caller.be_silent(20)
@@ -257,7 +257,7 @@ def test_a_rejected_candidate_was_nothing() -> None:
     assert caller.say().started_at == candidate.at + 100 * HOP - PRE_ROLL
 
 
-def test_who_goes_on_after_a_rejection_is_a_candidate_again() -> None:
+def test_continued_speech_after_a_rejection_is_another_candidate() -> None:
     caller = Caller()
     caller.say()
     caller.be_silent(20)
@@ -266,13 +266,13 @@ def test_who_goes_on_after_a_rejection_is_a_candidate_again() -> None:
     second = caller.barge_in()
     assert second.at == first.at + TO_INTERRUPT * HOP
     assert kinds(caller.machine.confirm(second)) == [Interrupted]
-    # What was rejected was not given out, so it may be the pre-roll.
+    # Rejected speech belongs to no utterance, so it may become the pre-roll.
     caller.be_silent(TO_PAUSE - 1)
     assert span(caller.be_silent()[-1])[0] == first.at - PRE_ROLL
 
 
 @pytest.mark.parametrize("confirmed", [True, False])
-def test_a_candidate_that_paused_before_it_was_judged(confirmed: bool) -> None:
+def test_user_pauses_before_the_decision(confirmed: bool) -> None:
     caller = Caller()
     caller.say()
     caller.be_silent(20)
@@ -293,7 +293,7 @@ def test_a_candidate_that_paused_before_it_was_judged(confirmed: bool) -> None:
     assert caller.machine.heard().shape == (1, 0)
 
 
-def test_a_candidate_that_paused_and_went_on_before_it_was_judged() -> None:
+def test_user_pauses_and_continues_before_the_decision() -> None:
     caller = Caller()
     caller.say()
     candidate = caller.barge_in()
@@ -304,7 +304,7 @@ def test_a_candidate_that_paused_and_went_on_before_it_was_judged() -> None:
     assert kinds(caller.be_silent(TO_PAUSE)) == [SpeechStopped, ReplyDue]
 
 
-def test_interrupting_at_a_pause() -> None:
+def test_interrupt_on_pause() -> None:
     caller = Caller(interrupt_on="pause")
     caller.say()
     caller.be_silent(20)
@@ -321,7 +321,7 @@ def test_interrupting_at_a_pause() -> None:
     check_state(caller, TurnState.REPLYING)
 
 
-def test_speech_over_a_reply_that_ends_is_the_next_utterance() -> None:
+def test_speech_continues_after_the_end_of_a_reply() -> None:
     caller = Caller(interrupt_on="pause")
     caller.say()
     caller.be_silent(20)
@@ -335,19 +335,19 @@ def test_speech_over_a_reply_that_ends_is_the_next_utterance() -> None:
     assert span(due)[0] == began - PRE_ROLL
 
 
-def test_a_reply_that_ends_before_its_candidate_is_judged() -> None:
+def test_reply_ends_before_the_decision() -> None:
     caller = Caller()
     caller.say()
     candidate = caller.barge_in()
     assert kinds(caller.machine.reply_finished(1)) == [ReplyEnded]
     check_state(caller, TurnState.USER_SPEAKING)
-    # The judge is late, whatever it says.
+    # Either decision is late.
     assert caller.machine.reject(candidate) == []
     assert caller.machine.confirm(candidate) == []
     assert kinds(caller.be_silent(TO_PAUSE)) == [SpeechStopped, ReplyDue]
 
 
-def test_a_reply_that_ends_when_its_candidate_has_paused() -> None:
+def test_reply_ends_after_the_user_paused() -> None:
     caller = Caller(interrupt_on="pause")
     caller.say()
     caller.speak(20)
@@ -356,7 +356,7 @@ def test_a_reply_that_ends_when_its_candidate_has_paused() -> None:
     assert kinds(caller.machine.reply_finished(1)) == [ReplyEnded, SpeechStopped, ReplyDue]
 
 
-def test_no_interruption_where_it_is_not_wanted() -> None:
+def test_can_interrupt_false_ignores_speech_during_a_reply() -> None:
     caller = Caller(can_interrupt=False)
     caller.say()
     assert caller.speak(100) == []
@@ -364,13 +364,13 @@ def test_no_interruption_where_it_is_not_wanted() -> None:
     assert caller.machine.buffered < PRE_ROLL + HOP
     ended = caller.machine.now
     caller.machine.reply_finished(1)
-    # Whoever talks on is found anew; what of it counts comes after the reply.
+    # Continued speech is detected from the end of the reply on.
     assert caller.speak(TO_START) == [SpeechStarted(ended + TO_START * HOP, ended)]
     _, due = caller.be_silent(TO_PAUSE)
     assert span(due)[0] == ended - PRE_ROLL
 
 
-def test_the_end_of_an_interrupted_reply_may_be_told_late() -> None:
+def test_late_report_of_an_interrupted_reply_has_no_effect() -> None:
     caller = Caller()
     caller.say()
     caller.machine.confirm(caller.barge_in())
@@ -384,10 +384,10 @@ def test_the_end_of_an_interrupted_reply_may_be_told_late() -> None:
     assert caller.machine.reply_finished(2) == []
 
 
-# Utterances without an end.
+# Utterances of maximum length.
 
 
-def test_a_long_utterance_is_given_out_in_parts() -> None:
+def test_long_utterance_is_cut_at_the_maximum_length() -> None:
     caller = Caller(AlgoOptions(max_continuous_speech_s=1.0))
     caller.be_silent(20)
     began = 20 * HOP - PRE_ROLL
@@ -395,7 +395,7 @@ def test_a_long_utterance_is_given_out_in_parts() -> None:
     assert isinstance(started, SpeechStarted)
     assert span(first) == (began, began + RATE)
     assert caller.machine.heard().size
-    # It is no barge-in: the user has talked all along. The next part interrupts.
+    # Speech from before the reply is not a barge-in. The next cut interrupts the reply.
     interrupted, second = caller.speak(30)
     assert isinstance(interrupted, Interrupted)
     assert span(second) == (began + RATE, began + 2 * RATE)
@@ -407,14 +407,14 @@ def test_a_long_utterance_is_given_out_in_parts() -> None:
     assert span(third) == (began + 2 * RATE, candidate.at)
 
 
-def test_nothing_said_after_the_cut_is_no_utterance() -> None:
+def test_silence_after_a_cut_makes_no_reply_due() -> None:
     caller = Caller(AlgoOptions(max_continuous_speech_s=1.0))
     assert kinds(caller.speak(32)) == [SpeechStarted, ReplyDue]
     assert kinds(caller.be_silent(100)) == [SpeechStopped]
     check_state(caller, TurnState.REPLYING)
 
 
-def test_nothing_said_after_the_cut_and_the_reply_is_over() -> None:
+def test_silence_after_a_cut_and_after_the_reply_makes_no_reply_due() -> None:
     caller = Caller(AlgoOptions(max_continuous_speech_s=1.0))
     caller.speak(32)
     caller.machine.reply_finished(1)
@@ -423,7 +423,7 @@ def test_nothing_said_after_the_cut_and_the_reply_is_over() -> None:
     check_state(caller, TurnState.LISTENING)
 
 
-def test_who_talks_for_so_long_does_interrupt() -> None:
+def test_candidate_of_maximum_length_interrupts_without_a_decision() -> None:
     caller = Caller(AlgoOptions(max_continuous_speech_s=1.0))
     caller.say(10)
     candidate = caller.barge_in()
@@ -431,13 +431,13 @@ def test_who_talks_for_so_long_does_interrupt() -> None:
     assert caller.machine.reject(candidate) == []
 
 
-def test_a_long_utterance_where_replies_cannot_be_interrupted() -> None:
+def test_long_utterance_ends_at_the_cut_if_replies_cannot_be_interrupted() -> None:
     caller = Caller(AlgoOptions(max_continuous_speech_s=1.0), can_interrupt=False)
     assert kinds(caller.speak(100)) == [SpeechStarted, SpeechStopped, ReplyDue]
     assert not caller.machine.heard().size
 
 
-def test_a_hop_longer_than_an_utterance_may_be() -> None:
+def test_hop_longer_than_the_maximum_utterance_is_cut_repeatedly() -> None:
     machine = TurnMachine(RATE, AlgoOptions(max_continuous_speech_s=1.0))
     events = machine.push(numbered(0, 40000), 1.0)
     assert kinds(events) == [SpeechStarted, ReplyDue, Interrupted, ReplyDue]
@@ -445,34 +445,34 @@ def test_a_hop_longer_than_an_utterance_may_be() -> None:
     assert spans == [(0, 16000), (16000, 32000)]
 
 
-def test_fastrtc_gave_out_more_than_it_got() -> None:
-    # D8: 16,960 samples in, 41,920 out.
+def test_cut_utterances_do_not_overlap() -> None:
+    # FastRTC returned 41,920 samples for 16,960 samples of input (D8).
     caller = Caller(AlgoOptions(max_continuous_speech_s=0.35))
     parts = [e.utterance for e in caller.speak(16960 // HOP + 1) if isinstance(e, ReplyDue)]
     assert len(parts) == 3
     assert np.array_equal(np.concatenate(parts, axis=1), numbered(0, 3 * 5600))
 
 
-# Responses that are asked for, and replies that are not.
+# Triggered responses and greetings.
 
 
-def test_a_response_without_an_utterance() -> None:
+def test_triggered_response_during_silence_gets_an_empty_utterance() -> None:
     caller = Caller()
     caller.be_silent(10)
     [due] = caller.machine.trigger_response()
     assert check_due(due).utterance.shape == (1, 0)
     check_state(caller, TurnState.REPLYING)
     caller.machine.reply_finished(1)
-    # The pre-roll of what comes next is not cut off by it.
+    # The empty utterance does not shorten the pre-roll of the next one.
     assert caller.say().started_at == 10 * HOP - PRE_ROLL
 
 
-def test_a_response_to_what_was_said_so_far() -> None:
+def test_triggered_response_gets_the_utterance_in_progress() -> None:
     caller = Caller()
     caller.speak(20)
     [due] = caller.machine.trigger_response()
     assert span(due) == (0, 20 * HOP)
-    # Another press of the button, and the last syllable: neither is an interruption.
+    # Neither the last syllable nor a second press of the button interrupts the reply.
     assert caller.speak(2) == []
     assert caller.machine.trigger_response() == []
     assert kinds(caller.be_silent(TO_PAUSE)) == [SpeechStopped]
@@ -480,7 +480,7 @@ def test_a_response_to_what_was_said_so_far() -> None:
     check_state(caller, TurnState.REPLYING)
 
 
-def test_a_response_to_a_candidate_that_paused() -> None:
+def test_triggered_response_confirms_a_candidate_after_a_pause() -> None:
     caller = Caller()
     caller.say()
     caller.barge_in()
@@ -491,7 +491,7 @@ def test_a_response_to_a_candidate_that_paused() -> None:
     assert kinds(caller.be_silent()) == [SpeechStopped]
 
 
-def test_a_response_to_what_was_said_over_a_reply() -> None:
+def test_triggered_response_confirms_a_candidate() -> None:
     caller = Caller()
     caller.say()
     candidate = caller.barge_in()
@@ -499,7 +499,7 @@ def test_a_response_to_what_was_said_over_a_reply() -> None:
     assert caller.machine.confirm(candidate) == []
 
 
-def test_a_greeting() -> None:
+def test_greeting_can_be_interrupted() -> None:
     caller = Caller()
     assert caller.machine.reply_started() == []
     assert (caller.machine.reply, caller.machine.state) == (1, TurnState.REPLYING)
@@ -508,7 +508,7 @@ def test_a_greeting() -> None:
     assert caller.machine.confirm(caller.barge_in()) == [Interrupted(TO_INTERRUPT * HOP, reply=1)]
 
 
-def test_a_greeting_to_someone_who_talks() -> None:
+def test_greeting_during_speech_is_interrupted_at_the_pause() -> None:
     caller = Caller()
     caller.speak(10)
     assert caller.machine.reply_started() == []
@@ -519,19 +519,18 @@ def test_a_greeting_to_someone_who_talks() -> None:
     assert span(due) == (0, candidate.at)
 
 
-def test_a_greeting_that_cannot_be_interrupted() -> None:
+def test_greeting_ends_speech_if_replies_cannot_be_interrupted() -> None:
     caller = Caller(can_interrupt=False)
     caller.speak(10)
     assert kinds(caller.machine.reply_started()) == [SpeechStopped]
     assert caller.speak(20) == []
 
 
-# Another rule.
+# Other rules.
 
 
 class FastRTCChunks:
-    """A subclass that overrides ``determine_pause`` only: it is given the audio since the last
-    decision, and may say True."""
+    """A rule that never reports speech, only pauses, as a subclass of FastRTC's handler may."""
 
     def __init__(self, determine_pause: Callable[[Int16Array], bool | None]) -> None:
         self.determine_pause = determine_pause
@@ -552,7 +551,7 @@ class FastRTCChunks:
         return self.verdict
 
 
-def test_a_rule_that_only_knows_pauses() -> None:
+def test_rule_that_reports_only_pauses() -> None:
     rule = FastRTCChunks(lambda audio: len(audio) >= 10 * HOP)
     caller = Caller(rule=rule, pre_roll_s=0)
     assert caller.be_silent(9) == []
@@ -565,7 +564,7 @@ def test_a_rule_that_only_knows_pauses() -> None:
 
 
 class Switch:
-    """On and off with each hop, and no pause that it would tell of."""
+    """A rule that reports speech or silence for each hop, and never a pause."""
 
     lookback = HOP
 
@@ -575,20 +574,20 @@ class Switch:
         return Verdict.SPEECH if probability > 0.5 else Verdict.SILENCE
 
 
-def test_a_rule_that_falls_silent_without_a_pause() -> None:
+def test_rule_that_reports_silence_instead_of_a_pause() -> None:
     caller = Caller(rule=Switch(), pre_roll_s=0)
     assert kinds(caller.speak() + caller.be_silent()) == [SpeechStarted, SpeechStopped, ReplyDue]
 
 
-def test_an_utterance_shorter_than_the_window() -> None:
-    # Only with another rule; after a cut it is still an utterance of its own.
+def test_utterance_shorter_than_the_window_with_another_rule() -> None:
+    # `SlidingWindow` finds none. Speech after a cut must be longer than the window.
     caller = Caller(AlgoOptions(max_continuous_speech_s=1.0), rule=Switch(), pre_roll_s=0)
     assert kinds(caller.speak(32) + caller.be_silent()) == [SpeechStarted, ReplyDue, SpeechStopped]
     caller.machine.reply_finished(1)
     assert kinds(caller.speak() + caller.be_silent()) == [SpeechStarted, SpeechStopped, ReplyDue]
 
 
-def test_a_rule_that_looks_back_too_far() -> None:
+def test_lookback_beyond_the_buffer_is_limited_to_it() -> None:
     class FarBack(Switch):
         lookback = 10**6
 
@@ -610,21 +609,21 @@ def test_a_rule_that_looks_back_too_far() -> None:
     assert span(caller.be_silent()[1]) == (kept, 102 * HOP)
 
 
-# Memory, and what is refused.
+# Memory and validation.
 
 
-def test_silence_takes_no_memory() -> None:
+def test_buffer_is_bounded_during_silence() -> None:
     caller = Caller()
     most = 0
     for _ in range(200):
-        # Never enough to start: one hop of four.
+        # One hop in four is too little to start an utterance.
         caller.speak()
         caller.be_silent(3)
         most = max(most, caller.machine.buffered)
     assert most <= PRE_ROLL + 9600 + 2 * HOP
 
 
-def test_speech_without_end_takes_bounded_memory() -> None:
+def test_buffer_is_bounded_during_endless_speech() -> None:
     machine = TurnMachine(8000)
     due = None
     for seconds in range(1, 302):
@@ -637,7 +636,7 @@ def test_speech_without_end_takes_bounded_memory() -> None:
     assert due[1] == 300
 
 
-def test_the_caller_may_use_its_buffer_again() -> None:
+def test_push_copies_the_samples() -> None:
     machine = TurnMachine(RATE)
     buffer = np.empty((1, HOP), np.int16)
     for number in range(20):
@@ -658,7 +657,7 @@ def test_the_caller_may_use_its_buffer_again() -> None:
         (np.zeros((1, 512), np.int16), math.nan, ValueError, "got nan"),
     ],
 )
-def test_what_is_no_hop_changes_nothing(
+def test_invalid_hop_is_refused_and_changes_nothing(
     samples: Any, probability: float, error: type[Exception], message: str
 ) -> None:
     machine = TurnMachine(RATE)
@@ -686,12 +685,12 @@ def test_what_is_no_hop_changes_nothing(
         ("interrupt_threshold", -0.1, "at least 0 s; got -0.1"),
     ],
 )
-def test_options_out_of_range(option: str, value: float, message: str) -> None:
+def test_algo_options_out_of_range_are_refused(option: str, value: float, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{option} must be .*{message}"):
         AlgoOptions(**{option: value})
 
 
-def test_options_have_fastrtcs_names_order_and_defaults() -> None:
+def test_algo_options_have_fastrtcs_names_order_and_defaults() -> None:
     assert AlgoOptions() == AlgoOptions(0.6, 0.2, 0.1, math.inf)
     assert AlgoOptions(1, 0, 1, 6).max_continuous_speech_s == 6
 
@@ -707,14 +706,14 @@ def test_options_have_fastrtcs_names_order_and_defaults() -> None:
         ({"pre_roll_s": math.nan}, ValueError, "got nan"),
     ],
 )
-def test_settings_out_of_range(
+def test_machine_settings_out_of_range_are_refused(
     settings: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         TurnMachine(**{"sample_rate": RATE, **settings})
 
 
-def test_every_state_is_in_the_table_and_can_be_left() -> None:
+def test_every_state_has_transitions_and_can_be_reached() -> None:
     assert set(TRANSITIONS) == set(TurnState)
     reached = {state for row in TRANSITIONS.values() for state in row.values()}
     assert reached == set(TurnState)
@@ -729,7 +728,9 @@ def test_every_state_is_in_the_table_and_can_be_left() -> None:
         (AlgoOptions(interrupt_threshold=0), 1),
     ],
 )
-def test_how_much_speech_interrupts(options: AlgoOptions, hops: int) -> None:
+def test_interrupt_threshold_replaces_the_start_threshold_during_a_reply(
+    options: AlgoOptions, hops: int
+) -> None:
     caller = Caller(options)
     caller.machine.reply_started()
     assert kinds(caller.speak(hops)) == [SpeechStarted, InterruptionCandidate]

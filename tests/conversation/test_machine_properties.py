@@ -1,5 +1,5 @@
-"""Turn taking over any audio: nothing lost or doubled, pauses found within a hop, any order of
-speech, replies and interruptions."""
+"""Properties of the turn machine with any audio: utterances contain every sample once, pauses are
+detected within one hop, and any order of speech, replies and interruptions is consistent."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from fastrtc_anyio.errors import InvalidTransition
 from fastrtc_anyio.testing.strategies import chunkings
 
 RATE = 8000
-# Its length in samples, and whether it is speech.
+# Length in samples, and whether the hop is speech.
 Hop = tuple[int, bool]
 
 
 def numbered(count: int) -> Int16Array:
-    """The input: each sample tells its place."""
+    """Make input in which each sample holds its place."""
     return (np.arange(count) % 60000 - 30000).astype(np.int16).reshape(1, -1)
 
 
@@ -53,7 +53,7 @@ def total(hops: Iterable[Hop]) -> int:
 
 @st.composite
 def options(draw: st.DrawFn) -> AlgoOptions:
-    """Thresholds as FastRTC means them: less speech ends an utterance than starts it."""
+    """Make thresholds in FastRTC's sense: less speech ends an utterance than starts it."""
     window = draw(st.integers(2, 600))
     started = draw(st.integers(0, window - 1))
     paused = draw(st.integers(1, started + 1))
@@ -61,14 +61,14 @@ def options(draw: st.DrawFn) -> AlgoOptions:
 
 
 def hop_lists(max_size: int = 60) -> st.SearchStrategy[list[Hop]]:
-    """Runs of speech and of silence, of hops that need not have one size."""
+    """Make runs of speech and silence, with hops of different lengths."""
     run = st.tuples(st.integers(1, 8), st.integers(1, 300), st.booleans())
     runs = st.lists(run, max_size=max_size // 4)
     return runs.map(lambda rs: [(size, speech) for n, size, speech in rs for _ in range(n)])
 
 
 def push_all(machine: TurnMachine, hops: list[Hop]) -> list[TurnStep]:
-    """A caller whose replies are over as soon as they are due."""
+    """Push hops, with each reply ending as soon as it is due."""
     audio = numbered(total(hops))
     events: list[TurnStep] = []
     for count, speech in hops:
@@ -88,7 +88,7 @@ def of_kind(events: list[TurnStep], kind: type[Any]) -> list[Any]:
 
 
 def check_utterances(dues: list[ReplyDue], audio: Int16Array) -> None:
-    """Each is a slice of the input, and they are disjoint and in order."""
+    """Check that utterances are slices of the input, disjoint and in order."""
     for due in dues:
         assert np.array_equal(due.utterance, audio[:, due.started_at : due.stopped_at])
         assert due.utterance.shape == (1, due.stopped_at - due.started_at)
@@ -102,12 +102,12 @@ def check_alternation(events: list[TurnStep]) -> None:
     assert edges[len(edges) & ~1 :] in ([], [SpeechStarted])
 
 
-# What the machine says, said sample by sample: the thresholds are met at a sample, and the hop in
-# which that sample lies tells.
+# The oracle applies the thresholds sample by sample. The machine must report each crossing in the
+# hop that contains it.
 
 
 def first_met(met: NDArray[np.bool_], after: int) -> int | None:
-    """The first sample count above ``after`` at which a condition holds."""
+    """Find the first sample count above ``after`` at which a condition holds."""
     places = np.flatnonzero(met[after + 1 :])
     return int(places[0]) + after + 1 if places.size else None
 
@@ -115,7 +115,7 @@ def first_met(met: NDArray[np.bool_], after: int) -> int | None:
 def oracle(
     hops: list[Hop], window: int, started: int, paused: int
 ) -> list[tuple[int, int, int, int | None, int | None]]:
-    """For each stretch of speech: threshold met, found, first speech, pause met, found."""
+    """Compute, per utterance: start crossed, reported, first speech, pause crossed, reported."""
     ends = np.cumsum([count for count, _ in hops])
     speech = np.repeat([speech for _, speech in hops], [count for count, _ in hops]).astype(int)
     begin_of_hop = np.repeat(ends - [count for count, _ in hops], [count for count, _ in hops])
@@ -146,7 +146,7 @@ def oracle(
     pre_roll=st.integers(0, 400),
 )
 @settings(max_examples=300, deadline=None)
-def test_found_in_the_hop_in_which_the_thresholds_are_met(
+def test_speech_and_pauses_are_detected_in_the_hop_that_crosses_the_threshold(
     hops: list[Hop], window: int, data: st.DataObject, pre_roll: int
 ) -> None:
     started = data.draw(st.integers(0, window - 1))
@@ -170,7 +170,7 @@ def test_found_in_the_hop_in_which_the_thresholds_are_met(
             break
         assert 0 <= pause_found - pause < sizes[pause_found]
         expected.append(SpeechStopped(pause_found))
-        # The hops that led to speech, and the pre-roll, as far as nobody has got it yet.
+        # The speech and the pre-roll, without samples of earlier utterances.
         expected.append((max(first_speech - pre_roll, given_out, 0), pause_found))
         given_out = pause_found
     assert [
@@ -181,7 +181,7 @@ def test_found_in_the_hop_in_which_the_thresholds_are_met(
 
 @given(hops=hop_lists(), longest=st.integers(1, 3000), algo=options(), pre_roll=st.integers(0, 400))
 @settings(max_examples=200, deadline=None)
-def test_cuts_lose_and_double_nothing(
+def test_cut_utterances_contain_every_sample_once(
     hops: list[Hop], longest: int, algo: AlgoOptions, pre_roll: int
 ) -> None:
     window = round(algo.audio_chunk_duration * RATE)
@@ -189,7 +189,7 @@ def test_cuts_lose_and_double_nothing(
     algo = replace(algo, max_continuous_speech_s=seconds(longest))
     events = push_all(TurnMachine(RATE, algo, pre_roll_s=seconds(pre_roll)), hops)
     check_utterances(of_kind(events, ReplyDue), numbered(total(hops)))
-    # Where speech starts and stops is no matter of how long it may be.
+    # The maximum length does not change where speech starts and stops.
     edges = SpeechStarted | SpeechStopped
     assert [e for e in events if isinstance(e, edges)] == [e for e in whole if isinstance(e, edges)]
     stretches: list[list[ReplyDue]] = []
@@ -199,36 +199,36 @@ def test_cuts_lose_and_double_nothing(
         elif isinstance(event, ReplyDue):
             stretches[-1].append(event)
     for utterance, parts in zip(of_kind(whole, ReplyDue), stretches, strict=False):
-        # One follows on the other, each as long as it may be, but for the last. What was not
-        # given out at the end of the stretch before may have become the pre-roll.
+        # The parts are contiguous, and all but the last have the maximum length. A dropped end of
+        # the previous stretch may have become the pre-roll.
         assert parts[0].started_at <= utterance.started_at
         assert all(a.stopped_at == b.started_at for a, b in pairwise(parts))
         lengths = [part.utterance.shape[1] for part in parts]
         assert lengths[:-1] == [longest] * (len(parts) - 1)
         assert lengths[-1] <= longest
-        # What is missing at the end is less than an utterance.
+        # Only an end that is too short for an utterance may be missing.
         missing = utterance.stopped_at - parts[-1].stopped_at
         assert missing == 0 or (0 < missing <= window and lengths[-1] == longest)
 
 
-# The same audio in any frames.
+# Framing.
 
 
 def plain(event: TurnStep) -> Any:
-    """An event as something that can be compared."""
+    """Turn a step into a value that can be compared."""
     if isinstance(event, ReplyDue):
         return event.reply, event.started_at, event.stopped_at, event.utterance.tobytes()
     return event
 
 
 def loudness(hop: Int16Array) -> float:
-    """A model that knows nothing but the hop it is given."""
+    """Compute a probability from a single hop."""
     return float(np.abs(hop.astype(int)).mean() / 32768)
 
 
 @given(data=st.data(), hop=st.integers(1, 200), algo=options())
 @settings(max_examples=100, deadline=None)
-def test_any_framing_gives_the_same_events(
+def test_framing_does_not_change_the_steps(
     data: st.DataObject, hop: int, algo: AlgoOptions
 ) -> None:
     runs = data.draw(st.lists(st.tuples(st.integers(1, 900), st.booleans()), max_size=12))
@@ -245,7 +245,7 @@ def test_any_framing_gives_the_same_events(
         for size in chunks:
             for samples in rechunker.push(audio[:, begin : begin + size]):
                 for event in machine.push(samples, loudness(samples)):
-                    # The replies never end: whatever is said later is said over them.
+                    # The replies never end, so all later speech is speech over a reply.
                     if isinstance(event, InterruptionCandidate):
                         heard += map(plain, machine.confirm(event))
                     heard.append(plain(event))
@@ -298,11 +298,11 @@ def test_without_a_judge_steps_equal_those_with_a_judge_that_confirms_at_once(
     assert hear(judged=False) == hear(judged=True)
 
 
-# FastRTC's way, for comparison: one chunk after the other.
+# Comparison with FastRTC, which judges consecutive chunks.
 
 
 def fastrtc_pause(hops: list[Hop], algo: AlgoOptions) -> int | None:
-    """When FastRTC's ``determine_pause`` first says True, samples.
+    """Compute the sample at which FastRTC's ``determine_pause`` first returns True.
 
     It collects audio until it has ``audio_chunk_duration``, judges that, and begins anew.
     """
@@ -333,19 +333,19 @@ PHASES = range(19)  # a chunk of 0.6 s is 19 hops
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_fastrtc_is_never_earlier(phase: int) -> None:
+def test_fastrtc_detects_a_pause_no_earlier(phase: int) -> None:
     algo = AlgoOptions()
     hops = [(HOP, False)] * phase + [(HOP, True)] * 40 + [(HOP, False)] * 60
     ours, theirs = first_pause(hops, algo), fastrtc_pause(hops, algo)
     assert ours is not None
     assert theirs is not None
     spoken = HOP * (phase + 40)
-    # Half a second of silence is what the options ask for.
+    # The options require half a second of silence.
     assert 0.5 <= (ours - spoken) / RATE <= 0.5 + HOP / RATE
     assert ours <= theirs
 
 
-def test_fastrtc_takes_up_to_a_chunk_more() -> None:
+def test_fastrtc_detects_a_pause_up_to_one_chunk_later() -> None:
     algo = AlgoOptions()
     late = []
     for phase in PHASES:
@@ -354,14 +354,14 @@ def test_fastrtc_takes_up_to_a_chunk_more() -> None:
         assert ours is not None
         assert theirs is not None
         late.append((theirs - ours) / RATE)
-    # 0 to 18 hops, each equally often.
+    # 0 to 18 hops, with equal frequency.
     assert sorted(late) == pytest.approx([n * HOP / RATE for n in range(19)])
     assert max(late) > 0.57
 
 
 @given(silence=st.integers(0, 40), speech=st.integers(20, 80), size=st.integers(20, 400))
 @settings(max_examples=100, deadline=None)
-def test_one_stretch_of_speech_is_found_no_later_than_by_fastrtc(
+def test_single_utterance_ends_no_later_than_in_fastrtc(
     silence: int, speech: int, size: int
 ) -> None:
     algo = AlgoOptions()
@@ -374,11 +374,11 @@ def test_one_stretch_of_speech_is_found_no_later_than_by_fastrtc(
     assert 0 <= theirs - ours <= 0.6 * RATE + size
 
 
-# Everything at once, in any order.
+# Any order of calls.
 
 
 class Conversation(RuleBasedStateMachine):
-    """Someone who talks, a driver that replies and judges, and all of them at any time."""
+    """A user who speaks, and a driver that replies and judges, in any order."""
 
     @initialize(
         algo=options(),
@@ -387,7 +387,7 @@ class Conversation(RuleBasedStateMachine):
         judged=st.booleans(),
         pre_roll=st.integers(0, 300),
     )
-    def pick_up(
+    def start(
         self,
         algo: AlgoOptions,
         can_interrupt: bool,
@@ -410,7 +410,7 @@ class Conversation(RuleBasedStateMachine):
         self.audio = np.empty((1, 0), np.int16)
         self.events: list[TurnStep] = []
         self.dues: list[ReplyDue] = []
-        # What a driver knows: the reply that goes on, and the candidate it judges.
+        # The driver's view: the active reply, and the candidate that awaits a decision.
         self.playing: int | None = None
         self.candidate: InterruptionCandidate | None = None
         self.over: list[int] = []
@@ -448,7 +448,7 @@ class Conversation(RuleBasedStateMachine):
         count=st.integers(1, 12),
         probability=st.sampled_from([0.0, 0.49, 0.5, 1.0]),
     )
-    def time_passes(self, size: int, count: int, probability: float) -> None:
+    def push_hops(self, size: int, count: int, probability: float) -> None:
         for _ in range(count):
             begin = self.audio.shape[1]
             self.audio = numbered(begin + size)
@@ -461,7 +461,7 @@ class Conversation(RuleBasedStateMachine):
 
     @precondition(lambda self: self.playing is not None)
     @rule()
-    def a_reply_is_played_out(self) -> None:
+    def play_out_the_reply(self) -> None:
         assert self.playing is not None
         reply, self.playing = self.playing, None
         self.over.append(reply)
@@ -479,7 +479,7 @@ class Conversation(RuleBasedStateMachine):
 
     @precondition(lambda self: self.playing is not None)
     @rule()
-    def a_greeting_during_a_reply(self) -> None:
+    def greet_during_a_reply(self) -> None:
         state = self.machine.state
         with pytest.raises(InvalidTransition):
             self.machine.reply_started()
@@ -487,7 +487,7 @@ class Conversation(RuleBasedStateMachine):
 
     @precondition(lambda self: self.candidate is not None)
     @rule()
-    def an_interruption(self) -> None:
+    def confirm_the_candidate(self) -> None:
         assert self.candidate is not None
         events = self.machine.confirm(self.candidate)
         assert isinstance(events[0], Interrupted)
@@ -495,7 +495,7 @@ class Conversation(RuleBasedStateMachine):
 
     @precondition(lambda self: self.candidate is not None)
     @rule()
-    def no_interruption(self) -> None:
+    def reject_the_candidate(self) -> None:
         assert self.candidate is not None
         candidate = self.candidate
         self.drop_candidate()
@@ -507,7 +507,7 @@ class Conversation(RuleBasedStateMachine):
         assert self.machine.state is TurnState.REPLYING
 
     @rule()
-    def what_is_over_is_told_again(self) -> None:
+    def repeat_late_reports(self) -> None:
         for reply in self.over:
             assert self.machine.reply_finished(reply) == []
         for candidate in self.decided:
@@ -515,7 +515,7 @@ class Conversation(RuleBasedStateMachine):
             assert self.machine.reject(candidate) == []
 
     @rule()
-    def a_response_is_triggered(self) -> None:
+    def trigger_a_response(self) -> None:
         replies = self.playing is not None
         said = self.machine.heard()
         events = self.machine.trigger_response()
@@ -525,7 +525,7 @@ class Conversation(RuleBasedStateMachine):
         self.take(events)
 
     @invariant()
-    def nothing_is_lost_or_doubled(self) -> None:
+    def utterances_are_disjoint_slices_of_the_input(self) -> None:
         check_utterances(self.dues[-2:], self.audio)
         check_alternation(self.events)
 
@@ -535,7 +535,7 @@ class Conversation(RuleBasedStateMachine):
         return started > len(of_kind(self.events, SpeechStopped))
 
     @invariant()
-    def the_state_is_what_the_driver_sees(self) -> None:
+    def state_matches_the_steps(self) -> None:
         speaking = self.user_speaking
         if self.playing is None:
             expected = TurnState.USER_SPEAKING if speaking else TurnState.LISTENING
@@ -544,7 +544,7 @@ class Conversation(RuleBasedStateMachine):
         assert self.machine.state is expected
 
     @invariant()
-    def what_was_heard_is_the_end_of_the_input(self) -> None:
+    def utterance_in_progress_ends_with_the_input(self) -> None:
         heard = self.machine.heard()
         assert np.array_equal(heard, self.audio[:, self.audio.shape[1] - heard.shape[1] :])
         assert bool(heard.size) <= self.user_speaking

@@ -1,4 +1,4 @@
-"""Who does not say the stop word is not listened to."""
+"""Handlers with stop words, and their rule: only speech after a stop word counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.kit.conversations import (
 )
 
 STOP_WORD = 12_000
-"""Samples of this value are the stop word, all others something else."""
+"""Sample value that stands for the stop word."""
 
 
 def stop_word() -> Int16Array:
@@ -36,7 +36,7 @@ def stop_word() -> Int16Array:
 
 
 class Spotter:
-    """Knows to the sample when the stop word ends."""
+    """A model that finds the end of the stop word to the sample."""
 
     def __init__(self) -> None:
         self.looked: list[int] = []
@@ -46,12 +46,12 @@ class Spotter:
         rate, samples = audio
         self.looked.append(samples.shape[1])
         found = np.flatnonzero(samples[0] == STOP_WORD)
-        # It is recognised when all of it is there.
+        # Only the complete stop word is recognised.
         return (found[-1] + 1) / rate if found.size >= 0.5 * RATE else None
 
 
 class Transcriber:
-    """Only knows that it was said."""
+    """A model that transcribes the stop word without times."""
 
     def stt(self, audio: tuple[int, Any]) -> str:
         return "Hey, Computer! Well" if (audio[1] == STOP_WORD).sum() >= 0.5 * RATE else "Well"
@@ -66,7 +66,7 @@ def waiting(said: list[Int16Array], seconds: float = 0.2, **settings: Any) -> Re
     return ReplyOnStopWords(reply, ["Hey  computer".lower()], input_sample_rate=RATE, **settings)
 
 
-async def test_without_the_stop_word_nobody_is_answered() -> None:
+async def test_speech_without_a_stop_word_starts_no_reply() -> None:
     said: list[Int16Array] = []
     log = Log()
     spotter = Spotter()
@@ -75,13 +75,13 @@ async def test_without_the_stop_word_nobody_is_answered() -> None:
             await say(call, voice(2), silence(1))
     assert said == []
     assert log.events == []
-    # Now and then while it is said, and once more at the pause.
+    # Repeated searches during speech, and one at the pause.
     assert 3 * 4 <= len(spotter.looked) <= 3 * 7
     assert max(spotter.looked) <= 2.6 * RATE
 
 
 @pytest.mark.parametrize("pause", [0, 0.2, 1, 10])
-async def test_what_follows_on_the_stop_word_is_answered(pause: float) -> None:
+async def test_speech_after_the_stop_word_starts_a_reply(pause: float) -> None:
     said: list[Int16Array] = []
     log = Log()
     async with open_call(waiting(said, on_event=log)) as call:
@@ -100,13 +100,13 @@ async def test_what_follows_on_the_stop_word_is_answered(pause: float) -> None:
     ]
 
 
-async def test_the_client_is_told() -> None:
+async def test_client_receives_the_stopword_message() -> None:
     async with open_call(waiting([])) as call:
         await say(call, stop_word(), silence(1))
         assert await call.client.receive_message() == '{"type": "stopword", "data": ""}'
 
 
-async def test_a_model_that_only_transcribes() -> None:
+async def test_stt_model_without_phrase_spotting() -> None:
     said: list[Int16Array] = []
     async with open_call(waiting(said, stt_model=Transcriber())) as call:
         await say(call, voice(1), stop_word(), silence(1), voice(1), silence(1))
@@ -115,7 +115,7 @@ async def test_a_model_that_only_transcribes() -> None:
     assert np.count_nonzero(utterance == 8000) == RATE
 
 
-async def test_the_stop_word_is_needed_for_each_turn() -> None:
+async def test_each_turn_requires_the_stop_word() -> None:
     said: list[Int16Array] = []
     log = Log()
     async with open_call(waiting(said, 10, on_event=log)) as call:
@@ -140,7 +140,7 @@ async def test_the_stop_word_is_needed_for_each_turn() -> None:
         ("", False),
     ],
 )
-def test_stop_words_in_text(text: str, found: bool) -> None:
+def test_stop_word_detected_ignores_case_and_punctuation(text: str, found: bool) -> None:
     assert waiting([]).stop_word_detected(text) is found
 
 
@@ -153,12 +153,14 @@ def test_stop_words_in_text(text: str, found: bool) -> None:
         (["  "], ValueError, "at least one word"),
     ],
 )
-def test_stop_words_that_cannot_be(stop_words: Any, error: type[Exception], message: str) -> None:
+def test_invalid_stop_words_are_refused(
+    stop_words: Any, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         ReplyOnStopWords(lambda audio: iter(()), stop_words, model=LoudVad(), stt_model=Spotter())
 
 
-def test_a_stop_word_that_the_model_cannot_know() -> None:
+def test_stop_words_are_checked_by_the_model_once() -> None:
     checked: list[Any] = []
 
     class Knowing(Spotter):
@@ -172,11 +174,11 @@ def test_a_stop_word_that_the_model_cannot_know() -> None:
 
     with pytest.raises(ValueError, match="'jarvix' is not"):
         make(["jarvix"])
-    make(["Hey, Computer!"]).copy()  # which is made on the event loop, and looks nothing up
+    make(["Hey, Computer!"]).copy()  # runs on the event loop and must not read files
     assert checked == [["jarvix"], ["hey computer"]]
 
 
-def test_an_algorithm_of_ones_own_finds_no_stop_words() -> None:
+def test_determine_pause_with_stop_words_is_refused() -> None:
     class Mine(ReplyOnStopWords):
         def determine_pause(self, audio: Any, sampling_rate: int, state: Any) -> bool:
             return True
@@ -185,7 +187,7 @@ def test_an_algorithm_of_ones_own_finds_no_stop_words() -> None:
         Mine(lambda audio: iter(()), ["hey"], model=LoudVad(), stt_model=Spotter())
 
 
-def test_a_copy_listens_for_the_same_words() -> None:
+def test_copy_has_the_same_stop_words() -> None:
     handler = waiting([])
     assert handler.copy().stop_words == ["hey computer"]
     assert handler.copy().stt_model is handler.stt_model
@@ -201,7 +203,7 @@ class TestRule:
         hop = np.zeros((1, self.HOP), np.int16)
         return [rule.push(hop, float(speech)) for _ in range(hops)]
 
-    def test_it_is_deaf_until_it_is_woken(self) -> None:
+    def test_rule_reports_silence_until_a_stop_word_wakes_it(self) -> None:
         rule = self.rule()
         assert set(self.push(rule, 50, True)) == {Verdict.SILENCE}
         candidate = rule.candidate()
@@ -212,7 +214,7 @@ class TestRule:
         assert set(self.push(rule, 50, False)) == {Verdict.SILENCE}
         assert Verdict.SPEECH in self.push(rule, 50, True)
 
-    def test_what_was_said_while_it_was_looked_for_counts(self) -> None:
+    def test_speech_during_the_search_counts(self) -> None:
         rule = self.rule()
         self.push(rule, 50, True)
         candidate = rule.candidate()
@@ -222,7 +224,7 @@ class TestRule:
         assert self.push(rule, 1, True) == [Verdict.SPEECH]
         assert rule.lookback == 51 * self.HOP + 100
 
-    def test_it_is_too_late_to_wake_it_when_everything_was_forgotten(self) -> None:
+    def test_wake_after_a_reset_has_no_effect(self) -> None:
         rule = self.rule()
         self.push(rule, 50, True)
         candidate = rule.candidate()
@@ -232,7 +234,7 @@ class TestRule:
         assert rule.wake(candidate, 0) is None
         assert not rule.awake
 
-    def test_a_stop_word_from_before_a_reset_wakes_nobody(self) -> None:
+    def test_candidate_from_before_a_reset_is_void(self) -> None:
         rule = self.rule()
         self.push(rule, 50, True)
         candidate = rule.candidate()
@@ -244,7 +246,7 @@ class TestRule:
         assert rule.wake(candidate, candidate.samples.shape[1]) is None
         assert not rule.awake
 
-    def test_a_candidate_is_given_out_once(self) -> None:
+    def test_candidate_is_returned_once(self) -> None:
         rule = self.rule()
         assert rule.candidate() is None
         self.push(rule, 50, True)
@@ -258,7 +260,7 @@ class TestRule:
         self.push(rule, 100, False)
         assert rule.candidate() is None
 
-    def test_who_talks_on_meanwhile_is_kept(self) -> None:
+    def test_speech_after_a_complete_candidate_is_kept(self) -> None:
         rule = self.rule()
         self.push(rule, 50, True)
         self.push(rule, 30, False)
@@ -271,7 +273,7 @@ class TestRule:
         assert later is not None
         assert later.samples.shape[1] > 50 * self.HOP
 
-    def test_memory_is_bounded(self) -> None:
+    def test_rule_memory_is_bounded(self) -> None:
         rule = self.rule()
         self.push(rule, 500, False)
         assert rule.lookback <= 0.4 * RATE
@@ -279,8 +281,8 @@ class TestRule:
         assert rule.lookback <= 2.6 * RATE
 
 
-async def test_a_slow_recogniser_loses_nothing_of_what_follows() -> None:
-    """It comes back when the question is over, and the pause after it."""
+async def test_slow_recogniser_loses_no_speech_after_the_stop_word() -> None:
+    """The search ends after the user has asked a question and paused."""
     said: list[Int16Array] = []
 
     class Slow(ReplyOnStopWords):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import warnings
 
 import anyio
 
@@ -34,3 +36,59 @@ async def test_concurrent_set_from_many_threads() -> None:
     finally:
         sys.setswitchinterval(before)
     assert errors == []
+
+
+async def test_set_wakes_all_waiting_tasks() -> None:
+    gate, passed = Gate(), []
+
+    async def wait(i: int) -> None:
+        await gate.wait()
+        passed.append(i)
+
+    async with anyio.create_task_group() as tg:
+        for i in range(3):
+            tg.start_soon(wait, i)
+        await anyio.wait_all_tasks_blocked()
+        assert passed == []
+        gate.set()
+    assert sorted(passed) == [0, 1, 2]
+    assert gate.is_set()
+    await gate.wait()
+
+
+async def test_clear_closes_the_gate() -> None:
+    gate = Gate()
+    gate.set()
+    gate.clear()
+    assert not gate.is_set()
+    with anyio.move_on_after(1) as scope:
+        await gate.wait()
+    assert scope.cancelled_caught
+
+
+async def test_set_from_another_thread() -> None:
+    gate = Gate()
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(gate.wait)
+        await anyio.wait_all_tasks_blocked()
+        thread = threading.Thread(target=gate.set)
+        thread.start()
+        with anyio.fail_after(3600):
+            await gate.wait()
+        thread.join()
+
+
+def test_unused_gate_holds_no_resources() -> None:
+    gate = Gate()
+    gate.set()
+    del gate
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()
+
+
+async def test_cancelled_wait_leaves_no_waiter() -> None:
+    gate = Gate()
+    with anyio.move_on_after(1):
+        await gate.wait()
+    assert gate._waiting == []

@@ -1,11 +1,10 @@
+"""Handler classes on their own: settings, inputs, and checks before a session starts."""
+
 from __future__ import annotations
 
-import gc
-import threading
 import warnings
 from typing import Any
 
-import anyio
 import numpy as np
 import pytest
 
@@ -21,7 +20,6 @@ from fastrtc_anyio import (
     StreamHandlerBase,
     WebRTCData,
 )
-from fastrtc_anyio._core.gate import Gate
 from fastrtc_anyio._driver import check_handler
 from fastrtc_anyio._media.av_frames import from_av, to_av
 from fastrtc_anyio.testing import tone, tone_snr
@@ -47,7 +45,7 @@ def handler(request: pytest.FixtureRequest) -> StreamHandlerBase:
     return made
 
 
-def test_defaults_are_fastrtcs(handler: StreamHandlerBase) -> None:
+def test_handler_defaults_are_fastrtcs(handler: StreamHandlerBase) -> None:
     assert handler.expected_layout == "mono"
     assert handler.output_sample_rate == 24_000
     assert handler.output_frame_size == 480
@@ -60,7 +58,7 @@ def test_defaults_are_fastrtcs(handler: StreamHandlerBase) -> None:
     assert not handler.channel_set.is_set()
 
 
-def test_parameters_in_fastrtcs_order() -> None:
+def test_handler_parameters_have_fastrtcs_order() -> None:
     class Positional(Plain):
         def __init__(self) -> None:
             super().__init__("stereo", 16_000, 320, 8_000, 25)
@@ -70,7 +68,7 @@ def test_parameters_in_fastrtcs_order() -> None:
     assert (made.output_sample_rate, made.input_sample_rate, made.fps) == (16_000, 8_000, 25)
 
 
-def test_a_frame_size_other_than_20_ms_is_deprecated_and_has_no_effect() -> None:
+def test_output_frame_size_is_deprecated_and_has_no_effect() -> None:
     with pytest.warns(UserWarning, match=r"24000 Hz is 480 samples; got 960"):
         made = _make(output_frame_size=960)
     assert made.output_frame_size == 480
@@ -81,18 +79,18 @@ def test_a_frame_size_other_than_20_ms_is_deprecated_and_has_no_effect() -> None
 
 @pytest.mark.parametrize("name", ["output_sample_rate", "input_sample_rate"])
 @pytest.mark.parametrize("rate", [11_025, 7_950, 48_050, 96_000])
-def test_rates_that_make_no_whole_frames_are_refused(name: str, rate: int) -> None:
+def test_sample_rates_without_whole_frames_are_refused(name: str, rate: int) -> None:
     with pytest.raises(ValueError, match=rf"{name}.*{rate}"):
         _make(**{name: rate})
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
-def test_rates_that_make_whole_frames_are_taken(rate: int) -> None:
+def test_sample_rates_with_whole_frames_are_accepted(rate: int) -> None:
     made = _make(output_sample_rate=rate, input_sample_rate=rate)
     assert made.output_frame_size * 50 == rate
 
 
-def test_a_layout_nobody_knows_is_refused() -> None:
+def test_unknown_layout_is_refused() -> None:
     with pytest.raises(ValueError, match="'quad'"):
         _make(expected_layout="quad")
 
@@ -106,13 +104,15 @@ def test_a_layout_nobody_knows_is_refused() -> None:
         (AsyncAudioVideoStreamHandler, {"receive", "emit", "copy", "video_receive", "video_emit"}),
     ],
 )
-def test_abstract_methods(base: type[StreamHandlerBase], names: set[str]) -> None:
+def test_handler_base_classes_have_abstract_methods(
+    base: type[StreamHandlerBase], names: set[str]
+) -> None:
     assert base.__abstractmethods__ == names
     with pytest.raises(TypeError):
         base()
 
 
-def test_set_args(handler: StreamHandlerBase) -> None:
+def test_set_args_sets_latest_args_and_opens_args_set(handler: StreamHandlerBase) -> None:
     handler.set_args([1, "two"])
     assert handler.latest_args == ["__webrtc_value__", 1, "two"]
     assert handler.args_set.is_set()
@@ -127,31 +127,33 @@ def test_set_args(handler: StreamHandlerBase) -> None:
         handler.set_args((1,))  # type: ignore[arg-type]
 
 
-def test_before_the_session_starts(handler: StreamHandlerBase) -> None:
+def test_session_parts_are_unavailable_before_the_session_starts(
+    handler: StreamHandlerBase,
+) -> None:
     for name in ("loop", "portal"):
         with pytest.raises(RuntimeError, match=f"{type(handler).__name__}.{name} exists once"):
             getattr(handler, name)
     assert handler.clear_queue() == Played(0, 0.0)
-    handler.send_message_sync("nobody hears this")
+    handler.send_message_sync("dropped")
 
 
-async def test_send_message_before_the_session_starts_does_nothing() -> None:
-    await Async().send_message("nobody hears this")
+async def test_send_message_before_the_session_starts_has_no_effect() -> None:
+    await Async().send_message("dropped")
 
 
-def test_phone_mode_can_be_written(handler: StreamHandlerBase) -> None:
+def test_phone_mode_is_writable(handler: StreamHandlerBase) -> None:
     handler.phone_mode = True
     assert handler.phone_mode
 
 
-async def test_a_telephone_has_no_args_to_wait_for() -> None:
+async def test_wait_for_args_returns_at_once_for_a_telephone() -> None:
     made = Async()
     made.phone_mode = True
     await made.wait_for_args()
     assert made.args_set.is_set()
 
 
-def test_resample_keeps_a_tone_a_tone() -> None:
+def test_resample_preserves_a_tone_across_frames() -> None:
     made = _make(input_sample_rate=16_000)
     sent = tone(440, 48_000, 1.0)
     out = [
@@ -172,7 +174,7 @@ class WrongCopies(Plain):
 
 
 @pytest.mark.parametrize("copies", ["self", None, Plain()])
-def test_copy_must_make_a_new_handler_of_the_class(copies: object) -> None:
+def test_copy_must_return_a_new_handler_of_its_class(copies: object) -> None:
     made = WrongCopies()
     made.copies = copies
     stream = Stream(made, modality="audio")
@@ -180,7 +182,7 @@ def test_copy_must_make_a_new_handler_of_the_class(copies: object) -> None:
         stream._service.make_driver()
 
 
-def test_a_factory_must_make_a_handler() -> None:
+def test_handler_factory_must_return_a_handler() -> None:
     stream = Stream(lambda: 42, modality="audio")
     with pytest.raises(HandlerContractError, match="got 42"):
         stream._service.make_driver()
@@ -203,68 +205,17 @@ class AsyncEmit(Plain):
         (AsyncEmit(), r"AsyncEmit.emit must be a plain function"),
     ],
 )
-def test_methods_of_the_wrong_kind_are_refused(wrong: StreamHandlerBase, message: str) -> None:
+def test_plain_and_async_methods_in_the_wrong_class_are_refused(
+    wrong: StreamHandlerBase, message: str
+) -> None:
     with pytest.raises(HandlerContractError, match=message):
         check_handler(wrong)
 
 
 @pytest.mark.parametrize("bad", [42, None, "handler", object(), lambda x: None])
-def test_what_is_no_handler_is_refused(bad: Any) -> None:
+def test_value_that_is_not_a_handler_is_refused(bad: Any) -> None:
     with pytest.raises(TypeError, match="handler must be"):
         Stream(bad, modality="audio")
-
-
-class TestGate:
-    async def test_set_wakes_all_who_wait(self) -> None:
-        gate, passed = Gate(), []
-
-        async def wait(i: int) -> None:
-            await gate.wait()
-            passed.append(i)
-
-        async with anyio.create_task_group() as tg:
-            for i in range(3):
-                tg.start_soon(wait, i)
-            await anyio.wait_all_tasks_blocked()
-            assert passed == []
-            gate.set()
-        assert sorted(passed) == [0, 1, 2]
-        assert gate.is_set()
-        await gate.wait()
-
-    async def test_it_can_be_closed_again(self) -> None:
-        gate = Gate()
-        gate.set()
-        gate.clear()
-        assert not gate.is_set()
-        with anyio.move_on_after(1) as scope:
-            await gate.wait()
-        assert scope.cancelled_caught
-
-    async def test_any_thread_may_open_it(self) -> None:
-        gate = Gate()
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(gate.wait)
-            await anyio.wait_all_tasks_blocked()
-            thread = threading.Thread(target=gate.set)
-            thread.start()
-            with anyio.fail_after(3600):
-                await gate.wait()
-            thread.join()
-
-    def test_one_that_is_never_used_leaves_nothing(self) -> None:
-        gate = Gate()
-        gate.set()
-        del gate
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            gc.collect()
-
-    async def test_a_cancelled_wait_leaves_nothing(self) -> None:
-        gate = Gate()
-        with anyio.move_on_after(1):
-            await gate.wait()
-        assert gate._waiting == []
 
 
 def _make(**options: Any) -> Plain:

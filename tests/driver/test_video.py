@@ -1,4 +1,4 @@
-"""Video through whole sessions in memory: all kinds of handlers, modalities and modes."""
+"""Video through complete sessions in memory: all kinds of handlers, modalities and modes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def flat(color: Any = BLUE, height: int = 48, width: int = 64) -> Any:
 
 
 async def show(call: Call, count: int = 10, fps: float = 30) -> None:
-    """Send pictures as a camera does."""
+    """Send pictures at the rate of a camera."""
     for _ in range(count):
         call.client.send_video(flat())
         await anyio.sleep(1 / fps)
@@ -45,7 +45,7 @@ def seen(call: Call) -> list[Any]:
 
 
 class AsyncBoth(AsyncAudioVideoStreamHandler):
-    """Says and shows back what it hears and sees, with blue made red."""
+    """Echo audio and video, with blue and red exchanged."""
 
     def __init__(self, video_format: Any = "bgr24", **options: Any) -> None:
         super().__init__(**options)
@@ -72,7 +72,7 @@ class AsyncBoth(AsyncAudioVideoStreamHandler):
 
 
 class Both(AudioVideoStreamHandler):
-    """The same with plain functions."""
+    """:class:`AsyncBoth` with plain functions."""
 
     def __init__(self, video_format: Any = "bgr24") -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Both(AudioVideoStreamHandler):
 @pytest.mark.parametrize("kind", [Both, AsyncBoth])
 @pytest.mark.parametrize("modality", ["video", "audio", "audio-video"])
 @pytest.mark.parametrize("mode", ["send-receive", "receive", "send"])
-async def test_every_modality_and_mode(kind: Any, modality: Any, mode: Any) -> None:
+async def test_media_flow_in_every_modality_and_mode(kind: Any, modality: Any, mode: Any) -> None:
     handler = kind()
     async with open_call(handler, modality=modality, mode=mode) as call:
         async with anyio.create_task_group() as tg:
@@ -126,7 +126,7 @@ async def test_every_modality_and_mode(kind: Any, modality: Any, mode: Any) -> N
         ("float32", np.float32, (48, 64, 3), (1, 0, 0)),
     ],
 )
-async def test_every_format_of_pictures(
+async def test_video_format_determines_dtype_and_shape(
     kind: Any, video_format: Any, dtype: Any, shape: Any, first: Any
 ) -> None:
     handler = kind(video_format)
@@ -140,7 +140,7 @@ async def test_every_format_of_pictures(
 
 
 @pytest.mark.parametrize("kind", [Both, AsyncBoth])
-async def test_frames_of_pyav(kind: Any) -> None:
+async def test_video_format_frame_passes_pyav_frames(kind: Any) -> None:
     import av
 
     handler = kind("frame")
@@ -167,7 +167,7 @@ class Flipper:
 
 
 @pytest.mark.parametrize("function", [flip, flip_async, Flipper().method, Flipper()])
-async def test_functions_of_every_kind(function: Any) -> None:
+async def test_filter_may_be_a_function_method_or_callable_object(function: Any) -> None:
     picture = np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3)
     async with open_call(function, modality="video") as call:
         call.client.send_video(picture)
@@ -176,7 +176,7 @@ async def test_functions_of_every_kind(function: Any) -> None:
     assert np.array_equal(seen(call)[0], picture[::-1])
 
 
-async def test_inputs_are_passed_on_once_they_are_there() -> None:
+async def test_filter_waits_for_required_inputs() -> None:
     got: list[Any] = []
 
     def scale(frame: Any, factor: float, name: str = "none") -> Any:
@@ -197,7 +197,7 @@ async def test_inputs_are_passed_on_once_they_are_there() -> None:
 
 
 @pytest.mark.parametrize("skip_frames", [True, False])
-async def test_a_slow_function_sees_the_latest_picture(skip_frames: bool) -> None:
+async def test_slow_filter_gets_the_latest_picture(skip_frames: bool) -> None:
     numbers: list[int] = []
 
     async def slow(frame: Any) -> Any:
@@ -217,8 +217,8 @@ async def test_a_slow_function_sees_the_latest_picture(skip_frames: bool) -> Non
     assert 0 < counted.latency <= 0.1
 
 
-async def test_a_plain_function_holds_up_nobody() -> None:
-    """D9: a slow video function of one session stalled all of them."""
+async def test_plain_filter_does_not_block_the_event_loop() -> None:
+    """In FastRTC, a slow filter of one session stalled all sessions (D9)."""
 
     def slow(frame: Any) -> Any:
         time.sleep(0.05)  # real time: the virtual clock stands still
@@ -236,7 +236,7 @@ async def test_a_plain_function_holds_up_nobody() -> None:
 
 
 @pytest.mark.parametrize("fps", [5, 30, 60])
-async def test_pictures_are_sent_at_the_frame_rate(fps: int) -> None:
+async def test_generator_is_paced_at_the_frame_rate(fps: int) -> None:
     def pictures() -> Any:
         while True:
             yield flat(RED)
@@ -247,7 +247,9 @@ async def test_pictures_are_sent_at_the_frame_rate(fps: int) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-async def test_a_generator_is_played_to_its_end_and_closed(asynchronous: bool) -> None:
+async def test_exhausted_generator_ends_the_session_after_its_last_picture(
+    asynchronous: bool,
+) -> None:
     closed = []
 
     async def count_async(step: int = 1) -> Any:
@@ -274,7 +276,7 @@ async def test_a_generator_is_played_to_its_end_and_closed(asynchronous: bool) -
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-async def test_a_generator_is_closed_when_the_client_hangs_up(asynchronous: bool) -> None:
+async def test_generator_is_closed_when_the_client_hangs_up(asynchronous: bool) -> None:
     closed = []
 
     async def endless_async() -> Any:
@@ -300,7 +302,7 @@ async def test_a_generator_is_closed_when_the_client_hangs_up(asynchronous: bool
     assert np.count_nonzero(call.heard) > 40_000
 
 
-async def test_a_video_handler_closes_after_what_it_has_shown() -> None:
+async def test_close_stream_is_sent_after_the_last_picture() -> None:
     class Last(AsyncBoth):
         async def video_emit(self) -> VideoEmitType:
             return (flat(RED), CloseStream("that was all"))
@@ -312,7 +314,7 @@ async def test_a_video_handler_closes_after_what_it_has_shown() -> None:
     assert np.array_equal(seen(call)[-1], flat(RED))
 
 
-async def test_outputs_beside_a_picture() -> None:
+async def test_picture_with_additional_outputs() -> None:
     def label(frame: Any) -> Any:
         return frame, AdditionalOutputs(int(frame[0, 0, 0]))
 
@@ -332,16 +334,14 @@ async def test_outputs_beside_a_picture() -> None:
         ("picture", "str"),
     ],
 )
-async def test_a_picture_that_is_none_ends_the_session_and_says_why(
-    picture: Any, message: str
-) -> None:
+async def test_invalid_picture_ends_the_session_with_a_reason(picture: Any, message: str) -> None:
     with pytest.raises(HandlerContractError, match=message):
         async with open_call(lambda frame: picture, modality="video") as call:
             call.client.send_video(flat())
             await call.ended.wait()
 
 
-async def test_session_functions_have_what_the_mode_gives() -> None:
+async def test_session_has_only_the_streams_of_its_mode() -> None:
     async def look(session: Session) -> None:
         with pytest.raises(HandlerContractError, match=r"session\.audio_in does not exist"):
             _ = session.audio_in
@@ -373,23 +373,25 @@ def no_generator(*inputs: Any) -> Any: ...
         (42, "audio", "send-receive", "got 42"),
     ],
 )
-def test_handlers_that_do_not_suit(handler: Any, modality: Any, mode: Any, message: str) -> None:
+def test_handler_for_another_modality_or_mode_is_refused(
+    handler: Any, modality: Any, mode: Any, message: str
+) -> None:
     with pytest.raises(TypeError, match=message):
         Stream(handler, modality=modality, mode=mode)
 
 
-def test_a_function_is_shared_and_never_changed() -> None:
-    """D5: a shared callable was wrapped once more for every connection."""
+def test_sessions_share_the_function_unchanged() -> None:
+    """FastRTC wrapped a shared callable again for every connection (D5)."""
     before = dict(vars(flip))
     stream = Stream(flip, modality="video")
-    programs: list[Any] = [stream._service.make_driver() for _ in range(3)]
-    assert all(program.handler.callable is flip for program in programs)
+    drivers: list[Any] = [stream._service.make_driver() for _ in range(3)]
+    assert all(driver.handler.callable is flip for driver in drivers)
     assert vars(flip) == before
 
 
 @pytest.mark.parametrize("fps", [10, 20, 30, 60])
 @pytest.mark.parametrize("takes", [0.0, 0.02, 0.2])
-async def test_what_is_shown_is_as_new_as_it_can_be(fps: int, takes: float) -> None:
+async def test_filter_output_has_the_minimum_age(fps: int, takes: float) -> None:
     async def slow(frame: Any) -> Any:
         await anyio.sleep(takes)
         return frame
@@ -411,12 +413,12 @@ async def test_what_is_shown_is_as_new_as_it_can_be(fps: int, takes: float) -> N
                 await anyio.sleep_until(began + (number + 1) / 30)
             tg.cancel_scope.cancel()
     assert len(ages) >= 100 / 30 * min(fps, 30, 1 / (takes + 1 / 30)) - 3
-    # A picture is up to one interval of the camera old when it is picked.
+    # A picture is up to one interval of the camera old when the filter gets it.
     assert max(ages) <= takes + 1 / 30 + 1e-6
 
 
 class Talks(Both):
-    """Has no end of sound, and shows five pictures."""
+    """Emit endless audio and five pictures."""
 
     shown = 0
 
@@ -439,7 +441,7 @@ class AsyncTalks(AsyncBoth):
 
 
 @pytest.mark.parametrize("kind", [Talks, AsyncTalks])
-async def test_closing_by_video_ends_a_session_that_goes_on_talking(kind: Any) -> None:
+async def test_close_stream_from_video_emit_ends_endless_audio(kind: Any) -> None:
     async with open_call(kind(), output_buffer_s=0.5) as call:
         with anyio.fail_after(5):
             await call.ended.wait()
@@ -452,7 +454,7 @@ async def test_closing_by_video_ends_a_session_that_goes_on_talking(kind: Any) -
 
 
 @pytest.mark.parametrize("wrong", ["trigger", "format", "init"])
-def test_handlers_that_are_wrong_in_themselves(wrong: str) -> None:
+def test_handler_with_invalid_methods_or_settings_is_refused(wrong: str) -> None:
     class Handler(AsyncBoth):
         def __init__(self) -> None:
             if wrong != "init":
@@ -482,12 +484,12 @@ def test_handlers_that_are_wrong_in_themselves(wrong: str) -> None:
         ({"input_buffer_s": 0}, ValueError, "input_s must be a number above 0 seconds; got 0"),
     ],
 )
-def test_settings_that_are_not_possible(options: Any, error: Any, message: str) -> None:
+def test_invalid_stream_settings_are_refused(options: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         Stream(flip, modality="video", **options)
 
 
-def test_a_filter_that_is_none() -> None:
+def test_invalid_filter_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="must be a function; got 3"):
         VideoStreamHandler(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="fps must be a number above 0 and at most 240; got '30'"):

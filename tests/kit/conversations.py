@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.conversation.events import TurnEvent
@@ -16,6 +17,11 @@ from fastrtc_anyio.testing import Call, tone
 RATE = 16_000
 OUT = 24_000
 FRAME = 0.02
+HOP = 512 / RATE
+"""Seconds of one hop."""
+FADE = round(0.005 * OUT)
+"""Samples of a fade at the client."""
+AGENTS = pytest.mark.parametrize("asynchronous", [True, False], ids=["async", "plain"])
 
 
 class LoudVad:
@@ -99,3 +105,24 @@ def agent(fn: Any, **settings: Any) -> ReplyOnPause:
     """A handler with a `LoudVad` and the sample rate of these voices."""
     settings.setdefault("model", LoudVad())
     return ReplyOnPause(fn, input_sample_rate=RATE, **settings)
+
+
+def answering(seconds: float, asynchronous: bool = True, log: list[Any] | None = None) -> Any:
+    """Make a reply function that yields ``seconds`` of audio, and logs its argument and its end."""
+    said = [] if log is None else log
+
+    async def reply_async(audio: Any) -> AsyncGenerator[Any, None]:
+        said.append(audio)
+        try:
+            yield words(seconds)
+        finally:
+            said.append("closed")
+
+    def reply(audio: Any) -> Generator[Any, None, None]:
+        said.append(audio)
+        try:
+            yield words(seconds)
+        finally:
+            said.append("closed")
+
+    return reply_async if asynchronous else reply
