@@ -45,8 +45,8 @@ def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:
     def read(audio: object) -> AudioFrame | None:
         if not isinstance(audio, tuple):
             raise UnsupportedFormat(
-                "wanted (rate, samples), (rate, samples, layout), AdditionalOutputs, CloseStream, "
-                f"None, or a pair of audio and one of these; got {short_repr(audio)}"
+                "the value must be (rate, samples), (rate, samples, layout), AdditionalOutputs, "
+                f"CloseStream, None, or a pair of audio and outputs or close; got {short_repr(audio)}"
             )
         frame = read_audio(audio)
         return frame if frame.samples.size else None

@@ -479,7 +479,7 @@ def test_handler_with_invalid_methods_or_settings_is_refused(wrong: str) -> None
         ({"time_limit": -1}, ValueError, "time_limit must be a number above 0 s; got -1"),
         ({"time_limit": "60"}, TypeError, "time_limit must be a number above 0 s; got '60'"),
         ({"limits": {"idle": 3}}, TypeError, "limits must be a Limits"),
-        ({"opus": {"bitrate": 1}}, TypeError, "opus must be a OpusOptions"),
+        ({"opus": {"bitrate": 1}}, TypeError, "opus must be an OpusOptions"),
         ({"video": "H264"}, TypeError, "video must be a VideoOptions"),
         ({"input_buffer_s": 0}, ValueError, "input_s must be a number above 0 seconds; got 0"),
     ],
