@@ -46,7 +46,8 @@ def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:
         if not isinstance(audio, tuple):
             raise UnsupportedFormat(
                 "the value must be (rate, samples), (rate, samples, layout), AdditionalOutputs, "
-                f"CloseStream, None, or a pair of audio and outputs or close; got {short_repr(audio)}"
+                "CloseStream, None, or audio in a pair with AdditionalOutputs or CloseStream; "
+                f"got {short_repr(audio)}"
             )
         frame = read_audio(audio)
         return frame if frame.samples.size else None
