@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 
 import anyio
@@ -15,7 +20,7 @@ from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._driver import HandlerDriver
 from fastrtc_anyio._driver.factory import Handler, make_driver_factory
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
-from fastrtc_anyio._media.media_plan import MediaPlan, Modality, Mode
+from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer, open_memory_peer
 from fastrtc_anyio._peers.streams.audio import BufferOptions
@@ -26,7 +31,7 @@ from fastrtc_anyio.handlers import (
     VideoStreamHandler,
 )
 from fastrtc_anyio.limits import Limits
-from fastrtc_anyio.session import Session
+from fastrtc_anyio.session import Driver, Session
 
 from .link import EmulatedLink, LinkFaults
 from .virtual_time import THREAD_LIMIT, virtual_time
@@ -91,26 +96,24 @@ async def open_call(
 ) -> AsyncGenerator[Call, None]:
     """Call a handler. Leaving the block hangs up and waits for the end of the session.
 
-    Under trio's ``MockClock`` the whole call runs on virtual time, with synchronous handlers too:
-    they run on real threads, and the clock stops until they return.
+    Under trio's ``MockClock`` the whole call runs on virtual time. Synchronous handlers run on real
+    threads, and the clock stops until they return.
 
     Args:
         handler: any handler that a ``Stream`` accepts. A handler object serves this call itself,
             without being copied.
-        modality: ``"audio"``, ``"video"`` or ``"audio-video"``; by default that of the handler's
-            class, and audio for a function.
-        mode: ``"send-receive"``, ``"send"`` or ``"receive"``, from the client's point of view.
+        modality: as for ``Stream``; by default that of the handler's class, or audio.
+        mode: as for ``Stream``.
         limits: deadlines of the session.
         connect: connect the client at once.
         channel: open its data channel at once.
         live: as for ``Stream``.
         output_buffer_s: seconds of audio that the handler may produce in advance.
         input_buffer_s: seconds of audio to buffer for a slow handler.
-        uplink: faults on the way from the client; none by default.
-        downlink: faults on the way to the client.
+        uplink: faults of the link from the client.
+        downlink: faults of the link to the client.
         inputs: inputs that the client set before the call.
-        raise_errors: raise the handler's error when the block ends. Otherwise it is only in
-            ``call.session.error``.
+        raise_errors: raise the handler's error; otherwise it is only in ``call.session.error``.
         thread_limit: on a virtual clock, maximum seconds of real time for one call of a synchronous
             method. Increase it for large models.
 
@@ -118,45 +121,70 @@ async def open_call(
         Exception: the handler raised it.
     """
     modality = modality or _modality_of(handler)
+    driver = _make_driver(handler, modality, mode, inputs)
+    buffers = BufferOptions.choose(
+        driver.needs.live if live is None else live, output_buffer_s, input_buffer_s
+    )
+    peer = _open_peer(driver.needs, MediaPlan.of(modality, mode), buffers, uplink, downlink)
+    with collapse_groups(), _virtual_time(thread_limit):
+        async with _open_session(peer, driver, limits, raise_errors) as call:
+            if connect:
+                call.client.connect(channel=channel)
+            yield call
+
+
+def _make_driver(
+    handler: Handler, modality: Modality, mode: Mode, inputs: tuple[object, ...] | None
+) -> Driver:
     make_driver = make_driver_factory(handler, modality, mode)
     driver = HandlerDriver(handler) if isinstance(handler, StreamHandlerBase) else make_driver()
     if inputs is not None and driver.handler is not None:
         driver.handler.set_args(list(inputs))
-    wanted = driver.needs
-    live = wanted.live if live is None else live
-    buffers = BufferOptions.choose(live, output_buffer_s, input_buffer_s)
-    with collapse_groups(), _virtual_time(thread_limit):
-        async with (
-            open_asyncio_bridge() as bridge,
-            open_memory_peer(
-                media=MediaPlan.of(modality, mode),
-                sample_rate=wanted.sample_rate,
-                channels=wanted.channels,
-                fps=wanted.fps,
-                buffers=buffers,
-                uplink=EmulatedLink(uplink) if uplink is not None else None,
-                downlink=EmulatedLink(downlink) if downlink is not None else None,
-            ) as peer,
-            create_task_group() as tg,
-        ):
-            session = Session(peer, driver, limits=limits, asyncio_bridge=bridge)
-            call = Call(session, peer, peer.client, anyio.Event())
+    return driver
 
-            async def run() -> None:
-                try:
-                    await session.run()
-                except Exception:
-                    if raise_errors:
-                        raise
-                finally:
-                    call.ended.set()
 
-            if connect:
-                peer.client.connect(channel=channel)
-            tg.start_soon(run)
-            yield call
-            peer.client.hang_up()
-            await call.ended.wait()
+def _open_peer(
+    needs: MediaNeeds,
+    media: MediaPlan,
+    buffers: BufferOptions,
+    uplink: LinkFaults | None,
+    downlink: LinkFaults | None,
+) -> AbstractAsyncContextManager[MemoryPeer]:
+    return open_memory_peer(
+        media=media,
+        sample_rate=needs.sample_rate,
+        channels=needs.channels,
+        fps=needs.fps,
+        buffers=buffers,
+        uplink=None if uplink is None else EmulatedLink(uplink),
+        downlink=None if downlink is None else EmulatedLink(downlink),
+    )
+
+
+@asynccontextmanager
+async def _open_session(
+    open_peer: AbstractAsyncContextManager[MemoryPeer],
+    driver: Driver,
+    limits: Limits | None,
+    raise_errors: bool,
+) -> AsyncGenerator[Call, None]:
+    async with open_asyncio_bridge() as bridge, open_peer as peer, create_task_group() as tg:
+        session = Session(peer, driver, limits=limits, asyncio_bridge=bridge)
+        call = Call(session, peer, peer.client, anyio.Event())
+
+        async def run() -> None:
+            try:
+                await session.run()
+            except Exception:
+                if raise_errors:
+                    raise
+            finally:
+                call.ended.set()
+
+        tg.start_soon(run)
+        yield call
+        peer.client.hang_up()
+        await call.ended.wait()
 
 
 def _modality_of(handler: object) -> Modality:

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import current_token
@@ -34,6 +34,8 @@ from fastrtc_anyio._core.options import check_number
 from ._checkpoints import awaiting_frames, can_fail, describe
 
 __all__ = ["FaultPlan", "FaultyFunction", "faulty", "inject_fault"]
+
+_Steps: TypeAlias = Generator[Any, Any, Any]
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
@@ -219,7 +221,7 @@ class _Watched(Coroutine[Any, Any, Any]):
         self.started = False
         """Whether the coroutine has made its first step through this proxy."""
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: object) -> object:
         if self.started:
             error = self._plan._pass(self._coro, value)
             if error is not None:
@@ -227,7 +229,7 @@ class _Watched(Coroutine[Any, Any, Any]):
         self.started = True
         return self._coro.send(value)
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, *error: Any) -> object:
         if self.started:
             injected = self._plan._pass(self._coro, None)
             if injected is not None:
@@ -239,16 +241,16 @@ class _Watched(Coroutine[Any, Any, Any]):
         self.started = True
         self._coro.close()
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return cast(Generator[Any, Any, Any], self)
+    def __await__(self) -> _Steps:
+        return cast(_Steps, self)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         return self.send(None)
 
-    def __getattr__(self, name: str) -> Any:  # cr_frame, cr_await, __qualname__ and others
+    def __getattr__(self, name: str) -> object:  # cr_frame, cr_await, __qualname__ and others
         return getattr(self._coro, name)
 
 

@@ -21,13 +21,15 @@ pytest loads this module in every run, so it imports only pytest until it is nee
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any
+from typing import Any, ParamSpec
 
 import pytest
 
 __all__ = ["open_call", "pytest_pyfunc_call"]
+
+P = ParamSpec("P")
 
 _LIMIT = 3600
 """Maximum seconds of virtual time. Without it, a test that waits for nothing would never end."""
@@ -74,9 +76,9 @@ def _is_ours(item: pytest.Function) -> bool:
     )
 
 
-def _on_virtual_time(function: Callable[..., Any]) -> Callable[..., None]:
+def _on_virtual_time(function: Callable[P, Awaitable[object]]) -> Callable[P, None]:
     @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         import trio.testing
 
         async def limited() -> None:

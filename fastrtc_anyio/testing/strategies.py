@@ -98,8 +98,8 @@ def pcm(
     Raises:
         ValueError: ``dtype`` is another one.
     """
-    elements: st.SearchStrategy[Any]
-    fill: st.SearchStrategy[Any]
+    elements: st.SearchStrategy[object]
+    fill: st.SearchStrategy[object]
     if np.dtype(dtype) == np.int16:
         elements = st.integers(-(2**15), 2**15 - 1)
         fill = st.sampled_from([0, 2**15 - 1, -(2**15), 1, -1])
@@ -171,7 +171,7 @@ def _emitted_audio(draw: st.DrawFn, max_samples: int) -> Any:
     return (rate, samples, layout) if draw(st.booleans()) else (rate, samples)
 
 
-def rubbish() -> st.SearchStrategy[Any]:
+def rubbish() -> st.SearchStrategy[object]:
     """Invalid return values of ``emit``, which end the session with ``HANDLER_ERROR``.
 
     They are samples of a wrong dtype or shape or with NaN, invalid rates, malformed tuples, and
@@ -194,7 +194,7 @@ def _silence() -> NDArray[np.int16]:
     return np.zeros((1, 320), np.int16)
 
 
-def _not_audio() -> st.SearchStrategy[Any]:
+def _not_audio() -> st.SearchStrategy[object]:
     return (
         st.booleans()
         | st.integers()
@@ -209,7 +209,7 @@ def _not_audio() -> st.SearchStrategy[Any]:
     )
 
 
-def _wrong_samples() -> st.SearchStrategy[Any]:
+def _wrong_samples() -> st.SearchStrategy[object]:
     dtypes = ["u1", "i1", "u2", "i4", "i8", "f2", "f8", "?", "c8", ">i2", "S2", "O"]
     shapes = st.one_of(
         st.just(()),
@@ -232,7 +232,7 @@ def _with_nan(samples: NDArray[Any]) -> NDArray[Any]:
     return samples
 
 
-def _wrong_rates() -> st.SearchStrategy[Any]:
+def _wrong_rates() -> st.SearchStrategy[object]:
     return st.one_of(
         st.integers(max_value=999),
         st.integers(min_value=384_001),
@@ -244,9 +244,9 @@ def _wrong_rates() -> st.SearchStrategy[Any]:
     )
 
 
-def _wrong_tuples() -> st.SearchStrategy[Any]:
+def _wrong_tuples() -> st.SearchStrategy[object]:
     layouts = st.sampled_from(["", "MONO", "left", "5.1"]) | st.integers() | st.none()
-    wrong_layout: st.SearchStrategy[Any] = st.one_of(
+    wrong_layout: st.SearchStrategy[object] = st.one_of(
         st.builds(lambda layout: (16_000, _silence(), layout), layouts),
         st.builds(lambda: (16_000, _silence(), "stereo")),
         st.builds(lambda: (16_000, np.zeros((2, 320), np.int16), "mono")),
