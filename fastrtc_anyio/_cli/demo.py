@@ -49,16 +49,11 @@ class Echo(AsyncStreamHandler):
 
 
 async def run(out: Path, port: int, serve: bool) -> bool:
-    """Run the demo.
+    """Serve an echo handler, call it, and return whether the call worked.
 
-    Args:
-        out: WAV file for the recorded echo.
-        port: port of the server; 0 for a free one.
-        serve: keep serving after the call.
-
-    Returns:
-        Whether the call worked.
+    With ``serve``, the server continues after the call until Ctrl-C.
     """
+    backend = "trio" if Host().asyncio_loop is None else "asyncio"
     # Browsers avoid the loopback address, so --serve adds the others, as a stream does by default.
     addresses = ("127.0.0.1", *(local_addresses() if serve else ()))
     stream = Stream(
@@ -71,7 +66,7 @@ async def run(out: Path, port: int, serve: bool) -> bool:
     stream.mount(app)
     try:
         async with open_server(app, port=port) as url:
-            print(f"An echo handler is served under {_backend()} at {url}")
+            print(f"An echo handler is served under {backend} at {url}")
             print("Calling it over WebRTC, through UDP on the loopback interface ...", flush=True)
             worked = await _call(url, out)
             if serve:
@@ -80,7 +75,7 @@ async def run(out: Path, port: int, serve: bool) -> bool:
         print(f"error: cannot listen on port {port}: {exc.strerror or exc}", file=sys.stderr)
         return False
     if not serve:
-        python = _short(sys.executable)
+        python = _shorten(sys.executable)
         print("To talk to it yourself, run this and open the page it names in a browser:")
         print(f"  {python} -m fastrtc_anyio demo --serve")
     return worked
@@ -117,9 +112,5 @@ def _print_table(report: CallReport, out: Path) -> None:
     print(f"what came back       {os.path.relpath(out)}")
 
 
-def _backend() -> str:
-    return "trio" if Host().asyncio_loop is None else "asyncio"
-
-
-def _short(path: str) -> str:
+def _shorten(path: str) -> str:
     return min(path, os.path.relpath(path), key=len)

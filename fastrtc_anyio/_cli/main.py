@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return _WRONG
     try:
-        status: int = options.run(options)
+        status: int = options.start(options)
     except ImportError as exc:
         extra = _EXTRAS.get((exc.name or "").partition(".")[0])
         if extra is None:
@@ -91,13 +91,13 @@ def _add_demo(add: Callable[..., argparse.ArgumentParser], common: argparse.Argu
         "--out", type=Path, default=Path("echo.wav"), help="WAV file for the echo; echo.wav"
     )
 
-    def run(options: argparse.Namespace) -> int:
+    def start(options: argparse.Namespace) -> int:
         from .demo import run
 
         port = options.port if options.serve else 0
         return _run(options, lambda: run(options.out, port, options.serve))
 
-    demo.set_defaults(run=run)
+    demo.set_defaults(start=start)
 
 
 def _add_serve(
@@ -117,7 +117,7 @@ def _add_serve(
     serve.add_argument("--port", type=_port, default=7860, help="7860; 0 for any")
     serve.add_argument("--json", action="store_true", help="print the address as JSON")
 
-    def run(options: argparse.Namespace) -> int:
+    def start(options: argparse.Namespace) -> int:
         from .serve import serve
         from .target import TargetError, load_stream
 
@@ -128,7 +128,7 @@ def _add_serve(
             return _WRONG
         return _run(options, lambda: serve(stream, options.host, options.port, options.json))
 
-    serve.set_defaults(run=run)
+    serve.set_defaults(start=start)
 
 
 def _add_call(add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
@@ -155,7 +155,7 @@ def _add_call(add: Callable[..., argparse.ArgumentParser], common: argparse.Argu
     call.add_argument("--token", type=_token, help="bearer token for the server")
     call.add_argument("--json", action="store_true", help="print the measurements as JSON")
 
-    def run(options: argparse.Namespace) -> int:
+    def start(options: argparse.Namespace) -> int:
         from .call import call
         from .client import SPEECH, CallOptions
 
@@ -163,7 +163,7 @@ def _add_call(add: Callable[..., argparse.ArgumentParser], common: argparse.Argu
         what = CallOptions(options.wav or SPEECH, options.listen, headers, options.out)
         return _run(options, lambda: call(options.url, what, options.json))
 
-    call.set_defaults(run=run)
+    call.set_defaults(start=start)
 
 
 def _seconds(text: str) -> float:

@@ -12,25 +12,14 @@ __all__ = ["serve"]
 
 
 async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
-    """Serve until Ctrl-C.
+    """Serve until Ctrl-C, and return whether the server could listen.
 
-    Args:
-        stream: the stream to serve.
-        host: address to listen on.
-        port: port to listen on; 0 for a free one.
-        as_json: print the address as one line of JSON.
-
-    Returns:
-        Whether the server could listen.
+    With ``as_json``, the address is printed as one line of JSON.
     """
     try:
         async with open_page(stream, host, port) as url:
-            where = {
-                "event": "serving",
-                "url": url,
-                "modality": stream.modality,
-                "mode": stream.mode,
-            }
+            where = {"event": "serving", "url": url}
+            where |= {"modality": stream.modality, "mode": stream.mode}
             await wait_for_interrupt(json.dumps(where) if as_json else invitation(url))
     except OSError as exc:
         print(f"error: cannot listen on {host}:{port}: {exc.strerror or exc}", file=sys.stderr)
