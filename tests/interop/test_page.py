@@ -529,7 +529,7 @@ async def test_token_is_requested_or_taken_from_the_address(
     )
     async with serve(stream) as url:
         page = await browser.open_page(url, VIOLATIONS)
-        await page.wait_for_text("hint", "This stream is for those it knows")
+        await page.wait_for_text("hint", "Authentication required: log in")
         assert await page.evaluate("document.activeElement.id") == "token"
         assert not await page.evaluate("document.getElementById('connect').checkVisibility()")
         await page.look(pictures / "token.png")
