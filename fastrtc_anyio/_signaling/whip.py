@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from fastrtc_anyio.errors import AdmissionError, FastRTCError, InvalidCandidate, InvalidOffer
 
@@ -157,9 +157,9 @@ def link_headers(servers: Sequence[IceServer]) -> list[str]:
     return links
 
 
-def problem_body(status: int, error: FastRTCError | str) -> dict[str, Any]:
+def problem_body(status: int, error: FastRTCError | str) -> dict[str, object]:
     """Problem details (RFC 9457) of a request that failed."""
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
