@@ -86,7 +86,7 @@ def get_hf_turn_credentials(
         client: an httpx client to use, which stays open.
 
     Raises:
-        ValueError: there is no token.
+        ValueError: no token was found.
         CredentialsError: the provider refused, or did not answer within 10 s.
     """
     _warn_about_hf("get_hf_turn_credentials")
@@ -121,7 +121,7 @@ def get_cloudflare_turn_credentials(
         client: an httpx client to use, which stays open.
 
     Raises:
-        ValueError: there is neither a token nor a key.
+        ValueError: neither a token nor a key was found.
         CredentialsError: the provider refused, or did not answer within 10 s.
     """
     return _fetch(_cloudflare_request(turn_key_id, turn_key_api_token, hf_token, ttl), client)
@@ -152,7 +152,7 @@ def get_twilio_turn_credentials(
         client: an httpx client to use, which stays open.
 
     Raises:
-        ValueError: there is no account or no secret.
+        ValueError: the account or its secret is missing.
         CredentialsError: the provider refused, or did not answer within 10 s.
     """
     return _fetch(_twilio_request(twilio_sid, twilio_token), client)

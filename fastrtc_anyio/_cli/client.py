@@ -174,7 +174,7 @@ def _read_answer(reply: httpx.Response) -> str:
     meta = body.get("meta") if isinstance(body, dict) else None
     if not isinstance(meta, dict):
         phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
-        raise CallFailed(f"there is no stream at {reply.url}: {phrase}", status)
+        raise CallFailed(f"no stream found at {reply.url}: {phrase}", status)
     reason = meta.get("message") or meta.get("error")
     raise CallFailed(f"the server refused the call: {status}, {reason}", status)
 

@@ -52,7 +52,7 @@ def _load_module(name: str) -> ModuleType:
     path = Path(name)
     if path.suffix == ".py":
         if not path.is_file():
-            raise TargetError(f"there is no file {name}")
+            raise TargetError(f"file {name} not found")
         sys.path.insert(0, str(path.parent.resolve()))
         name = path.stem
     elif not all(part.isidentifier() for part in name.split(".")):
@@ -61,5 +61,5 @@ def _load_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
-            raise TargetError(f"there is no module {name}, searched from {here}") from exc
+            raise TargetError(f"module {name} not found from {here}") from exc
         raise  # a module that this one imports

@@ -113,7 +113,7 @@ def check_type(name: str, value: object, kind: type, *, optional: bool = False) 
 
 
 def short_repr(value: object) -> str:
-    """Return a ``repr`` of at most 80 characters, whatever the size and depth of ``value``."""
+    """Return a ``repr`` of at most 80 characters for values of any size and depth."""
     text = _REPR.repr(value)
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."
 

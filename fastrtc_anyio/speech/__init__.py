@@ -10,5 +10,5 @@ Models, one module each: :mod:`.energy` and :mod:`.silero` (voice activity), :mo
 for FastRTC's voice-activity models), :mod:`.moonshine` and :mod:`.pocketsphinx` (speech to text),
 :mod:`.kokoro` and :mod:`.espeak` (text to speech). :mod:`.loaders` loads them by name.
 
-Parts of them: :mod:`.segments`, :mod:`.sentences`, :mod:`.recording`.
+Parts of them: :mod:`.segments` and :mod:`.sentences`.
 """

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrtc_anyio._core.host import Lock
-from fastrtc_anyio._media.frames import Int16Array, int16_to_float32
+from fastrtc_anyio._media.frames import Int16Array, int16_to_float32, mix_channels
+from fastrtc_anyio._media.read import read_audio
 from fastrtc_anyio._media.resample import Rechunker, StreamResampler
 
 from .batch import AudioChunk
-from .recording import read_mono
 from .segments import SAMPLE_RATE, WINDOW, SileroVadOptions, speech_segments
 from .vad import check_window
 
@@ -96,7 +96,7 @@ class SileroVad:
         ``samples[..., chunk["start"] : chunk["end"]]`` is speech.
 
         Args:
-            audio: ``(sample_rate, samples)``: a rate in Hz from 1000 to 192000, and int16 or
+            audio: ``(sample_rate, samples)``: a rate in Hz from 1000 to 384000, and int16 or
                 float32 (full scale 1.0) of shape ``(n,)``, ``(1, n)`` or ``(2, n)``; ``n`` may
                 be 0. Two channels are averaged.
             options: definition of speech; the defaults if None.
@@ -108,7 +108,8 @@ class SileroVad:
         Raises:
             UnsupportedFormat: for other audio or NaN; states the expected and the given value.
         """
-        rate, samples = read_mono(audio)
+        frame = read_audio(audio)
+        rate, samples = frame.sample_rate, mix_channels(frame.samples, 1)
         options = SileroVadOptions() if options is None else options
         total = -(-samples.shape[1] * SAMPLE_RATE // rate)
         segments = speech_segments(self._probabilities(rate, samples), total, options)

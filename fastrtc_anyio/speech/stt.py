@@ -16,10 +16,9 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.frames import Int16Array, mix_channels
+from fastrtc_anyio._media.read import read_audio
 from fastrtc_anyio._media.resample import StreamResampler
-
-from .recording import read_mono
 
 __all__ = ["Audio", "PhraseSpotter", "STTModel", "STT_RATE", "resample_for_stt"]
 
@@ -80,6 +79,7 @@ def resample_for_stt(audio: Audio) -> Int16Array:
     Raises:
         UnsupportedFormat: for anything else.
     """
-    rate, pcm = read_mono(audio)
-    resampler = StreamResampler(rate, STT_RATE, 1)
-    return np.concatenate([resampler.push(pcm), resampler.flush()], axis=1)
+    frame = read_audio(audio)
+    resampler = StreamResampler(frame.sample_rate, STT_RATE, 1)
+    mono = mix_channels(frame.samples, 1)
+    return np.concatenate([resampler.push(mono), resampler.flush()], axis=1)

@@ -1,8 +1,8 @@
 """Voice activity: the protocol of a detector, and the segmentation of a call's audio for it.
 
-A `Vad` returns the probability of speech for each window of its own size and sample rate. `Hops`
-cuts a call's audio into such windows, and keeps beside each window the original samples it stands
-for. Handlers receive the original samples, never the resampled ones.
+A `Vad` defines a window size and a sample rate, and returns the probability of speech per window.
+`Hops` cuts a call's audio into such windows, and keeps beside each window the original samples it
+stands for. Handlers receive the original samples, never the resampled ones.
 """
 
 from __future__ import annotations

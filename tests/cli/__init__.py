@@ -1,1 +1,1 @@
-"""Command line: does each command work as a process of its own, and explain its errors?"""
+"""Command line: does each command work as a separate process, and explain its errors?"""

@@ -245,7 +245,7 @@ def test_url_without_stream_fails_with_404(program: Path) -> None:
     with serving("served", "trio", program.parent) as url:
         done = run("call", f"{url}/elsewhere")
         assert done.returncode == 1
-        assert "there is no stream at" in done.stderr
+        assert "no stream found at" in done.stderr
         assert "404" in done.stderr
 
 
@@ -271,9 +271,9 @@ def test_occupied_port_fails_without_traceback(program: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nosuchmodule:stream", "there is no module nosuchmodule"),
-        ("os.nosuch:stream", "there is no module os.nosuch"),
-        ("nosuch.py:stream", "there is no file nosuch.py"),
+        ("nosuchmodule:stream", "module nosuchmodule not found"),
+        ("os.nosuch:stream", "module os.nosuch not found"),
+        ("nosuch.py:stream", "file nosuch.py not found"),
         ("a b:stream", "the target must be module:stream"),
         ("", "the target must be module:stream"),
         ("served:nosuch", "served has no nosuch; its streams: stream"),
@@ -331,4 +331,4 @@ def test_invalid_argument_prints_usage_and_reason(
 def test_invalid_target_exits_with_status_2() -> None:
     served = run("serve", "nosuchmodule:stream")
     assert served.returncode == 2
-    assert served.stderr.startswith("error: there is no module")
+    assert served.stderr.startswith("error: module nosuchmodule not found")

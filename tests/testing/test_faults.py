@@ -50,7 +50,7 @@ async def fail_at_each_checkpoint(
     raise AssertionError("unreachable")
 
 
-# Which checkpoints count.
+# Counting of checkpoints.
 
 
 async def test_error_is_raised_where_the_task_waited() -> None:
