@@ -13,8 +13,6 @@ from .handlers import StreamHandlerBase
 from .outputs import AdditionalOutputs
 from .session import Session
 
-__all__ = ["ConcurrencyLimit", "SessionRegistry", "parse_limit"]
-
 ConcurrencyLimit = int | Literal["default"] | None
 
 

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from ._peers.portal import Portal
     from ._peers.webrtc import WebRTCPeer
 
-__all__ = ["OutputListener", "RtcSource", "SessionService"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 P = TypeVar("P", bound=Peer)

@@ -7,8 +7,6 @@ import sys
 
 from .client import CallFailed, CallOptions, CallReport, place_call
 
-__all__ = ["call"]
-
 _CLEAR_LINE = "\r\x1b[K"
 
 

@@ -25,8 +25,6 @@ from fastrtc_anyio.errors import Closed, CloseReason, PeerError
 from .measure import compare
 from .wav import WavError, check_writable, describe_error, read_wav, write_wav
 
-__all__ = ["SPEECH", "CallFailed", "CallOptions", "CallReport", "discard_backlog", "place_call"]
-
 SAMPLE_RATE = 48_000
 SPEECH = Path(__file__).with_name("speech.wav")
 """A sentence in English."""

@@ -18,8 +18,6 @@ from fastrtc_anyio.server.routes import page_route
 
 from .client import CallReport
 
-__all__ = ["Echo", "run"]
-
 _LIMIT = 60.0
 """Maximum seconds of the call."""
 _LISTEN = "0.6"

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Comparison", "compare"]
-
 _MAX_LAG = 2.0
 """Maximum delay in seconds. A conversation is not possible with more."""
 _PIECE = 0.25

@@ -8,8 +8,6 @@ import sys
 from fastrtc_anyio.server.launch import invitation, open_page, wait_for_interrupt
 from fastrtc_anyio.stream import Stream
 
-__all__ = ["serve"]
-
 
 async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
     """Serve until Ctrl-C, and return whether the server could listen.

@@ -9,8 +9,6 @@ from types import ModuleType
 
 from fastrtc_anyio.stream import Stream
 
-__all__ = ["TargetError", "load_stream"]
-
 _DEFAULT_ATTRIBUTE = "stream"
 
 

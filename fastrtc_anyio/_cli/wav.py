@@ -14,8 +14,6 @@ from fastrtc_anyio._media.frames import Int16Array, mix_channels
 from fastrtc_anyio._media.resample import StreamResampler
 from fastrtc_anyio.errors import UnsupportedFormat
 
-__all__ = ["WavError", "check_writable", "describe_error", "read_wav", "write_wav"]
-
 
 class WavError(Exception):
     """A WAV file cannot be read or written."""

@@ -8,8 +8,6 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from .host import Host, Lock
 
-__all__ = ["Gate"]
-
 
 class Gate:
     """Event that can be cleared, and that any thread may set.

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from anyio import get_cancelled_exc_class
 
-__all__ = ["collapse_groups"]
-
 
 @contextmanager
 def collapse_groups() -> Generator[None, None, None]:

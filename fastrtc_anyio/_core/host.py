@@ -9,8 +9,6 @@ from typing import Any
 
 from anyio.lowlevel import current_token
 
-__all__ = ["Host", "Lock"]
-
 Lock = threading.Lock
 """Mutex for modules that may not import ``threading``."""
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from reprlib import Repr
 from typing import Protocol
 
-__all__ = ["check_choice", "check_number", "check_type", "short_repr"]
-
 
 class _ShortRepr(Repr):
     """A ``Repr`` that shows the type of a numpy array, not its values."""

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from types import ModuleType
 
-__all__ = ["check_required"]
-
 
 def check_required(
     required: Mapping[type | ModuleType, tuple[str, ...]], supported: Mapping[str, str]

@@ -24,8 +24,6 @@ from anyio.lowlevel import checkpoint
 
 from .host import Host
 
-__all__ = ["Worker", "hold_virtual_clock", "run_sync"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 T = TypeVar("T")

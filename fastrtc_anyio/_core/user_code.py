@@ -8,13 +8,6 @@ from typing import TypeVar, cast
 
 from .threads import run_sync
 
-__all__ = [
-    "call_user_function",
-    "is_async",
-    "is_coroutine_function",
-    "is_generator_function",
-]
-
 T = TypeVar("T")
 
 

@@ -32,8 +32,6 @@ from fastrtc_anyio.conversation.turn_table import (
 from .run import HandlerRun
 from .user_code import user_code
 
-__all__ = ["Announcer"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 _NOTHING_PLAYED = Played(0, 0.0)

@@ -12,8 +12,6 @@ from fastrtc_anyio.handlers import StreamHandlerBase
 from .emissions import read_audio_emission
 from .run import HandlerRun
 
-__all__ = ["emit_audio", "receive_audio"]
-
 
 async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     """Pass the client's audio to ``receive``, 20 ms at a time."""

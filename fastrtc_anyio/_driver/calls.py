@@ -21,8 +21,6 @@ from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
 
 from .user_code import user_code
 
-__all__ = ["Calls"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 _GRACE = 0.2

@@ -45,8 +45,6 @@ from .replies import Replies
 from .run import HandlerRun
 from .user_code import user_code
 
-__all__ = ["converse"]
-
 
 async def converse(run: HandlerRun[ReplyOnPause]) -> None:
     """Take turns with the user until the session ends."""

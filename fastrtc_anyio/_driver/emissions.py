@@ -16,8 +16,6 @@ from fastrtc_anyio.errors import HandlerContractError, UnsupportedFormat
 from fastrtc_anyio.handlers import CloseStream
 from fastrtc_anyio.outputs import AdditionalOutputs
 
-__all__ = ["Emission", "picture_order", "read_audio_emission", "read_video_emission"]
-
 M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
 

@@ -27,8 +27,6 @@ from .generators import GeneratorHandler
 from .handler import HandlerDriver
 from .user_code import user_code
 
-__all__ = ["DriverFactory", "Handler", "make_driver_factory"]
-
 Handler: TypeAlias = (
     StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., object]
 )

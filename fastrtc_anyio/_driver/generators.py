@@ -19,8 +19,6 @@ from .emissions import Emission, picture_order, read_audio_emission, read_video_
 from .run import HandlerRun, wait_for_inputs
 from .user_code import user_code
 
-__all__ = ["GeneratorHandler", "play_generator", "run_generator"]
-
 M = TypeVar("M")
 
 _EXHAUSTED = object()

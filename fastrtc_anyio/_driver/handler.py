@@ -38,8 +38,6 @@ from .generators import play_generator
 from .run import HandlerRun
 from .video import apply_function, emit_video, receive_video
 
-__all__ = ["HandlerDriver", "check_handler"]
-
 Part = Callable[[HandlerRun[Any]], Awaitable[None]]
 """A part of a handler. Each part requires the class of handler that :func:`media_parts` checks."""
 

@@ -23,8 +23,6 @@ from fastrtc_anyio.errors import HandlerContractError
 from .run import HandlerRun
 from .user_code import user_code
 
-__all__ = ["Interruptions"]
-
 UNDECIDED_S = 2.0
 """Seconds within which a judge must decide; longer than any "uh-huh"."""
 

@@ -27,8 +27,6 @@ from .emissions import Emission, read_audio_emission
 from .generators import run_generator
 from .run import HandlerRun
 
-__all__ = ["Replies"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 INPUTS_S = 2.0

@@ -20,8 +20,6 @@ from fastrtc_anyio.session import Session
 from .calls import Calls
 from .emissions import Emission
 
-__all__ = ["HandlerRun", "wait_for_inputs"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 H_co = TypeVar("H_co", bound=StreamHandlerBase, covariant=True)

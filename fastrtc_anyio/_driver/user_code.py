@@ -9,8 +9,6 @@ from anyio import current_effective_deadline, get_cancelled_exc_class
 
 from fastrtc_anyio.errors import HandlerContractError
 
-__all__ = ["user_code"]
-
 
 class user_code:  # noqa: N801 - used like a function; a class, because it is entered per frame
     """Contain errors of application code: wrap each call of it in this context manager.

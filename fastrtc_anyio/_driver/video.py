@@ -21,8 +21,6 @@ from .calls import Calls
 from .emissions import picture_order, read_video_emission
 from .run import HandlerRun, wait_for_inputs
 
-__all__ = ["apply_function", "emit_video", "receive_video"]
-
 R = TypeVar("R")
 
 

@@ -13,8 +13,6 @@ from .frames import AudioFrame
 if TYPE_CHECKING:
     import av
 
-__all__ = ["from_av", "to_av"]
-
 
 def from_av(frame: av.AudioFrame) -> AudioFrame:
     """Copy the samples of a packed or planar 16-bit frame out of FFmpeg's buffer.

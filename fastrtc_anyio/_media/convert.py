@@ -7,8 +7,6 @@ import numpy as np
 from .frames import AudioFrame, Int16Array, mix_channels
 from .resample import StreamResampler
 
-__all__ = ["AudioConverter"]
-
 
 class AudioConverter:
     """Converter of audio at any rate and layout to one rate and layout.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-__all__ = ["MediaNeeds", "MediaPlan", "Modality", "Mode"]
-
 Modality: TypeAlias = Literal["video", "audio", "audio-video"]
 Mode: TypeAlias = Literal["send-receive", "receive", "send"]
 

@@ -39,8 +39,6 @@ from .frames import (
 from .standing_delay import StandingDelay
 from .statistics import AudioOutStatistics
 
-__all__ = ["Played", "PlayoutBuffer"]
-
 # Long enough that cutting into a voice does not click, short enough to be heard as immediate.
 FADE_SECONDS = 0.005
 # Frames that have to be queued for playout to start without waiting through a pull.

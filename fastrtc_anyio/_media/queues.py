@@ -14,8 +14,6 @@ from fastrtc_anyio._core.options import check_number
 from .frames import AudioFrame
 from .statistics import AudioInStatistics, VideoInStatistics
 
-__all__ = ["LatestQueue", "LiveEdgeQueue"]
-
 T = TypeVar("T")
 
 # Sums of durations are floats: fifty frames of 0.02 s add up to a little more than 1.0 s.

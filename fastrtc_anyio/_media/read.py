@@ -16,8 +16,6 @@ from fastrtc_anyio.errors import UnsupportedFormat
 
 from .frames import AudioFrame, as_int16
 
-__all__ = ["MAX_RATE", "MIN_RATE", "AudioLike", "CheckedAudio", "read_audio"]
-
 AudioLike: TypeAlias = tuple[int, NDArray[Any]] | tuple[int, NDArray[Any], str]
 """``(rate, samples)`` or ``(rate, samples, layout)``."""
 

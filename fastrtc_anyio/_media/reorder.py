@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-__all__ = ["MAX_CONCEALED", "ReorderBuffer"]
-
 T = TypeVar("T")
 
 MAX_CONCEALED = 5

@@ -30,8 +30,6 @@ from collections import deque
 
 from .frames import FRAMES_PER_SECOND
 
-__all__ = ["StandingDelay"]
-
 # How far the depth of a source in real time moves by its chunks and its jitter: 60 ms
 # chunks that come up to 20 ms early or late need 100 ms.
 BAND_FRAMES = 6

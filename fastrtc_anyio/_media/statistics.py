@@ -7,14 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = [
-    "AudioInStatistics",
-    "AudioOutStatistics",
-    "MessageStatistics",
-    "VideoInStatistics",
-    "VideoOutStatistics",
-]
-
 
 @dataclass
 class AudioInStatistics:

@@ -23,16 +23,6 @@ from fastrtc_anyio.errors import UnsupportedFormat
 if TYPE_CHECKING:
     import av
 
-__all__ = [
-    "MAX_SIDE",
-    "ArrayFormat",
-    "Picture",
-    "PictureOrder",
-    "VideoFormat",
-    "VideoFrame",
-    "as_video_frame",
-]
-
 ArrayFormat: TypeAlias = Literal["bgr24", "rgb24", "gray", "float32"]
 """What `VideoFrame.to_ndarray` makes."""
 PictureOrder: TypeAlias = Literal["bgr24", "rgb24"]

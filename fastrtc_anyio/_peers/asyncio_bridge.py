@@ -18,8 +18,6 @@ from fastrtc_anyio.abc import AsyncioBridge
 if TYPE_CHECKING:
     from .portal import AsyncioThread
 
-__all__ = ["open_asyncio_bridge"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 T = TypeVar("T")

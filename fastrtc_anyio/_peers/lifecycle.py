@@ -14,8 +14,6 @@ from fastrtc_anyio.errors import (
     PeerFailed,
 )
 
-__all__ = ["LifecyclePeer"]
-
 _ERRORS: dict[CloseReason, type[PeerError]] = {
     CloseReason.HUNG_UP: PeerClosed,
     CloseReason.CONNECT_TIMEOUT: ConnectTimeout,

@@ -30,8 +30,6 @@ from .streams.link import Link
 from .streams.messages import MessageChannel
 from .streams.video import VideoInput, VideoOutput
 
-__all__ = ["Line", "MemoryClient", "MemoryPeer", "open_memory_peer"]
-
 T = TypeVar("T")
 
 SEEN_LIMIT = 64

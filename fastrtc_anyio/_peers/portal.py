@@ -31,8 +31,6 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
 
-__all__ = ["AsyncioThread", "Portal", "open_portal"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 _SDK_SECONDS = 5.0

@@ -43,8 +43,6 @@ from .streams.messages import MessageChannel
 from .streams.paced import CLIENT_LEAD, LIVE_LEAD, PacedOutput
 from .streams.phone import PHONE_LEAD, PhoneOutput
 
-__all__ = ["TextSocket", "WebSocketPeer"]
-
 _DRAIN_SECONDS = 0.5
 """Time that messages in the outbox have to leave before the socket is closed."""
 _GONE_SECONDS = 1.0

@@ -12,8 +12,6 @@ from fastrtc_anyio.limits import RequestLimits, check_candidates
 
 from .requests import IceCandidate
 
-__all__ = ["EarlyCandidates"]
-
 
 class EarlyCandidates:
     """Keeps candidates for a while, for a bounded number of clients.

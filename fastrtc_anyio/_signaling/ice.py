@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["IceServer", "RtcConfiguration", "parse_ice_servers"]
-
-
 _URL = re.compile(r"(stuns?:[^?\s]+|turns?:[^?\s]+(\?transport=(udp|tcp))?)", re.IGNORECASE)
 """RFC 7064 and RFC 7065."""
 

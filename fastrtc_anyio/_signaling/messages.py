@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["DIGITS", "encode_message", "parse_digit"]
-
 DIGITS = "0123456789*#ABCD"
 """The keys of a telephone (RFC 4733 3.2)."""
 

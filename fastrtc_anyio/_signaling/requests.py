@@ -21,18 +21,6 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits
 
-__all__ = [
-    "MAX_ID_LENGTH",
-    "Answer",
-    "CandidateRequest",
-    "FailureBody",
-    "IceCandidate",
-    "OfferRequest",
-    "SessionDescription",
-    "failure_body",
-    "parse_request",
-]
-
 _FIELDS = ("type", "sdp", "webrtc_id", "candidate")
 MAX_ID_LENGTH = 128
 """Characters of a client's ``webrtc_id``. FastRTC's client makes 7 to 11."""

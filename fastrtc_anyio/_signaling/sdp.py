@@ -10,14 +10,6 @@ from fastrtc_anyio.limits import RequestLimits
 
 from .requests import IceCandidate
 
-__all__ = [
-    "check_sections",
-    "keep_feedback",
-    "set_message_size",
-    "set_opus_parameters",
-    "split_candidates",
-]
-
 _FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")
 _PAYLOAD_TYPE = re.compile(r"(\d{1,2}|1[01]\d|12[0-7])", re.ASCII)
 _OPUS_RTPMAP = re.compile(r"a=rtpmap:(\d+) opus/48000/2$", re.IGNORECASE)

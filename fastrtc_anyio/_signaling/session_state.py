@@ -15,8 +15,6 @@ import enum
 
 from fastrtc_anyio.errors import Closed, CloseReason, InvalidTransition
 
-__all__ = ["TRANSITIONS", "SessionEvent", "SessionState", "SessionStateMachine"]
-
 
 class SessionState(enum.Enum):
     """Where a session is in its life."""

@@ -20,21 +20,6 @@ from fastrtc_anyio.errors import AdmissionError, FastRTCError, InvalidCandidate,
 from .ice import IceServer
 from .requests import IceCandidate
 
-__all__ = [
-    "FRAGMENT_TYPE",
-    "PROBLEM_TYPE",
-    "SDP_TYPE",
-    "Fragment",
-    "Protocol",
-    "accepts",
-    "find_ice_users",
-    "has_entity_tag",
-    "link_headers",
-    "narrow_offer",
-    "parse_fragment",
-    "problem_body",
-]
-
 Protocol: TypeAlias = Literal["whip", "whep"]
 
 SDP_TYPE = "application/sdp"

@@ -12,8 +12,6 @@ from .plivo import PlivoFraming
 from .telnyx import TelnyxCodec, TelnyxFraming
 from .twilio import TwilioFraming
 
-__all__ = ["TelephoneFraming"]
-
 
 class TelephoneFraming:
     """Framing that becomes the carrier's own with the first ``start``.

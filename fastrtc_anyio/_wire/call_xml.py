@@ -14,8 +14,6 @@ from fastrtc_anyio._core.options import check_choice, short_repr
 
 from .telnyx import TelnyxCodec
 
-__all__ = ["TOKEN_PARAMETER", "Carrier", "TelephoneOptions", "answer_call", "recognise_carrier"]
-
 Carrier: TypeAlias = Literal["twilio", "telnyx", "plivo"]
 
 TOKEN_PARAMETER = "fastrtc_token"

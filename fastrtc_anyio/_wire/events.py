@@ -12,22 +12,6 @@ from typing import Protocol, TypeAlias
 
 from .payload import MULAW_8K, AudioEncoding
 
-__all__ = [
-    "Clear",
-    "Connected",
-    "Event",
-    "Framing",
-    "KeyPressed",
-    "Mark",
-    "Media",
-    "Other",
-    "Ping",
-    "Pong",
-    "Start",
-    "Stop",
-    "Text",
-]
-
 
 @dataclass(frozen=True)
 class Connected:

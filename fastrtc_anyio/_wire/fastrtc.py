@@ -14,8 +14,6 @@ from .events import Event, Media, Ping, Pong, Start, Stop, Text
 from .fields import Fields, parse_name
 from .payload import AudioEncoding, decode_base64, encode_base64, parse_encoding
 
-__all__ = ["CODECS", "FastRTCFraming"]
-
 CODECS = ("mulaw", "pcm16")
 DEFAULT_RATE = 48_000
 """Sample rate in Hz of an ``encoding`` without a ``sample_rate``."""

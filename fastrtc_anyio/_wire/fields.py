@@ -14,19 +14,6 @@ from fastrtc_anyio.errors import InvalidMessage
 from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Other, Start, Stop
 from .payload import decode_base64
 
-__all__ = [
-    "Fields",
-    "decode_event",
-    "parse_body",
-    "parse_digit",
-    "parse_message",
-    "parse_name",
-    "parse_number",
-    "parse_parameters",
-    "parse_part",
-    "parse_text",
-]
-
 Fields: TypeAlias = Mapping[str, object]
 """A JSON object."""
 

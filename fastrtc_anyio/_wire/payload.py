@@ -21,15 +21,6 @@ from fastrtc_anyio._media.frames import (
 from fastrtc_anyio._media.g711 import decode_alaw, decode_mulaw, encode_alaw, encode_mulaw
 from fastrtc_anyio.errors import InvalidMessage
 
-__all__ = [
-    "MULAW_8K",
-    "AudioEncoding",
-    "Codec",
-    "decode_base64",
-    "encode_base64",
-    "parse_encoding",
-]
-
 Codec: TypeAlias = Literal["mulaw", "pcm16", "alaw"]
 
 

@@ -26,8 +26,6 @@ from .fields import (
 )
 from .payload import MULAW_8K, AudioEncoding, Codec, decode_base64, encode_base64
 
-__all__ = ["PlivoFraming"]
-
 _CODECS: Mapping[str, Codec] = {"audio/x-mulaw": "mulaw", "audio/x-l16": "pcm16"}
 _TYPES = {codec: name for name, codec in _CODECS.items()}
 _POSSIBLE = {MULAW_8K, AudioEncoding("pcm16", 8_000), AudioEncoding("pcm16", 16_000)}

@@ -15,17 +15,6 @@ import hmac
 from collections.abc import Collection, Iterable
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = [
-    "TOKEN_SECONDS",
-    "is_plivo",
-    "is_token",
-    "is_twilio",
-    "make_token",
-    "sign_plivo",
-    "sign_twilio",
-    "telnyx_message",
-]
-
 TOKEN_SECONDS = 300
 """Lifetime of a token in seconds. The carrier speaks the greeting before the WebSocket opens."""
 

@@ -33,8 +33,6 @@ from .fields import (
 )
 from .payload import MULAW_8K, AudioEncoding, Codec, encode_base64
 
-__all__ = ["TelnyxCodec", "TelnyxFraming"]
-
 TelnyxCodec: TypeAlias = Literal["PCMU", "PCMA", "L16"]
 
 _NAMES: Mapping[Codec, TelnyxCodec] = {"mulaw": "PCMU", "alaw": "PCMA", "pcm16": "L16"}

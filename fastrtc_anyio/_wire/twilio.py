@@ -24,8 +24,6 @@ from .fields import (
 )
 from .payload import MULAW_8K, encode_base64
 
-__all__ = ["TwilioFraming"]
-
 _FORMAT = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
 
 

@@ -28,8 +28,6 @@ from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.required import check_required
 from fastrtc_anyio.limits import RequestLimits
 
-__all__ = ["SUPPORTED", "serve"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 SUPPORTED = {"hypercorn": ">=0.18,<0.19"}

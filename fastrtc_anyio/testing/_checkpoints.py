@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Generator
 from types import FrameType
 
-__all__ = ["awaiting_frames", "can_fail", "describe"]
-
 _LIBRARIES = frozenset({"anyio", "asyncio", "trio"})
 
 # Functions that cannot fail. A lock already has its new owner when the waiter wakes, a shielded

@@ -25,8 +25,6 @@ from fastrtc_anyio.abc import (
 
 from .link import Link, Parking, wait_for
 
-__all__ = ["AudioInput", "AudioOutput", "BufferOptions", "Input"]
-
 T = TypeVar("T")
 
 _WORK_AHEAD = 30.0

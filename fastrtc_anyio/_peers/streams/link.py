@@ -15,8 +15,6 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from fastrtc_anyio._core.host import Host, Lock
 
-__all__ = ["Link", "Parking", "wait_for"]
-
 T = TypeVar("T")
 
 

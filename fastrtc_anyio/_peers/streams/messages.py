@@ -12,8 +12,6 @@ from fastrtc_anyio.abc import MessageStatistics, MessageStream
 
 from .link import Link, Parking, wait_for
 
-__all__ = ["QUEUE_LIMIT", "MessageChannel"]
-
 QUEUE_LIMIT = 64
 """Messages kept in each direction."""
 

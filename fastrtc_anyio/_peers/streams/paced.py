@@ -19,8 +19,6 @@ from fastrtc_anyio._media.playout import Played
 from .audio import AudioOutput, BufferOptions
 from .link import Link
 
-__all__ = ["CLIENT_LEAD", "LIVE_LEAD", "PacedOutput"]
-
 CLIENT_LEAD = 0.1
 """Seconds sent ahead against jitter. A flush cannot take them back."""
 LIVE_LEAD = 0.04

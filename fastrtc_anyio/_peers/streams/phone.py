@@ -22,8 +22,6 @@ from .audio import AudioOutput, BufferOptions
 from .link import Link
 from .paced import PacedOutput
 
-__all__ = ["MARK_SECONDS", "OVERDUE_SECONDS", "PHONE_LEAD", "PhoneOutput"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 PHONE_LEAD = 0.2

@@ -19,8 +19,6 @@ from fastrtc_anyio.abc import (
 from .audio import Input
 from .link import Link, Parking, wait_for
 
-__all__ = ["VideoInput", "VideoOutput"]
-
 
 class VideoInput(Input[VideoFrame], VideoReceiveStream):
     """Pictures from the client, of which only the latest is kept."""

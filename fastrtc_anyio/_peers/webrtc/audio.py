@@ -27,8 +27,6 @@ from fastrtc_anyio._peers.streams.audio import AudioOutput
 
 from . import internals
 
-__all__ = ["PlayoutTrack", "tap_audio"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 PTIME = 0.02

@@ -13,8 +13,6 @@ from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio.errors import InvalidCandidate, LimitExceeded
 from fastrtc_anyio.limits import RequestLimits, check_candidates
 
-__all__ = ["RemoteCandidates"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 _LAST_PORT = 65_535

@@ -12,8 +12,6 @@ from aiortc.exceptions import InvalidStateError
 
 from . import internals
 
-__all__ = ["ConnectTasks"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 _LAST_STEP = 1.0

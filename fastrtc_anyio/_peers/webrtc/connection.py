@@ -36,8 +36,6 @@ from .liveness import Heartbeat
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
 from .network import choose_addresses
 
-__all__ = ["Connection"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 _EXPLAINED = 1.0

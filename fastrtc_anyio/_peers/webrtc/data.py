@@ -16,8 +16,6 @@ from fastrtc_anyio.limits import RequestLimits, check_message
 
 from . import internals
 
-__all__ = ["DRAIN_LIMIT", "DataChannels", "guard_sctp", "poll"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 DRAIN_LIMIT = 0.5

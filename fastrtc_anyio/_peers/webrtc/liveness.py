@@ -9,8 +9,6 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 
 from . import internals
 
-__all__ = ["Heartbeat"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 _LATE = 0.1

@@ -20,8 +20,6 @@ from . import internals
 from .audio import PlayoutTrack, tap_audio
 from .video import PictureTrack, keep_receiving, limit_bitrate, receive_pictures
 
-__all__ = ["ConnectionMedia", "MediaOptions", "Streams", "drain_track"]
-
 _SENDING = ("sendonly", "sendrecv")
 
 

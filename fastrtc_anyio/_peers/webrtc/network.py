@@ -20,8 +20,6 @@ from fastrtc_anyio.errors import NoFreePort, PeerFailed
 
 from . import internals
 
-__all__ = ["choose_addresses", "local_addresses"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 

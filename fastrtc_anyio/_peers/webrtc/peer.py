@@ -26,8 +26,6 @@ from fastrtc_anyio.limits import RequestLimits
 from .connection import Connection
 from .media import MediaOptions, Streams
 
-__all__ = ["WebRTCPeer"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 

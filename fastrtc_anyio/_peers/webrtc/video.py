@@ -25,8 +25,6 @@ from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
 
 from . import internals
 
-__all__ = ["PictureTrack", "keep_receiving", "limit_bitrate", "receive_pictures"]
-
 logger = logging.getLogger("fastrtc_anyio")
 
 CLOCK_RATE = 90_000
