@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 
+from fastrtc_anyio._signaling import session_state
 from fastrtc_anyio.conversation import turn_table
 
 PAGE = Path(__file__).with_name("states.md")
@@ -42,6 +43,12 @@ def render() -> str:
     """Return the contents of docs/states.md."""
     return f"""\
 {INTRODUCTION}
+## A session
+
+`fastrtc_anyio/_signaling/session_state.py`: the life of a connection, and its events.
+
+{draw(session_state.TRANSITIONS)}
+
 ## A turn
 
 `fastrtc_anyio/conversation/turn_table.py`: whose turn it is, and the steps of the turn machine.

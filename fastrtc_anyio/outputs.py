@@ -22,12 +22,10 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ._core.gate import Gate
-from .errors import LimitExceeded, UnknownSession
-from .limits import RequestLimits
+from .errors import UnknownSession
 
 __all__ = [
     "AdditionalOutputs",
-    "EarlyReaders",
     "OutputBoard",
     "OutputReader",
     "OutputStatistics",
@@ -138,7 +136,10 @@ class OutputBoard:
             reader.end()
 
     def _open_readers(self) -> list[OutputReader]:
-        return _drop_closed(self._readers)
+        for reader in list(self._readers):
+            if not reader.is_open:
+                self._readers.pop(reader, None)
+        return list(self._readers)
 
 
 class OutputReader(AsyncIterator[AdditionalOutputs]):
@@ -253,56 +254,3 @@ class OutputStream(AsyncIterator[AdditionalOutputs]):
 
     def __del__(self) -> None:
         self._reader.close()
-
-
-class EarlyReaders:
-    """Readers that wait for their session to begin.
-
-    A page on a WebSocket requests its outputs separately, and the request may arrive before the
-    message that names the session.
-
-    Args:
-        limits: maximum number of waiting readers, and their patience.
-    """
-
-    def __init__(self, limits: RequestLimits) -> None:
-        self._limits = limits
-        self._awaited: dict[OutputReader, str] = {}
-
-    def __len__(self) -> int:
-        return len(_drop_closed(self._awaited))
-
-    def add(self, webrtc_id: str) -> OutputReader:
-        """Create a reader that waits for the session ``webrtc_id``. Thread-safe.
-
-        Raises:
-            LimitExceeded: too many readers are waiting already.
-        """
-        limit = self._limits.early_clients
-        if len(self) >= limit:
-            text = f"{limit} readers wait for their sessions already (RequestLimits.early_clients)"
-            raise LimitExceeded(text, 429)
-        reader = OutputReader(webrtc_id, self._limits.early_seconds)
-        self._awaited[reader] = webrtc_id
-        return reader
-
-    def attach(self, webrtc_id: str, board: OutputBoard) -> None:
-        """Move the readers that wait for ``webrtc_id`` to the board of its session."""
-        for reader in _drop_closed(self._awaited):
-            if self._awaited.get(reader) == webrtc_id:
-                self._awaited.pop(reader, None)
-                board.add(reader)
-
-    def close(self) -> None:
-        """End all waiting readers: no further session will begin."""
-        for reader in _drop_closed(self._awaited):
-            self._awaited.pop(reader, None)
-            reader.end()
-
-
-def _drop_closed(readers: dict[OutputReader, Any]) -> list[OutputReader]:
-    """Remove closed readers, and return the open ones."""
-    for reader in list(readers):
-        if not reader.is_open:
-            readers.pop(reader, None)
-    return list(readers)

@@ -10,8 +10,8 @@ DIGITS = "0123456789*#ABCD"
 _SAID_TWICE = ("error", "warning")
 
 
-def encode_message(kind: str, data: object = None) -> str:
-    """Encode ``{"type": kind, "data": data}``.
+def encode_message(kind: str, data: object = None, *, reason: str | None = None) -> str:
+    """Encode ``{"type": kind, "data": data}``, with the ``reason`` of an ``end_stream`` message.
 
     An error or a warning carries its text under ``message`` too: FastRTC's code sends it there,
     and its documentation reads it from ``data``.
@@ -19,6 +19,8 @@ def encode_message(kind: str, data: object = None) -> str:
     body: dict[str, object] = {"type": kind, "data": [] if data is None else data}
     if kind in _SAID_TWICE:
         body["message"] = data
+    if reason is not None:
+        body["reason"] = reason
     return json.dumps(body)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import (
@@ -19,13 +19,25 @@ from fastrtc_anyio.errors import (
     LimitExceeded,
     SignalingError,
 )
-from fastrtc_anyio.limits import RequestLimits
 
 _FIELDS = ("type", "sdp", "webrtc_id", "candidate")
 MAX_ID_LENGTH = 128
 """Characters of a client's ``webrtc_id``. FastRTC's client makes 7 to 11."""
 _MAX_CANDIDATE_LENGTH = 1024
 _MAX_MID_LENGTH = 128
+
+
+class OfferLimits(Protocol):
+    """Limits of an offer. ``RequestLimits`` has these attributes."""
+
+    @property
+    def body_bytes(self) -> int: ...
+
+    @property
+    def sections(self) -> int: ...
+
+    @property
+    def lines(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class FailureBody(TypedDict):
     meta: FailureMeta
 
 
-def parse_request(body: object, limits: RequestLimits) -> OfferRequest | CandidateRequest:
+def parse_request(body: object, limits: OfferLimits) -> OfferRequest | CandidateRequest:
     """Read a decoded JSON body.
 
     Raises:
@@ -126,7 +138,7 @@ def failure_body(error: FastRTCError) -> FailureBody:
     return {"status": "failed", "meta": meta}
 
 
-def _parse_offer(body: Mapping[str, object], limits: RequestLimits) -> OfferRequest:
+def _parse_offer(body: Mapping[str, object], limits: OfferLimits) -> OfferRequest:
     sdp = body.get("sdp")
     if not isinstance(sdp, str) or not sdp.strip():
         raise InvalidOffer(f'"sdp" must be a session description; got {short_repr(sdp)}')

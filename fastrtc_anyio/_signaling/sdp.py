@@ -6,9 +6,8 @@ import re
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidOffer, LimitExceeded
-from fastrtc_anyio.limits import RequestLimits
 
-from .requests import IceCandidate
+from .requests import IceCandidate, OfferLimits
 
 _FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")
 _PAYLOAD_TYPE = re.compile(r"(\d{1,2}|1[01]\d|12[0-7])", re.ASCII)
@@ -57,7 +56,7 @@ def set_message_size(sdp: str, size: int) -> str:
     return re.sub(r"(?m)^(a=max-message-size:)\d+", rf"\g<1>{size}", sdp)
 
 
-def check_sections(sdp: str, limits: RequestLimits) -> None:
+def check_sections(sdp: str, limits: OfferLimits) -> None:
     """Refuse too many sections or lines, a BUNDLE group of sections that are not there (RFC 9143
     7.1), and two formats of one payload type (RFC 8866 6.6).
 

@@ -1,12 +1,8 @@
-"""The states of a session, as a table.
+"""The states of a session, as a table. ``docs/states.md`` holds the diagram drawn from it.
 
-::
-
-    NEW -> NEGOTIATING -> CONNECTING -> CONNECTED -> CLOSING -> CLOSED
-
-Two things are not obvious and are in the table for that reason. ICE may finish before the answer
-is sent, so ``CONNECTED`` can come before ``ANSWERED``. And events of the peer arrive late, from
-another thread: ``CLOSING`` and ``CLOSED`` absorb them.
+Two entries are less obvious. ICE may finish before the answer is sent, so ``PEER_CONNECTED`` can
+come before ``ANSWERED``. Events of the peer come from another thread and may arrive late, so
+``CLOSING`` and ``CLOSED`` absorb them.
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ from fastrtc_anyio.errors import Closed, CloseReason, InvalidTransition
 
 
 class SessionState(enum.Enum):
-    """Where a session is in its life."""
+    """State of a session."""
 
     NEW = "new"
     NEGOTIATING = "negotiating"
@@ -28,7 +24,7 @@ class SessionState(enum.Enum):
 
 
 class SessionEvent(enum.Enum):
-    """What moves a session on."""
+    """Event that changes the state of a session."""
 
     OFFER = "offer"
     ANSWERED = "answered"
@@ -64,17 +60,17 @@ TRANSITIONS: dict[SessionState, dict[SessionEvent, SessionState]] = {
 
 
 class SessionStateMachine:
-    """A session's state, and the first reason it was given to end."""
+    """State of one session, and the first reason for its end."""
 
     def __init__(self) -> None:
         self.state = SessionState.NEW
         self.closed: Closed | None = None
 
     def handle(self, event: SessionEvent) -> SessionState:
-        """Move on.
+        """Apply an event, and return the new state.
 
         Raises:
-            InvalidTransition: the event makes no sense in this state; nothing has changed.
+            InvalidTransition: the current state does not accept the event. Nothing changes.
         """
         try:
             self.state = TRANSITIONS[self.state][event]
@@ -88,7 +84,7 @@ class SessionStateMachine:
         """Begin to close. The first reason stays.
 
         Returns:
-            The reason that counts.
+            The first reason.
         """
         if self.closed is None:
             self.closed = Closed(reason, message)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from fastrtc_anyio._sessions import SessionService
+from fastrtc_anyio._sessions.service import SessionService
 
 from .http import JSON, Endpoint, guard_json, read_json
 from .options import WebOptions

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
-from fastrtc_anyio._sessions import SessionService
+from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._wire.any_carrier import TelephoneFraming
 from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
 from fastrtc_anyio.errors import FastRTCError, LimitExceeded, NotAllowed

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.websocket import WebSocketPeer
-from fastrtc_anyio._sessions import SessionService
+from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._wire.events import Connected, Framing, Other, Ping, Pong, Start, Stop

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fastrtc_anyio._sessions import SessionService
+from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.ice import parse_ice_servers
 from fastrtc_anyio._signaling.requests import OfferRequest, SessionDescription
 from fastrtc_anyio._signaling.whip import (

@@ -153,7 +153,9 @@ async def test_close_stream_sends_message_after_playout() -> None:
         await call.ended.wait()
     assert call.session.closed is not None
     assert call.session.closed.reason is CloseReason.HANDLER_CLOSED
-    assert await messages(call) == [{"type": "end_stream", "data": "Goodbye!"}]
+    assert await messages(call) == [
+        {"type": "end_stream", "data": "Goodbye!", "reason": "handler_closed"}
+    ]
     said = np.concatenate([tone(f, RATE, 1.0)[0] for f in (440, 550, 660)])
     begin = np.flatnonzero(call.heard[0])[0] - 1  # a sine begins with a zero
     assert np.array_equal(call.heard[0][begin : begin + said.size], said)

@@ -188,7 +188,7 @@ class TestSessions:
             with anyio.fail_after(5):
                 body = json.loads(await client.receive_message())
                 await client.ended.wait()
-            assert body["type"] == "end_stream"
+            assert (body["type"], body["reason"]) == ("end_stream", "time_limit")
 
     async def test_a_server_that_stops_says_so(self) -> None:
         ended: list[Session] = []

@@ -191,7 +191,7 @@ async def test_a_fault_at_any_checkpoint_leaves_nothing(kind: Any, error: Any) -
         assert session is not None, fault.where
         assert session.state is SessionState.CLOSED, fault.where
         assert session.closed is not None, fault.where
-        if isinstance(kind, type) and "Session._shut_down" not in str(fault.where):
+        if isinstance(kind, type) and "SessionLife._shut_down" not in str(fault.where):
             assert handler.ends == 1, fault.where
         check_accounts(session, len(frames))
         assert session.abandoned_threads == 0

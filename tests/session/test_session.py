@@ -269,7 +269,7 @@ async def test_close_stream_waits_for_what_was_queued() -> None:
         message = json.loads(await call.client.receive_message())
     assert call.session.closed is not None
     assert call.session.closed.reason is CloseReason.HANDLER_CLOSED
-    assert message == {"type": "end_stream", "data": "goodbye"}
+    assert message == {"type": "end_stream", "data": "goodbye", "reason": "handler_closed"}
     assert np.count_nonzero(heard(call)) == 24_000
 
 
@@ -603,7 +603,7 @@ async def test_messages_to_the_client_need_not_be_strings() -> None:
     async with open_call(OddEnd()) as call:
         await call.ended.wait()
         message = json.loads(await call.client.receive_message())
-    assert message == {"type": "end_stream", "data": "done"}
+    assert message == {"type": "end_stream", "data": "done", "reason": "handler_closed"}
 
 
 @pytest.mark.parametrize("by", ["host", "error", "limit"])

@@ -17,7 +17,7 @@ from fastrtc_anyio import (
     RtcConfiguration,
 )
 from fastrtc_anyio._core.options import short_repr
-from fastrtc_anyio._signaling.early_candidates import EarlyCandidates
+from fastrtc_anyio._sessions.early_candidates import EarlyCandidates
 from fastrtc_anyio._signaling.ice import IceServer
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import (
@@ -249,6 +249,8 @@ def test_messages_are_json(kind: str, data: object) -> None:
     message = json.loads(encode_message(kind, data))
     assert message["type"] == kind
     assert ("message" in message) == (kind in ("error", "warning"))
+    assert "reason" not in message
+    assert json.loads(encode_message(kind, data, reason="idle")) == {**message, "reason": "idle"}
 
 
 def test_an_rtc_configuration_from_its_w3c_form() -> None:

@@ -250,7 +250,11 @@ async def test_closing_stream_ends_all_calls() -> None:
             assert anyio.current_time() - began < 5
             for client in (one, other):
                 message = json.loads(await client.receive_message())
-                assert message == {"type": "end_stream", "data": "the server is stopping"}
+                assert message == {
+                    "type": "end_stream",
+                    "data": "the server is stopping",
+                    "reason": "cancelled",
+                }
                 assert await to_thread.run_sync(client.closed.wait, 10)
     assert [s.closed.reason for s in sessions if s.closed] == [CloseReason.CANCELLED] * 2
 

@@ -140,7 +140,7 @@ def test_process_ends_despite_blocked_handler(backend: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "over\n"
-    assert "1 threads did not come back" in done.stderr
+    assert "1 threads did not return" in done.stderr
 
 
 async def call_with_video(stream: Stream, portal: Portal) -> None:

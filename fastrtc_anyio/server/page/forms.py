@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._core.threads import run_sync
 from fastrtc_anyio._core.user_code import is_coroutine_function
-from fastrtc_anyio._sessions import SessionService
+from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSession
 from fastrtc_anyio.outputs import OutputStream

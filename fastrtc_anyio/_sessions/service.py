@@ -1,4 +1,4 @@
-"""Sessions of one handler: admission, negotiation, supervision and look-up. No HTTP, no page."""
+"""``SessionService``: begin, serve and supervise the sessions of one handler."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from anyio import AsyncContextManagerMixin, CancelScope, create_task_group, curr
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
-from ._core.groups import collapse_groups
-from ._core.options import check_type
-from ._core.user_code import call_user_function
-from ._driver.factory import Handler, make_driver_factory
-from ._media.encode import OpusOptions, VideoOptions
-from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
-from ._peers.asyncio_bridge import open_asyncio_bridge
-from ._peers.streams.audio import BufferOptions
-from ._registry import ConcurrencyLimit, SessionRegistry, parse_limit
-from ._signaling.early_candidates import EarlyCandidates
-from ._signaling.ice import RtcConfiguration
-from ._signaling.requests import Answer, CandidateRequest, IceCandidate, OfferRequest, parse_request
-from .abc import AsyncioBridge, Peer
-from .errors import (
+from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio._core.options import check_type
+from fastrtc_anyio._core.user_code import call_user_function
+from fastrtc_anyio._driver.factory import Handler, make_driver_factory
+from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
+from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
+from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
+from fastrtc_anyio._peers.streams.audio import BufferOptions
+from fastrtc_anyio._signaling.ice import RtcConfiguration
+from fastrtc_anyio._signaling.requests import (
+    Answer,
+    CandidateRequest,
+    IceCandidate,
+    OfferRequest,
+    parse_request,
+)
+from fastrtc_anyio.abc import AsyncioBridge, Peer
+from fastrtc_anyio.errors import (
     CloseReason,
     InvalidStateError,
     PeerError,
@@ -35,13 +39,17 @@ from .errors import (
     StreamNotOpen,
     WebRTCError,
 )
-from .limits import Limits, RequestLimits
-from .outputs import AdditionalOutputs, EarlyReaders, OutputReader, OutputStream
-from .session import Session
+from fastrtc_anyio.limits import Limits, RequestLimits
+from fastrtc_anyio.outputs import AdditionalOutputs, OutputReader, OutputStream
+from fastrtc_anyio.session import Session
+
+from .early_candidates import EarlyCandidates
+from .early_readers import EarlyReaders
+from .registry import ConcurrencyLimit, SessionRegistry, parse_limit
 
 if TYPE_CHECKING:
-    from ._peers.portal import Portal
-    from ._peers.webrtc import WebRTCPeer
+    from fastrtc_anyio._peers.portal import Portal
+    from fastrtc_anyio._peers.webrtc import WebRTCPeer
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -109,8 +117,8 @@ class SessionService(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[SessionService, None]:
         # Imported late: the portal loads asyncio, and aiortc takes half a second.
-        from ._peers import webrtc
-        from ._peers.portal import open_portal
+        from fastrtc_anyio._peers import webrtc
+        from fastrtc_anyio._peers.portal import open_portal
 
         with collapse_groups():
             async with (
@@ -137,8 +145,7 @@ class SessionService(AsyncContextManagerMixin):
     ) -> dict[str, str]:
         """Carry out a request of FastRTC's signalling protocol: an offer, or a candidate.
 
-        Takes the decoded JSON body, or an object with the same attributes. Returns the JSON body of
-        the response.
+        Takes the decoded JSON body, or an object with its attributes. Returns the response's body.
         """
         self._require_open()
         request = parse_request(body, self.request_limits)
@@ -181,13 +188,10 @@ class SessionService(AsyncContextManagerMixin):
         return await self._start(opened, session, negotiate)
 
     async def add_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
-        """Add an ICE candidate of a client, or None at their end.
-
-        A candidate that arrives before its offer is kept for ``RequestLimits.early_seconds``.
+        """Add an ICE candidate of a client, or None at their end, also before the client's offer.
 
         Raises:
-            InvalidCandidate: the candidate is malformed.
-            LimitExceeded: the client has sent too many candidates.
+            InvalidCandidate, LimitExceeded: the candidate is malformed, or one too many.
             InvalidStateError: the client is not connected over WebRTC.
         """
         session = self.registry.find(webrtc_id)
@@ -210,11 +214,10 @@ class SessionService(AsyncContextManagerMixin):
         """Serve a client that is already connected, until its connection closes.
 
         Args:
-            make_peer: creates the peer, once the session is admitted, from the media formats that
-                the handler needs and the sizes of the queues.
+            make_peer: creates the peer of an admitted session, for the handler's media needs and
+                with the given queue sizes.
             alias: the client's id for the connection.
-            phone: whether the client is a telephone: the handler's ``phone_mode``.
-            websocket: for ``Context.websocket``.
+            phone, websocket: for the handler's ``phone_mode`` and for ``Context.websocket``.
 
         Raises:
             AdmissionError, InvalidStateError, StreamNotOpen: no session with this alias can begin.
@@ -338,17 +341,16 @@ class SessionService(AsyncContextManagerMixin):
         """Run a session in a task of the service, and return the result of ``negotiate``."""
         try:
             negotiated: T = await opened.tasks.start(self._supervise, session, negotiate)
-            return negotiated
         except BaseException:
             # asyncio may have cancelled the task before it ran a single line.
             self.registry.forget(session)
             raise
+        return negotiated
 
     async def _supervise(
         self,
         session: Session,
         negotiate: Callable[[], Awaitable[T]],
-        *,
         task_status: TaskStatus[object],
     ) -> None:
         """Run a session, and log its error: other sessions are unaffected."""
@@ -368,8 +370,7 @@ class SessionService(AsyncContextManagerMixin):
         except Exception as exc:
             if not answered:
                 raise  # to the caller of offer() or serve()
-            closed = session.closed
-            raised = closed is not None and closed.reason is CloseReason.HANDLER_ERROR
+            raised = session.closed and session.closed.reason is CloseReason.HANDLER_ERROR
             if isinstance(exc, WebRTCError) or (not raised and isinstance(exc, PeerError)):
                 logger.warning("session %s ended: %r", session.id, exc)
                 return

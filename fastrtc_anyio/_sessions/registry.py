@@ -7,11 +7,11 @@ from typing import Literal
 
 from anyio import EndOfStream
 
-from ._signaling.session_state import SessionState
-from .errors import AdmissionError, InvalidStateError, UnknownSession
-from .handlers import StreamHandlerBase
-from .outputs import AdditionalOutputs
-from .session import Session
+from fastrtc_anyio._signaling.session_state import SessionState
+from fastrtc_anyio.errors import AdmissionError, InvalidStateError, UnknownSession
+from fastrtc_anyio.handlers import StreamHandlerBase
+from fastrtc_anyio.outputs import AdditionalOutputs
+from fastrtc_anyio.session import Session
 
 ConcurrencyLimit = int | Literal["default"] | None
 

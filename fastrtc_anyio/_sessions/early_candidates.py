@@ -1,6 +1,6 @@
-"""ICE candidates that come before their offer.
+"""ICE candidates that arrive before their offer.
 
-A client may send its candidates as soon as it has them, and requests overtake each other.
+A client may send candidates as soon as it has them, and HTTP requests can overtake each other.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio.limits import RequestLimits, check_candidates
-
-from .requests import IceCandidate
 
 
 class EarlyCandidates:
-    """Keeps candidates for a while, for a bounded number of clients.
+    """Keeps candidates for a limited time, for a limited number of clients.
 
     Args:
-        limits: how many, for how many, for how long.
+        limits: ``candidates``, ``early_clients`` and ``early_seconds``.
     """
 
     def __init__(self, limits: RequestLimits) -> None:
@@ -25,15 +24,15 @@ class EarlyCandidates:
         self._clients: OrderedDict[str, _Kept] = OrderedDict()
 
     def add(self, webrtc_id: str, candidate: IceCandidate | None, now: float) -> None:
-        """Keep a candidate, or None: the client has no more.
+        """Keep a candidate.
 
         Args:
             webrtc_id: the client's id.
-            candidate: what it sent.
-            now: the time in seconds, of any clock.
+            candidate: the candidate, or None at the end of the client's candidates.
+            now: seconds on any clock.
 
         Raises:
-            LimitExceeded: the client has sent more than it may have.
+            LimitExceeded: the client has sent too many candidates.
         """
         kept = self._clients.get(webrtc_id)
         if kept is None or self._is_stale(kept, now):
@@ -45,12 +44,12 @@ class EarlyCandidates:
         kept.candidates.append(candidate)
 
     def take(self, webrtc_id: str, now: float) -> list[IceCandidate | None]:
-        """What was kept for a client, in its order. It is not kept any longer."""
+        """Remove and return the candidates of a client, in their order."""
         kept = self._clients.pop(webrtc_id, None)
         return [] if kept is None or self._is_stale(kept, now) else kept.candidates
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Remove all candidates."""
         self._clients.clear()
 
     def _is_stale(self, kept: _Kept, now: float) -> bool:

@@ -1,0 +1,303 @@
+"""The life cycle of a session: one cancel scope, from the offer to the last thread.
+
+Every end of a session, whatever its cause, cancels that scope. The same steps follow each time, and
+each has a limit: shut the driver down, close the peer, wait for the handler's threads. The first
+reason for the end stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio import (
+    TASK_STATUS_IGNORED,
+    BrokenResourceError,
+    CancelScope,
+    EndOfStream,
+    create_task_group,
+)
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.lowlevel import checkpoint
+
+from ._core.groups import collapse_groups
+from ._core.host import Host
+from ._signaling.messages import encode_message
+from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
+from .abc import Peer
+from .errors import (
+    Closed,
+    CloseReason,
+    ConnectTimeout,
+    PeerClosed,
+    PeerError,
+    SignalingError,
+    WebRTCError,
+)
+from .limits import Limits
+from .outputs import OutputBoard
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_ENDED_HERE = {
+    CloseReason.HANDLER_CLOSED,
+    CloseReason.TIME_LIMIT,
+    CloseReason.START_UP_TIMEOUT,
+    CloseReason.IDLE,
+    CloseReason.CANCELLED,
+}
+"""Reasons that the client learns from an ``end_stream`` message."""
+_IDLE_STEPS = 20
+"""Checks of the counters within the idle limit, which is thus kept to a twentieth."""
+_GONE_SECONDS = 1.0
+"""Seconds for a peer to report its end after one of its streams broke."""
+
+
+class SessionLife(ABC):
+    """Runs a session. A subclass adds the driver, and what the driver sees of the session.
+
+    Args:
+        session_id: id of the session, for the log.
+        peer: the client. The life cycle closes it.
+        limits: deadlines.
+    """
+
+    def __init__(self, session_id: str, peer: Peer, limits: Limits) -> None:
+        self.id = session_id
+        """The session's id."""
+        self.peer = peer
+        self.limits = limits
+        self.error: BaseException | None = None
+        """The exception that the handler or the connection raised."""
+        self.outputs = OutputBoard()
+        """Values for the application."""
+        self.abandoned_threads = 0
+        """Threads that did not return from the handler within the shutdown limit."""
+        self._host = Host()
+        self._machine = SessionStateMachine()
+        self._scope = CancelScope()
+        self._is_client_notified = False
+
+    @abstractmethod
+    async def _run_driver(self) -> None:
+        """Serve the connected client."""
+
+    @abstractmethod
+    async def _shut_down_driver(self) -> None:
+        """Call the handler's ``shutdown``."""
+
+    @abstractmethod
+    async def _join_driver(self, deadline: float) -> int:
+        """Wait for the handler's threads, and return how many are left at the deadline."""
+
+    @abstractmethod
+    def _count_activity(self) -> tuple[int, ...]:
+        """Return counters, one of which grows with each frame and message."""
+
+    @property
+    def state(self) -> SessionState:
+        """State of the session."""
+        return self._machine.state
+
+    @property
+    def closed(self) -> Closed | None:
+        """The reason for the end of the session; None while it lives."""
+        return self._machine.closed
+
+    def close(self, reason: CloseReason, message: str = "") -> None:
+        """End the session. Returns at once; :meth:`run` performs the end. Thread-safe."""
+        self._host.call(lambda: self._close(reason, message))
+
+    def fail(self, error: Exception) -> None:
+        """End the session because the handler raised ``error``, and record it."""
+        self.error = self.error or error
+        if isinstance(error, WebRTCError):
+            self.close(CloseReason.HANDLER_ERROR, error.message)
+        else:
+            text = f"The server has met an error, logged as {self.id[:8]}."
+            self.close(CloseReason.HANDLER_ERROR, text)
+
+    def _close(self, reason: CloseReason, message: str) -> None:
+        self._machine.close(reason, message)
+        self._scope.cancel()
+
+    async def run(
+        self,
+        negotiate: Callable[[], Awaitable[object]] | None = None,
+        *,
+        task_status: TaskStatus[object] = TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run the session from its offer to its end.
+
+        Args:
+            negotiate: creates the answer, which the starter of the task receives. Without it, the
+                peer must be connecting already.
+
+        Raises:
+            Any exception of the handler or the negotiation. Returns for an end without an error.
+
+        Cancellation:
+            Closes the connection at once, and returns within the shutdown and close limits. A
+            handler that shields itself delays the return.
+        """
+        try:
+            with self._scope:
+                await self._run(negotiate, task_status)
+        finally:
+            await self._release()
+
+    async def _run(
+        self,
+        negotiate: Callable[[], Awaitable[object]] | None,
+        task_status: TaskStatus[object],
+    ) -> None:
+        try:
+            with collapse_groups():
+                async with create_task_group() as tg:
+                    tg.start_soon(self._guard_peer)
+                    try:
+                        await self._live(tg, negotiate, task_status)
+                    except Exception as exc:
+                        # Before the task group cancels _guard_peer, which sends the reason.
+                        self.fail(exc)
+                        raise
+                    self.close(CloseReason.HANDLER_CLOSED)
+        except Exception as exc:
+            self.fail(exc)
+            raise
+
+    async def _live(
+        self,
+        tasks: TaskGroup,
+        negotiate: Callable[[], Awaitable[object]] | None,
+        task_status: TaskStatus[object],
+    ) -> None:
+        await checkpoint()  # a session that was closed before it ran ends here
+        try:
+            if negotiate is not None:
+                self._machine.handle(SessionEvent.OFFER)
+                answer = await negotiate()
+                self._machine.handle(SessionEvent.ANSWERED)
+                task_status.started(answer)
+            await self._connect()
+        except PeerError as exc:
+            self.close(exc.reason, str(exc))
+            raise
+        except SignalingError as exc:
+            self.close(CloseReason.REJECTED, str(exc))
+            raise
+        self._machine.handle(SessionEvent.PEER_CONNECTED)
+        tasks.start_soon(self._watch_peer)
+        if self.limits.time_limit is not None:
+            tasks.start_soon(self._watch_time, self.limits.time_limit)
+        if self.limits.idle is not None:
+            tasks.start_soon(self._watch_idle, self.limits.idle)
+        await self._serve()
+
+    async def _serve(self) -> None:
+        try:
+            with collapse_groups():
+                await self._run_driver()
+        except (BrokenResourceError, EndOfStream):
+            # The driver used a stream of a client that has disconnected: its peer reports the
+            # reason, now or soon. If the client is still connected, the error is the driver's.
+            with anyio.move_on_after(_GONE_SECONDS):
+                closed = await self.peer.wait_closed()
+                self.close(closed.reason, closed.message)
+                return
+            raise
+
+    async def _connect(self) -> None:
+        with anyio.move_on_after(self.limits.connect) as scope:
+            try:
+                await self.peer.wait_connected()
+            except PeerClosed as exc:  # the client gave up the call, which is not an error
+                self.close(exc.reason, str(exc))
+                await checkpoint()
+        if scope.cancelled_caught:
+            raise ConnectTimeout(f"no connection came up within {self.limits.connect:g} s")
+
+    async def _watch_peer(self) -> None:
+        closed = await self.peer.wait_closed()
+        self.close(closed.reason, closed.message)
+
+    async def _watch_time(self, limit: float) -> None:
+        await anyio.sleep(limit)
+        self.close(CloseReason.TIME_LIMIT, f"the time limit of {limit:g} s is reached")
+
+    async def _watch_idle(self, limit: float) -> None:
+        # Comparing counters now and then is cheaper than reading a clock for each frame.
+        step = limit / _IDLE_STEPS
+        seen, still = self._count_activity(), 0
+        while still < _IDLE_STEPS:
+            await anyio.sleep(step)
+            activity = self._count_activity()
+            still = still + 1 if activity == seen else 0
+            seen = activity
+        self.close(CloseReason.IDLE, f"nothing was sent or received for {limit:g} s")
+
+    async def _guard_peer(self) -> None:
+        """Close the connection as soon as the session ends.
+
+        The driver may take its time to unwind, or may never return; the client need not wait.
+        """
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await self._close_peer()
+
+    def _notify_client(self) -> None:
+        """Send the reason for the end, unless the client or its connection caused it."""
+        closed = self.closed
+        assert closed is not None
+        if closed.reason is CloseReason.HANDLER_ERROR:
+            self.peer.messages.send_nowait(encode_message("error", closed.message))
+        elif closed.reason in _ENDED_HERE:
+            reason = closed.reason.value
+            self.peer.messages.send_nowait(
+                encode_message("end_stream", closed.message, reason=reason)
+            )
+
+    async def _close_peer(self) -> None:
+        # Every other cause has set its reason before it cancelled the scope.
+        self._machine.close(CloseReason.CANCELLED, "the server is stopping")
+        with anyio.move_on_after(self.limits.close, shield=True) as scope:
+            try:
+                if not self._is_client_notified:
+                    self._is_client_notified = True
+                    self._notify_client()
+            finally:
+                try:
+                    await self.peer.aclose()
+                except Exception:  # logged only: the rest of the session must still be released
+                    logger.exception("session %s: the connection failed to close", self.id)
+        if scope.cancelled_caught:
+            logger.error("session %s: the connection did not close in time", self.id)
+
+    async def _release(self) -> None:
+        with CancelScope(shield=True):
+            deadline = anyio.current_time() + self.limits.shutdown
+            async with create_task_group() as tg:
+                tg.start_soon(self._close_peer)
+                tg.start_soon(self._shut_down, deadline)
+            self._machine.handle(SessionEvent.PEER_RELEASED)
+            self.outputs.close()
+            self.abandoned_threads = await self._join_driver(deadline)
+        if self.abandoned_threads:
+            logger.warning(
+                "session %s: %d threads did not return from the handler within %g s",
+                self.id,
+                self.abandoned_threads,
+                self.limits.shutdown,
+            )
+
+    async def _shut_down(self, deadline: float) -> None:
+        with CancelScope(deadline=deadline) as scope:
+            try:
+                await self._shut_down_driver()
+            except Exception:  # logged only: the session has its reason already
+                logger.exception("session %s: shutdown failed", self.id)
+        if scope.cancelled_caught:
+            logger.error("session %s: shutdown exceeded %g s", self.id, self.limits.shutdown)

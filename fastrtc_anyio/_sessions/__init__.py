@@ -1,0 +1,1 @@
+"""Sessions of one handler: admission, negotiation, supervision and look-up."""
