@@ -1,8 +1,8 @@
-"""Helpers for the audio values that handlers take and give: ``(sample_rate, samples)``.
+"""Helpers for the audio values of the handler API: ``(sample_rate, samples)``.
 
 Samples are int16 (full scale 2**15) or float32 (full scale 1.0), as everywhere in the handler API.
-Some speech services want a file, some another dtype, and some answer with raw bytes cut anywhere;
-these functions are what lies between.
+Speech services may expect a file or another dtype, and may answer with raw bytes in pieces of any
+size. These functions convert between the two sides.
 """
 
 from __future__ import annotations
@@ -44,39 +44,39 @@ T = TypeVar("T")
 
 Samples: TypeAlias = NDArray[np.int16] | NDArray[np.float32]
 
-# All there are: MPEG-1 has three (ISO/IEC 11172-3 2.4.2.3), MPEG-2 their halves (ISO/IEC 13818-3
-# 2.4.2.3) and the extension known as MPEG-2.5 their quarters.
+# The complete list: MPEG-1 has three (ISO/IEC 11172-3 2.4.2.3), MPEG-2 their halves (ISO/IEC
+# 13818-3 2.4.2.3) and the extension known as MPEG-2.5 their quarters.
 MP3_SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-# Bits per second and channel: as much as MPEG-2.5 has for one, and far more than speech needs.
+# Bits per second and channel: the maximum of MPEG-2.5 for mono, and far more than speech needs.
 MP3_BITRATE_PER_CHANNEL = 64_000
 
 
 def audio_to_bytes(audio: tuple[int, Samples]) -> bytes:
     """Encode audio as an MP3 file.
 
-    At 64 kbit/s a channel. The file says how much of its first and last frame is padding: a decoder
-    that heeds it begins with the first sample, and ends at most 6 ms after the last.
+    The bitrate is 64 kbit/s per channel. The file records the padding of its first and last frame:
+    a decoder that honours it starts with the first sample and ends at most 6 ms after the last.
 
-    It takes about a hundredth of the time that the audio lasts: in a coroutine, call it on a worker
-    thread if that is long.
+    Encoding takes about a hundredth of the audio's duration. In a coroutine, encode long audio on a
+    worker thread.
 
     Args:
         audio: ``(sample_rate, samples)``: the rate in Hz, from 1000 to 384000, and int16 or
             float32 (full scale 1.0, clipped) of shape ``(n,)``, ``(1, n)`` or ``(2, n)``. MP3 has
-            nine rates from 8000 to 48000 Hz; any other is resampled to the next one up, and from
-            above 48000 down to it.
+            nine rates from 8000 to 48000 Hz. Other rates are resampled to the next rate up, and
+            rates above 48000 Hz down to it.
 
     Returns:
         The contents of the file.
 
     Raises:
-        UnsupportedFormat: for anything else, NaN, or no samples; names what was got and wanted.
+        UnsupportedFormat: another value, NaN, or no samples.
     """
     rate, pcm = _read(audio)
     channels = int(pcm.shape[0])
     file_rate = next((r for r in MP3_SAMPLE_RATES if r >= rate), MP3_SAMPLE_RATES[-1])
     resampler = StreamResampler(rate, file_rate, channels)
-    # By the second, so that a long recording is never in memory as float64 as a whole.
+    # Second by second, so that a long recording is never in memory as float64 as a whole.
     seconds = (pcm[:, begin : begin + rate] for begin in range(0, pcm.shape[1], rate))
     chunks = [resampler.push(np.ascontiguousarray(second)) for second in seconds]
     chunks.append(resampler.flush())
@@ -84,17 +84,17 @@ def audio_to_bytes(audio: tuple[int, Samples]) -> bytes:
 
 
 def audio_to_file(audio: tuple[int, Samples]) -> str:
-    """Encode audio as a new temporary MP3 file, which the caller deletes.
+    """Encode audio as a new temporary MP3 file. The caller deletes it.
 
     Args:
         audio: as for `audio_to_bytes`.
 
     Returns:
-        The path of the file; its name ends in ``.mp3``, and only this user may read it.
+        The path of the file. Its name ends in ``.mp3``, and only this user may read it.
 
     Raises:
-        UnsupportedFormat: as `audio_to_bytes`.
-        OSError: if the file cannot be written. None is left then.
+        UnsupportedFormat: as for `audio_to_bytes`.
+        OSError: the file could not be written. No file is left.
     """
     contents = audio_to_bytes(audio)
     descriptor, path = tempfile.mkstemp(suffix=".mp3")
@@ -146,11 +146,11 @@ def audio_to_float32(audio: Samples | tuple[int, Samples]) -> NDArray[np.float32
         audio: int16 or float32 samples of any shape, or ``(sample_rate, samples)``.
 
     Returns:
-        float32 of the same shape. int16 becomes a new array with values in ``[-1, 1)``, exactly;
-        float32 is returned as it is, the same array.
+        float32 of the same shape: a new array with values in ``[-1, 1)`` for int16, exactly, or
+        the given float32 array itself.
 
     Raises:
-        UnsupportedFormat: for another type or dtype; names what was got and wanted.
+        UnsupportedFormat: another type or dtype.
     """
     samples = _samples_of(audio)
     if samples.dtype == np.int16:
@@ -166,11 +166,11 @@ def audio_to_int16(audio: Samples | tuple[int, Samples]) -> NDArray[np.int16]:
             ``(sample_rate, samples)``.
 
     Returns:
-        int16 of the same shape. float32 becomes a new array, rounded; what lies outside
-        ``[-1, 1)`` saturates and never wraps. int16 is returned as it is, the same array.
+        int16 of the same shape: a new array for float32, rounded, or the given int16 array itself.
+        Values outside ``[-1, 1)`` saturate; they never wrap.
 
     Raises:
-        UnsupportedFormat: for another type or dtype, or NaN; names what was got and wanted.
+        UnsupportedFormat: another type or dtype, or NaN.
     """
     samples = _samples_of(audio)
     if samples.dtype == np.float32:
@@ -189,19 +189,19 @@ def _samples_of(audio: object) -> NDArray[Any]:
 
 
 def aggregate_bytes_to_16bit(chunks: Iterable[bytes]) -> Generator[Int16Array, None, None]:
-    """Make arrays of raw 16-bit PCM that comes in pieces of any size.
+    """Convert raw 16-bit PCM in pieces of any size to arrays.
 
-    A sample that is cut in two is put together again, so the arrays joined are the bytes joined.
-    Only the last byte of an odd number of them is dropped.
+    A sample divided between two pieces is joined, so the arrays hold all the bytes in order. Only
+    the last byte of an odd total is dropped.
 
     Args:
-        chunks: little-endian 16-bit mono PCM, cut anywhere; pieces may be empty.
+        chunks: little-endian 16-bit mono PCM, divided anywhere; pieces may be empty.
 
     Yields:
         int16 of shape ``(1, n)``, ``n > 0``: one array for each piece that completes a sample.
 
     Raises:
-        UnsupportedFormat: if a piece is not ``bytes``, ``bytearray`` or ``memoryview``.
+        UnsupportedFormat: a piece is not ``bytes``, ``bytearray`` or ``memoryview``.
     """
     joiner = _SampleJoiner()
     for chunk in chunks:
@@ -213,22 +213,22 @@ def aggregate_bytes_to_16bit(chunks: Iterable[bytes]) -> Generator[Int16Array, N
 async def async_aggregate_bytes_to_16bit(
     chunks: AsyncIterable[bytes],
 ) -> AsyncGenerator[Int16Array, None]:
-    """Make arrays of raw 16-bit PCM that comes in pieces of any size; see the plain form.
+    """Convert raw 16-bit PCM in pieces of any size to arrays, as `aggregate_bytes_to_16bit`.
 
-    ``chunks`` is closed at the end, and on any other way out, if it can be: a generator, or a
-    stream. Whoever may leave early closes this generator in turn, in the task that iterated it::
+    If ``chunks`` is a generator or a stream, it is closed when this generator ends for any reason.
+    If you may stop early, close this generator in the task that iterates over it::
 
         async with aclosing(async_aggregate_bytes_to_16bit(response.aiter_bytes())) as arrays:
             async for samples in arrays: ...
 
     Args:
-        chunks: little-endian 16-bit mono PCM, cut anywhere; pieces may be empty.
+        chunks: little-endian 16-bit mono PCM, divided anywhere; pieces may be empty.
 
     Yields:
         int16 of shape ``(1, n)``, ``n > 0``: one array for each piece that completes a sample.
 
     Raises:
-        UnsupportedFormat: if a piece is not ``bytes``, ``bytearray`` or ``memoryview``.
+        UnsupportedFormat: a piece is not ``bytes``, ``bytearray`` or ``memoryview``.
     """
     joiner = _SampleJoiner()
     closing: AbstractAsyncContextManager[object] = (
@@ -242,83 +242,79 @@ async def async_aggregate_bytes_to_16bit(
 
 
 class _SampleJoiner:
-    """Keeps the first half of a sample until the second comes."""
+    """Joins pieces of 16-bit PCM: keeps half a sample until the other half arrives."""
 
     def __init__(self) -> None:
         self._half = b""
 
     def push(self, chunk: bytes) -> Int16Array:
-        # A service's stream need not be what its annotations say; text and ints are common.
+        # Services' streams often contradict their annotations: text and ints are common.
         if not isinstance(chunk, bytes | bytearray | memoryview):
-            raise UnsupportedFormat(
-                f"expected chunks of bytes, got {type(chunk).__name__}: 16-bit PCM as it is, "
-                "neither text nor single values"
-            )
+            raise UnsupportedFormat(f"chunks must be bytes of 16-bit PCM; got {short_repr(chunk)}")
         data = b"".join([self._half, chunk])
         whole = len(data) & ~1
         self._half = data[whole:]
         samples = np.frombuffer(data, "<i2", whole // 2)
-        # A copy: the bytes can't be written to, and the byte order becomes the machine's.
+        # A copy, because bytes are read-only, and to convert to the machine's byte order.
         return samples.astype(np.int16).reshape(1, -1)
 
 
 class AsyncioQueue(Protocol[T_co]):
-    """What `wait_for_item` uses of an ``asyncio.Queue``, for type checkers."""
+    """The part of ``asyncio.Queue`` that `wait_for_item` uses, for type checkers."""
 
     def empty(self) -> bool:
-        """Whether there is nothing to get."""
+        """Return whether the queue is empty."""
         ...
 
     def get_nowait(self) -> T_co:
-        """Take the next item."""
+        """Remove and return the next item."""
         ...
 
     async def get(self) -> T_co:
-        """Wait for the next item and take it."""
+        """Wait for the next item, remove it and return it."""
         ...
 
 
 async def wait_for_item(
     queue: MemoryObjectReceiveStream[T] | AsyncioQueue[T], timeout: float = 0.1
 ) -> T | None:
-    """Take the next item of a queue, or ``None`` if there is none in time.
+    """Take the next item of a queue, or return None after a timeout.
 
     The usual ``emit`` of a handler: ``return await wait_for_item(self.queue)``.
 
     Args:
         queue: the receiving end of `anyio.create_memory_object_stream`, or under asyncio an
             ``asyncio.Queue``.
-        timeout: seconds to wait. 0 takes what is there now, if anything.
+        timeout: seconds to wait. With 0, an item is taken only if it is there already.
 
     Returns:
-        The item. An item that comes just as the time is over is either returned or left in the
-        queue: it is never lost.
+        The item. An item that arrives at the moment of the timeout is either returned or left in
+        the queue: it is never lost.
 
     Raises:
-        TypeError: for an ``asyncio.Queue`` under trio, which can't wait for one, or another type.
+        TypeError: ``queue`` has another type, or is an ``asyncio.Queue`` under trio.
         anyio.EndOfStream: the stream is empty and its senders are closed.
         anyio.ClosedResourceError: this end of the stream is closed.
         asyncio.QueueShutDown: the queue is empty and was shut down (Python 3.13).
 
     Cancellation:
-        A cancelled call has taken nothing. (asyncio's own ``Task.cancel()`` in the very moment
-        between the delivery of an item and the task's next step loses it for a memory stream,
-        as it does for `anyio`'s ``receive``; a cancel scope doesn't.)
+        A cancelled call has not taken an item. (asyncio's native ``Task.cancel()`` between the
+        delivery of an item by a memory stream and the task's next step loses the item, as it does
+        for anyio's ``receive``. A cancel scope does not.)
     """
     if isinstance(queue, MemoryObjectReceiveStream):
         return await _wait_for_stream(queue, timeout)
     if not _is_asyncio_queue(queue):
         raise TypeError(
             "queue must be the receiving end of anyio.create_memory_object_stream or an "
-            f"asyncio.Queue, got {type(queue).__module__}.{type(queue).__qualname__}"
+            f"asyncio.Queue; got {type(queue).__module__}.{type(queue).__qualname__}"
         )
     if Host().asyncio_loop is None:
         raise TypeError(
-            "an asyncio.Queue cannot be waited for under trio: "
-            "use anyio.create_memory_object_stream"
+            "asyncio.Queue does not work under trio: use anyio.create_memory_object_stream"
         )
     await checkpoint()
-    # Takes nothing before it returns, so whatever stops the wait leaves the item where it is.
+    # get() removes the item just before it returns, so a cancelled wait leaves it in the queue.
     if not queue.empty():
         return queue.get_nowait()
     with move_on_after(timeout):
@@ -328,17 +324,17 @@ async def wait_for_item(
 
 async def _wait_for_stream(stream: MemoryObjectReceiveStream[T], timeout: float) -> T | None:
     await checkpoint()
-    # First without a wait: receive() begins with a checkpoint, where a timeout of 0 would end it.
+    # First without waiting: receive() begins with a checkpoint, which a timeout of 0 would cancel.
     with suppress(WouldBlock):
         return stream.receive_nowait()
-    # anyio hands nothing to a receiver that is being cancelled, and cancels none that was handed
-    # an item: no checkpoint follows in which the deadline could strike.
+    # anyio passes no item to a receiver that is being cancelled, and cancels none that has received
+    # one: no checkpoint follows at which the deadline could expire.
     with move_on_after(timeout):
         return await stream.receive()
     return None
 
 
 def _is_asyncio_queue(queue: object) -> bool:
-    # Looked up, not imported: under trio asyncio is never loaded, and there is no such queue then.
+    # Looked up, not imported: if asyncio was never loaded, the queue cannot be one of its queues.
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and isinstance(queue, asyncio.Queue)

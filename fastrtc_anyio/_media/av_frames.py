@@ -1,4 +1,4 @@
-"""PyAV's frames and ours."""
+"""Conversion between PyAV's audio frames and :class:`.AudioFrame`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def from_av(frame: av.AudioFrame) -> AudioFrame:
     """Copy the samples of a packed or planar 16-bit frame out of FFmpeg's buffer.
 
-    The buffer belongs to FFmpeg, which will use it again.
+    A copy, because FFmpeg reuses the buffer.
 
     Raises:
         UnsupportedFormat: the frame is not 16-bit.
@@ -42,7 +42,7 @@ def from_av(frame: av.AudioFrame) -> AudioFrame:
 
 
 def to_av(frame: AudioFrame) -> av.AudioFrame:
-    """Make a packed 16-bit PyAV frame of a mono or stereo one."""
+    """Convert a mono or stereo frame to a packed 16-bit frame of PyAV."""
     from av import AudioFrame as AvAudioFrame
 
     channels = frame.samples.shape[0]

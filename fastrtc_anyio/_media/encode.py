@@ -1,7 +1,7 @@
-"""Encoders for the four codecs of WebRTC and telephony, one packet per 20 ms frame.
+"""Audio encoders for WebRTC: Opus, G.722 and G.711, one packet per 20 ms frame.
 
-`create_encoder` picks the sample rate and channel count a codec works at; the caller reads them
-from the encoder and hands over PCM in that format. The bytes returned are an RTP payload as is.
+`create_encoder` chooses the sample rate and channels of a codec. The caller reads them from the
+encoder and passes PCM in that format. The bytes returned are an RTP payload.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from fastrtc_anyio._core.options import check_choice, check_number, short_repr
 from fastrtc_anyio.errors import UnsupportedFormat
 
 from . import g711
-from .frames import FRAME_MS, FRAMES_PER_SECOND, MAX_CHANNELS, Int16Array
+from .frames import FRAME_MS, FRAMES_PER_SECOND, Int16Array, check_channels
 
 if TYPE_CHECKING:
     from av import AudioCodecContext
@@ -23,41 +24,41 @@ Application = Literal["voip", "audio", "lowdelay"]
 
 # RFC 6716 2.1.3: the sample rates of Opus's audio bandwidths. libopus takes no others.
 OPUS_SAMPLE_RATES = (8000, 12000, 16000, 24000, 48000)
-# RFC 7587 4.1: the RTP clock of Opus is 48 kHz whatever the audio rate.
+# RFC 7587 4.1: the RTP clock of Opus is 48 kHz at every audio rate.
 OPUS_CLOCK_RATE = 48000
-# RFC 3551 4.5.2: G722 samples at 16 kHz, its RTP clock is 8 kHz, by a historical error.
+# RFC 3551 4.5.2: G722 samples at 16 kHz, but its RTP clock is 8 kHz, by a historical error.
 G722_SAMPLE_RATE = 16000
-# RFC 3551 4.5.14; and G722's clock.
+# RFC 3551 4.5.14: the rate of PCMU and PCMA, and G722's clock.
 PCM_SAMPLE_RATE = 8000
 
-# What libopus accepts, bits per second.
+# The range of libopus, bits per second.
 _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE = 6000, 510_000
-# Bits per second and channel. With less, libopus begins a steady tone with its speech coder and
-# changes to the other one 200 ms later: a seam of 25 dB signal to noise that can be heard.
+# Bits per second and channel. With less, libopus starts a steady tone with its speech coder and
+# switches to the music coder 200 ms later: an audible seam, of 25 dB signal to noise.
 _OPUS_BITRATE_PER_CHANNEL = 64_000
 
 
 class AudioEncoder(Protocol):
-    """Turns 20 ms frames of PCM into RTP payloads, with state."""
+    """Stateful encoder from 20 ms frames of PCM to RTP payloads."""
 
     @property
     def sample_rate(self) -> int:
-        """Sample rate of the PCM wanted, Hz."""
+        """Sample rate of the PCM, Hz."""
         ...
 
     @property
     def channels(self) -> int:
-        """Channels of the PCM wanted."""
+        """Channels of the PCM."""
         ...
 
     @property
     def clock_rate(self) -> int:
-        """Units per second of the codec's RTP time stamps."""
+        """Rate of the codec's RTP timestamps, Hz."""
         ...
 
     @property
     def rtp_increment(self) -> int:
-        """RTP time stamp units per frame."""
+        """RTP timestamp units per frame."""
         ...
 
     def encode(self, samples: Int16Array) -> bytes:
@@ -70,8 +71,8 @@ class AudioEncoder(Protocol):
             One RTP payload.
 
         Raises:
-            UnsupportedFormat: for another dtype or shape.
-            RuntimeError: after `close`.
+            UnsupportedFormat: another dtype or shape.
+            RuntimeError: the encoder is closed.
         """
         ...
 
@@ -85,15 +86,17 @@ class OpusOptions:
     """Settings of the Opus encoder.
 
     Attributes:
-        bitrate: Target, bits per second, 6000 to 510000. None: 64000 a channel.
-        application: What libopus tunes for: speech, fidelity, or the shortest delay.
-        inband_fec: Repeat speech at a low rate in the following packet, so that a decoder can
-            repair a loss. Needs ``packet_loss_percent`` above 0 to have an effect.
-        packet_loss_percent: Expected loss, 0 to 100.
-        complexity: 0 (fastest) to 10 (best). None: libopus's own default, 10.
+        bitrate: target in bits per second, 6000 to 510000. None: 64000 per channel.
+        application: optimisation target of libopus: "voip" for speech, "audio" for fidelity,
+            "lowdelay" for the shortest delay.
+        inband_fec: whether to repeat speech at a low rate in the next packet, so that a decoder
+            can repair a loss. Effective only with ``packet_loss_percent`` above 0.
+        packet_loss_percent: expected loss, 0 to 100.
+        complexity: 0 (fastest) to 10 (best). None: libopus's default, 10.
 
     Raises:
-        ValueError: if a setting is out of range.
+        TypeError: a setting has the wrong type.
+        ValueError: a setting is out of range.
     """
 
     bitrate: int | None = None
@@ -104,56 +107,48 @@ class OpusOptions:
 
     def __post_init__(self) -> None:
         if self.bitrate is not None:
-            _check_range("bitrate", self.bitrate, _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE)
-        if self.application not in get_args(Application):
-            raise ValueError(
-                f"application must be one of {', '.join(get_args(Application))}, "
-                f"got {self.application!r}"
-            )
-        _check_range("packet_loss_percent", self.packet_loss_percent, 0, 100)
+            _check_int("bitrate", self.bitrate, _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE)
+        check_choice("application", self.application, get_args(Application))
+        _check_int("packet_loss_percent", self.packet_loss_percent, 0, 100)
         if self.complexity is not None:
-            _check_range("complexity", self.complexity, 0, 10)
+            _check_int("complexity", self.complexity, 0, 10)
 
 
 VideoCodec = Literal["VP8", "H264"]
-# Where WebRTC ends: below this VP8 at 15 frames a second shows nothing, above it a loopback chokes.
+# Usable range of WebRTC: below it VP8 at 15 frames per second shows nothing, above it a loopback
+# connection is saturated.
 VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE = 50_000, 50_000_000
 
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Settings of the video that is sent.
+    """Settings of outgoing video.
 
     Attributes:
-        codec: "VP8" or "H264": used if the client offers it, in its own order otherwise. None: the
-            client's first choice.
-        bitrate: Bits per second, the most that is sent; the client may ask for less. None: the
-            encoder's own, 500 kbit/s for VP8, 1 Mbit/s for H.264, and what the client asks for.
+        codec: "VP8" or "H264", preferred if the client offers it. None: the client's first choice.
+        bitrate: maximum in bits per second; the client may request less. None: the encoder's
+            default, 500 kbit/s for VP8 and 1 Mbit/s for H.264, or the rate the client requests.
 
     Raises:
-        ValueError: if a setting is out of range.
+        TypeError: a setting has the wrong type.
+        ValueError: a setting is out of range.
     """
 
     codec: VideoCodec | None = None
     bitrate: int | None = None
 
     def __post_init__(self) -> None:
-        if self.codec is not None and self.codec not in get_args(VideoCodec):
-            raise ValueError(
-                f"codec must be None or one of {', '.join(get_args(VideoCodec))}, "
-                f"got {self.codec!r}"
-            )
+        check_choice("codec", self.codec, (None, *get_args(VideoCodec)))
         if self.bitrate is not None:
-            _check_range("bitrate", self.bitrate, VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE)
+            _check_int("bitrate", self.bitrate, VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE)
 
 
-def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")
+def _check_int(name: str, value: int, low: int, high: int) -> None:
+    check_number(name, value, at_least=low, at_most=high, integer=True)
 
 
 class _FrameEncoder:
-    """What the encoders share: their format, and the check of what they are given."""
+    """Base class of the encoders: their format, and the check of the frames."""
 
     def __init__(self, codec_name: str, sample_rate: int, channels: int, clock_rate: int) -> None:
         self._codec_name = codec_name
@@ -164,22 +159,22 @@ class _FrameEncoder:
 
     @property
     def sample_rate(self) -> int:
-        """Sample rate of the PCM wanted, Hz."""
+        """Sample rate of the PCM, Hz."""
         return self._sample_rate
 
     @property
     def channels(self) -> int:
-        """Channels of the PCM wanted."""
+        """Channels of the PCM."""
         return self._channels
 
     @property
     def clock_rate(self) -> int:
-        """Units per second of the codec's RTP time stamps."""
+        """Rate of the codec's RTP timestamps, Hz."""
         return self._clock_rate
 
     @property
     def rtp_increment(self) -> int:
-        """RTP time stamp units per frame."""
+        """RTP timestamp units per frame."""
         return self._clock_rate // FRAMES_PER_SECOND
 
     def close(self) -> None:
@@ -192,16 +187,16 @@ class _FrameEncoder:
         wanted = (self._channels, self._sample_rate // FRAMES_PER_SECOND)
         if samples.dtype != np.int16 or samples.shape != wanted:
             raise UnsupportedFormat(
-                f"{self._codec_name} expected int16 samples of shape {wanted}, "
-                f"got {samples.dtype} of shape {samples.shape}"
+                f"samples for {self._codec_name} must be an int16 array of shape {wanted}; "
+                f"got {short_repr(samples)}"
             )
 
 
 class _NativeEncoder(_FrameEncoder):
-    """An encoder of FFmpeg's.
+    """An encoder of FFmpeg.
 
-    Until `close` PyAV keeps a filter graph for each native encoder, with one idle native thread
-    for each core; they go with the encoder, without a garbage collection.
+    PyAV keeps a filter graph for each native encoder, with one idle native thread per core. They
+    are freed with the encoder in `close`, without a garbage collection.
     """
 
     def __init__(
@@ -226,7 +221,7 @@ class _NativeEncoder(_FrameEncoder):
         context.layout = self._layout
         if bitrate is not None:
             context.bit_rate = bitrate
-        # The time base stays unset: it then is 1 / sample_rate, in which pts is counted below.
+        # The time base stays unset and is then 1 / sample_rate, the unit of pts below.
         context.options = options or {}
         context.open()
         self._context: AudioCodecContext | None = context
@@ -242,10 +237,10 @@ class _NativeEncoder(_FrameEncoder):
         frame.sample_rate = self._sample_rate
         frame.pts = self._pts
         self._pts += samples.shape[1]
-        # Any: PyAV leaves the packet's stream type open.
+        # Any: PyAV's stubs leave the packet's stream type open.
         context: Any = self._context
         packets: list[Any] = context.encode(frame)
-        # Holds because a frame is exactly the codec's frame size.
+        # True because a frame has exactly the codec's frame size.
         assert len(packets) == 1, f"{len(packets)} packets for one frame"
         return bytes(packets[0])
 
@@ -256,25 +251,24 @@ class _NativeEncoder(_FrameEncoder):
 
 
 class OpusEncoder(_NativeEncoder):
-    """Opus at one of its own rates, mono or stereo (RFC 6716, RFC 7587).
+    """Opus at one of its rates, mono or stereo (RFC 6716, RFC 7587).
 
     Args:
         sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.
         channels: 1 or 2.
-        options: Encoder settings.
+        options: encoder settings.
 
     Raises:
-        UnsupportedFormat: for another rate or number of channels.
+        UnsupportedFormat: another rate or number of channels.
     """
 
     def __init__(self, sample_rate: int, channels: int, options: OpusOptions | None = None) -> None:
         if sample_rate not in OPUS_SAMPLE_RATES:
             raise UnsupportedFormat(
-                f"Opus expected a sample rate of {', '.join(map(str, OPUS_SAMPLE_RATES))} Hz, "
-                f"got {sample_rate}"
+                f"sample_rate must be one of {', '.join(map(str, OPUS_SAMPLE_RATES))} Hz for "
+                f"Opus; got {sample_rate}"
             )
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise UnsupportedFormat(f"Opus expected 1 or 2 channels, got {channels}")
+        check_channels(channels)
         settings = options or OpusOptions()
         super().__init__(
             "Opus",
@@ -333,28 +327,27 @@ class PcmaEncoder(_FrameEncoder):
 def create_encoder(
     codec_name: str, sample_rate: int, channels: int, options: OpusOptions | None = None
 ) -> AudioEncoder:
-    """Make the encoder for a negotiated codec, at the rate nearest to the handler's.
+    """Create the encoder for a negotiated codec, at the rate nearest to the handler's.
 
-    Opus gets the lowest of its rates that is not below ``sample_rate``, and the channels asked
-    for. The telephony codecs have one format each: G722 16 kHz, PCMU and PCMA 8 kHz, all mono.
+    Opus uses its lowest rate that is not below ``sample_rate``, and the given channels. The
+    telephony codecs have one format each: G722 16 kHz, PCMU and PCMA 8 kHz, all mono.
 
     Args:
         codec_name: "opus", "G722", "PCMU" or "PCMA", in any case.
-        sample_rate: The handler's output rate, Hz, up to 48000.
-        channels: The handler's channels, 1 or 2.
-        options: Settings for Opus; the other codecs have none.
+        sample_rate: output rate of the handler, Hz, up to 48000.
+        channels: channels of the handler, 1 or 2.
+        options: settings of Opus; the other codecs have none.
 
     Returns:
-        An encoder whose ``sample_rate`` and ``channels`` say what PCM it takes.
+        An encoder; its ``sample_rate`` and ``channels`` are the format of the PCM to encode.
 
     Raises:
-        UnsupportedFormat: for another codec, rate or number of channels.
+        UnsupportedFormat: another codec, rate or number of channels.
     """
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise UnsupportedFormat(f"expected 1 or 2 channels, got {channels}")
+    check_channels(channels)
     if not 0 < sample_rate <= OPUS_SAMPLE_RATES[-1]:
         raise UnsupportedFormat(
-            f"expected a sample rate up to {OPUS_SAMPLE_RATES[-1]} Hz, got {sample_rate}"
+            f"sample_rate must be from 1 to {OPUS_SAMPLE_RATES[-1]} Hz; got {sample_rate}"
         )
     match codec_name.lower():
         case "opus":
@@ -368,5 +361,5 @@ def create_encoder(
             return PcmaEncoder()
         case _:
             raise UnsupportedFormat(
-                f"expected one of the codecs opus, G722, PCMU, PCMA, got {codec_name!r}"
+                f"codec_name must be one of opus, G722, PCMU, PCMA; got {codec_name!r}"
             )

@@ -1,7 +1,7 @@
-"""What PCM is in this library, and the conversions that bring other PCM into that form.
+"""The library's form of PCM, and conversions from and to other forms.
 
-Inside the library audio is always int16, C-contiguous, shape ``(channels, n)``, one or two
-channels. A handler may give float32 or a flat array; `as_int16` is the one door it comes through.
+Inside the library audio is always int16, C-contiguous, of shape ``(channels, n)``, with one or two
+channels. Handlers may use float32 or a flat array; `as_int16` converts those.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Int16Array: TypeAlias = NDArray[np.int16]
 
 
 class AudioFrame(NamedTuple):
-    """A run of PCM with its rate; it is a ``(sample_rate, samples)`` tuple.
+    """PCM of any duration with its rate: a ``(sample_rate, samples)`` tuple.
 
     Attributes:
-        sample_rate: Samples per second and channel, Hz.
+        sample_rate: samples per second and channel, Hz.
         samples: int16 PCM, shape ``(channels, n)``, any ``n``.
     """
 
@@ -47,30 +47,30 @@ class AudioFrame(NamedTuple):
 
     @property
     def duration(self) -> float:
-        """Length in seconds."""
+        """Duration in seconds."""
         return int(self.samples.shape[-1]) / self.sample_rate
 
 
 def float32_to_int16(samples: NDArray[np.float32]) -> Int16Array:
     """Quantise full-scale float PCM to 16-bit PCM, rounding half to even.
 
-    Values outside ``[-1, 1)`` saturate, infinities too; they never wrap. int16 to float32 to
+    Values outside ``[-1, 1)``, infinities included, saturate; they never wrap. int16 to float32 to
     int16 is exact.
 
     Args:
-        samples: PCM, shape ``(channels, n)``, full scale 1.0. Any other shape works as well.
+        samples: PCM of any shape, full scale 1.0.
 
     Returns:
         A new C-contiguous array of the same shape, full scale 2**15.
 
     Raises:
-        UnsupportedFormat: if ``samples`` is not float32, or holds NaN.
+        UnsupportedFormat: ``samples`` is not float32, or contains NaN.
     """
     if samples.dtype != np.float32:
-        raise UnsupportedFormat(f"expected float32 samples, got {samples.dtype}")
+        raise UnsupportedFormat(f"samples must be float32; got {short_repr(samples)}")
     if np.isnan(samples).any():
-        raise UnsupportedFormat("expected finite float32 samples in [-1, 1), got NaN")
-    # Clipped before it is scaled: the largest float32 values would overflow in the product.
+        raise UnsupportedFormat("float32 samples must be numbers; got NaN")
+    # Clipped before scaling: the largest float32 values would overflow in the product.
     scaled = np.clip(samples, -1.0, 1.0) * np.float32(2**15)
     rounded = np.minimum(np.rint(scaled), np.float32(INT16_MAX))
     return np.ascontiguousarray(rounded.astype(np.int16)).reshape(samples.shape)
@@ -86,30 +86,30 @@ def int16_to_float32(samples: Int16Array) -> NDArray[np.float32]:
         A new C-contiguous array of the same shape, values in ``[-1, 1)``.
 
     Raises:
-        UnsupportedFormat: if ``samples`` is not int16.
+        UnsupportedFormat: ``samples`` is not int16.
     """
     if samples.dtype != np.int16:
-        raise UnsupportedFormat(f"expected int16 samples, got {samples.dtype}")
+        raise UnsupportedFormat(f"samples must be int16; got {short_repr(samples)}")
     scaled = samples.astype(np.float32, order="C")
     scaled /= np.float32(2**15)
     return scaled
 
 
 def as_int16(samples: object) -> Int16Array:
-    """Bring int16 or float32 PCM of one or two channels into the library's form.
+    """Convert int16 or float32 PCM of one or two channels to the library's form.
 
-    The first axis of a two-dimensional array is the channels, also where the shape is ambiguous.
+    The first axis of a two-dimensional array is the channels, even if the shape is ambiguous.
 
     Args:
         samples: int16 or float32 (full scale 1.0), shape ``(n,)``, ``(1, n)`` or ``(2, n)``;
             ``n`` may be 0.
 
     Returns:
-        C-contiguous int16, shape ``(channels, n)``. Shares memory with ``samples`` where that
-        already has the form wanted.
+        C-contiguous int16, shape ``(channels, n)``. Shares memory with ``samples`` if those have
+        that form already.
 
     Raises:
-        UnsupportedFormat: for another dtype or shape, or NaN; names what was got and wanted.
+        UnsupportedFormat: another type, dtype or shape, or NaN.
     """
     if (
         not isinstance(samples, np.ndarray)
@@ -131,15 +131,14 @@ def _is_pcm_shape(shape: tuple[int, ...]) -> bool:
 
 
 def check_pcm(samples: Int16Array, channels: int) -> None:
-    """Refuse anything but int16 PCM of shape ``(channels, n)``.
+    """Check that samples are int16 PCM of shape ``(channels, n)``.
 
     Raises:
-        UnsupportedFormat: names the dtype and shape got and wanted.
+        UnsupportedFormat: another dtype or shape.
     """
     if samples.dtype != np.int16 or samples.ndim != 2 or samples.shape[0] != channels:
         raise UnsupportedFormat(
-            f"expected int16 samples of shape ({channels}, n), "
-            f"got {samples.dtype} of shape {samples.shape}"
+            f"samples must be an int16 array of shape ({channels}, n); got {short_repr(samples)}"
         )
 
 
@@ -155,26 +154,25 @@ def check_channels(channels: int) -> int:
 
 
 def mix_channels(samples: Int16Array, channels: int) -> Int16Array:
-    """Make PCM mono or stereo.
+    """Convert PCM to mono or stereo.
 
-    Mono to stereo duplicates the channel. Stereo to mono is the mean of both, rounded towards
-    minus infinity; it cannot overflow.
+    Mono to stereo duplicates the channel. Stereo to mono is the mean of both channels, rounded
+    towards minus infinity; it cannot overflow.
 
     Args:
         samples: int16 PCM, shape ``(1, n)`` or ``(2, n)``.
-        channels: Wanted number of channels, 1 or 2.
+        channels: 1 or 2.
 
     Returns:
-        int16, shape ``(channels, n)``; ``samples`` itself where nothing is to be done.
+        int16, shape ``(channels, n)``; ``samples`` itself if it has that shape.
 
     Raises:
-        UnsupportedFormat: if either number of channels is not 1 or 2.
+        UnsupportedFormat: either number of channels is not 1 or 2.
     """
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise UnsupportedFormat(f"expected 1 or 2 channels, got {channels} as the number wanted")
+    check_channels(channels)
     if samples.ndim != 2 or not 1 <= samples.shape[0] <= MAX_CHANNELS:
         raise UnsupportedFormat(
-            f"expected samples of shape (1, n) or (2, n), got shape {samples.shape}"
+            f"samples must have shape (1, n) or (2, n); got {short_repr(samples)}"
         )
     if samples.shape[0] == channels:
         return samples
@@ -188,24 +186,24 @@ def check_sample_rate(rate: object, name: str = "sample_rate") -> int:
     """Check that a 20 ms frame at ``rate`` is a whole number of samples.
 
     Args:
-        rate: Samples per second, Hz. A float that is a whole number is accepted.
-        name: What the caller calls it, for the message.
+        rate: samples per second, Hz. A whole float is accepted.
+        name: the option, as the caller wrote it, for the message.
 
     Returns:
         The rate as an int.
 
     Raises:
-        TypeError: if ``rate`` is not a whole number (a bool is none).
-        ValueError: if it is outside 8000 to 48000 Hz or no multiple of 50.
+        TypeError: ``rate`` is not a whole number. A bool is not a number.
+        ValueError: ``rate`` is outside 8000 to 48000 Hz or not a multiple of 50.
     """
     if isinstance(rate, bool | np.bool_):
-        raise TypeError(f"{name} must be an int in Hz, got {rate!r}")
+        raise TypeError(f"{name} must be an int in Hz; got {short_repr(rate)}")
     if isinstance(rate, float) and rate.is_integer():
         rate = int(rate)
     try:
         value = operator.index(rate)  # type: ignore[arg-type]  # the check itself
     except TypeError:
-        raise TypeError(f"{name} must be an int in Hz, got {rate!r}") from None
+        raise TypeError(f"{name} must be an int in Hz; got {short_repr(rate)}") from None
     if value % FRAMES_PER_SECOND or not MIN_SAMPLE_RATE <= value <= MAX_SAMPLE_RATE:
         raise ValueError(
             f"{name} must be a multiple of {FRAMES_PER_SECOND} from {MIN_SAMPLE_RATE} to "

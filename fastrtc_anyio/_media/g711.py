@@ -1,8 +1,8 @@
-"""G.711 mu-law and A-law by table look-up.
+"""G.711 mu-law and A-law by table lookup.
 
-ITU-T G.711 gives 256 output levels per law. The decoders are those levels; the encoders pick the
-nearest level, and of two equally near ones the one with the smaller magnitude. All values are on
-the 16-bit scale (the 14-bit mu-law and 13-bit A-law values shifted left).
+ITU-T G.711 defines 256 output levels per law. The decoders are tables of those levels. The encoders
+choose the nearest level, and the smaller magnitude if two are equally near. All values are on the
+16-bit scale: the 14-bit mu-law and 13-bit A-law values shifted left.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import UnsupportedFormat
 
 from .frames import Int16Array
@@ -34,7 +35,7 @@ def encode_mulaw(samples: Int16Array) -> bytes:
         the other zero, is never produced.
 
     Raises:
-        UnsupportedFormat: for another dtype or shape.
+        UnsupportedFormat: another dtype or shape.
     """
     return _encode(samples, _mulaw_codes())
 
@@ -54,7 +55,7 @@ def encode_alaw(samples: Int16Array) -> bytes:
         ``n`` bytes, each the level nearest to its sample. A-law has no zero: 0 becomes +8.
 
     Raises:
-        UnsupportedFormat: for another dtype or shape.
+        UnsupportedFormat: another dtype or shape.
     """
     return _encode(samples, _alaw_codes())
 
@@ -67,14 +68,14 @@ def decode_alaw(data: bytes) -> Int16Array:
 def _encode(samples: Int16Array, codes: NDArray[np.uint8]) -> bytes:
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise UnsupportedFormat(
-            f"expected int16 samples of shape (n,), got {samples.dtype} of shape {samples.shape}"
+            f"samples must be an int16 array of shape (n,); got {short_repr(samples)}"
         )
     return codes[samples.view(np.uint16)].tobytes()
 
 
 @cache
 def _mulaw_levels() -> Int16Array:
-    """The level of each mu-law byte, shape ``(256,)``."""
+    """Return the level of each mu-law byte, shape ``(256,)``."""
     code = np.arange(256) ^ _MULAW_INVERTED
     mantissa, segment = code & 0x0F, (code >> 4) & 0x07
     magnitude = (((mantissa << 3) + _MULAW_BIAS) << segment) - _MULAW_BIAS
@@ -83,10 +84,10 @@ def _mulaw_levels() -> Int16Array:
 
 @cache
 def _alaw_levels() -> Int16Array:
-    """The level of each A-law byte, shape ``(256,)``."""
+    """Return the level of each A-law byte, shape ``(256,)``."""
     code = np.arange(256) ^ _ALAW_INVERTED
     mantissa, segment = code & 0x0F, (code >> 4) & 0x07
-    # + 8 is the middle of the quantisation step; all but the first segment have a hidden bit.
+    # + 8 is the middle of the quantisation step. All segments but the first have a hidden bit.
     linear = (mantissa << 4) + 8
     magnitude = np.where(segment == 0, linear, (linear + 0x100) << np.maximum(segment - 1, 0))
     return np.where(code & 0x80, magnitude, -magnitude).astype(np.int16)
@@ -103,16 +104,16 @@ def _alaw_codes() -> NDArray[np.uint8]:
 
 
 def _nearest_codes(levels: Int16Array) -> NDArray[np.uint8]:
-    """The code of each 16-bit sample, indexed by the sample's bits read as unsigned.
+    """Return the code of each 16-bit sample, indexed by the sample's bits as unsigned.
 
-    The laws are symmetric, so the search is over the 128 positive levels and the sign bit is put
-    back: for both laws the top bit of a transmitted byte is set for positive values.
+    The laws are symmetric, so the search covers the 128 positive levels and then sets the sign: in
+    both laws the top bit of a transmitted byte is set for positive values.
     """
     samples = np.arange(2**16).astype(np.uint16).view(np.int16).astype(np.int32)
     positive = np.arange(0x80, 0x100)
     codes = positive[np.argsort(levels[positive])]
     magnitudes = levels[codes].astype(np.int32)
     doubled_midpoints = magnitudes[1:] + magnitudes[:-1]
-    # side="left": a sample exactly on a midpoint takes the smaller level.
+    # side="left": a sample exactly on a midpoint gets the smaller level.
     nearest = codes[np.searchsorted(doubled_midpoints, 2 * np.abs(samples), side="left")]
     return np.where(samples < 0, nearest & 0x7F, nearest).astype(np.uint8)

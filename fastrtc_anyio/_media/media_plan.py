@@ -1,9 +1,11 @@
-"""Which media flow which way, from FastRTC's two words for it."""
+"""Media directions of a session, from FastRTC's ``modality`` and ``mode``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
+
+from fastrtc_anyio._core.options import check_choice
 
 Modality: TypeAlias = Literal["video", "audio", "audio-video"]
 Mode: TypeAlias = Literal["send-receive", "receive", "send"]
@@ -11,7 +13,7 @@ Mode: TypeAlias = Literal["send-receive", "receive", "send"]
 
 @dataclass(frozen=True)
 class MediaPlan:
-    """What a session carries. ``in`` is from the client to the handler."""
+    """Media that a session carries. ``in`` is from the client to the handler."""
 
     audio_in: bool = True
     audio_out: bool = True
@@ -20,15 +22,13 @@ class MediaPlan:
 
     @classmethod
     def of(cls, modality: Modality, mode: Mode) -> MediaPlan:
-        """The plan of a stream. Modes are the client's: ``"send"`` is to the handler.
+        """Return the plan of a stream. The mode is the client's: ``"send"`` is to the handler.
 
         Raises:
-            ValueError: names what was got and what there is.
+            ValueError: ``modality`` or ``mode`` is not one of the allowed values.
         """
-        if modality not in get_args(Modality):
-            raise ValueError(f"modality must be one of {get_args(Modality)}; got {modality!r}")
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode must be one of {get_args(Mode)}; got {mode!r}")
+        check_choice("modality", modality, get_args(Modality))
+        check_choice("mode", mode, get_args(Mode))
         audio, video = modality != "video", modality != "audio"
         sends, receives = mode != "receive", mode != "send"
         return cls(
@@ -40,16 +40,16 @@ class MediaPlan:
 
     @property
     def audio(self) -> bool:
-        """Whether there is audio either way."""
+        """Whether there is audio in either direction."""
         return self.audio_in or self.audio_out
 
     @property
     def video(self) -> bool:
-        """Whether there is video either way."""
+        """Whether there is video in either direction."""
         return self.video_in or self.video_out
 
     def direction(self, kind: Literal["audio", "video"]) -> str:
-        """The direction attribute of our section of that kind (RFC 8866 6.7)."""
+        """Return the direction attribute of the server's media section (RFC 8866 6.7)."""
         receives, sends = (
             (self.audio_in, self.audio_out) if kind == "audio" else (self.video_in, self.video_out)
         )

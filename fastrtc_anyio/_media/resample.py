@@ -1,18 +1,17 @@
 """Change the sample rate and the frame size of a stream, with state.
 
-Resampling each chunk on its own starts the filter anew at every edge and is audible (27-41 dB
-signal to noise for 20 ms chunks); one filter kept for the whole stream gives 90 dB.
+Resampling each chunk on its own restarts the filter at every edge, which is audible: 27-41 dB
+signal to noise for 20 ms chunks. One filter for the whole stream gives 90 dB.
 
 Theory of operation of the resampler. With the rates reduced to ``to / from = L / M``, output
 sample ``j`` lies at ``j * M / L`` on the axis of input samples. It is the dot product of the
 input samples around that place and one of ``L`` phases of a windowed sinc: a polyphase filter.
 The coefficients are integers, so every product and every sum is a whole number far below 2**53,
-which float64 holds exactly. The order of summation can't matter then, and what comes out depends
-only on the samples that went in, never on how they were cut into chunks.
+which float64 represents exactly. The order of summation cannot matter then, and the output depends
+only on the input samples, never on their division into chunks.
 
-It is written in numpy rather than taken from PyAV because FFmpeg's filter graphs there start a
-native thread per core (av.AudioResampler) or are left to the garbage collector (av.filter.Graph
-since PyAV 19). This one is memory like any other.
+It uses numpy and not PyAV, because FFmpeg's filter graphs there start a native thread per core
+(av.AudioResampler) or are left to the garbage collector (av.filter.Graph since PyAV 19).
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio.errors import UnsupportedFormat
 
-from .frames import INT16_MAX, INT16_MIN, MAX_CHANNELS, Int16Array, check_pcm
+from .frames import INT16_MAX, INT16_MIN, Int16Array, check_channels, check_pcm
 
-# Taps each side of the centre, in samples of the lower rate: the delay, 3 ms at 8000 Hz.
+# Taps on each side of the centre, in samples of the lower rate: the delay, 3 ms at 8000 Hz.
 HALF_TAPS = 24
 # Kaiser's beta for a stop band 90 dB down: 0.1102 * (90 - 8.7).
 KAISER_BETA = 9.0
@@ -36,50 +35,47 @@ KAISER_BETA = 9.0
 CUTOFF = 0.92
 # Scale of the integer coefficients; 2**24 * 2**15 * (sum of a phase's magnitudes, < 4) < 2**53.
 COEFFICIENT_SCALE = 2.0**24
-# Outputs worked out in one go: a frame at least, and it bounds the arrays for a long chunk.
+# Outputs computed at once: at least a frame, and few enough to bound the arrays for a long chunk.
 BLOCK = 1024
-# Up to so many phases, going phase by phase is faster than gathering the windows.
+# Up to this number of phases, computing phase by phase is faster than gathering the windows.
 FEW_PHASES = 8
 
 
 class StreamResampler:
-    """One stream's sample rate converter.
+    """Sample rate converter of one stream.
 
-    It delays the stream by half its filter, 24 periods of the lower of both rates (3 ms at
-    8000 Hz, 1.5 ms at 16 kHz), and `flush` returns the rest: for ``n`` samples in,
-    ``ceil(n * to_rate / from_rate)`` come out. With equal rates it hands each chunk through
-    untouched.
+    It delays the stream by half its filter, 24 periods of the lower rate: 3 ms at 8000 Hz, 1.5 ms
+    at 16 kHz. `flush` returns the rest, so ``n`` input samples give
+    ``ceil(n * to_rate / from_rate)`` output samples. With equal rates, chunks pass unchanged.
 
     Args:
-        from_rate: Sample rate of what is pushed, Hz.
-        to_rate: Sample rate of what is returned, Hz.
+        from_rate: input rate, Hz.
+        to_rate: output rate, Hz.
         channels: 1 or 2, on both sides.
 
     Raises:
-        UnsupportedFormat: if a rate is not positive or there are not 1 or 2 channels.
+        UnsupportedFormat: a rate is not positive, or ``channels`` is not 1 or 2.
     """
 
     def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
         if from_rate <= 0 or to_rate <= 0:
             raise UnsupportedFormat(
-                f"expected positive sample rates in Hz, got {from_rate} and {to_rate}"
+                f"sample rates must be positive; got {from_rate} and {to_rate} Hz"
             )
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise UnsupportedFormat(f"expected 1 or 2 channels, got {channels}")
         self._from_rate = from_rate
         self._to_rate = to_rate
-        self._channels = channels
+        self._channels = check_channels(channels)
         self._filter: _Polyphase | None = None
         self._closed = False
 
     @property
     def from_rate(self) -> int:
-        """Sample rate of what is pushed, Hz."""
+        """Input rate, Hz."""
         return self._from_rate
 
     @property
     def to_rate(self) -> int:
-        """Sample rate of what is returned, Hz."""
+        """Output rate, Hz."""
         return self._to_rate
 
     @property
@@ -94,12 +90,12 @@ class StreamResampler:
             samples: int16, shape ``(channels, n)`` at ``from_rate``; ``n`` may be 0.
 
         Returns:
-            int16, shape ``(channels, m)`` at ``to_rate``: what is ready by now, perhaps nothing.
-            With equal rates this is ``samples`` itself.
+            The samples that are ready, perhaps none: int16, shape ``(channels, m)`` at
+            ``to_rate``. With equal rates, ``samples`` itself.
 
         Raises:
-            UnsupportedFormat: for another dtype or shape.
-            RuntimeError: after `close`.
+            UnsupportedFormat: another dtype or shape.
+            RuntimeError: the resampler is closed.
         """
         self._check_open()
         check_pcm(samples, self._channels)
@@ -112,15 +108,15 @@ class StreamResampler:
         return self._filter.push(samples)
 
     def flush(self) -> Int16Array:
-        """End the stream and return what was still inside the filter.
+        """End the stream and return the samples still inside the filter.
 
-        The resampler is then as new: the next `push` begins another stream.
+        The next `push` starts a new stream.
 
         Returns:
             int16, shape ``(channels, m)`` at ``to_rate``.
 
         Raises:
-            RuntimeError: after `close`.
+            RuntimeError: the resampler is closed.
         """
         self._check_open()
         if self._filter is None:
@@ -130,7 +126,7 @@ class StreamResampler:
         return tail
 
     def close(self) -> None:
-        """Free the filter; what is still inside is lost. Idempotent."""
+        """Free the filter and discard the samples inside. Idempotent."""
         self._closed = True
         self._filter = None
 
@@ -140,7 +136,7 @@ class StreamResampler:
 
 
 class _Polyphase:
-    """The filter's state for one stream."""
+    """State of the filter for one stream."""
 
     def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
         divisor = math.gcd(from_rate, to_rate)
@@ -148,9 +144,9 @@ class _Polyphase:
         self._down = from_rate // divisor
         self._bank = _filter_bank(self._up, self._down)
         self._taps = self._bank.shape[1]
-        # As if silence had come before: with it the first output lies on the first sample.
+        # Silence before the stream, so that the first output lies on the first sample.
         self._input = np.zeros((channels, self._taps // 2 - 1), np.float64)
-        # Where the next output lies in `_input`, in units of 1 / up samples.
+        # Position of the next output in `_input`, in units of 1 / up samples.
         self._position = 0
         self._pushed = 0
         self._returned = 0
@@ -167,7 +163,7 @@ class _Polyphase:
     def _filter(self, samples: Int16Array) -> Int16Array:
         joined: NDArray[np.float64] = np.concatenate([self._input, samples.astype(np.float64)], 1)
         self._input = joined
-        # An output is ready when all its taps are there.
+        # An output is ready when the input covers all its taps.
         ready = (self._input.shape[1] - self._taps + 1) * self._up - self._position
         count = max(0, -(-ready // self._down))
         output = np.empty((self._input.shape[0], count), np.int16)
@@ -184,7 +180,7 @@ class _Polyphase:
         return output
 
     def _sums(self, position: int, count: int) -> NDArray[np.float64]:
-        """The next ``count`` outputs from ``position`` on, before scaling."""
+        """Return ``count`` outputs from ``position`` on, before scaling."""
         windows = _sliding_windows(self._input, self._taps)
         sums = np.empty((self._input.shape[0], count), np.float64)
         if self._up > FEW_PHASES:
@@ -201,9 +197,9 @@ class _Polyphase:
 
 
 def _sliding_windows(samples: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Every run of ``size`` samples, as a view, shape ``(channels, n - size + 1, size)``.
+    """Return every run of ``size`` samples as a view, shape ``(channels, n - size + 1, size)``.
 
-    numpy's own ``sliding_window_view`` takes longer than the filter does for 20 ms.
+    numpy's ``sliding_window_view`` takes longer than the filter itself for 20 ms.
     """
     channels, count = samples.shape
     row, step = samples.strides
@@ -214,7 +210,7 @@ def _sliding_windows(samples: NDArray[np.float64], size: int) -> NDArray[np.floa
 
 @lru_cache(maxsize=32)
 def _filter_bank(up: int, down: int) -> NDArray[np.float64]:
-    """The coefficients, whole numbers, shape ``(up, taps)``; a phase's sum is about the scale."""
+    """Return the integer coefficients, shape ``(up, taps)``. The sum of a phase is the scale."""
     stretch = max(1.0, down / up)
     half = math.ceil(HALF_TAPS * stretch)
     offsets = np.arange(1 - half, half + 1)[None, :] - np.arange(up)[:, None] / up
@@ -227,31 +223,27 @@ def _filter_bank(up: int, down: int) -> NDArray[np.float64]:
 
 
 class Rechunker:
-    """Cut a stream into frames of one size.
-
-    The time it takes is proportional to the samples that pass, whatever the chunk sizes.
+    """Divides a stream into frames of one size, in time proportional to the samples.
 
     Args:
-        frame_samples: Samples per channel in each frame returned.
+        frame_samples: samples per channel in each frame.
         channels: 1 or 2.
 
     Raises:
-        UnsupportedFormat: if either is out of range.
+        UnsupportedFormat: an argument is out of range.
     """
 
     def __init__(self, frame_samples: int, channels: int) -> None:
         if frame_samples <= 0:
-            raise UnsupportedFormat(f"expected at least 1 sample per frame, got {frame_samples}")
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise UnsupportedFormat(f"expected 1 or 2 channels, got {channels}")
+            raise UnsupportedFormat(f"frame_samples must be at least 1; got {frame_samples}")
         self._frame_samples = frame_samples
-        self._channels = channels
+        self._channels = check_channels(channels)
         self._begun = np.empty((channels, frame_samples), np.int16)
         self._buffered = 0
 
     @property
     def buffered(self) -> int:
-        """Samples per channel kept for the next frame, always less than a frame."""
+        """Samples per channel kept for the next frame: less than a frame."""
         return self._buffered
 
     def push(self, samples: Int16Array) -> list[Int16Array]:
@@ -264,7 +256,7 @@ class Rechunker:
             New C-contiguous arrays of shape ``(channels, frame_samples)``.
 
         Raises:
-            UnsupportedFormat: for another dtype or shape.
+            UnsupportedFormat: another dtype or shape.
         """
         check_pcm(samples, self._channels)
         size = self._frame_samples
@@ -284,7 +276,7 @@ class Rechunker:
         return frames
 
     def flush(self) -> Int16Array:
-        """Return and forget the remainder: int16, shape ``(channels, buffered)``."""
+        """Remove and return the remainder: int16, shape ``(channels, buffered)``."""
         remainder = self._begun[:, : self._buffered].copy(order="C")
         self._buffered = 0
         return remainder

@@ -1,8 +1,8 @@
-"""A client in the same process: no network, no codec, no thread.
+"""Peer for a client in the same process: no network, no codec, no thread.
 
-What the session plays is heard by the client exactly 20 ms after 20 ms on the host's clock, so
-under a virtual clock a conversation is as exact as arithmetic, and as fast. A line between the two
-may lose and delay frames; what is lost is heard as silence, as over WebRTC.
+The client receives a frame exactly every 20 ms on the host's clock, so a conversation on a virtual
+clock is as exact as arithmetic, and as fast. Lines between peer and client may lose and delay
+frames. A lost frame of audio becomes silence, as over WebRTC.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ from .streams.video import VideoInput, VideoOutput
 T = TypeVar("T")
 
 SEEN_LIMIT = 64
-"""Pictures the client keeps of those it has seen."""
+"""Received pictures that the client keeps."""
 
 
 class Line(Protocol):
-    """One direction of a bad network."""
+    """One direction of a network with faults."""
 
     def transmit(self, now: float, /) -> float | None:
-        """When what is sent at ``now`` arrives, in seconds since the call began; None: never."""
+        """Return the arrival time of a frame sent at ``now``; None if it is lost.
+
+        Both times are in seconds since the start of the call.
+        """
 
 
 class MemoryPeer(LifecyclePeer):
-    """The session's end. Made by :func:`open_memory_peer`."""
+    """Session's end of the connection. Use :func:`open_memory_peer` to create one."""
 
     def __init__(
         self,
@@ -128,14 +131,14 @@ class MemoryPeer(LifecyclePeer):
 
 
 class MemoryClient:
-    """The client's end, for a test to act through.
+    """Client's end of the connection, used by tests.
 
     Attributes:
-        audio_in: what the client hears, 20 ms after 20 ms.
-        heard: the same from the beginning, int16 ``(channels, n)`` each.
-        video_in: what the client sees, the latest.
-        seen: the last 64 pictures it has seen.
-        pictures: how many it has seen.
+        audio_in: audio from the session, in frames of 20 ms.
+        heard: all of that audio since the start, int16 ``(channels, n)`` each.
+        video_in: pictures from the session, of which the latest is kept.
+        seen: the last 64 pictures.
+        pictures: number of pictures received.
         inbox: messages from the session.
     """
 
@@ -149,7 +152,7 @@ class MemoryClient:
         self.inbox = MessageChannel(link)
 
     def connect(self, *, channel: bool = True) -> None:
-        """Come up; with ``channel``, the data channel too."""
+        """Connect; with ``channel``, open the data channel, too."""
         self._peer._mark_connected()
         if channel:
             self.open_channel()
@@ -161,11 +164,11 @@ class MemoryClient:
         self._peer._deliver()
 
     def send_audio(self, frame: AudioFrame) -> None:
-        """Send audio of any duration; it arrives at once, or when the line lets it."""
+        """Send audio of any duration. It arrives at once, or when the uplink delivers it."""
         self._peer._up_audio.send(frame)
 
     async def receive_audio(self) -> AudioFrame:
-        """Wait for the next 20 ms that the client hears.
+        """Wait for the next 20 ms from the session.
 
         Raises:
             anyio.EndOfStream: the call has ended.
@@ -173,11 +176,11 @@ class MemoryClient:
         return await self.audio_in.receive()
 
     def send_video(self, picture: object) -> None:
-        """Send a picture: an array as ``video_emit`` may return it, or a :class:`VideoFrame`."""
+        """Send a picture, of any type that ``video_emit`` may return."""
         self._peer._up_video.send(as_video_frame(picture))
 
     async def receive_video(self) -> VideoFrame:
-        """Wait for the next picture that the client sees; a slow reader sees the latest.
+        """Wait for the session's next picture. A slow reader skips old pictures.
 
         Raises:
             anyio.EndOfStream: the call has ended.
@@ -197,7 +200,7 @@ class MemoryClient:
         return await self.inbox.receive()
 
     def hang_up(self, reason: CloseReason = CloseReason.HUNG_UP) -> None:
-        """End the call from the client's side."""
+        """End the call on the client's side."""
         self._peer._end(Closed(reason, "the client hung up"))
 
     def _hear(self, samples: Int16Array) -> None:
@@ -211,7 +214,7 @@ class MemoryClient:
 
 
 class _Carrier(Generic[T]):
-    """Carries frames over a line. What is lost is replaced when the next frame shows the gap."""
+    """Carries frames over a line. A lost frame is replaced when the next one reveals the gap."""
 
     def __init__(
         self, line: Line | None, deliver: Callable[[T], None], conceal: Callable[[T], T] | None
@@ -263,16 +266,16 @@ async def open_memory_peer(
     uplink: Line | None = None,
     downlink: Line | None = None,
 ) -> AsyncGenerator[MemoryPeer, None]:
-    """Make a peer whose client is ``peer.client``. Not connected until the client connects.
+    """Open a peer and its client, ``peer.client``. The client has to connect.
 
     Args:
-        media: which media flow which way; audio both ways by default.
-        sample_rate: rate in Hz at which the client hears.
-        channels: 1 or 2, likewise.
-        fps: pictures a second that the client sees at most.
+        media: directions of the media; audio in both by default.
+        sample_rate: rate of the audio to the client, in Hz.
+        channels: channels of the audio to the client: 1 or 2.
+        fps: maximum frame rate of the video to the client, in Hz.
         buffers: sizes of the audio queues.
-        uplink: what happens to the client's frames on their way.
-        downlink: what happens to the session's.
+        uplink: faults of frames from the client; None for a perfect line.
+        downlink: faults of frames to the client; None for a perfect line.
     """
     peer = MemoryPeer(
         media or MediaPlan(),

@@ -1,4 +1,4 @@
-"""Helpers for audio values: files that sound as they should, and queues that lose nothing."""
+"""Audio helpers: faithful MP3 files, exact conversions, and queues that lose no item."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True
 on_trio = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 
 
-def test_importing_it_loads_neither_pyav_nor_an_event_loop() -> None:
+def test_import_loads_neither_pyav_nor_an_event_loop() -> None:
     code = (
         "import sys, fastrtc_anyio.audio;"
         "print(sorted({'asyncio', 'av', 'trio'} & set(sys.modules)))"
@@ -60,7 +60,7 @@ def decode(contents: bytes) -> tuple[int, Int16Array]:
 
 
 def likeness(decoded: Int16Array, original: Int16Array) -> float:
-    """Signal to noise in dB, sample by sample. Only the gain is fitted: LAME takes 5 % off."""
+    """Return the SNR in dB after fitting the gain: LAME lowers it by 5 %."""
     got = decoded[: original.size].astype(np.float64)
     wanted = original.astype(np.float64)
     fitted = wanted * (got @ wanted) / (wanted @ wanted)
@@ -73,7 +73,7 @@ def as_dtype(samples: Int16Array, dtype: Any) -> Any:
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize("rate", MP3_SAMPLE_RATES)
-def test_a_tone_is_a_tone_in_the_file(rate: int, dtype: Any) -> None:
+def test_tone_keeps_its_snr_in_the_file(rate: int, dtype: Any) -> None:
     samples = tone(440, rate, 0.5)
     file_rate, decoded = decode(audio_to_bytes((rate, as_dtype(samples, dtype))))
     assert file_rate == rate
@@ -83,8 +83,8 @@ def test_a_tone_is_a_tone_in_the_file(rate: int, dtype: Any) -> None:
     assert 0.9 < np.abs(decoded).max() / np.abs(samples).max() <= 1
 
 
-# D7: FastRTC writes the bytes of the floats as if they were int16.
-def test_float32_gives_the_file_that_int16_gives() -> None:
+# D7: FastRTC writes the bytes of the floats as int16.
+def test_float32_and_int16_give_the_same_file() -> None:
     samples = tone(440, 24000, 0.5)
     as_floats = audio_to_float32(samples)
     assert audio_to_bytes((24000, as_floats)) == audio_to_bytes((24000, samples))
@@ -95,7 +95,7 @@ def test_float32_gives_the_file_that_int16_gives() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize("rate", [16000, 48000])
-def test_stereo_keeps_its_channels_apart(rate: int, dtype: Any) -> None:
+def test_channels_do_not_mix(rate: int, dtype: Any) -> None:
     samples = np.concatenate([tone(440, rate, 0.5), tone(1000, rate, 0.5)])
     _, decoded = decode(audio_to_bytes((rate, as_dtype(samples, dtype))))
     assert decoded.shape == samples.shape
@@ -104,7 +104,7 @@ def test_stereo_keeps_its_channels_apart(rate: int, dtype: Any) -> None:
         assert likeness(decoded[channel], samples[channel]) > 40
 
 
-def test_a_flat_array_is_mono_and_a_view_will_do() -> None:
+def test_flat_array_is_mono_and_views_are_accepted() -> None:
     samples = tone(440, 16000, 0.5)
     contents = audio_to_bytes((16000, samples))
     assert audio_to_bytes((16000, samples[0])) == contents
@@ -118,8 +118,8 @@ def test_a_flat_array_is_mono_and_a_view_will_do() -> None:
     ("rate", "file_rate"),
     [(1000, 8000), (7999, 8000), (12001, 16000), (22000, 22050), (96000, 48000), (192000, 48000)],
 )
-def test_rates_that_mp3_lacks_are_resampled(rate: int, file_rate: int) -> None:
-    # Longer than a second: the chunks that it is resampled in must not be heard.
+def test_rates_missing_in_mp3_are_resampled(rate: int, file_rate: int) -> None:
+    # Longer than a second, because the audio is resampled second by second.
     samples = tone(200, rate, 1.5)
     got_rate, decoded = decode(audio_to_bytes((rate, samples)))
     wanted = -(-samples.size * file_rate // rate)
@@ -130,11 +130,11 @@ def test_rates_that_mp3_lacks_are_resampled(rate: int, file_rate: int) -> None:
     assert likeness(decoded[0], tone(200, file_rate, wanted / file_rate)[0]) > 35
 
 
-def test_the_rates_are_those_of_the_encoder() -> None:
+def test_mp3_rates_match_the_encoder() -> None:
     assert sorted(av.Codec("libmp3lame", "w").audio_rates or ()) == list(MP3_SAMPLE_RATES)
 
 
-def test_rates_of_other_types() -> None:
+def test_rate_may_be_a_numpy_int_or_a_whole_float() -> None:
     samples = tone(440, 16000, 0.1)
     contents = audio_to_bytes((16000, samples))
     rates: list[Any] = [np.int32(16000), 16000.0, np.float64(16000)]
@@ -142,7 +142,7 @@ def test_rates_of_other_types() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 575, 576, 577, 1152, 1153])
-def test_short_audio_is_there_whole(count: int) -> None:
+def test_short_audio_is_complete(count: int) -> None:
     samples = tone(440, 8000, 1.0)[:, :count]
     _, decoded = decode(audio_to_bytes((8000, samples)))
     assert count <= decoded.shape[1] <= count + 48
@@ -171,7 +171,7 @@ SAMPLES = np.zeros((1, 320), np.int16)
         ((16000, SAMPLES[:, :0]), "at least one sample"),
     ],
 )
-def test_what_is_no_audio_is_refused(wrong: Any, message: str) -> None:
+def test_unsupported_audio_is_rejected(wrong: Any, message: str) -> None:
     with pytest.raises(UnsupportedFormat, match=message):
         audio_to_bytes(wrong)
 
@@ -182,7 +182,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_file_of_ones_own(temporary: Path) -> None:
+def test_each_call_creates_a_file(temporary: Path) -> None:
     value = (16000, tone(440, 16000, 0.1))
     first, second = audio_to_file(value), audio_to_file(value)
     assert first != second
@@ -193,7 +193,7 @@ def test_a_file_of_ones_own(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_no_file_is_left_by_a_failure(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_leaves_no_file(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedFormat):
         audio_to_file((16000, SAMPLES[:, :0]))
     assert list(temporary.iterdir()) == []
@@ -225,14 +225,14 @@ def test_conversions_keep_the_shape(shape: tuple[int, ...]) -> None:
         assert np.array_equal(as_ints, samples)
 
 
-def test_what_has_the_dtype_is_returned_as_it_is() -> None:
+def test_array_with_the_dtype_is_returned_itself() -> None:
     floats = np.array([0.5, 1.5], np.float32)
     assert audio_to_int16(SAMPLES) is SAMPLES
     assert audio_to_float32((16000, floats)) is floats
 
 
 # D17.
-def test_to_int16_clips() -> None:
+def test_to_int16_saturates() -> None:
     floats = np.array([1, 1.01, 2, 3e38, np.inf, -1, -1.01, -2, -np.inf], np.float32)
     assert audio_to_int16(floats).tolist() == [32767] * 5 + [-32768] * 4
 
@@ -249,13 +249,13 @@ def test_to_int16_clips() -> None:
         (None, "got None"),
     ],
 )
-def test_conversions_refuse_the_rest(wrong: Any, got: str) -> None:
+def test_conversions_reject_other_types(wrong: Any, got: str) -> None:
     for convert in (audio_to_float32, audio_to_int16):
         with pytest.raises(UnsupportedFormat, match=f"int16 or float32 array, or .*{got}"):
             convert(wrong)
 
 
-def test_nan_is_no_int16() -> None:
+def test_to_int16_rejects_nan() -> None:
     with pytest.raises(UnsupportedFormat, match="NaN"):
         audio_to_int16(np.array([0, np.nan], np.float32))
 
@@ -278,25 +278,26 @@ def test_pieces_are_joined() -> None:
     assert all(array.dtype == np.int16 and array.flags.writeable for array in arrays)
 
 
-def test_other_kinds_of_bytes() -> None:
+def test_bytearray_and_memoryview_are_accepted() -> None:
     kinds: list[Any] = [bytearray(b"\x01"), memoryview(b"\x02\xff"), b"\xff"]
     assert [array.tolist() for array in aggregate_bytes_to_16bit(kinds)] == [[[0x0201]], [[-1]]]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "got"), [(["12"], "str"), (b"12", "int"), ([SAMPLES], "ndarray"), ([None], "None")]
+    ("wrong", "got"),
+    [(["12"], "'12'"), (b"12", "49"), ([SAMPLES], "int16 array"), ([None], "None")],
 )
 def test_pieces_must_be_bytes(wrong: Any, got: str) -> None:
-    with pytest.raises(UnsupportedFormat, match=f"chunks of bytes, got {got}"):
+    with pytest.raises(UnsupportedFormat, match=f"chunks must be bytes of 16-bit PCM; got {got}"):
         list(aggregate_bytes_to_16bit(wrong))
 
 
-async def test_pieces_that_come_in_time_are_joined() -> None:
+async def test_async_pieces_are_joined() -> None:
     arrays = [array.tolist() async for array in async_aggregate_bytes_to_16bit(pieces())]
     assert arrays == ARRAYS
 
 
-async def test_pieces_from_a_stream() -> None:
+async def test_pieces_of_a_memory_stream_are_joined() -> None:
     send, receive = anyio.create_memory_object_stream[bytes](9)
     for piece in PIECES:
         send.send_nowait(piece)
@@ -307,7 +308,7 @@ async def test_pieces_from_a_stream() -> None:
         receive.receive_nowait()
 
 
-async def test_an_iterable_that_cannot_be_closed() -> None:
+async def test_iterable_without_aclose() -> None:
     class Pieces:
         def __aiter__(self) -> AsyncIterator[bytes]:
             return self
@@ -326,7 +327,7 @@ async def test_an_iterable_that_cannot_be_closed() -> None:
 
 
 class Recorded:
-    """A source that notes when it is left, and in which task."""
+    """A source that records the task in which it is closed."""
 
     def __init__(self) -> None:
         self.closed_in: list[int] = []
@@ -340,7 +341,7 @@ class Recorded:
             self.closed_in.append(anyio.get_current_task().id)
 
 
-async def test_leaving_early_closes_the_source() -> None:
+async def test_early_exit_closes_the_source() -> None:
     source = Recorded()
     generator = source.pieces()
     async with aclosing(async_aggregate_bytes_to_16bit(generator)) as arrays:
@@ -351,15 +352,15 @@ async def test_leaving_early_closes_the_source() -> None:
     await generator.aclose()
 
 
-async def test_an_error_closes_the_source() -> None:
+async def test_error_closes_the_source() -> None:
     source = Recorded()
-    with pytest.raises(UnsupportedFormat, match="got str"):
+    with pytest.raises(UnsupportedFormat, match="got 'text'"):
         async for _ in async_aggregate_bytes_to_16bit(source.pieces()):
             pass
     assert source.closed_in == [anyio.get_current_task().id]
 
 
-async def test_cancelling_closes_the_source() -> None:
+async def test_cancellation_closes_the_source() -> None:
     closed: list[bool] = []
 
     async def slow() -> AsyncGenerator[bytes, None]:
@@ -380,14 +381,14 @@ async def test_cancelling_closes_the_source() -> None:
 
 
 class Pipe:
-    """A queue of either kind, and both ends of it."""
+    """Both ends of a queue of either kind."""
 
     def __init__(self, queue: Any, put: Callable[[int], None]) -> None:
         self.queue = queue
         self.put = put
 
     def left(self) -> list[int]:
-        """Take what is still there."""
+        """Take all remaining items."""
         if isinstance(self.queue, MemoryObjectReceiveStream):
             count = self.queue.statistics().current_buffer_used
             return [self.queue.receive_nowait() for _ in range(count)]
@@ -413,7 +414,7 @@ with_both_queues = pytest.mark.parametrize(
 
 
 @with_both_queues
-async def test_items_that_are_there_come_in_order(pipe: Pipe) -> None:
+async def test_queued_items_are_returned_in_order_at_once(pipe: Pipe) -> None:
     for item in range(3):
         pipe.put(item)
     began = anyio.current_time()
@@ -422,7 +423,7 @@ async def test_items_that_are_there_come_in_order(pipe: Pipe) -> None:
 
 
 @with_both_queues
-async def test_none_after_the_timeout(pipe: Pipe) -> None:
+async def test_timeout_returns_none(pipe: Pipe) -> None:
     began = anyio.current_time()
     assert await wait_for_item(pipe.queue) is None
     assert anyio.current_time() - began == pytest.approx(0.1)
@@ -431,7 +432,7 @@ async def test_none_after_the_timeout(pipe: Pipe) -> None:
 
 
 @with_both_queues
-async def test_an_item_that_comes_in_time(pipe: Pipe) -> None:
+async def test_item_before_the_timeout_is_returned(pipe: Pipe) -> None:
     async def put() -> None:
         await anyio.sleep(0.05)
         pipe.put(7)
@@ -445,14 +446,14 @@ async def test_an_item_that_comes_in_time(pipe: Pipe) -> None:
 
 @with_both_queues
 @pytest.mark.parametrize("timeout", [0, -1])
-async def test_no_time_takes_what_is_there(pipe: Pipe, timeout: float) -> None:
+async def test_timeout_0_takes_a_queued_item(pipe: Pipe, timeout: float) -> None:
     assert await wait_for_item(pipe.queue, timeout) is None
     pipe.put(7)
     assert await wait_for_item(pipe.queue, timeout) == 7
     assert await wait_for_item(pipe.queue, timeout) is None
 
 
-async def test_a_sender_that_waits_is_served() -> None:
+async def test_waiting_sender_is_served() -> None:
     send, receive = anyio.create_memory_object_stream[int](0)
     with send, receive:
         async with anyio.create_task_group() as tasks:
@@ -462,7 +463,7 @@ async def test_a_sender_that_waits_is_served() -> None:
 
 
 @with_both_queues
-async def test_a_full_queue_does_not_keep_others_from_running(pipe: Pipe) -> None:
+async def test_full_queue_lets_other_tasks_run(pipe: Pipe) -> None:
     ran = anyio.Event()
 
     async def other() -> None:
@@ -478,7 +479,7 @@ async def test_a_full_queue_does_not_keep_others_from_running(pipe: Pipe) -> Non
 
 
 @with_both_queues
-async def test_an_item_at_the_timeout_is_not_lost(pipe: Pipe) -> None:
+async def test_item_at_the_timeout_is_not_lost(pipe: Pipe) -> None:
     got: list[int] = []
 
     async def put() -> None:
@@ -488,7 +489,7 @@ async def test_an_item_at_the_timeout_is_not_lost(pipe: Pipe) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(put)
-        # Begun before the next sleep and after it, so that either timer is the first.
+        # Started before the next sleep and after it, so that each timer is first once.
         for timeout in [0.25, 0.125, 0.125] * 40:
             item = await wait_for_item(pipe.queue, timeout)
             got += [] if item is None else [item]
@@ -499,7 +500,7 @@ async def test_an_item_at_the_timeout_is_not_lost(pipe: Pipe) -> None:
     ("anyio_backend", "pipe"), [("asyncio", "stream"), ("asyncio", "queue")], indirect=True
 )
 @pytest.mark.parametrize("first", ["item", "timeout"])
-async def test_an_item_in_one_step_with_the_timeout_on_asyncio(pipe: Pipe, first: str) -> None:
+async def test_item_in_the_same_step_as_the_timeout_on_asyncio(pipe: Pipe, first: str) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + 1
     got: list[int | None] = []
@@ -507,7 +508,7 @@ async def test_an_item_in_one_step_with_the_timeout_on_asyncio(pipe: Pipe, first
     async def wait() -> None:
         got.append(await wait_for_item(pipe.queue, 1))
 
-    # As callbacks of the loop both run in one iteration, before the waiting task does.
+    # As callbacks of the loop, both run in one iteration before the waiting task.
     if first == "item":
         loop.call_at(deadline, pipe.put, 7)
     async with anyio.create_task_group() as tasks:
@@ -520,7 +521,7 @@ async def test_an_item_in_one_step_with_the_timeout_on_asyncio(pipe: Pipe, first
 
 
 @on_trio
-async def test_an_item_in_one_step_with_the_timeout_on_trio() -> None:
+async def test_item_in_the_same_step_as_the_timeout_on_trio() -> None:
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, trio.testing.MockClock)
     got: list[int | None] = []
@@ -534,12 +535,12 @@ async def test_an_item_in_one_step_with_the_timeout_on_trio() -> None:
             tasks.start_soon(wait)
             await anyio.sleep(0.5)
             send.send_nowait(7)
-            # trio looks at the deadlines before it runs the task that has the item now.
+            # trio checks the deadlines before it runs the task that has received the item.
             clock.jump(1)
     assert got == [7]
 
 
-async def test_an_unbuffered_item_at_the_timeout_is_not_lost() -> None:
+async def test_unbuffered_item_at_the_timeout_is_not_lost() -> None:
     send, receive = anyio.create_memory_object_stream[int](0)
     sent: list[int] = []
     got: list[int] = []
@@ -565,7 +566,7 @@ async def test_an_unbuffered_item_at_the_timeout_is_not_lost() -> None:
 
 @with_both_queues
 @pytest.mark.parametrize("order", ["item first", "cancelled first"])
-async def test_a_cancelled_call_has_taken_nothing(pipe: Pipe, order: str) -> None:
+async def test_cancelled_call_takes_no_item(pipe: Pipe, order: str) -> None:
     got: list[int | None] = []
 
     async def wait() -> None:
@@ -584,7 +585,7 @@ async def test_a_cancelled_call_has_taken_nothing(pipe: Pipe, order: str) -> Non
 
 
 @with_both_queues
-async def test_a_call_that_begins_cancelled_takes_nothing(pipe: Pipe) -> None:
+async def test_call_in_a_cancelled_scope_takes_no_item(pipe: Pipe) -> None:
     pipe.put(7)
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -594,7 +595,7 @@ async def test_a_call_that_begins_cancelled_takes_nothing(pipe: Pipe) -> None:
 
 
 @on_asyncio
-async def test_a_task_that_asyncio_cancels_leaves_the_item_in_the_queue() -> None:
+async def test_task_cancelled_by_asyncio_leaves_the_item() -> None:
     queue = asyncio.Queue[int]()
     task = asyncio.create_task(wait_for_item(queue, 100))
     await asyncio.sleep(1)
@@ -605,7 +606,7 @@ async def test_a_task_that_asyncio_cancels_leaves_the_item_in_the_queue() -> Non
     assert queue.get_nowait() == 7
 
 
-async def test_the_end_of_a_stream() -> None:
+async def test_closed_stream_raises() -> None:
     send, receive = anyio.create_memory_object_stream[int](1)
     send.send_nowait(7)
     async with anyio.create_task_group() as tasks:
@@ -627,7 +628,7 @@ async def test_the_end_of_a_stream() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="queues are shut down since Python 3.13")
 @on_asyncio
-async def test_the_end_of_an_asyncio_queue() -> None:
+async def test_shut_down_asyncio_queue_raises() -> None:
     queue: Any = asyncio.Queue()
     shut_down: Any = asyncio.QueueShutDown  # type: ignore[attr-defined, unused-ignore]
     queue.put_nowait(7)
@@ -638,7 +639,7 @@ async def test_the_end_of_an_asyncio_queue() -> None:
 
 
 @on_trio
-async def test_trio_cannot_wait_for_an_asyncio_queue() -> None:
+async def test_asyncio_queue_under_trio_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"under trio: use anyio\.create_memory_object_stream"):
         await wait_for_item(asyncio.Queue[int]())
 
@@ -646,12 +647,12 @@ async def test_trio_cannot_wait_for_an_asyncio_queue() -> None:
 @pytest.mark.parametrize(
     ("wrong", "got"), [(queue.Queue(), "queue.Queue"), ([], "list"), (None, "NoneType")]
 )
-async def test_other_queues_are_refused(wrong: Any, got: str) -> None:
+async def test_other_queues_are_rejected(wrong: Any, got: str) -> None:
     with pytest.raises(TypeError, match=rf"create_memory_object_stream.*got .*{got}"):
         await wait_for_item(wrong)
 
 
-async def test_the_sending_end_is_refused() -> None:
+async def test_sending_end_is_rejected() -> None:
     send, receive = anyio.create_memory_object_stream[int](1)
     with send, receive:
         wrong: Any = send

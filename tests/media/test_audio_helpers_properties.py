@@ -1,4 +1,4 @@
-"""Audio helpers: nothing is lost, however it is cut."""
+"""Audio helpers: no sample is lost, for any division of the input."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fastrtc_anyio.audio import aggregate_bytes_to_16bit, audio_to_float32, audi
 
 
 @given(st.lists(st.binary(max_size=9)))
-def test_any_cut_of_the_same_bytes_gives_the_same_samples(pieces: list[bytes]) -> None:
+def test_any_division_of_bytes_gives_the_same_samples(pieces: list[bytes]) -> None:
     arrays = list(aggregate_bytes_to_16bit(pieces))
     data = b"".join(pieces)
     assert all(array.shape == (1, array.size) and array.size for array in arrays)
     assert b"".join(array.astype("<i2").tobytes() for array in arrays) == data[: len(data) & ~1]
 
 
-def test_every_int16_survives_float32() -> None:
+def test_int16_to_float32_and_back_is_exact() -> None:
     every = np.arange(-32768, 32768).astype(np.int16)
     assert np.array_equal(audio_to_int16(audio_to_float32(every)), every)

@@ -1,4 +1,4 @@
-"""Encoders: one packet a frame, decodable with a browser's decoder, in every format."""
+"""Encoders: one packet per frame in every format, decodable as a browser does it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tones(rate: int, channels: int, seconds: float = 2.0) -> Int16Array:
 
 
 def tone_snr(samples: NDArray[Any], frequency: float, rate: int) -> float:
-    """Signal to noise of a tone of unknown amplitude and phase, dB."""
+    """Return the SNR of a tone of unknown amplitude and phase, in dB."""
     angle = 2 * np.pi * frequency * np.arange(samples.shape[0]) / rate
     basis = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     values = samples.astype(np.float64)
@@ -48,7 +48,7 @@ def encode_all(encoder: AudioEncoder, samples: Int16Array) -> list[bytes]:
 def decode_with(
     codec: str, rate: int, channels: int, payloads: list[bytes]
 ) -> tuple[Int16Array, list[int]]:
-    """Decode as aiortc does; also the number of samples each payload gave."""
+    """Decode as aiortc does; also return the number of samples in each payload."""
     context = CodecContext.create(codec, "r")
     assert isinstance(context, AudioCodecContext)
     context.format = "s16"
@@ -67,9 +67,7 @@ def decode_with(
 @pytest.mark.parametrize("application", ["voip", "audio", "lowdelay"])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", OPUS_RATES)
-def test_opus_is_decoded_by_a_48_khz_stereo_decoder(
-    rate: int, channels: int, application: Any
-) -> None:
+def test_48_khz_stereo_decoder_decodes_opus(rate: int, channels: int, application: Any) -> None:
     encoder = OpusEncoder(rate, channels, OpusOptions(application=application))
     payloads = encode_all(encoder, tones(rate, channels))
     encoder.close()
@@ -87,7 +85,7 @@ def packets_with_redundancy(payloads: list[bytes]) -> int:
     return sum(payload[0] >> 3 < 16 and bool(payload[1] & 0x40) for payload in payloads)
 
 
-def test_opus_error_correction_sends_redundancy_where_loss_is_expected() -> None:
+def test_opus_fec_is_sent_if_loss_is_expected() -> None:
     generator = np.random.default_rng(0)
     swell = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * np.arange(32000) / 16000)
     voice = (generator.normal(0, 3000, (1, 32000)) * swell).astype(np.int16)
@@ -99,7 +97,7 @@ def test_opus_error_correction_sends_redundancy_where_loss_is_expected() -> None
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", OPUS_RATES)
-def test_opus_with_error_correction_is_decoded(rate: int, channels: int) -> None:
+def test_opus_with_fec_is_decodable(rate: int, channels: int) -> None:
     options = OpusOptions(inband_fec=True, packet_loss_percent=10, complexity=5)
     payloads = encode_all(OpusEncoder(rate, channels, options), tones(rate, channels))
     output, counts = decode_with("libopus", 48000, 2, payloads)
@@ -107,7 +105,7 @@ def test_opus_with_error_correction_is_decoded(rate: int, channels: int) -> None
     assert tone_snr(output[0, 24000:72000], LEFT_HZ, 48000) > 10
 
 
-def test_opus_bitrate_is_kept() -> None:
+def test_opus_meets_its_bitrate() -> None:
     generator = np.random.default_rng(0)
     samples = generator.integers(-9000, 9000, (1, 48000)).astype(np.int16)
     for bitrate in (16_000, 64_000, 128_000):
@@ -115,7 +113,7 @@ def test_opus_bitrate_is_kept() -> None:
         assert sum(map(len, payloads)) * 8 / 2 == pytest.approx(bitrate, rel=0.2)
 
 
-def test_the_opus_encoder_keeps_its_state_between_frames() -> None:
+def test_opus_encoder_keeps_state_between_frames() -> None:
     samples = tones(24000, 1, seconds=0.2)
     kept = encode_all(OpusEncoder(24000, 1), samples)
     anew = [OpusEncoder(24000, 1).encode(samples[:, i : i + 480]) for i in range(0, 4800, 480)]
@@ -135,7 +133,7 @@ def test_the_opus_encoder_keeps_its_state_between_frames() -> None:
         {"application": "music"},
     ],
 )
-def test_opus_options_out_of_range(options: dict[str, Any]) -> None:
+def test_opus_options_out_of_range_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
         OpusOptions(**options)
 
@@ -143,7 +141,7 @@ def test_opus_options_out_of_range(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "codec", "snr"), [("G722", "g722", 40), ("PCMU", None, 35), ("PCMA", None, 35)]
 )
-def test_telephony_codecs(name: str, codec: str | None, snr: float) -> None:
+def test_telephony_codecs_have_fixed_formats(name: str, codec: str | None, snr: float) -> None:
     encoder = create_encoder(name, 24000, 2)
     assert (encoder.channels, encoder.clock_rate, encoder.rtp_increment) == (1, 8000, 160)
     payloads = encode_all(encoder, tones(encoder.sample_rate, 1))
@@ -171,7 +169,7 @@ def test_telephony_codecs(name: str, codec: str | None, snr: float) -> None:
         (48000, 48000),
     ],
 )
-def test_opus_gets_the_next_rate_up(name: str, rate: int, wanted: int) -> None:
+def test_opus_uses_the_next_rate_up(name: str, rate: int, wanted: int) -> None:
     for channels in (1, 2):
         encoder = create_encoder(name, rate, channels, OpusOptions(bitrate=64_000))
         assert (encoder.sample_rate, encoder.channels) == (wanted, channels)
@@ -179,27 +177,29 @@ def test_opus_gets_the_next_rate_up(name: str, rate: int, wanted: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["g722", "G722", "pcmu", "PCMU", "pcma", "PcMa"])
-def test_codec_names_in_any_case(name: str) -> None:
+def test_codec_names_are_case_insensitive(name: str) -> None:
     assert create_encoder(name, 48000, 2).sample_rate == (16000 if "722" in name else 8000)
 
 
-def test_unknown_codecs_and_formats() -> None:
-    with pytest.raises(UnsupportedFormat, match="opus, G722, PCMU, PCMA, got 'vp8'"):
+def test_unknown_codecs_and_formats_are_rejected() -> None:
+    with pytest.raises(UnsupportedFormat, match="opus, G722, PCMU, PCMA; got 'vp8'"):
         create_encoder("vp8", 48000, 1)
     for channels in (0, 3):
-        with pytest.raises(UnsupportedFormat, match=f"1 or 2 channels, got {channels}"):
+        with pytest.raises(UnsupportedFormat, match=f"channels must be 1 or 2; got {channels}"):
             create_encoder("opus", 48000, channels)
     for rate in (0, 96000):
         with pytest.raises(UnsupportedFormat, match=f"got {rate}"):
             create_encoder("opus", rate, 1)
-    with pytest.raises(UnsupportedFormat, match="8000, 12000, 16000, 24000, 48000 Hz, got 44100"):
+    with pytest.raises(
+        UnsupportedFormat, match="8000, 12000, 16000, 24000, 48000 Hz for Opus; got 44100"
+    ):
         OpusEncoder(44100, 1)
     with pytest.raises(UnsupportedFormat, match="got 3"):
         OpusEncoder(48000, 3)
 
 
 @pytest.mark.parametrize("name", ["opus", "G722", "PCMU", "PCMA"])
-def test_wrong_frames_and_closing(name: str) -> None:
+def test_unsupported_frames_and_closed_encoder_raise(name: str) -> None:
     encoder = create_encoder(name, 16000, 1)
     size = encoder.sample_rate // 50
     wrong: list[Any] = [
@@ -209,9 +209,9 @@ def test_wrong_frames_and_closing(name: str) -> None:
         np.zeros((1, size), np.float32),
     ]
     for samples in wrong:
-        with pytest.raises(UnsupportedFormat, match=rf"shape \(1, {size}\), got {samples.dtype}"):
+        with pytest.raises(UnsupportedFormat, match=rf"shape \(1, {size}\); got {samples.dtype}"):
             encoder.encode(samples)
-    # A refused frame leaves the encoder usable.
+    # The encoder is usable after a rejected frame.
     assert encoder.encode(np.zeros((1, size), np.int16))
     encoder.close()
     encoder.close()

@@ -1,4 +1,4 @@
-"""Frames: what is accepted, and the messages of what is not."""
+"""Frames: formats accepted, and error messages for the others."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_sample_rates_accepted(rate: object) -> None:
 
 
 @pytest.mark.parametrize("rate", [11025, 0, -48000, 7950, 48050, 96000, 16001])
-def test_sample_rates_refused(rate: int) -> None:
+def test_sample_rates_rejected(rate: int) -> None:
     with pytest.raises(ValueError, match=rf"output_sample_rate.*multiple of 50.*got {rate}$"):
         check_sample_rate(rate, "output_sample_rate")
 
@@ -95,25 +95,25 @@ def test_shapes_accepted(shape: tuple[int, ...], wanted: tuple[int, int], dtype:
         (None, "None"),
     ],
 )
-def test_formats_refused_name_what_was_got(samples: Any, got: str) -> None:
+def test_unsupported_samples_are_rejected_and_shown(samples: Any, got: str) -> None:
     with pytest.raises(UnsupportedFormat, match=f"samples must be an int16 or float.*; got {got}"):
         as_int16(samples)
 
 
-def test_a_column_view_becomes_contiguous() -> None:
+def test_column_view_becomes_contiguous() -> None:
     interleaved = np.arange(8, dtype=np.int16).reshape(4, 2)
     planar = as_int16(interleaved.T)
     assert planar.flags.c_contiguous
     assert planar.tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
-def test_float_conversion_refuses_other_types_and_nan() -> None:
+def test_float_conversion_rejects_other_types_and_nan() -> None:
     wrong: Any = np.zeros((1, 2), np.float64)
-    with pytest.raises(UnsupportedFormat, match="expected float32 samples, got float64"):
+    with pytest.raises(UnsupportedFormat, match="samples must be float32; got float64"):
         float32_to_int16(wrong)
     with pytest.raises(UnsupportedFormat, match="NaN"):
         float32_to_int16(np.array([[0, np.nan]], np.float32))
-    with pytest.raises(UnsupportedFormat, match="expected int16 samples, got float64"):
+    with pytest.raises(UnsupportedFormat, match="samples must be int16; got float64"):
         int16_to_float32(wrong)
 
 
@@ -123,8 +123,8 @@ def test_float_conversion_saturates() -> None:
     assert float32_to_int16(samples).tolist() == [32767, -32768] * 4 + [0]
 
 
-def test_mixing_refuses_other_channel_counts() -> None:
+def test_mixing_rejects_other_channel_counts() -> None:
     with pytest.raises(UnsupportedFormat, match="got 3"):
         mix_channels(np.zeros((1, 4), np.int16), 3)
-    with pytest.raises(UnsupportedFormat, match=r"got shape \(4,\)"):
+    with pytest.raises(UnsupportedFormat, match=r"got int16 array of shape \(4,\)"):
         mix_channels(np.zeros(4, np.int16), 1)

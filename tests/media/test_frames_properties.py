@@ -1,4 +1,4 @@
-"""Frames: conversions lose nothing and never wrap."""
+"""Frames: conversions are exact and never wrap."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_int16_to_float32_and_back_is_exact_for_every_value() -> None:
 
 
 @given(floats)
-def test_float32_to_int16_is_the_nearest_value_saturated(samples: np.ndarray) -> None:
+def test_float32_becomes_the_nearest_int16_and_saturates(samples: np.ndarray) -> None:
     got = float32_to_int16(samples)
     wanted = np.clip(np.rint(samples.astype(np.float64) * 2**15), -(2**15), 2**15 - 1)
     assert got.flags.c_contiguous
@@ -50,7 +50,7 @@ def test_as_int16_keeps_values(samples: Int16Array) -> None:
 
 
 @given(pcm)
-def test_mixing(samples: Int16Array) -> None:
+def test_mixing_mono_to_stereo_and_back_is_exact(samples: Int16Array) -> None:
     channels = samples.shape[0]
     assert mix_channels(samples, channels) is samples
     mono = mix_channels(samples, 1)

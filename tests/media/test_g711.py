@@ -34,20 +34,20 @@ def ffmpeg(codec: str, mode: str) -> AudioCodecContext:
 
 
 @LAWS
-def test_decodes_every_byte_as_ffmpeg_does(encode: Encode, decode: Decode, codec: str) -> None:
+def test_decoder_matches_ffmpeg_for_every_byte(encode: Encode, decode: Decode, codec: str) -> None:
     (frame,) = ffmpeg(codec, "r").decode(Packet(EVERY_BYTE))
     assert np.array_equal(decode(EVERY_BYTE), frame.to_ndarray()[0])
 
 
 @LAWS
-def test_encoding_a_level_gives_its_byte(encode: Encode, decode: Decode, codec: str) -> None:
+def test_level_encodes_to_its_byte(encode: Encode, decode: Decode, codec: str) -> None:
     # Mu-law has two zeros and one sample value for both.
     wanted = EVERY_BYTE.replace(b"\x7f", b"\xff") if codec == "pcm_mulaw" else EVERY_BYTE
     assert encode(decode(EVERY_BYTE)) == wanted
 
 
 @LAWS
-def test_encodes_every_sample_to_a_nearest_level(
+def test_every_sample_encodes_to_a_nearest_level(
     encode: Encode, decode: Decode, codec: str
 ) -> None:
     levels = decode(EVERY_BYTE).astype(np.int64)
@@ -58,9 +58,7 @@ def test_encodes_every_sample_to_a_nearest_level(
 
 
 @LAWS
-def test_between_two_equally_near_levels_the_quieter_one_is_taken(
-    encode: Encode, decode: Decode, codec: str
-) -> None:
+def test_tie_encodes_to_smaller_magnitude(encode: Encode, decode: Decode, codec: str) -> None:
     levels = np.unique(decode(EVERY_BYTE)).astype(int)
     middles = (levels[1:] + levels[:-1]) // 2
     quieter = np.minimum(np.abs(levels[1:]), np.abs(levels[:-1]))
@@ -69,11 +67,9 @@ def test_between_two_equally_near_levels_the_quieter_one_is_taken(
 
 
 @LAWS
-def test_agrees_with_ffmpegs_encoder_but_for_ties(
-    encode: Encode, decode: Decode, codec: str
-) -> None:
-    # FFmpeg looks up the sample without its lowest bits, so that a sample near the middle of two
-    # levels may take the other one: then both are about equally near, by construction.
+def test_encoder_matches_ffmpeg_except_for_ties(encode: Encode, decode: Decode, codec: str) -> None:
+    # FFmpeg looks up the sample without its lowest bits, so a sample near the middle of two levels
+    # may become the other level: then both are about equally near, by construction.
     frame = AudioFrame.from_ndarray(EVERY_SAMPLE.reshape(1, -1), format="s16", layout="mono")
     frame.sample_rate = 8000
     context = ffmpeg(codec, "w")
@@ -87,11 +83,11 @@ def test_agrees_with_ffmpegs_encoder_but_for_ties(
 
 
 @LAWS
-def test_empty_and_refused(encode: Encode, decode: Decode, codec: str) -> None:
+def test_empty_input_and_unsupported_formats(encode: Encode, decode: Decode, codec: str) -> None:
     assert encode(np.zeros(0, np.int16)) == b""
     assert decode(b"").shape == (0,)
     assert decode(b"").dtype == np.int16
-    with pytest.raises(UnsupportedFormat, match=r"shape \(n,\), got int16 of shape \(1, 4\)"):
+    with pytest.raises(UnsupportedFormat, match=r"shape \(n,\); got int16 array of shape \(1, 4\)"):
         encode(np.zeros((1, 4), np.int16))
     wrong: Any = np.zeros(4, np.float32)
     with pytest.raises(UnsupportedFormat, match="got float32"):
@@ -99,10 +95,10 @@ def test_empty_and_refused(encode: Encode, decode: Decode, codec: str) -> None:
 
 
 @LAWS
-def test_takes_a_strided_view(encode: Encode, decode: Decode, codec: str) -> None:
+def test_strided_view_encodes_like_a_copy(encode: Encode, decode: Decode, codec: str) -> None:
     assert encode(EVERY_SAMPLE[::3]) == encode(EVERY_SAMPLE[::3].copy())
 
 
-def test_the_tables_cannot_be_changed_through_a_result() -> None:
+def test_writing_to_a_result_does_not_change_the_tables() -> None:
     decode_mulaw(EVERY_BYTE)[:] = 0
     assert decode_mulaw(b"\x00").tolist() == [-32124]

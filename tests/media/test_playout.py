@@ -25,14 +25,14 @@ def ramp(first: int, count: int) -> Int16Array:
 
 
 def playing(frames: int = 10) -> PlayoutBuffer:
-    """A buffer of 1, 2, 3, ... of which the first frame was pulled."""
+    """Return a buffer of 1, 2, 3, ... after the pull of its first frame."""
     playout = PlayoutBuffer(RATE, 1, 30.0)
     playout.push(ramp(1, frames * FRAME))
     assert np.array_equal(playout.pull(), ramp(1, FRAME))
     return playout
 
 
-def test_an_empty_buffer_gives_silence_for_ever() -> None:
+def test_empty_buffer_returns_silence() -> None:
     playout = PlayoutBuffer(48000, 2, 0.2)
     for _ in range(5):
         frame = playout.pull()
@@ -55,7 +55,7 @@ def test_one_frame_waits_one_pull_and_two_frames_start_at_once() -> None:
     assert np.array_equal(playout.pull(), ramp(1 + FRAME, FRAME))
 
 
-def test_the_end_of_an_utterance_is_played_padded() -> None:
+def test_end_of_utterance_is_padded() -> None:
     playout = playing(frames=1 + 1)
     playout.push(ramp(1 + 2 * FRAME, 50))
     playout.pull()
@@ -66,7 +66,7 @@ def test_the_end_of_an_utterance_is_played_padded() -> None:
     assert playout.drained
 
 
-def test_a_partial_frame_that_grows_is_not_padded() -> None:
+def test_growing_partial_frame_waits() -> None:
     playout = PlayoutBuffer(RATE, 1, 1.0)
     for step in range(3):
         playout.push(ramp(1 + 50 * step, 50))
@@ -75,7 +75,7 @@ def test_a_partial_frame_that_grows_is_not_padded() -> None:
     assert np.array_equal(playout.pull(), ramp(1, FRAME))
 
 
-def test_a_partial_frame_that_grew_is_played_once_it_stops_growing() -> None:
+def test_partial_frame_plays_once_it_stops_growing() -> None:
     playout = PlayoutBuffer(RATE, 1, 1.0)
     playout.push(ramp(1, 50))
     assert not playout.pull().any()
@@ -84,7 +84,7 @@ def test_a_partial_frame_that_grew_is_played_once_it_stops_growing() -> None:
     assert np.array_equal(playout.pull()[:, :60], ramp(1, 60))
 
 
-def test_a_flush_begins_the_wait_anew() -> None:
+def test_flush_restarts_the_start_margin() -> None:
     playout = PlayoutBuffer(RATE, 1, 1.0)
     for _ in range(2):
         playout.push(ramp(1, FRAME))
@@ -92,7 +92,7 @@ def test_a_flush_begins_the_wait_anew() -> None:
         playout.flush()
 
 
-def test_a_pause_that_finds_nothing_to_fade_was_an_underrun() -> None:
+def test_pause_without_samples_to_fade_counts_an_underrun() -> None:
     playout = playing(frames=2)
     playout.pull()
     playout.pause()
@@ -101,11 +101,11 @@ def test_a_pause_that_finds_nothing_to_fade_was_an_underrun() -> None:
     assert playout.statistics().underruns == 1
 
 
-def test_a_source_with_jitter_of_a_frame_plays_without_a_gap() -> None:
+def test_source_jitter_of_a_frame_leaves_no_gap() -> None:
     playout = PlayoutBuffer(RATE, 1, 1.0)
     output: list[Int16Array] = []
     for tick in range(100):
-        # Frames come in pairs, every other tick.
+        # Frames arrive in pairs, every other tick.
         if tick % 2 == 0:
             playout.push(ramp(1 + tick * FRAME, 2 * FRAME))
         output.append(playout.pull())
@@ -113,7 +113,7 @@ def test_a_source_with_jitter_of_a_frame_plays_without_a_gap() -> None:
     assert playout.statistics().underruns == 0
 
 
-def test_flush_fades_what_is_sounding_and_nothing_older_is_heard() -> None:
+def test_flush_fades_the_sound_and_drops_older_samples() -> None:
     playout = playing()
     assert playout.flush() == Played(FRAME, 0.02)
     assert playout.position == FRAME
@@ -128,7 +128,7 @@ def test_flush_fades_what_is_sounding_and_nothing_older_is_heard() -> None:
     assert playout.statistics().played == 2 * FRAME + FADE
 
 
-def test_flush_before_anything_sounds_drops_everything() -> None:
+def test_flush_before_playout_drops_everything() -> None:
     playout = PlayoutBuffer(RATE, 1, 1.0)
     playout.push(ramp(1, 500))
     assert playout.flush() == Played(0, 0.0)
@@ -137,7 +137,7 @@ def test_flush_before_anything_sounds_drops_everything() -> None:
     assert not playout.pull().any()
 
 
-def test_a_second_flush_does_not_cut_the_fade_short() -> None:
+def test_second_flush_keeps_the_fade() -> None:
     playout = playing()
     playout.flush()
     playout.push(ramp(1, 1000))
@@ -169,7 +169,7 @@ def test_pause_and_resume_lose_nothing() -> None:
     assert playout.statistics().underruns == 0
 
 
-def test_resuming_needs_no_second_frame_to_start() -> None:
+def test_resume_starts_with_one_frame() -> None:
     playout = playing(frames=3)
     playout.pause()
     playout.pull()
@@ -178,7 +178,7 @@ def test_resuming_needs_no_second_frame_to_start() -> None:
     assert playout.pull()[0, -1] == FRAME + FADE + FRAME
 
 
-def test_pause_and_resume_between_two_pulls_is_not_heard() -> None:
+def test_pause_and_resume_between_pulls_is_inaudible() -> None:
     playout = playing()
     playout.pause()
     playout.resume()
@@ -205,7 +205,7 @@ def test_flush_right_after_pause_still_fades() -> None:
     assert playout.pull()[0, 0] > FRAME // 2
 
 
-def test_one_chunk_of_any_size_is_admitted_while_there_is_room() -> None:
+def test_chunk_of_any_size_is_admitted_while_there_is_room() -> None:
     playout = PlayoutBuffer(RATE, 1, 0.2)
     room = [playout.has_room]
     playout.push(np.ones((1, 30 * RATE), np.int16))
@@ -232,7 +232,7 @@ def test_pulling_from_a_long_chunk_copies_only_a_frame() -> None:
         tracemalloc.stop()
 
 
-def test_what_was_pulled_is_the_callers() -> None:
+def test_pulled_frame_is_a_copy() -> None:
     playout = PlayoutBuffer(RATE, 1, 1.0)
     silence = playout.pull()
     silence[:] = 9
@@ -247,12 +247,12 @@ def test_what_was_pulled_is_the_callers() -> None:
         np.zeros((2, 160), np.float32),
     ],
 )
-def test_wrong_formats(samples: Any) -> None:
-    with pytest.raises(UnsupportedFormat, match=r"int16 samples of shape \(2, n\), got"):
+def test_unsupported_formats_are_rejected(samples: Any) -> None:
+    with pytest.raises(UnsupportedFormat, match=r"int16 array of shape \(2, n\); got"):
         PlayoutBuffer(RATE, 2, 1.0).push(samples)
 
 
-def test_wrong_settings() -> None:
+def test_invalid_options_are_rejected() -> None:
     with pytest.raises(ValueError, match="multiple of 50"):
         PlayoutBuffer(11025, 1, 1.0)
     with pytest.raises(ValueError, match="limit_seconds must be a number above 0"):
@@ -261,14 +261,14 @@ def test_wrong_settings() -> None:
         PlayoutBuffer(8000, 3, 1.0)
 
 
-# -- live playout: times and depths are in milliseconds
+# Live playout. Times and depths are in milliseconds.
 
 MS = RATE // 1000
 Arrivals = list[tuple[float, int]]
 
 
 class Run(NamedTuple):
-    """What came of a source: the depth after each pull, when something was trimmed, the sound."""
+    """Result of a source: depth after each pull, times of trims, and the audio played."""
 
     playout: PlayoutBuffer
     depths: list[float]
@@ -280,7 +280,7 @@ class Run(NamedTuple):
 
 
 def run(arrivals: Arrivals, until: float, *, phase: float = 7.0, live: bool = True) -> Run:
-    """Push each chunk, given by when it comes and how long it is; pull every 20 ms."""
+    """Push each chunk, given by its arrival and duration; pull every 20 ms."""
     playout = PlayoutBuffer(RATE, 1, 30.0, live=live)
     depths, trims, output = [], [], []
     coming = iter(sorted(arrivals, key=lambda arrival: arrival[0]))
@@ -306,7 +306,7 @@ def echo(
     spacing: float = 0.0,
     pace: float = 1.0,
 ) -> Arrivals:
-    """Chunks in real time; while it stalls they wait, then come ``spacing`` apart."""
+    """Yield chunks in real time. During a stall they wait, then arrive ``spacing`` apart."""
     rng = random.Random(seed)
     arrivals: Arrivals = []
     last = 0.0
@@ -321,7 +321,7 @@ def echo(
     return arrivals
 
 
-def test_a_standing_delay_stays_unless_playout_is_live() -> None:
+def test_standing_delay_is_trimmed_only_if_live() -> None:
     arrivals = echo(10000, stalls=[(4000, 4800)])
     stale = run(arrivals, 10000, live=False)
     assert (stale.playout.statistics().trimmed, min(stale.depths[300:])) == (0, 780)
@@ -334,7 +334,7 @@ def test_a_standing_delay_stays_unless_playout_is_live() -> None:
 
 @pytest.mark.parametrize("stall", [100, 300, 800, 3000])
 @pytest.mark.parametrize("chunk", [10, 20, 60])
-def test_a_steady_echo_is_back_0_7_s_after_a_stall(chunk: int, stall: int) -> None:
+def test_steady_echo_recovers_within_700_ms_of_a_stall(chunk: int, stall: int) -> None:
     for offset in range(0, 60, 7):
         start = 4000 + offset
         result = run(echo(10000, chunk, stalls=[(start, start + stall)]), 10000)
@@ -346,7 +346,7 @@ def test_a_steady_echo_is_back_0_7_s_after_a_stall(chunk: int, stall: int) -> No
 @pytest.mark.parametrize("spacing", [0, 2])
 @pytest.mark.parametrize("stall", [100, 300, 800])
 @pytest.mark.parametrize("chunk", [20, 60])
-def test_an_echo_with_jitter_is_back_2_s_after_a_stall(
+def test_echo_with_jitter_recovers_within_2_s_of_a_stall(
     chunk: int, stall: int, spacing: float
 ) -> None:
     for seed in range(8):
@@ -356,21 +356,21 @@ def test_an_echo_with_jitter_is_back_2_s_after_a_stall(
         assert result.usual(6000 + seed + stall, 10000) <= result.usual(2000, 4000) + 40
 
 
-def test_stall_after_stall_is_trimmed_and_no_delay_is_learned_from_them() -> None:
+def test_repeated_stalls_are_trimmed_without_raising_the_margin() -> None:
     stalls = [(start, start + 800.0) for start in range(4000, 34000, 3000)]
     result = run(echo(37000, jitter=10.0, stalls=stalls), 37000)
     assert len(result.trims) == len(stalls)
     assert result.usual(35600, 36900) <= result.usual(2000, 4000) + 20
 
 
-def test_a_second_stall_before_the_first_was_trimmed() -> None:
+def test_second_stall_before_the_first_trim() -> None:
     result = run(echo(10000, stalls=[(4000, 4800), (5100, 5700)]), 10000)
     assert result.usual(7700, 10000) == 20
 
 
 @pytest.mark.parametrize("spacing", [2, 5])
 @pytest.mark.parametrize("stall", [300, 800])
-def test_a_backlog_that_takes_a_moment_is_waited_for(stall: int, spacing: float) -> None:
+def test_trim_waits_for_a_backlog_that_arrives_over_time(stall: int, spacing: float) -> None:
     for offset in range(0, 20, 3):
         start = 4000 + offset
         arrivals = echo(10000, stalls=[(start, start + stall)], spacing=spacing)
@@ -378,15 +378,15 @@ def test_a_backlog_that_takes_a_moment_is_waited_for(stall: int, spacing: float)
         assert result.usual(start + stall + 1000, 10000) <= result.usual(2000, 4000) + 20
 
 
-def test_a_slow_backlog_is_trimmed_once_it_is_in() -> None:
-    # 10 ms for each chunk of 20: the backlog of 0.8 s is in after 0.8 s more.
+def test_slow_backlog_is_trimmed_after_it_has_arrived() -> None:
+    # 10 ms per chunk of 20: the backlog of 0.8 s has arrived after another 0.8 s.
     result = run(echo(10000, stalls=[(4000, 4800)], spacing=10.0), 10000)
     assert result.usual(5600 + 1500, 10000) <= result.usual(2000, 4000) + 40
 
 
 @pytest.mark.parametrize("jitter", [0, 5, 20])
 @pytest.mark.parametrize("chunk", [10, 20, 40, 60])
-def test_a_healthy_minute_is_never_trimmed(chunk: int, jitter: int) -> None:
+def test_minute_without_stall_is_not_trimmed(chunk: int, jitter: int) -> None:
     for seed in range(3):
         result = run(echo(60000, chunk, jitter, seed), 60000, phase=6.5 * seed)
         assert result.trims == []
@@ -394,36 +394,36 @@ def test_a_healthy_minute_is_never_trimmed(chunk: int, jitter: int) -> None:
 
 @pytest.mark.parametrize("late", [40, 60])
 @pytest.mark.parametrize("every", [1000, 3000])
-def test_jitter_that_does_need_its_margin_gets_it(every: int, late: int) -> None:
+def test_jitter_that_needs_a_margin_raises_it(every: int, late: int) -> None:
     stalls = [(start, float(start + late)) for start in range(2000, 60000, every)]
     result = run(echo(60000, jitter=10.0, stalls=stalls), 60000)
     assert len(result.trims) <= 4
     assert all(now < 20000 for now in result.trims)
 
 
-def test_margin_that_was_not_needed_is_given_up() -> None:
+def test_unneeded_margin_is_lowered() -> None:
     late = [(start, start + 60.0) for start in range(2000, 20000, 3000)]
-    # Silence after ten quiet seconds; too short to be a stall.
+    # Silence ten seconds after the trim, and too short for a stall.
     rare = [(start, start + 120.0) for start in range(33000, 120000, 13000)]
     result = run(echo(130000, jitter=5.0, stalls=[*late, *rare]), 130000)
     assert result.usual(21000, 32000) > 40
     assert result.usual(60000, 129000) < 30
 
 
-def test_a_clock_that_runs_ahead_of_ours_adds_no_delay() -> None:
+def test_fast_source_clock_adds_no_delay() -> None:
     result = run(echo(60000, jitter=5.0, pace=1.002), 60000)
-    # 120 ms too much has come in.
+    # 120 ms more than real time have arrived.
     assert max(result.depths) <= 40
     assert result.playout.statistics().trimmed == len(result.trims) * FRAME
 
 
-# -- live playout: who works ahead loses nothing
+# Live playout: a source that works ahead loses nothing.
 
 
 def at_the_door(
     chunks: Iterator[int], until: float, limit_seconds: float, *, work: float = 0.0
 ) -> PlayoutBuffer:
-    """A sender that makes a chunk in ``work`` times its length and then waits for room."""
+    """Run a sender that makes a chunk in ``work`` times its duration, then waits for room."""
     playout = PlayoutBuffer(RATE, 1, limit_seconds, live=True)
     ready, pending = 0.0, next(chunks, 0)
     for now in np.arange(0.0, until, 20.0).tolist():
@@ -434,7 +434,7 @@ def at_the_door(
     return playout
 
 
-def test_one_long_chunk_is_played_whole() -> None:
+def test_long_chunk_is_not_trimmed() -> None:
     result = run([(0.0, 10000), (12000.0, 10000)], 25000)
     assert result.trims == []
     assert result.playout.statistics().played == 20000 * MS
@@ -443,7 +443,9 @@ def test_one_long_chunk_is_played_whole() -> None:
 @pytest.mark.parametrize("limit_seconds", [0.2, 1.0, 30.0])
 @pytest.mark.parametrize("chunk", [20, 100, 3000])
 @pytest.mark.parametrize("work", [0.0, 0.5, 0.95])
-def test_a_sender_at_the_door_loses_nothing(chunk: int, limit_seconds: float, work: float) -> None:
+def test_sender_waiting_for_room_is_not_trimmed(
+    chunk: int, limit_seconds: float, work: float
+) -> None:
     total = 30000 // chunk
     playout = at_the_door(iter([chunk] * total), 65000, limit_seconds, work=work)
     assert playout.statistics().trimmed == 0
@@ -453,7 +455,7 @@ def test_a_sender_at_the_door_loses_nothing(chunk: int, limit_seconds: float, wo
 
 @pytest.mark.parametrize("chunk", [10, 20, 100])
 @pytest.mark.parametrize("burst", [200, 1000, 3000])
-def test_bursts_of_chunks_lose_nothing(burst: int, chunk: int) -> None:
+def test_bursts_are_not_trimmed(burst: int, chunk: int) -> None:
     arrivals = [
         (start + 0.1 * k, chunk)
         for start in np.arange(0.0, 20000.0, burst * 0.9).tolist()
@@ -464,13 +466,13 @@ def test_bursts_of_chunks_lose_nothing(burst: int, chunk: int) -> None:
 
 @pytest.mark.parametrize("pace", [1.05, 1.1, 1.2, 1.5, 3.0])
 @pytest.mark.parametrize("chunk", [20, 60, 85])
-def test_a_source_that_gains_on_real_time_loses_nothing(chunk: int, pace: float) -> None:
+def test_source_faster_than_real_time_is_not_trimmed(chunk: int, pace: float) -> None:
     for phase in range(0, 20, 4):
         result = run(echo(20000, chunk, pace=pace), 20000, phase=phase)
         assert result.playout.statistics().trimmed == 0
 
 
-def test_one_held_back_pull_in_a_window_is_enough() -> None:
+def test_one_waiting_sender_in_a_window_prevents_a_trim() -> None:
     playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
     playout.push(ramp(1, 20 * FRAME))
     for tick in range(200):
@@ -483,11 +485,11 @@ def test_one_held_back_pull_in_a_window_is_enough() -> None:
     assert playout.statistics().trimmed == 19 * FRAME
 
 
-# -- live playout: pauses, flushes, and the cut itself
+# Live playout: pauses, flushes and the trim itself.
 
 
 def delayed(frames: int = 20, pulls: int = 32) -> PlayoutBuffer:
-    """A buffer of 1, 2, 3, ... with a delay that is about to be trimmed."""
+    """Return a buffer of 1, 2, 3, ... just before its delay is trimmed."""
     playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
     playout.push(ramp(1, frames * FRAME))
     for _ in range(pulls):
@@ -501,7 +503,7 @@ def real_time(playout: PlayoutBuffer) -> Int16Array:
     return playout.pull()
 
 
-def test_a_cut_fades_across_and_then_the_samples_go_on_in_order() -> None:
+def test_trim_crossfades_and_continues_in_order() -> None:
     playout = delayed()
     real_time(playout)
     dropped = 19 * FRAME
@@ -517,7 +519,7 @@ def test_a_cut_fades_across_and_then_the_samples_go_on_in_order() -> None:
     assert playout.statistics().sent == playout.statistics().played + dropped + FRAME
 
 
-def test_a_cut_in_the_middle_of_a_chunk() -> None:
+def test_trim_ends_in_the_middle_of_a_chunk() -> None:
     playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
     playout.push(ramp(1, 5 * FRAME + 30))
     for tick in range(33):
@@ -531,14 +533,14 @@ def test_a_cut_in_the_middle_of_a_chunk() -> None:
     assert np.all(np.diff(rest[0]) > 0)
 
 
-def test_a_paused_buffer_is_never_trimmed() -> None:
+def test_paused_buffer_is_not_trimmed() -> None:
     playout = delayed()
     playout.pause()
     for _ in range(100):
         real_time(playout)
     assert playout.statistics().trimmed == 0
     playout.resume()
-    # What a source in real time added meanwhile is a delay like any other.
+    # Audio that a source in real time has added during the pause is a delay, too.
     for _ in range(32):
         real_time(playout)
     assert playout.statistics().trimmed == 0
@@ -547,7 +549,7 @@ def test_a_paused_buffer_is_never_trimmed() -> None:
 
 
 def late(playout: PlayoutBuffer, frames: int) -> None:
-    """Real time, except that some frames come only after they were wanted."""
+    """Run in real time, with some frames late by a pull."""
     for _ in range(frames):
         playout.pull()
     playout.push(ramp(1 + playout.statistics().sent, frames * FRAME))
@@ -564,16 +566,16 @@ def test_only_silence_after_a_trim_raises_the_margin() -> None:
     assert playout.buffered_samples == 2 * FRAME
     late(playout, 3)
     assert playout.statistics().underruns == 2
-    # Three frames stood there: a margin of two was kept.
+    # Of three frames, a margin of two was kept.
     assert playout.statistics().trimmed == (19 + 1) * FRAME
     assert playout.buffered_samples == 2 * FRAME
 
 
-def test_a_flush_begins_a_new_window() -> None:
+def test_flush_starts_a_new_window() -> None:
     playout = delayed()
     playout.flush()
     playout.push(ramp(1, 20 * FRAME))
-    # The first pull plays what the flush left.
+    # The first pull plays the fade after the flush.
     for _ in range(33):
         real_time(playout)
     assert playout.statistics().trimmed == 0
@@ -581,7 +583,7 @@ def test_a_flush_begins_a_new_window() -> None:
     assert playout.statistics().trimmed == 20 * FRAME
 
 
-def test_a_flush_with_nothing_queued_begins_a_new_window() -> None:
+def test_flush_of_an_empty_queue_starts_a_new_window() -> None:
     playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
     playout.push(ramp(1, 20 * FRAME))
     for _ in range(20):
@@ -595,7 +597,7 @@ def test_a_flush_with_nothing_queued_begins_a_new_window() -> None:
     assert playout.statistics().trimmed > 0
 
 
-def test_what_was_trimmed_counts_as_neither_played_nor_flushed() -> None:
+def test_trimmed_samples_count_as_neither_played_nor_flushed() -> None:
     playout = delayed()
     real_time(playout)
     assert playout.flush().samples == 33 * FRAME

@@ -20,7 +20,7 @@ MS = RATE // 1000
 
 
 class Playout(RuleBasedStateMachine):
-    """Every sample pushed has a value of its own, so that it is known again when it is pulled."""
+    """Model of a playout buffer. Every sample pushed has a distinct value."""
 
     live = False
 
@@ -31,11 +31,11 @@ class Playout(RuleBasedStateMachine):
         self.tail: Int16Array = np.empty((2, 0), np.int16)
         self.next_value = 0
         self.sounding = False  # the last pull ended in real samples
-        self.faded_out = False  # a pause did that, and nothing was played since
+        self.faded_out = False  # a pause faded out, and nothing was played since
         self.reply_samples = 0
         self.silent_pulls = 0
         self.grown = False
-        self.steady_pulls = 0  # that played a full frame with nobody held back
+        self.steady_pulls = 0  # pulls of a full frame with no sender waiting
 
     @rule(count=st.one_of(st.integers(0, 3 * FRAME), st.just(FRAME), st.just(50 * FRAME)))
     def push(self, count: int) -> None:
@@ -121,7 +121,7 @@ class Playout(RuleBasedStateMachine):
             self.steady_pulls = 0
 
     def pull_playing(self, frame: Int16Array, played: int) -> bool:
-        """Check a pull that might play; returns whether it must have been an underrun."""
+        """Check a pull while not paused; return whether it must be an underrun."""
         queued = self.queue.shape[1]
         may_start = queued >= 2 * FRAME or self.sounding or self.faded_out or self.silent_pulls > 0
         if queued >= FRAME:
@@ -184,7 +184,7 @@ class LivePlayout(Playout):
 
 
 def check_fade(frame: Int16Array, samples: Int16Array) -> None:
-    """Gains fall from 1 to 0 without a step that could be heard."""
+    """Check that the gains fall from 1 to 0 without an audible step."""
     assert frame.shape[1] <= FADE
     if frame.shape[1] == 0:
         return
@@ -213,7 +213,7 @@ def numbered(playout: PlayoutBuffer, count: int) -> Int16Array:
 @given(
     chunks=st.lists(st.tuples(st.integers(150, 5000), st.integers(0, 250)), min_size=1, max_size=15)
 )
-def test_chunks_of_150_ms_lose_nothing_whenever_they_come(chunks: list[tuple[int, int]]) -> None:
+def test_chunks_of_150_ms_at_any_time_lose_nothing(chunks: list[tuple[int, int]]) -> None:
     playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
     output = []
     for length, pulls in chunks:
@@ -231,7 +231,7 @@ def test_chunks_of_150_ms_lose_nothing_whenever_they_come(chunks: list[tuple[int
     chunks=st.lists(st.sampled_from([10, 20, 60, 100, 500, 3000]), min_size=1, max_size=4),
     work=st.lists(st.floats(0.0, 0.95), min_size=1, max_size=5),
 )
-def test_a_sender_that_waits_for_room_loses_nothing(
+def test_sender_waiting_for_room_loses_nothing(
     limit_seconds: float, chunks: list[int], work: list[float]
 ) -> None:
     playout = PlayoutBuffer(RATE, 1, limit_seconds, live=True)
@@ -241,7 +241,7 @@ def test_a_sender_that_waits_for_room_loses_nothing(
         while ready <= now and playout.has_room:
             chunk = chunks[sent % len(chunks)]
             playout.push(numbered(playout, chunk * MS))
-            # Whoever waited goes on when the pull before this one made room.
+            # A waiting sender continues once the pull before this one has made room.
             ready = max(ready, now - 20.0) + chunk * work[sent % len(work)]
             sent += 1
         playout.pull(held_back=ready <= now)
@@ -255,7 +255,7 @@ def test_a_sender_that_waits_for_room_loses_nothing(
     frequency=st.floats(50.0, 1000.0),
     amplitude=st.integers(100, 32767),
 )
-def test_a_cut_through_a_sine_does_not_click(
+def test_trim_of_a_sine_does_not_click(
     lead: int, chunk: int, frequency: float, amplitude: int
 ) -> None:
     playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
@@ -278,7 +278,7 @@ def test_a_cut_through_a_sine_does_not_click(
         output.append(playout.pull())
     assert playout.statistics().trimmed > 0
     assert playout.statistics().underruns == 0
-    # The sine's own slope, and two sines of opposite sign exchanged at the steepest of the fade.
+    # The slope of the sine, plus two sines of opposite sign at the steepest point of the fade.
     steepest = amplitude * omega + 2 * amplitude * math.pi / (2 * FADE) + 2
     steps = np.abs(np.diff(np.concatenate(output, axis=1)[0].astype(np.int32)))
     assert steps.max() <= steepest

@@ -1,4 +1,4 @@
-"""Queues: bounded, at the live edge, and every frame accounted for."""
+"""Queues: bounds, the live edge, and a complete account of every frame."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def number_of(popped: AudioFrame | None) -> int | None:
     limit=st.integers(1, 300),
     steps=st.lists(st.one_of(st.none(), st.integers(0, 120)), max_size=150),
 )
-def test_live_edge_against_a_model(limit: int, steps: list[int | None]) -> None:
+def test_live_edge_queue_matches_a_model(limit: int, steps: list[int | None]) -> None:
     queue = LiveEdgeQueue(limit / 1000)
     held: list[tuple[int, int]] = []
     overflowed = False
@@ -58,7 +58,7 @@ def test_live_edge_against_a_model(limit: int, steps: list[int | None]) -> None:
 
 
 @given(stall=st.integers(1, 50))
-def test_a_stall_within_the_limit_loses_nothing(stall: int) -> None:
+def test_stall_within_the_limit_loses_nothing(stall: int) -> None:
     queue = LiveEdgeQueue(1.0)
     for number in range(stall):
         queue.push(AudioFrame(48000, np.full((1, 960), number, np.int16)))
@@ -69,20 +69,20 @@ def test_a_stall_within_the_limit_loses_nothing(stall: int) -> None:
 
 
 @given(stall=st.integers(51, 400), later=st.integers(1, 50))
-def test_a_longer_stall_jumps_to_the_live_edge(stall: int, later: int) -> None:
+def test_stall_beyond_the_limit_jumps_to_the_live_edge(stall: int, later: int) -> None:
     queue = LiveEdgeQueue(1.0)
     for number in range(stall):
         queue.push(frame(number))
     assert len(queue) == 1
     assert queue.statistics.dropped == stall - 1
     assert number_of(queue.pop()) == stall - 1
-    # The pop ended the overflow: from here on frames are held again.
+    # The pop has ended the overflow, so frames are held again.
     for number in range(later):
         queue.push(frame(number))
     assert [number_of(queue.pop()) for _ in range(later)] == list(range(later))
 
 
-def test_a_frame_longer_than_the_limit_is_held() -> None:
+def test_frame_longer_than_the_limit_is_held() -> None:
     queue = LiveEdgeQueue(0.1)
     queue.push(frame(1, 500))
     assert len(queue) == 1
@@ -91,13 +91,13 @@ def test_a_frame_longer_than_the_limit_is_held() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan")])
-def test_live_edge_refuses_a_limit_that_is_not_positive(limit: float) -> None:
+def test_limit_must_be_positive(limit: float) -> None:
     with pytest.raises(ValueError, match="limit_seconds must be a number above 0"):
         LiveEdgeQueue(limit)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 10)), max_size=100))
-def test_latest_holds_the_newest(steps: list[tuple[bool, float]]) -> None:
+def test_latest_queue_holds_the_newest(steps: list[tuple[bool, float]]) -> None:
     queue: LatestQueue[int] = LatestQueue()
     held: tuple[int, float] | None = None
     read = 0

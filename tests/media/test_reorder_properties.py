@@ -24,8 +24,8 @@ def test_packets_in_order_pass_at_once(start: int, count: int) -> None:
 
 
 @given(starts, st.data())
-def test_small_disorder_is_undone_without_loss(start: int, data: st.DataObject) -> None:
-    """Any order in which no packet is overtaken by more than the limit comes out right."""
+def test_small_disorder_is_reordered_without_loss(start: int, data: st.DataObject) -> None:
+    """Packets overtaken by fewer than the limit come out in order."""
     count = 60
     waiting, order = list(range(count)), []
     order.append(waiting.pop(0))
@@ -55,7 +55,7 @@ def test_every_packet_is_passed_dropped_or_held(start: int, kept: list[bool], se
 
 
 @given(starts, st.integers(1, 200))
-def test_after_a_loss_there_is_no_delay(start: int, gap: int) -> None:
+def test_loss_leaves_no_delay(start: int, gap: int) -> None:
     buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
     buffer.push(start, 0)
     after = [buffer.push((start + 1 + gap + i) & 0xFFFF, i) for i in range(10)]
@@ -66,7 +66,7 @@ def test_after_a_loss_there_is_no_delay(start: int, gap: int) -> None:
     assert buffer.lost == gap
 
 
-def test_a_late_or_repeated_packet_is_dropped_and_counted() -> None:
+def test_late_or_repeated_packet_is_dropped_and_counted() -> None:
     buffer: ReorderBuffer[str] = ReorderBuffer.rtp()
     assert buffer.push(10, "a") == ["a"]
     assert buffer.push(10, "a") == []
@@ -75,7 +75,7 @@ def test_a_late_or_repeated_packet_is_dropped_and_counted() -> None:
     assert buffer.push(11, "c") == ["c"]
 
 
-def test_a_new_stream_starts_afresh() -> None:
+def test_distant_number_starts_a_new_stream() -> None:
     buffer: ReorderBuffer[str] = ReorderBuffer.rtp()
     buffer.push(10, "a")
     assert buffer.push(30_000, "b") == ["b"]
@@ -84,12 +84,12 @@ def test_a_new_stream_starts_afresh() -> None:
 
 
 @given(st.permutations(range(CHUNK_LIMIT)), st.integers(0, 300))
-def test_what_comes_out_of_order_within_the_bound_is_put_in_order(
+def test_chunks_out_of_order_within_the_limit_are_reordered(
     shuffled: list[int], before: int
 ) -> None:
     order: ReorderBuffer[int] = ReorderBuffer.chunks()
     for chunk in range(1, before + 1):
-        assert order.push(chunk, chunk) == [chunk]  # in order, nothing waits
+        assert order.push(chunk, chunk) == [chunk]  # in order, so none is held
     chunks = [before + 1 + chunk for chunk in shuffled]
     heard = [item for chunk in chunks for item in order.push(chunk, chunk)]
     assert heard == sorted(chunks)
@@ -97,7 +97,7 @@ def test_what_comes_out_of_order_within_the_bound_is_put_in_order(
 
 
 @given(st.lists(st.integers(1, 50), max_size=100))
-def test_every_chunk_is_heard_once_and_in_order_or_is_missing(chunks: list[int]) -> None:
+def test_every_chunk_is_passed_once_in_order_or_lost(chunks: list[int]) -> None:
     order: ReorderBuffer[int] = ReorderBuffer.chunks()
     heard: list[int] = []
     for chunk in chunks:
@@ -106,11 +106,11 @@ def test_every_chunk_is_heard_once_and_in_order_or_is_missing(chunks: list[int])
     heard += received(order.flush())
     assert heard == sorted(set(heard))
     assert set(heard) <= set(chunks)
-    # Exactly those up to the last that were not heard.
+    # All numbers up to the last one passed, except those passed.
     assert order.lost == max(heard, default=0) - len(heard)
 
 
-def test_a_chunk_that_is_given_up_is_not_heard_late() -> None:
+def test_chunk_after_its_gap_was_given_up_is_dropped() -> None:
     order: ReorderBuffer[int] = ReorderBuffer.chunks()
     early = range(2, 2 + CHUNK_LIMIT)
     assert [item for chunk in early for item in order.push(chunk, chunk)] == []
@@ -120,7 +120,7 @@ def test_a_chunk_that_is_given_up_is_not_heard_late() -> None:
     assert order.push(8, 8) == [8]
 
 
-def test_a_carrier_that_counts_anew_is_heard() -> None:
+def test_chunk_numbers_that_go_back_start_a_new_stream() -> None:
     order: ReorderBuffer[int] = ReorderBuffer.chunks()
     for chunk in range(1, 101):
         order.push(chunk, chunk)

@@ -1,4 +1,4 @@
-"""Resampling and re-chunking: the cuts of the input never show in the output."""
+"""Resampling and rechunking: the output does not depend on the division of the input."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def resample(resampler: StreamResampler, chunks: list[Int16Array]) -> Int16Array
 
 
 def tone_snr(samples: NDArray[np.int16], frequency: float, rate: int) -> float:
-    """Signal to noise of a tone of unknown amplitude and phase, dB."""
+    """Return the SNR of a tone of unknown amplitude and phase, in dB."""
     angle = 2 * np.pi * frequency * np.arange(samples.shape[0]) / rate
     basis = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     # Normal equations: two unknowns, and no BLAS threads that other tests would count.
@@ -79,7 +79,7 @@ def test_any_chunking_gives_the_same_output(
     resampler = StreamResampler(from_rate, to_rate, channels)
     whole = resample(resampler, [samples])
     assert whole.dtype == np.int16
-    # The same object again: after a flush it is as new.
+    # The same object again: a flush resets it.
     assert np.array_equal(resample(resampler, cut(samples, cuts)), whole)
     assert whole.shape[0] == channels
     if from_rate == to_rate:
@@ -88,7 +88,7 @@ def test_any_chunking_gives_the_same_output(
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), CONVERSIONS)
-def test_one_sample_at_a_time(from_rate: int, to_rate: int) -> None:
+def test_single_sample_chunks_give_the_same_output(from_rate: int, to_rate: int) -> None:
     samples = noise(1, 2, 700)
     singly = cut(samples, list(range(700)))
     whole = resample(StreamResampler(from_rate, to_rate, 2), [samples])
@@ -97,7 +97,7 @@ def test_one_sample_at_a_time(from_rate: int, to_rate: int) -> None:
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), CONVERSIONS)
 @pytest.mark.parametrize("frequency", [440, 1000])
-def test_a_tone_stays_a_tone(from_rate: int, to_rate: int, frequency: int) -> None:
+def test_tone_keeps_its_snr(from_rate: int, to_rate: int, frequency: int) -> None:
     angle = 2 * np.pi * frequency * np.arange(from_rate) / from_rate
     samples = np.rint(20000 * np.sin(angle)).astype(np.int16).reshape(1, -1)
     frames = cut(samples, list(range(0, from_rate, from_rate // 50)))
@@ -107,7 +107,7 @@ def test_a_tone_stays_a_tone(from_rate: int, to_rate: int, frequency: int) -> No
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), CONVERSIONS)
-def test_the_delay_is_that_of_the_filter(from_rate: int, to_rate: int) -> None:
+def test_delay_is_half_the_filter(from_rate: int, to_rate: int) -> None:
     resampler = StreamResampler(from_rate, to_rate, 1)
     delay = 0.0
     pushed, got = 0, 0
@@ -119,7 +119,7 @@ def test_the_delay_is_that_of_the_filter(from_rate: int, to_rate: int) -> None:
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), CONVERSIONS)
-def test_a_stream_shorter_than_the_filter_is_not_lost(from_rate: int, to_rate: int) -> None:
+def test_stream_shorter_than_the_filter_is_kept(from_rate: int, to_rate: int) -> None:
     resampler = StreamResampler(from_rate, to_rate, 1)
     for count in range(1, 250):
         output = resample(resampler, [np.full((1, count), 1000, np.int16)])
@@ -127,7 +127,7 @@ def test_a_stream_shorter_than_the_filter_is_not_lost(from_rate: int, to_rate: i
         assert output.any()
 
 
-def test_left_and_right_stay_apart() -> None:
+def test_channels_do_not_mix() -> None:
     samples = noise(3, 2, 4800)
     samples[1] = 0
     output = resample(StreamResampler(48000, 16000, 2), [samples])
@@ -136,7 +136,7 @@ def test_left_and_right_stay_apart() -> None:
     assert np.array_equal(output[:1], mono)
 
 
-def test_no_native_thread_and_nothing_left_to_the_garbage_collector() -> None:
+def test_resampler_needs_no_native_thread_and_no_garbage_collection() -> None:
     gc.collect()
     gc.disable()
     try:
@@ -158,8 +158,8 @@ def test_no_native_thread_and_nothing_left_to_the_garbage_collector() -> None:
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), CONVERSIONS)
-def test_what_the_lower_rate_cannot_hold_is_removed(from_rate: int, to_rate: int) -> None:
-    # Downwards a tone above the new Nyquist frequency, upwards the images of one below it.
+def test_frequencies_above_nyquist_are_removed(from_rate: int, to_rate: int) -> None:
+    # Downwards a tone above the new Nyquist frequency, upwards the images of a tone below it.
     angle = np.arange(from_rate) / from_rate * 2 * np.pi
     if to_rate < from_rate:
         samples = np.rint(20000 * np.sin(angle * to_rate * 0.55)).astype(np.int16)
@@ -180,16 +180,16 @@ def test_full_scale_saturates_instead_of_wrapping() -> None:
     assert np.all(np.sign(output[0].reshape(-1, 48)[1:-1, 8:40]).std(axis=1) == 0)
 
 
-def test_equal_rates_hand_the_chunk_through() -> None:
+def test_equal_rates_return_the_chunk_itself() -> None:
     samples = noise(0, 1, 320)
     resampler = StreamResampler(16000, 16000, 1)
     assert resampler.push(samples) is samples
     assert resampler.flush().shape == (1, 0)
 
 
-def test_closing_and_wrong_formats() -> None:
+def test_closed_resampler_and_unsupported_formats_raise() -> None:
     resampler = StreamResampler(16000, 48000, 2)
-    with pytest.raises(UnsupportedFormat, match=r"\(2, n\), got int16 of shape \(1, 4\)"):
+    with pytest.raises(UnsupportedFormat, match=r"\(2, n\); got int16 array of shape \(1, 4\)"):
         resampler.push(np.zeros((1, 4), np.int16))
     wrong: Any = np.zeros((2, 4), np.float32)
     with pytest.raises(UnsupportedFormat, match="got float32"):
@@ -205,7 +205,7 @@ def test_closing_and_wrong_formats() -> None:
             StreamResampler(*arguments)
 
 
-def test_what_is_returned_is_not_changed_by_later_pushes() -> None:
+def test_later_pushes_do_not_change_returned_arrays() -> None:
     resampler = StreamResampler(48000, 16000, 1)
     outputs = [resampler.push(noise(index, 1, 960)) for index in range(10)]
     copies = [output.copy() for output in outputs]
@@ -249,8 +249,8 @@ def test_frames_do_not_share_memory_with_the_input() -> None:
     assert np.array_equal(np.concatenate(frames, axis=1), wanted)
 
 
-def test_rechunking_moves_each_sample_a_bounded_number_of_times() -> None:
-    # Bytes allocated stand for the copying: a clock would measure the machine as well.
+def test_rechunking_copies_each_sample_a_bounded_number_of_times() -> None:
+    # Bytes allocated measure the copying: a clock would measure the machine as well.
     rechunker = Rechunker(480, 1)
     million = noise(0, 1, 1_000_000)
     assert len(rechunker.push(million)) == 2083
@@ -261,7 +261,7 @@ def test_rechunking_moves_each_sample_a_bounded_number_of_times() -> None:
     assert sys.getallocatedblocks() - before < 100
 
 
-def test_rechunker_refuses() -> None:
+def test_rechunker_rejects_unsupported_formats() -> None:
     for arguments in [(0, 1), (-1, 1), (480, 0), (480, 3)]:
         with pytest.raises(UnsupportedFormat):
             Rechunker(*arguments)

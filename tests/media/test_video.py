@@ -1,4 +1,4 @@
-"""Pictures: a test for each format, what is refused, and the way through a codec."""
+"""Pictures: each format, pictures that are rejected, and the round trip through a codec."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def flat(color: tuple[int, int, int], width: int = 64, height: int = 48) -> NDAr
 
 
 def slopes(width: int, height: int) -> NDArray[np.uint8]:
-    """A smooth picture, no two parts of which are alike."""
+    """Return a smooth picture without repeated parts."""
     y, x = np.mgrid[0:height, 0:width]
     blue, green = x * 255 // width, y * 255 // height
     return np.stack([blue, green, (blue + green) // 2], axis=2).astype(np.uint8)
@@ -49,20 +49,20 @@ def errors(got: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
 # The formats, of both kinds of frame.
 
 
-def test_bgr24() -> None:
+def test_bgr24_array() -> None:
     picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert np.array_equal(VideoFrame(picture).to_ndarray(), picture)
     assert errors(VideoFrame(yuv(flat(BLUE))).to_ndarray("bgr24"), np.array(BLUE)).max() <= 5
 
 
-def test_rgb24() -> None:
+def test_rgb24_array() -> None:
     picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert np.array_equal(VideoFrame(picture).to_ndarray("rgb24"), picture[..., ::-1])
     assert errors(VideoFrame(yuv(flat(BLUE))).to_ndarray("rgb24"), np.array(RED)).max() <= 5
 
 
 @pytest.mark.parametrize(("color", "luma"), [(BLUE, 29), (GREEN, 149), (RED, 77), ((9, 9, 9), 9)])
-def test_gray(color: tuple[int, int, int], luma: int) -> None:
+def test_gray_array(color: tuple[int, int, int], luma: int) -> None:
     for frame in (VideoFrame(flat(color)), VideoFrame(yuv(flat(color)))):
         gray = frame.to_ndarray("gray")
         assert gray.shape == (48, 64)
@@ -70,7 +70,7 @@ def test_gray(color: tuple[int, int, int], luma: int) -> None:
         assert errors(gray, np.array(luma)).max() <= 1
 
 
-def test_float32() -> None:
+def test_float32_array() -> None:
     picture = np.array([[BLUE, (0, 51, 204)]], np.uint8)
     got = VideoFrame(picture).to_ndarray("float32")
     assert got.dtype == np.float32
@@ -80,7 +80,7 @@ def test_float32() -> None:
     assert np.allclose(native[20, 20], [0, 0, 1], atol=5 / 255)
 
 
-def test_frame() -> None:
+def test_native_frame() -> None:
     native = yuv(flat(RED))
     assert VideoFrame(native).to("frame") is native
     made = VideoFrame(flat(RED)).to("frame")
@@ -91,7 +91,7 @@ def test_frame() -> None:
 
 @pytest.mark.parametrize("format", ARRAY_FORMATS)
 @pytest.mark.parametrize("native", ["", "yuv420p", "bgr24", "rgb24", "gray"])
-def test_arrays_belong_to_the_caller(format: ArrayFormat, native: str) -> None:
+def test_returned_arrays_are_copies(format: ArrayFormat, native: str) -> None:
     picture = slopes(64, 48)
     held = av.VideoFrame.from_ndarray(picture, "bgr24").reformat(format=native) if native else None
     frame = VideoFrame(held or picture.copy())
@@ -103,16 +103,16 @@ def test_arrays_belong_to_the_caller(format: ArrayFormat, native: str) -> None:
     assert np.array_equal(frame.to_ndarray(format), kept)
 
 
-def test_unknown_formats_are_refused() -> None:
+def test_unknown_formats_are_rejected() -> None:
     wrong: Any = "yuv420p"
-    with pytest.raises(ValueError, match=r"format must be bgr24.*got 'yuv420p'"):
+    with pytest.raises(ValueError, match=r"format must be one of 'bgr24'.*; got 'yuv420p'"):
         VideoFrame(flat(RED)).to(wrong)
-    with pytest.raises(ValueError, match="order must be bgr24 or rgb24, got 'yuv420p'"):
+    with pytest.raises(ValueError, match="order must be one of 'bgr24', 'rgb24'; got 'yuv420p'"):
         as_video_frame(flat(RED), wrong)
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_what_a_frame_says_of_itself(native: bool) -> None:
+def test_frame_attributes(native: bool) -> None:
     picture = slopes(64, 48)
     frame = VideoFrame(yuv(picture) if native else picture, timestamp=1.5)
     assert (frame.width, frame.height) == (64, 48)
@@ -121,18 +121,18 @@ def test_what_a_frame_says_of_itself(native: bool) -> None:
     assert "64x48" in repr(frame)
 
 
-# What FFmpeg holds.
+# Native frames.
 
 
 @pytest.mark.parametrize("size", [(322, 240), (318, 2), (641, 481), (1, 1), (3, 5), (2, 7)])
-def test_padded_lines_and_odd_sides_do_not_shear(size: tuple[int, int]) -> None:
+def test_padded_rows_and_odd_sides_do_not_shear(size: tuple[int, int]) -> None:
     picture = slopes(*size)
     native = yuv(picture)
     assert native.planes[0].line_size > size[0]
     got = VideoFrame(native).to_ndarray()
     assert got.shape == picture.shape
     assert got.flags.c_contiguous
-    # So small a picture has steep slopes, which half the colours cannot follow.
+    # A picture this small has steep slopes, which subsampled colours cannot follow.
     assert errors(got, picture).max() <= 6 or min(size) < 8
     assert (
         errors(VideoFrame(native).to_ndarray("gray"), VideoFrame(picture).to_ndarray("gray")).max()
@@ -151,7 +151,7 @@ def test_flat_colors_survive_yuv420p() -> None:
     assert off.mean() < 2.5
 
 
-def test_the_color_space_of_a_frame_is_honoured() -> None:
+def test_color_space_is_honoured() -> None:
     """H.264 of cameras and files is often BT.709, or of full range."""
     for space, full, wanted in (("bt601", 0, 76), ("bt709", 0, 90), ("bt601", 1, 81)):
         native = av.VideoFrame(64, 48, "yuv420p")
@@ -163,7 +163,7 @@ def test_the_color_space_of_a_frame_is_honoured() -> None:
         assert errors(gray, np.array(wanted)).max() <= 1
 
 
-def test_a_frame_is_converted_on_several_threads_at_once() -> None:
+def test_frame_converts_on_several_threads_at_once() -> None:
     frame = VideoFrame(yuv(slopes(322, 240)))
     wanted = {format: frame.to_ndarray(format) for format in ARRAY_FORMATS}
     wrong = []
@@ -182,7 +182,7 @@ def test_a_frame_is_converted_on_several_threads_at_once() -> None:
     assert wrong == []
 
 
-# Odd sides, and the way through a codec.
+# Odd sides, and the round trip through a codec.
 
 
 @pytest.mark.parametrize("size", [(641, 480), (640, 481), (1, 1), (3, 5)])
@@ -202,7 +202,7 @@ def test_odd_sides_become_even(size: tuple[int, int], native: bool) -> None:
 @pytest.mark.parametrize("size", [(320, 240), (321, 241), (2, 2), (1, 1)])
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("codec", ["vp8", "h264"])
-def test_any_size_goes_through_a_codec(codec: str, native: bool, size: tuple[int, int]) -> None:
+def test_any_size_passes_a_codec(codec: str, native: bool, size: tuple[int, int]) -> None:
     coders: dict[str, Any] = {
         "vp8": (Vp8Encoder(), Vp8Decoder(), vp8_depayload),
         "h264": (H264Encoder(), H264Decoder(), h264_depayload),
@@ -228,10 +228,10 @@ def test_any_size_goes_through_a_codec(codec: str, native: bool, size: tuple[int
         assert off[-1].mean() < 10
 
 
-# The door.
+# as_video_frame.
 
 
-def test_a_frame_is_taken_as_it_is() -> None:
+def test_video_frame_is_returned_unchanged() -> None:
     frame = VideoFrame(flat(RED), timestamp=2.0)
     assert as_video_frame(frame) is frame
     native = yuv(flat(RED))
@@ -239,7 +239,7 @@ def test_a_frame_is_taken_as_it_is() -> None:
     assert as_video_frame(VideoFrame(native)).is_native
 
 
-def test_a_handler_may_use_its_buffer_again() -> None:
+def test_array_is_copied() -> None:
     for buffer in (flat(RED), flat(RED)[..., 0].copy(), np.ones((4, 6, 3), np.float32)):
         frame = as_video_frame(buffer)
         before = frame.to_ndarray()
@@ -248,7 +248,7 @@ def test_a_handler_may_use_its_buffer_again() -> None:
         assert np.array_equal(frame.to_ndarray(), before)
 
 
-def test_order() -> None:
+def test_channel_order_of_arrays() -> None:
     assert as_video_frame(flat(RED), "rgb24").to_ndarray()[0, 0].tolist() == [255, 0, 0]
     scaled = flat(RED).astype(np.float32) / 255
     assert as_video_frame(scaled, "rgb24").to_ndarray()[0, 0].tolist() == [255, 0, 0]
@@ -263,7 +263,7 @@ def test_floats_are_clipped_and_never_wrap() -> None:
     assert got.tolist() == [[0, 255, 0, 255, 255, 255, 0, 255, 0]]
 
 
-def test_only_the_values_of_an_array_of_another_kind_matter() -> None:
+def test_masked_arrays_are_read_as_plain_arrays() -> None:
     masked = np.ma.masked_array(flat(RED), mask=True)
     held = as_video_frame(masked).to_ndarray()
     assert type(held) is np.ndarray
@@ -273,7 +273,7 @@ def test_only_the_values_of_an_array_of_another_kind_matter() -> None:
 @pytest.mark.parametrize(
     ("picture", "got"),
     [
-        (np.zeros((4, 6, 3), np.float64), r"float64 of shape \(4, 6, 3\)"),
+        (np.zeros((4, 6, 3), np.float64), r"float64 array of shape \(4, 6, 3\)"),
         (np.zeros((4, 6, 3), np.float16), "float16"),
         (np.zeros((4, 6, 3), np.int16), "int16"),
         (np.zeros((4, 6, 3), np.int8), "int8"),
@@ -290,9 +290,9 @@ def test_only_the_values_of_an_array_of_another_kind_matter() -> None:
         (np.zeros((4, 0), np.float32), "0 x 4"),
         (np.zeros((1, MAX_SIDE + 1), np.uint8), "8193 x 1"),
         (np.full((4, 6), np.nan, np.float32), "NaN"),
-        ([[1, 2], [3, 4]], "list"),
-        (None, "NoneType"),
-        (b"png", "bytes"),
+        ([[1, 2], [3, 4]], r"\[\[1, 2\], \[3, 4\]\]"),
+        (None, "None"),
+        (b"png", "b'png'"),
         (av.AudioFrame(), "AudioFrame"),
         (av.VideoFrame(), "0 x 0"),
         (av.VideoFrame(MAX_SIDE + 2, 2, "gray"), "8194 x 2"),
@@ -301,27 +301,27 @@ def test_only_the_values_of_an_array_of_another_kind_matter() -> None:
         (VideoFrame(av.VideoFrame()), "0 x 0"),
     ],
 )
-def test_what_is_refused_is_named(picture: object, got: str) -> None:
-    with pytest.raises(UnsupportedFormat, match=f"expected .*, got .*{got}"):
+def test_unsupported_pictures_are_rejected_and_shown(picture: object, got: str) -> None:
+    with pytest.raises(UnsupportedFormat, match=f"picture must .*; got .*{got}"):
         as_video_frame(picture)
 
 
-def test_a_frame_that_holds_something_else_is_refused() -> None:
+def test_video_frame_with_unsupported_content_is_rejected() -> None:
     wrong: Any
     for wrong in (np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3), np.float32), [[1]], None):
         with pytest.raises(UnsupportedFormat):
             as_video_frame(VideoFrame(wrong))
 
 
-def test_every_pixel_format_converts_or_is_refused() -> None:
-    """FFmpeg refuses some, and one aborts the process."""
-    formats: Any = av.video.format  # its names are without type information
+def test_every_pixel_format_converts_or_is_rejected() -> None:
+    """FFmpeg rejects some formats, and one aborts the process."""
+    formats: Any = av.video.format  # the stubs lack the names
     taken = set()
     for name in sorted(formats.names):
         try:
             native = av.VideoFrame(16, 16, name)
         except ValueError:
-            continue  # a format of some hardware
+            continue  # a hardware format
         try:
             frame = as_video_frame(native)
         except UnsupportedFormat:
@@ -334,7 +334,7 @@ def test_every_pixel_format_converts_or_is_refused() -> None:
     assert taken >= {"bgr24", "rgb24", "bgra", "rgba", "gray", "pal8", "gbrp"}
 
 
-def test_arrays_need_no_pyav() -> None:
+def test_arrays_do_not_load_pyav() -> None:
     code = (
         "import sys, numpy as np; from fastrtc_anyio._media.video import as_video_frame;"
         "frame = as_video_frame(np.ones((3, 5), np.float32));"

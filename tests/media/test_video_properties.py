@@ -1,4 +1,4 @@
-"""Pictures: whatever comes is converted or refused, and conversions lose nothing they need not."""
+"""Pictures: any array is converted or rejected, and conversions lose no more than they must."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def as_bgr(picture: NDArray[Any]) -> NDArray[Any]:
 
 
 @given(anything)
-def test_an_array_is_converted_or_refused(picture: NDArray[Any]) -> None:
+def test_any_array_is_converted_or_rejected(picture: NDArray[Any]) -> None:
     try:
         frame = as_video_frame(picture)
     except UnsupportedFormat:
@@ -46,7 +46,7 @@ def test_an_array_is_converted_or_refused(picture: NDArray[Any]) -> None:
 
 
 @given(pictures, st.booleans(), st.booleans())
-def test_uint8_comes_back_exactly(picture: NDArray[np.uint8], upside: bool, turned: bool) -> None:
+def test_uint8_round_trip_is_exact(picture: NDArray[np.uint8], upside: bool, turned: bool) -> None:
     if upside:
         picture = picture[::-1]
     if turned:
@@ -56,7 +56,7 @@ def test_uint8_comes_back_exactly(picture: NDArray[np.uint8], upside: bool, turn
     assert np.array_equal(frame.to_ndarray("bgr24"), wanted)
     assert np.array_equal(frame.to_ndarray("rgb24"), wanted[..., ::-1])
     assert np.array_equal(as_video_frame(picture, "rgb24").to_ndarray("rgb24"), wanted)
-    # The other formats lead back to it.
+    # The other formats convert back to it.
     assert np.array_equal(as_video_frame(frame.to_ndarray("float32")).to_ndarray(), wanted)
     assert np.array_equal(as_video_frame(frame.to_ndarray("rgb24"), "rgb24").to_ndarray(), wanted)
     if picture.ndim == 2:
@@ -64,9 +64,7 @@ def test_uint8_comes_back_exactly(picture: NDArray[np.uint8], upside: bool, turn
 
 
 @given(pictures, st.booleans(), st.booleans())
-def test_a_view_that_a_frame_was_made_of_is_as_good(
-    picture: NDArray[np.uint8], upside: bool, turned: bool
-) -> None:
+def test_view_converts_like_a_copy(picture: NDArray[np.uint8], upside: bool, turned: bool) -> None:
     wanted = as_bgr(picture)
     view = wanted[::-1] if upside else wanted
     view = view.swapaxes(0, 1) if turned else view
@@ -77,7 +75,7 @@ def test_a_view_that_a_frame_was_made_of_is_as_good(
 
 
 @given(floats)
-def test_float32_is_the_nearest_level_saturated(picture: NDArray[np.float32]) -> None:
+def test_float32_becomes_the_nearest_level_and_saturates(picture: NDArray[np.float32]) -> None:
     got = as_video_frame(picture).to_ndarray()
     exact = np.clip(as_bgr(picture).astype(np.float64), 0, 1) * 255
     assert np.abs(got - exact).max() <= 0.5 + 1e-4
@@ -90,7 +88,7 @@ def test_gray_is_the_luma_of_bt601(picture: NDArray[np.uint8]) -> None:
 
 
 @given(colored)
-def test_pyav_is_given_the_same_pixels(picture: NDArray[np.uint8]) -> None:
+def test_frame_of_pyav_has_the_same_pixels(picture: NDArray[np.uint8]) -> None:
     height, width = picture.shape[:2]
     made = VideoFrame(picture).to_av()
     assert made.width == width + width % 2

@@ -1,4 +1,4 @@
-"""Calls from a telephone, on virtual time: a carrier that plays, confirms, and clears."""
+"""Telephone calls on virtual time, with a carrier that plays, confirms and clears audio."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MARK = round(MARK_SECONDS * RATE)
 
 
 def words(seconds: float) -> tuple[int, Any]:
-    """At the telephone's own rate: what is played can be counted to the sample."""
+    """Return audio at the telephone's rate, so that played samples can be counted exactly."""
     return RATE, np.full((1, round(seconds * RATE)), 3000, np.int16)
 
 
@@ -50,7 +50,7 @@ class PhoneCall:
 
 @asynccontextmanager
 async def call(handler: StreamHandlerBase, **settings: Any) -> AsyncGenerator[PhoneCall, None]:
-    """Call a handler by telephone; the caller listens."""
+    """Call a handler by telephone. The carrier plays the audio."""
     handler.phone_mode = True
     async with (
         open_pair(TwilioFraming, **settings) as (peer, carrier),
@@ -75,9 +75,9 @@ def clears(carrier: Client) -> int:
     return sum(isinstance(event, Clear) for event in carrier.events)
 
 
-async def test_a_conversation_with_barge_in() -> None:
-    """The greeting is heard whole. The reply is interrupted: the carrier is told to clear, and
-    what counts as played is what the marks say, at most a mark's worth too little."""
+async def test_barge_in_clears_the_carrier_and_reports_audio_played() -> None:
+    """The greeting plays to its end. The interrupted reply is cleared at the carrier, and the audio
+    played is that confirmed by marks: too little by at most one mark."""
 
     async def greet() -> AsyncGenerator[Any, None]:
         yield words(0.5)
@@ -106,7 +106,7 @@ async def test_a_conversation_with_barge_in() -> None:
     assert statistics.sent == statistics.played + statistics.flushed
 
 
-async def test_what_is_ahead_is_bounded() -> None:
+async def test_audio_ahead_of_playback_is_bounded() -> None:
     class Talker(Quiet):
         async def emit(self) -> Any:
             return words(1)
@@ -121,7 +121,7 @@ async def test_what_is_ahead_is_bounded() -> None:
         assert len(phone.carrier.arrivals) > 70
 
 
-async def test_the_end_waits_for_what_was_said() -> None:
+async def test_close_stream_waits_for_playback() -> None:
     class Goodbye(Quiet):
         async def emit(self) -> Any:
             return words(1.23), CloseStream()
@@ -134,7 +134,7 @@ async def test_the_end_waits_for_what_was_said() -> None:
         assert phone.session.closed.reason is CloseReason.HANDLER_CLOSED
 
 
-async def test_keys_reach_the_handler() -> None:
+async def test_key_presses_reach_the_handler() -> None:
     class Menu(Quiet):
         async def on_dtmf(self, digit: str) -> None:
             self.calls.append(digit)
@@ -154,7 +154,7 @@ async def test_keys_reach_the_handler() -> None:
 
 
 async def test_outputs_reach_the_next_reply() -> None:
-    """D22: a phone's memory."""
+    """D22: outputs are the memory of a telephone call."""
     seen: list[Any] = []
 
     async def reply(audio: Any, history: Any = None) -> AsyncGenerator[Any, None]:
@@ -168,7 +168,7 @@ async def test_outputs_reach_the_next_reply() -> None:
     assert seen == [None, 1]
 
 
-async def test_messages_are_not_for_carriers() -> None:
+async def test_messages_are_not_sent_to_carriers() -> None:
     class Chatty(Quiet):
         async def start_up(self) -> None:
             await self.send_message("hello")
@@ -179,7 +179,7 @@ async def test_messages_are_not_for_carriers() -> None:
         assert phone.peer.messages.statistics().dropped_out == 1
 
 
-async def test_a_telephone_that_falls_silent_has_vanished() -> None:
+async def test_silent_telephone_vanishes() -> None:
     async with call(Quiet(), liveness_s=5.0) as phone:
         await phone.carrier.speak(silence(1), 16_000)
         with anyio.fail_after(6.1):
@@ -188,7 +188,7 @@ async def test_a_telephone_that_falls_silent_has_vanished() -> None:
     assert phone.session.closed.reason is CloseReason.VANISHED
 
 
-async def test_a_carrier_without_marks_is_believed_after_a_while(
+async def test_missing_marks_are_given_up_after_a_timeout(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_pair(TwilioFraming) as (peer, carrier):
@@ -201,8 +201,8 @@ async def test_a_carrier_without_marks_is_believed_after_a_while(
     assert "mark" in caplog.text
 
 
-async def test_a_live_source_is_marked_now_and_then() -> None:
-    """Not after every frame, though the queue is empty after every one."""
+async def test_live_source_is_marked_every_100_ms() -> None:
+    """The queue is empty after every frame, but a mark does not follow every frame."""
     buffers = BufferOptions(live=True)
     async with open_pair(TwilioFraming, buffers=buffers) as (peer, carrier):
         async with create_task_group() as tasks:
@@ -217,7 +217,7 @@ async def test_a_live_source_is_marked_now_and_then() -> None:
         assert peer.audio_out.statistics().played == 100 * RATE // 50
 
 
-async def test_chunks_that_are_missing_are_counted() -> None:
+async def test_missing_chunks_are_counted() -> None:
     async with open_pair(TwilioFraming) as (peer, carrier):
         for chunk in (1, 2, 5, 6, 9):
             carrier.send(Media(b"", chunk))
@@ -228,7 +228,7 @@ async def test_chunks_that_are_missing_are_counted() -> None:
         assert await peer.transport_statistics() == {"received": 6, "missing": 4}
 
 
-async def test_a_silent_handler_sends_nothing() -> None:
+async def test_silent_handler_sends_nothing() -> None:
     """D2."""
     async with call(agent(lambda audio: nothing())) as phone:
         await phone.carrier.speak(silence(2), 16_000)

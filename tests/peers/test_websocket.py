@@ -1,4 +1,4 @@
-"""The peer itself, over sockets in memory, on virtual time."""
+"""WebSocket peers over sockets in memory, on virtual time."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ CARRIERS: dict[str, tuple[Callable[[], Framing], AudioEncoding]] = {
     [None, MULAW_8K, AudioEncoding("pcm16", 16_000), AudioEncoding("pcm16", 44_100)],
     ids=str,
 )
-async def test_a_websocket_conforms(encoding: AudioEncoding | None) -> None:
+async def test_websocket_peer_conforms(encoding: AudioEncoding | None) -> None:
     await check_peer(partial(open_pair, FastRTCFraming, encoding, rates=(24_000, 24_000)))
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
-async def test_a_telephone_conforms(carrier: str) -> None:
+async def test_telephone_peer_conforms(carrier: str) -> None:
     framing, encoding = CARRIERS[carrier]
     await check_peer(partial(open_pair, framing, encoding), messages=False, lead_s=0.2)
 
 
-async def test_a_client_is_given_a_tenth_of_a_second_ahead() -> None:
+async def test_client_receives_audio_100_ms_ahead() -> None:
     async with open_pair(encoding=PCM) as (peer, client):
         await peer.audio_out.send((16_000, np.full((1, 16_000), 1000, np.int16)))
         began = anyio.current_time()
@@ -62,8 +62,8 @@ async def test_a_client_is_given_a_tenth_of_a_second_ahead() -> None:
         assert len(client.arrivals) == 50
 
 
-async def test_a_live_source_that_stalled_leaves_no_delay_at_the_client() -> None:
-    """What piled up waits here, where it is trimmed, and not at the client, where it would stay."""
+async def test_stalled_live_source_leaves_no_delay_at_the_client() -> None:
+    """The backlog waits in the peer, where it is trimmed, and not at the client."""
     async with (
         open_pair(encoding=PCM, buffers=BufferOptions(live=True)) as (peer, client),
         create_task_group() as tasks,
@@ -80,7 +80,7 @@ async def test_a_live_source_that_stalled_leaves_no_delay_at_the_client() -> Non
         tasks.cancel_scope.cancel()
 
 
-async def test_a_carriers_chunks_are_heard_in_order() -> None:
+async def test_chunks_of_a_carrier_are_reordered() -> None:
     async with open_pair(TwilioFraming) as (peer, client):
         sounds = {chunk: np.full((1, 160), 1000 * chunk, np.int16) for chunk in (1, 3, 2, 5, 4)}
         for chunk, samples in sounds.items():
@@ -89,16 +89,16 @@ async def test_a_carriers_chunks_are_heard_in_order() -> None:
         assert [round(frame.samples[0, 0] / 1000) for frame in heard] == [1, 2, 3, 4, 5]
         assert (await peer.transport_statistics())["missing"] == 0
         client.send(Media(MULAW_8K.encode(sounds[1]), 7))
-        client.send(Media(MULAW_8K.encode(sounds[2])))  # without a number it waits for nothing
+        client.send(Media(MULAW_8K.encode(sounds[2])))  # a chunk without a number passes at once
         assert round((await peer.audio_in.receive()).samples[0, 0] / 1000) == 2
         client.hang_up()
-        # What waited for a chunk that never came is heard all the same.
+        # The chunk behind the gap is delivered at the end.
         assert (await peer.audio_in.receive()).samples.shape == (1, 160)
         assert (await peer.transport_statistics())["missing"] == 1
 
 
-async def test_a_call_hears_the_codec_that_was_asked_for() -> None:
-    """The caller's side is in PCMA there, and takes PCMU."""
+async def test_outgoing_codec_may_differ_from_the_incoming_codec() -> None:
+    """The caller's audio is PCMA, but the carrier accepts PCMU."""
     ours, theirs = memory_sockets()
     framing = TelnyxFraming()
     start = framing.decode(TelnyxFraming().encode(Start("me", AudioEncoding("alaw", 8_000))) or "")
@@ -119,15 +119,15 @@ async def test_a_call_hears_the_codec_that_was_asked_for() -> None:
     await theirs.aclose()
 
 
-async def test_an_odd_length_is_sent_as_it_is() -> None:
+async def test_partial_frame_is_sent_without_padding() -> None:
     async with open_pair(encoding=PCM) as (peer, client):
         await peer.audio_out.send((16_000, np.full((1, 1234), 1000, np.int16)))
         await peer.audio_out.wait_played()
         assert sum(item.shape[1] for item in client.queue if not isinstance(item, Mark)) == 1234
 
 
-async def test_nothing_ticks_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """D6, of the transport."""
+async def test_idle_connection_runs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D6, for the transport."""
     asked = 0
     real = PacedOutput.pull_due
 
@@ -142,8 +142,8 @@ async def test_nothing_ticks_while_nothing_is_said(monkeypatch: pytest.MonkeyPat
     assert asked == 1
 
 
-async def test_a_client_that_does_not_read_has_vanished() -> None:
-    """Until then nothing piles up: what is sent waits in its bounded queue."""
+async def test_client_that_stops_reading_vanishes() -> None:
+    """Until then, audio waits in its bounded queue."""
     ours, theirs = memory_sockets(room=3)
     peer = WebSocketPeer(ours, FastRTCFraming(), Start("me", PCM))
     async with create_task_group() as tasks:
@@ -157,7 +157,7 @@ async def test_a_client_that_does_not_read_has_vanished() -> None:
     await theirs.aclose()
 
 
-async def test_a_client_that_reads_late_loses_nothing() -> None:
+async def test_client_that_reads_late_loses_nothing() -> None:
     ours, theirs = memory_sockets(room=3)
     peer = WebSocketPeer(ours, FastRTCFraming(), Start("me", PCM))
     async with create_task_group() as tasks:
@@ -173,7 +173,7 @@ async def test_a_client_that_reads_late_loses_nothing() -> None:
     await theirs.aclose()
 
 
-async def test_a_flood_keeps_its_bound() -> None:
+async def test_flood_of_audio_stays_within_the_limit() -> None:
     async with open_pair(encoding=PCM) as (peer, client):
         for _ in range(500):
             client.send_audio(AudioFrame(16_000, np.zeros((1, 1600), np.int16)))
@@ -183,7 +183,7 @@ async def test_a_flood_keeps_its_bound() -> None:
         assert statistics.received == statistics.dropped + statistics.buffered == 500
 
 
-async def test_what_is_no_event_is_a_message() -> None:
+async def test_text_that_is_not_an_event_is_a_message() -> None:
     texts = ["hello", "[1]", '{"event": "mine"}', '{"type": "update", "data": 1}', ""]
     async with open_pair() as (peer, client):
         for text in texts:
@@ -191,11 +191,11 @@ async def test_what_is_no_event_is_a_message() -> None:
         assert [await peer.messages.receive() for _ in texts] == texts
 
 
-async def test_the_last_words_arrive() -> None:
+async def test_messages_before_aclose_arrive() -> None:
     async with open_pair() as (peer, client):
         for i in range(20):
             peer.messages.send_nowait(f"word {i}")
-        await anyio.sleep(0.01)  # the peer runs
+        await anyio.sleep(0.01)  # lets the peer start
         await peer.aclose()
         assert [await client.receive_message() for _ in range(20)] == [
             f"word {i}" for i in range(20)

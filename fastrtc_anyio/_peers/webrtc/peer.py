@@ -1,4 +1,4 @@
-"""The host's half of a WebRTC connection."""
+"""Host's half of a WebRTC connection."""
 
 from __future__ import annotations
 
@@ -30,21 +30,22 @@ logger = logging.getLogger("fastrtc_anyio")
 
 
 class WebRTCPeer(LifecyclePeer):
-    """One WebRTC connection. Answers an offer, or makes one.
+    """One WebRTC connection, which answers an offer or makes one.
 
     Args:
-        portal: where aiortc runs; open for as long as the peer is.
-        media: which media flow which way; audio both ways by default.
-        sample_rate: rate in Hz of the audio to send. ``audio_out.sample_rate`` is what the codec
-            makes of it.
-        channels: 1, or 2 for stereo to be negotiated.
-        fps: pictures a second that are sent at most.
+        portal: the thread of aiortc; it must stay open for as long as the peer.
+        media: directions of the media; audio in both by default.
+        sample_rate: rate of outgoing audio in Hz. ``audio_out.sample_rate`` becomes the codec's
+            nearest rate.
+        channels: 1, or 2 to negotiate stereo.
+        fps: maximum frame rate of outgoing video, in Hz.
+        configuration: addresses, ports and ICE servers.
         buffers: sizes of the audio queues.
         liveness_s: seconds without an authenticated packet after which the client counts as
             vanished; None to rely on ICE alone.
         opus: settings of the Opus encoder.
-        video: codec and bitrate of video.
-        limits: how much the client may send besides media.
+        video: codec and bitrate of outgoing video.
+        limits: limits on data from the client other than media.
     """
 
     def __init__(
@@ -79,13 +80,7 @@ class WebRTCPeer(LifecyclePeer):
             media=MediaOptions(
                 self.media, sample_rate, channels, opus or OpusOptions(), video or VideoOptions()
             ),
-            streams=Streams(
-                audio_in,
-                audio_out,
-                video_in,
-                video_out,
-                messages,
-            ),
+            streams=Streams(audio_in, audio_out, video_in, video_out, messages),
             liveness_s=liveness_s,
             limits=limits or RequestLimits(),
             on_connected=lambda: self._host.post(self._mark_connected),
@@ -93,27 +88,27 @@ class WebRTCPeer(LifecyclePeer):
         )
 
     async def answer(self, offer: SessionDescription) -> SessionDescription:
-        """Answer a client's offer. The connection then comes up by itself.
+        """Answer a client's offer. The connection is then established in the background.
 
         Raises:
-            InvalidOffer: the offer is malformed, or has no audio we have a codec for.
-            LimitExceeded: it has too many sections.
+            InvalidOffer: the offer is malformed, or has no audio codec in common with aiortc.
+            LimitExceeded: the offer has too many sections.
 
         Cancellation:
-            The negotiation ends by itself; :meth:`aclose` waits for it.
+            The negotiation continues in the background; :meth:`aclose` waits for it.
         """
         connection = self._connection
         sdp = await self._portal.call(connection.negotiate, connection.answer, offer.sdp)
         return SessionDescription("answer", sdp)
 
     async def offer(self) -> SessionDescription:
-        """Make an offer, with a data channel. The client's answer goes to :meth:`accept`."""
+        """Create an offer with a data channel. Pass the client's answer to :meth:`accept`."""
         connection = self._connection
         sdp = await self._portal.call(connection.negotiate, connection.offer)
         return SessionDescription("offer", sdp)
 
     async def accept(self, answer: SessionDescription) -> None:
-        """Take the answer to our offer.
+        """Accept the client's answer to the offer.
 
         Raises:
             InvalidOffer: the answer is malformed.
@@ -122,11 +117,11 @@ class WebRTCPeer(LifecyclePeer):
         await self._portal.call(connection.negotiate, connection.accept, answer.sdp)
 
     async def add_ice_candidate(self, candidate: IceCandidate | None) -> None:
-        """Add a candidate of the client's, or None: there are no more.
+        """Add a candidate of the client; None marks the end of the candidates.
 
         Raises:
-            InvalidCandidate: it is malformed.
-            LimitExceeded: the client has as many as it may have.
+            InvalidCandidate: the candidate is malformed.
+            LimitExceeded: the client has reached the limit of candidates.
         """
         await self._portal.call(self._connection.add_candidate, candidate)
 
@@ -148,7 +143,7 @@ class WebRTCPeer(LifecyclePeer):
         await checkpoint()
 
     async def transport_statistics(self) -> dict[str, dict[str, Any]]:
-        """aiortc's reports by their ids, each with its ``type``: W3C's ``getStats``."""
+        """Return aiortc's reports by id, each with its ``type``: the ``getStats`` of W3C."""
         return await self._portal.call(self._connection.statistics)
 
     def _flush_pictures(self) -> None:

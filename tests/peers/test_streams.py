@@ -1,0 +1,118 @@
+"""Outgoing audio before the format is known, and its position, on virtual time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from anyio import create_task_group
+
+from fastrtc_anyio import UnsupportedFormat
+from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._media.statistics import AudioOutStatistics
+from fastrtc_anyio._peers.memory import open_memory_peer
+from fastrtc_anyio._peers.streams.audio import AudioOutput, BufferOptions
+from fastrtc_anyio._peers.streams.link import Link
+
+RATE = 24_000
+FRAME = RATE // 50
+
+
+def make_output(bound: bool = True) -> AudioOutput:
+    link = Link(Host(), anyio.current_time)
+    return AudioOutput(link, RATE, 1, BufferOptions(), bound=bound)
+
+
+def audio(seconds: float, rate: int = RATE) -> tuple[int, Any]:
+    return rate, np.full((1, round(seconds * rate)), 1000, np.int16)
+
+
+async def test_send_waits_until_the_format_is_bound() -> None:
+    out = make_output(bound=False)
+    sent_at: list[float] = []
+
+    async def send() -> None:
+        await out.send(audio(1))
+        sent_at.append(anyio.current_time())
+
+    async with create_task_group() as tasks:
+        began = anyio.current_time()
+        tasks.start_soon(send)
+        await anyio.sleep(5)
+        assert out.statistics() == AudioOutStatistics()
+        assert (out.sample_rate, out.channels, out.position) == (RATE, 1, 0)
+        out.bind(48_000, 2)
+    assert sent_at == [began + 5]
+    assert (out.sample_rate, out.channels) == (48_000, 2)
+    assert abs(out.statistics().sent - 48_000) < 200  # the rest is in the filter
+
+
+async def test_send_before_the_format_is_bound_raises_at_the_end() -> None:
+    out = make_output(bound=False)
+
+    async def send() -> None:
+        with pytest.raises(anyio.BrokenResourceError):
+            await out.send(audio(1))
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(send)
+        await anyio.sleep(1)
+        out.end()
+    await out.wait_played()
+
+
+async def test_flush_and_pause_before_the_format_is_bound_take_effect() -> None:
+    out = make_output(bound=False)
+    async with create_task_group() as tasks:
+        tasks.start_soon(out.send, audio(1))
+        await anyio.sleep(1)
+        assert out.flush().samples == 0
+        out.pause()
+        out.bind(RATE, 1)
+    assert out.statistics().flushed == RATE
+    await out.send(audio(1))
+    assert not any(out.pull().any() for _ in range(10))
+    out.resume()
+    assert any(out.pull().any() for _ in range(3))
+
+
+async def test_position_excludes_fades_and_never_decreases() -> None:
+    out = make_output()
+    await out.send(audio(1))
+    for _ in range(10):
+        out.pull()
+    before = out.position
+    assert before == 10 * FRAME
+    assert out.flush().samples == before
+    assert out.pull().any()  # the fade
+    assert out.position == before
+    assert out.statistics().played > before
+    await out.send(audio(1))
+    for _ in range(5):
+        out.pull()
+    assert out.flush().samples == out.position - before == 5 * FRAME
+
+
+async def test_flush_discards_audio_left_in_the_filter() -> None:
+    out = make_output()
+    await out.send((48_000, np.full((1, 960), 20_000, np.int16)))
+    out.flush()
+    await out.send((48_000, np.zeros((1, 4800), np.int16)))
+    assert not any(out.pull().any() for _ in range(20))
+
+
+async def test_unsupported_audio_changes_nothing() -> None:
+    out = make_output()
+    with pytest.raises(UnsupportedFormat, match="audio must be"):
+        await out.send(np.zeros(480, np.int16))  # type: ignore[arg-type]
+    assert out.statistics() == AudioOutStatistics()
+
+
+async def test_memory_peer_has_one_stream_for_session_and_transport() -> None:
+    async with open_memory_peer(sample_rate=RATE) as peer:
+        peer.client.connect()
+        await peer.audio_out.send(audio(0.5, 48_000))
+        await peer.audio_out.wait_played()
+        assert peer.audio_out.position == peer.audio_out.statistics().played == RATE // 2
