@@ -331,7 +331,7 @@ async def test_picture_with_additional_outputs() -> None:
         (np.full((4, 4, 3), np.nan, np.float32), "NaN"),
         (np.zeros((3, 4, 4), np.uint8), r"\(3, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), "got 4 x 0"),
-        ("picture", "str"),
+        ("picture", "a picture must be .*; got 'picture'"),
     ],
 )
 async def test_invalid_picture_ends_the_session_with_a_reason(picture: Any, message: str) -> None:
