@@ -1,4 +1,4 @@
-"""Audio between aiortc and the queues, both ways."""
+"""Outgoing audio as encoded packets, and decoding of incoming packets."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ logger = logging.getLogger("fastrtc_anyio")
 
 PTIME = 0.02
 _LATE_LIMIT = 0.2
-"""Seconds: after a longer stall of this thread playout goes on from now, instead of in a burst."""
+"""Seconds. After a longer stall of this thread playout resumes from now, without a burst."""
 
 
 class PlayoutTrack(MediaStreamTrack):
-    """Audio out, as packets: 20 ms every 20 ms, silence if there is nothing else.
+    """Outgoing audio: one encoded packet every 20 ms, silence when the queue is empty.
 
-    ``recv`` never raises, returns ``None`` or leaves a gap in the timestamps: aiortc would stop
-    the sender and say nothing.
+    ``recv`` never raises, never returns None and never skips a timestamp: aiortc 1.16 would stop
+    the sender without an error.
     """
 
     kind = "audio"
@@ -65,7 +65,7 @@ class PlayoutTrack(MediaStreamTrack):
         self._due += PTIME
         try:
             self._payload = self._encoder.encode(self._output.pull())
-        except Exception as exc:  # reported, once; the RTP stream itself goes on to the end
+        except Exception as exc:  # reported once; the last packet is repeated from then on
             if self._on_broken is not None:
                 self._on_broken(exc)
                 self._on_broken = None
@@ -77,10 +77,10 @@ class PlayoutTrack(MediaStreamTrack):
 
 
 class AudioTap:
-    """Stands where aiortc's jitter buffer does: orders, decodes and delivers the client's audio.
+    """Reorders, decodes and delivers the client's audio, in place of aiortc's jitter buffer.
 
-    A lost packet, or one that cannot be decoded, becomes as much silence: the handler's clock goes
-    on as the client's does.
+    Each lost or undecodable packet becomes silence of the same length, so that the number of
+    samples keeps up with the client's clock.
     """
 
     def __init__(
@@ -118,16 +118,17 @@ class AudioTap:
         try:
             frames = decoder.decode(JitterFrame(packet.payload, packet.timestamp))
         except FFmpegError as exc:
-            logger.debug("a packet could not be decoded: %s", exc)
+            logger.debug("decoding a packet failed: %s", exc)
             return []
         return [from_av(frame) for frame in frames if isinstance(frame, AvAudioFrame)]
 
 
 def tap_audio(transceiver: RTCRtpTransceiver, deliver: Callable[[AudioFrame], None]) -> None:
-    """Take the client's audio packets in place of aiortc's jitter buffer.
+    """Decode a transceiver's incoming packets on arrival and pass the frames to ``deliver``.
 
-    Statistics and RTCP stay aiortc's.
+    aiortc still handles RTCP and statistics.
     """
-    codecs = internals.get_codecs(transceiver) or CODECS["audio"]  # an offer of ours has none yet
+    # Before the answer to our offer arrives, any codec is possible.
+    codecs = internals.get_codecs(transceiver) or CODECS["audio"]
     tap = AudioTap({codec.payloadType or 0: codec for codec in codecs}, deliver)
     internals.replace_audio_jitter_buffer(transceiver.receiver, tap)

@@ -241,7 +241,7 @@ class Connection:
         transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
         if pc.sctp is not None:
             transports.add(pc.sctp.transport)
-            guard_sctp(pc.sctp, self._on_garbage)
+            guard_sctp(pc.sctp, self._on_violation)
         for transport in transports:
             choose_addresses(transport, self._configuration)
             self._heartbeat.listen(transport)
@@ -267,7 +267,7 @@ class Connection:
             await asyncio.wait([self._negotiation])
         await self._media.consume(track)
 
-    def _on_garbage(self, text: str) -> None:
+    def _on_violation(self, text: str) -> None:
         if not self._over:
             self._end(Closed(CloseReason.PEER_FAILED, text))
 

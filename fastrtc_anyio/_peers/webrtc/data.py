@@ -1,4 +1,4 @@
-"""Messages over a connection's data channels. Everything here runs on the portal's loop."""
+"""Messages over data channels. All functions run on the portal's loop."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from . import internals
 logger = logging.getLogger("fastrtc_anyio")
 
 DRAIN_LIMIT = 0.5
-"""Seconds that messages get to be acknowledged before the connection is closed."""
+"""Seconds to wait for the acknowledgement of messages before the connection is closed."""
 OPEN_LIMIT = 2.0
-"""Seconds that the data channel gets to open, if there are messages for it."""
+"""Seconds to wait for a data channel to open when messages are queued."""
 _BUFFER = 65_536
-"""Bytes handed to the data channel ahead of what the network takes."""
+"""Bytes that may wait in the data channel's own buffer."""
 _FRAGMENTS = 1024
-"""Of unfinished messages on one stream. A client that keeps to the receive window has fewer."""
+"""Maximum fragments of unfinished messages on one stream; a client that observes the receive window
+has fewer."""
 _STREAMS = 256
+"""Maximum inbound streams of one client."""
 _WINDOW_GRACE = 65_536
-"""Bytes past the receive window: what was under way when it closed."""
+"""Bytes a client may exceed the receive window by: those in flight when it closed."""
 
 
 class DataChannels:
-    """Takes messages from every channel there is, and sends on the first that is open.
+    """Receives messages on all data channels, and sends on the first open one.
 
     Args:
         messages: the queues shared with the host.
-        limits: how long a message may be.
+        limits: the maximum length of a message.
     """
 
     def __init__(self, messages: MessageChannel, limits: RequestLimits) -> None:
@@ -45,7 +47,7 @@ class DataChannels:
         self._channels: list[RTCDataChannel] = []
 
     def add(self, channel: RTCDataChannel) -> None:
-        """Use a channel, the client's or our own."""
+        """Use a channel, which either side may have created."""
         self._channels.append(channel)
         channel.bufferedAmountLowThreshold = _BUFFER // 4
         channel.on("message", partial(self._on_message, channel))
@@ -56,7 +58,7 @@ class DataChannels:
             self._on_open()
 
     def flush(self) -> None:
-        """Send what is in the outbox, as far as the channel takes it."""
+        """Send queued messages until the channel's buffer is full."""
         channel = self._find_open()
         while (
             channel is not None
@@ -70,11 +72,12 @@ class DataChannels:
                 self._messages.count_unsent()
 
     async def drain(self, sctp: RTCSctpTransport) -> None:
-        """Give messages time to be acknowledged: aiortc's close throws away what is not.
+        """Wait until the client has acknowledged all messages: aiortc's close discards the others.
 
-        A handler that fails at once has its error to tell while the channel is still opening.
+        A handler that fails at once sends its error while the channel is still opening, so wait for
+        that first.
         """
-        # SCTP has no event for "all acknowledged"; this runs once, at the end of a call.
+        # SCTP has no event for "all acknowledged". Polling is cheap once, at the end of a call.
         await poll(lambda: bool(self._channels) or not self._messages.has_outgoing, OPEN_LIMIT)
         await poll(
             lambda: not self._messages.has_outgoing and not internals.has_unacknowledged(sctp),
@@ -98,7 +101,7 @@ class DataChannels:
         try:
             check_message(size, self._limits)
         except LimitExceeded as exc:
-            logger.warning("a client's message was dropped: %s", exc)
+            logger.warning("dropped a client's message: %s", exc)
             if channel.readyState == "open":
                 channel.send(encode_message("error", str(exc)))
             return
@@ -106,36 +109,40 @@ class DataChannels:
         self._messages.push(text)
 
 
-def guard_sctp(sctp: RTCSctpTransport, on_garbage: Callable[[str], None]) -> None:
-    """Call ``on_garbage`` with an explanation when a client breaks the protocol or its limits.
+def guard_sctp(sctp: RTCSctpTransport, on_violation: Callable[[str], None]) -> None:
+    """Call ``on_violation`` with an explanation when a client breaks the protocol or the limits.
 
-    The limits are on the memory and the time of reassembly: a client that never finishes its
-    messages would otherwise stop everybody's connections.
+    The limits bound memory, and time: aiortc searches the fragments of unfinished messages for each
+    new one, on the loop that all connections share.
     """
 
     async def handle_packet(handle: Callable[[bytes], Awaitable[None]], data: bytes) -> None:
         try:
             await handle(data)
-        except ConnectionError:  # how aiortc ends the transport in order
+        except ConnectionError:  # aiortc's signal for the regular end of the transport
             raise
         except Exception as exc:
-            on_garbage(f"the client sent something over a data channel that is nothing: {exc!r}")
+            # Any type: aiortc's parsers of SCTP, DCEP and UTF-8 raise several. Uncaught it would
+            # end the DTLS transport, and the call without a reason.
+            on_violation(f"malformed packet over a data channel: {exc!r}")
 
     def admit_chunk(load: internals.SctpLoad) -> bool:
+        # Checked before aiortc stores the chunk. The window alone does not protect: it counts
+        # bytes, and a fragment can have a single byte.
         admitted = (
             load.streams <= _STREAMS
             and load.fragments < _FRAGMENTS
             and load.window >= -_WINDOW_GRACE
         )
         if not admitted:
-            on_garbage("the client sent more pieces of unfinished messages than it may")
+            on_violation("too many unfinished messages over a data channel")
         return admitted
 
     internals.guard_sctp(sctp, handle_packet, admit_chunk)
 
 
 async def poll(condition: Callable[[], bool], limit: float) -> None:
-    """Wait for what announces itself to nobody, for so many seconds at most."""
+    """Poll ``condition`` until it holds or ``limit`` seconds have passed."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limit
     while not condition() and loop.time() < deadline:

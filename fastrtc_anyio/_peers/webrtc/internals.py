@@ -1,11 +1,10 @@
-"""The private names of aiortc and aioice that this package depends on, all of them.
+"""Access to private names of aiortc and aioice. No other module may use them.
 
-The two libraries have no setting for the behaviour changed here, so each function reads or replaces
-an attribute of a live object. Its docstring states the reason, the upstream issue where there is
-one, and when the function can go. Policy (limits, ports, timing) belongs to the modules that call
-these functions.
+The libraries have no setting for the behaviour changed here, so each function reads or replaces an
+attribute of a live object. Its docstring states the reason, the upstream issue if there is one, and
+when the function can go. Policy (limits, ports, timing) belongs to the callers.
 
-Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked at import.
+Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked on import.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ check_required(REQUIRED, SUPPORTED)
 
 
 def default_offer_direction(transceiver: RTCRtpTransceiver) -> None:
-    """Take a media section without a direction attribute for ``sendrecv`` (RFC 8866 6.7).
+    """Apply the default direction, ``sendrecv``, to a section without one (RFC 8866 6.7).
 
     aiortc 1.16 keeps None, and then fails to compute the direction of the answer. Can go once
     aiortc's SDP parser applies the default.
@@ -85,29 +84,29 @@ def default_offer_direction(transceiver: RTCRtpTransceiver) -> None:
 
 
 def get_codecs(transceiver: RTCRtpTransceiver) -> list[RTCRtpCodecParameters]:
-    """The codecs that both sides have, the preferred codec first; empty before negotiation.
+    """Return the codecs that both sides support, the preferred one first; empty before negotiation.
 
-    aiortc 1.16 shows them in the SDP alone, which does not exist yet when the encoder is chosen.
+    aiortc 1.16 exposes them only in the answer, which does not exist yet when the encoder is made.
     Can go once ``RTCRtpSender.getParameters()`` exists.
     """
     return transceiver._codecs
 
 
 def prefer_codec(transceiver: RTCRtpTransceiver, name: str) -> None:
-    """Name a codec first in the answer: its place decides what both sides send.
+    """Put a codec first in the answer, so that both sides send it.
 
-    ``RTCRtpTransceiver.setCodecPreferences`` (aiortc 1.16) works only before the offer is applied,
-    when the offerer's section has no transceiver yet. Can go once it works for answers.
+    ``RTCRtpTransceiver.setCodecPreferences()`` of aiortc 1.16 has no effect after the offer is
+    applied, and before that there is no transceiver. Can go once it works for answers.
     """
     transceiver._codecs = sorted(transceiver._codecs, key=lambda codec: codec.name != name)
 
 
 def accept_rsa_certificates(pc: RTCPeerConnection) -> None:
-    """Complete the DTLS handshake with peers whose certificate is an RSA one, as GStreamer's is.
+    """Offer cipher suites for peers with an RSA certificate too, such as GStreamer.
 
-    aiortc 1.16 offers cipher suites for ECDSA only (aiortc#1421, #1434). The suites added have the
-    same forward secrecy and authenticated encryption. Our certificate stays ECDSA
-    (RFC 8827 6.5), and a peer's is verified by its fingerprint. Can go once aiortc offers them.
+    aiortc 1.16 offers suites for ECDSA only (aiortc#1421, #1434). The added suites have the same
+    forward secrecy and encryption. Our certificate stays ECDSA (RFC 8827 6.5), and the peer's is
+    verified by its fingerprint. Can go once aiortc offers them.
     """
     for certificate in _get(pc, "_RTCPeerConnection__certificates"):
         create = certificate._create_ssl_context
@@ -125,17 +124,16 @@ _CIPHERS = b":".join(
     for cipher in (b"AES128-GCM-SHA256", b"CHACHA20-POLY1305", b"AES128-SHA", b"AES256-SHA")
     for key in (b"ECDSA", b"RSA")
 )
-"""aiortc's suites, and the same suites for RSA."""
+"""The suites of aiortc, each for ECDSA and for RSA."""
 
 
 def wrap_connect(
     pc: RTCPeerConnection, run: Callable[[Callable[[], Coroutine[Any, Any, None]]], Any]
 ) -> None:
-    """Have ``run`` call the coroutine function in which a connection does ICE and DTLS.
+    """Call ``run`` with the coroutine function that performs ICE and DTLS, in place of it.
 
-    aiortc 1.16 starts it as a task without keeping a reference, so that ``close()`` neither awaits
-    nor cancels it, and its exception is logged as never retrieved (aiortc#429). Can go once
-    ``close()`` ends the task.
+    aiortc 1.16 starts it as a task without a reference: ``close()`` neither awaits nor cancels it,
+    and its exception is logged as never retrieved (aiortc#429). Can go once ``close()`` ends it.
     """
     name = "_RTCPeerConnection__connect"
     _replace(pc, name, partial(run, _get(pc, name)))
@@ -145,7 +143,7 @@ def wrap_connect(
 
 
 def list_host_addresses() -> list[str]:
-    """IP addresses of this machine without loopback, as aioice gathers them by default.
+    """Return the IP addresses that aioice 0.13 gathers by default: all except loopback.
 
     Can go once aioice documents a function for it.
     """
@@ -153,7 +151,7 @@ def list_host_addresses() -> list[str]:
 
 
 class Gatherer(Protocol):
-    """aioice's own gathering on given addresses, with seconds to wait for STUN and TURN servers."""
+    """Gathers candidates on addresses; ``timeout`` is the wait for STUN and TURN servers."""
 
     def __call__(self, addresses: list[str], timeout: float) -> Awaitable[list[Candidate]]: ...
 
@@ -162,11 +160,10 @@ def replace_gathering(
     transport: RTCDtlsTransport,
     gather: Callable[[Gatherer, list[str]], Awaitable[list[Candidate]]],
 ) -> None:
-    """Have ``gather`` collect local candidates; it gets aioice's function and default addresses.
+    """Gather local candidates with ``gather``, called with aioice's function and default addresses.
 
-    aioice 0.13 gathers on every address but loopback, and waits 5 s for a server that does not
-    answer, without a setting for either. Can go once both are parameters of
-    ``aioice.Connection`` that ``RTCConfiguration`` passes on.
+    aioice 0.13 gathers on all addresses except loopback, and waits 5 s for a server that does not
+    answer, without a setting for either. Can go once ``RTCConfiguration`` has both.
     """
     connection = transport.transport._connection
     original = connection.get_component_candidates
@@ -189,11 +186,11 @@ def replace_socket_opening(
     loop: asyncio.AbstractEventLoop,
     open_socket: Callable[[OpenEndpoint, ProtocolFactory, str], Awaitable[Endpoint]],
 ) -> None:
-    """Have ``open_socket`` open UDP sockets on any port of a host. Idempotent for each loop.
+    """Open the loop's UDP sockets for port 0 with ``open_socket``. Idempotent for each loop.
 
-    aioice 0.13 always binds to port 0 (aioice#47, #112), and only logs the error of a socket that
-    could not be opened. Replacing the loop's method is the one way to choose the port. Can go
-    once ``aioice.Connection`` takes a port range and reports the error.
+    aioice 0.13 always binds to port 0 (aioice#47, #112), and only logs why a socket could not be
+    opened. The loop's method is the only place to choose the port. Can go once
+    ``aioice.Connection`` takes a port range and raises the error.
     """
     if "create_datagram_endpoint" in vars(loop):
         return
@@ -219,11 +216,11 @@ Receive = Callable[[bytes, Any], None]
 def guard_datagrams(
     factory: ProtocolFactory, receive: Callable[[Receive, bytes, Any], None]
 ) -> asyncio.DatagramProtocol:
-    """Make a protocol whose datagrams go through ``receive``, which gets aioice's method first.
+    """Make a protocol that calls ``receive`` with aioice's method and each datagram.
 
     An empty datagram ends the connection in aiortc 1.16 (``data[0]`` in ``_recv_next``), and
-    aioice 0.13's STUN parser raises more than the ValueError it catches. Can go once both drop
-    what they cannot parse.
+    aioice 0.13 catches only one of the exceptions that its STUN parser raises. Can go once both
+    drop malformed datagrams.
     """
     protocol = factory()
     _replace(protocol, "datagram_received", partial(receive, protocol.datagram_received))
@@ -231,10 +228,10 @@ def guard_datagrams(
 
 
 def cancel_consent_checks(transport: RTCDtlsTransport) -> None:
-    """Cancel the consent checks (RFC 7675) of a transport that is closed.
+    """Cancel the consent checks (RFC 7675) of a closed transport.
 
-    aioice 0.13 starts them at the end of ``connect()``, also if ``close()`` ran meanwhile; nothing
-    ends them then. Can go once ``connect()`` checks for that.
+    aioice 0.13 starts them at the end of ``connect()`` even if ``close()`` has run meanwhile, and
+    then never ends them. Can go once ``connect()`` checks for that.
     """
     task = transport.transport._connection._query_consent_task
     if task is not None:
@@ -245,8 +242,8 @@ def watch_packets(transport: RTCDtlsTransport, on_packet: Callable[[], None]) ->
     """Call ``on_packet`` for each authenticated packet: STUN check, SRTP or SRTCP.
 
     aiortc 1.16 counts packets before it authenticates them, and has no ``disconnected`` state
-    (aiortc#25). The methods wrapped here are reached by authenticated packets only. Can go once
-    aiortc shows when it last received such a packet.
+    (aiortc#25). The methods wrapped here run after authentication. Can go once aiortc exposes the
+    time of the last authenticated packet.
     """
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -263,10 +260,11 @@ def watch_packets(transport: RTCDtlsTransport, on_packet: Callable[[], None]) ->
 
 
 async def send_binding_request(transport: RTCDtlsTransport) -> bool:
-    """Send one STUN binding request on the selected pair; return whether it was answered.
+    """Send one STUN binding request on the selected pair and wait for the response.
 
-    The request is that of a consent check (RFC 7675 5.1). aioice 0.13 makes those every 5 s and
-    has no method for one more. Can go with aioice's own liveness API.
+    The request is the same as in a consent check (RFC 7675 5.1), which aioice 0.13 sends every 5 s
+    without a method to send one earlier. Can go once there is one. Returns False if no pair is
+    selected; a missing response raises an exception of aioice.
     """
     connection = transport.transport._connection
     pair = connection._nominated.get(1)
@@ -290,18 +288,17 @@ class PacketBuffer(Protocol):
 def replace_audio_jitter_buffer(receiver: RTCRtpReceiver, buffer: PacketBuffer) -> None:
     """Pass a receiver's packets to ``buffer`` in place of aiortc's jitter buffer.
 
-    In aiortc 1.16 that buffer adds 60 to 80 ms, and after one lost packet 280 ms to the end of the
-    call (aiortc#543). RTCP and statistics stay aiortc's. Can go once the buffer is adaptive and
-    its delay a setting.
+    The jitter buffer of aiortc 1.16 adds 60 to 80 ms, and 280 ms after the first lost packet, for
+    the rest of the call (aiortc#543). Can go once it is adaptive and its delay is a setting.
     """
     _replace(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)
 
 
 def filter_rtcp(receiver: RTCRtpReceiver, accept: Callable[[AnyRtcpPacket], bool]) -> None:
-    """Ignore the RTCP packets that ``accept`` rejects.
+    """Ignore incoming RTCP packets for which ``accept`` returns False.
 
-    aiortc 1.16 ends a track for good on a BYE; clients send one when their sender pauses and may
-    resume later (the W3C track is muted then, w3c/webrtc-pc#961). Can go once aiortc mutes.
+    aiortc 1.16 ends a track on BYE, which clients send when their sender pauses. A browser mutes
+    the track instead (w3c/webrtc-pc#961). Can go once aiortc does the same.
     """
     handle = receiver._handle_rtcp_packet
 
@@ -313,7 +310,7 @@ def filter_rtcp(receiver: RTCRtpReceiver, accept: Callable[[AnyRtcpPacket], bool
 
 
 def replace_encoder(sender: RTCRtpSender, encoder: Encoder) -> None:
-    """Have a sender use ``encoder`` in place of the one aiortc would make.
+    """Have a sender use ``encoder`` in place of aiortc's default.
 
     aiortc 1.16 has no setting for the bitrate (aiortc#402, #980). Can go once
     ``RTCRtpSender.setParameters()`` exists.
@@ -322,15 +319,15 @@ def replace_encoder(sender: RTCRtpSender, encoder: Encoder) -> None:
 
 
 def get_target_bitrate(encoder: Encoder) -> int:
-    """Bits per second that an encoder of aiortc aims at."""
+    """Return the target bitrate of an encoder of aiortc, in bits per second."""
     return int(_get(encoder, _bitrate_name(encoder)))
 
 
 def set_target_bitrate(encoder: Encoder, bitrate: int) -> None:
-    """Set the bits per second that an encoder of aiortc aims at.
+    """Set the target bitrate of an encoder of aiortc, in bits per second.
 
-    The public setter clamps to a range that is fixed for each codec (aiortc 1.16; aiortc#402).
-    Can go together with :func:`replace_encoder`.
+    The public setter clamps to a fixed range (aiortc 1.16; aiortc#402). Can go together with
+    :func:`replace_encoder`.
     """
     _replace(encoder, _bitrate_name(encoder), bitrate)
 
@@ -343,10 +340,10 @@ def _bitrate_name(encoder: Encoder) -> str:
 
 
 class SctpLoad(NamedTuple):
-    """The memory one client holds in SCTP reassembly when a further chunk arrives."""
+    """Memory that a client occupies in SCTP reassembly when another chunk arrives."""
 
     streams: int
-    """Inbound streams, that of the chunk included."""
+    """Inbound streams, including that of the chunk."""
     fragments: int
     """Fragments of unfinished messages on the chunk's stream."""
     window: int
@@ -358,11 +355,11 @@ def guard_sctp(
     on_packet: Callable[[Callable[[bytes], Awaitable[None]], bytes], Awaitable[None]],
     admit_chunk: Callable[[SctpLoad], bool],
 ) -> None:
-    """Have ``on_packet`` call aiortc's SCTP packet handler, and drop chunks not admitted.
+    """Call ``on_packet`` with aiortc's handler and each SCTP packet, and drop refused chunks.
 
-    aiortc 1.16 lets exceptions of its handler end the DTLS transport, and neither enforces the
-    receive window it advertises nor bounds the fragments it keeps, which each new fragment walks
-    through. Can go once aiortc drops malformed packets and enforces its window.
+    In aiortc 1.16 exceptions of the handler end the DTLS transport. aiortc does not enforce the
+    receive window it advertises, and searches all stored fragments for each new one. Can go once
+    aiortc drops malformed packets and enforces its window.
     """
     handle, receive = sctp._handle_data, sctp._receive_data_chunk
 
@@ -382,10 +379,10 @@ def guard_sctp(
 
 
 def has_unacknowledged(sctp: RTCSctpTransport) -> bool:
-    """Whether data channel messages are queued or not yet acknowledged by the client.
+    """Return whether data channel messages are queued or not yet acknowledged.
 
-    aiortc 1.16 discards them in ``close()``; ``RTCDataChannel.bufferedAmount`` does not count
-    those sent and not acknowledged. Can go once ``close()`` flushes.
+    ``close()`` of aiortc 1.16 discards them, and ``RTCDataChannel.bufferedAmount`` does not count
+    unacknowledged ones. Can go once ``close()`` flushes.
     """
     return bool(sctp._data_channel_queue or sctp._outbound_queue or sctp._sent_queue)
 
@@ -395,5 +392,5 @@ def _get(target: object, name: str) -> Any:
 
 
 def _replace(target: object, name: str, value: object) -> None:
-    """Set what the type checker knows as a method, or does not know at all."""
+    """Set an attribute that the type checker knows as a method or does not know."""
     setattr(target, name, value)

@@ -1,4 +1,4 @@
-"""The media of one connection: the sections it uses, and the tracks in them."""
+"""The media sections that a connection uses, and the tracks in them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """What media a connection carries, and how."""
+    """Kinds, directions and encoding of a connection's media."""
 
     plan: MediaPlan
     sample_rate: int
@@ -46,12 +46,12 @@ class MediaOptions:
 
 
 class ConnectionMedia:
-    """Puts tracks into the transceivers of a connection and connects them with the queues.
+    """Connects the transceivers of a connection with the queues.
 
     Args:
         options: the media to carry.
         streams: the queues shared with the host.
-        on_broken: called when a frame could not be encoded.
+        on_broken: called with the exception when a frame cannot be encoded.
         on_sender_ended: called when aiortc has stopped a sender.
     """
 
@@ -73,10 +73,10 @@ class ConnectionMedia:
         self.video: RTCRtpTransceiver | None = None
 
     def use_offered(self, transceivers: list[RTCRtpTransceiver]) -> None:
-        """Use the first section of each kind we want; all others are answered ``inactive``.
+        """Use the first section of each kind in the plan, and answer all others ``inactive``.
 
         Raises:
-            InvalidOffer: a kind that the stream needs is missing, or its codec is not supported.
+            InvalidOffer: the offer lacks a kind in the plan, or its codec is not supported.
         """
         chosen: dict[str, RTCRtpTransceiver] = {}
         for transceiver in transceivers:
@@ -89,7 +89,7 @@ class ConnectionMedia:
             if getattr(self._plan, kind) and kind not in chosen:
                 raise InvalidOffer(f"the offer has no {kind} section; this stream needs one")
         if audio := chosen.get("audio"):
-            # Until the answer is made, only this says which codec it will name first.
+            # The answer will name this codec first. The answer itself does not exist yet.
             self._use_audio(audio, internals.get_codecs(audio)[0].name)
         if video := chosen.get("video"):
             if self._options.video.codec is not None:
@@ -97,7 +97,7 @@ class ConnectionMedia:
             self._use_video(video)
 
     def add_sections(self, pc: RTCPeerConnection) -> None:
-        """Add the sections of an offer of ours."""
+        """Add the sections of the plan to a connection that makes an offer."""
         if self._plan.audio:
             audio = pc.addTransceiver("audio", self._plan.direction("audio"))
             capabilities = RTCRtpSender.getCapabilities("audio").codecs
@@ -107,28 +107,28 @@ class ConnectionMedia:
             self._use_video(pc.addTransceiver("video", self._plan.direction("video")))
 
     def limit_bitrate(self) -> None:
-        """Apply the video bitrate. The codec has to be negotiated, and nothing be sent yet."""
+        """Apply the bitrate option. Call it once the codec is known, before media is sent."""
         if self.video is not None and self._plan.video_out:
             limit_bitrate(self.video, self._options.video)
 
     def describe(self, sdp: str) -> str:
-        """Add the parameters of our Opus to a local description: aiortc writes none."""
+        """Add the Opus parameters, which aiortc omits, to a local description."""
         channels = self._options.channels if self._encoder is None else self._encoder.channels
         fec = self._options.opus.inband_fec
         return set_opus_parameters(sdp, stereo=channels == 2, inband_fec=fec)
 
     def unsent_tracks(self) -> list[MediaStreamTrack]:
-        """Tracks that the client does not want, which aiortc will never read."""
+        """Return the outgoing tracks that the client does not receive: aiortc never reads them."""
         used = [t for t in (self.audio, self.video) if t and t.currentDirection not in _SENDING]
         tracks: list[MediaStreamTrack | None] = [t.sender.track for t in used]
         return [track for track in tracks if track is not None]
 
     async def consume(self, track: MediaStreamTrack) -> None:
-        """Read a track of the client's to its end: its queue has no bound.
+        """Read an incoming track to its end, because aiortc's queue behind it is unbounded.
 
-        The audio track yields nothing, as its packets are tapped. That aiortc ends it, after an
-        RTCP BYE, means little: a browser sends one when its microphone is turned off, and sends
-        on when it is turned on.
+        The audio track yields nothing, as its packets are tapped. Its end after an RTCP BYE does
+        not end the audio: a browser sends BYE when its microphone is turned off, and resumes when
+        it is turned on.
         """
         if self._plan.video_in and self.video and track is self.video.receiver.track:
             await receive_pictures(track, self._streams.video_in)
@@ -136,12 +136,12 @@ class ConnectionMedia:
             await drain_track(track)
 
     def flush_pictures(self) -> None:
-        """There is a picture to send."""
+        """Send the video frame that is in the queue."""
         if self._pictures is not None:
             self._pictures.wake()
 
     def end_input(self) -> None:
-        """No media of the client's any more."""
+        """End the incoming streams."""
         self._streams.audio_in.end()
         self._streams.video_in.end()
 
@@ -151,7 +151,7 @@ class ConnectionMedia:
         self._streams.video_out.end()
 
     def close(self) -> None:
-        """Free the encoder, once nothing is sent any more."""
+        """Free the encoder. No track may use it any more."""
         if self._encoder is not None:
             self._encoder.close()
 
@@ -187,7 +187,7 @@ class ConnectionMedia:
 
 
 async def drain_track(track: MediaStreamTrack) -> None:
-    """Read a track to its end and discard what comes."""
+    """Read a track to its end and discard its frames."""
     try:
         while True:
             await track.recv()

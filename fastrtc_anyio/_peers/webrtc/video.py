@@ -1,4 +1,4 @@
-"""Video between aiortc and the queues, both ways."""
+"""Outgoing video at a limited frame rate and bitrate, and incoming video."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ logger = logging.getLogger("fastrtc_anyio")
 CLOCK_RATE = 90_000
 """RFC 3551 5: the RTP clock of video."""
 STILL_SECONDS = 1.0
-"""A picture that stays is sent again after so long: a client that lost it has to wait no longer."""
+"""Seconds after which an unchanged frame is sent again, for clients that lost it."""
 
 
 class PictureTrack(MediaStreamTrack):
-    """Video out: each picture when it comes, but no more than the frame rate allows."""
+    """Outgoing video: frames as they arrive, at most at the frame rate of the output."""
 
     kind = "video"
 
@@ -44,11 +44,11 @@ class PictureTrack(MediaStreamTrack):
         self._on_broken = on_broken
         self._news = asyncio.Event()
         self._last: AvVideoFrame | None = None
-        self._repeats = 0  # of the last picture, one after the other
+        self._repeats = 0  # of the last frame
         self._began: float | None = None
 
     def wake(self) -> None:
-        """There is a picture in the output."""
+        """Notice a new frame in the output."""
         self._news.set()
 
     async def recv(self) -> AvVideoFrame:
@@ -60,7 +60,8 @@ class PictureTrack(MediaStreamTrack):
         picture = await self._next_picture()
         picture.pts = round((loop.time() - self._began) * CLOCK_RATE)
         picture.time_base = Fraction(1, CLOCK_RATE)
-        # The decoder, or aiortc when it was asked for one, may have made it a key frame. Once.
+        # The decoder, or aiortc after a PLI, may have marked the frame as a key frame. Without
+        # this, each repeat of the frame would be encoded as one.
         picture.pict_type = PictureType.NONE
         return picture
 
@@ -69,14 +70,14 @@ class PictureTrack(MediaStreamTrack):
         while True:
             self._news.clear()
             if self._output.draining and self._last is not None and not self._repeats:
-                # The last picture: some decoders show one when the next has come, and no sooner.
+                # Repeat the last frame: some decoders output a frame only when the next arrives.
                 self._repeats += 1
                 return self._last
             picture = self._output.pull()
             if picture is not None:
                 try:
                     frame = await loop.run_in_executor(None, _own_yuv, picture)
-                except Exception as exc:  # aiortc would stop the sender and say nothing
+                except Exception as exc:  # aiortc would stop the sender without an error
                     self._on_broken(exc)
                     continue
                 self._last = frame
@@ -91,7 +92,7 @@ class PictureTrack(MediaStreamTrack):
 
 
 class _LimitedEncoder(Encoder):
-    """aiortc's encoder at a bitrate of our choice, of which the client may ask for less."""
+    """An encoder of aiortc with a bitrate limit. The client can request less, by REMB."""
 
     def __init__(self, encoder: Encoder, bitrate: int) -> None:
         self._encoder = encoder
@@ -106,32 +107,32 @@ class _LimitedEncoder(Encoder):
 
     @property
     def target_bitrate(self) -> int:
-        """Bits per second."""
+        """Current target in bits per second."""
         return internals.get_target_bitrate(self._encoder)
 
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
-        # A client that says 0 means "very little": the encoder would fail.
+        # A REMB of 0 would make the encoder fail.
         limited = max(VIDEO_MIN_BITRATE, min(bitrate, self._limit))
         internals.set_target_bitrate(self._encoder, limited)
 
 
 def limit_bitrate(transceiver: RTCRtpTransceiver, options: VideoOptions) -> None:
-    """Have a sender encode at the bitrate asked for."""
+    """Have a sender encode at the bitrate of the options, if they have one."""
     if options.bitrate is not None:
         encoder = get_encoder(internals.get_codecs(transceiver)[0])
         internals.replace_encoder(transceiver.sender, _LimitedEncoder(encoder, options.bitrate))
 
 
 def keep_receiving(transceiver: RTCRtpTransceiver) -> None:
-    """Keep decoding after an RTCP BYE: the client's sender may pause and resume."""
+    """Keep decoding after an RTCP BYE, because the client's sender may resume."""
     internals.filter_rtcp(
         transceiver.receiver, lambda packet: not isinstance(packet, RtcpByePacket)
     )
 
 
 async def receive_pictures(track: MediaStreamTrack, pictures: VideoInput) -> None:
-    """Pass on every picture of a track, whoever reads them: aiortc's own queue has no bound."""
+    """Move all frames of a track into the queue, until it ends: aiortc's queue is unbounded."""
     try:
         while True:
             frame = await track.recv()
@@ -142,9 +143,9 @@ async def receive_pictures(track: MediaStreamTrack, pictures: VideoInput) -> Non
 
 
 def _own_yuv(picture: VideoFrame) -> AvVideoFrame:
-    """What encoders take, as a frame of our own: it is going to be marked with times."""
+    """Convert to YUV 4:2:0 in a new frame, whose timestamps the caller can set."""
     frame = picture.to_av()
     if frame.format.name == "yuv420p":
         return AvVideoFrame.from_ndarray(frame.to_ndarray(), format="yuv420p")
-    # Not frame.reformat(): its converter belongs to the frame, which other threads may use.
+    # Not frame.reformat(): its converter is part of the frame, which other threads may use.
     return VideoReformatter().reformat(frame, format="yuv420p", threads=1)
