@@ -81,19 +81,15 @@ class Portal:
     ) -> T:
         """Await ``function(*args)`` on the portal's loop and return its result.
 
-        Args:
-            function: the coroutine function to call.
-            args: its positional arguments.
-            give_up_after: seconds to wait for a cancelled coroutine to end.
+        Exceptions of the coroutine pass unchanged.
 
         Raises:
             RuntimeError: the coroutine was cancelled on its own loop.
-            Exception: any exception that the coroutine raises.
 
         Cancellation:
-            Cancels the coroutine and waits until it has ended. Under trio, the result of a
-            coroutine that completed meanwhile is returned. Coroutines of aiortc swallow
-            cancellation, so they must not be passed directly.
+            Cancels the coroutine and waits until it has ended, up to ``give_up_after`` seconds.
+            Under trio, the result of a coroutine that completed meanwhile is returned. Coroutines
+            of aiortc swallow cancellation, so they must not be passed directly.
         """
         await checkpoint()
         loop, host, done = self.loop, Host(), anyio.Event()

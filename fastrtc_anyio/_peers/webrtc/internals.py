@@ -150,10 +150,8 @@ def list_host_addresses() -> list[str]:
     return ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
 
 
-class Gatherer(Protocol):
-    """Gathers candidates on addresses; ``timeout`` is the wait for STUN and TURN servers."""
-
-    def __call__(self, addresses: list[str], timeout: float) -> Awaitable[list[Candidate]]: ...
+Gatherer = Callable[[list[str], float], Awaitable[list[Candidate]]]
+"""Gathers candidates: the addresses, and the timeout of STUN and TURN servers in seconds."""
 
 
 def replace_gathering(
@@ -166,7 +164,7 @@ def replace_gathering(
     answer, without a setting for either. Can go once ``RTCConfiguration`` has both.
     """
     connection = transport.transport._connection
-    original = connection.get_component_candidates
+    original = _get(connection, "get_component_candidates")
 
     async def get_component_candidates(
         component: int, addresses: list[str], timeout: float = 0
