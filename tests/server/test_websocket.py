@@ -267,7 +267,7 @@ class TestRefusals:
         [
             ('{"event": "start"}', 'there is one "start"; got a second'),
             ('{"event": "media", "media": {"payload": "%"}}', "is not base64"),
-            ('{"event": "media", "media": {"payload": "AA=="}}', "pcm16 has two bytes"),
+            ('{"event": "media", "media": {"payload": "AA=="}}', "must be an even number of bytes"),
             (b"\0", "got a binary one"),
         ],
     )
