@@ -8,12 +8,15 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskStatus
 
 from fastrtc_anyio._core.groups import collapse_groups
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _WORKED, _FAILED, _WRONG, _INTERRUPTED = 0, 1, 2, 130
 """Exit statuses. argparse exits with the third for invalid arguments."""
@@ -77,14 +80,16 @@ def _make_parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--backend", choices=["trio", "asyncio"], default="trio", help="event loop; trio by default"
     )
-    _add_demo(commands.add_parser, common)
-    _add_serve(commands.add_parser, common)
-    _add_call(commands.add_parser, common)
+    _add_demo(commands, common)
+    _add_serve(commands, common)
+    _add_call(commands, common)
     return parser
 
 
-def _add_demo(add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    demo = add("demo", parents=[common], help="serve an echo handler and call it over WebRTC")
+def _add_demo(commands: _Commands, common: argparse.ArgumentParser) -> None:
+    demo = commands.add_parser(
+        "demo", parents=[common], help="serve an echo handler and call it over WebRTC"
+    )
     demo.add_argument("--serve", action="store_true", help="keep serving, for calls from a browser")
     demo.add_argument("--port", type=_port, default=7860, help="with --serve; 7860, 0 for any")
     demo.add_argument(
@@ -100,10 +105,8 @@ def _add_demo(add: Callable[..., argparse.ArgumentParser], common: argparse.Argu
     demo.set_defaults(start=start)
 
 
-def _add_serve(
-    add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser
-) -> None:
-    serve = add(
+def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
+    serve = commands.add_parser(
         "serve",
         parents=[common],
         help="serve a stream and its page",
@@ -131,8 +134,8 @@ def _add_serve(
     serve.set_defaults(start=start)
 
 
-def _add_call(add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
-    call = add(
+def _add_call(commands: _Commands, common: argparse.ArgumentParser) -> None:
+    call = commands.add_parser(
         "call",
         parents=[common],
         help="call a served stream",

@@ -44,7 +44,10 @@ class _InferenceSession(Protocol):
     """The method of ``onnxruntime.InferenceSession`` that a stream uses."""
 
     def run(
-        self, output_names: Sequence[str], inputs: Mapping[str, NDArray[np.generic]], /
+        self,
+        output_names: Sequence[str],
+        inputs: Mapping[str, NDArray[np.float32] | NDArray[np.int64]],
+        /,
     ) -> Sequence[NDArray[np.float32]]: ...
 
 

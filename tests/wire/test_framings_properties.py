@@ -36,7 +36,6 @@ from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio._wire.plivo import PlivoFraming
 from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
-from fastrtc_anyio.server.access import check_origins, is_allowed
 from fastrtc_anyio.testing.strategies import pcm, sample_rates
 
 FRAMINGS = [FastRTCFraming, TwilioFraming, TelnyxFraming, PlivoFraming, TelephoneFraming]
@@ -219,31 +218,3 @@ def test_parse_digit_ignores_other_messages(text: str) -> None:
 
 def test_parse_digit_reads_encoded_keys() -> None:
     assert [parse_digit(encode_message("dtmf", digit)) for digit in DIGITS] == list(DIGITS)
-
-
-@pytest.mark.parametrize(
-    ("origin", "host", "allowed", "verdict"),
-    [
-        (None, "example.com", [], True),
-        ("https://example.com", "example.com", [], True),
-        ("https://example.com", "Example.com:443", [], True),
-        ("http://example.com:7860", "example.com:7860", [], True),
-        ("http://example.com:7860", "example.com", [], False),
-        ("https://example.com.evil.org", "example.com", [], False),
-        ("null", "example.com", [], False),
-        ("", "", [], False),
-        ("https://other.org", "example.com", ["https://OTHER.org"], True),
-        ("http://other.org", "example.com", ["https://other.org"], False),
-        ("null", "example.com", ["*"], True),
-    ],
-)
-def test_origins(origin: str | None, host: str, allowed: list[str], verdict: bool) -> None:
-    assert is_allowed(origin, host, check_origins(allowed)) is verdict
-
-
-def test_settings_of_origins_that_are_not_possible() -> None:
-    for wrong in (["example.com"], ["https://example.com/"], ["https://"]):
-        with pytest.raises(ValueError, match="allowed_origins"):
-            check_origins(wrong)
-    with pytest.raises(TypeError, match="must be a list of origins"):
-        check_origins("https://example.com")
