@@ -94,7 +94,7 @@ class AudioTap:
         self._last: AudioFrame | None = None
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:
-        """aiortc's call: a packet has come. The answer: no key frame needed, nothing to decode."""
+        """Take a packet from aiortc. The result means: no key frame needed, no frame to decode."""
         if packet.ssrc != self._ssrc:
             self._ssrc = packet.ssrc
             self._order = ReorderBuffer.rtp()

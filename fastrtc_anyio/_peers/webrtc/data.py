@@ -67,8 +67,8 @@ class DataChannels:
         ):
             try:
                 channel.send(text)
-            except ValueError as exc:  # longer than the client said it takes
-                logger.warning("a message was not sent: %s", exc)
+            except ValueError as exc:  # longer than the client accepts
+                logger.warning("dropped an outgoing message: %s", exc)
                 self._messages.count_unsent()
 
     async def drain(self, sctp: RTCSctpTransport) -> None:

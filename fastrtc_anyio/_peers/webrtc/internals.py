@@ -96,7 +96,7 @@ def prefer_codec(transceiver: RTCRtpTransceiver, name: str) -> None:
     """Put a codec first in the answer, so that both sides send it.
 
     ``RTCRtpTransceiver.setCodecPreferences()`` of aiortc 1.16 has no effect after the offer is
-    applied, and before that there is no transceiver. Can go once it works for answers.
+    applied, and earlier the transceiver does not exist. Can go once it works for answers.
     """
     transceiver._codecs = sorted(transceiver._codecs, key=lambda codec: codec.name != name)
 

@@ -146,7 +146,7 @@ class ConnectionMedia:
         self._streams.video_in.end()
 
     def end_output(self) -> None:
-        """No media to the client any more."""
+        """End the outgoing streams."""
         self._streams.audio_out.end()
         self._streams.video_out.end()
 
