@@ -1,1 +1,1 @@
-"""Do the public names, imports, layers, documents and TURN helpers hold what they promise?"""
+"""Public API: do names, imports, layers and documents agree with the code?"""

@@ -1,1 +1,1 @@
-"""Does every example run, alone and in a call?"""
+"""Examples: does each one run, alone and in a call?"""

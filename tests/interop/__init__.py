@@ -1,1 +1,1 @@
-"""Do calls work with browsers, libwebrtc, GStreamer, ffmpeg and coturn?"""
+"""Interoperability: do calls work with browsers, libwebrtc, GStreamer, ffmpeg and coturn?"""

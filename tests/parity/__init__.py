@@ -1,1 +1,1 @@
-"""Do FastRTC's reference programs run unchanged, and are its known defects absent?"""
+"""Parity: do FastRTC's reference programs run unchanged, and are its known defects absent?"""

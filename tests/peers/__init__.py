@@ -1,0 +1,1 @@
+"""Peers without WebRTC: do memory and WebSocket peers behave as the interface promises?"""

@@ -1,0 +1,1 @@
+"""Sessions: does every start, end, error and limit leave the right state, and nothing behind?"""

@@ -1,1 +1,1 @@
-"""Do FastRTC's programs work over real sockets, and with threads that block?"""
+"""Parity in real time: do FastRTC's programs work over sockets, and with threads that block?"""
