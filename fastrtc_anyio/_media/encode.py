@@ -6,16 +6,19 @@ encoder and passes PCM in that format. The bytes returned are an RTP payload.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from fastrtc_anyio._core.options import check_choice, check_number, short_repr
 from fastrtc_anyio.errors import UnsupportedFormat
 
-from . import g711
-from .frames import FRAME_MS, FRAMES_PER_SECOND, Int16Array, check_channels
+from .av_frames import to_av
+from .frames import FRAME_MS, FRAMES_PER_SECOND, AudioFrame, Int16Array, check_channels
+from .g711 import encode_alaw, encode_mulaw
 
 if TYPE_CHECKING:
     from av import AudioCodecContext
@@ -36,49 +39,6 @@ _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE = 6000, 510_000
 # Bits per second and channel. With less, libopus starts a steady tone with its speech coder and
 # switches to the music coder 200 ms later: an audible seam, of 25 dB signal to noise.
 _OPUS_BITRATE_PER_CHANNEL = 64_000
-
-
-class AudioEncoder(Protocol):
-    """Stateful encoder from 20 ms frames of PCM to RTP payloads."""
-
-    @property
-    def sample_rate(self) -> int:
-        """Sample rate of the PCM, Hz."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Channels of the PCM."""
-        ...
-
-    @property
-    def clock_rate(self) -> int:
-        """Rate of the codec's RTP timestamps, Hz."""
-        ...
-
-    @property
-    def rtp_increment(self) -> int:
-        """RTP timestamp units per frame."""
-        ...
-
-    def encode(self, samples: Int16Array) -> bytes:
-        """Encode one frame.
-
-        Args:
-            samples: int16, shape ``(channels, sample_rate // 50)``.
-
-        Returns:
-            One RTP payload.
-
-        Raises:
-            UnsupportedFormat: another dtype or shape.
-            RuntimeError: the encoder is closed.
-        """
-        ...
-
-    def close(self) -> None:
-        """Free the native encoder. Idempotent."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -147,52 +107,56 @@ def _check_int(name: str, value: int, low: int, high: int) -> None:
     check_number(name, value, at_least=low, at_most=high, integer=True)
 
 
-class _FrameEncoder:
-    """Base class of the encoders: their format, and the check of the frames."""
+class AudioEncoder(ABC):
+    """Stateful encoder from 20 ms frames of PCM to RTP payloads.
+
+    Attributes:
+        sample_rate: sample rate of the PCM, Hz.
+        channels: channels of the PCM.
+        clock_rate: rate of the codec's RTP timestamps, Hz.
+        rtp_increment: RTP timestamp units per frame.
+    """
 
     def __init__(self, codec_name: str, sample_rate: int, channels: int, clock_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.clock_rate = clock_rate
+        self.rtp_increment = clock_rate // FRAMES_PER_SECOND
         self._codec_name = codec_name
-        self._sample_rate = sample_rate
-        self._channels = channels
-        self._clock_rate = clock_rate
         self._closed = False
 
-    @property
-    def sample_rate(self) -> int:
-        """Sample rate of the PCM, Hz."""
-        return self._sample_rate
+    def encode(self, samples: Int16Array) -> bytes:
+        """Encode one frame.
 
-    @property
-    def channels(self) -> int:
-        """Channels of the PCM."""
-        return self._channels
+        Args:
+            samples: int16, shape ``(channels, sample_rate // 50)``.
 
-    @property
-    def clock_rate(self) -> int:
-        """Rate of the codec's RTP timestamps, Hz."""
-        return self._clock_rate
+        Returns:
+            One RTP payload.
 
-    @property
-    def rtp_increment(self) -> int:
-        """RTP timestamp units per frame."""
-        return self._clock_rate // FRAMES_PER_SECOND
-
-    def close(self) -> None:
-        """Free the native encoder. Idempotent."""
-        self._closed = True
-
-    def _check(self, samples: Int16Array) -> None:
+        Raises:
+            UnsupportedFormat: another dtype or shape.
+            RuntimeError: the encoder is closed.
+        """
         if self._closed:
             raise RuntimeError(f"this {self._codec_name} encoder is closed")
-        wanted = (self._channels, self._sample_rate // FRAMES_PER_SECOND)
+        wanted = (self.channels, self.sample_rate // FRAMES_PER_SECOND)
         if samples.dtype != np.int16 or samples.shape != wanted:
             raise UnsupportedFormat(
                 f"samples for {self._codec_name} must be an int16 array of shape {wanted}; "
                 f"got {short_repr(samples)}"
             )
+        return self._encode(samples)
+
+    @abstractmethod
+    def _encode(self, samples: Int16Array) -> bytes: ...
+
+    def close(self) -> None:
+        """Free the native encoder. Idempotent."""
+        self._closed = True
 
 
-class _NativeEncoder(_FrameEncoder):
+class _NativeEncoder(AudioEncoder):
     """An encoder of FFmpeg.
 
     PyAV keeps a filter graph for each native encoder, with one idle native thread per core. They
@@ -213,12 +177,11 @@ class _NativeEncoder(_FrameEncoder):
         from av import AudioCodecContext, CodecContext
 
         super().__init__(codec_name, sample_rate, channels, clock_rate)
-        self._layout = "mono" if channels == 1 else "stereo"
         context = CodecContext.create(library, "w")
         assert isinstance(context, AudioCodecContext)
         context.sample_rate = sample_rate
         context.format = "s16"
-        context.layout = self._layout
+        context.layout = "mono" if channels == 1 else "stereo"
         if bitrate is not None:
             context.bit_rate = bitrate
         # The time base stays unset and is then 1 / sample_rate, the unit of pts below.
@@ -227,14 +190,8 @@ class _NativeEncoder(_FrameEncoder):
         self._context: AudioCodecContext | None = context
         self._pts = 0
 
-    def encode(self, samples: Int16Array) -> bytes:
-        """Encode one frame; see `AudioEncoder.encode`."""
-        from av import AudioFrame
-
-        self._check(samples)
-        interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
-        frame = AudioFrame.from_ndarray(interleaved, format="s16", layout=self._layout)
-        frame.sample_rate = self._sample_rate
+    def _encode(self, samples: Int16Array) -> bytes:
+        frame = to_av(AudioFrame(self.sample_rate, samples))
         frame.pts = self._pts
         self._pts += samples.shape[1]
         # Any: PyAV's stubs leave the packet's stream type open.
@@ -245,7 +202,6 @@ class _NativeEncoder(_FrameEncoder):
         return bytes(packets[0])
 
     def close(self) -> None:
-        """Free the native encoder. Idempotent."""
         super().close()
         self._context = None
 
@@ -270,6 +226,14 @@ class OpusEncoder(_NativeEncoder):
             )
         check_channels(channels)
         settings = options or OpusOptions()
+        libopus = {
+            "application": settings.application,
+            "frame_duration": str(FRAME_MS),
+            "fec": str(int(settings.inband_fec)),
+            "packet_loss": str(settings.packet_loss_percent),
+        }
+        if settings.complexity is not None:
+            libopus["compression_level"] = str(settings.complexity)
         super().__init__(
             "Opus",
             sample_rate,
@@ -277,51 +241,17 @@ class OpusEncoder(_NativeEncoder):
             OPUS_CLOCK_RATE,
             library="libopus",
             bitrate=settings.bitrate or _OPUS_BITRATE_PER_CHANNEL * channels,
-            options=_libopus_options(settings),
+            options=libopus,
         )
 
 
-def _libopus_options(settings: OpusOptions) -> dict[str, str]:
-    options = {
-        "application": settings.application,
-        "frame_duration": str(FRAME_MS),
-        "fec": str(int(settings.inband_fec)),
-        "packet_loss": str(settings.packet_loss_percent),
-    }
-    if settings.complexity is not None:
-        options["compression_level"] = str(settings.complexity)
-    return options
+class _G711Encoder(AudioEncoder):
+    def __init__(self, codec_name: str, encode: Callable[[Int16Array], bytes]) -> None:
+        super().__init__(codec_name, PCM_SAMPLE_RATE, 1, PCM_SAMPLE_RATE)
+        self._encode_channel = encode
 
-
-class G722Encoder(_NativeEncoder):
-    """G.722 at 64 kbit/s: 16 kHz mono, 160 bytes a frame."""
-
-    def __init__(self) -> None:
-        super().__init__("G722", G722_SAMPLE_RATE, 1, PCM_SAMPLE_RATE, library="g722")
-
-
-class PcmuEncoder(_FrameEncoder):
-    """G.711 mu-law: 8 kHz mono, 160 bytes a frame."""
-
-    def __init__(self) -> None:
-        super().__init__("PCMU", PCM_SAMPLE_RATE, 1, PCM_SAMPLE_RATE)
-
-    def encode(self, samples: Int16Array) -> bytes:
-        """Encode one frame; see `AudioEncoder.encode`."""
-        self._check(samples)
-        return g711.encode_mulaw(samples[0])
-
-
-class PcmaEncoder(_FrameEncoder):
-    """G.711 A-law: 8 kHz mono, 160 bytes a frame."""
-
-    def __init__(self) -> None:
-        super().__init__("PCMA", PCM_SAMPLE_RATE, 1, PCM_SAMPLE_RATE)
-
-    def encode(self, samples: Int16Array) -> bytes:
-        """Encode one frame; see `AudioEncoder.encode`."""
-        self._check(samples)
-        return g711.encode_alaw(samples[0])
+    def _encode(self, samples: Int16Array) -> bytes:
+        return self._encode_channel(samples[0])
 
 
 def create_encoder(
@@ -354,11 +284,11 @@ def create_encoder(
             rate = next(rate for rate in OPUS_SAMPLE_RATES if rate >= sample_rate)
             return OpusEncoder(rate, channels, options)
         case "g722":
-            return G722Encoder()
+            return _NativeEncoder("G722", G722_SAMPLE_RATE, 1, PCM_SAMPLE_RATE, library="g722")
         case "pcmu":
-            return PcmuEncoder()
+            return _G711Encoder("PCMU", encode_mulaw)
         case "pcma":
-            return PcmaEncoder()
+            return _G711Encoder("PCMA", encode_alaw)
         case _:
             raise UnsupportedFormat(
                 f"codec_name must be one of opus, G722, PCMU, PCMA; got {codec_name!r}"

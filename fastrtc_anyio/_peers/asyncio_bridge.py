@@ -11,14 +11,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+
 from fastrtc_anyio._core.host import Host, Lock
 from fastrtc_anyio._core.threads import hold_virtual_clock
 from fastrtc_anyio.abc import AsyncioBridge
 
 if TYPE_CHECKING:
-    from .portal import AsyncioThread
+    from .portal import Portal
 
 logger = logging.getLogger("fastrtc_anyio")
+
+_GRACE_SECONDS = 5.0
+"""Seconds that code on the separate loop gets to end after its cancellation."""
 
 T = TypeVar("T")
 
@@ -30,15 +35,15 @@ async def open_asyncio_bridge() -> AsyncGenerator[AsyncioBridge, None]:
     try:
         yield bridge
     finally:
-        if bridge.thread is not None and not await bridge.thread.aclose():
-            logger.error("handler.loop did not stop: a callback blocks it; its thread is abandoned")
+        await bridge.aclose()
 
 
 class _Bridge:
     def __init__(self) -> None:
-        self.thread: AsyncioThread | None = None
         self._host_loop = Host().asyncio_loop
+        self._portal: Portal | None = None
         self._lock = Lock()
+        self._closed = False
 
     @property
     def loop(self) -> Any:
@@ -53,12 +58,26 @@ class _Bridge:
 
         call.__qualname__ = getattr(function, "__qualname__", repr(function))
         with hold_virtual_clock.get()(call.__qualname__):
-            return await self._started().run(call)
+            return await self._started().call(call, give_up_after=_GRACE_SECONDS)
 
-    def _started(self) -> AsyncioThread:
+    def _started(self) -> Portal:
         with self._lock:
-            if self.thread is None:
-                from .portal import AsyncioThread
+            if self._closed:
+                raise RuntimeError("the asyncio loop ended when its stream was closed")
+            if self._portal is None:
+                from .portal import Portal
 
-                self.thread = AsyncioThread()
-            return self.thread
+                self._portal = Portal("fastrtc-sdk")
+                self._portal.start()
+            return self._portal
+
+    async def aclose(self) -> None:
+        with self._lock:
+            self._closed = True
+        if self._portal is None:
+            return
+        # Only user code runs on the loop. It may block it for ever: the thread is a daemon.
+        with anyio.move_on_after(_GRACE_SECONDS, shield=True) as scope:
+            await self._portal.stop()
+        if scope.cancelled_caught:
+            logger.error("handler.loop did not stop: a callback blocks it; its thread is abandoned")

@@ -33,8 +33,6 @@ from fastrtc_anyio._core.host import Host
 
 logger = logging.getLogger("fastrtc_anyio")
 
-_SDK_SECONDS = 5.0
-"""Seconds that code on :class:`AsyncioThread` gets to end after its cancellation."""
 _PORTAL_WORKERS = max(2, os.cpu_count() or 2)
 """One for each core, as its work is computation. At least two."""
 
@@ -64,11 +62,6 @@ class Portal:
             raise RuntimeError("the portal is not running: enter open_portal() first")
         return self._loop
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the portal has a running thread."""
-        return self._loop is not None
-
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Schedule ``function(*args)`` on the portal's loop. Thread-safe."""
         self.loop.call_soon_threadsafe(function, *args)
@@ -94,19 +87,13 @@ class Portal:
         await checkpoint()
         loop, host, done = self.loop, Host(), anyio.Event()
         task: asyncio.Task[T] | None = None
-        cancelled = False
 
         def start() -> None:
             nonlocal task
             task = loop.create_task(function(*args))
-            task.add_done_callback(finish)
-            if cancelled:
-                task.cancel()
+            task.add_done_callback(lambda _task: host.post(done.set))
 
-        def finish(_task: asyncio.Task[T]) -> None:
-            host.post(done.set)
-
-        def cancel() -> None:
+        def cancel() -> None:  # never before start(): the loop keeps the order
             if task is not None:
                 task.cancel()
 
@@ -114,7 +101,6 @@ class Portal:
         try:
             await done.wait()
         except BaseException:
-            cancelled = True
             loop.call_soon_threadsafe(cancel)
             with anyio.move_on_after(give_up_after, shield=True) as wait:
                 await done.wait()
@@ -122,8 +108,8 @@ class Portal:
                 logger.error("%s did not end after its cancellation; abandoned", _name(function))
                 raise
             # exception() marks the exception as retrieved. asyncio would log it otherwise.
-            done_in_time = task and not task.cancelled() and task.exception() is None
-            if task is not None and done_in_time and host.asyncio_loop is None:
+            completed = task and not task.cancelled() and task.exception() is None
+            if task is not None and completed and host.asyncio_loop is None:
                 # Return the result: it may be a resource that the caller has to release. trio
                 # raises Cancelled again at the caller's next checkpoint. asyncio delivers a
                 # cancellation only once, so there it has to be raised here.
@@ -216,43 +202,3 @@ async def open_portal(portal: Portal | None = None) -> AsyncGenerator[Portal, No
     finally:
         with CancelScope(shield=True):
             await portal.stop()
-
-
-class AsyncioThread:
-    """An asyncio loop in a thread, for asyncio-only libraries under trio. Starts on first use.
-
-    Only user code runs there. It may block the loop for ever, so the thread is a daemon.
-    """
-
-    def __init__(self) -> None:
-        self._portal = Portal("fastrtc-sdk")
-        self._lock = threading.Lock()
-        self._closed = False
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop, which is started if it is not running. Thread-safe."""
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the asyncio loop ended when its stream was closed")
-            if not self._portal.is_open:
-                self._portal.start()
-            return self._portal.loop
-
-    async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Await ``function(*args)`` on the loop; see :meth:`Portal.call`.
-
-        A coroutine that does not end within 5 s of its cancellation is abandoned.
-        """
-        _ = self.loop
-        return await self._portal.call(function, *args, give_up_after=_SDK_SECONDS)
-
-    async def aclose(self) -> bool:
-        """End the thread, if it was started. Return whether it ended within 5 s."""
-        with anyio.move_on_after(_SDK_SECONDS, shield=True):
-            await checkpoint()
-            self._closed = True
-            if self._portal.is_open:
-                await self._portal.stop()
-            return True
-        return False

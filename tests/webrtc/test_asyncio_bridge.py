@@ -76,7 +76,7 @@ async def test_cancelled_run_cancels_coroutine_and_waits() -> None:
                     await anyio.sleep(0.01)
                 tg.cancel_scope.cancel()
     assert happened[0] == "began"
-    if bridge.thread is not None:  # type: ignore[attr-defined]
+    if bridge._portal is not None:  # type: ignore[attr-defined]
         # Without a bridge, under asyncio, the task group cancels the clean-up as well.
         assert happened == ["began", "cleaned up"]
 
@@ -145,7 +145,7 @@ async def test_result_that_races_cancellation_is_returned() -> None:
 async def test_coroutine_that_swallows_cancellation_is_abandoned(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastrtc_anyio._peers.portal._SDK_SECONDS", 0.2)
+    monkeypatch.setattr("fastrtc_anyio._peers.asyncio_bridge._GRACE_SECONDS", 0.2)
     stop = threading.Event()
 
     async def stubborn() -> None:
@@ -170,7 +170,7 @@ async def test_coroutine_that_swallows_cancellation_is_abandoned(
 async def test_blocked_loop_is_abandoned(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fastrtc_anyio._peers.portal._SDK_SECONDS", 0.2)
+    monkeypatch.setattr("fastrtc_anyio._peers.asyncio_bridge._GRACE_SECONDS", 0.2)
     release = threading.Event()
     try:
         with anyio.fail_after(10):
