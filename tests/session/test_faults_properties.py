@@ -1,4 +1,4 @@
-"""Whatever fails, wherever: the session ends, and nothing of it is left."""
+"""A fault at any checkpoint, or any faulty link, ends the session and leaves no resources."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Injected(Exception):
     pass
 
 
-class Everything(AsyncAudioVideoStreamHandler):
-    """Uses every part there is."""
+class FullHandler(AsyncAudioVideoStreamHandler):
+    """An async handler that uses media both ways, messages, outputs and the shutdown method."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +66,11 @@ class Everything(AsyncAudioVideoStreamHandler):
         self.ends += 1
         await anyio.sleep(0.01)
 
-    def copy(self) -> Everything:
-        return Everything()
+    def copy(self) -> FullHandler:
+        return FullHandler()
 
 
-class Plain(StreamHandler):
+class SyncHandler(StreamHandler):
     def __init__(self) -> None:
         super().__init__()
         self.ends = 0
@@ -85,11 +85,11 @@ class Plain(StreamHandler):
     def shutdown(self) -> None:
         self.ends += 1
 
-    def copy(self) -> Plain:
-        return Plain()
+    def copy(self) -> SyncHandler:
+        return SyncHandler()
 
 
-async def function(session: Session) -> None:
+async def session_function(session: Session) -> None:
     async with anyio.create_task_group() as tg:
 
         async def echo() -> None:
@@ -118,16 +118,16 @@ def options(kind: Any) -> dict[str, Any]:
     return {pictures: {"modality": "video"}, generate: {"mode": "receive"}}.get(kind, {})
 
 
-def our_threads(kind: Any) -> set[str]:
-    """Those of a handler."""
+def handler_threads(kind: Any) -> set[str]:
+    """Names of the running threads of handlers of this kind."""
     names = (kind.__name__, "VideoStreamHandler.", "GeneratorHandler.")
     return {thread.name for thread in threading.enumerate() if thread.name.startswith(names)}
 
 
-def wait_for_the_end_of(kind: Any) -> None:
-    """A thread that has said its last word still needs a moment of real time to end."""
+def wait_for_threads_of(kind: Any) -> None:
+    """Wait up to 10 s of real time until the handler's threads have ended."""
     deadline = time.monotonic() + 10
-    while our_threads(kind) and time.monotonic() < deadline:
+    while handler_threads(kind) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
@@ -154,8 +154,8 @@ def check_accounts(session: Session, heard: int) -> None:
         assert shown.sent == shown.played + shown.flushed + shown.buffered
 
 
-def counting(call: Any) -> list[AudioFrame]:
-    """Note every frame that is read."""
+def count_received(call: Any) -> list[AudioFrame]:
+    """Return a list that grows by each audio frame the handler receives."""
     frames: list[AudioFrame] = []
     receive = call.peer.audio_in.receive
 
@@ -168,10 +168,10 @@ def counting(call: Any) -> list[AudioFrame]:
     return frames
 
 
-@pytest.mark.parametrize("kind", [Everything, Plain, function, pictures, generate])
+@pytest.mark.parametrize("kind", [FullHandler, SyncHandler, session_function, pictures, generate])
 @pytest.mark.parametrize("error", [Injected("here"), None], ids=["error", "cancel"])
 @pytest.mark.usefixtures("anyio_backend")
-async def test_a_fault_at_any_checkpoint_leaves_nothing(kind: Any, error: Any) -> None:
+async def test_fault_at_any_checkpoint_closes_session_and_threads(kind: Any, error: Any) -> None:
     reached, at = True, 0
     while reached:
         at += 1
@@ -183,9 +183,9 @@ async def test_a_fault_at_any_checkpoint_leaves_nothing(kind: Any, error: Any) -
                 async with open_call(
                     handler, raise_errors=False, thread_limit=30, **options(kind)
                 ) as call:
-                    session, frames = call.session, counting(call)
+                    session, frames = call.session, count_received(call)
                     await talk(call, session.media)
-            except* Injected:  # in a task of the call itself
+            except* Injected:  # raised in a task of the call, not of the session
                 pass
         reached = fault.reached
         assert session is not None, fault.where
@@ -196,18 +196,23 @@ async def test_a_fault_at_any_checkpoint_leaves_nothing(kind: Any, error: Any) -
         check_accounts(session, len(frames))
         assert session.abandoned_threads == 0
     assert at > 10
-    wait_for_the_end_of(kind)
-    assert our_threads(kind) == set()
+    wait_for_threads_of(kind)
+    assert handler_threads(kind) == set()
 
 
 @settings(max_examples=100)
-@given(link_faults(), link_faults(), hang_ups(2.0), st.sampled_from([Everything, Plain, function]))
-async def test_every_call_over_a_bad_line_ends_and_accounts_for_everything(
+@given(
+    link_faults(),
+    link_faults(),
+    hang_ups(2.0),
+    st.sampled_from([FullHandler, SyncHandler, session_function]),
+)
+async def test_call_over_faulty_link_ends_and_accounts_for_all_media(
     up: LinkFaults, down: LinkFaults, leaving: HangUp, kind: Any
 ) -> None:
     handler = kind() if isinstance(kind, type) else kind
     async with open_call(handler, uplink=up, downlink=down, raise_errors=False) as call:
-        frames = counting(call)
+        frames = count_received(call)
         async with anyio.create_task_group() as tg:
             for _ in range(3):
                 tg.start_soon(talk, call, call.session.media)

@@ -1,4 +1,4 @@
-"""Inputs and outputs of a session, and what they are kept in."""
+"""A session's outputs: their readers, their bounds, and readers that wait for a session."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def read_all(reader: Any) -> list[Any]:
     return [outputs.args[0] async for outputs in reader]
 
 
-async def test_everybody_reads_everything_in_order() -> None:
+async def test_each_reader_gets_all_outputs_since_it_began_in_order() -> None:
     board = OutputBoard()
     board.publish(AdditionalOutputs(0))
     first = board.read()
@@ -48,7 +48,7 @@ async def test_everybody_reads_everything_in_order() -> None:
     assert board.statistics().readers == 0
 
 
-async def test_a_slow_reader_loses_the_oldest() -> None:
+async def test_slow_reader_loses_oldest_outputs() -> None:
     board = OutputBoard()
     reader = board.read()
     for i in range(BACKLOG + 10):
@@ -58,7 +58,7 @@ async def test_a_slow_reader_loses_the_oldest() -> None:
     assert board.statistics().dropped == 10
 
 
-async def test_what_nobody_reads_is_bounded() -> None:
+async def test_unread_outputs_are_bounded() -> None:
     board = OutputBoard()
     for i in range(BACKLOG + 10):
         board.publish(AdditionalOutputs(i))
@@ -69,7 +69,7 @@ async def test_what_nobody_reads_is_bounded() -> None:
     assert await read_all(board.read()) == list(range(10, BACKLOG + 10))
 
 
-async def test_a_reader_that_waits_is_woken_and_can_leave() -> None:
+async def test_waiting_reader_is_woken_and_closing_it_removes_it() -> None:
     board = OutputBoard()
     async with anyio.create_task_group() as tg:
 
@@ -85,8 +85,8 @@ async def test_a_reader_that_waits_is_woken_and_can_leave() -> None:
     board.publish(AdditionalOutputs(6))
 
 
-async def test_what_comes_while_nobody_reads_is_for_who_reads_next() -> None:
-    """As a page does whose connection was lost for a moment."""
+async def test_outputs_without_reader_go_to_the_next_reader() -> None:
+    """A page that reconnects gets the outputs published in between."""
     board = OutputBoard()
     first = board.read()
     board.publish(AdditionalOutputs(0))
@@ -100,7 +100,7 @@ async def test_what_comes_while_nobody_reads_is_for_who_reads_next() -> None:
     assert await read_all(third) == [2]
 
 
-async def test_a_reader_may_come_before_its_session() -> None:
+async def test_reader_before_its_session_gets_all_outputs() -> None:
     early = EarlyReaders(RequestLimits(early_seconds=30))
     board, other = OutputBoard(), OutputBoard()
     got: dict[str, list[Any]] = {}
@@ -117,7 +117,7 @@ async def test_a_reader_may_come_before_its_session() -> None:
         assert len(early) == 1
         board.publish(AdditionalOutputs(1))
         early.attach("you", other)
-        await anyio.sleep(29)  # who has found its session is no longer hurried
+        await anyio.sleep(29)  # the timeout ended with the attachment
         assert got == {}
         other.close()
         board.publish(AdditionalOutputs(2))
@@ -126,7 +126,7 @@ async def test_a_reader_may_come_before_its_session() -> None:
 
 
 @pytest.mark.parametrize("asks", [True, False])
-async def test_a_session_that_never_comes_is_given_up(
+async def test_reader_without_session_ends_after_timeout(
     asks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader = OutputStream(EarlyReaders(RequestLimits()).add("nobody"))
@@ -140,7 +140,7 @@ async def test_a_session_that_never_comes_is_given_up(
     assert round(anyio.current_time() - began) == 10
 
 
-async def test_nobody_waits_for_a_session_of_a_stream_that_closes() -> None:
+async def test_closing_stream_ends_waiting_readers() -> None:
     early = EarlyReaders(RequestLimits())
     async with anyio.create_task_group() as tg:
         tg.start_soon(read_all, early.add("me"))
@@ -151,7 +151,7 @@ async def test_nobody_waits_for_a_session_of_a_stream_that_closes() -> None:
     assert len(early) == 0
 
 
-async def test_so_many_wait_and_no_more() -> None:
+async def test_waiting_readers_beyond_limit_are_rejected() -> None:
     early = EarlyReaders(RequestLimits(early_clients=2))
     readers = [early.add("me"), early.add("you")]
     with pytest.raises(LimitExceeded, match=r"2 readers .*RequestLimits\.early_clients"):
@@ -162,7 +162,7 @@ async def test_so_many_wait_and_no_more() -> None:
         await reader.aclose()
 
 
-async def test_who_stops_waiting_for_a_session_leaves_nothing() -> None:
+async def test_abandoned_waiting_reader_is_removed() -> None:
     early = EarlyReaders(RequestLimits())
     for number in range(100):
         stream = OutputStream(early.add(f"unknown {number}"))
@@ -178,7 +178,7 @@ async def test_who_stops_waiting_for_a_session_leaves_nothing() -> None:
     assert anyio.current_time() - began < 1
 
 
-async def test_the_latest_is_waited_for_once() -> None:
+async def test_latest_waits_only_for_the_first_output() -> None:
     board = OutputBoard()
     got: list[Any] = []
 
@@ -199,7 +199,7 @@ async def test_the_latest_is_waited_for_once() -> None:
         await empty.latest()
 
 
-async def test_a_handler_that_only_gives_outputs() -> None:
+async def test_send_only_handler_may_emit_outputs_alone() -> None:
     class Counter(Quiet):
         async def emit(self) -> EmitType:
             await anyio.sleep(0.1)
@@ -214,13 +214,13 @@ async def test_a_handler_that_only_gives_outputs() -> None:
     assert (await read_all(reader))[:5] == [1, 2, 3, 4, 5]
 
 
-class AsyncKnows(Quiet):
+class AsyncWarns(Quiet):
     async def start_up(self) -> None:
         self.calls.append(get_current_context().webrtc_id)
         fastrtc_anyio.Warning("mind the gap")
 
 
-class Knows(StreamHandler):
+class Warns(StreamHandler):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[str] = []
@@ -231,12 +231,12 @@ class Knows(StreamHandler):
 
     def receive(self, frame: Any) -> None: ...
     def emit(self) -> EmitType: ...
-    def copy(self) -> Knows:
-        return Knows()
+    def copy(self) -> Warns:
+        return Warns()
 
 
-@pytest.mark.parametrize("kind", [Knows, AsyncKnows])
-async def test_a_handler_knows_whom_it_serves_and_can_warn(kind: Any) -> None:
+@pytest.mark.parametrize("kind", [Warns, AsyncWarns])
+async def test_handler_reads_current_context_and_sends_warning(kind: Any) -> None:
     handler = kind()
     async with open_call(handler) as call:
         warning = json.loads(await call.client.receive_message())
@@ -244,14 +244,14 @@ async def test_a_handler_knows_whom_it_serves_and_can_warn(kind: Any) -> None:
     assert handler.calls[0] == call.session.id
 
 
-def test_outside_a_handler_there_is_no_context() -> None:
+def test_context_and_warning_outside_handler_raise() -> None:
     with pytest.raises(RuntimeError, match=r"get_current_context\(\) is for handlers"):
         get_current_context()
     with pytest.raises(RuntimeError, match=r"Warning\(\) is for handlers"):
-        fastrtc_anyio.Warning("nobody hears this")
+        fastrtc_anyio.Warning("unheard")
 
 
-async def test_a_session_function_gives_outputs_and_hears_messages() -> None:
+async def test_session_function_sends_outputs_and_receives_messages() -> None:
     async def serve(session: Session) -> None:
         while True:
             text = await session.messages.receive()
@@ -265,7 +265,7 @@ async def test_a_session_function_gives_outputs_and_hears_messages() -> None:
         await reader.aclose()
 
 
-async def test_statistics_of_every_channel() -> None:
+async def test_statistics_count_every_channel() -> None:
     import numpy as np
 
     from fastrtc_anyio.testing import tone
@@ -299,7 +299,7 @@ async def test_statistics_of_every_channel() -> None:
     assert await call.session.transport_statistics() == {}
 
 
-async def test_a_reader_that_is_dropped_is_gone() -> None:
+async def test_garbage_collected_reader_is_removed() -> None:
     board = OutputBoard()
     board.publish(AdditionalOutputs(1))
 
@@ -317,14 +317,14 @@ async def test_a_reader_that_is_dropped_is_gone() -> None:
 
 
 @pytest.mark.parametrize("connect", [True, False])
-async def test_shutdown_has_what_a_handler_has(connect: bool) -> None:
+async def test_shutdown_can_use_asyncio_loop_and_portal(connect: bool) -> None:
     done: list[Any] = []
 
     class Async(Quiet):
         async def shutdown(self) -> None:
             done.append(await self.run_asyncio(checkpoint_and_add, 1, 2))
 
-    class Plain(Knows):
+    class Plain(Warns):
         def shutdown(self) -> None:
             done.append(self.portal.call(checkpoint_and_add, 3, 4))
 

@@ -1,3 +1,5 @@
+"""Whole sessions in memory: media, messages, errors, limits and shutdown."""
+
 from __future__ import annotations
 
 import asyncio
@@ -37,7 +39,7 @@ RATES = [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
 
 
 async def speak(call: Call, samples: Any, rate: int = 48_000) -> None:
-    """Send audio as a client does: 20 ms every 20 ms."""
+    """Send the samples in real time, in chunks of 20 ms."""
     size = rate // 50
     due = anyio.current_time()
     for start in range(0, samples.shape[1], size):
@@ -53,7 +55,9 @@ def heard(call: Call) -> Any:
 @pytest.mark.parametrize("kind", [Echo, AsyncEcho])
 @pytest.mark.parametrize("input_rate", RATES)
 @pytest.mark.parametrize("output_rate", [8_000, 24_000, 44_100])
-async def test_tone_in_is_tone_out(kind: Any, input_rate: int, output_rate: int) -> None:
+async def test_echoed_tone_keeps_its_snr_at_every_rate(
+    kind: Any, input_rate: int, output_rate: int
+) -> None:
     handler = kind(input_sample_rate=input_rate, output_sample_rate=output_rate)
     async with open_call(handler) as call:
         await speak(call, tone(440, 48_000, 1.0))
@@ -61,7 +65,7 @@ async def test_tone_in_is_tone_out(kind: Any, input_rate: int, output_rate: int)
     samples = heard(call)[0]
     loud = np.flatnonzero(np.abs(samples) > 1000)
     assert loud.size > 0.9 * output_rate
-    if kind is Echo:  # two threads race for each frame
+    if kind is Echo:  # receive and emit run on two threads, so frames may repeat or be missing
         assert typical_snr(samples, 440, output_rate) > 50
     else:
         middle = samples[loud[0] + output_rate // 10 : loud[-1] - output_rate // 10]
@@ -70,7 +74,7 @@ async def test_tone_in_is_tone_out(kind: Any, input_rate: int, output_rate: int)
 
 
 @pytest.mark.parametrize("kind", [Echo, AsyncEcho])
-async def test_stereo_stays_stereo(kind: Any) -> None:
+async def test_stereo_channels_do_not_mix(kind: Any) -> None:
     handler = kind(expected_layout="stereo", output_sample_rate=48_000)
     both = np.concatenate([tone(300, 48_000, 1.0), tone(700, 48_000, 1.0)])
     async with open_call(handler) as call:
@@ -82,7 +86,7 @@ async def test_stereo_stays_stereo(kind: Any) -> None:
 
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
 @pytest.mark.parametrize("rate", RATES)
-async def test_receive_gets_whole_int16_frames(layout: str, rate: int) -> None:
+async def test_receive_gets_20_ms_int16_frames(layout: str, rate: int) -> None:
     got: list[Any] = []
 
     class Listener(Quiet):
@@ -91,7 +95,7 @@ async def test_receive_gets_whole_int16_frames(layout: str, rate: int) -> None:
 
     handler = Listener(expected_layout=layout, input_sample_rate=rate)
     async with open_call(handler) as call:
-        # Odd sizes, as no client would send them.
+        # Chunk sizes that are not a multiple of a frame.
         for size in (1, 959, 960, 3000, 2880):
             call.client.send_audio(AudioFrame(48_000, np.zeros((2, size), np.int16)))
         await anyio.sleep(0.1)
@@ -114,7 +118,7 @@ async def test_receive_gets_whole_int16_frames(layout: str, rate: int) -> None:
         ((24_000, np.full(480, 1000, np.int16)), AdditionalOutputs("x")),
     ],
 )
-async def test_what_emit_may_return(emission: Any) -> None:
+async def test_emitted_audio_in_each_format_is_played(emission: Any) -> None:
     class Once(Quiet):
         async def emit(self) -> EmitType:
             if "emit" in self.calls:
@@ -143,7 +147,7 @@ async def test_what_emit_may_return(emission: Any) -> None:
         ((24_000, np.zeros(480, np.int16), "quad"), "quad"),
     ],
 )
-async def test_what_emit_may_not_return(emission: Any, message: str) -> None:
+async def test_invalid_emission_raises_contract_error(emission: Any, message: str) -> None:
     class Wrong(Quiet):
         async def emit(self) -> EmitType:
             return emission  # type: ignore[no-any-return]
@@ -154,7 +158,7 @@ async def test_what_emit_may_not_return(emission: Any, message: str) -> None:
     assert "Wrong.emit" in str(caught.value)
 
 
-async def test_a_handler_may_work_ahead_but_not_without_bound() -> None:
+async def test_eager_handler_waits_once_output_buffer_is_full() -> None:
     class Eager(Quiet):
         async def emit(self) -> EmitType:
             await anyio.lowlevel.checkpoint()
@@ -168,7 +172,7 @@ async def test_a_handler_may_work_ahead_but_not_without_bound() -> None:
 
 
 class Failing(Quiet):
-    """Raises in one method."""
+    """An async handler that raises ``error`` in one method."""
 
     def __init__(self, where: str, error: BaseException) -> None:
         super().__init__()
@@ -190,11 +194,11 @@ class Failing(Quiet):
 
 
 class NativePanic(BaseException):
-    """What some extension modules raise when they panic."""
+    """A `BaseException`, like that of PyO3 when Rust code panics."""
 
 
-class PlainFailing(StreamHandler):
-    """Raises in one method, on a thread."""
+class SyncFailing(StreamHandler):
+    """A sync handler that raises ``error`` in one method, on its thread."""
 
     def __init__(self, where: str, error: BaseException) -> None:
         super().__init__()
@@ -216,13 +220,15 @@ class PlainFailing(StreamHandler):
     def shutdown(self) -> None:
         self.calls.append("shutdown")
 
-    def copy(self) -> PlainFailing:
+    def copy(self) -> SyncFailing:
         return self
 
 
-@pytest.mark.parametrize("kind", [Failing, PlainFailing])
+@pytest.mark.parametrize("kind", [Failing, SyncFailing])
 @pytest.mark.parametrize("where", ["start_up", "receive", "emit"])
-async def test_an_error_ends_the_session_and_the_client_is_told(kind: Any, where: str) -> None:
+async def test_handler_error_ends_session_and_reaches_client_without_its_text(
+    kind: Any, where: str
+) -> None:
     error = ValueError("secret")
     handler = kind(where, error)
     async with open_call(handler, raise_errors=False) as call:
@@ -231,7 +237,7 @@ async def test_an_error_ends_the_session_and_the_client_is_told(kind: Any, where
             closed = await call.peer.wait_closed()
             await call.ended.wait()
         message = json.loads(await call.client.receive_message())
-    assert closed.reason is CloseReason.CANCELLED  # by this side
+    assert closed.reason is CloseReason.CANCELLED  # the server closes the connection
     assert call.session.error is error
     assert any(where in note for note in error.__notes__)
     assert call.session.closed is not None
@@ -244,14 +250,14 @@ async def test_an_error_ends_the_session_and_the_client_is_told(kind: Any, where
     assert handler.calls == ["shutdown"]
 
 
-async def test_the_text_of_a_webrtc_error_reaches_the_client() -> None:
+async def test_text_of_webrtc_error_reaches_client() -> None:
     async with open_call(Failing("start_up", WebRTCError("no credit")), raise_errors=False) as call:
         await call.ended.wait()
         message = json.loads(await call.client.receive_message())
     assert message == {"type": "error", "data": "no credit", "message": "no credit"}
 
 
-async def test_an_error_leaves_the_call_as_it_was_raised() -> None:
+async def test_call_raises_same_exception_object() -> None:
     error = KeyError("x")
     with pytest.raises(KeyError) as caught:
         async with open_call(Failing("emit", error)) as call:
@@ -259,7 +265,7 @@ async def test_an_error_leaves_the_call_as_it_was_raised() -> None:
     assert caught.value is error
 
 
-async def test_close_stream_waits_for_what_was_queued() -> None:
+async def test_close_stream_plays_queued_audio_first() -> None:
     class Goodbye(Quiet):
         async def emit(self) -> EmitType:
             return (24_000, np.full(24_000, 1000, np.int16)), CloseStream("goodbye")
@@ -273,7 +279,7 @@ async def test_close_stream_waits_for_what_was_queued() -> None:
     assert np.count_nonzero(heard(call)) == 24_000
 
 
-async def test_the_time_limit() -> None:
+async def test_session_ends_at_time_limit() -> None:
     handler = Quiet()
     async with open_call(handler, limits=Limits(time_limit=60)) as call:
         began = anyio.current_time()
@@ -286,7 +292,7 @@ async def test_the_time_limit() -> None:
     assert handler.calls == ["shutdown"]
 
 
-async def test_the_connect_limit() -> None:
+async def test_session_without_connection_ends_at_connect_limit() -> None:
     handler = Quiet()
     async with open_call(handler, connect=False, raise_errors=False) as call:
         began = anyio.current_time()
@@ -298,7 +304,7 @@ async def test_the_connect_limit() -> None:
     assert handler.calls == ["shutdown"]
 
 
-async def test_hanging_up_before_the_connection_is_up() -> None:
+async def test_hang_up_before_connection_ends_session_without_error() -> None:
     async with open_call(Quiet(), connect=False, raise_errors=False) as call:
         call.client.hang_up()
         await call.ended.wait()
@@ -307,7 +313,7 @@ async def test_hanging_up_before_the_connection_is_up() -> None:
     assert call.session.closed.reason is CloseReason.HUNG_UP
 
 
-async def test_the_start_up_limit() -> None:
+async def test_slow_start_up_ends_session_at_start_up_limit() -> None:
     class Slow(Quiet):
         async def start_up(self) -> None:
             await anyio.sleep_forever()
@@ -320,7 +326,7 @@ async def test_the_start_up_limit() -> None:
     assert call.session.closed.reason is CloseReason.START_UP_TIMEOUT
 
 
-async def test_a_start_up_as_long_as_the_session_is_fine() -> None:
+async def test_start_up_that_never_returns_does_not_stop_media() -> None:
     class Long(AsyncEcho):
         async def start_up(self) -> None:
             try:
@@ -336,7 +342,7 @@ async def test_a_start_up_as_long_as_the_session_is_fine() -> None:
     assert handler.calls == ["start_up ended", "shutdown"]
 
 
-async def test_a_greeting_sent_before_the_channel_is_open_arrives() -> None:
+async def test_message_sent_before_channel_opens_arrives() -> None:
     class Greeter(Quiet):
         async def start_up(self) -> None:
             await self.send_message("hello")
@@ -351,7 +357,7 @@ async def test_a_greeting_sent_before_the_channel_is_open_arrives() -> None:
 
 
 @pytest.mark.parametrize("slow", [False, True])
-async def test_shutdown_has_its_limit(slow: bool) -> None:
+async def test_shutdown_is_cancelled_at_its_limit(slow: bool) -> None:
     class Lingering(Quiet):
         async def shutdown(self) -> None:
             await super().shutdown()
@@ -368,7 +374,7 @@ async def test_shutdown_has_its_limit(slow: bool) -> None:
     assert handler.calls == (["shutdown"] if slow else ["shutdown", "finished"])
 
 
-async def test_a_shutdown_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_shutdown_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Wrong(Quiet):
         async def shutdown(self) -> None:
             raise ValueError("in shutdown")
@@ -383,7 +389,7 @@ async def test_a_shutdown_that_raises_is_logged(caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize(
     "anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})]
 )
-async def test_a_plain_method_that_blocks_is_told_from_virtual_time() -> None:
+async def test_blocked_sync_method_times_out_on_virtual_clock() -> None:
     release = threading.Event()
 
     class Blocked(Echo):
@@ -400,7 +406,7 @@ async def test_a_plain_method_that_blocks_is_told_from_virtual_time() -> None:
         release.set()
 
 
-async def test_clear_queue_returns_what_was_played() -> None:
+async def test_clear_queue_returns_duration_played() -> None:
     class Talker(Quiet):
         async def emit(self) -> EmitType:
             if not self.calls:
@@ -418,7 +424,7 @@ async def test_clear_queue_returns_what_was_played() -> None:
     assert handler.played.samples <= sounded <= handler.played.samples + 24_000 * 0.005
 
 
-async def test_plain_handlers_reach_the_session_from_their_threads() -> None:
+async def test_sync_handler_uses_session_from_its_thread() -> None:
     class Threaded(Echo):
         def start_up(self) -> None:
             self.send_message_sync("from a thread")
@@ -435,7 +441,7 @@ async def test_plain_handlers_reach_the_session_from_their_threads() -> None:
     assert handler.calls == ["played 0", "portal 42", "shutdown"]
 
 
-async def test_send_message_sync_on_the_event_loop_is_an_error_not_a_deadlock() -> None:
+async def test_send_message_sync_on_event_loop_raises() -> None:
     class Confused(Quiet):
         async def start_up(self) -> None:
             self.send_message_sync("oops")
@@ -445,7 +451,7 @@ async def test_send_message_sync_on_the_event_loop_is_an_error_not_a_deadlock() 
             await call.ended.wait()
 
 
-async def test_args_from_a_thread_and_on_the_loop() -> None:
+async def test_wait_for_args_sync_returns_after_set_args() -> None:
     class Waiting(Echo):
         def start_up(self) -> None:
             self.wait_for_args_sync()
@@ -460,7 +466,7 @@ async def test_args_from_a_thread_and_on_the_loop() -> None:
     assert handler.calls == ["got [7]", "shutdown"]
 
 
-async def test_a_session_function_that_talks_to_a_client_that_has_gone_is_no_error() -> None:
+async def test_session_function_sending_after_hang_up_ends_without_error() -> None:
     async def talk(session: Session) -> None:
         while True:
             await session.audio_out.send((24_000, np.zeros((1, 480), np.int16)))
@@ -474,7 +480,7 @@ async def test_a_session_function_that_talks_to_a_client_that_has_gone_is_no_err
     assert call.session.error is None
 
 
-async def test_a_broken_stream_of_the_programs_own_is_its_own_error() -> None:
+async def test_broken_resource_of_session_function_is_raised() -> None:
     async def broken(session: Session) -> None:
         raise anyio.BrokenResourceError
 
@@ -484,7 +490,7 @@ async def test_a_broken_stream_of_the_programs_own_is_its_own_error() -> None:
 
 
 @pytest.mark.parametrize("kind", [Echo, AsyncEcho])
-async def test_cancelling_the_host_ends_the_session(kind: Any) -> None:
+async def test_cancelled_host_ends_session_and_calls_shutdown(kind: Any) -> None:
     handler: StreamHandlerBase = kind()
     with anyio.CancelScope() as scope:
         async with open_call(handler) as call:
@@ -497,7 +503,7 @@ async def test_cancelling_the_host_ends_the_session(kind: Any) -> None:
     assert handler.calls == ["start_up", "shutdown"]  # type: ignore[attr-defined]
 
 
-async def test_two_errors_at_once_stay_two() -> None:
+async def test_concurrent_errors_are_raised_as_group() -> None:
     class Twice(Quiet):
         async def start_up(self) -> None:
             await self._fail("one")
@@ -523,7 +529,7 @@ async def test_two_errors_at_once_stay_two() -> None:
     assert texts == {"one", "two", "'three'"}
 
 
-async def test_client_messages_reach_the_handler() -> None:
+async def test_client_messages_reach_handler_in_order() -> None:
     class Reader(Quiet):
         async def on_message(self, message: str) -> None:
             self.calls.append(message)
@@ -537,9 +543,9 @@ async def test_client_messages_reach_the_handler() -> None:
 
 
 @pytest.mark.parametrize("exit_with", [SystemExit(3), NativePanic("native panic")])
-@pytest.mark.parametrize("kind", [Failing, PlainFailing])
+@pytest.mark.parametrize("kind", [Failing, SyncFailing])
 @pytest.mark.parametrize("where", ["start_up", "emit"])
-async def test_an_exit_in_a_handler_ends_its_session_not_the_server(
+async def test_system_exit_in_handler_ends_its_session_only(
     kind: Any, where: str, exit_with: BaseException
 ) -> None:
     handler = kind(where, exit_with)
@@ -553,7 +559,7 @@ async def test_an_exit_in_a_handler_ends_its_session_not_the_server(
     assert handler.calls == ["shutdown"]
 
 
-async def test_an_exit_in_a_session_function_ends_its_session() -> None:
+async def test_system_exit_in_session_function_ends_its_session_only() -> None:
     async def leave(session: Session) -> None:
         raise SystemExit(1)
 
@@ -563,7 +569,7 @@ async def test_an_exit_in_a_session_function_ends_its_session() -> None:
     assert call.session.closed.reason is CloseReason.HANDLER_ERROR
 
 
-async def test_an_exit_in_shutdown_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_system_exit_in_shutdown_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Leaving(Quiet):
         async def shutdown(self) -> None:
             raise SystemExit(1)
@@ -574,7 +580,7 @@ async def test_an_exit_in_shutdown_is_logged(caplog: pytest.LogCaptureFixture) -
     assert "Leaving.shutdown raised SystemExit(1)" in caplog.text
 
 
-async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
+async def test_cancelled_error_raised_by_handler_is_contract_error() -> None:
     class Confused(Quiet):
         async def emit(self) -> EmitType:
             raise asyncio.CancelledError
@@ -586,7 +592,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
     assert call.session.closed.reason is CloseReason.HANDLER_ERROR
 
 
-async def test_messages_to_the_client_need_not_be_strings() -> None:
+async def test_error_and_close_messages_are_converted_to_str() -> None:
     class Odd(Quiet):
         async def emit(self) -> EmitType:
             raise WebRTCError(ValueError("inner"))  # type: ignore[arg-type]
@@ -607,7 +613,7 @@ async def test_messages_to_the_client_need_not_be_strings() -> None:
 
 
 @pytest.mark.parametrize("by", ["host", "error", "limit"])
-async def test_the_client_does_not_wait_for_a_handler_that_will_not_end(by: str) -> None:
+async def test_peer_closes_in_time_while_handler_resists_cancellation(by: str) -> None:
     class Stubborn(Quiet):
         async def start_up(self) -> None:
             if by == "error":
@@ -645,7 +651,7 @@ async def test_the_client_does_not_wait_for_a_handler_that_will_not_end(by: str)
     assert call.session.closed.reason is wanted[by]
 
 
-async def test_the_first_reason_counts_although_cleaning_up_raises() -> None:
+async def test_close_reason_survives_error_during_clean_up() -> None:
     class Clumsy(Quiet):
         async def emit(self) -> EmitType:
             try:
@@ -660,7 +666,7 @@ async def test_the_first_reason_counts_although_cleaning_up_raises() -> None:
     assert isinstance(call.session.error, ValueError)
 
 
-async def test_an_async_handlers_plain_methods_run_on_the_event_loop() -> None:
+async def test_sync_methods_of_async_handler_run_on_event_loop() -> None:
     class Mixed(Quiet):
         def on_message(self, message: str) -> None:
             self.calls.append(f"{message} {threading.get_ident()}")
@@ -676,7 +682,7 @@ async def test_an_async_handlers_plain_methods_run_on_the_event_loop() -> None:
     assert handler.calls == [f"hello {here}", f"shutdown {here}"]
 
 
-async def test_a_slow_shutdown_leaves_no_idle_thread() -> None:
+async def test_slow_shutdown_leaves_no_idle_thread() -> None:
     class SlowToEnd(Echo):
         async def shutdown(self) -> None:  # type: ignore[override]
             await anyio.sleep(1000)
@@ -694,7 +700,7 @@ async def test_a_slow_shutdown_leaves_no_idle_thread() -> None:
     assert workers() == []
 
 
-async def test_clear_queue_in_a_plain_shutdown() -> None:
+async def test_clear_queue_works_in_sync_shutdown() -> None:
     class Tidy(Echo):
         def shutdown(self) -> None:
             self.calls.append(f"flushed {self.clear_queue().samples}")
@@ -705,7 +711,7 @@ async def test_clear_queue_in_a_plain_shutdown() -> None:
     assert handler.calls == ["start_up", "flushed 0"]
 
 
-async def test_ids_cannot_be_guessed() -> None:
+async def test_session_ids_are_unique_and_at_least_22_characters() -> None:
     async def nothing(session: Session) -> None: ...
 
     ids = {Session(None, FunctionDriver(nothing)).id for _ in range(100)}  # type: ignore[arg-type]
@@ -719,7 +725,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-async def test_calls_may_be_nested_on_one_clock() -> None:
+async def test_nested_calls_share_one_virtual_clock() -> None:
     async with open_call(Echo()) as outer:
         async with open_call(AsyncEcho()) as inner:
             await inner.speak(tone(440, 48_000, 0.5))
@@ -730,8 +736,8 @@ async def test_calls_may_be_nested_on_one_clock() -> None:
 
 
 @pytest.mark.parametrize("rate", [1_000, 44_100])
-async def test_a_long_chunk_lets_others_have_their_turn(rate: int) -> None:
-    """A million samples at once: converting them takes a second or more."""
+async def test_converting_long_chunk_yields_to_other_tasks(rate: int) -> None:
+    """Converting a chunk of a million samples takes a second or more."""
 
     class Long(Quiet):
         async def emit(self) -> EmitType:
@@ -755,8 +761,8 @@ async def test_a_long_chunk_lets_others_have_their_turn(rate: int) -> None:
     assert abs(sent - 1_000_000 * 24_000 / rate) < 24_000 / rate * 64
 
 
-async def test_an_error_of_ours_that_a_handler_raises_is_the_handlers() -> None:
-    """Such as that of ``set_input`` for somebody who has left."""
+async def test_library_error_raised_in_handler_is_handler_error() -> None:
+    """For example `UnknownSession` of a ``set_input`` call for an ended session."""
 
     class Asks(Quiet):
         async def emit(self) -> EmitType:
@@ -771,7 +777,7 @@ async def test_an_error_of_ours_that_a_handler_raises_is_the_handlers() -> None:
     assert "bob" not in text
 
 
-async def test_threads_that_are_idle_are_not_left_behind() -> None:
+async def test_shutdown_timeout_abandons_only_the_blocked_thread() -> None:
     class Slow(Echo):
         def shutdown(self) -> None:
             time.sleep(0.3)
@@ -781,21 +787,21 @@ async def test_threads_that_are_idle_are_not_left_behind() -> None:
     assert call.session.abandoned_threads <= 1
 
 
-async def test_time_goes_on_after_a_call() -> None:
+async def test_virtual_clock_advances_after_call() -> None:
     async with open_call(Echo()):
         pass
     with anyio.fail_after(10):
         await anyio.sleep(5)
 
 
-async def test_a_handler_that_does_not_suit_cannot_be_called() -> None:
+async def test_audio_handler_with_video_modality_raises() -> None:
     with pytest.raises(TypeError, match='is for modality="audio"'):
         async with open_call(Quiet(), modality="video"):
             pass
 
 
 @pytest.mark.parametrize("rate", [24_000, 48_000])
-async def test_what_waited_for_room_is_flushed_too(rate: int) -> None:
+async def test_clear_queue_flushes_audio_waiting_for_buffer_space(rate: int) -> None:
     class Eager(Quiet):
         interrupted = False
 

@@ -1,4 +1,4 @@
-"""Whole sessions, with anything happening at any time."""
+"""Whole sessions under any sequence of client actions, handler failures and limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class InjectedError(Exception):
 
 @dataclass
 class Script:
-    """When a handler fails, by the number of its calls; and how long they take."""
+    """Plan of a handler: the call at which it fails or closes, and the duration of each call."""
 
     fail_in: str | None
     fail_at: int
@@ -90,7 +90,7 @@ actions = st.lists(
 
 @settings(max_examples=150)
 @given(scripts, actions, st.none() | st.floats(0.1, 3))
-async def test_every_session_ends_and_accounts_for_everything(
+async def test_session_ends_and_accounts_for_all_media_after_any_actions(
     script: Script, steps: list[tuple[str, Any]], time_limit: float | None
 ) -> None:
     handler = Scripted(script)
@@ -135,9 +135,7 @@ async def test_every_session_ends_and_accounts_for_everything(
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(1, 4000), min_size=1, max_size=20), st.sampled_from([8_000, 22_050]))
-async def test_any_chunking_of_the_same_audio_gives_the_handler_the_same(
-    sizes: list[int], rate: int
-) -> None:
+async def test_handler_receives_same_audio_for_any_chunking(sizes: list[int], rate: int) -> None:
     audio = np.random.default_rng(1).integers(-9000, 9000, (1, sum(sizes)), np.int16)
     whole = await _received(audio, [sum(sizes)], rate)
     parts = await _received(audio, sizes, rate)
