@@ -83,7 +83,7 @@ def test_tone_keeps_its_snr_in_the_file(rate: int, dtype: Any) -> None:
     assert 0.9 < np.abs(decoded).max() / np.abs(samples).max() <= 1
 
 
-# D7: FastRTC writes the bytes of the floats as int16.
+# FastRTC writes the bytes of float32 samples as int16 (defect D7).
 def test_float32_and_int16_give_the_same_file() -> None:
     samples = tone(440, 24000, 0.5)
     as_floats = audio_to_float32(samples)
@@ -231,7 +231,7 @@ def test_array_with_the_dtype_is_returned_itself() -> None:
     assert audio_to_float32((16000, floats)) is floats
 
 
-# D17.
+# FastRTC wraps samples beyond full scale (defect D17).
 def test_to_int16_saturates() -> None:
     floats = np.array([1, 1.01, 2, 3e38, np.inf, -1, -1.01, -2, -np.inf], np.float32)
     assert audio_to_int16(floats).tolist() == [32767] * 5 + [-32768] * 4

@@ -566,7 +566,7 @@ def test_only_silence_after_a_trim_raises_the_margin() -> None:
     assert playout.buffered_samples == 2 * FRAME
     late(playout, 3)
     assert playout.statistics().underruns == 2
-    # Of three frames, a margin of two was kept.
+    # The queue held three frames, and a margin of two was kept.
     assert playout.statistics().trimmed == (19 + 1) * FRAME
     assert playout.buffered_samples == 2 * FRAME
 

@@ -1,3 +1,5 @@
+"""Reordering of incoming packets: in order, lost, late, repeated and distant ones."""
+
 from __future__ import annotations
 
 from hypothesis import given
@@ -110,7 +112,7 @@ def test_every_chunk_is_passed_once_in_order_or_lost(chunks: list[int]) -> None:
     assert order.lost == max(heard, default=0) - len(heard)
 
 
-def test_chunk_after_its_gap_was_given_up_is_dropped() -> None:
+def test_late_chunk_of_a_closed_gap_is_dropped() -> None:
     order: ReorderBuffer[int] = ReorderBuffer.chunks()
     early = range(2, 2 + CHUNK_LIMIT)
     assert [item for chunk in early for item in order.push(chunk, chunk)] == []

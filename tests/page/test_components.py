@@ -1,4 +1,4 @@
-"""Declarations of inputs and outputs, and values that fit them or do not."""
+"""Components: their declaration, their description for the page, and checks of input values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALL = [
 ]
 
 
-def test_names_come_from_labels() -> None:
+def test_name_defaults_to_the_label_as_an_identifier() -> None:
     names = [component.name for component in ALL]
     assert names == ["temperature", "your_name", "voice", "loud", "conversation"]
     assert Slider("Größe (cm)").name == "größe_cm"
@@ -39,7 +39,7 @@ def test_names_come_from_labels() -> None:
     list(zip(ALL, [1.0, "", "Ada", False, []], strict=True)),
     ids=lambda value: getattr(value, "kind", ""),
 )
-def test_descriptions_are_json(component: Component, initial: Any) -> None:
+def test_description_is_json_with_kind_name_label_and_value(component: Component, initial: Any) -> None:
     described = component.describe()
     assert json.loads(json.dumps(described)) == described
     assert described["kind"] == type(component).__name__.lower()
@@ -56,7 +56,7 @@ def test_descriptions_are_json(component: Component, initial: Any) -> None:
         (Slider("A", -5, 5, value=0, step=5), 5, 5.0, int),
     ],
 )
-def test_a_slider_gives_whole_numbers_where_it_has_them(
+def test_slider_of_integers_parses_to_int(
     slider: Slider, step: float, value: float, kind: type
 ) -> None:
     assert slider.describe()["step"] == step
@@ -84,12 +84,12 @@ def test_a_slider_gives_whole_numbers_where_it_has_them(
         (lambda: Chatbot("A", value=["hi"]), "'a' must be messages"),  # type: ignore[list-item]
     ],
 )
-def test_a_declaration_that_cannot_be(make: Any, message: str) -> None:
+def test_invalid_component_arguments_raise(make: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message.replace("(", r"\(")):
         make()
 
 
-def test_values_come_in_the_order_of_their_declaration() -> None:
+def test_inputs_are_parsed_in_order_of_declaration() -> None:
     body = {
         "webrtc_id": "me",
         "conversation": [{"role": "user", "content": "hi"}],
@@ -115,7 +115,7 @@ def test_values_come_in_the_order_of_their_declaration() -> None:
         ({"a": 1, "b": None}, "'b' must be a string; got None"),
     ],
 )
-def test_values_that_do_not_fit(body: dict[str, Any], message: str) -> None:
+def test_invalid_input_values_raise_invalid_input(body: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         parse_inputs([Slider("A"), Textbox("B", max_length=3)], body)
 
@@ -128,7 +128,7 @@ JSON = st.recursive(
 
 
 @given(st.fixed_dictionaries({component.name: JSON for component in ALL}))
-def test_any_json_gives_values_or_the_documented_error(body: dict[str, Any]) -> None:
+def test_any_json_is_parsed_or_raises_invalid_input(body: dict[str, Any]) -> None:
     try:
         values = parse_inputs(ALL, body)
     except InvalidInput:
@@ -136,16 +136,16 @@ def test_any_json_gives_values_or_the_documented_error(body: dict[str, Any]) -> 
     assert [component.parse(value) for component, value in zip(ALL, values, strict=True)] == values
 
 
-def test_two_of_the_same_name() -> None:
+def test_duplicate_component_names_raise() -> None:
     with pytest.raises(ValueError, match=r"additional_inputs .* got \['a'\] more than once"):
         check_components([Slider("A"), Textbox("a")], "additional_inputs")
 
 
-def test_components_of_others_are_refused() -> None:
+def test_foreign_components_raise_type_error() -> None:
     with pytest.raises(TypeError, match="additional_outputs must hold fastrtc_anyio's Slider"):
         Stream(lambda frame: frame, additional_outputs=["a label"])  # type: ignore[list-item]
 
 
-def test_a_handler_of_outputs_that_nobody_shows() -> None:
+def test_outputs_handler_without_outputs_raises() -> None:
     with pytest.raises(ValueError, match="additional_outputs_handler needs additional_outputs"):
         Stream(lambda frame: frame, additional_outputs_handler=lambda old, new: new)

@@ -1,4 +1,4 @@
-"""What a page reads of a handler's outputs, on virtual time."""
+"""Server-sent events of a session's outputs, on virtual time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fastrtc_anyio.server.options import WebOptions
 from fastrtc_anyio.server.page.forms import OutputEvents
 
 
-async def test_a_silent_handler_is_no_silent_connection() -> None:
-    """A comment every 15 s keeps proxies from ending it, and nothing that comes later is lost."""
+async def test_idle_output_events_send_a_comment_every_15_s() -> None:
+    """The comments keep proxies from closing the connection; later outputs still arrive."""
     board = OutputBoard()
     events = OutputEvents(board.read(), WebOptions(additional_outputs=[Textbox("A")]))
     began = anyio.current_time()

@@ -1,3 +1,5 @@
+"""The memory peer passes the conformance suite."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator

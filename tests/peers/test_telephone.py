@@ -154,7 +154,7 @@ async def test_key_presses_reach_the_handler() -> None:
 
 
 async def test_outputs_reach_the_next_reply() -> None:
-    """D22: outputs are the memory of a telephone call."""
+    """A handler keeps the state of a telephone call in its outputs."""
     seen: list[Any] = []
 
     async def reply(audio: Any, history: Any = None) -> AsyncGenerator[Any, None]:
@@ -188,7 +188,7 @@ async def test_silent_telephone_vanishes() -> None:
     assert phone.session.closed.reason is CloseReason.VANISHED
 
 
-async def test_missing_marks_are_given_up_after_a_timeout(
+async def test_missing_marks_end_wait_played_after_a_timeout(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_pair(TwilioFraming) as (peer, carrier):
@@ -222,14 +222,13 @@ async def test_missing_chunks_are_counted() -> None:
         for chunk in (1, 2, 5, 6, 9):
             carrier.send(Media(b"", chunk))
         await anyio.sleep(0.1)
-        assert await peer.transport_statistics() == {"received": 5, "missing": 0}  # they may come
+        assert await peer.transport_statistics() == {"received": 5, "missing": 0}  # late chunks may still arrive
         carrier.hang_up()
         await peer.wait_closed()
         assert await peer.transport_statistics() == {"received": 6, "missing": 4}
 
 
 async def test_silent_handler_sends_nothing() -> None:
-    """D2."""
     async with call(agent(lambda audio: nothing())) as phone:
         await phone.carrier.speak(silence(2), 16_000)
         assert phone.carrier.arrivals == []

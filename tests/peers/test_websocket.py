@@ -127,7 +127,7 @@ async def test_partial_frame_is_sent_without_padding() -> None:
 
 
 async def test_idle_connection_runs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """D6, for the transport."""
+    """An idle connection asks the paced output for audio once."""
     asked = 0
     real = PacedOutput.pull_due
 

@@ -1,3 +1,5 @@
+"""Requests, SDP, messages, configurations and early candidates, as text and JSON."""
+
 from __future__ import annotations
 
 import json
@@ -63,7 +65,7 @@ bodies = st.fixed_dictionaries(
 
 
 @given(json_values | bodies)
-def test_any_json_is_a_request_or_the_documented_error(body: object) -> None:
+def test_any_json_is_a_request_or_raises_short_error(body: object) -> None:
     try:
         request = parse_request(body, LIMITS)
     except (InvalidOffer, InvalidCandidate) as exc:
@@ -100,21 +102,30 @@ def test_any_json_is_a_request_or_the_documented_error(body: object) -> None:
             InvalidCandidate,
             '"sdpMid" or "sdpMLineIndex"; got neither',
         ),
+        (
+            {
+                "type": "ice-candidate",
+                "webrtc_id": "x",
+                "candidate": {"candidate": "c", "sdpMid": "x" * 129},
+            },
+            InvalidCandidate,
+            "at most 128 characters, or null; got 'xxx",
+        ),
     ],
 )
-def test_errors_say_what_was_got(body: object, error: type[Exception], message: str) -> None:
+def test_invalid_request_raises_error_with_its_value(body: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         parse_request(body, LIMITS)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("candidate", [None, {"candidate": ""}, {"candidate": None}])
-def test_the_end_of_candidates(candidate: object) -> None:
+def test_empty_candidate_is_end_of_candidates(candidate: object) -> None:
     body = {"type": "ice-candidate", "webrtc_id": "x", "candidate": candidate}
     assert parse_request(body, LIMITS) == CandidateRequest(None, "x")
 
 
-def test_a_candidate() -> None:
+def test_candidate_request_is_parsed() -> None:
     inner = {"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "0"}
     body = {"type": "ice-candidate", "webrtc_id": "x", "candidate": inner}
     assert parse_request(body, LIMITS) == CandidateRequest(
@@ -122,7 +133,7 @@ def test_a_candidate() -> None:
     )
 
 
-def test_the_limit_is_told_as_fastrtc_does() -> None:
+def test_failure_body_has_the_form_of_fastrtc() -> None:
     assert failure_body(AdmissionError(2, 2)) == {
         "status": "failed",
         "meta": {
@@ -151,7 +162,7 @@ SDP = "\r\n".join(
 )
 
 
-def test_opus_parameters_are_added_beside_those_that_are_there() -> None:
+def test_opus_parameters_keep_other_parameters() -> None:
     changed = set_opus_parameters(SDP, stereo=True, inband_fec=True)
     assert "a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1;useinbandfec=1" in changed
     assert changed.count("a=fmtp:") == 1
@@ -161,13 +172,13 @@ def test_opus_parameters_are_added_beside_those_that_are_there() -> None:
     assert set_opus_parameters(SDP, stereo=False, inband_fec=False) == SDP
 
 
-def test_opus_parameters_are_added_where_there_are_none() -> None:
+def test_opus_parameters_add_missing_fmtp_line() -> None:
     bare = SDP.replace("a=fmtp:111 minptime=10;stereo=0\r\n", "")
     changed = set_opus_parameters(bare, stereo=True, inband_fec=False)
     assert "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 stereo=1;sprop-stereo=1\r\n" in changed
 
 
-def test_a_bundle_of_sections_that_are_not_there_is_refused() -> None:
+def test_bundle_of_missing_sections_and_too_many_sections_are_rejected() -> None:
     bundled = SDP.replace("v=0", "v=0\r\na=group:BUNDLE 0 1")
     with pytest.raises(InvalidOffer, match=r"\['0', '1'\]"):
         check_sections(bundled, LIMITS)
@@ -177,8 +188,8 @@ def test_a_bundle_of_sections_that_are_not_there_is_refused() -> None:
         check_sections(SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100, LIMITS)
 
 
-def test_more_lines_than_are_taken_are_refused() -> None:
-    """Whatever ends a line for aiortc ends one here."""
+def test_sdp_with_too_many_lines_is_rejected() -> None:
+    """aiortc splits SDP with ``str.splitlines``, so each of its separators counts as a line end."""
     for end in ("\r\n", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"):
         sources = end.join(f"a=ssrc:{i} cname:c" for i in range(LIMITS.lines))
         with pytest.raises(LimitExceeded, match=r"at most 2000 .*\(RequestLimits\.lines\)"):
@@ -196,7 +207,7 @@ def test_more_lines_than_are_taken_are_refused() -> None:
         (["x" * 1000], "0 to 127; got 'xxx"),
     ],
 )
-def test_payload_types(payload_types: list[str], error: str) -> None:
+def test_invalid_payload_types_are_rejected(payload_types: list[str], error: str) -> None:
     lines = "".join(f"a=rtpmap:{one} VP8/90000\r\n" for one in payload_types)
     with pytest.raises(InvalidOffer, match=error) as info:
         check_sections(SDP + lines, LIMITS)
@@ -205,7 +216,7 @@ def test_payload_types(payload_types: list[str], error: str) -> None:
     check_sections(SDP + section * 2, LIMITS)
 
 
-def test_feedback_that_nobody_gives_is_left_out() -> None:
+def test_unsupported_and_repeated_rtcp_feedback_is_removed() -> None:
     known = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:* nack\r\n"
     others = "".join(f"a=rtcp-fb:* x{i}\r\n" for i in range(3)) + "a=rtcp-fb:* nack\r\n"
     assert keep_feedback((known + others) * 2) == known * 2
@@ -217,7 +228,7 @@ def test_set_opus_parameters_is_idempotent(sdp: str) -> None:
     assert set_opus_parameters(once, stereo=True, inband_fec=False) == once
 
 
-def test_candidates_are_taken_out_with_their_sections() -> None:
+def test_split_candidates_returns_each_with_its_section() -> None:
     rest, candidates, complete = split_candidates(SDP)
     assert "candidate" not in rest
     assert complete
@@ -227,7 +238,7 @@ def test_candidates_are_taken_out_with_their_sections() -> None:
 
 
 @pytest.mark.parametrize("depth", [4, 100, *range(900, 1000)])
-def test_whatever_json_can_hold_is_shown_short(depth: int) -> None:
+def test_short_repr_of_any_json_is_at_most_80_characters(depth: int) -> None:
     for text in ("[" * depth + "]" * depth, "9" * depth, f'"{"x" * depth}"', "1e400", "null"):
         try:
             value = json.loads(text)
@@ -236,16 +247,8 @@ def test_whatever_json_can_hold_is_shown_short(depth: int) -> None:
         assert 0 < len(short_repr(value)) <= 80
 
 
-def test_a_section_has_a_short_name() -> None:
-    """It is kept, maybe before there is an offer."""
-    candidate = {"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "x" * 129}
-    body = {"type": "ice-candidate", "webrtc_id": "a", "candidate": candidate}
-    with pytest.raises(InvalidCandidate, match="at most 128 characters, or null; got 'xxx"):
-        parse_request(body, LIMITS)
-
-
 @given(st.sampled_from(["error", "warning", "log", "end_stream"]), json_values)
-def test_messages_are_json(kind: str, data: object) -> None:
+def test_messages_are_json_with_type_and_reason(kind: str, data: object) -> None:
     message = json.loads(encode_message(kind, data))
     assert message["type"] == kind
     assert ("message" in message) == (kind in ("error", "warning"))
@@ -253,7 +256,7 @@ def test_messages_are_json(kind: str, data: object) -> None:
     assert json.loads(encode_message(kind, data, reason="idle")) == {**message, "reason": "idle"}
 
 
-def test_an_rtc_configuration_from_its_w3c_form() -> None:
+def test_rtc_configuration_is_parsed_from_w3c_form() -> None:
     parsed = RtcConfiguration.parse(
         {
             "iceServers": [
@@ -281,12 +284,12 @@ def test_an_rtc_configuration_from_its_w3c_form() -> None:
         ({"addresses": ["localhost"]}, "localhost"),
     ],
 )
-def test_a_wrong_rtc_configuration_is_told(value: dict[str, object], error: str) -> None:
+def test_invalid_rtc_configuration_raises_value_error(value: dict[str, object], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         RtcConfiguration.parse(value)
 
 
-def test_the_size_of_messages_is_said() -> None:
+def test_set_message_size_replaces_the_maximum() -> None:
     sdp = SDP + "a=max-message-size:65536\r\na=sctp-port:5000\r\n"
     assert set_message_size(sdp, 1000) == sdp.replace("65536", "1000")
     assert set_message_size(SDP, 1000) == SDP
@@ -316,7 +319,7 @@ def test_early_candidates_are_kept_in_order_and_bounded(
             continue
         candidate = IceCandidate(str(number), "0")
         model.pop(client, None)
-        model[client] = (since, kept)  # the newest is last
+        model[client] = (since, kept)  # newest last, the oldest client is evicted
         if len(model) > 2:
             del model[next(iter(model))]
         if len(kept) == 3:
@@ -341,7 +344,7 @@ def test_early_candidates_are_kept_in_order_and_bounded(
         ({"body_seconds": float("nan")}, ValueError, "must be a number above 0; got nan"),
     ],
 )
-def test_limits_that_are_none(
+def test_invalid_request_limits_raise_with_name_and_value(
     options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):

@@ -1,3 +1,5 @@
+"""The state machine of a session under any sequence of events."""
+
 from __future__ import annotations
 
 import pytest
@@ -18,7 +20,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         self.first: CloseReason | None = None
 
     @rule(event=st.sampled_from([e for e in SessionEvent if e is not SessionEvent.CLOSE]))
-    def an_event(self, event: SessionEvent) -> None:
+    def handle_event(self, event: SessionEvent) -> None:
         self.before = self.machine.state
         if event in TRANSITIONS[self.before]:
             assert self.machine.handle(event) is TRANSITIONS[self.before][event]
@@ -28,37 +30,37 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             assert self.machine.state is self.before
 
     @rule(reason=st.sampled_from(CloseReason))
-    def a_reason_to_end(self, reason: CloseReason) -> None:
+    def close(self, reason: CloseReason) -> None:
         self.before = self.machine.state
         self.first = self.first or reason
         assert self.machine.close(reason).reason is self.first
 
     @precondition(lambda self: self.first is not None)
     @rule()
-    def the_end(self) -> None:
+    def release_peer(self) -> None:
         self.before = self.machine.state
         assert self.machine.handle(SessionEvent.PEER_RELEASED) is SessionState.CLOSED
 
     @invariant()
-    def the_first_reason_counts(self) -> None:
+    def first_reason_is_kept(self) -> None:
         got = self.machine.closed
         assert (got.reason if got else None) is self.first
 
     @invariant()
-    def there_is_no_way_back(self) -> None:
+    def state_never_goes_back(self) -> None:
         assert ORDER.index(self.machine.state) >= ORDER.index(self.before)
 
 
 TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase
 
 
-def test_every_state_is_in_the_table_and_can_be_ended() -> None:
+def test_every_state_has_transitions_and_can_close() -> None:
     assert set(TRANSITIONS) == set(SessionState)
     for state, row in TRANSITIONS.items():
         assert row[SessionEvent.CLOSE] in (SessionState.CLOSING, SessionState.CLOSED), state
 
 
-def test_the_end_absorbs_late_events() -> None:
+def test_closing_states_ignore_late_events() -> None:
     for event in (SessionEvent.ANSWERED, SessionEvent.PEER_CONNECTED, SessionEvent.CLOSE):
         assert TRANSITIONS[SessionState.CLOSED][event] is SessionState.CLOSED
         assert TRANSITIONS[SessionState.CLOSING][event] is SessionState.CLOSING

@@ -1,4 +1,4 @@
-"""Descriptions, fragments and headers of WHIP and WHEP, as text."""
+"""WHIP and WHEP as text: offers, trickle fragments and headers."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ DATA = "m=application 9 X webrtc-datachannel\r\na=mid:2\r\n"
     [
         ("a=sendonly\r\n", "whip", "sendonly"),
         ("a=sendrecv\r\n", "whip", "sendonly"),
-        ("", "whip", "sendonly"),  # RFC 8866 6.7: without a word it is both ways
+        ("", "whip", "sendonly"),  # RFC 8866 6.7: sendrecv is the default
         ("a=sendrecv\r\n", "whep", "recvonly"),
         ("a=recvonly\r\n", "whep", "recvonly"),
     ],
 )
-def test_media_flow_one_way(given: str, protocol: Protocol, direction: str) -> None:
+def test_offer_is_narrowed_to_one_direction(given: str, protocol: Protocol, direction: str) -> None:
     narrowed = narrow_offer(offer(AUDIO + given, DATA), protocol)
     assert narrowed == offer(f"{AUDIO}a={direction}\r\n", DATA)
     assert narrow_offer(narrowed, protocol) == narrowed
 
 
-def test_a_direction_of_the_session_is_every_sections() -> None:
+def test_session_level_direction_applies_to_every_section() -> None:
     narrowed = narrow_offer(offer(AUDIO, session="a=sendonly\r\n"), "whip")
     assert narrowed == offer(f"{AUDIO}a=sendonly\r\n")
 
 
-def test_a_section_of_the_other_way_is_left_out() -> None:
+def test_section_of_opposite_direction_becomes_inactive() -> None:
     narrowed = narrow_offer(offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=recvonly\r\n"), "whip")
     assert narrowed == offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=inactive\r\n")
 
@@ -62,12 +62,12 @@ def test_a_section_of_the_other_way_is_left_out() -> None:
 @pytest.mark.parametrize(
     "text", ["", "v=0\r\n", "nonsense", offer(DATA), offer(f"{AUDIO}a=recvonly\r\n")]
 )
-def test_an_offer_that_sends_nothing(text: str) -> None:
+def test_whip_offer_without_outgoing_media_is_rejected(text: str) -> None:
     with pytest.raises(InvalidOffer):
         narrow_offer(text, "whip")
 
 
-def test_a_whip_client_has_one_track_of_a_kind() -> None:
+def test_second_whip_track_of_a_kind_is_rejected() -> None:
     twice = offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=sendonly\r\n", f"{AUDIO}a=sendrecv\r\n")
     with pytest.raises(InvalidOffer, match="has 2 and 1"):
         narrow_offer(twice, "whip")
@@ -82,24 +82,24 @@ def test_a_whip_client_has_one_track_of_a_kind() -> None:
         ("*", True),
         (' "x,y" , "abc"', True),
         ('"ABC"', False),
-        ('W/"abc"', False),  # RFC 9110 13.1.1: the comparison is the strong one
+        ('W/"abc"', False),  # RFC 9110 13.1.1: strong comparison
         ("abc", False),
         ("", False),
         ('"x", *', False),
     ],
 )
-def test_entity_tags(header: str, named: bool) -> None:
+def test_if_match_names_entity_tag(header: str, named: bool) -> None:
     assert has_entity_tag(header, '"abc"') is named
 
 
 @given(st.text())
-def test_any_text_is_an_offer_or_refused(text: str) -> None:
+def test_any_text_is_narrowed_or_raises_invalid_offer(text: str) -> None:
     for sdp in (text, "v=0\n" + text, "v=0\nm=audio\n" + text):
         with suppress(InvalidOffer):
             assert "a=sendrecv" not in narrow_offer(sdp, "whip").split("\r\n")
 
 
-def test_a_fragment() -> None:
+def test_fragment_holds_user_candidates_and_end() -> None:
     fragment = parse_fragment(
         "a=ice-ufrag:abcd\r\na=ice-pwd:secret\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n"
         "a=candidate:1 1 udp 1 127.0.0.1 5 typ host\r\na=end-of-candidates\r\n"
@@ -110,17 +110,17 @@ def test_a_fragment() -> None:
 
 
 @given(st.text())
-def test_any_text_is_a_fragment_or_refused(text: str) -> None:
+def test_any_text_is_a_fragment_or_raises_invalid_candidate(text: str) -> None:
     for prefix in ("", "a=mid:0\n", "m=audio\na=mid:0\na=candidate:"):
         with suppress(InvalidCandidate):
             parse_fragment(prefix + text)
 
 
-def test_the_users_of_a_description() -> None:
+def test_ice_users_of_all_sections_are_found() -> None:
     assert find_ice_users("v=0\r\na=ice-ufrag:a\r\nm=x\r\na=ice-ufrag:b\r\n") == {"a", "b"}
 
 
-def test_credentials_that_fit_in_no_header_are_an_error() -> None:
+def test_ice_credentials_invalid_in_a_header_raise() -> None:
     with pytest.raises(ValueError, match="ASCII"):
         link_headers([IceServer(("turn:x",), "a\r\nSet-Cookie: b", "c")])
 
@@ -138,11 +138,11 @@ def test_credentials_that_fit_in_no_header_are_an_error() -> None:
         ("application/sdp;q=0", False),
     ],
 )
-def test_accept(header: str | None, accepted: bool) -> None:
+def test_accept_header_matches_media_type(header: str | None, accepted: bool) -> None:
     assert accepts(header, "application/sdp") is accepted
 
 
-def test_problem_details() -> None:
+def test_problem_body_holds_status_and_limit() -> None:
     body: dict[str, Any] = problem_body(503, AdmissionError(2, 2))
     assert body["title"] == "Service Unavailable"
     assert (body["status"], body["limit"], body["active"]) == (503, 2, 2)
