@@ -222,7 +222,10 @@ async def test_missing_chunks_are_counted() -> None:
         for chunk in (1, 2, 5, 6, 9):
             carrier.send(Media(b"", chunk))
         await anyio.sleep(0.1)
-        assert await peer.transport_statistics() == {"received": 5, "missing": 0}  # late chunks may still arrive
+        assert await peer.transport_statistics() == {
+            "received": 5,
+            "missing": 0,
+        }  # late chunks may still arrive
         carrier.hang_up()
         await peer.wait_closed()
         assert await peer.transport_statistics() == {"received": 6, "missing": 4}

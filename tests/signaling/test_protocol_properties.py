@@ -113,7 +113,9 @@ def test_any_json_is_a_request_or_raises_short_error(body: object) -> None:
         ),
     ],
 )
-def test_invalid_request_raises_error_with_its_value(body: object, error: type[Exception], message: str) -> None:
+def test_invalid_request_raises_error_with_its_value(
+    body: object, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error) as caught:
         parse_request(body, LIMITS)
     assert message in str(caught.value)
