@@ -68,7 +68,7 @@ class Worker:
             RuntimeError: an earlier call has not returned yet.
 
         Cancellation:
-            Abandons the call.
+            Abandons the call. A call that the thread has not begun is not made.
         """
         await checkpoint()
         if self.busy:
@@ -81,7 +81,9 @@ class Worker:
 
         def work() -> None:
             try:
-                outcome.append((True, context.run(function, *args)))
+                # A new thread may start later than the caller is cancelled: without the check, a
+                # handler's start_up could run after its shutdown.
+                outcome.append((True, context.run(function, *args) if waiting else None))
             except BaseException as exc:  # the awaiting task raises it
                 outcome.append((False, exc))
             self._host.post(finished)

@@ -229,7 +229,7 @@ async def test_fault_at_any_checkpoint_leaves_no_generator_or_thread(
         assert session is not None, fault.where
         assert session.state is SessionState.CLOSED, fault.where
         assert handler.begun == handler.closed, fault.where
-        if "Session._shut_down" not in str(fault.where):
+        if "SessionLife._shut_down" not in str(fault.where):
             assert handler.ends == 1, fault.where
         assert session.abandoned_threads == 0, fault.where
     assert handler.begun == 2

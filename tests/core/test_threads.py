@@ -5,6 +5,7 @@ from contextvars import ContextVar
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.gate import Gate
 from fastrtc_anyio._core.host import Host
@@ -41,6 +42,24 @@ async def test_context_variables_reach_the_thread() -> None:
     variable.set("mine")
     assert await worker.run(variable.get) == "mine"
     await worker.aclose()
+
+
+async def test_call_cancelled_before_the_thread_begins_it_is_not_made() -> None:
+    worker, release, calls = Worker("test"), threading.Event(), list[int]()
+
+    def block() -> None:
+        release.wait()
+
+    worker.post(block)
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(worker.run, calls.append, 1)
+        while not worker.busy:
+            await checkpoint()
+        tg.cancel_scope.cancel()
+    release.set()
+    await worker.aclose()
+    assert calls == []
+    assert not worker.busy
 
 
 async def test_cancelled_call_keeps_worker_busy_until_it_returns() -> None:
