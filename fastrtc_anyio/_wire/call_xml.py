@@ -114,9 +114,7 @@ def _check_key(text: str) -> None:
 def recognise_carrier(headers: Mapping[str, str], form: Mapping[str, str]) -> Carrier:
     """Detect the carrier of a request by the header or field that only this carrier sends.
 
-    Args:
-        headers: headers of the request, in lower case or case-insensitive.
-        form: fields of the request.
+    ``headers`` are in lower case or case-insensitive.
     """
     if "telnyx-signature-ed25519" in headers or "CallSidLegacy" in form:
         return "telnyx"
@@ -128,13 +126,9 @@ def recognise_carrier(headers: Mapping[str, str], form: Mapping[str, str]) -> Ca
 def answer_call(
     carrier: Carrier, url: str, options: TelephoneOptions, token: str | None = None
 ) -> str:
-    """Return the XML that connects a call to a WebSocket.
+    """Return the XML that connects a call to the WebSocket at ``url``.
 
-    Args:
-        carrier: the carrier that placed the request.
-        url: URL of the WebSocket, ``wss://``.
-        options: the spoken texts and the codec.
-        token: token that a Telnyx WebSocket must present.
+    ``token`` is the token that a Telnyx WebSocket must present.
     """
     address, speak = escape(url), "Say"
     if carrier == "plivo":

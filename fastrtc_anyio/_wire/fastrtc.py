@@ -12,7 +12,7 @@ import json
 
 from .events import Event, Media, Ping, Pong, Start, Stop, Text
 from .fields import Fields, parse_name
-from .payload import AudioEncoding, decode_base64, encode_base64, parse_encoding
+from .payload import AudioEncoding, decode_media, encode_base64, parse_encoding
 
 CODECS = ("mulaw", "pcm16")
 DEFAULT_RATE = 48_000
@@ -32,7 +32,7 @@ class FastRTCFraming:
             return Text(text)
         match body:
             case {"event": "media"}:
-                return Media(decode_base64(body, "media"))
+                return Media(decode_media(body))
             case {"event": "start"}:
                 return _parse_start(body)
             case {"event": "ping"}:

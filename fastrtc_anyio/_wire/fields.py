@@ -1,4 +1,7 @@
-"""Parse and check the fields of carriers' JSON messages."""
+"""Parse and check the fields of carriers' JSON messages.
+
+Every function raises :exc:`.InvalidMessage` for a malformed message or field.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import InvalidMessage
 
 from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Other, Start, Stop
-from .payload import decode_base64
+from .payload import decode_media
 
 Fields: TypeAlias = Mapping[str, object]
 """A JSON object."""
@@ -22,11 +25,7 @@ _MAX_NUMBER = 2**53
 
 
 def parse_body(text: str) -> Fields:
-    """Parse a message: a JSON object with a string ``event``.
-
-    Raises:
-        InvalidMessage: ``text`` is something else.
-    """
+    """Parse a message: a JSON object with a string ``event``."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError) as exc:
@@ -39,14 +38,8 @@ def parse_body(text: str) -> Fields:
 def parse_message(text: str, *, sequence: str, stream: str, stream_id: str | None) -> Fields:
     """Parse a message, and check its sequence number and its stream.
 
-    Args:
-        text: the message.
-        sequence: name of the field with the sequence number.
-        stream: name of the field with the stream's id.
-        stream_id: id of the started stream; None before the start.
-
-    Raises:
-        InvalidMessage: the message is malformed, or belongs to another stream.
+    ``sequence`` and ``stream`` are the names of their fields. ``stream_id`` is the id of the
+    started stream, or None before the start.
     """
     body = parse_body(text)
     parse_number(body, sequence)
@@ -57,11 +50,7 @@ def parse_message(text: str, *, sequence: str, stream: str, stream_id: str | Non
 
 
 def parse_part(body: Fields, key: str) -> Fields:
-    """Return the object ``body[key]``.
-
-    Raises:
-        InvalidMessage: it is missing or not an object.
-    """
+    """Return the object ``body[key]``."""
     part = body.get(key)
     if not isinstance(part, Mapping):
         raise InvalidMessage(f'"{key}" must be an object; got {short_repr(part)}')
@@ -69,11 +58,7 @@ def parse_part(body: Fields, key: str) -> Fields:
 
 
 def parse_name(part: Fields, key: str) -> str:
-    """Return the short, required string ``part[key]``.
-
-    Raises:
-        InvalidMessage: it is missing, empty, too long or not a string.
-    """
+    """Return the short, required string ``part[key]``."""
     name = part.get(key)
     if not isinstance(name, str) or not 0 < len(name) <= MAX_ID_LENGTH:
         raise InvalidMessage(
@@ -83,11 +68,7 @@ def parse_name(part: Fields, key: str) -> str:
 
 
 def parse_text(part: Fields, key: str) -> str:
-    """Return the string ``part[key]``; empty if it is missing.
-
-    Raises:
-        InvalidMessage: it is not a string.
-    """
+    """Return the string ``part[key]``; empty if it is missing."""
     text = part.get(key)
     if text is None:
         return ""
@@ -97,11 +78,7 @@ def parse_text(part: Fields, key: str) -> str:
 
 
 def parse_digit(part: Fields) -> str:
-    """Return the telephone key ``part["digit"]`` in upper case.
-
-    Raises:
-        InvalidMessage: it is not a telephone key.
-    """
+    """Return the telephone key ``part["digit"]`` in upper case."""
     digit = part.get("digit")
     if not isinstance(digit, str) or len(digit) != 1 or digit.upper() not in DIGITS:
         raise InvalidMessage(f'"digit" must be one of {DIGITS}; got {short_repr(digit)}')
@@ -109,14 +86,7 @@ def parse_digit(part: Fields) -> str:
 
 
 def parse_number(part: Fields, key: str) -> int | None:
-    """Return the integer ``part[key]``, which some carriers write as a string.
-
-    Returns:
-        The number; None if the field is missing.
-
-    Raises:
-        InvalidMessage: it is not a non-negative integer.
-    """
+    """Return the integer ``part[key]``, which some carriers write as a string, if it is there."""
     number = part.get(key)
     if number is None:
         return None
@@ -128,14 +98,7 @@ def parse_number(part: Fields, key: str) -> int | None:
 
 
 def parse_parameters(part: Fields, key: str) -> dict[str, str]:
-    """Return the application's parameters ``part[key]``, an object of strings.
-
-    Returns:
-        The parameters; empty if the field is missing.
-
-    Raises:
-        InvalidMessage: the field is something else, or has too many parameters.
-    """
+    """Return the application's parameters ``part[key]``, an object of strings; empty if missing."""
     found = part.get(key)
     if found is None:
         return {}
@@ -152,17 +115,13 @@ def parse_parameters(part: Fields, key: str) -> dict[str, str]:
 
 
 def decode_event(body: Fields, parse_start: Callable[[Fields], Start]) -> Event:
-    """Decode an event of Twilio or Telnyx, which differ in the start alone.
-
-    Raises:
-        InvalidMessage: the message is malformed.
-    """
+    """Decode an event that carriers have in common. They differ in the start."""
     match body["event"]:
         case "media":
             media = parse_part(body, "media")
             if media.get("track", "inbound") not in ("inbound", "inbound_track"):
                 return Other("media of the outbound track")
-            return Media(decode_base64(body, "media"), parse_number(media, "chunk"))
+            return Media(decode_media(body), parse_number(media, "chunk"))
         case "mark":
             return Mark(parse_name(parse_part(body, "mark"), "name"))
         case "dtmf":

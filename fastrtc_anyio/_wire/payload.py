@@ -26,15 +26,10 @@ Codec: TypeAlias = Literal["mulaw", "pcm16", "alaw"]
 
 @dataclass(frozen=True)
 class AudioEncoding:
-    """Encoding of one channel of audio.
-
-    Args:
-        codec: ``"mulaw"`` or ``"alaw"`` (G.711), or ``"pcm16"``: 16 bits, signed, little-endian.
-        sample_rate: sample rate in Hz.
-    """
+    """Encoding of one channel of audio: ``"pcm16"`` is signed and little-endian."""
 
     codec: Codec
-    sample_rate: int
+    sample_rate: int  # Hz
 
     def encode(self, samples: Int16Array) -> bytes:
         """Encode int16 samples of shape ``(1, n)``."""
@@ -64,10 +59,10 @@ MULAW_8K = AudioEncoding("mulaw", 8_000)
 
 
 def parse_encoding(codec: object, rate: object, codecs: tuple[str, ...]) -> AudioEncoding:
-    """Check the name of an encoding and its sample rate.
+    """Return the encoding with a name among ``codecs`` and a valid sample rate.
 
     Raises:
-        InvalidMessage: the codec is not among ``codecs``, or the rate is invalid.
+        InvalidMessage: for any other name or rate.
     """
     if codec not in codecs or codec not in get_args(Codec):
         raise InvalidMessage(
@@ -82,20 +77,20 @@ def parse_encoding(codec: object, rate: object, codecs: tuple[str, ...]) -> Audi
         ) from None
 
 
-def decode_base64(body: Mapping[str, object], key: str) -> bytes:
-    """Return the bytes of the base64 string ``body[key]["payload"]``.
+def decode_media(body: Mapping[str, object]) -> bytes:
+    """Return the bytes of the base64 string ``body["media"]["payload"]``.
 
     Raises:
         InvalidMessage: it is missing or not base64.
     """
-    inner = body.get(key)
+    inner = body.get("media")
     payload = inner.get("payload") if isinstance(inner, Mapping) else None
     if not isinstance(payload, str):
-        raise InvalidMessage(f'"{key}.payload" must be a base64 string; got {short_repr(payload)}')
+        raise InvalidMessage(f'"media.payload" must be a base64 string; got {short_repr(payload)}')
     try:
         return base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise InvalidMessage(f'"{key}.payload" is not base64: {exc}') from None
+        raise InvalidMessage(f'"media.payload" is not base64: {exc}') from None
 
 
 def encode_base64(payload: bytes) -> str:

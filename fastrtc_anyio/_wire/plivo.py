@@ -14,17 +14,9 @@ from collections.abc import Mapping
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
-from .events import Clear, Event, KeyPressed, Mark, Media, Other, Start, Stop
-from .fields import (
-    Fields,
-    parse_digit,
-    parse_message,
-    parse_name,
-    parse_number,
-    parse_part,
-    parse_text,
-)
-from .payload import MULAW_8K, AudioEncoding, Codec, decode_base64, encode_base64
+from .events import Clear, Event, KeyPressed, Mark, Media, Start, Stop
+from .fields import Fields, decode_event, parse_message, parse_name, parse_part, parse_text
+from .payload import MULAW_8K, AudioEncoding, Codec, decode_media, encode_base64
 
 _CODECS: Mapping[str, Codec] = {"audio/x-mulaw": "mulaw", "audio/x-l16": "pcm16"}
 _TYPES = {codec: name for name, codec in _CODECS.items()}
@@ -51,25 +43,14 @@ class PlivoFraming:
             text, sequence="sequenceNumber", stream="streamId", stream_id=self.stream_id
         )
         match body["event"]:
-            case "media":
-                media = parse_part(body, "media")
-                if media.get("track", "inbound") != "inbound":
-                    return Other("media of the outbound track")
-                return Media(decode_base64(body, "media"), parse_number(media, "chunk"))
             case "playAudio":
-                return Media(decode_base64(body, "media"))
+                return Media(decode_media(body))
             case "playedStream" | "checkpoint":
                 return Mark(parse_name(body, "name"))
             case "clearedAudio" | "clearAudio":
                 return Clear()
-            case "dtmf":
-                return KeyPressed(parse_digit(parse_part(body, "dtmf")))
-            case "start":
-                return self._parse_start(body)
-            case "stop":
-                return Stop()
-            case other:
-                return Other(str(other))
+            case _:
+                return decode_event(body, self._parse_start)
 
     def _parse_start(self, body: Fields) -> Start:
         start = parse_part(body, "start")

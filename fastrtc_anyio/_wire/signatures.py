@@ -63,23 +63,13 @@ def sign_plivo(token: str, nonce: str, url: str, form: Collection[tuple[str, str
 
 
 def is_plivo(
-    token: str,
-    signatures: str,
-    nonce: str,
-    url: str,
-    form: Collection[tuple[str, str]] = (),
+    token: str, signatures: str, nonce: str, url: str, form: Collection[tuple[str, str]] = ()
 ) -> bool:
     """Whether Plivo signed a request or a WebSocket handshake, which has no form.
 
-    Plivo's own packages differ about the scheme of a WebSocket, ``https`` or ``wss``, and about the
-    port: every variant of the URL is accepted.
-
-    Args:
-        token: the account's secret.
-        signatures: comma-separated signatures, one for each secret of the account.
-        nonce: the request's ``X-Plivo-Signature-V3-Nonce``.
-        url: the requested URL.
-        form: fields of the request.
+    ``signatures`` are comma-separated, one for each secret of the account. Plivo's own packages
+    differ about the scheme of a WebSocket, ``https`` or ``wss``, and about the port: every variant
+    of the URL is accepted.
     """
     variants = _variants(url)
     parts = urlsplit(url)
