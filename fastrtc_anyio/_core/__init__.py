@@ -6,5 +6,6 @@
 * :mod:`.user_code`: call functions of the application
 * :mod:`.groups`: unwrap exception groups of one error
 * :mod:`.options`: check options, and describe values in error messages
+* :mod:`.attributes`: attributes that an object keeps on one of its parts
 * :mod:`.required`: check the private names of libraries at import
 """

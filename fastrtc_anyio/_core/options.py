@@ -40,33 +40,20 @@ def check_number(
     finite: bool = True,
     unit: str = "",
 ) -> None:
-    """Check that an option is a number within a range.
-
-    Args:
-        name: the option, as the caller wrote it.
-        value: the value.
-        above: exclusive lower bound.
-        at_least: inclusive lower bound.
-        at_most: inclusive upper bound.
-        integer: whether only an int is accepted.
-        finite: whether infinity is refused. NaN always is.
-        unit: unit of the bounds, for the message.
+    """Check that an option is a number within a range. ``above`` is exclusive.
 
     Raises:
-        TypeError: ``value`` is not a number, or not an int where one is required. A bool is not
-            a number.
-        ValueError: ``value`` is out of range.
+        TypeError: ``value`` is not a number, or not an int with ``integer``. A bool is no number.
+        ValueError: ``value`` is out of range, NaN, or infinite with ``finite``.
     """
     kinds = int if integer else (int, float)
-    wanted = ["an int" if integer else "a number"]
+    bounds = {"above": above, "at least": at_least, "at most": at_most}
     suffix = f" {unit}" if unit else ""
-    if above is not None:
-        wanted.append(f"above {above:g}{suffix}")
-    if at_least is not None:
-        wanted.append(f"at least {at_least:g}{suffix}")
-    if at_most is not None:
-        wanted.append(f"at most {at_most:g}{suffix}")
-    message = f"{name} must be {_join(wanted)}; got {short_repr(value)}"
+    limits = " and ".join(
+        f"{word} {bound:g}{suffix}" for word, bound in bounds.items() if bound is not None
+    )
+    wanted = f"{'an int' if integer else 'a number'} {limits}".strip()
+    message = f"{name} must be {wanted}; got {short_repr(value)}"
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(message)
     if (
@@ -92,13 +79,7 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
 
 
 def check_type(name: str, value: object, kind: type, *, optional: bool = False) -> None:
-    """Check that an option is an instance of a class.
-
-    Args:
-        name: the option, as the caller wrote it.
-        value: the value.
-        kind: the class that is required.
-        optional: whether None is accepted too.
+    """Check that an option is an instance of a class, or None with ``optional``.
 
     Raises:
         TypeError: ``value`` is something else.
@@ -114,8 +95,3 @@ def short_repr(value: object) -> str:
     """Return a ``repr`` of at most 80 characters for values of any size and depth."""
     text = _REPR.repr(value)
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."
-
-
-def _join(parts: list[str]) -> str:
-    first, *bounds = parts
-    return " ".join([first, " and ".join(bounds)]).strip()

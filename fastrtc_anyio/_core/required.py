@@ -10,16 +10,13 @@ from types import ModuleType
 def check_required(
     required: Mapping[type | ModuleType, tuple[str, ...]], supported: Mapping[str, str]
 ) -> None:
-    """Check that all required names exist.
+    """Check that all names that ``required`` lists for a class or module exist.
 
-    Args:
-        required: names by the class or module that has them. A name with two leading underscores
-            is written as in the library's source, without Python's name mangling.
-        supported: version specifiers by distribution name.
+    Names with two leading underscores are written as in the library's source, without Python's name
+    mangling. ``supported`` are version specifiers by distribution name.
 
     Raises:
-        ImportError: a name is missing. The message states the name, the supported versions and the
-            installed ones.
+        ImportError: states the missing name, the supported versions and the installed ones.
     """
     for owner, names in required.items():
         for name in names:
