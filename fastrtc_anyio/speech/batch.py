@@ -90,6 +90,8 @@ class BatchVad:
             ``context_s`` is less than ``hop_s`` or infinite.
     """
 
+    blocking = True  # the model may take any time
+
     def __init__(
         self,
         model: PauseDetectionModel,
@@ -102,49 +104,31 @@ class BatchVad:
         check_number("sample_rate", sample_rate, above=0, unit="Hz")
         check_number("hop_s", hop_s, at_least=1 / sample_rate, unit="seconds (one sample)")
         check_number("context_s", context_s, at_least=hop_s, unit="seconds (hop_s)")
-        self._model = model
-        self._options = options
-        self._rate = sample_rate
-        self._hop = round(hop_s * sample_rate)
-        self._hops = max(1, round(context_s / hop_s))
-
-    @property
-    def sample_rate(self) -> int:
-        """Input sample rate in Hz."""
-        return self._rate
-
-    @property
-    def window(self) -> int:
+        self.model = model
+        self.options = options
+        self.sample_rate = sample_rate
+        self.window = round(hop_s * sample_rate)
         """Samples per window: one hop."""
-        return self._hop
-
-    @property
-    def blocking(self) -> bool:
-        """True: the model may take any time."""
-        return True
+        self.hops = max(1, round(context_s / hop_s))
+        """Hops in a call of the model."""
 
     def warmup(self) -> None:
         """Prepare the model for the first call."""
-        self._model.warmup()
+        self.model.warmup()
 
     def new_stream(self) -> BatchVadStream:
         """Return the state for a new speaker."""
-        return BatchVadStream(self._model, self._options, self._rate, self._hop, self._hops)
+        return BatchVadStream(self)
 
 
 class BatchVadStream:
     """Recent audio of one speaker; see `BatchVad`."""
 
-    def __init__(
-        self, model: PauseDetectionModel, options: ModelOptions, rate: int, hop: int, hops: int
-    ) -> None:
-        self._model = model
-        self._options = options
-        self._rate = rate
-        self._hop = hop
-        self._heard = np.zeros(hop * hops, np.int16)
+    def __init__(self, vad: BatchVad) -> None:
+        self._vad = vad
+        self._heard = np.zeros(vad.window * vad.hops, np.int16)
         # Speech found in the hops that the next call contains again.
-        self._found: deque[float] = deque(maxlen=hops - 1)
+        self._found: deque[float] = deque(maxlen=vad.hops - 1)
 
     def probability(self, window: Int16Array) -> float:
         """Process the next hop. Errors of the model propagate.
@@ -160,37 +144,36 @@ class BatchVadStream:
             TypeError: the model did not return seconds and chunks.
             ValueError: the model returned NaN.
         """
-        check_window(window, self._hop)
-        self._heard = np.concatenate([self._heard[self._hop :], window[0]])
+        vad = self._vad
+        check_window(window, vad.window)
+        self._heard = np.concatenate([self._heard[vad.window :], window[0]])
         # A copy: the model may modify or keep it.
-        answer = self._model.vad((self._rate, self._heard.copy()), self._options)
-        seconds, chunks = _checked(answer, self._model)
+        answer = vad.model.vad((vad.sample_rate, self._heard.copy()), vad.options)
+        seconds, chunks = _checked(answer, vad.model)
         if chunks:
-            probability = self._covered(chunks)
+            end = self._heard.size
+            begin = end - vad.window
+            covered = sum(
+                max(0, min(chunk["end"], end) - max(chunk["start"], begin)) for chunk in chunks
+            )
+            speech = covered / vad.window
         else:
-            hop_s = self._hop / self._rate
-            probability = min(1.0, max(0.0, seconds / hop_s - sum(self._found)))
+            speech = seconds / (vad.window / vad.sample_rate) - sum(self._found)
+        # Overlapping chunks count twice.
+        probability = min(1.0, max(0.0, speech))
         self._found.append(probability)
         return probability
 
-    def _covered(self, chunks: Sequence[AudioChunk]) -> float:
-        end = self._heard.size
-        begin = end - self._hop
-        covered = sum(
-            max(0, min(chunk["end"], end) - max(chunk["start"], begin)) for chunk in chunks
-        )
-        # Overlapping chunks would count twice.
-        return min(1.0, covered / self._hop)
-
 
 def _checked(answer: object, model: object) -> tuple[float, Sequence[AudioChunk]]:
+    name = type(model).__qualname__
     match answer if isinstance(answer, tuple | list) else None:  # numpy 2.5: an array is one too
         case (int() | float() | np.number() as seconds, list() | tuple() as chunks):
             if math.isnan(seconds):
-                raise ValueError(f"{_name(model)}.vad() returned NaN as the seconds of speech")
+                raise ValueError(f"{name}.vad() returned NaN as the seconds of speech")
             return float(seconds), cast("Sequence[AudioChunk]", chunks)
     raise TypeError(
-        f"{_name(model)}.vad() must return seconds of speech and a list of chunks; "
+        f"{name}.vad() must return seconds of speech and a list of chunks; "
         f"got {short_repr(answer)}"
     )
 
@@ -217,9 +200,5 @@ def as_vad(model: object, options: ModelOptions = None, context_s: float = 0.6) 
         return BatchVad(cast(PauseDetectionModel, model), options, hop_s=hop_s, context_s=context_s)
     raise TypeError(
         "model must be a Vad (sample_rate, window, blocking, new_stream) or a PauseDetectionModel "
-        f"(vad, warmup); got {_name(model)}"
+        f"(vad, warmup); got {type(model).__qualname__}"
     )
-
-
-def _name(model: object) -> str:
-    return type(model).__qualname__

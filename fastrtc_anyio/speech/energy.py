@@ -54,6 +54,10 @@ class EnergyVad:
         ValueError: an argument is out of range.
     """
 
+    sample_rate = SAMPLE_RATE
+    window = WINDOW
+    blocking = False  # a window needs no thread
+
     def __init__(
         self, *, margin_db: float = 9.0, quietest_dbfs: float = -55.0, memory_s: float = 1.5
     ) -> None:
@@ -63,21 +67,6 @@ class EnergyVad:
         self._margin = margin_db
         self._quietest = quietest_dbfs
         self._blocks = round(memory_s * SAMPLE_RATE / (BLOCK * WINDOW))
-
-    @property
-    def sample_rate(self) -> int:
-        """Input sample rate: 16000 Hz."""
-        return SAMPLE_RATE
-
-    @property
-    def window(self) -> int:
-        """Samples per window: 320, which is 20 ms."""
-        return WINDOW
-
-    @property
-    def blocking(self) -> bool:
-        """False: a window needs no thread."""
-        return False
 
     def new_stream(self) -> EnergyVadStream:
         """Return the state for a new speaker, with its own noise floor."""

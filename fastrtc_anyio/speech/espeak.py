@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,13 +112,8 @@ class EspeakTTSModel(SentenceTTS[EspeakOptions]):
 
     def _command(self, options: EspeakOptions | None) -> list[str]:
         options = options or EspeakOptions()
-        return [
-            self._program,
-            "--stdout",
-            *("-v", options.voice),
-            *("-s", str(options.speed)),
-            *("-p", str(options.pitch)),
-        ]
+        numbers = ["-s", str(options.speed), "-p", str(options.pitch)]
+        return [self._program, "--stdout", "-v", options.voice, *numbers]
 
     def _speech(self, status: int, output: bytes, complaint: bytes) -> tuple[int, Int16Array]:
         if status:
@@ -168,15 +164,13 @@ def _read_wav(data: bytes) -> tuple[int, Int16Array]:
         size = int.from_bytes(data[position + 4 : position + 8], "little")
         body = data[position + 8 : position + 8 + size]
         if name == b"fmt " and len(body) >= 16:
-            form, channels, rate, _, _, bits = np.frombuffer(body[:16], "<u2,<u2,<u4,<u4,<u2,<u2")[
-                0
-            ].tolist()
+            form, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
             if (form, channels, bits) != (1, 1, 16) or not rate:
                 raise UnsupportedFormat(
                     f"{wanted}, got format {form}, {channels} channels, {bits} bits, {rate} Hz"
                 )
         if name == b"data" and rate:
             samples = np.frombuffer(body, "<i2", len(body) // 2)
-            return int(rate), samples.astype(np.int16).reshape(1, -1)
+            return rate, samples.astype(np.int16).reshape(1, -1)
         position += 8 + size + size % 2
     raise UnsupportedFormat(f"{wanted}, got one without samples")

@@ -55,14 +55,11 @@ class KokoroTTSModel(SentenceTTS[KokoroTTSOptions]):
                 f"Kokoro needs its packages: pip install {packages}. It downloads its weights on "
                 f"first use; {_OFFLINE}"
             )
-        huggingface_hub = import_module("huggingface_hub")
+        download = import_module("huggingface_hub").hf_hub_download
         kokoro_onnx = import_module("kokoro_onnx")
-
         try:
-            model, voices = (
-                huggingface_hub.hf_hub_download("fastrtc/kokoro-onnx", name)
-                for name in ("kokoro-v1.0.onnx", "voices-v1.0.bin")
-            )
+            model = download("fastrtc/kokoro-onnx", "kokoro-v1.0.onnx")
+            voices = download("fastrtc/kokoro-onnx", "voices-v1.0.bin")
             self._model = kokoro_onnx.Kokoro(model_path=model, voices_path=voices)
         except Exception as exc:
             raise RuntimeError(

@@ -133,11 +133,7 @@ class PocketSphinxSTT:
         if not samples.size:
             return ""
         with self._lock:
-            if not self._phrases:
-                _hear(self._free, samples)
-                found = self._free.hyp()
-                return found.hypstr if found else ""
-            return self._phrase(samples)
+            return self._phrase(samples) if self._phrases else _hear(self._free, samples)
 
     def spot(self, audio: Audio, phrases: Sequence[str]) -> float | None:
         """Find the phrase that ends first, within any other speech.
@@ -183,9 +179,7 @@ class PocketSphinxSTT:
         return (min(ends) + 1) / FRAMES_PER_SECOND if ends else None
 
     def _phrase(self, samples: Int16Array) -> str:
-        _hear(self._chooser, samples, "phrases")
-        found = self._chooser.hyp()
-        phrase = found.hypstr if found else ""
+        phrase = _hear(self._chooser, samples, "phrases")
         if phrase not in self._phrases:  # The speech ended within a phrase.
             return ""
         _hear(self._judge, samples, "phones")
@@ -210,11 +204,8 @@ def _decoder(**settings: object) -> _Decoder:
             "PocketSphinxSTT needs its package: pip install pocketsphinx (it contains the model)"
         ) from exc
     # CI phones suffice: the loop only marks speech. Below FATAL it logs pages to the console.
-    decoder: _Decoder = package.Decoder(
-        package.Config(
-            loglevel="FATAL", allphone_ci=True, kws_threshold=LOWEST_THRESHOLD, **settings
-        )
-    )
+    settings |= {"loglevel": "FATAL", "allphone_ci": True, "kws_threshold": LOWEST_THRESHOLD}
+    decoder: _Decoder = package.Decoder(package.Config(**settings))
     return decoder
 
 
@@ -249,13 +240,16 @@ def _phones(phrase: str, decoder: _Decoder) -> int:
     return sum(len((decoder.lookup_word(word) or "").split()) for word in phrase.split())
 
 
-def _hear(decoder: _Decoder, samples: Int16Array, search: str | None = None) -> None:
+def _hear(decoder: _Decoder, samples: Int16Array, search: str | None = None) -> str:
+    """Process an utterance and return its text."""
     if search is not None:
         decoder.activate_search(search)
     decoder.start_utt()
     # The whole utterance at once, so that its level is normalised as a whole.
     decoder.process_raw(samples.tobytes(), full_utt=True)
     decoder.end_utt()
+    found = decoder.hyp()
+    return found.hypstr if found else ""
 
 
 def _segments(decoder: _Decoder) -> Iterable[_Segment]:

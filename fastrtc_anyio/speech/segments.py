@@ -69,13 +69,9 @@ class SileroVadOptions:
         check_number("window_size_samples", self.window_size_samples, at_least=1)
         # A window of speech and its padding.
         shortest = 2 * self.speech_pad_ms / 1000 + WINDOW / SAMPLE_RATE
-        check_number(
-            "max_speech_duration_s",
-            self.max_speech_duration_s,
-            at_least=shortest,
-            finite=False,
-            unit="seconds",
-        )
+        longest = self.max_speech_duration_s
+        name = "max_speech_duration_s"
+        check_number(name, longest, at_least=shortest, finite=False, unit="seconds")
 
 
 def speech_segments(

@@ -32,16 +32,13 @@ BOUNDARY = re.compile(
 LAST_WORD = re.compile(r"[^\s(\[\"'\u2018\u201c\u00ab]*$")
 INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 
-WORD = re.compile(r"\w+")
 ABBREVIATIONS = frozenset(
-    WORD.findall(
-        "adm approx apt assn ave blvd brig bros capt cf cmdr col comdr dept dr eds est esp etc "
-        "gen gov hon incl inst lieut lt maj messrs misc mr mrs ms mt prof rd ref rep rev "
-        "sen sgt sr st supt univ viz vs"
-    )
+    "adm approx apt assn ave blvd brig bros capt cf cmdr col comdr dept dr eds est esp etc gen gov "
+    "hon incl inst lieut lt maj messrs misc mr mrs ms mt prof rd ref rep rev sen sgt sr st supt "
+    "univ viz vs".split()
 )
 # Ordinary words too: abbreviations only before a number.
-BEFORE_NUMBERS = frozenset(WORD.findall("art ch fig figs no nos p pp sec vol vols"))
+BEFORE_NUMBERS = frozenset("art ch fig figs no nos p pp sec vol vols".split())
 
 
 class SentenceSplitter:
@@ -68,13 +65,13 @@ class SentenceSplitter:
         self._rest = (self._rest + text).lstrip()
         sentences: list[str] = []
         while end := _end_of_sentence(self._rest):
-            sentences.append(_normalised(self._rest[:end]))
+            sentences.append(" ".join(self._rest[:end].split()))
             self._rest = self._rest[end:].lstrip()
         return sentences
 
     def flush(self) -> list[str]:
         """End the text, return its last sentence if there is one, and start anew."""
-        rest, self._rest = _normalised(self._rest), ""
+        rest, self._rest = " ".join(self._rest.split()), ""
         return [rest] if rest else []
 
 
@@ -92,10 +89,6 @@ def split_sentences(text: str) -> list[str]:
     """
     splitter = SentenceSplitter()
     return splitter.push(text) + splitter.flush()
-
-
-def _normalised(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _end_of_sentence(text: str) -> int:
