@@ -173,8 +173,7 @@ def _checked(answer: object, model: object) -> tuple[float, Sequence[AudioChunk]
                 raise ValueError(f"{name}.vad() returned NaN as the seconds of speech")
             return float(seconds), cast("Sequence[AudioChunk]", chunks)
     raise TypeError(
-        f"{name}.vad() must return seconds of speech and a list of chunks; "
-        f"got {short_repr(answer)}"
+        f"{name}.vad() must return seconds of speech and a list of chunks; got {short_repr(answer)}"
     )
 
 

@@ -32,13 +32,16 @@ BOUNDARY = re.compile(
 LAST_WORD = re.compile(r"[^\s(\[\"'\u2018\u201c\u00ab]*$")
 INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 
+WORD = re.compile(r"\w+")
 ABBREVIATIONS = frozenset(
-    "adm approx apt assn ave blvd brig bros capt cf cmdr col comdr dept dr eds est esp etc gen gov "
-    "hon incl inst lieut lt maj messrs misc mr mrs ms mt prof rd ref rep rev sen sgt sr st supt "
-    "univ viz vs".split()
+    WORD.findall(
+        "adm approx apt assn ave blvd brig bros capt cf cmdr col comdr dept dr eds est esp etc "
+        "gen gov hon incl inst lieut lt maj messrs misc mr mrs ms mt prof rd ref rep rev "
+        "sen sgt sr st supt univ viz vs"
+    )
 )
 # Ordinary words too: abbreviations only before a number.
-BEFORE_NUMBERS = frozenset("art ch fig figs no nos p pp sec vol vols".split())
+BEFORE_NUMBERS = frozenset(WORD.findall("art ch fig figs no nos p pp sec vol vols"))
 
 
 class SentenceSplitter:
