@@ -29,13 +29,7 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio._core.options import check_number
 
-from .frames import (
-    FRAMES_PER_SECOND,
-    Int16Array,
-    check_channels,
-    check_pcm,
-    check_sample_rate,
-)
+from .frames import FRAMES_PER_SECOND, Int16Array, check_channels, check_pcm, check_sample_rate
 from .standing_delay import StandingDelay
 from .statistics import AudioOutStatistics
 
@@ -74,6 +68,8 @@ class PlayoutBuffer:
     Attributes:
         position: samples per channel played, without fades after a flush. Never goes back.
         pulled: samples per channel in the frame pulled last; the rest of that frame is silence.
+        paused: whether playout is paused.
+        sounding: whether the last pull ended in real samples.
 
     Raises:
         TypeError: the sample rate is not a whole number.
@@ -97,8 +93,8 @@ class PlayoutBuffer:
         self._queued = 0
         self._fading_tail: Int16Array | None = None  # samples that a flush left to be played
         self._waited: int | None = None  # samples queued when the last pull held them back
-        self._paused = False
-        self._sounding = False
+        self.paused = False
+        self.sounding = False
         self._resuming = False
         self._flushed_at = 0  # position at the last flush
         self._counters = AudioOutStatistics()
@@ -138,7 +134,7 @@ class PlayoutBuffer:
         Returns:
             The amount played since the previous flush.
         """
-        if self._sounding and fade:
+        if self.sounding and fade:
             tail = self._take(self._fade_samples)
             self._fading_tail = _faded(tail, _fade_out(tail.shape[1])) if tail.size else None
         self._counters.flushed += self._queued
@@ -146,8 +142,8 @@ class PlayoutBuffer:
         self._offset = 0
         self._queued = 0
         self._waited = None
-        self._paused = False
-        self._sounding = False
+        self.paused = False
+        self.sounding = False
         self._resuming = False
         samples = self.position - self._flushed_at
         self._flushed_at = self.position
@@ -155,11 +151,11 @@ class PlayoutBuffer:
 
     def pause(self) -> None:
         """Stop playout; the next pull fades out the sound. Idempotent."""
-        self._paused = True
+        self.paused = True
 
     def resume(self) -> None:
         """Continue with the next sample, faded in over 5 ms. Idempotent."""
-        self._paused = False
+        self.paused = False
 
     def pull(self, *, held_back: bool = False) -> Int16Array:
         """Take the next 20 ms. On live playout, a standing delay may be trimmed behind them.
@@ -174,16 +170,18 @@ class PlayoutBuffer:
         """
         frame = np.zeros((self.channels, self._frame_samples), np.int16)
         if self._fading_tail is not None:
-            self.pulled = self._play_fading_tail(frame)
+            self.pulled = int(self._fading_tail.shape[1])
+            frame[:, : self.pulled] = self._fading_tail
+            self._fading_tail = None
         else:
-            if self._paused:
-                self.pulled = self._fade_to_pause(frame) if self._sounding else 0
+            if self.paused:
+                self.pulled = self._fade_to_pause(frame) if self.sounding else 0
             else:
                 self.pulled = self._play(frame) if self._may_play() else 0
             self.position += self.pulled
         self._counters.played += self.pulled
         if self._delay is not None:
-            if self._sounding:
+            if self.sounding:
                 self._trim(self._delay.excess(self._queued, held_back))
             else:
                 self._delay.silence()
@@ -191,12 +189,11 @@ class PlayoutBuffer:
 
     def statistics(self) -> AudioOutStatistics:
         """Return a copy of the counters."""
-        sent = self._counters.sent
         return replace(
             self._counters,
             buffered=self.buffered_samples,
             latency=self.buffered_seconds,
-            bytes=sent * self.channels * 2,
+            bytes=self._counters.sent * self.channels * 2,
         )
 
     @property
@@ -220,28 +217,11 @@ class PlayoutBuffer:
         """Whether nothing is left to play."""
         return self.buffered_samples == 0
 
-    @property
-    def sounding(self) -> bool:
-        """Whether the last pull ended in real samples."""
-        return self._sounding
-
-    @property
-    def paused(self) -> bool:
-        """Whether playout is paused."""
-        return self._paused
-
-    def _play_fading_tail(self, frame: Int16Array) -> int:
-        assert self._fading_tail is not None
-        count = int(self._fading_tail.shape[1])
-        frame[:, :count] = self._fading_tail
-        self._fading_tail = None
-        return count
-
     def _fade_to_pause(self, frame: Int16Array) -> int:
         samples = self._take(self._fade_samples)
         count = int(samples.shape[1])
         frame[:, :count] = _faded(samples, _fade_out(count))
-        self._sounding = False
+        self.sounding = False
         if count:
             self._resuming = True
         else:
@@ -252,13 +232,13 @@ class PlayoutBuffer:
         """Return whether this pull plays; if not, note the samples it held back."""
         queued, waited = self._queued, self._waited
         self._waited = queued or None
-        if self._sounding and queued < self._frame_samples:
+        if self.sounding and queued < self._frame_samples:
             # Playout stops here, at the end of an utterance or because the source is late. Play the
             # rest now: holding it back would only move the gap in front of it.
-            self._sounding = False
+            self.sounding = False
             self._counters.underruns += 1
             return queued > 0
-        if self._sounding or queued >= START_FRAMES * self._frame_samples:
+        if self.sounding or queued >= START_FRAMES * self._frame_samples:
             return True
         if queued >= self._frame_samples:
             # A pause left its margin in the queue: waiting again would add to the delay.
@@ -276,7 +256,7 @@ class PlayoutBuffer:
         frame[:, :count] = samples
         self._waited = None
         # A padded frame ends in silence, so the next samples start a new utterance.
-        self._sounding = count == self._frame_samples
+        self.sounding = count == self._frame_samples
         return count
 
     def _trim(self, count: int) -> None:
@@ -315,9 +295,7 @@ class PlayoutBuffer:
 
 def _fade_out(count: int) -> NDArray[np.float64]:
     """Return a raised cosine from just below 1 to exactly 0, shape ``(count,)``."""
-    if count == 0:
-        return np.empty(0)
-    return 0.5 * (1 + np.cos(np.pi * np.arange(1, count + 1) / count))
+    return 0.5 * (1 + np.cos(np.pi * np.arange(1, count + 1) / max(count, 1)))
 
 
 def _faded(samples: Int16Array, gains: NDArray[np.float64]) -> Int16Array:

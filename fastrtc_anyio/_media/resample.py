@@ -53,6 +53,9 @@ class StreamResampler:
         to_rate: output rate, Hz.
         channels: 1 or 2, on both sides.
 
+    Attributes:
+        from_rate: input rate, Hz.
+
     Raises:
         UnsupportedFormat: a rate is not positive, or ``channels`` is not 1 or 2.
     """
@@ -62,26 +65,11 @@ class StreamResampler:
             raise UnsupportedFormat(
                 f"sample rates must be positive; got {from_rate} and {to_rate} Hz"
             )
-        self._from_rate = from_rate
+        self.from_rate = from_rate
         self._to_rate = to_rate
         self._channels = check_channels(channels)
         self._filter: _Polyphase | None = None
         self._closed = False
-
-    @property
-    def from_rate(self) -> int:
-        """Input rate, Hz."""
-        return self._from_rate
-
-    @property
-    def to_rate(self) -> int:
-        """Output rate, Hz."""
-        return self._to_rate
-
-    @property
-    def channels(self) -> int:
-        """Number of channels, on both sides."""
-        return self._channels
 
     def push(self, samples: Int16Array) -> Int16Array:
         """Resample the next chunk of the stream.
@@ -99,12 +87,12 @@ class StreamResampler:
         """
         self._check_open()
         check_pcm(samples, self._channels)
-        if self._from_rate == self._to_rate:
+        if self.from_rate == self._to_rate:
             return samples
         if samples.shape[1] == 0:
             return np.empty((self._channels, 0), np.int16)
         if self._filter is None:
-            self._filter = _Polyphase(self._from_rate, self._to_rate, self._channels)
+            self._filter = _Polyphase(self.from_rate, self._to_rate, self._channels)
         return self._filter.push(samples)
 
     def flush(self) -> Int16Array:
@@ -161,8 +149,7 @@ class _Polyphase:
         return self._filter(silence)[:, :wanted].copy(order="C")
 
     def _filter(self, samples: Int16Array) -> Int16Array:
-        joined: NDArray[np.float64] = np.concatenate([self._input, samples.astype(np.float64)], 1)
-        self._input = joined
+        self._input = np.concatenate([self._input, samples.astype(np.float64)], 1)
         # An output is ready when the input covers all its taps.
         ready = (self._input.shape[1] - self._taps + 1) * self._up - self._position
         count = max(0, -(-ready // self._down))

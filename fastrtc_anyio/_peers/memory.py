@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import anyio
 import numpy as np
@@ -47,32 +47,64 @@ class Line(Protocol):
 
 
 class MemoryPeer(LifecyclePeer):
-    """Session's end of the connection. Use :func:`open_memory_peer` to create one."""
+    """Session's end of the connection. :meth:`open` carries it; the client has to connect.
+
+    Args:
+        media: directions of the media; audio in both by default.
+        sample_rate: rate of the audio to the client, in Hz.
+        channels: channels of the audio to the client: 1 or 2.
+        fps: maximum frame rate of the video to the client, in Hz.
+        buffers: sizes of the audio queues.
+        uplink: faults of frames from the client; None for a perfect line.
+        downlink: faults of frames to the client; None for a perfect line.
+
+    Attributes:
+        client: the client's end.
+    """
 
     def __init__(
         self,
-        media: MediaPlan,
-        sample_rate: int,
-        channels: int,
-        fps: float,
-        buffers: BufferOptions,
-        uplink: Line | None,
-        downlink: Line | None,
+        *,
+        media: MediaPlan | None = None,
+        sample_rate: int = 24_000,
+        channels: int = 1,
+        fps: float = 30,
+        buffers: BufferOptions | None = None,
+        uplink: Line | None = None,
+        downlink: Line | None = None,
     ) -> None:
         super().__init__()
         link = Link(Host(), anyio.current_time)
-        self.media = media
+        buffers = buffers or BufferOptions()
+        self.media = media or MediaPlan()
         self.audio_in = self._in = AudioInput(link, buffers.input_s)
         self.audio_out = self._out = AudioOutput(link, sample_rate, channels, buffers)
         self.video_in = self._video_in = VideoInput(link)
         self._picture = anyio.Event()
-        self.video_out = self._video_out = VideoOutput(link, fps, self._wake_show)
+        self.video_out = self._video_out = VideoOutput(link, fps, lambda: self._picture.set())
         self.messages = self._channel = MessageChannel(link, self._deliver)
         self.client = MemoryClient(self, link)
         self._up_audio = _Carrier(uplink, self._in.push, _silence)
         self._up_video = _Carrier(uplink, self._video_in.push, None)
         self._down_audio = _Carrier(downlink, self.client._hear, np.zeros_like)
         self._down_video = _Carrier(downlink, self.client._see, None)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Self, None]:
+        """Carry the connection while the block runs."""
+        async with create_task_group() as tg:
+            for carrier in (self._up_audio, self._up_video, self._down_audio, self._down_video):
+                if carrier.line is not None:
+                    tg.start_soon(carrier.run)
+            if self.media.audio_out:
+                tg.start_soon(self._play)
+            if self.media.video_out:
+                tg.start_soon(self._show)
+            try:
+                yield self
+            finally:
+                self._end(Closed(CloseReason.CANCELLED, "the call is over"))
+                tg.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
@@ -85,26 +117,10 @@ class MemoryPeer(LifecyclePeer):
 
     def _end(self, closed: Closed) -> None:
         if self._mark_closed(closed):
-            client = self.client
             for stream in (self._in, self._out, self._video_in, self._video_out, self._channel):
                 stream.end()
-            for stream in (client.audio_in, client.video_in, client.inbox):
+            for stream in (self.client.audio_in, self.client.video_in, self.client.inbox):
                 stream.end()
-
-    async def _run(self) -> None:
-        async with create_task_group() as tg:
-            for carrier in (
-                self._up_audio,
-                self._up_video,
-                self._down_audio,
-                self._down_video,
-            ):
-                if carrier.line is not None:
-                    tg.start_soon(carrier.run)
-            if self.media.audio_out:
-                tg.start_soon(self._play)
-            if self.media.video_out:
-                tg.start_soon(self._show)
 
     async def _play(self) -> None:
         await self._connected.wait()
@@ -125,9 +141,6 @@ class MemoryPeer(LifecyclePeer):
             self._down_video.send(frame)
             if not self._video_out.draining and self._video_out.due is not None:
                 await anyio.sleep_until(self._video_out.due)
-
-    def _wake_show(self) -> None:
-        self._picture.set()
 
 
 class MemoryClient:
@@ -253,43 +266,3 @@ class _Carrier(Generic[T]):
 
 def _silence(frame: AudioFrame) -> AudioFrame:
     return AudioFrame(frame.sample_rate, np.zeros_like(frame.samples))
-
-
-@asynccontextmanager
-async def open_memory_peer(
-    *,
-    media: MediaPlan | None = None,
-    sample_rate: int = 24_000,
-    channels: int = 1,
-    fps: float = 30,
-    buffers: BufferOptions | None = None,
-    uplink: Line | None = None,
-    downlink: Line | None = None,
-) -> AsyncGenerator[MemoryPeer, None]:
-    """Open a peer and its client, ``peer.client``. The client has to connect.
-
-    Args:
-        media: directions of the media; audio in both by default.
-        sample_rate: rate of the audio to the client, in Hz.
-        channels: channels of the audio to the client: 1 or 2.
-        fps: maximum frame rate of the video to the client, in Hz.
-        buffers: sizes of the audio queues.
-        uplink: faults of frames from the client; None for a perfect line.
-        downlink: faults of frames to the client; None for a perfect line.
-    """
-    peer = MemoryPeer(
-        media or MediaPlan(),
-        sample_rate,
-        channels,
-        fps,
-        buffers or BufferOptions(),
-        uplink,
-        downlink,
-    )
-    async with create_task_group() as tg:
-        tg.start_soon(peer._run)
-        try:
-            yield peer
-        finally:
-            peer._end(Closed(CloseReason.CANCELLED, "the call is over"))
-            tg.cancel_scope.cancel()

@@ -126,8 +126,8 @@ class WebSocketPeer(LifecyclePeer):
             lead = LIVE_LEAD if buffers.live else PHONE_LEAD if framing.phone else CLIENT_LEAD
         rate = self._encoding_out.sample_rate
         self.audio_in = self._in = AudioInput(link, buffers.input_s)
-        self.audio_out = self._out = kind(link, rate, buffers, lead, self._wake_play)
-        self.messages = self._channel = MessageChannel(link, self._wake_write)
+        self.audio_out = self._out = kind(link, rate, buffers, lead, lambda: self._audio_news.set())
+        self.messages = self._channel = MessageChannel(link, lambda: self._message_news.set())
         self._sending = anyio.Lock()
         self._audio_news = anyio.Event()
         self._message_news = anyio.Event()
@@ -168,7 +168,7 @@ class WebSocketPeer(LifecyclePeer):
                     tasks.start_soon(part)
                 await self._closed_event.wait()
                 with anyio.move_on_after(_DRAIN_SECONDS):
-                    self._wake_write()
+                    self._message_news.set()
                     await self._drained.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -295,9 +295,3 @@ class WebSocketPeer(LifecyclePeer):
         """Close without draining the outbox: the client cannot receive messages any more."""
         self._close(reason, message)
         self._drained.set()
-
-    def _wake_play(self) -> None:
-        self._audio_news.set()
-
-    def _wake_write(self) -> None:
-        self._message_news.set()

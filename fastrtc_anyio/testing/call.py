@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    nullcontext,
-)
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import anyio
@@ -22,7 +17,7 @@ from fastrtc_anyio._driver.factory import Handler, make_driver_factory
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
-from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer, open_memory_peer
+from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
@@ -125,7 +120,7 @@ async def open_call(
     buffers = BufferOptions.choose(
         driver.needs.live if live is None else live, output_buffer_s, input_buffer_s
     )
-    peer = _open_peer(driver.needs, MediaPlan.of(modality, mode), buffers, uplink, downlink)
+    peer = _make_peer(driver.needs, MediaPlan.of(modality, mode), buffers, uplink, downlink)
     with collapse_groups(), _virtual_time(thread_limit):
         async with _open_session(peer, driver, limits, raise_errors) as call:
             if connect:
@@ -143,14 +138,14 @@ def _make_driver(
     return driver
 
 
-def _open_peer(
+def _make_peer(
     needs: MediaNeeds,
     media: MediaPlan,
     buffers: BufferOptions,
     uplink: LinkFaults | None,
     downlink: LinkFaults | None,
-) -> AbstractAsyncContextManager[MemoryPeer]:
-    return open_memory_peer(
+) -> MemoryPeer:
+    return MemoryPeer(
         media=media,
         sample_rate=needs.sample_rate,
         channels=needs.channels,
@@ -163,12 +158,12 @@ def _open_peer(
 
 @asynccontextmanager
 async def _open_session(
-    open_peer: AbstractAsyncContextManager[MemoryPeer],
+    peer: MemoryPeer,
     driver: Driver,
     limits: Limits | None,
     raise_errors: bool,
 ) -> AsyncGenerator[Call, None]:
-    async with open_asyncio_bridge() as bridge, open_peer as peer, create_task_group() as tg:
+    async with open_asyncio_bridge() as bridge, peer.open(), create_task_group() as tg:
         session = Session(peer, driver, limits=limits, asyncio_bridge=bridge)
         call = Call(session, peer, peer.client, anyio.Event())
 

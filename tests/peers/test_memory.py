@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer, open_memory_peer
+from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer
 from fastrtc_anyio.testing import check_peer
 
 
 @asynccontextmanager
 async def open_pair() -> AsyncGenerator[tuple[MemoryPeer, MemoryClient], None]:
-    async with open_memory_peer() as peer:
+    async with MemoryPeer().open() as peer:
         peer.client.connect()
         yield peer, peer.client
 

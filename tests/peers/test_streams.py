@@ -12,7 +12,7 @@ from anyio import create_task_group
 from fastrtc_anyio import UnsupportedFormat
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.statistics import AudioOutStatistics
-from fastrtc_anyio._peers.memory import open_memory_peer
+from fastrtc_anyio._peers.memory import MemoryPeer
 from fastrtc_anyio._peers.streams.audio import AudioOutput, BufferOptions
 from fastrtc_anyio._peers.streams.link import Link
 
@@ -111,7 +111,7 @@ async def test_unsupported_audio_changes_nothing() -> None:
 
 
 async def test_memory_peer_has_one_stream_for_session_and_transport() -> None:
-    async with open_memory_peer(sample_rate=RATE) as peer:
+    async with MemoryPeer(sample_rate=RATE).open() as peer:
         peer.client.connect()
         await peer.audio_out.send(audio(0.5, 48_000))
         await peer.audio_out.wait_played()
