@@ -14,11 +14,10 @@ from starlette.websockets import WebSocket
 
 from fastrtc_anyio._sessions.service import SessionService
 
+from .forms import field_routes
 from .http import JSON, Endpoint, guard_json, read_json
 from .options import WebOptions
-from .page.components import ComponentBody
 from .page.document import page_document, page_headers
-from .page.forms import field_routes
 from .telephone import answer_incoming_call, serve_telephone
 from .websockets import serve_websocket
 from .whip import whip_routes
@@ -45,8 +44,8 @@ class ClientConfig(TypedDict):
     title: str
     """Empty with ``hide_title``, as is ``subtitle``."""
     subtitle: str
-    inputs: list[ComponentBody]
-    outputs: list[ComponentBody]
+    inputs: list[dict[str, object]]
+    outputs: list[dict[str, object]]
 
 
 def mount(

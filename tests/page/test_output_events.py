@@ -6,8 +6,8 @@ import anyio
 
 from fastrtc_anyio import AdditionalOutputs, Textbox
 from fastrtc_anyio.outputs import OutputBoard
+from fastrtc_anyio.server.forms import OutputEvents
 from fastrtc_anyio.server.options import WebOptions
-from fastrtc_anyio.server.page.forms import OutputEvents
 
 
 async def test_idle_output_events_send_a_comment_every_15_s() -> None:

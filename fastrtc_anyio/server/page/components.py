@@ -1,18 +1,16 @@
-"""What a person can set on the page, and what it shows: declared in Python, drawn by the page.
+"""Inputs and outputs of the page: declared in Python, drawn by the page.
 
-A component has a label, which people read, and a name, by which its value travels. The arguments
-are called as those of Gradio's components of the same kind.
+A component has a label for people and a name for messages. Arguments are named as in Gradio.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NotRequired, TypedDict
+from typing import ClassVar
 
-from fastrtc_anyio._core.options import short_repr
+from fastrtc_anyio._core.options import check_number, short_repr
 from fastrtc_anyio.errors import SignalingError
 
 __all__ = [
@@ -20,7 +18,6 @@ __all__ = [
     "Checkbox",
     "Choice",
     "Component",
-    "ComponentBody",
     "InvalidInput",
     "OutputsHandler",
     "Slider",
@@ -32,8 +29,6 @@ __all__ = [
 OutputsHandler = Callable[..., object]
 """``(*shown, *emitted) -> shown``, plain or async."""
 
-MAX_TEXT = 10_000
-"""Characters of a text, unless it says otherwise."""
 _SLIDER_STEPS = 100
 _RESERVED = "webrtc_id"
 
@@ -44,34 +39,18 @@ class InvalidInput(SignalingError):
     status_hint = 422
 
 
-class ComponentBody(TypedDict):
-    """A component as the page reads it: JSON."""
-
-    kind: str
-    name: str
-    label: str
-    value: object
-    minimum: NotRequired[float]
-    maximum: NotRequired[float]
-    step: NotRequired[float]
-    placeholder: NotRequired[str]
-    lines: NotRequired[int]
-    max_length: NotRequired[int]
-    choices: NotRequired[list[str]]
-
-
 @dataclass(frozen=True)
 class Component:
-    """What all components share.
+    """Base class of all components.
 
     Args:
-        label: what the page writes beside it.
-        name: the key of its value in what the page sends and is sent. By default the label in
-            small letters with ``_`` between its words.
+        label: text beside the component.
+        name: key of its value in messages. By default the label in lower case, its words joined by
+            ``_``.
 
     Raises:
-        TypeError: the label or the name is no string.
-        ValueError: it is empty, or the name is ``webrtc_id``; a value does not fit.
+        TypeError: the label or the name is not a string.
+        ValueError: the label is empty, the name is empty or ``webrtc_id``, or a value does not fit.
     """
 
     kind: ClassVar[str] = ""
@@ -92,34 +71,34 @@ class Component:
 
     @property
     def initial(self) -> object:
-        """Its value before anybody changed it."""
-        raise NotImplementedError
+        """The value before the first change."""
+        return self.parse(vars(self)["value"])
 
     def parse(self, value: object) -> object:
-        """The value as the handler gets it.
+        """Return a client's value as the handler receives it.
 
         Raises:
-            ValueError: it is of another kind or out of range.
+            TypeError, ValueError: the value has the wrong type or is out of range.
         """
         raise NotImplementedError
+
+    def describe(self) -> dict[str, object]:
+        """Return the component as the page reads it: JSON."""
+        return {**vars(self), "kind": self.kind, "value": self.initial}
 
     def _unlike(self, wanted: str, got: object) -> ValueError:
         return ValueError(f"{self.name!r} must be {wanted}; got {short_repr(got)}")
 
-    def describe(self) -> ComponentBody:
-        """Return the component as the page reads it."""
-        return {"kind": self.kind, "name": self.name, "label": self.label, "value": self.initial}
-
 
 @dataclass(frozen=True)
 class Slider(Component):
-    """A number of a range. Whole numbers where ``minimum`` and ``step`` are whole, else floats.
+    """A number within a range: an int if ``minimum`` and ``step`` are ints, otherwise a float.
 
     Args:
         minimum, maximum: the range, both ends included.
-        value: the number at first; by default ``minimum``.
-        step: what a key press adds. By default 1 in a range of whole numbers that is at least 10
-            wide, else a hundredth of the range.
+        value: the initial number; by default ``minimum``.
+        step: change by one key press. By default 1 for ints in a range of at least 10, otherwise a
+            hundredth of the range.
     """
 
     kind = "slider"
@@ -138,8 +117,7 @@ class Slider(Component):
         if self.value is None:
             object.__setattr__(self, "value", self.minimum)
         for what in ("minimum", "maximum", "value", "step"):
-            if not _is_number(number := getattr(self, what)):
-                raise ValueError(f"{what} of {self.label!r} must be a number; got {number!r}")
+            check_number(f"{what} of {self.label!r}", getattr(self, what))
         assert self.step is not None
         if not (self.minimum < self.maximum and self.step > 0):
             raise ValueError(
@@ -148,41 +126,24 @@ class Slider(Component):
             )
         self.parse(self.value)
 
-    @property
-    def initial(self) -> float:
-        return self.parse(self.value)
-
     def parse(self, value: object) -> float:
-        if not _is_number(value):
-            raise self._unlike("a number", value)
+        check_number(repr(self.name), value)
         assert isinstance(value, int | float)
         if not self.minimum <= value <= self.maximum:
-            raise ValueError(
-                f"{self.name!r} must be from {self.minimum!r} to {self.maximum!r}; "
-                f"got {short_repr(value)}"
-            )
+            raise self._unlike(f"from {self.minimum!r} to {self.maximum!r}", value)
         whole = isinstance(self.minimum, int) and isinstance(self.step, int)
         return round(value) if whole else float(value)
-
-    def describe(self) -> ComponentBody:
-        assert self.step is not None
-        return {
-            **super().describe(),
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-            "step": self.step,
-        }
 
 
 @dataclass(frozen=True)
 class Textbox(Component):
-    """Text. As an output it shows anything: numbers as they are, the rest as JSON.
+    """Text. As an output it also shows numbers, and other values as JSON.
 
     Args:
-        value: the text at first.
-        placeholder: what the empty field says.
-        lines: its height.
-        max_length: characters that may be entered.
+        value: the initial text.
+        placeholder: text in the empty field.
+        lines: height of the field, in lines.
+        max_length: maximum characters of an input.
     """
 
     kind = "textbox"
@@ -190,17 +151,13 @@ class Textbox(Component):
     value: str = ""
     placeholder: str = ""
     lines: int = 1
-    max_length: int = MAX_TEXT
+    max_length: int = 10_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lines < 1:
             raise ValueError(f"lines of {self.label!r} must be 1 or more; got {self.lines!r}")
         self.parse(self.value)
-
-    @property
-    def initial(self) -> str:
-        return self.value
 
     def parse(self, value: object) -> str:
         if not isinstance(value, str):
@@ -211,22 +168,14 @@ class Textbox(Component):
             )
         return value
 
-    def describe(self) -> ComponentBody:
-        return {
-            **super().describe(),
-            "placeholder": self.placeholder,
-            "lines": self.lines,
-            "max_length": self.max_length,
-        }
-
 
 @dataclass(frozen=True)
 class Choice(Component):
     """One of several strings.
 
     Args:
-        choices: what there is to choose from.
-        value: the choice at first; by default the first.
+        choices: the strings.
+        value: the initial choice; by default the first.
     """
 
     kind = "choice"
@@ -246,26 +195,22 @@ class Choice(Component):
             object.__setattr__(self, "value", choices[0])
         self.parse(self.value)
 
-    @property
-    def initial(self) -> str:
-        return self.parse(self.value)
-
     def parse(self, value: object) -> str:
         if value not in self.choices:
             wanted = ", ".join(map(repr, self.choices))
             raise self._unlike(f"one of {wanted}", value)
         return str(value)
 
-    def describe(self) -> ComponentBody:
+    def describe(self) -> dict[str, object]:
         return {**super().describe(), "choices": list(self.choices)}
 
 
 @dataclass(frozen=True)
 class Checkbox(Component):
-    """Yes or no.
+    """True or False.
 
     Args:
-        value: whether it is checked at first.
+        value: whether the box is checked initially.
     """
 
     kind = "checkbox"
@@ -275,10 +220,6 @@ class Checkbox(Component):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.parse(self.value)
-
-    @property
-    def initial(self) -> bool:
-        return self.value
 
     def parse(self, value: object) -> bool:
         if not isinstance(value, bool):
@@ -290,12 +231,12 @@ class Checkbox(Component):
 class Chatbot(Component):
     """A conversation: a list of ``{"role": "user" | "assistant" | ..., "content": text}``.
 
-    Shown where it is an output. As an input as well, the handler gets the conversation so far with
-    each reply, as FastRTC's voice chats do: ``additional_inputs=[chat], additional_outputs=[chat],
-    additional_outputs_handler=lambda old, new: new``.
+    The page shows it as an output. If it is an input too, the handler receives the conversation so
+    far for each reply, as in FastRTC's voice chats: ``additional_inputs=[chat],
+    additional_outputs=[chat], additional_outputs_handler=lambda old, new: new``.
 
     Args:
-        value: the conversation at first.
+        value: the initial conversation.
     """
 
     kind = "chatbot"
@@ -304,14 +245,10 @@ class Chatbot(Component):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "value", tuple(self.parse(list(self.value))))
-
-    @property
-    def initial(self) -> list[dict[str, object]]:
-        return [dict(message) for message in self.value]
+        object.__setattr__(self, "value", tuple(self.parse(self.value)))
 
     def parse(self, value: object) -> list[dict[str, object]]:
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise self._unlike("a list of messages", value)
         for message in value:
             if not (isinstance(message, Mapping) and isinstance(message.get("role"), str)):
@@ -320,11 +257,11 @@ class Chatbot(Component):
 
 
 def check_components(given: Sequence[object] | None, what: str) -> list[Component]:
-    """The components of a stream, checked.
+    """Check the option ``what``: ``additional_inputs`` or ``additional_outputs``.
 
     Raises:
-        TypeError: one is something else, such as a component of Gradio.
-        ValueError: two have the same name.
+        TypeError: an entry is not a component; it may be one of Gradio's.
+        ValueError: two components have the same name.
     """
     components: list[Component] = []
     for component in given or ():
@@ -341,31 +278,24 @@ def check_components(given: Sequence[object] | None, what: str) -> list[Componen
 
 
 def parse_inputs(declared: Sequence[Component], body: Mapping[str, object]) -> list[object]:
-    """The values of a client's input, in the order of their declaration.
+    """Return the values of a client's input, in the order of their declaration.
 
     Args:
         declared: the components.
-        body: values by name, and a ``webrtc_id``, which is left out.
+        body: the values by name, and a ``webrtc_id``, which is ignored.
 
     Raises:
-        InvalidInput: a value is missing, is not declared, or does not fit.
+        InvalidInput: a value is missing, undeclared or invalid.
     """
     names = [component.name for component in declared]
-    given = [name for name in body if name != _RESERVED]
     if missing := [name for name in names if name not in body]:
         raise InvalidInput(f"the inputs are {_list(names)}; {_list(missing)} missing")
-    if unknown := [name for name in given if name not in names]:
+    if unknown := [name for name in body if name not in (*names, _RESERVED)]:
         raise InvalidInput(f"the inputs are {_list(names)}; got {_list(unknown)}")
     try:
         return [component.parse(body[component.name]) for component in declared]
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         raise InvalidInput(str(exc)) from None
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
 
 
 def _list(names: Sequence[str]) -> str:

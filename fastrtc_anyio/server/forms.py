@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from functools import partial
 
 from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint
@@ -20,18 +20,17 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from fastrtc_anyio._core.options import short_repr
-from fastrtc_anyio._core.threads import run_sync
-from fastrtc_anyio._core.user_code import is_coroutine_function
+from fastrtc_anyio._core.user_code import call_user_function
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSession
 from fastrtc_anyio.outputs import OutputStream
-from fastrtc_anyio.server.access import AccessRules
-from fastrtc_anyio.server.http import JSON, Endpoint, guard_json, read_json
 
-from .components import Component, InvalidInput, OutputsHandler, parse_inputs
+from .http import JSON, Endpoint, guard_json, read_json
+from .options import WebOptions
+from .page.components import InvalidInput, OutputsHandler, parse_inputs
 
-__all__ = ["FieldOptions", "OutputEvents", "field_routes"]
+__all__ = ["OutputEvents", "field_routes"]
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -41,43 +40,16 @@ _COMMENT = ":\n\n"
 _MAX_REPR = 10_000
 
 
-class FieldOptions(AccessRules, Protocol):
-    """Components of a page, and access rules of their endpoints."""
-
-    @property
-    def additional_inputs(self) -> Sequence[Component]: ...
-
-    @property
-    def additional_outputs(self) -> Sequence[Component]: ...
-
-    @property
-    def additional_outputs_handler(self) -> OutputsHandler | None: ...
-
-
 def field_routes(
-    service: SessionService, options: FieldOptions, prefix: str, others: Sequence[BaseRoute]
+    service: SessionService, options: WebOptions, prefix: str, others: Sequence[BaseRoute]
 ) -> list[Route]:
-    """Create the routes that the declared components need.
-
-    Args:
-        service: the sessions.
-        options: the components.
-        prefix: prefix of the paths.
-        others: the application's routes, which take precedence.
-    """
-
-    async def input_hook(request: Request) -> Response:
-        return await _set_input(service, options, request)
-
-    async def outputs(request: Request) -> Response:
-        return await _stream_outputs(service, options, request)
-
+    """Create the routes that the declared components need; ``others`` take precedence."""
     routes: list[Route] = []
     if options.additional_inputs:
-        endpoint = guard_json(options, input_hook)
+        endpoint = guard_json(options, partial(_set_input, service, options))
         routes.append(_LastRoute(f"{prefix}/input_hook", endpoint, "POST", others))
     if options.additional_outputs:
-        endpoint = guard_json(options, outputs)
+        endpoint = guard_json(options, partial(_stream_outputs, service, options))
         routes.append(_LastRoute(f"{prefix}/outputs", endpoint, "GET", others))
     return routes
 
@@ -101,22 +73,19 @@ class _LastRoute(Route):
         return super().matches(scope)
 
 
-async def _set_input(service: SessionService, options: FieldOptions, request: Request) -> Response:
+async def _set_input(service: SessionService, options: WebOptions, request: Request) -> Response:
     body = await read_json(request, service.request_limits)
-    webrtc_id = body.get("webrtc_id") if isinstance(body, dict) else None
-    if (
-        not isinstance(body, dict)
-        or not isinstance(webrtc_id, str)
-        or len(webrtc_id) > MAX_ID_LENGTH
-    ):
+    values = body if isinstance(body, dict) else {}
+    webrtc_id = values.get("webrtc_id")
+    if not isinstance(webrtc_id, str) or len(webrtc_id) > MAX_ID_LENGTH:
         raise InvalidInput('the body must be a JSON object with a "webrtc_id"')
-    values = parse_inputs(options.additional_inputs, body)
-    service.registry.get_handler(webrtc_id).set_args(values)
+    inputs = parse_inputs(options.additional_inputs, values)
+    service.registry.get_handler(webrtc_id).set_args(inputs)
     return JSON({"status": "success"})
 
 
 async def _stream_outputs(
-    service: SessionService, options: FieldOptions, request: Request
+    service: SessionService, options: WebOptions, request: Request
 ) -> Response:
     webrtc_id = request.query_params.get("webrtc_id", "")
     if not webrtc_id:
@@ -134,7 +103,7 @@ async def _stream_outputs(
 class _EventStream(StreamingResponse):
     """A stream of server-sent events that closes its reader when the client disconnects."""
 
-    def __init__(self, reader: OutputStream, options: FieldOptions) -> None:
+    def __init__(self, reader: OutputStream, options: WebOptions) -> None:
         super().__init__(
             OutputEvents(reader, options),
             media_type="text/event-stream",
@@ -156,7 +125,7 @@ class OutputEvents(AsyncIterator[str]):
     Not a generator: one that a client leaves unfinished would wait for the garbage collector.
     """
 
-    def __init__(self, reader: OutputStream, options: FieldOptions) -> None:
+    def __init__(self, reader: OutputStream, options: WebOptions) -> None:
         self._reader = reader
         self._options = options
         self._names = [component.name for component in options.additional_outputs]
@@ -197,11 +166,7 @@ async def _update(
     if handler is None:
         given = list(args[: len(values)])
         return given + values[len(given) :]
-    if is_coroutine_function(handler):
-        coroutine: Any = handler(*values, *args)
-        made = await coroutine
-    else:
-        made = await run_sync(handler, *values, *args)
+    made: object = await call_user_function(handler, *values, *args)
     if len(values) == 1:
         return [made]
     if not isinstance(made, list | tuple) or len(made) != len(values):
