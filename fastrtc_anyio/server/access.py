@@ -40,7 +40,7 @@ _PORTS = {"http": ":80", "https": ":443"}
 
 
 class AccessRules(Protocol):
-    """Who may use a stream. A ``Stream`` has these attributes."""
+    """Access rules. A ``Stream`` has these attributes."""
 
     @property
     def authenticate(self) -> Authenticate | None: ...
@@ -106,11 +106,7 @@ def cors_headers(
 ) -> dict[str, str]:
     """Return the response headers that let pages of allowed origins use an endpoint.
 
-    Args:
-        rules: the allowed origins.
-        connection: the request.
-        methods: methods of the endpoint, for the response to a preflight request.
-        preflight: whether the request is an ``OPTIONS`` request.
+    ``methods`` are those of the endpoint, for the response to a preflight request.
     """
     if not rules.allowed_origins:
         return {}

@@ -162,7 +162,7 @@ class OutputEvents(AsyncIterator[str]):
 async def _update(
     handler: OutputsHandler | None, values: list[object], args: Sequence[object]
 ) -> list[object]:
-    """Return the values to show next, by FastRTC's rule: ``handler(*values, *args)``."""
+    """Return the next values: FastRTC's rule is ``handler(*values, *args)``."""
     if handler is None:
         given = list(args[: len(values)])
         return given + values[len(given) :]

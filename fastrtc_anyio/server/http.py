@@ -144,7 +144,6 @@ async def read_body(request: Request, limits: RequestLimits) -> bytes:
 
     Raises:
         LimitExceeded: the body is too large (413) or too slow (408).
-        ClientDisconnect: the client has disconnected.
     """
     limit, seconds = limits.body_bytes, limits.body_seconds
     body, size = bytearray(), 0
@@ -167,9 +166,8 @@ async def read_json(request: Request, limits: RequestLimits) -> object:
     """Read and decode the body of a request.
 
     Raises:
-        LimitExceeded: the body is too large or too slow.
+        LimitExceeded: the body is too large (413) or too slow (408).
         InvalidBody: the body is not JSON.
-        ClientDisconnect: the client has disconnected.
     """
     body = await read_body(request, limits)
     try:
@@ -188,27 +186,18 @@ def own_path(connection: HTTPConnection) -> str:
 
 
 def own_url(connection: HTTPConnection, options: TelephoneOptions) -> str:
-    """Return the URL of a request as its client sees it.
-
-    Args:
-        connection: the request or WebSocket.
-        options: ``public_url`` and ``trust_forwarded``, for a server behind a proxy.
-    """
+    """Return the URL of a request as its client sees it, even through a proxy."""
     own = urlsplit(str(connection.url))
     scheme, netloc, prefix = own.scheme, own.netloc, ""
     socket = scheme in ("ws", "wss")
     if options.trust_forwarded:
         headers = connection.headers
-        scheme = _first(headers.get("x-forwarded-proto")) or scheme
-        netloc = _first(headers.get("x-forwarded-host")) or netloc
+        # The first entry of a header is that of the proxy nearest to the client.
+        scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip() or scheme
+        netloc = headers.get("x-forwarded-host", "").partition(",")[0].strip() or netloc
     if options.public_url is not None:
         public = urlsplit(options.public_url)
         scheme, netloc, prefix = public.scheme, public.netloc, public.path.rstrip("/")
     secure = scheme in ("https", "wss")
     scheme = ("wss" if secure else "ws") if socket else ("https" if secure else "http")
     return own._replace(scheme=scheme, netloc=netloc, path=prefix + own.path).geturl()
-
-
-def _first(header: str | None) -> str:
-    """Return the first entry of a header: the one of the proxy nearest to the client."""
-    return (header or "").partition(",")[0].strip()

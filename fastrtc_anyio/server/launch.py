@@ -56,10 +56,10 @@ async def open_page(stream: Mountable, host: str, port: int) -> AsyncGenerator[s
 
 
 def invitation(url: str) -> str:
-    """Return the text that tells a person how to reach the server at ``url``.
+    """Return a text for people on how to reach the server at ``url``.
 
-    For a server that listens on all addresses it names the loopback address: browsers do not open
-    ``0.0.0.0``, and give the microphone to pages from other machines over https only.
+    It names the loopback address in place of ``0.0.0.0``, which browsers do not open. They allow
+    pages from other machines to use the microphone over https only.
     """
     here, elsewhere = url, ""
     for everywhere, loopback in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):

@@ -22,9 +22,6 @@ class WebOptions:
 
     The endpoints read the attributes at each request, so a change takes effect at once. The
     arguments are those of :class:`fastrtc_anyio.Stream`.
-
-    Raises:
-        TypeError, ValueError: names the argument and its possible values.
     """
 
     def __init__(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypedDict
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
 
 from fastrtc_anyio._sessions.service import SessionService
 
@@ -28,7 +28,7 @@ _TITLE = "fastrtc_anyio"
 
 
 class ClientConfig(TypedDict):
-    """What a client must know before it calls: the body of ``GET webrtc/config``.
+    """Configuration of a client, which it reads before it calls: the body of ``GET webrtc/config``.
 
     Entries without a comment are the arguments of :class:`fastrtc_anyio.Stream`.
     """
@@ -57,16 +57,11 @@ def mount(
 ) -> None:
     """Add the endpoints to an application, and open the service in its lifespan.
 
-    Args:
-        service: the sessions.
-        options: the other options of the endpoints.
-        app: a Starlette or FastAPI application.
-        path: prefix of the endpoints.
-        tags: for FastAPI's documentation.
+    See :meth:`fastrtc_anyio.Stream.mount`.
 
     Raises:
         ValueError: ``path`` does not begin with a slash.
-        TypeError: ``app`` is not such an application.
+        TypeError: ``app`` is not a Starlette or FastAPI application.
     """
     prefix = path.rstrip("/")
     if prefix and not prefix.startswith("/"):
@@ -74,28 +69,13 @@ def mount(
     if not hasattr(app, "router"):
         raise TypeError(f"app must be a Starlette or FastAPI application; got {app!r}")
 
-    async def offer(request: Request) -> Response:
-        body = await read_json(request, service.request_limits)
-        return JSON(await service.handle_request(body))
-
-    async def configure(_request: Request) -> Response:
-        # Read anew for each call: credentials of TURN servers expire.
-        config = await client_config(service, options)
-        return JSON(config, headers={"Cache-Control": "no-store"})
-
     async def telephone_incoming(request: Request) -> Response:
         return await answer_incoming_call(service, options, request)
 
-    async def websocket_offer(websocket: WebSocket) -> None:
-        await serve_websocket(service, options, websocket)
-
-    async def telephone_handler(websocket: WebSocket) -> None:
-        await serve_telephone(service, options, websocket)
-
     routes = app.router.routes
     endpoints: tuple[tuple[str, str, Endpoint], ...] = (
-        ("webrtc/offer", "POST", guard_json(options, offer)),
-        ("webrtc/config", "GET", guard_json(options, configure)),
+        ("webrtc/offer", "POST", guard_json(options, partial(_offer, service))),
+        ("webrtc/config", "GET", guard_json(options, partial(_configure, service, options))),
         ("telephone/incoming", "POST", telephone_incoming),
     )
     for name, method, endpoint in endpoints:
@@ -110,10 +90,25 @@ def mount(
         if methods:
             routes.append(Route(route, endpoint, methods=methods, name=label))
     routes.extend(whip_routes(service, options, prefix))
-    routes.append(WebSocketRoute(f"{prefix}/websocket/offer", websocket_offer))
-    routes.append(WebSocketRoute(f"{prefix}/telephone/handler", telephone_handler))
+    for name, serve in (
+        ("websocket/offer", serve_websocket),
+        ("telephone/handler", serve_telephone),
+    ):
+        socket, label = partial(serve, service, options), name.replace("/", "_")
+        routes.append(WebSocketRoute(f"{prefix}/{name}", socket, name=label))
     routes.extend(field_routes(service, options, prefix, routes))
     _open_in_lifespan(service, app)
+
+
+async def _offer(service: SessionService, request: Request) -> Response:
+    body = await read_json(request, service.request_limits)
+    return JSON(await service.handle_request(body))
+
+
+async def _configure(service: SessionService, options: WebOptions, _request: Request) -> Response:
+    # Read anew for each call: credentials of TURN servers expire.
+    config = await client_config(service, options)
+    return JSON(config, headers={"Cache-Control": "no-store"})
 
 
 async def client_config(service: SessionService, options: WebOptions) -> ClientConfig:

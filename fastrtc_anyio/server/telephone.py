@@ -37,8 +37,7 @@ async def answer_incoming_call(
     telephone = options.telephone
 
     async def answer(request: Request) -> Response:
-        body = await read_body(request, service.request_limits)
-        return _answer(telephone, request, body)
+        return _answer(telephone, request, await read_body(request, service.request_limits))
 
     guard = Guard(options, _fail_as_text, "an incoming call")
     # Where carriers sign their requests, the signature replaces `authenticate`.
@@ -75,7 +74,7 @@ def _fail_as_text(error: FastRTCError, status: int) -> Response:
 async def serve_telephone(
     service: SessionService, options: WebOptions, websocket: WebSocket
 ) -> None:
-    """Serve the WebSocket of a call, until it is closed."""
+    """Serve the WebSocket of a call from its handshake to its end."""
     telephone = options.telephone
     admit = None
     if not telephone.proofs:

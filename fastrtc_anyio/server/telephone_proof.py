@@ -1,4 +1,4 @@
-"""Whose call it is: what the carriers signed, and what a call of Telnyx's shows instead."""
+"""Authenticity of calls: the signatures of carriers, and the tokens of Telnyx's WebSockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["admit_by_token", "give_token", "refusal", "shows_secret", "signed_by
 logger = logging.getLogger("fastrtc_anyio")
 
 TELNYX_SECONDS = 300
-"""How far Telnyx's time may be from ours: what its own packages let pass."""
+"""Maximum age of a signature, as in Telnyx's own packages."""
 _OWN_KEY = secrets.token_bytes(32)
 _WRONG = {
     "auth_token": "the X-Twilio-Signature is not that of telephone.auth_token",
@@ -40,14 +40,14 @@ def signed_by(
     form: Collection[tuple[str, str]] = (),
     body: bytes | None = None,
 ) -> Carrier | None:
-    """The carrier, of those that are configured, that signed a request or a handshake.
+    """Return the carrier whose signature a request or a WebSocket handshake carries.
 
     Args:
         options: the carriers' secrets.
-        headers: of the request.
+        headers: headers of the request.
         url: the address that the carrier used.
-        form: the fields of the body.
-        body: as it came; None for a handshake.
+        form: the decoded fields of ``body``.
+        body: the body as received; None for a handshake.
     """
     if options.auth_token is not None:
         signature = headers.get("x-twilio-signature", "")
@@ -66,7 +66,7 @@ def signed_by(
 
 
 def refusal(options: TelephoneOptions, url: str) -> str:
-    """What an unknown caller is told, and the log too: which setting it was measured by."""
+    """Return the message for a request that no carrier signed: it names the settings."""
     return f"{'; '.join(_WRONG[name] for name in options.proofs)} for {url}"
 
 
@@ -85,12 +85,12 @@ def _is_telnyx(key: str, headers: Headers, body: bytes) -> bool:
 
 
 def give_token(options: TelephoneOptions) -> str | None:
-    """What the WebSocket of a call that is answered now has to show."""
+    """Return a token for the WebSocket of a call that is answered now; None without Telnyx."""
     return None if options.telnyx_public_key is None else make_token(_key(options), time.time())
 
 
 def shows_secret(options: TelephoneOptions, headers: Headers) -> bool:
-    """Whether a WebSocket shows the secret itself: its call was begun through Telnyx's API."""
+    """Return whether a WebSocket shows the secret itself: Telnyx's API began its call."""
     if options.secret is None:
         return False
     shown = headers.get("x-telnyx-streaming-auth-token", "")
@@ -98,17 +98,17 @@ def shows_secret(options: TelephoneOptions, headers: Headers) -> bool:
 
 
 def admit_by_token(options: TelephoneOptions, start: Start) -> Start:
-    """The start of a call that shows its token, without the token.
+    """Check the token in the start of a call, and return the start without it.
 
     Raises:
-        InvalidMessage: it shows none, or a wrong or an old one.
+        InvalidMessage: the token is missing, wrong or expired.
     """
     parameters = dict(start.parameters)
     if not is_token(_key(options), parameters.pop(TOKEN_PARAMETER, ""), time.time()):
-        logger.warning("a telephone's WebSocket was refused: its start shows no token that is good")
+        logger.warning("a telephone's WebSocket was refused: its start has no valid token")
         raise InvalidMessage(
-            "the start has no good token: telephone.telnyx_public_key lets in the calls that this "
-            "server has answered in the last minutes, and those that show telephone.secret"
+            "the start has no valid token: with telephone.telnyx_public_key the server accepts the "
+            "calls that it answered in the last minutes, and those that show telephone.secret"
         )
     return replace(start, parameters=parameters)
 

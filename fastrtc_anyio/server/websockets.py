@@ -37,7 +37,7 @@ __all__ = ["Socket", "admit_websocket", "refuse", "serve_audio", "serve_websocke
 
 logger = logging.getLogger("fastrtc_anyio")
 
-_ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a word
+_ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
 _CLOSE_CODES = {400: 1008, 409: 1008, 413: 1009, 503: 1013}
 """RFC 6455 7.4.1, and 1013, "try again later", of the IANA registry."""
 _SERVER_ERROR = 1011
@@ -46,17 +46,13 @@ _SERVER_ERROR = 1011
 async def serve_websocket(
     service: SessionService, options: WebOptions, websocket: WebSocket
 ) -> None:
-    """Serve a WebSocket of FastRTC's protocol that was not accepted yet, until it is closed."""
+    """Serve a WebSocket of FastRTC's protocol from its handshake to its end."""
     if await admit_websocket(options, websocket):
         await serve_audio(service, websocket, FastRTCFraming())
 
 
 async def admit_websocket(rules: AccessRules, websocket: WebSocket) -> bool:
-    """Admit a WebSocket, or answer its handshake with the reason for the refusal.
-
-    Returns:
-        Whether the WebSocket is admitted.
-    """
+    """Return whether a WebSocket is admitted; otherwise refuse its handshake."""
     try:
         await admit(rules, websocket)
     except SignalingError as exc:
@@ -70,7 +66,7 @@ async def admit_websocket(rules: AccessRules, websocket: WebSocket) -> bool:
 
 
 async def refuse(websocket: WebSocket, why: str, status: int = 403) -> None:
-    """Answer the handshake with a status and the reason, which is logged too."""
+    """Answer a handshake with a status and a reason, and log the reason."""
     logger.warning("a WebSocket was refused: %s", why)
     try:
         if "websocket.http.response" in websocket.scope.get("extensions", {}):
@@ -78,21 +74,21 @@ async def refuse(websocket: WebSocket, why: str, status: int = 403) -> None:
         else:
             await websocket.close()
     except Exception as exc:
-        _log_spoilt(exc)
+        _log_failed_handshake(exc)
 
 
-def _log_spoilt(error: Exception) -> None:
-    """A client that is gone, or spoke before it was answered: each server raises its own."""
+def _log_failed_handshake(error: Exception) -> None:
+    # The client is gone, or spoke too early. Each server raises an exception of its own class.
     logger.info("a WebSocket's handshake could not be answered: %r", error)
 
 
 async def serve_audio(service: SessionService, websocket: WebSocket, framing: Framing) -> None:
-    """Serve a WebSocket whose handshake may be answered, until it is closed."""
+    """Accept a WebSocket that was admitted, and serve it until it is closed."""
     socket = Socket(websocket, service.request_limits)
     try:
         await websocket.accept()
     except Exception as exc:
-        _log_spoilt(exc)
+        _log_failed_handshake(exc)
         return
     try:
         with anyio.move_on_after(service.limits.connect) as scope:
@@ -104,13 +100,13 @@ async def serve_audio(service: SessionService, websocket: WebSocket, framing: Fr
             limit = service.limits.connect
             raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
     except (EndOfStream, BrokenResourceError):
-        pass  # it has gone: before its start, or while it was told something
+        pass  # the client disconnected before its start, or before it read an error
     except SignalingError as exc:
-        await _say_goodbye(socket, framing, exc, _CLOSE_CODES.get(exc.status_hint, 1008))
+        await _report_failure(socket, framing, exc, _CLOSE_CODES.get(exc.status_hint, 1008))
     except Exception as exc:
         logger.exception("a WebSocket could not be served")
         shown = exc if isinstance(exc, WebRTCError) else FastRTCError("the server has met an error")
-        await _say_goodbye(socket, framing, shown, _SERVER_ERROR)
+        await _report_failure(socket, framing, shown, _SERVER_ERROR)
     finally:
         await socket.aclose()
 
@@ -152,9 +148,9 @@ async def _serve(service: SessionService, socket: Socket, framing: Framing, star
     await service.serve(make_peer, alias=start.id, phone=framing.phone, websocket=socket.websocket)
 
 
-async def _say_goodbye(socket: Socket, framing: Framing, error: FastRTCError, code: int) -> None:
+async def _report_failure(socket: Socket, framing: Framing, error: FastRTCError, code: int) -> None:
     if isinstance(error, AdmissionError):
-        text = json.dumps(failure_body(error))  # FastRTC's clients read this one
+        text = json.dumps(failure_body(error))  # FastRTC's clients expect this form
     else:
         text = encode_message("error", str(error))
     logger.info("a WebSocket was closed: %s", error)

@@ -82,7 +82,7 @@ class _Resource:
 
 
 class _Refusal(SignalingError):
-    """A refusal with a status of its own, and headers that belong to it."""
+    """A refusal with a status and headers."""
 
     def __init__(
         self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None
@@ -219,7 +219,7 @@ class _Endpoints:
 
 
 async def _respond_empty(_request: Request) -> Response:
-    """Respond without content, as RFC 9725 4.1 requires: the resource has no representation."""
+    # RFC 9725 4.1: the resource has no representation.
     await checkpoint()
     return Response(status_code=204)
 

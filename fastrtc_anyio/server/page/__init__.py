@@ -1,4 +1,4 @@
-"""The page that talks to a stream: its components, its endpoints, and its document."""
+"""The page that talks to a stream: its components and its document."""
 
 from __future__ import annotations
 
@@ -23,6 +23,5 @@ class Page:
     def launch(
         self, server_name: str = "127.0.0.1", server_port: int = 7860, backend: Backend = "asyncio"
     ) -> None:
-        """Call ``Stream.launch`` with Gradio's argument names, and under asyncio: FastRTC's
-        programs are written for it."""
+        """Call ``Stream.launch`` with Gradio's argument names, by default under asyncio."""
         self.stream.launch(server_name, server_port, backend)

@@ -1,7 +1,7 @@
-"""The page as one document, and the headers it is sent with.
+"""The page as one document, and the headers of its response.
 
-Its style and its scripts are inside, and the policy that goes with it names them by their hashes:
-whatever else gets into the page is not run, and nothing is loaded from elsewhere or sent there.
+The document contains its style and its scripts. The policy in the headers lists their hashes, so a
+browser runs no other script, and sends and loads nothing elsewhere.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _HEADERS = {
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # What a browser would grant by default, to this page alone and not to frames inside it.
+    # Permissions that browsers grant by default, but not for frames inside the page.
     "Permissions-Policy": "camera=(self), microphone=(self), geolocation=(), payment=(), usb=()",
 }
 
 
 @cache
 def page_document() -> str:
-    """The page with its style and its scripts inside: one answer, whatever path it is at."""
+    """Return the page with its style and its scripts. It works at any path."""
 
     def inline(match: re.Match[str]) -> str:
         name = match["style"] or match["script"]
@@ -45,14 +45,7 @@ def page_document() -> str:
 
 
 def page_headers(framed_by: Iterable[str] | None = None) -> dict[str, str]:
-    """What goes with the page.
-
-    Args:
-        framed_by: origins whose pages may show it in a frame, besides its own; None lets any.
-
-    Raises:
-        TypeError, ValueError: ``framed_by`` is no list of origins.
-    """
+    """Return the headers of the page, for :func:`~fastrtc_anyio.server.page_route`."""
     policy = _policy()
     if framed_by is not None:
         policy += " ".join(["; frame-ancestors 'self'", *check_origins(framed_by)])
@@ -61,7 +54,7 @@ def page_headers(framed_by: Iterable[str] | None = None) -> dict[str, str]:
 
 @cache
 def _policy() -> str:
-    """The page's Content-Security-Policy (CSP level 3), but for who may frame it."""
+    """Return the page's Content-Security-Policy (CSP level 3), without ``frame-ancestors``."""
     hashes: dict[str, list[str]] = {"style": [], "script": []}
     for tag, text in _INLINE.findall(page_document()):
         digest = b64encode(sha256(text.encode()).digest()).decode()
@@ -74,7 +67,7 @@ def _policy() -> str:
             "connect-src 'self'",
             "img-src data:",  # the icon, which is empty
             "base-uri 'none'",
-            "form-action 'none'",  # its forms are read by its scripts
+            "form-action 'none'",  # the page's scripts read its forms
             "require-trusted-types-for 'script'",
             "trusted-types 'none'",
         ]
