@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from ._core.options import check_number
 from .errors import LimitExceeded
 
-__all__ = ["Limits", "RequestLimits", "check_candidates", "check_message"]
+__all__ = ["Limits", "RequestLimits", "check_candidates", "check_limit", "check_message"]
 
 
 @dataclass(frozen=True)
@@ -86,25 +86,21 @@ class RequestLimits:
             )
 
 
-def check_message(size: int, limits: RequestLimits) -> None:
-    """Refuse a message larger than ``limits.message_bytes``.
+def check_limit(text: str, count: int, name: str, limits: RequestLimits) -> None:
+    """Raise :class:`LimitExceeded`, which begins with ``text``, if ``count`` exceeds a limit."""
+    limit: int = getattr(limits, name)
+    if count > limit:
+        text = f"{text}; at most {limit} are allowed (RequestLimits.{name})"
+        raise LimitExceeded(text)
 
-    Raises:
-        LimitExceeded: names the size and the limit.
-    """
-    if size > limits.message_bytes:
-        raise LimitExceeded(
-            f"the message has {size} bytes; at most {limits.message_bytes} are allowed "
-            "(RequestLimits.message_bytes)"
-        )
+
+def check_message(size: int, limits: RequestLimits) -> None:
+    """Raise :class:`LimitExceeded` if a message of ``size`` bytes is too large."""
+    check_limit(f"the message has {size} bytes", size, "message_bytes", limits)
 
 
 def check_candidates(count: int, limits: RequestLimits) -> None:
-    """Refuse a further candidate of a client that has sent ``count``.
-
-    Raises:
-        LimitExceeded: the client has sent ``limits.candidates`` already.
-    """
+    """Raise :class:`LimitExceeded` if a client that has sent ``count`` may send no more."""
     if count >= limits.candidates:
         text = f"a client may send {limits.candidates} candidates (RequestLimits.candidates)"
         raise LimitExceeded(text, 429)

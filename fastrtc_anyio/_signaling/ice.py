@@ -1,4 +1,4 @@
-"""How a peer finds a way to the other: W3C RTCConfiguration, and what a server adds to it."""
+"""ICE of the server: W3C's RTCConfiguration, and further settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class IceServer:
     """W3C RTCIceServer: a STUN or TURN server.
 
     Raises:
-        ValueError: a URL is none of a STUN or TURN server.
+        ValueError: a URL is not that of a STUN or TURN server.
     """
 
     urls: tuple[str, ...]
@@ -35,31 +35,28 @@ class IceServer:
 
 @dataclass(frozen=True)
 class RtcConfiguration:
-    """W3C RTCConfiguration of this side.
+    """W3C RTCConfiguration of the server.
 
-    A server with a public address needs no ICE servers, and the default has none: an unanswered
-    STUN server would hold every answer back. Of several servers the first STUN and the first TURN
-    server are used.
+    A server with a public address needs no ICE servers, and the default has none: a STUN server
+    that does not respond delays every answer. The first STUN and the first TURN server are used.
 
     Raises:
-        ValueError: names the setting, what was got and what is possible.
+        ValueError: a setting is unsuitable. The message names it and its possible values.
     """
 
     ice_servers: tuple[IceServer, ...] = ()
     ice_transport_policy: str = "all"
     """``"all"``, or ``"relay"`` to use TURN only."""
     addresses: tuple[str, ...] | None = None
-    """The local IP addresses to take connections on. None: all but loopback, or loopback if the
-    machine has no other."""
+    """Local IP addresses for connections. None: all but loopback, or loopback if the machine has no
+    other address."""
     interfaces: tuple[str, ...] | None = None
-    """The network interfaces to take connections on, by name, such as ``"eth0"``; instead of
-    ``addresses``."""
+    """Network interfaces for connections, such as ``"eth0"``, in place of ``addresses``."""
     ports: tuple[int, int] | None = None
-    """The first and the last UDP port to take connections on, for a firewall. Each connection needs
-    one for every address. None: any. The port that a TURN server is talked to from, and the one it
-    relays from, are not among them."""
+    """First and last UDP port for connections, for a firewall; None for any. Each connection needs
+    one port for each address. Connections to TURN servers and their relayed ports use others."""
     gather_timeout: float = 2.0
-    """Seconds that STUN and TURN servers get before the answer goes out without them."""
+    """Seconds for STUN and TURN servers to respond. The answer does not wait longer."""
 
     def __post_init__(self) -> None:
         if self.ice_transport_policy not in ("all", "relay"):
@@ -83,11 +80,10 @@ class RtcConfiguration:
 
     @classmethod
     def parse(cls, value: RtcConfiguration | Mapping[str, object] | None) -> RtcConfiguration:
-        """Read a W3C dictionary: ``iceServers`` and ``iceTransportPolicy``; and, beyond W3C's, this
-        class's ``addresses``, ``interfaces``, ``ports`` and ``gather_timeout``.
+        """Read a W3C dictionary, which may also hold this class's further attributes.
 
         Raises:
-            ValueError: it has a key or a value nobody knows.
+            ValueError: a key or a value is unknown.
         """
         if value is None:
             return cls()
@@ -107,16 +103,16 @@ class RtcConfiguration:
 
 
 def parse_ice_servers(value: object) -> tuple[IceServer, ...]:
-    """Read W3C's ``iceServers``: a sequence, or as some providers give it, one mapping.
+    """Read W3C's ``iceServers``: a sequence, or one mapping, as some providers send it.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: ``value`` is neither.
     """
     if value is None:
         return ()
     servers = [value] if isinstance(value, Mapping | IceServer) else value
     if not isinstance(servers, Sequence) or isinstance(servers, str):
-        raise ValueError(  # noqa: TRY004 - it comes from a configuration, not from a call
+        raise ValueError(  # noqa: TRY004 - part of a configuration, not an argument
             f"iceServers is a list of ICE servers; got {value!r}"
         )
     return tuple(_parse_server(server) for server in servers)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 
 DIGITS = "0123456789*#ABCD"
-"""The keys of a telephone (RFC 4733 3.2)."""
-
-_SAID_TWICE = ("error", "warning")
+"""Keys of a telephone (RFC 4733 3.2)."""
 
 
 def encode_message(kind: str, data: object = None, *, reason: str | None = None) -> str:
     """Encode ``{"type": kind, "data": data}``, with the ``reason`` of an ``end_stream`` message.
 
-    An error or a warning carries its text under ``message`` too: FastRTC's code sends it there,
-    and its documentation reads it from ``data``.
+    Errors and warnings carry their text under ``message`` too. FastRTC's code sends it there; its
+    documentation reads it from ``data``.
     """
     body: dict[str, object] = {"type": kind, "data": [] if data is None else data}
-    if kind in _SAID_TWICE:
+    if kind in ("error", "warning"):
         body["message"] = data
     if reason is not None:
         body["reason"] = reason
@@ -25,8 +23,8 @@ def encode_message(kind: str, data: object = None, *, reason: str | None = None)
 
 
 def parse_digit(text: str) -> str | None:
-    """The key in the message ``{"type": "dtmf", "data": key}``; None if it is another message."""
-    if "dtmf" not in text:  # nearly always: no need to look closer
+    """Return the key in a message ``{"type": "dtmf", "data": key}``; None for other messages."""
+    if "dtmf" not in text:  # the usual case, without parsing
         return None
     try:
         body = json.loads(text)

@@ -1,4 +1,4 @@
-"""What a client asks of the signalling endpoint, parsed and checked.
+"""Requests to the signalling endpoint: parse and check them.
 
 The body is FastRTC's: ``{"type": "offer", "sdp": ..., "webrtc_id": ...}`` or
 ``{"type": "ice-candidate", "candidate": {...} | None, "webrtc_id": ...}``.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NotRequired, Protocol, TypedDict
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import (
@@ -16,28 +15,15 @@ from fastrtc_anyio.errors import (
     FastRTCError,
     InvalidCandidate,
     InvalidOffer,
-    LimitExceeded,
     SignalingError,
 )
+from fastrtc_anyio.limits import RequestLimits, check_limit
 
 _FIELDS = ("type", "sdp", "webrtc_id", "candidate")
 MAX_ID_LENGTH = 128
-"""Characters of a client's ``webrtc_id``. FastRTC's client makes 7 to 11."""
+"""Maximum characters of a client's ``webrtc_id``. FastRTC's client uses 7 to 11."""
 _MAX_CANDIDATE_LENGTH = 1024
 _MAX_MID_LENGTH = 128
-
-
-class OfferLimits(Protocol):
-    """Limits of an offer. ``RequestLimits`` has these attributes."""
-
-    @property
-    def body_bytes(self) -> int: ...
-
-    @property
-    def sections(self) -> int: ...
-
-    @property
-    def lines(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +36,7 @@ class SessionDescription:
 
 @dataclass(frozen=True)
 class IceCandidate:
-    """W3C RTCIceCandidate, as its ``toJSON`` gives it."""
+    """W3C RTCIceCandidate, with the fields of its ``toJSON``."""
 
     candidate: str
     """The ``candidate-attribute`` of RFC 8839 5.1, with or without ``candidate:`` before it."""
@@ -60,7 +46,7 @@ class IceCandidate:
 
 @dataclass(frozen=True)
 class OfferRequest:
-    """Start a session."""
+    """Request to begin a session."""
 
     description: SessionDescription
     webrtc_id: str | None
@@ -85,39 +71,24 @@ class Answer:
 
 @dataclass(frozen=True)
 class CandidateRequest:
-    """One more candidate of a session; ``None`` says there are no more."""
+    """A further candidate of a session; None at their end."""
 
     candidate: IceCandidate | None
     webrtc_id: str
 
 
-class FailureMeta(TypedDict):
-    """Details of a :class:`FailureBody`."""
-
-    error: str
-    limit: NotRequired[int]
-    message: NotRequired[str]
-
-
-class FailureBody(TypedDict):
-    """FastRTC's JSON body for a request that failed."""
-
-    status: str
-    meta: FailureMeta
-
-
-def parse_request(body: object, limits: OfferLimits) -> OfferRequest | CandidateRequest:
+def parse_request(body: object, limits: RequestLimits) -> OfferRequest | CandidateRequest:
     """Read a decoded JSON body.
 
     Raises:
-        LimitExceeded: the session description is larger than a body may be.
-        InvalidOffer: an offer, or something that is neither, is malformed.
+        LimitExceeded: the session description is too large.
+        InvalidOffer: an offer is malformed, or the request is neither an offer nor a candidate.
         InvalidCandidate: a candidate is malformed.
     """
     if not isinstance(body, Mapping):
         body = {name: getattr(body, name) for name in _FIELDS if hasattr(body, name)} or body
     if not isinstance(body, Mapping):
-        raise InvalidOffer(f"the body must be a JSON object; got {_kind(body)}")
+        raise InvalidOffer(f"the body must be a JSON object; got {_type_name(body)}")
     match body.get("type"):
         case "offer":
             return _parse_offer(body, limits)
@@ -129,24 +100,20 @@ def parse_request(body: object, limits: OfferLimits) -> OfferRequest | Candidate
             )
 
 
-def failure_body(error: FastRTCError) -> FailureBody:
-    """Describe an error as FastRTC's clients expect it."""
-    meta: FailureMeta = {"error": str(error)}
+def failure_body(error: FastRTCError) -> dict[str, object]:
+    """Return FastRTC's JSON body for a request that failed."""
+    meta: dict[str, object] = {"error": str(error)}
     if isinstance(error, AdmissionError):
-        # Clients written for FastRTC compare with this word.
+        # FastRTC's clients compare "error" with this word.
         meta = {"error": "concurrency_limit_reached", "limit": error.limit, "message": str(error)}
     return {"status": "failed", "meta": meta}
 
 
-def _parse_offer(body: Mapping[str, object], limits: OfferLimits) -> OfferRequest:
+def _parse_offer(body: Mapping[str, object], limits: RequestLimits) -> OfferRequest:
     sdp = body.get("sdp")
     if not isinstance(sdp, str) or not sdp.strip():
         raise InvalidOffer(f'"sdp" must be a session description; got {short_repr(sdp)}')
-    if len(sdp) > limits.body_bytes:
-        raise LimitExceeded(
-            f'"sdp" has {len(sdp)} characters; at most {limits.body_bytes} are allowed '
-            "(RequestLimits.body_bytes)"
-        )
+    check_limit(f'"sdp" has {len(sdp)} characters', len(sdp), "body_bytes", limits)
     webrtc_id = body.get("webrtc_id")
     if webrtc_id is not None:
         webrtc_id = _parse_id(webrtc_id, InvalidOffer)
@@ -159,7 +126,7 @@ def _parse_candidate(body: Mapping[str, object]) -> CandidateRequest:
     if raw is None:
         return CandidateRequest(None, webrtc_id)
     if not isinstance(raw, Mapping):
-        raise InvalidCandidate(f'"candidate" must be an object or null; got {_kind(raw)}')
+        raise InvalidCandidate(f'"candidate" must be an object or null; got {_type_name(raw)}')
     line, mid, index = raw.get("candidate"), raw.get("sdpMid"), raw.get("sdpMLineIndex")
     if line in (None, ""):  # W3C 4.8.1.3: an empty candidate is the end of candidates
         return CandidateRequest(None, webrtc_id)
@@ -186,5 +153,5 @@ def _parse_id(value: object, error: type[SignalingError]) -> str:
     return value
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     return "null" if value is None else type(value).__name__

@@ -1,13 +1,14 @@
-"""The few changes session descriptions need on their way, line by line (RFC 8866)."""
+"""Changes to session descriptions and checks of them, line by line (RFC 8866)."""
 
 from __future__ import annotations
 
 import re
 
 from fastrtc_anyio._core.options import short_repr
-from fastrtc_anyio.errors import InvalidOffer, LimitExceeded
+from fastrtc_anyio.errors import InvalidOffer
+from fastrtc_anyio.limits import RequestLimits, check_limit
 
-from .requests import IceCandidate, OfferLimits
+from .requests import IceCandidate
 
 _FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")
 _PAYLOAD_TYPE = re.compile(r"(\d{1,2}|1[01]\d|12[0-7])", re.ASCII)
@@ -15,17 +16,14 @@ _OPUS_RTPMAP = re.compile(r"a=rtpmap:(\d+) opus/48000/2$", re.IGNORECASE)
 
 
 def set_opus_parameters(sdp: str, *, stereo: bool, inband_fec: bool) -> str:
-    """Say what Opus we would like to receive and are going to send (RFC 7587 6.1).
-
-    Existing parameters for Opus stay, in their place; ours replace those of the same name.
-    """
+    """Set the parameters of Opus (RFC 7587 6.1). Its other parameters stay, in their order."""
     wanted = {"stereo": "1", "sprop-stereo": "1"} if stereo else {}
     if inband_fec:
         wanted["useinbandfec"] = "1"
     if not wanted:
         return sdp
     lines = sdp.split("\r\n")
-    # Once for all lines: an offer can make an answer very long.
+    # Indexed, because an answer has a line for each codec of an offer of any length.
     parameters_of = {
         line.partition(" ")[0]: line.partition(" ")[2]
         for line in reversed(lines)
@@ -52,34 +50,24 @@ def set_opus_parameters(sdp: str, *, stereo: bool, inband_fec: bool) -> str:
 
 
 def set_message_size(sdp: str, size: int) -> str:
-    """Say how many bytes a message to us may have (RFC 8841 6.1)."""
+    """Set the maximum size of a message to the server, in bytes (RFC 8841 6.1)."""
     return re.sub(r"(?m)^(a=max-message-size:)\d+", rf"\g<1>{size}", sdp)
 
 
-def check_sections(sdp: str, limits: OfferLimits) -> None:
-    """Refuse too many sections or lines, a BUNDLE group of sections that are not there (RFC 9143
-    7.1), and two formats of one payload type (RFC 8866 6.6).
+def check_sections(sdp: str, limits: RequestLimits) -> None:
+    """Check the number of sections and lines, the BUNDLE group and the payload types of an offer.
 
-    Args:
-        sdp: without its candidates, which have a limit of their own.
-        limits: how many.
+    ``sdp`` must be without its candidates, which have a separate limit.
 
     Raises:
-        LimitExceeded: says how many there are.
-        InvalidOffer: says which are missing, or which payload type it is.
+        LimitExceeded: there are too many sections or lines.
+        InvalidOffer: the BUNDLE group names a missing section (RFC 9143 7.1), or a section has two
+            formats with one payload type (RFC 8866 6.6).
     """
     lines = sdp.splitlines()
     count = sum(line.startswith("m=") for line in lines)
-    if count > limits.sections:
-        raise LimitExceeded(
-            f"the offer has {count} sections; at most {limits.sections} are allowed "
-            "(RequestLimits.sections)"
-        )
-    if len(lines) > limits.lines:
-        raise LimitExceeded(
-            f"the offer has {len(lines)} lines; at most {limits.lines} are allowed "
-            "(RequestLimits.lines)"
-        )
+    check_limit(f"the offer has {count} sections", count, "sections", limits)
+    check_limit(f"the offer has {len(lines)} lines", len(lines), "lines", limits)
     mids = {line.removeprefix("a=mid:") for line in lines if line.startswith("a=mid:")}
     for line in lines:
         if line.startswith("a=group:BUNDLE"):
@@ -91,7 +79,7 @@ def check_sections(sdp: str, limits: OfferLimits) -> None:
 
 
 def _check_payload_types(lines: list[str]) -> None:
-    """Each is answered with all that was asked for it: repeated ones multiply."""
+    # aiortc answers each format with all attributes of its payload type: repeated ones multiply.
     seen: set[int] = set()
     for line in lines:
         if line.startswith("m="):
@@ -108,9 +96,9 @@ def _check_payload_types(lines: list[str]) -> None:
 
 
 def keep_feedback(sdp: str) -> str:
-    """Leave out the ``a=rtcp-fb`` lines that ask for what nobody here gives, and repeated ones.
+    """Remove repeated ``a=rtcp-fb`` lines, and those for feedback that aiortc does not send.
 
-    To aiortc each line with a ``*`` is one more object for each codec, known or not.
+    aiortc creates an object for each codec from each line with a ``*``, known or not.
     """
     kept: list[str] = []
     seen: set[str] = set()
@@ -126,18 +114,18 @@ def keep_feedback(sdp: str) -> str:
 
 
 def split_candidates(sdp: str) -> tuple[str, list[IceCandidate], bool]:
-    """Take the candidates out of a description, so that they can be added one by one.
+    """Split the candidates from a description, to add them one by one after the answer.
 
-    Resolving an mDNS candidate takes time that an answer should not have to wait for.
+    Resolving an mDNS candidate takes time.
 
     Returns:
-        The description without them, each line with a CRLF at its end; the candidates; and whether
-        it said there are no more.
+        The description without candidates, each line ended by CRLF; the candidates; and whether
+        they are complete.
     """
     kept: list[str] = []
     candidates: list[IceCandidate] = []
     index, complete = -1, False
-    for line in sdp.splitlines():  # as aiortc does: what is a line to it has to be one to us
+    for line in sdp.splitlines():  # as in aiortc, which must see the same lines
         if line.startswith("m="):
             index += 1
         if line.startswith("a=candidate:") and index >= 0:

@@ -1,10 +1,9 @@
 """WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep): WebRTC's signalling over plain HTTP.
 
-The client posts its offer and is answered; the connection is a resource that it deletes to hang up
-and patches with candidates, as fragments of a session description (RFC 8840). WHIP is for clients
-that send, WHEP for those that receive: whatever else an offer asks for is taken out of it here,
-line by line, before anything else sees it. A status that neither text names is HTTP's own
-(RFC 9110); clients must cope with any (RFC 9725 4.1).
+The client posts its offer, and receives an answer and a resource. It patches the resource with
+candidates in fragments of a session description (RFC 8840), and deletes it to hang up. Clients of
+WHIP send, those of WHEP receive: :func:`narrow_offer` removes everything else from an offer. Other
+statuses are those of HTTP (RFC 9110); clients must accept any (RFC 9725 4.1).
 """
 
 from __future__ import annotations
@@ -28,36 +27,36 @@ PROBLEM_TYPE = "application/problem+json"
 
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _NARROW = {"whip": "sendonly", "whep": "recvonly"}
-"""What a client may do, in its own words."""
+"""Direction of the client's media."""
 _MAX_LINE = 1024
 _QUOTABLE = re.compile(r"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """What a client adds to its offer: ``application/trickle-ice-sdpfrag`` (RFC 8840 9)."""
+    """Additions to an offer: ``application/trickle-ice-sdpfrag`` (RFC 8840 9)."""
 
     ice_users: frozenset[str]
-    """The ``a=ice-ufrag`` it is about. One that is not the offer's asks for an ICE restart."""
+    """Each ``a=ice-ufrag``. A different one than in the offer requests an ICE restart."""
     candidates: tuple[IceCandidate, ...]
     complete: bool
-    """Whether there are no more."""
+    """Whether these are the last candidates."""
 
 
 def narrow_offer(sdp: str, protocol: Protocol) -> str:
-    """Let media of an offer flow one way only: to us for WHIP, to the client for WHEP.
+    """Restrict the media of an offer to one direction: to the server for WHIP, from it for WHEP.
 
-    A section may offer both ways (RFC 9725 4.2: the answer is one way all the same).
+    A section may offer both directions; the answer has one (RFC 9725 4.2).
 
     Raises:
-        InvalidOffer: no section offers the protocol's way, a WHIP client offers two tracks of a
-            kind (RFC 9725 4.4.2), or it is no session description.
+        InvalidOffer: ``sdp`` is not a session description, no section offers the direction, or a
+            WHIP client offers two tracks of a kind (RFC 9725 4.4.2).
     """
     allowed = _NARROW[protocol]
     lines = re.split(r"\r?\n", sdp)
     starts = [i for i, line in enumerate(lines) if line.startswith("m=")]
     if not lines[0].startswith("v=") or not starts:
-        raise InvalidOffer("the body is no session description with media in it")
+        raise InvalidOffer("the body is not a session description with media")
     session, *sections = (
         lines[start:end] for start, end in zip([0, *starts], [*starts, len(lines)], strict=True)
     )
@@ -71,7 +70,7 @@ def narrow_offer(sdp: str, protocol: Protocol) -> str:
             fits = offered in ("sendrecv", allowed)
             if fits:
                 usable.append(section[0][2:7])
-            while kept and not kept[-1]:  # the attribute goes before the empty line at the end
+            while kept and not kept[-1]:  # the attribute precedes the empty line at the end
                 kept.pop()
             kept.append(f"a={allowed if fits else 'inactive'}")
         out += kept
@@ -89,20 +88,20 @@ def narrow_offer(sdp: str, protocol: Protocol) -> str:
 
 
 def has_entity_tag(header: str, tag: str) -> bool:
-    """Whether an ``If-Match`` header names a tag (RFC 9110 13.1.1). ``*`` names any."""
+    """Return whether an ``If-Match`` header matches a tag (RFC 9110 13.1.1)."""
     return header.strip() == "*" or tag in re.findall(r'(?:W/)?"[^"]*"', header)
 
 
 def find_ice_users(sdp: str) -> frozenset[str]:
-    """Every ``a=ice-ufrag`` in a description or a fragment."""
+    """Return each ``a=ice-ufrag`` in a description or a fragment."""
     return frozenset(re.findall(r"^a=ice-ufrag:(\S+)", sdp, re.MULTILINE))
 
 
 def parse_fragment(text: str) -> Fragment:
-    """Read the body of a ``PATCH``.
+    """Read the body of a ``PATCH`` request.
 
     Raises:
-        InvalidCandidate: it is malformed, or has a candidate of no section.
+        InvalidCandidate: the fragment is malformed, or a candidate belongs to no section.
     """
     candidates: list[IceCandidate] = []
     mid: str | None = None
@@ -129,7 +128,7 @@ def parse_fragment(text: str) -> Fragment:
 
 
 def link_headers(servers: Sequence[IceServer]) -> list[str]:
-    """ICE servers as values of ``Link`` (RFC 9725 4.6)."""
+    """Return ICE servers as values of ``Link`` headers (RFC 9725 4.6)."""
     links = []
     for server in servers:
         for url in server.urls:
@@ -143,7 +142,7 @@ def link_headers(servers: Sequence[IceServer]) -> list[str]:
 
 
 def problem_body(status: int, error: FastRTCError | str) -> dict[str, object]:
-    """Problem details (RFC 9457) of a request that failed."""
+    """Return the problem details (RFC 9457) of a request that failed."""
     body: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -156,7 +155,7 @@ def problem_body(status: int, error: FastRTCError | str) -> dict[str, object]:
 
 
 def accepts(header: str | None, media_type: str) -> bool:
-    """Whether an ``Accept`` header lets a media type be the answer's (RFC 9110 12.5.1)."""
+    """Return whether an ``Accept`` header admits a media type (RFC 9110 12.5.1)."""
     if header is None or not header.strip():
         return True
     main = media_type.partition("/")[0]
