@@ -1,4 +1,4 @@
-"""The sessions of a stream: who is there, under which ids, and whether there is room."""
+"""The live sessions of a stream, by their ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ConcurrencyLimit = int | Literal["default"] | None
 
 
 class SessionRegistry:
-    """Finds sessions by their own ids and by their clients'. One that has ended is not found."""
+    """Finds live sessions by their own ids and by the ids of their clients."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
@@ -25,17 +25,17 @@ class SessionRegistry:
 
     @property
     def active(self) -> int:
-        """Sessions that hold a slot."""
+        """Number of sessions that hold a slot."""
         return sum(session.state is not SessionState.CLOSED for session in self._sessions.values())
 
     @property
     def sessions(self) -> Mapping[str, Session]:
-        """By their own ids."""
+        """The sessions by their own ids."""
         return dict(self._sessions)
 
     @property
     def handlers(self) -> Mapping[str, StreamHandlerBase]:
-        """By both ids. A session function is not among them."""
+        """The handlers by both ids. Session functions are left out."""
         found: dict[str, StreamHandlerBase] = {}
         for session in list(self._sessions.values()):
             handler = session.driver.handler
@@ -46,11 +46,11 @@ class SessionRegistry:
         return found
 
     def admit(self, alias: str | None, limit: int | None) -> None:
-        """Whether one more session may begin, of which its client speaks as ``alias``.
+        """Check that a further session may begin.
 
         Raises:
             InvalidStateError: the alias is in use.
-            AdmissionError: there are as many as the limit lets in.
+            AdmissionError: the limit of concurrent sessions is reached.
         """
         if alias is not None and self.find(alias) is not None:
             raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
@@ -59,30 +59,30 @@ class SessionRegistry:
             raise AdmissionError(limit, active)
 
     def add(self, session: Session) -> None:
-        """Have a session found."""
+        """Add a session under its id and its alias."""
         self._sessions[session.id] = session
         if session.alias is not None:
             self._aliases[session.alias] = session
 
     def forget(self, session: Session) -> None:
-        """Have it found no more. Its alias may be another's by now."""
+        """Remove a session. A later one may have its alias by now."""
         self._sessions.pop(session.id, None)
         if session.alias is not None and self._aliases.get(session.alias) is session:
             del self._aliases[session.alias]
-        session.outputs.close()  # it may never have run, and yet be read
+        session.outputs.close()  # a session that never ran may have readers
 
     def find(self, webrtc_id: str) -> Session | None:
-        """The session of this id, if there is one."""
+        """Return a live session by its client's id or by its own."""
         session = self._aliases.get(webrtc_id) or self._sessions.get(webrtc_id)
         if session is None or session.state is SessionState.CLOSED:
             return None
         return session
 
     def get(self, webrtc_id: str) -> Session:
-        """The session of this id.
+        """Return a live session by its client's id or by its own.
 
         Raises:
-            UnknownSession: there is none.
+            UnknownSession: there is no such session.
         """
         session = self.find(webrtc_id)
         if session is None:
@@ -102,10 +102,10 @@ class SessionRegistry:
             raise UnknownSession(f"the session of {webrtc_id!r} ended without outputs") from None
 
     def get_handler(self, webrtc_id: str) -> StreamHandlerBase:
-        """The handler of the session of this id.
+        """Return the handler of a session.
 
         Raises:
-            UnknownSession: there is none.
+            UnknownSession: there is no such session.
             InvalidStateError: a session function serves it.
         """
         handler = self.get(webrtc_id).driver.handler
@@ -115,11 +115,7 @@ class SessionRegistry:
 
 
 def parse_limit(limit: object) -> int | None:
-    """Return the option ``concurrency_limit`` as a number of sessions, or None for no limit.
-
-    Raises:
-        ValueError: ``limit`` is not a positive int, "default" or None.
-    """
+    """Return the option ``concurrency_limit`` as a number of sessions, or None for no limit."""
     if limit == "default":
         return 1
     if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):

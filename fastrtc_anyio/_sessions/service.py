@@ -43,8 +43,7 @@ from fastrtc_anyio.limits import Limits, RequestLimits
 from fastrtc_anyio.outputs import AdditionalOutputs, OutputReader, OutputStream
 from fastrtc_anyio.session import Session
 
-from .early_candidates import EarlyCandidates
-from .early_readers import EarlyReaders
+from .early import EarlyCandidates, EarlyReaders
 from .registry import ConcurrencyLimit, SessionRegistry, parse_limit
 
 if TYPE_CHECKING:
@@ -137,7 +136,6 @@ class SessionService(AsyncContextManagerMixin):
 
     @property
     def is_open(self) -> bool:
-        """Whether new sessions can begin."""
         return self._opened is not None
 
     async def handle_request(
@@ -157,16 +155,7 @@ class SessionService(AsyncContextManagerMixin):
     async def offer(
         self, request: OfferRequest, *, on_outputs: OutputListener | None = None
     ) -> Answer:
-        """Begin a WebRTC session.
-
-        Raises:
-            InvalidOffer, LimitExceeded: the session description is malformed or too large.
-            AdmissionError, InvalidStateError, StreamNotOpen: no session with this id can begin.
-            HandlerContractError: the handler's ``copy()`` or methods break their contract.
-
-        Cancellation:
-            Ends the session that is being negotiated.
-        """
+        """Begin a WebRTC session; see :meth:`fastrtc_anyio.Stream.offer`."""
         opened = self._require_open()
         rtc = self._rtc
         if callable(rtc):
@@ -188,12 +177,7 @@ class SessionService(AsyncContextManagerMixin):
         return await self._start(opened, session, negotiate)
 
     async def add_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
-        """Add an ICE candidate of a client, or None at their end, also before the client's offer.
-
-        Raises:
-            InvalidCandidate, LimitExceeded: the candidate is malformed, or one too many.
-            InvalidStateError: the client is not connected over WebRTC.
-        """
+        """See :meth:`fastrtc_anyio.Stream.add_ice_candidate`."""
         session = self.registry.find(webrtc_id)
         if session is None:
             self._early.add(webrtc_id, candidate, current_time())
@@ -211,21 +195,7 @@ class SessionService(AsyncContextManagerMixin):
         phone: bool = False,
         websocket: Any = None,
     ) -> None:
-        """Serve a client that is already connected, until its connection closes.
-
-        Args:
-            make_peer: creates the peer of an admitted session, for the handler's media needs and
-                with the given queue sizes.
-            alias: the client's id for the connection.
-            phone, websocket: for the handler's ``phone_mode`` and for ``Context.websocket``.
-
-        Raises:
-            AdmissionError, InvalidStateError, StreamNotOpen: no session with this alias can begin.
-            HandlerContractError: the handler's ``copy()`` or methods break their contract.
-
-        Cancellation:
-            Ends the session, and waits within the limits for the connection to close.
-        """
+        """See :meth:`fastrtc_anyio.Stream.serve_peer`."""
         opened = self._require_open()
         session, peer = self._create_session(opened, make_peer, alias, websocket)
         if session.driver.handler is not None:
@@ -252,14 +222,7 @@ class SessionService(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def open_outputs(self, webrtc_id: str) -> AsyncGenerator[OutputReader, None]:
-        """Read the outputs of a session within the block.
-
-        Waits up to ``RequestLimits.early_seconds`` for a session that has not begun yet.
-
-        Raises:
-            UnknownSession: no such session began in time.
-            StreamNotOpen, LimitExceeded: the reader cannot wait for the session.
-        """
+        """See :meth:`fastrtc_anyio.Stream.open_outputs`."""
         reader = self._attach_reader(webrtc_id)
         try:
             await reader.wait_begun()
@@ -268,7 +231,7 @@ class SessionService(AsyncContextManagerMixin):
             await reader.aclose()
 
     def read_outputs(self, webrtc_id: str) -> OutputStream:
-        """Read the outputs of a session until it ends or the reader is dropped."""
+        """See :meth:`fastrtc_anyio.Stream.output_stream`."""
         return OutputStream(self._attach_reader(webrtc_id))
 
     def _attach_reader(self, webrtc_id: str) -> OutputReader:

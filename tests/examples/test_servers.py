@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint
 from websockets.sync.server import serve as serve_websockets
 
 from fastrtc_anyio import CloseReason, RequestLimits, SessionState
-from fastrtc_anyio._sessions.early_readers import EarlyReaders
+from fastrtc_anyio._sessions.early import EarlyReaders
 from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.server.launch import open_server

@@ -23,7 +23,7 @@ from fastrtc_anyio import (
     get_current_context,
 )
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio._sessions.early_readers import EarlyReaders
+from fastrtc_anyio._sessions.early import EarlyReaders
 from fastrtc_anyio.outputs import BACKLOG, OutputBoard, OutputStream
 from fastrtc_anyio.testing import open_call
 from tests.kit.handlers import Quiet

@@ -19,7 +19,7 @@ from fastrtc_anyio import (
     RtcConfiguration,
 )
 from fastrtc_anyio._core.options import short_repr
-from fastrtc_anyio._sessions.early_candidates import EarlyCandidates
+from fastrtc_anyio._sessions.early import EarlyCandidates
 from fastrtc_anyio._signaling.ice import IceServer
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import (

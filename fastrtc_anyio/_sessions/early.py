@@ -1,0 +1,100 @@
+"""Candidates and readers of outputs that arrive before their session.
+
+A client may send candidates as soon as it has them, and a page on a WebSocket requests its outputs
+separately. HTTP requests can overtake each other.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from fastrtc_anyio._signaling.requests import IceCandidate
+from fastrtc_anyio.errors import LimitExceeded
+from fastrtc_anyio.limits import RequestLimits, check_candidates
+from fastrtc_anyio.outputs import OutputBoard, OutputReader
+
+
+class EarlyCandidates:
+    """Keeps candidates for a limited time, for a limited number of clients."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self._clients: OrderedDict[str, _Kept] = OrderedDict()
+
+    def add(self, webrtc_id: str, candidate: IceCandidate | None, now: float) -> None:
+        """Keep a candidate of a client, or None at their end. ``now`` is in seconds.
+
+        Raises:
+            LimitExceeded: the client has sent too many candidates.
+        """
+        kept = self._clients.get(webrtc_id)
+        if kept is None or self._is_stale(kept, now):
+            kept = self._clients[webrtc_id] = _Kept(now)
+        self._clients.move_to_end(webrtc_id)
+        if len(self._clients) > self._limits.early_clients:
+            self._clients.popitem(last=False)
+        check_candidates(len(kept.candidates), self._limits)
+        kept.candidates.append(candidate)
+
+    def take(self, webrtc_id: str, now: float) -> list[IceCandidate | None]:
+        """Remove and return the candidates of a client, in their order."""
+        kept = self._clients.pop(webrtc_id, None)
+        return [] if kept is None or self._is_stale(kept, now) else kept.candidates
+
+    def clear(self) -> None:
+        self._clients.clear()
+
+    def _is_stale(self, kept: _Kept, now: float) -> bool:
+        return now - kept.since > self._limits.early_seconds
+
+
+@dataclass(frozen=True)
+class _Kept:
+    since: float
+    candidates: list[IceCandidate | None] = field(default_factory=list)
+
+
+class EarlyReaders:
+    """Readers that wait for their session to begin, for a limited time and in a limited number."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        # `list(d)` and `d.pop(k, None)` are atomic: threads need no lock.
+        self._awaited: dict[OutputReader, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._open_readers())
+
+    def add(self, webrtc_id: str) -> OutputReader:
+        """Create a reader that waits for the session ``webrtc_id``. Thread-safe.
+
+        Raises:
+            LimitExceeded: too many readers are waiting already.
+        """
+        limit = self._limits.early_clients
+        if len(self) >= limit:
+            text = f"{limit} readers wait for their sessions already (RequestLimits.early_clients)"
+            raise LimitExceeded(text, 429)
+        reader = OutputReader(webrtc_id, self._limits.early_seconds)
+        self._awaited[reader] = webrtc_id
+        return reader
+
+    def attach(self, webrtc_id: str, board: OutputBoard) -> None:
+        """Move the readers that wait for ``webrtc_id`` to the board of its session."""
+        for reader in self._open_readers():
+            if self._awaited.get(reader) == webrtc_id:
+                self._awaited.pop(reader, None)
+                board.add(reader)
+
+    def close(self) -> None:
+        """End all waiting readers: no further session will begin."""
+        for reader in self._open_readers():
+            self._awaited.pop(reader, None)
+            reader.end()
+
+    def _open_readers(self) -> list[OutputReader]:
+        for reader in list(self._awaited):
+            if not reader.is_open:
+                self._awaited.pop(reader, None)
+        return list(self._awaited)
