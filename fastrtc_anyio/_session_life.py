@@ -1,8 +1,7 @@
 """The life cycle of a session: one cancel scope, from the offer to the last thread.
 
-Every end of a session, whatever its cause, cancels that scope. The same steps follow each time, and
-each has a limit: shut the driver down, close the peer, wait for the handler's threads. The first
-reason for the end stays.
+Every end of a session cancels that scope. The same steps follow each time, within their limits:
+shut the driver down, close the peer, wait for the handler's threads. The first reason stays.
 """
 
 from __future__ import annotations
@@ -56,17 +55,10 @@ _GONE_SECONDS = 1.0
 
 
 class SessionLife(ABC):
-    """Runs a session. A subclass adds the driver, and what the driver sees of the session.
-
-    Args:
-        session_id: id of the session, for the log.
-        peer: the client. The life cycle closes it.
-        limits: deadlines.
-    """
+    """Runs a session, and closes its peer. A subclass adds the driver and the driver's view."""
 
     def __init__(self, session_id: str, peer: Peer, limits: Limits) -> None:
         self.id = session_id
-        """The session's id."""
         self.peer = peer
         self.limits = limits
         self.error: BaseException | None = None
@@ -74,7 +66,6 @@ class SessionLife(ABC):
         self.outputs = OutputBoard()
         """Values for the application."""
         self.abandoned_threads = 0
-        """Threads that did not return from the handler within the shutdown limit."""
         self._host = Host()
         self._machine = SessionStateMachine()
         self._scope = CancelScope()
@@ -98,7 +89,7 @@ class SessionLife(ABC):
 
     @property
     def state(self) -> SessionState:
-        """State of the session."""
+        """State in the life cycle."""
         return self._machine.state
 
     @property
@@ -201,8 +192,8 @@ class SessionLife(ABC):
             with collapse_groups():
                 await self._run_driver()
         except (BrokenResourceError, EndOfStream):
-            # The driver used a stream of a client that has disconnected: its peer reports the
-            # reason, now or soon. If the client is still connected, the error is the driver's.
+            # The client has disconnected, and its peer reports the reason now or soon. Otherwise
+            # the error is the driver's.
             with anyio.move_on_after(_GONE_SECONDS):
                 closed = await self.peer.wait_closed()
                 self.close(closed.reason, closed.message)
@@ -228,7 +219,7 @@ class SessionLife(ABC):
         self.close(CloseReason.TIME_LIMIT, f"the time limit of {limit:g} s is reached")
 
     async def _watch_idle(self, limit: float) -> None:
-        # Comparing counters now and then is cheaper than reading a clock for each frame.
+        # Comparing counters occasionally is cheaper than reading a clock for each frame.
         step = limit / _IDLE_STEPS
         seen, still = self._count_activity(), 0
         while still < _IDLE_STEPS:
@@ -239,10 +230,7 @@ class SessionLife(ABC):
         self.close(CloseReason.IDLE, f"nothing was sent or received for {limit:g} s")
 
     async def _guard_peer(self) -> None:
-        """Close the connection as soon as the session ends.
-
-        The driver may take its time to unwind, or may never return; the client need not wait.
-        """
+        """Close the connection as soon as the session ends, even if the driver never returns."""
         try:
             await anyio.sleep_forever()
         finally:
@@ -250,15 +238,13 @@ class SessionLife(ABC):
 
     def _notify_client(self) -> None:
         """Send the reason for the end, unless the client or its connection caused it."""
-        closed = self.closed
-        assert closed is not None
-        if closed.reason is CloseReason.HANDLER_ERROR:
-            self.peer.messages.send_nowait(encode_message("error", closed.message))
-        elif closed.reason in _ENDED_HERE:
-            reason = closed.reason.value
-            self.peer.messages.send_nowait(
-                encode_message("end_stream", closed.message, reason=reason)
-            )
+        assert self.closed is not None
+        reason, message = self.closed.reason, self.closed.message
+        if reason is CloseReason.HANDLER_ERROR:
+            self.peer.messages.send_nowait(encode_message("error", message))
+        elif reason in _ENDED_HERE:
+            text = encode_message("end_stream", message, reason=reason.value)
+            self.peer.messages.send_nowait(text)
 
     async def _close_peer(self) -> None:
         # Every other cause has set its reason before it cancelled the scope.

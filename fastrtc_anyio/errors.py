@@ -102,8 +102,7 @@ class FastRTCError(Exception):
 class WebRTCError(FastRTCError):
     """Raise this in a handler to end the session and show ``message`` to the client.
 
-    Any other exception ends the session too, but the client then sees only the id under which the
-    server's log records the error.
+    Any other exception ends the session too, but shows the client only an id of the log entry.
     """
 
     def __init__(self, message: str) -> None:
@@ -114,16 +113,12 @@ class WebRTCError(FastRTCError):
 class HandlerContractError(FastRTCError):
     """A handler or another function of the application broke its contract.
 
-    Examples: ``emit`` returned an unsupported type, ``copy()`` returned the same object, or
-    ``authenticate`` returned neither True nor False.
+    For example, ``emit`` returned an unsupported type, or ``copy()`` the same object.
     """
 
 
 class InvalidTransition(FastRTCError):
-    """A state machine received an event that its current state does not accept.
-
-    The state is unchanged.
-    """
+    """A state machine received an event that its state does not accept, and did not change."""
 
 
 class SignalingError(FastRTCError):
@@ -178,7 +173,7 @@ class NotAuthenticated(SignalingError):
 
 
 class NotAllowed(SignalingError):
-    """The client may not do this, whatever its credentials."""
+    """The client may not do this with any credentials."""
 
     status_hint = 403
 
@@ -226,10 +221,7 @@ class PeerClosed(PeerError):
 
 
 class NoFreePort(PeerFailed, SignalingError):
-    """All UDP ports that ``server_rtc_configuration`` allows are in use.
-
-    The condition is temporary: a port becomes free when another connection ends.
-    """
+    """All UDP ports that ``server_rtc_configuration`` allows are in use for now."""
 
     status_hint = 503
     reason = CloseReason.REJECTED

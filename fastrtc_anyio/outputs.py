@@ -50,13 +50,13 @@ class AdditionalOutputs:
 
 @dataclass(frozen=True)
 class OutputStatistics:
-    """Counters of an :class:`OutputBoard`, in outputs."""
+    """Counters of a session's outputs."""
 
     published: int
     dropped: int
     """Outputs dropped from a full backlog before a reader received them."""
     readers: int
-    """Open readers."""
+    """Readers open now."""
 
 
 class OutputBoard:
@@ -91,10 +91,7 @@ class OutputBoard:
             listener(outputs)
 
     def listen(self, listener: Callable[[AdditionalOutputs], object]) -> None:
-        """Call a plain function with all outputs from now on.
-
-        The function is part of the handler: an exception in it ends the session.
-        """
+        """Call a plain function with all outputs from now on. An exception ends the session."""
         self._listeners.append(listener)
 
     async def latest(self) -> AdditionalOutputs:
@@ -143,10 +140,9 @@ class OutputBoard:
 
 
 class OutputReader(AsyncIterator[AdditionalOutputs]):
-    """One reader of a session's outputs.
+    """One reader of a session's outputs, which its owner must close.
 
-    ``async for`` ends with the session. A reader that falls 64 outputs behind loses the oldest. Its
-    owner must close it; :class:`OutputStream` is for owners that drop their reader instead.
+    ``async for`` ends with the session. A reader that falls 64 outputs behind loses the oldest.
 
     Args:
         awaited: id of the session to wait for, if the session may not exist yet.
@@ -165,8 +161,7 @@ class OutputReader(AsyncIterator[AdditionalOutputs]):
         """Queue outputs, and return how many older ones were dropped for them: 0 or 1."""
         try:
             self._send.send_nowait(outputs)
-        except WouldBlock:
-            # Policy: a slow reader loses the oldest.
+        except WouldBlock:  # policy: a slow reader loses the oldest
             with suppress(WouldBlock):
                 self._receive.receive_nowait()
             self._send.send_nowait(outputs)
@@ -176,7 +171,7 @@ class OutputReader(AsyncIterator[AdditionalOutputs]):
         return 0
 
     def begin(self) -> None:
-        """Mark the session as found."""
+        """Mark the session as begun."""
         self._begun.set()
 
     def end(self) -> None:
@@ -202,7 +197,7 @@ class OutputReader(AsyncIterator[AdditionalOutputs]):
             try:
                 await self.wait_begun()
             except UnknownSession as exc:
-                # Not raised: an open page asks repeatedly for a call that has ended.
+                # Not raised: an open page requests the outputs of an ended call repeatedly.
                 logger.warning("%s", exc)
                 self.end()
         try:
@@ -238,11 +233,7 @@ class OutputStream(AsyncIterator[AdditionalOutputs]):
         self._reader = reader
 
     async def wait_begun(self) -> None:
-        """Wait until the session exists.
-
-        Raises:
-            UnknownSession: no such session began in time.
-        """
+        """Wait until the session exists; see :meth:`OutputReader.wait_begun`."""
         await self._reader.wait_begun()
 
     async def __anext__(self) -> AdditionalOutputs:

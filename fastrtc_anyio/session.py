@@ -82,18 +82,10 @@ class Driver(Protocol):
         """Serve the client. Returning ends the session."""
 
     async def shut_down(self, session: Session) -> None:
-        """Shut the handler down.
-
-        The session calls this exactly once at its end, even if the client never connected, and
-        cancels it at the shutdown limit.
-        """
+        """Shut the handler down. Called exactly once, even if the client never connected."""
 
     async def join(self, deadline: float) -> int:
-        """Wait for the handler's threads until ``deadline``, in ``anyio.current_time``.
-
-        Returns:
-            The number of threads that are still running.
-        """
+        """Wait for the handler's threads, and return how many still run at the deadline."""
         ...
 
 
@@ -128,12 +120,12 @@ class Session(SessionLife):
 
     @property
     def media(self) -> MediaPlan:
-        """Which media flow which way."""
+        """Media kinds and their directions."""
         return self.peer.media
 
     @property
     def audio_in(self) -> AudioReceiveStream:
-        """Audio from the client, as it came. ``async for frame in session.audio_in``."""
+        """Audio from the client at its own rate: ``async for frame in session.audio_in``."""
         self._require(self.media.audio_in, "audio_in")
         return self.peer.audio_in
 
@@ -145,54 +137,55 @@ class Session(SessionLife):
 
     @property
     def video_in(self) -> VideoReceiveStream:
-        """Pictures from the client; a slow reader sees the latest."""
+        """Video from the client. A slow reader receives the latest frame."""
         self._require(self.media.video_in, "video_in")
         return self.peer.video_in
 
     @property
     def video_out(self) -> VideoSendStream:
-        """Pictures to the client."""
+        """Video to the client."""
         self._require(self.media.video_out, "video_out")
         return self.peer.video_out
 
     @property
     def messages(self) -> MessageStream:
-        """Text messages, both ways."""
+        """Text messages in both directions."""
         return self.peer.messages
 
     def send_outputs(self, outputs: AdditionalOutputs) -> None:
-        """Give values to the application, and tell the client that there are some."""
+        """Publish values to the application, and notify the client."""
         self.outputs.publish(outputs)
         self.messages.send_nowait(encode_message("fetch_output"))
 
     async def run_asyncio(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Await an asyncio coroutine function: for libraries that know no other event loop.
+        """Await a coroutine function of a library that supports asyncio only.
 
-        Under asyncio it runs right here; under trio, on an asyncio loop in a second thread, the
-        same one for every call, so that what one call opens another can use.
+        Under asyncio it runs in this task. Under trio it runs on an asyncio loop in a second
+        thread, the same for all calls, so that calls can share connections.
 
         Raises:
-            What the coroutine raises. A ``RuntimeError`` if it was cancelled on its own side.
+            RuntimeError: the coroutine was cancelled on the asyncio side.
+            Any exception of the coroutine.
 
         Cancellation:
-            Cancels the coroutine and waits until it has ended. If it had ended by then, under trio
-            its result is returned: what it opened is not lost.
+            Cancels the coroutine and waits for its end. Under trio, the result of a coroutine that
+            completes meanwhile is returned, so that its resources are not lost.
         """
         return await self.asyncio_bridge.run(function, *args)
 
     @property
     def asyncio_bridge(self) -> AsyncioBridge:
-        """Where asyncio-only libraries run.
+        """The loop for asyncio-only libraries.
 
         Raises:
-            RuntimeError: the session was made without.
+            RuntimeError: the session was created without a bridge.
         """
         if self._asyncio_bridge is None:
-            raise RuntimeError("this session was made without an asyncio bridge")
+            raise RuntimeError("this session was created without an asyncio bridge")
         return self._asyncio_bridge
 
     def statistics(self) -> SessionStatistics:
-        """What every channel has counted so far. On any thread, at any time, also after the end."""
+        """Return the counters so far, also after the end. Thread-safe."""
         peer, media = self.peer, self.media
         return SessionStatistics(
             audio_in=peer.audio_in.statistics() if media.audio_in else None,
@@ -205,7 +198,7 @@ class Session(SessionLife):
         )
 
     async def transport_statistics(self) -> Mapping[str, Any]:
-        """What the transport counts: for WebRTC aiortc's reports, W3C's ``getStats``."""
+        """Return the transport's counters: for WebRTC, aiortc's form of W3C's ``getStats``."""
         return await self.peer.transport_statistics()
 
     def _require(self, exists: bool, name: str) -> None:
