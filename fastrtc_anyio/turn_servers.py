@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -38,10 +38,8 @@ Method: TypeAlias = Literal["hf", "twilio", "cloudflare"]
 _HF_URL = "https://turn.fastrtc.org/credentials"
 _CLOUDFLARE_URL = "https://rtc.live.cloudflare.com/v1/turn/keys/{}/credentials/generate-ice-servers"
 _TWILIO_URL = "https://api.twilio.com/2010-04-01/Accounts/{}/Tokens.json"
-_SECONDS = 10.0
-"""Timeout of a request. A caller is waiting."""
-_MAX_SHOWN = 200
-"""Characters of a provider's answer that an error quotes."""
+_SECONDS = 10.0  # a caller is waiting
+_MAX_SHOWN = 200  # characters of a provider's answer in an error
 
 Credentials: TypeAlias = dict[str, Any]
 """A W3C RTCConfiguration."""
@@ -56,7 +54,6 @@ class _Request:
     relay_only: bool = False
 
     def read(self, response: httpx.Response) -> Credentials:
-        """Return the credentials in a response."""
         text = response.text[:_MAX_SHOWN]
         if not response.is_success:
             raise self.error(f"{response.status_code} {text}")
@@ -68,6 +65,20 @@ class _Request:
         if not servers:
             raise self.error(f"the answer has no ICE servers: {text}")
         return _as_relay(servers) if self.relay_only else body
+
+    @contextmanager
+    def import_httpx(self) -> Generator[ModuleType, None, None]:
+        """Import httpx, and convert its errors."""
+        try:
+            import httpx
+        except ImportError as exc:
+            raise ImportError(
+                "TURN credentials need httpx: pip install 'fastrtc-anyio[turn]'"
+            ) from exc
+        try:
+            yield httpx
+        except httpx.HTTPError as exc:
+            raise self.error(str(exc) or type(exc).__name__) from exc
 
     def error(self, reason: str) -> CredentialsError:
         return CredentialsError(f"could not get TURN credentials from {self.provider}: {reason}")
@@ -207,9 +218,10 @@ def _hf_request(token: str | None, ttl: int) -> _Request:
 def _cloudflare_request(
     key: str | None, token: str | None, hf_token: str | None, ttl: int
 ) -> _Request:
-    if hf_token or (not (key and token) and _variable("HF_TOKEN")):
+    given = key and token
+    if hf_token or (not given and _variable("HF_TOKEN")):
         return _hf_request(hf_token, ttl)
-    if not (key and token):
+    if not given:
         key = _variable("CLOUDFLARE_TURN_KEY_ID")
         token = _variable("CLOUDFLARE_TURN_KEY_API_TOKEN")
     if not (key and token):
@@ -235,37 +247,25 @@ def _twilio_request(sid: str | None, token: str | None) -> _Request:
 
 def _as_relay(servers: list[Mapping[str, object]]) -> Credentials:
     """Convert Twilio's list of servers to a W3C RTCConfiguration."""
-    keys = ("username", "credential")
-    converted = [
-        {
-            "urls": server.get("urls") or server.get("url"),
-            **{key: server[key] for key in keys if key in server},
-        }
-        for server in servers
-    ]
+    converted = []
+    for server in servers:
+        kept = {key: server[key] for key in ("username", "credential") if key in server}
+        converted.append({"urls": server.get("urls") or server.get("url"), **kept})
     return {"iceServers": converted, "iceTransportPolicy": "relay"}
 
 
 def _fetch(request: _Request, client: httpx.Client | None) -> Credentials:
-    httpx = _import_httpx()
-    own = nullcontext(client) if client is not None else httpx.Client(timeout=_SECONDS)
-    try:
+    with request.import_httpx() as httpx:
+        own = nullcontext(client) if client is not None else httpx.Client(timeout=_SECONDS)
         with own as http:
-            response = http.request(request.method, request.url, **request.options)
-    except httpx.HTTPError as exc:
-        raise request.error(str(exc) or type(exc).__name__) from exc
-    return request.read(response)
+            return request.read(http.request(request.method, request.url, **request.options))
 
 
 async def _fetch_async(request: _Request, client: httpx.AsyncClient | None) -> Credentials:
-    httpx = _import_httpx()
-    own = nullcontext(client) if client is not None else httpx.AsyncClient(timeout=_SECONDS)
-    try:
+    with request.import_httpx() as httpx:
+        own = nullcontext(client) if client is not None else httpx.AsyncClient(timeout=_SECONDS)
         async with own as http:
-            response = await http.request(request.method, request.url, **request.options)
-    except httpx.HTTPError as exc:
-        raise request.error(str(exc) or type(exc).__name__) from exc
-    return request.read(response)
+            return request.read(await http.request(request.method, request.url, **request.options))
 
 
 def _variable(name: str) -> str | None:
@@ -275,11 +275,3 @@ def _variable(name: str) -> str | None:
 def _warn_about_hf(name: str) -> None:
     message = f"{name} is deprecated; use {name.replace('_hf_', '_cloudflare_')}"
     warnings.warn(message, UserWarning, stacklevel=3)
-
-
-def _import_httpx() -> ModuleType:
-    try:
-        import httpx
-    except ImportError as exc:
-        raise ImportError("TURN credentials need httpx: pip install 'fastrtc-anyio[turn]'") from exc
-    return httpx

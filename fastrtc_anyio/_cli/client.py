@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -29,10 +30,8 @@ SAMPLE_RATE = 48_000
 SPEECH = Path(__file__).with_name("speech.wav")
 """A sentence in English."""
 _CONNECT_SECONDS = 30.0
-_ECHO = 0.5
-"""Correlation from which the response counts as an echo."""
-_LOUD = 500
-"""Amplitude above which a sample counts as sound."""
+_ECHO = 0.5  # correlation from which the response counts as an echo
+_LOUD = 500  # amplitude above which a sample counts as sound
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,21 @@ async def place_call(url: str, options: CallOptions, monitor: CallMonitor) -> Ca
 
 
 async def _request_config(http: httpx.AsyncClient, url: str) -> Mapping[str, object]:
-    """Request the stream's configuration. FastRTC's servers do not have this endpoint."""
+    """Request the stream's configuration; {} from FastRTC's servers, which lack this endpoint."""
     try:
         reply = await http.get(url)
-        config = reply.json() if reply.is_success else {}
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise _no_answer(url, exc) from exc
+    return _read_object(reply) if reply.is_success else {}
+
+
+def _read_object(reply: httpx.Response) -> Mapping[str, object]:
+    """Return the JSON object in a response; {} for anything else."""
+    try:
+        body = reply.json()
     except ValueError:
         return {}
-    return config if isinstance(config, dict) else {}
+    return body if isinstance(body, dict) else {}
 
 
 def _make_peer(portal: Portal, url: str, config: Mapping[str, object]) -> WebRTCPeer:
@@ -162,14 +167,12 @@ def _no_answer(url: str, error: Exception) -> CallFailed:
 
 
 def _read_answer(reply: httpx.Response) -> str:
-    try:
-        body = reply.json()
-    except ValueError:
-        body = None
-    if isinstance(body, dict) and isinstance(sdp := body.get("sdp"), str) and reply.is_success:
+    body = _read_object(reply)
+    sdp = body.get("sdp")
+    if isinstance(sdp, str) and reply.is_success:
         return sdp
     status = reply.status_code
-    meta = body.get("meta") if isinstance(body, dict) else None
+    meta = body.get("meta")
     if not isinstance(meta, dict):
         phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
         raise CallFailed(f"no stream found at {reply.url}: {phrase}", status)
@@ -197,7 +200,9 @@ class _Conversation:
         async with create_task_group() as tg:
             if peer.media.audio_in and peer.media.audio_out:
                 with move_on_after(1):
-                    await discard_backlog(peer)  # audio now flows in both directions
+                    await peer.audio_in.receive()  # audio now flows in both directions
+                    while peer.audio_in.statistics().buffered:
+                        await peer.audio_in.receive()
             self._began = anyio.current_time()
             tg.start_soon(self._read_messages)
             tg.start_soon(self._report_progress)
@@ -215,7 +220,7 @@ class _Conversation:
         return await self._measure(out)
 
     async def _record(self) -> None:
-        try:
+        with suppress(anyio.BrokenResourceError):  # _watch() has the reason
             async for frame in self._peer.audio_in:
                 if self._position is None:
                     passed = anyio.current_time() - self._began
@@ -225,19 +230,15 @@ class _Conversation:
                 room = self._recorded[:, self._position : end]
                 room[:] = mono[:, : room.shape[1]]
                 self._position = end
-        except anyio.BrokenResourceError:
-            pass  # _watch() has the reason
 
     async def _watch(self, call_time: anyio.CancelScope) -> None:
         self._closed = await self._peer.wait_closed()
         call_time.cancel()
 
     async def _read_messages(self) -> None:
-        try:
+        with suppress(anyio.BrokenResourceError):
             async for text in self._peer.messages:
                 self._monitor.message(text)
-        except anyio.BrokenResourceError:
-            pass
 
     async def _report_progress(self) -> None:
         while True:
@@ -270,13 +271,6 @@ class _Conversation:
             "lost": sum(report["packetsLost"] for report in inbound)
             + self._peer.audio_in.statistics().dropped,
         }
-
-
-async def discard_backlog(peer: WebRTCPeer) -> None:
-    """Receive buffered audio, so that the next frame is current."""
-    await peer.audio_in.receive()
-    while peer.audio_in.statistics().buffered:
-        await peer.audio_in.receive()
 
 
 def _compare_response(said: Int16Array, heard: Int16Array) -> CallReport:

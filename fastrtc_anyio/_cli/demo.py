@@ -18,10 +18,8 @@ from fastrtc_anyio.server.routes import page_route
 
 from .client import CallReport
 
-_LIMIT = 60.0
-"""Maximum seconds of the call."""
-_LISTEN = "0.6"
-"""Seconds that the caller listens after the end of the speech."""
+_LIMIT = 60.0  # seconds of the whole call
+_LISTEN = "0.6"  # seconds after the end of the speech
 _MIN_CORRELATION = 0.9
 
 

@@ -121,8 +121,7 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
     serve.add_argument("--json", action="store_true", help="print the address as JSON")
 
     def start(options: argparse.Namespace) -> int:
-        from .serve import serve
-        from .target import TargetError, load_stream
+        from .serve import TargetError, load_stream, serve
 
         try:
             stream = load_stream(options.target)

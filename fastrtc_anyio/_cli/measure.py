@@ -11,31 +11,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_MAX_LAG = 2.0
-"""Maximum delay in seconds. A conversation is not possible with more."""
-_PIECE = 0.25
-"""Duration of a piece in seconds. Pieces of different speech correlate by 0.3."""
-_MAX_PIECES = 64
-"""Maximum pieces to compare of a long recording."""
+_MAX_LAG = 2.0  # seconds; a conversation is not possible with more
+_PIECE = 0.25  # seconds; pieces of different speech correlate by 0.3
+_MAX_PIECES = 64  # of a long recording
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result of a comparison."""
+    """Median delay in seconds and median correlation of the pieces; 1.0 is the same sound."""
 
     lag: float
-    """Median delay of the second recording in seconds."""
     correlation: float
-    """Median correlation of the aligned pieces: 1.0 is the same sound."""
 
 
 def compare(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rate: int) -> Comparison:
-    """Find one recording in another.
+    """Find ``sent`` in ``returned``, which was recorded from the same moment on.
 
-    Args:
-        sent: int16, shape ``(n,)``.
-        returned: int16, shape ``(m,)``, recorded from the same moment on.
-        sample_rate: rate of both in Hz.
+    Both have the shape ``(n,)`` and may differ in length.
     """
     size = min(round(_PIECE * sample_rate), len(sent))
     reach = round(_MAX_LAG * sample_rate)
@@ -60,15 +52,9 @@ def compare(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rate: i
 def _correlate(
     piece: NDArray[np.float64], window: NDArray[np.float64], quiet: float
 ) -> NDArray[np.float64]:
-    """Compute the normalised correlation of a piece with each part of a window.
+    """Compute the normalised correlation of a piece with each part of a window, from -1 to 1.
 
-    Args:
-        piece: shape ``(n,)``.
-        window: shape ``(m,)``.
-        quiet: energy of a part below which the correlation fades out, since it is silence.
-
-    Returns:
-        Shape ``(m - n,)``, from -1 to 1.
+    It fades out for parts with less energy than ``quiet``, which are silence.
     """
     size, count = len(piece), len(window) - len(piece)
     points = 1 << (len(window) - 1).bit_length()  # circular only beyond the result

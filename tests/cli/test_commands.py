@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio._cli.main import main
-from fastrtc_anyio._cli.target import TargetError, load_stream
+from fastrtc_anyio._cli.serve import TargetError, load_stream
 from tests.kit.measure import measure_until
 
 ROOT = Path(__file__).parents[2]
