@@ -10,8 +10,8 @@ run on the event loop. All methods run concurrently, and an error in any of them
 * :mod:`.user_code` - errors of the handler's code, contained and annotated
 * :mod:`.emissions` - values from the handler's code, checked and taken apart
 * :mod:`.audio`, :mod:`.video`, :mod:`.generators` - the parts of a handler
-* :mod:`.conversation` - the part of a handler that takes turns, with its :mod:`.replies`,
-  :mod:`.interruptions` and :mod:`.announcements`
+* :mod:`.conversation` - the part of a handler that takes turns, with its :mod:`.replies` and
+  :mod:`.interruptions`
 """
 
 from .emissions import Emission, read_audio_emission, read_video_emission

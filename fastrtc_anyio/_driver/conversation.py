@@ -11,9 +11,10 @@ result is recognised as late: by the machine, or by the cancelled scope that awa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
-from anyio import create_task_group
+from anyio import create_task_group, current_time
 from anyio.abc import TaskGroup
 
 from fastrtc_anyio._core.gate import Gate
@@ -23,7 +24,16 @@ from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Arra
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._media.resample import Rechunker
 from fastrtc_anyio.conversation.custom_rule import CustomPauseRule
-from fastrtc_anyio.conversation.events import ReplyStarted, StopWordHeard
+from fastrtc_anyio.conversation.events import (
+    InterruptionRejected,
+    ReplyFinished,
+    ReplyInterrupted,
+    ReplyStarted,
+    StopWordHeard,
+    TurnEvent,
+    UserStartedSpeaking,
+    UserStoppedSpeaking,
+)
 from fastrtc_anyio.conversation.handlers import ReplyOnPause, ReplyOnStopWords
 from fastrtc_anyio.conversation.machine import TurnMachine
 from fastrtc_anyio.conversation.pause_rules import PauseRule, SlidingWindow
@@ -34,16 +44,19 @@ from fastrtc_anyio.conversation.turn_table import (
     InterruptionCandidate,
     ReplyDue,
     ReplyEnded,
+    SpeechStarted,
+    SpeechStopped,
     TurnState,
     TurnStep,
 )
 from fastrtc_anyio.speech.vad import Hops
 
-from .announcements import Announcer
 from .interruptions import Interruptions
 from .replies import Replies
 from .run import HandlerRun
 from .user_code import user_code
+
+logger = logging.getLogger("fastrtc_anyio")
 
 
 async def converse(run: HandlerRun[ReplyOnPause]) -> None:
@@ -80,8 +93,8 @@ class Conversation:
             judged=handler.confirm_interruption is not None,
             pre_roll_s=handler.pre_roll_s,
         )
-        self._announcer = Announcer(run)
-        self._replies = Replies(run, tasks, self._announcer.log, self._finish_reply)
+        self._began = current_time()
+        self._replies = Replies(run, tasks, self._finish_reply)
         self._interruptions = Interruptions(run, tasks, self._machine, self._carry_out)
         self._triggered = Gate()
         self._searching = False
@@ -92,7 +105,7 @@ class Conversation:
         if call is not None:
             self._carry_out(self._machine.reply_started())
             number = self._machine.reply
-            self._announcer.tell(ReplyStarted(self._announcer.now, number, 0.0))
+            self._tell(ReplyStarted(self._now, number, 0.0))
             self._replies.start(number, call)
 
     def trigger_response(self) -> None:
@@ -160,22 +173,41 @@ class Conversation:
             if self._run.ending and not isinstance(step, CandidateRejected):
                 continue
             match step:
+                case SpeechStarted():
+                    self._run.log("started_talking")
+                    self._tell(UserStartedSpeaking(self._now))
+                case SpeechStopped():
+                    self._tell(UserStoppedSpeaking(self._now))
                 case InterruptionCandidate():
                     self._interruptions.ask(step)
                 case Interrupted():
-                    self._announcer.announce(step, self._replies.interrupt())
+                    played = self._replies.interrupt()
+                    self._tell(ReplyInterrupted(self._now, step.reply, played))
+                case CandidateRejected():
+                    self._tell(InterruptionRejected(self._now, step.reply))
                 case ReplyDue():
-                    self._announcer.announce(step)
+                    self._run.log("pause_detected")
+                    seconds = step.utterance.shape[1] / self._handler.input_sample_rate
+                    self._tell(ReplyStarted(self._now, step.reply, seconds))
                     self._replies.start(step.reply, self._handler.reply_call(step.utterance))
                 case ReplyEnded():
-                    pass  # _finish_reply has announced it, with the audio played
-                case _:
-                    self._announcer.announce(step)
+                    pass  # _finish_reply has reported it, with the audio played
 
     def _finish_reply(self, number: int, played: Played) -> None:
         # Even if the machine has counted a goodbye as interrupted, it was played to its end.
-        self._announcer.announce(ReplyEnded(self._machine.now, number), played)
+        self._tell(ReplyFinished(self._now, number, played))
         self._carry_out(self._machine.reply_finished(number))
+
+    @property
+    def _now(self) -> float:
+        return current_time() - self._began
+
+    def _tell(self, event: TurnEvent) -> None:
+        """Pass an event to the application."""
+        logger.debug("session %s: %r", self._run.session.id, event)
+        if self._handler.on_event is not None:
+            with user_code("on_event"):
+                self._handler.on_event(event)
 
     def _search_for_stop_word(self, rule: StopWordRule) -> None:
         # One search at a time: a recogniser may be slower than the audio.
@@ -196,7 +228,7 @@ class Conversation:
         elif (ago := rule.wake(candidate, end)) is not None:
             self._machine.forget(ago)  # the pre-roll must not contain the stop word
             handler.send_stopword()
-            self._announcer.tell(StopWordHeard(self._announcer.now))
+            self._tell(StopWordHeard(self._now))
 
 
 def _make_rule(handler: ReplyOnPause) -> PauseRule:

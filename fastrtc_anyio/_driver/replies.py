@@ -58,7 +58,6 @@ class Replies:
     Args:
         run: the handler and its session.
         tasks: task group for the replies.
-        log: sends the client a log message.
         finished: called with the number of a reply that was played to its end, and with the audio
             played.
     """
@@ -67,14 +66,12 @@ class Replies:
         self,
         run: HandlerRun[ReplyOnPause],
         tasks: TaskGroup,
-        log: Callable[[str], None],
         finished: Callable[[int, Played], None],
     ) -> None:
         self._run = run
         self._handler = run.handler
         self._session = run.session
         self._tasks = tasks
-        self._log = log
         self._finished = finished
         self._current = _Reply(0, 0)
         self._current.unwound.set()
@@ -95,7 +92,8 @@ class Replies:
             The audio of it that was played.
         """
         self._current.scope.cancel()
-        self._flush()
+        if self._session.media.audio_out:
+            self._session.audio_out.flush()
         return self._played_of(self._current)
 
     async def _run_reply(self, reply: _Reply, previous: _Reply, call: ReplyCall) -> None:
@@ -180,15 +178,11 @@ class Replies:
     def _mark_audible(self, reply: _Reply) -> None:
         if not reply.audible:
             reply.audible = True
-            self._log("response_starting")
+            self._run.log("response_starting")
 
     def _finish(self, reply: _Reply) -> None:
         self._mark_audible(reply)
         self._finished(reply.number, self._played_of(reply))
-
-    def _flush(self) -> None:
-        if self._session.media.audio_out:
-            self._session.audio_out.flush()
 
     def _played_so_far(self) -> int:
         """Samples of all replies so far."""

@@ -12,6 +12,7 @@ from anyio import BrokenResourceError, create_task_group
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.video import VideoFrame
+from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import CloseReason
 from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.handlers.functions import FunctionHandler
@@ -50,6 +51,10 @@ class HandlerRun(Generic[H_co]):
     def ending(self) -> bool:
         """Whether the handler has ended the session, and only queued media are still played."""
         return self._ending
+
+    def log(self, message: str) -> None:
+        """Send the client a log message of FastRTC's protocol."""
+        self.session.messages.send_nowait(encode_message("log", message))
 
     async def play(self, emission: Emission[AudioFrame]) -> None:
         """Send the parts of an audio emission; end the session if it holds a ``CloseStream``."""
