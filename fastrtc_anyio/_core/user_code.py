@@ -37,11 +37,6 @@ def is_generator_function(function: object) -> bool:
     return _is_kind(function, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
-def is_async(function: object) -> bool:
-    """Return whether calling it creates a coroutine or an async generator."""
-    return _is_kind(function, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-
-
 def _is_kind(function: object, *tests: Callable[[object], bool]) -> bool:
     # inspect looks through methods and partials, but not at the __call__ of an object.
     call = getattr(type(function), "__call__", None)  # noqa: B004

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.read import read_audio
-from fastrtc_anyio._media.video import VideoFormat, VideoFrame, as_video_frame
+from fastrtc_anyio._media.video import PictureOrder, VideoFormat, VideoFrame, as_video_frame
 from fastrtc_anyio.errors import HandlerContractError, UnsupportedFormat
 from fastrtc_anyio.handlers import CloseStream
 from fastrtc_anyio.outputs import AdditionalOutputs
@@ -54,24 +54,20 @@ def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:
 
 
 def read_video_emission(
-    value: object, source: str, order: Literal["bgr24", "rgb24"] = "bgr24"
+    value: object, source: str, video_format: VideoFormat = "bgr24"
 ) -> Emission[VideoFrame]:
     """Check and take apart a value that ``video_emit`` returned.
 
     Args:
         value: a ``VideoEmitType``.
         source: name of the handler's method, for the error.
-        order: order of an array's channels.
+        video_format: the handler's format. An array's channels have its order.
 
     Raises:
         HandlerContractError: ``value`` is not a ``VideoEmitType``.
     """
+    order: PictureOrder = "rgb24" if video_format == "rgb24" else "bgr24"
     return _read(value, source, lambda picture: as_video_frame(picture, order))
-
-
-def picture_order(video_format: VideoFormat) -> Literal["bgr24", "rgb24"]:
-    """Return the order of the channels that a handler emits: the order that it receives."""
-    return "rgb24" if video_format == "rgb24" else "bgr24"
 
 
 def _read(value: object, source: str, read: Callable[[object], M | None]) -> Emission[M]:

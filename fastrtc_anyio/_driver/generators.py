@@ -15,7 +15,7 @@ from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.handlers.functions import FunctionHandler
 
 from .calls import Calls
-from .emissions import Emission, picture_order, read_audio_emission, read_video_emission
+from .emissions import Emission, read_audio_emission, read_video_emission
 from .run import HandlerRun, wait_for_inputs
 from .user_code import user_code
 
@@ -27,13 +27,8 @@ _EXHAUSTED = object()
 class GeneratorHandler(FunctionHandler):
     """A generator function ``*inputs -> frames`` as a handler for clients that only receive.
 
-    It is called once per session. The session ends once the generator is exhausted and its media
-    have been played.
-
-    Args:
-        callable: a generator function, plain or async, that yields the values which ``emit`` or
-            ``video_emit`` may return.
-        fps: maximum frame rate of outgoing video in Hz.
+    It yields the values that ``emit`` or ``video_emit`` may return. The session ends once the
+    generator is exhausted and its media have been played.
     """
 
     modalities = ("audio", "video")
@@ -52,8 +47,7 @@ async def play_generator(run: HandlerRun[FunctionHandler]) -> None:
     await wait_for_inputs(run)
     generator = handler.callable(*handler.inputs)
     if run.session.media.video:
-        order = picture_order(handler.video_format)
-        show = partial(read_video_emission, source=source, order=order)
+        show = partial(read_video_emission, source=source, video_format=handler.video_format)
         await run_generator(calls, source, generator, show, run.show)
     else:
         play = partial(read_audio_emission, source=source)
@@ -79,18 +73,16 @@ async def run_generator(
         read: checks a value.
         deliver: plays a value.
 
-    Raises:
-        HandlerContractError: ``generator`` is not a generator or iterator.
-
-    Exceptions from the generator propagate.
-
     Cancellation:
         Closes the generator, so its ``finally`` blocks run. The thread of a plain generator that is
         inside a call closes it once the call returns, which is awaited for up to 1 s.
     """
     if isinstance(generator, AsyncIterator):
+        closing: AbstractAsyncContextManager[object] = (
+            aclosing(generator) if isinstance(generator, AsyncGenerator) else nullcontext()
+        )
         with user_code(source):
-            async with _closing(generator):
+            async with closing:
                 async for value in generator:
                     emission = await calls.convert(read, source, value)
                     await deliver(emission)
@@ -133,7 +125,3 @@ async def _pace(emission: Emission[M]) -> None:
         await anyio.sleep(1 / FRAMES_PER_SECOND)
     else:
         await checkpoint()
-
-
-def _closing(generator: AsyncIterator[object]) -> AbstractAsyncContextManager[object]:
-    return aclosing(generator) if isinstance(generator, AsyncGenerator) else nullcontext()

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import anyio
 from anyio import EndOfStream, current_time
 
-from fastrtc_anyio._media.video import VideoFormat, VideoFrame
+from fastrtc_anyio._core.user_code import is_coroutine_function
+from fastrtc_anyio._media.video import VideoFrame
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
-    AsyncStreamHandler,
     AudioVideoStreamHandler,
+    StreamHandlerBase,
     VideoStreamHandler,
 )
 
-from .calls import Calls
-from .emissions import picture_order, read_video_emission
+from .emissions import read_video_emission
 from .run import HandlerRun, wait_for_inputs
 
 R = TypeVar("R")
@@ -28,15 +28,8 @@ async def receive_video(
     run: HandlerRun[AudioVideoStreamHandler | AsyncAudioVideoStreamHandler],
 ) -> None:
     """Pass the client's pictures to ``video_receive``, in the handler's format."""
-    handler = run.handler
-    call = _PictureCall(
-        run.calls,
-        run.calls.source("video_receive"),
-        handler.video_receive,
-        handler.video_format,
-        not isinstance(handler, AsyncStreamHandler),
-        lambda _: None,
-    )
+    source = run.calls.source("video_receive")
+    call = _picture_call(run, source, run.handler.video_receive, lambda _: None)
     async for frame in run.session.video_in:
         await call(frame)
 
@@ -45,14 +38,14 @@ async def emit_video(
     run: HandlerRun[AudioVideoStreamHandler | AsyncAudioVideoStreamHandler],
 ) -> None:
     """Call ``video_emit`` at the handler's frame rate at most, and show its pictures."""
-    source, order = run.calls.source("video_emit"), picture_order(run.handler.video_format)
-    read = partial(read_video_emission, source=source, order=order)
-    pause = 1 / run.handler.fps
+    handler = run.handler
+    source = run.calls.source("video_emit")
+    read = partial(read_video_emission, source=source, video_format=handler.video_format)
     while True:
-        emission = await run.calls.call_and_convert(read, source, run.handler.video_emit)
+        emission = await run.calls.call_and_convert(read, source, handler.video_emit)
         await run.show(emission)
         if emission.media is None or not run.session.media.video_out:
-            await anyio.sleep(pause)
+            await anyio.sleep(1 / handler.fps)
 
 
 async def apply_function(run: HandlerRun[VideoStreamHandler]) -> None:
@@ -62,15 +55,9 @@ async def apply_function(run: HandlerRun[VideoStreamHandler]) -> None:
     requests a picture, newer pictures replace older ones: the picture shown is as new as possible.
     """
     handler = run.handler
-    order = picture_order(handler.video_format)
-    call = _PictureCall(
-        run.calls,
-        handler.source,
-        handler.callable,
-        handler.video_format,
-        not handler.is_async,
-        partial(read_video_emission, source=handler.source, order=order),
-    )
+    source = handler.source
+    read = partial(read_video_emission, source=source, video_format=handler.video_format)
+    call = _picture_call(run, source, handler.callable, read)
     await wait_for_inputs(run)
     # Estimate of the seconds that one picture takes. It rises at once and falls slowly, because a
     # picture that is late is worse than one that waits.
@@ -87,42 +74,28 @@ async def apply_function(run: HandlerRun[VideoStreamHandler]) -> None:
         await run.show(emission)
 
 
-class _PictureCall(Generic[R]):
-    """Calls a function with pictures, whose conversion takes milliseconds, off the event loop.
+def _picture_call(
+    run: HandlerRun[StreamHandlerBase],
+    source: str,
+    function: Callable[..., object],
+    read: Callable[[object], R],
+) -> Callable[..., Awaitable[R]]:
+    """Return a call of ``function`` with a picture, whose conversion takes milliseconds.
 
-    Args:
-        calls: calls of the handler's code.
-        source: name of the function in errors.
-        function: the function.
-        video_format: format of the pictures that it takes.
-        on_thread: whether it runs on a thread, which then converts as well.
-        read: checks and converts its result.
+    Neither the picture nor the result, which ``read`` checks, is converted on the event loop.
     """
+    calls, video_format = run.calls, run.handler.video_format
+    on_thread = not is_coroutine_function(function)
 
-    def __init__(
-        self,
-        calls: Calls,
-        source: str,
-        function: Callable[..., object],
-        video_format: VideoFormat,
-        on_thread: bool,
-        read: Callable[[object], R],
-    ) -> None:
-        self._calls = calls
-        self._source = source
-        self._function = function
-        self._format = video_format
-        self._on_thread = on_thread
-        self._read = read
-
-    async def __call__(self, frame: VideoFrame, *inputs: object) -> R:
-        calls, source, function = self._calls, self._source, self._function
-        if self._on_thread:
+    async def call(frame: VideoFrame, *inputs: object) -> R:
+        if on_thread:
             return await calls.call_and_convert(
-                self._read, source, lambda: function(frame.to(self._format), *inputs)
+                read, source, lambda: function(frame.to(video_format), *inputs)
             )
-        if frame.is_native and self._format != "frame":
-            picture: object = await calls.function(f"{source} (conversion)", frame.to, self._format)
+        if frame.is_native and video_format != "frame":
+            picture: object = await calls.function(f"{source} (conversion)", frame.to, video_format)
         else:
-            picture = frame.to(self._format)
-        return await calls.call_and_convert(self._read, source, function, picture, *inputs)
+            picture = frame.to(video_format)
+        return await calls.call_and_convert(read, source, function, picture, *inputs)
+
+    return call

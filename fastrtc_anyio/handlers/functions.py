@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from fastrtc_anyio._core.user_code import is_async, is_generator_function
+from fastrtc_anyio._core.user_code import is_generator_function
 from fastrtc_anyio._media.media_plan import Modality
 from fastrtc_anyio._media.video import VideoFormat
 
@@ -21,7 +21,6 @@ class FunctionHandler(StreamHandlerBase):
     Attributes:
         callable: the function.
         generates: whether it is a generator function.
-        is_async: whether it is a coroutine function or an async generator function.
         modalities: modalities of the streams that it can serve.
     """
 
@@ -34,7 +33,6 @@ class FunctionHandler(StreamHandlerBase):
         super().__init__(output_sample_rate=48_000, fps=fps)
         self.callable = callable
         self.generates = is_generator_function(callable)
-        self.is_async = is_async(callable)
 
     @property
     def source(self) -> str:
