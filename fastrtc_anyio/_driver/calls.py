@@ -55,7 +55,11 @@ class Calls:
 
     async def method(self, name: str, *args: object) -> object:
         """Call a method of the handler."""
-        source, method, is_async = self._method(name)
+        # Cached, because some methods are called for every frame.
+        if name not in self._methods:
+            found = getattr(self._handler, name)
+            self._methods[name] = (self.source(name), found, is_coroutine_function(found))
+        source, method, is_async = self._methods[name]
         if self._runs_on_loop and not is_async:
             with user_code(source):
                 return method(*args)
@@ -74,20 +78,18 @@ class Calls:
         function: Callable[..., object],
         *args: object,
     ) -> R:
-        """Call a function, then check and convert its result.
-
-        The result is converted on the thread of a plain function. The result of a coroutine
-        function is converted by :meth:`convert`.
-        """
+        """Call a function, then check and convert its result: on the thread of a plain function,
+        or with :meth:`convert`."""
         if not is_coroutine_function(function):
             return await self._call(source, lambda: convert(function(*args)), False, ())
         return await self.convert(convert, source, await self._call(source, function, True, args))
 
     async def convert(self, convert: Callable[[object], R], source: str, value: object) -> R:
         """Check and convert a value from user code: on the event loop, or on a thread if large."""
-        if not _is_large(value):
-            return convert(value)
-        return await self._call(f"{source} (conversion)", convert, False, (value,))
+        values = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(item, np.ndarray) and item.nbytes > _LARGE for item in values):
+            return await self._call(f"{source} (conversion)", convert, False, (value,))
+        return convert(value)
 
     async def _call(
         self,
@@ -99,14 +101,9 @@ class Calls:
         with user_code(source):
             if is_async:
                 return await cast("Callable[..., Awaitable[R]]", function)(*args)
-            return await self._worker(source).run(cast("Callable[..., R]", function), *args)
-
-    def _method(self, name: str) -> tuple[str, Callable[..., object], bool]:
-        # Cached, because some methods are called for every frame.
-        if name not in self._methods:
-            method = getattr(self._handler, name)
-            self._methods[name] = (self.source(name), method, is_coroutine_function(method))
-        return self._methods[name]
+            if source not in self._workers:
+                self._workers[source] = Worker(source)
+            return await self._workers[source].run(cast("Callable[..., R]", function), *args)
 
     async def call_on_spare_thread(
         self, source: str, function: Callable[..., object], *args: object
@@ -124,10 +121,8 @@ class Calls:
     ) -> AsyncGenerator[Worker, None]:
         """Borrow a thread for exclusive use: an idle one, or a new one.
 
-        Args:
-            source: name of the code it will run.
-            at_end: called on the thread at the end of the block, or as soon after that as the
-                thread is free. Its errors are logged. It is awaited for up to 1 s.
+        At the end of the block, or as soon after that as the thread is free, the thread calls
+        ``at_end``, which is awaited for up to 1 s. Errors of ``at_end`` are logged.
         """
         worker = self._idle.pop() if self._idle else Worker(source)
         try:
@@ -155,27 +150,13 @@ class Calls:
             await worker.finish(end)
 
     async def join(self, deadline: float) -> int:
-        """Wait for the threads until ``deadline``.
-
-        Returns:
-            Number of threads that were still inside user code then.
-        """
+        """Wait for the threads until ``deadline``, and return how many are still running."""
         workers = [*self._workers.values(), *self._idle, *self._abandoned]
         with CancelScope(deadline=max(deadline, anyio.current_time() + _GRACE)):
             async with create_task_group() as tg:
                 for worker in workers:
                     tg.start_soon(_close, worker)
         return sum(worker.alive for worker in workers)
-
-    def _worker(self, source: str) -> Worker:
-        if source not in self._workers:
-            self._workers[source] = Worker(source)
-        return self._workers[source]
-
-
-def _is_large(value: object) -> bool:
-    values = value if isinstance(value, tuple) else (value,)
-    return any(isinstance(item, np.ndarray) and item.nbytes > _LARGE for item in values)
 
 
 async def _close(worker: Worker) -> None:

@@ -13,8 +13,11 @@ from anyio.from_thread import BlockingPortal
 
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.user_code import is_coroutine_function
+from fastrtc_anyio._media.convert import AudioConverter
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan
 from fastrtc_anyio._media.playout import Played
+from fastrtc_anyio._media.resample import Rechunker
 from fastrtc_anyio._media.video import VideoFormat
 from fastrtc_anyio._signaling.messages import parse_digit
 from fastrtc_anyio.abc import AsyncioBridge
@@ -31,9 +34,9 @@ from fastrtc_anyio.handlers import (
 from fastrtc_anyio.handlers.functions import FunctionHandler
 from fastrtc_anyio.session import Session
 
-from .audio import emit_audio, receive_audio
 from .calls import Calls
 from .conversation import converse
+from .emissions import read_audio_emission
 from .generators import play_generator
 from .run import HandlerRun
 from .video import apply_function, emit_video, receive_video
@@ -57,11 +60,10 @@ class HandlerDriver:
         self._calls = Calls(handler)
 
     async def run(self, session: Session) -> None:
-        """Run the handler until it ends the session, raises, or is cancelled."""
         handler = self.handler
         run = HandlerRun(handler, session, self._calls)
         async with self._attached(session) as runtime:
-            handler.set_channel(runtime.channel)
+            handler.set_channel(runtime)
             async with create_task_group() as tg:
                 for part in (start_up, read_messages, *media_parts(handler, session.media)):
                     tg.start_soon(self._run_part, part, run)
@@ -90,21 +92,11 @@ class HandlerDriver:
             yield runtime
 
     async def join(self, deadline: float) -> int:
-        """Wait for the handler's threads until ``deadline``.
-
-        Returns:
-            Number of threads that were still inside the handler then.
-        """
         return await self._calls.join(deadline)
 
 
 def check_handler(handler: StreamHandlerBase) -> None:
-    """Check the methods and settings of a handler before its session starts.
-
-    Raises:
-        HandlerContractError: a plain method should be a coroutine function or the reverse, or a
-            setting is out of range.
-    """
+    """Raise `HandlerContractError` for a method of the wrong kind or a setting out of range."""
     name = type(handler).__name__
     if not hasattr(handler, "expected_layout"):
         raise HandlerContractError(f"{name}.__init__ must call super().__init__() first")
@@ -181,14 +173,43 @@ async def read_messages(run: HandlerRun[StreamHandlerBase]) -> None:
             await run.calls.method("on_message", text)
 
 
+async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
+    """Pass the client's audio to ``receive``, 20 ms at a time."""
+    rate = run.handler.input_sample_rate
+    channels = 2 if run.handler.expected_layout == "stereo" else 1
+    convert = AudioConverter(rate, channels)
+    rechunk = Rechunker(rate // FRAMES_PER_SECOND, channels)
+    try:
+        async for frame in run.session.audio_in:
+            for samples in rechunk.push(convert(frame)):
+                await run.calls.method("receive", (rate, samples))
+    finally:
+        convert.reset()
+
+
+async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
+    """Call ``emit`` repeatedly and play its audio."""
+    source = run.calls.source("emit")
+    while True:
+        emission = read_audio_emission(await run.calls.method("emit"), source)
+        await run.play(emission)
+        if emission.media is None or not run.session.media.audio_out:
+            # No playout queue slows this loop down: without the pause it would occupy a core.
+            await anyio.sleep(1 / FRAMES_PER_SECOND)
+
+
 class _Runtime(HandlerRuntime):
-    """The running session, as its handler sees it."""
+    """The running session and its data channel, as its handler sees them."""
 
     def __init__(self, session: Session, portal: BlockingPortal) -> None:
         self._session = session
         self.portal = portal
-        self.channel = _Channel(session)
         self._host = Host()
+
+    def send(self, message: str) -> None:
+        if not isinstance(message, str):
+            raise TypeError(f"message must be a str; got {type(message).__name__}")
+        self._host.call(partial(self._session.messages.send_nowait, message))
 
     @property
     def asyncio_bridge(self) -> AsyncioBridge:
@@ -204,16 +225,3 @@ class _Runtime(HandlerRuntime):
         if self._session.media.audio_out:
             return self._session.audio_out.flush()
         return Played(0, 0.0)
-
-
-class _Channel:
-    """The data channel, as a handler sees it: any thread may call ``send``."""
-
-    def __init__(self, session: Session) -> None:
-        self._host = Host()
-        self._messages = session.messages
-
-    def send(self, message: str) -> None:
-        if not isinstance(message, str):
-            raise TypeError(f"message must be a str; got {type(message).__name__}")
-        self._host.call(partial(self._messages.send_nowait, message))

@@ -30,11 +30,7 @@ UNDECIDED_S = 2.0
 class Interruptions:
     """Asks the judge about candidates.
 
-    Args:
-        run: the handler and its session.
-        tasks: task group for the questions.
-        machine: the turn machine, which receives the decisions.
-        carry_out: carries out the steps that follow from a decision.
+    The turn machine receives the decisions. ``carry_out`` carries out the steps that follow.
     """
 
     def __init__(
@@ -49,7 +45,6 @@ class Interruptions:
         self._tasks = tasks
         self._machine = machine
         self._carry_out = carry_out
-        self._confirm_interruption = run.handler.confirm_interruption
         self._more_audio = anyio.Event()
 
     def notify(self) -> None:
@@ -58,7 +53,7 @@ class Interruptions:
 
     def ask(self, candidate: InterruptionCandidate) -> None:
         """Pause playout and ask the judge about a candidate."""
-        judge = self._confirm_interruption
+        judge = self._run.handler.confirm_interruption
         assert judge is not None  # otherwise the machine raises no candidates
         if self._session.media.audio_out:
             self._session.audio_out.pause()
@@ -81,19 +76,17 @@ class Interruptions:
                 # Read before the call: the user may pause while the judge thinks, and the judge
                 # then has another chance.
                 paused = self._machine.user_paused
-                decision = await self._decision(candidate, judge, paused)
+                audio = (self._run.handler.input_sample_rate, self._machine.heard())
+                decision = await self._ask(judge, Interruption(audio, paused, candidate.reply))
                 if decision is not None or paused:
                     return decision is not False
                 self._more_audio = anyio.Event()
                 await self._more_audio.wait()
         return True
 
-    async def _decision(
-        self, candidate: InterruptionCandidate, judge: InterruptionJudge, paused: bool
-    ) -> bool | None:
-        audio = (self._run.handler.input_sample_rate, self._machine.heard())
+    async def _ask(self, judge: InterruptionJudge, question: Interruption) -> bool | None:
         decision: object = await self._run.calls.call_on_spare_thread(
-            "confirm_interruption", judge, Interruption(audio, paused, candidate.reply)
+            "confirm_interruption", judge, question
         )
         if isawaitable(decision):  # from a plain function that calls a coroutine function
             with user_code("confirm_interruption"):

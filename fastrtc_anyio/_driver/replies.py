@@ -36,18 +36,13 @@ UNWINDING_S = 1.0
 
 
 class _Reply:
-    """One reply, from the moment it is due.
-
-    Attributes:
-        unwound: set once its generator, and those of all previous replies, are closed.
-        played_before: samples of the conversation that were played before it.
-        audible: whether it has yielded audio.
-    """
+    """One reply, from the moment it is due. ``played_before`` is the position of playout then."""
 
     def __init__(self, number: int, played_before: int) -> None:
         self.number = number
         self.played_before = played_before
         self.scope = CancelScope()
+        # Set once its generator, and those of all previous replies, are closed.
         self.unwound = anyio.Event()
         self.audible = False
 
@@ -55,11 +50,8 @@ class _Reply:
 class Replies:
     """Starts, plays and interrupts the replies of one conversation.
 
-    Args:
-        run: the handler and its session.
-        tasks: task group for the replies.
-        finished: called with the number of a reply that was played to its end, and with the audio
-            played.
+    ``finished`` is called with the number of each reply that was played to its end, and with the
+    audio played.
     """
 
     def __init__(
@@ -86,11 +78,7 @@ class Replies:
         self._tasks.start_soon(self._run_reply, self._current, previous, call)
 
     def interrupt(self) -> Played:
-        """Cancel the current reply and drop its queued audio.
-
-        Returns:
-            The audio of it that was played.
-        """
+        """Cancel the current reply, drop its queued audio, and return the audio it has played."""
         self._current.scope.cancel()
         if self._session.media.audio_out:
             self._session.audio_out.flush()
@@ -185,10 +173,10 @@ class Replies:
         self._finished(reply.number, self._played_of(reply))
 
     def _played_so_far(self) -> int:
-        """Samples of all replies so far."""
         return self._session.audio_out.position if self._session.media.audio_out else 0
 
     def _played_of(self, reply: _Reply) -> Played:
+        if not self._session.media.audio_out:
+            return Played(0, 0.0)
         samples = self._played_so_far() - reply.played_before
-        rate = self._session.audio_out.sample_rate if self._session.media.audio_out else 1
-        return Played(samples, samples / rate)
+        return Played(samples, samples / self._session.audio_out.sample_rate)

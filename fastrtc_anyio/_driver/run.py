@@ -29,28 +29,21 @@ H_co = TypeVar("H_co", bound=StreamHandlerBase, covariant=True)
 class HandlerRun(Generic[H_co]):
     """One handler's service of one session.
 
-    Args:
-        handler: the handler.
-        session: the session it serves.
+    Attributes:
         calls: calls of the handler's code.
+        ending: whether the handler has ended the session, and only queued media are still played.
     """
 
     def __init__(self, handler: H_co, session: Session, calls: Calls) -> None:
         self._handler = handler
         self.session = session
         self.calls = calls
+        self.ending = False
         self._ignored: set[str] = set()
-        self._ending = False
 
     @property
     def handler(self) -> H_co:
-        """The handler."""
         return self._handler
-
-    @property
-    def ending(self) -> bool:
-        """Whether the handler has ended the session, and only queued media are still played."""
-        return self._ending
 
     def log(self, message: str) -> None:
         """Send the client a log message of FastRTC's protocol."""
@@ -76,13 +69,11 @@ class HandlerRun(Generic[H_co]):
             await _send(self.session.video_out.wait_ready, lead)
 
     async def end(self, message: str = "", then: Callable[[], object] = lambda: None) -> None:
-        """End the session once all queued media have been played. Does not return.
+        """Call ``then`` and end the session once all queued media have been played.
 
-        Args:
-            message: message for the client.
-            then: called once the queued media have been played.
+        ``message`` is for the client. Does not return.
         """
-        self._ending = True
+        self.ending = True
         await self.wait_played()
         then()
         self.session.close(CloseReason.HANDLER_CLOSED, message)
@@ -102,7 +93,7 @@ class HandlerRun(Generic[H_co]):
 
     async def _stop_if_ending(self) -> None:
         # The other parts of the handler run on, but nothing follows the goodbye.
-        if self._ending:
+        if self.ending:
             await anyio.sleep_forever()
 
     def _is_sent(self, kind: str, flows: bool) -> bool:

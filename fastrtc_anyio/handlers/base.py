@@ -49,7 +49,6 @@ class DataChannel(Protocol):
 class HandlerRuntime(Protocol):
     """A running session, as its handler sees it."""
 
-    channel: DataChannel
     portal: BlockingPortal
 
     @property
