@@ -1,7 +1,4 @@
-"""A program that serves until it is interrupted: ``python interruptible.py MODE``.
-
-Prints its address on a line of its own.
-"""
+"""Serve and print the URL until interrupted: ``python interruptible.py MODE``."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ async def echo(session: Session) -> None:
         await session.audio_out.send(frame)
 
 
-async def web_socket(socket: WebSocket) -> None:
+async def echo_text(socket: WebSocket) -> None:
     await socket.accept()
     async for text in socket.iter_text():
         await socket.send_text(text)
@@ -58,7 +55,7 @@ def main(mode: str) -> None:
         return
     app = Starlette(
         routes=[
-            WebSocketRoute("/socket", web_socket),
+            WebSocketRoute("/socket", echo_text),
             Route("/events", events),
             Route("/flood", flood),
         ]
@@ -67,7 +64,7 @@ def main(mode: str) -> None:
     if mode == "uvicorn":
         import uvicorn
 
-        # Without a limit uvicorn waits for an open event stream for ever.
+        # Without this timeout, uvicorn waits for open event streams indefinitely.
         uvicorn.run(app, port=0, timeout_graceful_shutdown=1)
         return
 

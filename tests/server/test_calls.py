@@ -1,4 +1,4 @@
-"""A real call, through every server and framework."""
+"""WebRTC calls through each ASGI server and framework."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ APPLICATIONS = {"starlette": Starlette, "fastapi": FastAPI}
 
 @pytest.mark.parametrize("path", ["", "/voice"])
 @pytest.mark.parametrize("framework", APPLICATIONS)
-async def test_a_call_through_hypercorn(framework: str, path: str) -> None:
-    await _check_a_call(APPLICATIONS[framework](), path, open_server)
+async def test_call_through_hypercorn_echoes_and_closes_stream(framework: str, path: str) -> None:
+    await _check_call(APPLICATIONS[framework](), path, open_server)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("path", ["", "/voice"])
 @pytest.mark.parametrize("framework", APPLICATIONS)
-async def test_a_call_through_uvicorn(framework: str, path: str) -> None:
-    await _check_a_call(APPLICATIONS[framework](), path, open_uvicorn)
+async def test_call_through_uvicorn_echoes_and_closes_stream(framework: str, path: str) -> None:
+    await _check_call(APPLICATIONS[framework](), path, open_uvicorn)
 
 
-async def _check_a_call(app: Any, path: str, serve: Any) -> None:
+async def _check_call(app: Any, path: str, serve: Any) -> None:
     stream = make_stream()
     stream.mount(app, path)
     seen = [stream.is_open]

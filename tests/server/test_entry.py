@@ -1,4 +1,4 @@
-"""Who may come in, at every endpoint there is: they are taken from the application itself."""
+"""Access control of every endpoint, listed from the application's own routes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KNOWN = {
 
 
 def make_app(framework: Any, **options: Any) -> tuple[Any, list[Any]]:
-    """An application, and the routes that the stream has brought."""
+    """Return an application with a mounted stream, and the routes that the stream added."""
     app = framework()
     own = list(app.router.routes)
     Stream(
@@ -50,11 +50,11 @@ def make_app(framework: Any, **options: Any) -> tuple[Any, list[Any]]:
     return app, [route for route in app.router.routes if route not in own]
 
 
-def entries(routes: list[Any]) -> Iterator[tuple[str, str]]:
-    """Every method of every path; a WebSocket's is "WEBSOCKET"."""
+def endpoints(routes: list[Any]) -> Iterator[tuple[str, str]]:
+    """Yield each method and path of the routes; the method of a WebSocket is "WEBSOCKET"."""
     for route in routes:
         methods = getattr(route, "methods", None)
-        assert methods or isinstance(route, WebSocketRoute), f"what kind of route is {route!r}?"
+        assert methods or isinstance(route, WebSocketRoute), f"unexpected route {route!r}"
         for method in methods or ["WEBSOCKET"]:
             yield method, route.path
 
@@ -66,8 +66,8 @@ class Reply:
     body: str = ""
 
 
-async def enter(app: Any, method: str, path: str, **headers: str) -> Reply:
-    """Make a request, or open a WebSocket, without a server between."""
+async def request(app: Any, method: str, path: str, **headers: str) -> Reply:
+    """Make a request, or open a WebSocket, by calling the ASGI application directly."""
     socket = method == "WEBSOCKET"
     sent = {"host": HERE, **{name.replace("_", "-"): text for name, text in headers.items()}}
     scope: dict[str, Any] = {
@@ -108,33 +108,35 @@ async def enter(app: Any, method: str, path: str, **headers: str) -> Reply:
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-def test_all_endpoints_are_known(framework: Any) -> None:
-    """So that nobody forgets to think of a new one's guard."""
+def test_mounted_routes_match_the_list_of_endpoints(framework: Any) -> None:
+    """A new endpoint fails here until the list, and so every test below, includes it."""
     _, routes = make_app(framework)
-    assert {path.removeprefix("/talk/") for _, path in entries(routes)} == KNOWN
+    assert {path.removeprefix("/talk/") for _, path in endpoints(routes)} == KNOWN
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_nobody_comes_in_who_is_not_known(framework: Any) -> None:
+async def test_every_endpoint_rejects_missing_or_wrong_token(framework: Any) -> None:
     app, routes = make_app(framework, authenticate=require_token("secret"))
-    for method, path in entries(routes):
-        for headers in ({}, {"authorization": "Bearer wrong"}):
-            reply = await enter(app, method, path, **headers)
-            if method == "OPTIONS":  # a browser asks what it may send; it cannot say who it is
+    for method, path in endpoints(routes):
+        for wrong in ("", "Bearer wrong", "Basic secret"):
+            headers = {"authorization": wrong} if wrong else {}
+            reply = await request(app, method, path, **headers)
+            if method == "OPTIONS":  # a preflight request carries no credentials
                 assert (reply.status in (200, 204), reply.body) == (True, ""), path
-                assert "link" not in reply.headers, "ICE servers are for those who are known"
+                assert "link" not in reply.headers, "ICE servers are for authenticated clients"
             else:
                 assert reply.status == 401, f"{method} {path}"
+                assert method == "WEBSOCKET" or reply.headers["www-authenticate"] == "Bearer"
                 assert method == "HEAD" or "log in or send a bearer token" in reply.body
-        reply = await enter(app, method, path, authorization="Bearer secret")
+        reply = await request(app, method, path, authorization="Bearer secret")
         assert reply.status not in (0, 401, 403), f"{method} {path}"
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_nobody_comes_in_from_a_page_of_elsewhere(framework: Any) -> None:
+async def test_every_endpoint_rejects_foreign_origin(framework: Any) -> None:
     app, routes = make_app(framework)
-    for method, path in entries(routes):
-        reply = await enter(app, method, path, origin=FOREIGN)
+    for method, path in endpoints(routes):
+        reply = await request(app, method, path, origin=FOREIGN)
         assert "access-control-allow-origin" not in reply.headers
         if method == "OPTIONS":
             assert (reply.status in (200, 204), reply.body) == (True, ""), path
@@ -143,22 +145,22 @@ async def test_nobody_comes_in_from_a_page_of_elsewhere(framework: Any) -> None:
             assert reply.status == 403, f"{method} {path}"
             assert method == "HEAD" or "allowed_origins" in reply.body
         for origin in (f"https://{HERE}", f"http://{HERE}"):
-            reply = await enter(app, method, path, origin=origin)
+            reply = await request(app, method, path, origin=origin)
             assert reply.status not in (0, 401, 403), f"{method} {path}"
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_a_page_of_elsewhere_that_may_come_in(framework: Any) -> None:
+async def test_every_endpoint_accepts_allowed_origin(framework: Any) -> None:
     app, routes = make_app(framework, allowed_origins=[FOREIGN])
-    for method, path in entries(routes):
-        reply = await enter(app, method, path, origin=FOREIGN)
+    for method, path in endpoints(routes):
+        reply = await request(app, method, path, origin=FOREIGN)
         assert reply.status not in (0, 401, 403), f"{method} {path}"
-        if method != "WEBSOCKET" and "telephone" not in path:  # carriers are no pages
+        if method != "WEBSOCKET" and "telephone" not in path:  # carriers are not browsers
             assert reply.headers["access-control-allow-origin"] == FOREIGN, f"{method} {path}"
 
 
 @pytest.mark.parametrize(
-    ("verdict", "status", "told"),
+    ("verdict", "status", "text_sent"),
     [
         (NotAuthenticated("log in at /login"), 401, "log in at /login"),
         (NotAllowed("you have had enough"), 403, "you have had enough"),
@@ -166,8 +168,10 @@ async def test_a_page_of_elsewhere_that_may_come_in(framework: Any) -> None:
         (ValueError("secret"), 500, ""),
     ],
 )
-async def test_authenticate_may_have_words_of_its_own(verdict: Any, status: int, told: str) -> None:
-    """What it should not do lets nobody in, and is for the log alone."""
+async def test_authenticate_errors_choose_status_and_text(
+    verdict: Any, status: int, text_sent: str
+) -> None:
+    """An unexpected result or error of ``authenticate`` is a 500 without its text."""
 
     async def authenticate(connection: HTTPConnection) -> Any:
         await checkpoint()
@@ -177,22 +181,22 @@ async def test_authenticate_may_have_words_of_its_own(verdict: Any, status: int,
         return verdict
 
     app, routes = make_app(Starlette, authenticate=authenticate)
-    for method, path in entries(routes):
+    for method, path in endpoints(routes):
         if method in ("OPTIONS", "HEAD"):
             continue
-        reply = await enter(app, method, path)
+        reply = await request(app, method, path)
         assert reply.status == status, f"{method} {path}"
-        assert told in reply.body
+        assert text_sent in reply.body
         assert "secret" not in reply.body
 
 
-async def test_the_page_is_the_same_for_everybody() -> None:
-    """It asks for the token by itself; a guard before it would leave nobody to ask."""
+async def test_page_is_served_without_token() -> None:
+    """The page itself asks for the token, so `page_route` needs no authentication."""
     app, _ = make_app(Starlette, authenticate=require_token("secret"), ui_args={"title": "Hidden"})
     app.router.routes.append(page_route("/talk/"))
     (route,) = (r for r in app.router.routes if isinstance(r, Route) and r.path == "/talk/")
     assert route.methods == {"GET", "HEAD"}
-    reply = await enter(app, "GET", "/talk/")
+    reply = await request(app, "GET", "/talk/")
     assert reply.status == 200
     assert "Hidden" not in reply.body
-    assert json.loads((await enter(app, "GET", "/talk/webrtc/config")).body)["status"] == "failed"
+    assert json.loads((await request(app, "GET", "/talk/webrtc/config")).body)["status"] == "failed"

@@ -1,7 +1,8 @@
-"""What a client is told when it does not get its way, and what that costs the server: nothing."""
+"""Rejected and failed requests: status, error text, and no session left behind."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,9 @@ from fastrtc_anyio import AsyncStreamHandler, Stream
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.aiortc_client import open_client
 from tests.kit.calls import echo, make_offer, make_stream, place_call, post
+from tests.kit.measure import check_echo
 from tests.kit.waiting import wait_until
+from tests.kit.websockets import open_wire
 
 NO_AUDIO = """\
 v=0
@@ -65,7 +68,7 @@ async def serving(stream: Stream) -> AsyncGenerator[tuple[str, httpx.AsyncClient
 
 
 def check_failure(reply: httpx.Response, status: int) -> str:
-    """Returns the error."""
+    """Check a failed reply in the form of FastRTC; return its error text."""
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/json"
     body = reply.json()
@@ -78,7 +81,7 @@ def check_failure(reply: httpx.Response, status: int) -> str:
     return error
 
 
-async def test_malformed_bodies_are_refused() -> None:
+async def test_malformed_bodies_are_rejected_and_take_no_slot() -> None:
     bodies = {
         b"": "not JSON",
         b"{": "not JSON",
@@ -96,24 +99,28 @@ async def test_malformed_bodies_are_refused() -> None:
         b'{"type": "offer", "sdp": ""}': '"sdp" must be',
         b'{"type": "offer", "sdp": " \\r\\n"}': '"sdp" must be',
         b'{"type": "offer", "sdp": 7}': '"sdp" must be',
-        b'{"type": "offer", "sdp": "rubbish"}': "no audio section",
+        b'{"type": "offer", "sdp": "rubbish", "webrtc_id": "caller"}': "no audio section",
         b'{"type": "offer", "sdp": "\\ud800"}': "no audio section",
         b'{"type": "offer", "sdp": "v=0\\r\\n"}': "no audio section",
         b'{"type": "offer", "sdp": "v=0", "webrtc_id": 7}': '"webrtc_id" must be',
         b'{"type": "offer", "sdp": "v=0", "webrtc_id": ""}': '"webrtc_id" must be',
     }
     stream = make_stream(concurrency_limit=1)
-    async with serving(stream) as (_, http):
+    async with serving(stream) as (url, http):
         for body, expected in bodies.items():
             reply = await http.post("/webrtc/offer", content=body)
             assert expected in check_failure(reply, 400), body[:80]
             assert stream.active == 0
+        async with place_call(url, "caller"):
+            assert stream.active == 1
 
 
 @pytest.mark.parametrize(
     ("template", "expected"), [(NO_AUDIO, "no audio section"), (UNKNOWN_CODEC, "invalid offer")]
 )
-async def test_offers_with_nothing_in_common_are_refused(template: str, expected: str) -> None:
+async def test_offers_without_common_codec_are_rejected_and_take_no_slot(
+    template: str, expected: str
+) -> None:
     stream = make_stream(concurrency_limit=1)
     async with serving(stream) as (url, http):
         reply = await http.post("/webrtc/offer", json={"type": "offer", "sdp": sdp(template)})
@@ -123,29 +130,25 @@ async def test_offers_with_nothing_in_common_are_refused(template: str, expected
             assert stream.active == 1
 
 
-async def test_a_malformed_offer_takes_no_slot() -> None:
-    stream = make_stream(concurrency_limit=1)
-    async with serving(stream) as (url, _):
-        for _ in range(5):
-            reply = await post(url, {"type": "offer", "sdp": "rubbish", "webrtc_id": "caller"})
-            check_failure(reply, 400)
-        async with place_call(url, "caller"):
-            assert stream.active == 1
-
-
-async def test_a_name_in_use_cannot_be_taken_over() -> None:
+async def test_id_in_use_is_rejected_until_its_session_ends() -> None:
     stream = make_stream()
     async with serving(stream) as (url, _):
-        async with place_call(url, "caller"), open_client() as other:
+        async with place_call(url, "caller") as first, open_client() as other:
             offer = {"type": "offer", "sdp": await make_offer(other), "webrtc_id": "caller"}
-            assert "in use" in check_failure(await post(url, offer), 409)
+            reply = await post(url, offer)
+            assert check_failure(reply, 409) == "the webrtc_id 'caller' is in use"
+            async with open_wire(url) as wire:
+                await wire.send(json.dumps({"event": "start", "websocket_id": "caller"}))
+                assert "in use" in (await wire.receive_json())["message"]
+                assert await wire.receive_end() == 1008
+            await check_echo(first)
             assert stream.active == 1
         await wait_until(lambda: stream.active == 0)
         async with place_call(url, "caller"):
             assert stream.active == 1
 
 
-async def test_the_limit_is_told_in_fastrtcs_words() -> None:
+async def test_concurrency_limit_is_a_503_in_the_form_of_fastrtc() -> None:
     stream = make_stream(concurrency_limit=1)
     async with serving(stream) as (url, _):
         async with place_call(url, "first"), open_client() as other:
@@ -159,7 +162,7 @@ async def test_the_limit_is_told_in_fastrtcs_words() -> None:
             assert stream.active == 1
 
 
-async def test_a_candidate_before_its_offer_is_kept() -> None:
+async def test_candidates_before_their_offer_are_accepted() -> None:
     stream = make_stream()
     line = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host"
     bodies: list[dict[str, Any] | None] = [
@@ -169,16 +172,16 @@ async def test_a_candidate_before_its_offer_is_kept() -> None:
     ]
     async with serving(stream) as (url, _):
         for candidate in bodies:
-            body = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": "nobody yet"}
+            body = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": "early"}
             reply = await post(url, body)
             assert (reply.status_code, reply.json()) == (200, {"status": "success"})
         assert stream.active == 0
 
 
-async def test_malformed_candidates_are_refused() -> None:
+async def test_malformed_candidates_are_rejected_and_session_stays() -> None:
     stream = make_stream()
     good = {"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host", "sdpMid": "0"}
-    refused: list[tuple[Any, Any]] = [
+    rejected: list[tuple[Any, Any]] = [
         ({"candidate": 7, "sdpMid": "0"}, "caller"),
         ({"candidate": "x" * 2000, "sdpMid": "0"}, "caller"),
         ({**good, "sdpMid": 0}, "caller"),
@@ -190,13 +193,13 @@ async def test_malformed_candidates_are_refused() -> None:
         (good, ""),
         (good, ["caller"]),
         (good, "x" * 129),
-        # Well-formed JSON, and a session to add it to: the candidate itself is read.
+        # Valid JSON for an existing session, with a malformed candidate line.
         ({"candidate": "rubbish", "sdpMid": "0"}, "caller"),
         ({"candidate": "candidate:1 1 udp x 127.0.0.1 9 typ host", "sdpMid": "0"}, "caller"),
         ({"candidate": "candidate:1 1 udp 1 127.0.0.1", "sdpMid": "0"}, "caller"),
     ]
     async with serving(stream) as (url, _), place_call(url, "caller"):
-        for candidate, webrtc_id in refused:
+        for candidate, webrtc_id in rejected:
             body = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": webrtc_id}
             check_failure(await post(url, body), 400)
         body = {"type": "ice-candidate", "candidate": good, "webrtc_id": "caller"}
@@ -206,7 +209,7 @@ async def test_malformed_candidates_are_refused() -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("size", [524_289, 2_000_000])
-async def test_a_body_that_is_too_large_is_refused(size: int, chunked: bool) -> None:
+async def test_body_above_default_limit_is_a_413(size: int, chunked: bool) -> None:
     async def chunks() -> AsyncGenerator[bytes, None]:
         for start in range(0, size, 50_000):
             yield b" " * min(50_000, size - start)
@@ -223,7 +226,7 @@ async def test_a_body_that_is_too_large_is_refused(size: int, chunked: bool) -> 
         )
 
 
-async def test_a_client_that_goes_away_while_it_asks() -> None:
+async def test_disconnect_during_request_body_takes_no_slot() -> None:
     stream = make_stream()
     async with serving(stream) as (url, http):
         port = int(url.rpartition(":")[2])
@@ -234,13 +237,8 @@ async def test_a_client_that_goes_away_while_it_asks() -> None:
         assert stream.active == 0
 
 
-async def test_other_methods_are_not_allowed() -> None:
-    async with serving(make_stream()) as (_, http):
-        assert (await http.get("/webrtc/offer")).status_code == 405
-
-
 class Broken(AsyncStreamHandler):
-    """Has no ``copy`` that works."""
+    """A handler whose ``copy`` raises."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -254,7 +252,7 @@ class Broken(AsyncStreamHandler):
         raise self.error
 
 
-async def test_an_error_of_the_servers_own_is_told_in_the_same_form(
+async def test_handler_copy_error_is_a_500_without_its_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stream = make_stream(Broken(RuntimeError("the secret of the database")))
@@ -266,7 +264,7 @@ async def test_an_error_of_the_servers_own_is_told_in_the_same_form(
 
 
 @pytest.mark.parametrize("way", ["webrtc/offer", "whip"])
-async def test_no_way_through_the_network_is_one_line_in_the_log(
+async def test_unusable_server_address_is_a_500_and_one_log_line(
     way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere = Stream(

@@ -1,4 +1,4 @@
-"""Inputs and outputs over HTTP."""
+"""Additional inputs and outputs over HTTP."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.kit.handlers import Quiet
 from tests.kit.waiting import wait_until
 from tests.kit.websockets import PCM_16K, open_client
 
-# httpx reads a body by several generators inside each other, and closes the outermost one only.
+# httpx nests async generators to read a body, and closes the outermost only.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
 INPUTS = [Slider("Temperature", 0, 2), Choice("Voice", ["Ada", "Bo"]), Checkbox("Loud")]
@@ -65,7 +65,7 @@ async def send(url: str, body: Any) -> httpx.Response:
 
 
 async def next_event(lines: AsyncIterator[str]) -> tuple[str, Any]:
-    """The next server-sent event."""
+    """Return the name and the data of the next server-sent event."""
     kind = ""
     with anyio.fail_after(10):
         async for line in lines:
@@ -73,7 +73,7 @@ async def next_event(lines: AsyncIterator[str]) -> tuple[str, Any]:
                 kind = line.removeprefix("event: ")
             elif line.startswith("data: "):
                 return kind, json.loads(line.removeprefix("data: "))
-    raise AssertionError("the stream of events has ended")
+    raise AssertionError("the event stream ended")
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ async def hang_up(client: AiortcClient) -> None:
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_inputs_reach_the_handler(framework: Any) -> None:
+async def test_posted_inputs_set_args_of_the_handler(framework: Any) -> None:
     stream = make_stream(additional_inputs=INPUTS)
     async with serve(stream, framework, "/talk") as url, place_call(url, "me"):
         reply = await send(url, {"webrtc_id": "me", **VALUES})
@@ -105,7 +105,7 @@ async def test_inputs_reach_the_handler(framework: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({"webrtc_id": "nobody", **VALUES}, 404, "no session has the id 'nobody'"),
+        ({"webrtc_id": "unknown", **VALUES}, 404, "no session has the id 'unknown'"),
         ({"webrtc_id": "me", **VALUES, "temperature": 3}, 422, "must be from 0 to 2; got 3"),
         ({"webrtc_id": "me", "loud": True}, 422, "'temperature', 'voice' missing"),
         ({"webrtc_id": "me", **VALUES, "more": 1}, 422, "got 'more'"),
@@ -115,7 +115,9 @@ async def test_inputs_reach_the_handler(framework: Any) -> None:
         ({"webrtc_id": "me", "voice": "x" * 1_000_000}, 413, "larger than"),
     ],
 )
-async def test_inputs_that_are_refused(body: Any, status: int, message: str) -> None:
+async def test_invalid_inputs_are_rejected_and_change_no_args(
+    body: Any, status: int, message: str
+) -> None:
     stream = make_stream(additional_inputs=INPUTS)
     async with serve(stream) as url, place_call(url, "me"):
         reply = await send(url, body)
@@ -125,15 +127,15 @@ async def test_inputs_that_are_refused(body: Any, status: int, message: str) -> 
         assert stream.handlers["me"].latest_args == []
 
 
-async def test_without_declarations_there_are_no_endpoints() -> None:
+async def test_stream_without_components_has_no_input_or_output_endpoint() -> None:
     async with serve(make_stream()) as url, httpx.AsyncClient() as http:
         assert (await http.post(f"{url}/input_hook", json={})).status_code == 404
         assert (await http.get(f"{url}/outputs")).status_code == 404
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_endpoints_of_the_application_come_first(framework: Any) -> None:
-    """Also those that are added after the stream was mounted."""
+async def test_application_endpoint_overrides_input_hook(framework: Any) -> None:
+    """The application may add its route after it has mounted the stream."""
     app: Any = framework()
     make_stream(additional_inputs=INPUTS).mount(app)
     if framework is FastAPI:
@@ -152,10 +154,10 @@ async def test_endpoints_of_the_application_come_first(framework: Any) -> None:
 
         app.router.routes.append(Route("/input_hook", plain, methods=["POST"]))
     async with open_server(app) as url:
-        assert (await send(url, {"webrtc_id": "nobody"})).json() == "mine"
+        assert (await send(url, {"webrtc_id": "unknown"})).json() == "mine"
 
 
-async def test_declarations_are_told() -> None:
+async def test_config_describes_inputs_and_outputs() -> None:
     chat = Chatbot("Conversation")
     stream = make_stream(additional_inputs=[*INPUTS, chat], additional_outputs=[chat])
     async with serve(stream) as url, httpx.AsyncClient() as http:
@@ -164,7 +166,7 @@ async def test_declarations_are_told() -> None:
     assert config["outputs"] == [chat.describe()]
 
 
-async def test_outputs_come_as_events_until_the_session_ends() -> None:
+async def test_outputs_are_events_until_session_ends() -> None:
     stream = make_stream(additional_outputs=[Textbox("Heard"), Textbox("Count")])
     async with serve(stream) as url, place_call(url, "me") as client:
         session = stream.sessions[next(iter(stream.sessions))]
@@ -180,18 +182,18 @@ async def test_outputs_come_as_events_until_the_session_ends() -> None:
         await wait_until(lambda: not stream.sessions)
 
 
-def plainly(old: list[str], new: str) -> list[str]:
+def append(old: list[str], new: str) -> list[str]:
     return [*old, new]
 
 
-async def slowly(old: list[str], new: str) -> list[str]:
+async def append_async(old: list[str], new: str) -> list[str]:
     await checkpoint()
     return [*old, new]
 
 
-@pytest.mark.parametrize("handler", [plainly, slowly])
-async def test_a_handler_makes_what_is_shown(handler: Any) -> None:
-    """Of what was shown before and what was emitted; its errors are told and passed over."""
+@pytest.mark.parametrize("handler", [append, append_async])
+async def test_outputs_handler_combines_old_and_new_values(handler: Any) -> None:
+    """An error of the outputs handler is a problem event; the next output is handled."""
     stream = make_stream(
         additional_outputs=[Chatbot("Conversation")], additional_outputs_handler=handler
     )
@@ -206,7 +208,7 @@ async def test_a_handler_makes_what_is_shown(handler: Any) -> None:
         assert await next_event(events) == ("output", {"conversation": ["a", "b"]})
 
 
-async def test_a_handler_has_to_return_a_value_for_each_output() -> None:
+async def test_outputs_handler_result_of_wrong_length_is_a_problem_event() -> None:
     stream = make_stream(
         additional_outputs=[Textbox("A"), Textbox("B")],
         additional_outputs_handler=lambda _a, _b, new: new,
@@ -219,8 +221,8 @@ async def test_a_handler_has_to_return_a_value_for_each_output() -> None:
         assert await next_event(events) == ("output", {"a": 1, "b": 2})
 
 
-async def test_outputs_may_be_asked_for_before_a_websocket_says_whose_they_are() -> None:
-    """As a page written for FastRTC does."""
+async def test_outputs_requested_before_websocket_start_arrive() -> None:
+    """Pages written for FastRTC request outputs before they send the start event."""
     stream = make_stream(additional_outputs=[Textbox("A")])
     got: list[tuple[str, Any]] = []
 
@@ -240,10 +242,10 @@ async def test_outputs_may_be_asked_for_before_a_websocket_says_whose_they_are()
     assert got == [("output", {"a": "x"}), ("end", None)]
 
 
-async def test_outputs_of_nobody() -> None:
+async def test_outputs_of_unknown_id_are_a_404() -> None:
     stream = make_stream(
         additional_outputs=[Textbox("A")], request_limits=RequestLimits(early_seconds=0.1)
     )
     async with serve(stream) as url, httpx.AsyncClient() as http:
-        for query in ("", "?webrtc_id=nobody"):
+        for query in ("", "?webrtc_id=unknown"):
             assert (await http.get(f"{url}/outputs{query}")).status_code == 404

@@ -1,4 +1,4 @@
-"""Names of hypercorn: used in one module, and checked. Behaviour: test_open_server.py."""
+"""Private names of hypercorn: used in one module, and checked on import."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_missing_name_is_an_import_error_with_versions(program: str, missing: st
     )
 
 
-def test_supported_versions_are_those_of_the_project() -> None:
+def test_supported_versions_match_pyproject() -> None:
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     (versions,) = _hypercorn.SUPPORTED.values()
     assert f"hypercorn[trio]{versions}" in project["optional-dependencies"]["server"]

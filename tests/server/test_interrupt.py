@@ -1,4 +1,4 @@
-"""Ctrl-C ends the process, whatever is open."""
+"""Ctrl-C ends the process within seconds, despite open calls, requests and WebSockets."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ WEB_SOCKET = (
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 )
 
-# The client's side is the same throughout.
+# The program has its own backend; one backend is enough for the client.
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
 class Program:
-    """The program, and what it has printed."""
+    """The running ``interruptible.py`` and its output."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -53,7 +53,7 @@ class Program:
             self.printed[name] += text
 
     async def interrupt(self, number: signal.Signals = signal.SIGINT) -> float:
-        """Returns how many seconds it took to end."""
+        """Send the signal; return the seconds until the process has ended."""
         began = time.monotonic()
         self.process.send_signal(number)
         with anyio.fail_after(LIMIT):
@@ -78,12 +78,12 @@ async def running(mode: str) -> AsyncGenerator[Program, None]:
             yield program
         finally:
             if process.returncode is None:
-                process.kill()  # or the readers wait for ever
+                process.kill()  # otherwise the readers never end
 
 
 @asynccontextmanager
 async def open_request(url: str, path: str) -> AsyncGenerator[ByteStream, None]:
-    """A request whose answer has begun."""
+    """Make a GET request or a WebSocket handshake, and read the head of the response."""
     port = int(url.rpartition(":")[2])
     async with await anyio.connect_tcp("127.0.0.1", port) as connection:
         lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
@@ -102,9 +102,8 @@ async def open_request(url: str, path: str) -> AsyncGenerator[ByteStream, None]:
 
 @pytest.mark.parametrize("mode", ["trio", "asyncio"])
 @pytest.mark.parametrize("paths", [[], ["/socket", "/events"], ["/socket", "/events", "/flood"]])
-async def test_an_interrupt_ends_what_is_open(mode: str, paths: list[str]) -> None:
-    """A call, an idle connection and these. The client of ``/flood`` has stopped to read, as one
-    that has lost its network does."""
+async def test_interrupt_ends_process_despite_open_connections(mode: str, paths: list[str]) -> None:
+    """There is also a call and an idle connection. The client of ``/flood`` does not read."""
     async with (
         running(mode) as program,
         place_call(program.url) as client,
@@ -117,7 +116,9 @@ async def test_an_interrupt_ends_what_is_open(mode: str, paths: list[str]) -> No
             await stack.enter_async_context(open_request(program.url, path))
         took = await program.interrupt()
         print(f"{mode}, {paths}: {took:.2f} s")
-        await wait_until(client.closed.is_set, seconds=1)  # it was told, not left to find out
+        await wait_until(
+            client.closed.is_set, seconds=1
+        )  # the server has closed the connection explicitly
     assert program.process.returncode == 0, program.printed
     assert program.printed["stderr"] == ""
 
@@ -130,10 +131,10 @@ async def test_an_interrupt_ends_what_is_open(mode: str, paths: list[str]) -> No
         ("launch-trio", signal.SIGTERM),
     ],
 )
-async def test_launch_returns_after_an_interrupt(mode: str, number: signal.Signals) -> None:
+async def test_launch_returns_after_interrupt_or_sigterm(mode: str, number: signal.Signals) -> None:
     async with running(mode) as program:
         async with open_request(program.url, "/"):
-            pass  # the page
+            pass
         async with place_call(program.url) as client:
             await check_echo(client)
             took = await program.interrupt(number)
@@ -145,7 +146,7 @@ async def test_launch_returns_after_an_interrupt(mode: str, number: signal.Signa
 
 
 @pytest.mark.parametrize("kind", ["call", "events"])
-async def test_an_interrupt_ends_uvicorn(kind: str) -> None:
+async def test_interrupt_ends_uvicorn_with_open_call(kind: str) -> None:
     async with (
         running("uvicorn") as program,
         place_call(program.url) as client,
@@ -157,7 +158,7 @@ async def test_an_interrupt_ends_uvicorn(kind: str) -> None:
         took = await program.interrupt()
         print(f"uvicorn, {kind}: {took:.2f} s")
         await wait_until(client.closed.is_set, seconds=1)
-    # Uvicorn ends by the signal itself once it has cleaned up, if it was not run by its command.
+    # After its clean-up, uvicorn.run() raises the signal again.
     assert program.process.returncode in (0, -signal.SIGINT), program.printed
     if kind == "call":
         assert "Traceback" not in program.printed["stderr"]

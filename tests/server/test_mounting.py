@@ -1,4 +1,4 @@
-"""Where the endpoints are, and who opens the stream."""
+"""Mounting: paths of the endpoints, and the lifespan that opens the stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.kit.measure import check_echo
 from tests.kit.waiting import wait_until
 
 
-async def test_a_stream_in_an_application_in_an_application_is_not_open() -> None:
+async def test_stream_in_nested_application_is_not_open() -> None:
     stream, inner = make_stream(), Starlette()
     stream.mount(inner)
     async with open_server(Starlette(routes=[Mount("/inner", inner)])) as url:
@@ -33,7 +33,7 @@ async def test_a_stream_in_an_application_in_an_application_is_not_open() -> Non
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_it_is_opened_in_the_outermost_lifespan(framework: Any) -> None:
+async def test_stream_in_nested_application_opens_in_outermost_lifespan(framework: Any) -> None:
     stream, inner = make_stream(), framework()
     stream.mount(inner)
 
@@ -52,7 +52,7 @@ async def test_it_is_opened_in_the_outermost_lifespan(framework: Any) -> None:
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_the_applications_own_lifespan_runs_round_the_streams(framework: Any) -> None:
+async def test_application_lifespan_encloses_stream(framework: Any) -> None:
     stream = make_stream()
     seen: list[tuple[str, bool]] = []
 
@@ -71,12 +71,12 @@ async def test_the_applications_own_lifespan_runs_round_the_streams(framework: A
     async with open_server(app) as url, httpx.AsyncClient() as http:
         assert (await http.get(f"{url}/greet")).text == "hello"
         assert stream.is_open
-    # What the application opens is there before the first session and after the last.
+    # Resources of the application outlive every session.
     assert seen == [("up", False), ("down", False)]
     assert not stream.is_open
 
 
-async def test_two_streams_share_an_application() -> None:
+async def test_two_streams_share_one_application() -> None:
     one, other, app = make_stream(), make_stream(), Starlette()
     one.mount(app, "/one")
     other.mount(app, "/other/")
@@ -86,7 +86,7 @@ async def test_two_streams_share_an_application() -> None:
         assert (await post(url, {})).status_code == 404
 
 
-async def test_fastapi_documents_the_endpoint() -> None:
+async def test_openapi_schema_contains_offer_endpoint() -> None:
     app = FastAPI()
     make_stream().mount(app, "/voice", tags=["calls"])
     async with open_server(app) as url, httpx.AsyncClient() as http:
@@ -94,12 +94,12 @@ async def test_fastapi_documents_the_endpoint() -> None:
     assert schema["paths"]["/voice/webrtc/offer"]["post"]["tags"] == ["calls"]
 
 
-def test_a_path_begins_with_a_slash() -> None:
+def test_mount_path_without_slash_raises() -> None:
     with pytest.raises(ValueError, match="must be empty or begin with"):
         make_stream().mount(Starlette(), "voice")
 
 
-async def test_the_page() -> None:
+async def test_page_route_serves_html_at_its_path() -> None:
     app = Starlette(routes=[page_route(), page_route("/talk")])
     async with open_server(app) as url, httpx.AsyncClient() as http:
         for path in ("/", "/talk"):
@@ -111,7 +111,7 @@ async def test_the_page() -> None:
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_an_application_may_open_the_stream_itself(framework: Any) -> None:
+async def test_stream_opened_by_application_lifespan_is_not_opened_again(framework: Any) -> None:
     stream = make_stream()
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The server itself: it is up when the block begins, and gone when it has ended."""
+"""`open_server` serves from the beginning of its block to the end, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def count_fds() -> int:
     return len(os.listdir("/dev/fd"))
 
 
-async def test_it_serves_while_the_block_runs() -> None:
+async def test_server_accepts_connections_only_inside_block() -> None:
     async with open_server(Starlette(routes=[Route("/", hello)])) as url:
         async with httpx.AsyncClient() as http:
             assert (await http.get(url)).text == "hello"
@@ -39,17 +39,17 @@ async def test_it_serves_while_the_block_runs() -> None:
     assert count_fds() < before
 
 
-async def test_a_port_that_is_taken_is_an_os_error() -> None:
+async def test_port_in_use_raises_os_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         before = count_fds()
         with pytest.raises(OSError, match="in use"):
             async with open_server(Starlette(), port=listener.getsockname()[1]):
-                pytest.fail("this is somebody else's port")
+                pytest.fail("the port is in use")
         assert count_fds() == before
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
-async def test_an_address_of_version_6() -> None:
+async def test_ipv6_address_is_served_and_bracketed_in_url() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -60,8 +60,8 @@ async def test_an_address_of_version_6() -> None:
             assert (await http.get(url)).text == "hello"
 
 
-async def test_an_answer_is_not_held_back() -> None:
-    """Head and body are two packets: with Nagle's algorithm the second waits for 40 ms."""
+async def test_response_is_not_delayed_by_nagle() -> None:
+    """Head and body are two packets; Nagle's algorithm would delay the second by 40 ms."""
     async with (
         open_server(Starlette(routes=[Route("/", hello)])) as url,
         httpx.AsyncClient() as http,
@@ -73,7 +73,7 @@ async def test_an_answer_is_not_held_back() -> None:
         assert anyio.current_time() - began < 25 * 0.030
 
 
-async def test_an_application_without_a_lifespan() -> None:
+async def test_application_without_lifespan_is_served() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
         await PlainTextResponse("hello")(scope, receive, send)
@@ -83,7 +83,7 @@ async def test_an_application_without_a_lifespan() -> None:
             assert (await http.get(url)).text == "hello"
 
 
-async def test_a_lifespan_that_fails_lets_nobody_in() -> None:
+async def test_failing_lifespan_raises_before_block() -> None:
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncGenerator[None, None]:
         if not os.environ.get("NO_SUCH_DATABASE"):
@@ -99,7 +99,7 @@ async def test_a_lifespan_that_fails_lets_nobody_in() -> None:
     assert count_fds() == before
 
 
-async def test_a_cancelled_block_ends_the_lifespan_too() -> None:
+async def test_cancelled_block_ends_lifespan() -> None:
     seen: list[str] = []
 
     @asynccontextmanager
@@ -115,14 +115,14 @@ async def test_a_cancelled_block_ends_the_lifespan_too() -> None:
     assert seen == ["up", "down"]
 
 
-async def test_an_error_in_the_block_leaves_as_it_is() -> None:
+async def test_error_in_block_is_raised_unchanged() -> None:
     with pytest.raises(KeyError, match="mine"):
         async with open_server(Starlette()):
             raise KeyError("mine")
 
 
-async def test_open_requests_are_ended() -> None:
-    """Those that are waiting, and those whose client does not read any more."""
+async def test_open_requests_are_cancelled_at_end_of_block() -> None:
+    """One request waits, the other sends to a client that no longer reads."""
     seen: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a client is told before it calls, and the page that reads it."""
+"""The configuration endpoint for clients, and the page that reads it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def fetch_config(url: str) -> Any:
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_a_stream_without_settings(framework: Any) -> None:
+async def test_config_of_stream_without_settings_has_defaults(framework: Any) -> None:
     app = framework()
     make_stream().mount(app)
     async with open_server(app) as url:
@@ -53,8 +53,7 @@ async def test_a_stream_without_settings(framework: Any) -> None:
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_a_stream_with_settings(framework: Any) -> None:
-    """They come as they were given; what is for the server alone does not come."""
+async def test_config_returns_client_settings_and_no_server_settings(framework: Any) -> None:
     servers = [{"urls": "turn:turn.example:3478", "username": "you", "credential": "for you"}]
     given: dict[str, Any] = {
         "rtc_configuration": {"iceServers": servers},
@@ -63,7 +62,7 @@ async def test_a_stream_with_settings(framework: Any) -> None:
     }
     ours = {"iceServers": [{**servers[0], "credential": "for the server"}]}
     stream = Stream(
-        lambda: pytest.fail("nobody calls"),
+        lambda: pytest.fail("handler was created"),
         modality="audio-video",
         mode="receive",
         server_rtc_configuration=RtcConfiguration.parse(ours),
@@ -83,8 +82,8 @@ async def test_a_stream_with_settings(framework: Any) -> None:
     assert "for the server" not in json.dumps(config)
 
 
-async def test_settings_that_change() -> None:
-    """Credentials of a TURN server grow old: each call asks anew."""
+async def test_config_reads_changed_rtc_configuration() -> None:
+    """TURN credentials expire, so each request reads the stream's current configuration."""
     stream, app = make_stream(), Starlette()
     stream.mount(app)
     async with open_server(app) as url:
@@ -109,16 +108,18 @@ class Sides(Quiet):
         (Quiet, {"audio": {"channelCount": {"ideal": 2}}}, True),
         (Quiet, {"audio": True}, False),
         (Quiet(), {"channelCount": 1}, False),
-        (lambda: pytest.fail("nobody calls"), {}, False),
+        (lambda: pytest.fail("handler was created"), {}, False),
     ],
 )
-async def test_stereo_is_told(handler: Any, constraints: Any, stereo: bool) -> None:
+async def test_config_stereo_follows_handler_or_constraints(
+    handler: Any, constraints: Any, stereo: bool
+) -> None:
     stream = Stream(handler, modality="audio", track_constraints=constraints)
     config = await client_config(stream._service, stream._web)
     assert config["stereo"] is stereo
 
 
-async def test_a_title_that_is_hidden() -> None:
+async def test_hidden_title_is_empty_in_config() -> None:
     stream = Stream(echo, modality="audio", ui_args={"title": "Talk", "hide_title": True})
     app = Starlette()
     stream.mount(app)
@@ -127,7 +128,7 @@ async def test_a_title_that_is_hidden() -> None:
     assert (config["title"], config["subtitle"]) == ("", "")
 
 
-async def test_it_is_only_read() -> None:
+async def test_post_to_config_and_get_of_offer_are_405() -> None:
     app = Starlette()
     make_stream().mount(app)
     async with open_server(app) as url, httpx.AsyncClient() as http:
@@ -135,7 +136,7 @@ async def test_it_is_only_read() -> None:
         assert (await http.get(f"{url}/webrtc/offer")).status_code == 405
 
 
-def test_the_page_needs_nothing_from_elsewhere() -> None:
+def test_page_loads_no_external_resource() -> None:
     assert not re.search(r"https?://|//[a-z]+\.", PAGE)
     assert not re.search(r"<script[^>]+src|<link[^>]+stylesheet|@import|url\(", PAGE)
     assert sorted(re.findall(r'"(webrtc/\w+)"', PAGE)) == ["webrtc/config", "webrtc/offer"]
@@ -147,8 +148,7 @@ async def fetch_page(route: Any) -> httpx.Response:
         return await http.get("/")
 
 
-async def test_the_page_runs_only_what_is_its_own() -> None:
-    """Its policy names each script and the style by their hashes, and allows no other."""
+async def test_content_security_policy_allows_only_inline_hashes() -> None:
     reply = await fetch_page(page_route())
     parts = reply.headers["content-security-policy"].split("; ")
     policy = {name: sources for name, _, sources in (part.partition(" ") for part in parts)}
@@ -180,7 +180,7 @@ async def test_the_page_runs_only_what_is_its_own() -> None:
         ),
     ],
 )
-async def test_who_may_frame_the_page(framed_by: Any, ancestors: str | None) -> None:
+async def test_framed_by_sets_frame_ancestors(framed_by: Any, ancestors: str | None) -> None:
     reply = await fetch_page(page_route(framed_by=framed_by))
     policy = reply.headers["content-security-policy"]
     assert "x-frame-options" not in reply.headers
@@ -190,20 +190,19 @@ async def test_who_may_frame_the_page(framed_by: Any, ancestors: str | None) -> 
 @pytest.mark.parametrize(
     "wrong", ["https://a.example", ["a.example; script-src *"], ["https://a/b"]]
 )
-def test_frames_of_what_is_no_origin(wrong: Any) -> None:
+def test_invalid_framed_by_raises(wrong: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="origins"):
         page_route(framed_by=wrong)
 
 
-def test_the_page_names_only_what_it_has() -> None:
-    """Every id that its script looks up is there, once."""
+def test_page_script_uses_only_existing_unique_ids() -> None:
     there = re.findall(r'\bid="([\w-]+)"', PAGE)
     assert len(there) == len(set(there))
     assert set(re.findall(r'\$\("([\w-]+)"\)', PAGE)) <= set(there)
 
 
 @pytest.mark.parametrize("element", ["local", "remote"])
-def test_pictures_play_inside_the_page_and_are_silent(element: str) -> None:
-    """Or a telephone shows them full-screen, or not before it is touched."""
+def test_video_elements_autoplay_inline_and_muted(element: str) -> None:
+    """Without these attributes, phones play video in full screen or only after a touch."""
     (tag,) = re.findall(rf'<video id="{element}"[^>]*>', PAGE)
     assert {"autoplay", "playsinline", "muted"} <= set(tag.split())

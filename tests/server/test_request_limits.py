@@ -1,4 +1,4 @@
-"""What is more than a setting lets in is refused by the setting's name; nobody else notices."""
+"""Each request limit rejects the excess with its own name and affects no other client."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def detail(reply: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize("path", POSTS)
-async def test_large_bodies(path: str) -> None:
+async def test_body_above_body_bytes_is_a_413(path: str) -> None:
     stream = make_stream(body_bytes=2000)
     async with serve(stream) as url, httpx.AsyncClient(base_url=url) as http:
         headers = {"Content-Type": POSTS[path]}
@@ -72,8 +72,8 @@ async def test_large_bodies(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", POSTS)
-async def test_bodies_that_drip(path: str) -> None:
-    """Each byte is sent in time for itself: the limit is on the whole."""
+async def test_body_slower_than_body_seconds_is_a_408(path: str) -> None:
+    """The limit applies to the whole body, although each byte arrives soon after the last."""
     stream = make_stream(body_seconds=0.3)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {POSTS[path]}\r\n"
@@ -97,8 +97,8 @@ async def test_bodies_that_drip(path: str) -> None:
         assert b" 408 " in answer.partition(b"\r\n")[0]
 
 
-async def test_heads_that_do_not_come() -> None:
-    """Nothing of ours is asked yet: the server closes the connection."""
+async def test_head_slower_than_head_seconds_closes_connection() -> None:
+    """The server closes the connection before it calls the application."""
     async with serve(make_stream(head_seconds=0.2)) as url:
         port = int(url.rpartition(":")[2])
         async with await anyio.connect_tcp("127.0.0.1", port) as connection:
@@ -107,14 +107,14 @@ async def test_heads_that_do_not_come() -> None:
                 await connection.receive()
 
 
-async def test_an_offer_of_an_application_that_reads_the_body_itself() -> None:
+async def test_stream_offer_above_body_bytes_raises_with_status_413() -> None:
     async with make_stream(body_bytes=2000) as stream:
         with pytest.raises(Exception, match=r"2001 characters.*RequestLimits\.body_bytes") as info:
             await stream.offer({"type": "offer", "sdp": "x" * 2001})
     assert getattr(info.value, "status_hint", None) == 413
 
 
-async def test_sections() -> None:
+async def test_sections_beyond_limit_are_a_413() -> None:
     stream = make_stream(sections=2)
     async with serve(stream) as url, open_client() as client:
         sdp = await make_offer(client, channel=True)
@@ -125,7 +125,7 @@ async def test_sections() -> None:
         assert (await post(url, {"type": "offer", "sdp": sdp})).status_code == 200
 
 
-async def test_candidates_of_a_session() -> None:
+async def test_candidates_beyond_limit_are_a_429_and_call_connects() -> None:
     stream = make_stream(candidates=5)
     async with serve(stream) as url, open_client() as client:
         body = {"type": "offer", "sdp": await make_offer(client), "webrtc_id": "caller"}
@@ -140,7 +140,7 @@ async def test_candidates_of_a_session() -> None:
         await check_echo(client)
 
 
-async def test_candidates_before_their_offer() -> None:
+async def test_early_candidates_beyond_limit_are_a_429_for_one_id() -> None:
     stream = make_stream(candidates=2)
     async with serve(stream) as url:
         body = {"type": "ice-candidate", "candidate": CANDIDATE, "webrtc_id": "early"}
@@ -150,7 +150,7 @@ async def test_candidates_before_their_offer() -> None:
         assert (await post(url, body)).status_code == 200
 
 
-async def test_candidates_by_whip() -> None:
+async def test_whip_candidates_beyond_limit_are_a_429_and_call_connects() -> None:
     stream = make_stream(candidates=50)
     lines = ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=mid:0"]
     lines += [f"a=candidate:{i} 1 udp {i} 127.0.0.1 {20_000 + i} typ host" for i in range(1000)]
@@ -169,23 +169,11 @@ async def test_candidates_by_whip() -> None:
         await wait_until(client.connected.is_set)
 
 
-async def test_ids_that_are_in_use() -> None:
-    stream = make_stream()
-    async with serve(stream) as url, place_call(url, "caller") as first, open_client() as second:
-        body = {"type": "offer", "sdp": await make_offer(second), "webrtc_id": "caller"}
-        reply = await post(url, body)
-        assert (reply.status_code, detail(reply)) == (409, "the webrtc_id 'caller' is in use")
-        async with open_wire(url) as wire:
-            await wire.send(json.dumps({"event": "start", "websocket_id": "caller"}))
-            assert "in use" in (await wire.receive_json())["message"]
-            assert await wire.receive_end() == 1008
-        await check_echo(first)
-        assert stream.active == 1
-
-
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("text", ["x" * 1001, "\u20ac" * 400])
-async def test_long_messages_over_a_websocket(text: str, started: bool) -> None:
+async def test_long_websocket_message_ends_its_connection_with_error(
+    text: str, started: bool
+) -> None:
     stream = make_stream(message_bytes=1000)
     async with serve(stream) as url, open_socket(url), open_wire(url) as wire:
         if started:
@@ -202,15 +190,15 @@ async def test_long_messages_over_a_websocket(text: str, started: bool) -> None:
         await wait_until(lambda: stream.active == 1)
 
 
-async def test_very_long_messages_are_cut_off_by_the_server() -> None:
+async def test_very_long_websocket_message_closes_with_1009() -> None:
     stream = make_stream(message_bytes=1000)
     async with serve(stream) as url, open_wire(url) as wire:
         await wire.send("x" * 4001)
         assert await wire.receive_end() == 1009
 
 
-async def test_long_messages_over_a_data_channel() -> None:
-    """A browser refuses to send them; who sends them all the same is told."""
+async def test_long_data_channel_message_gets_error_and_call_continues() -> None:
+    """Browsers refuse to send above ``max-message-size``; this client ignores it."""
     stream = make_stream(message_bytes=1000)
     async with serve(stream) as url, open_client() as client:
         body = {"type": "offer", "sdp": await make_offer(client, channel=True)}
@@ -219,13 +207,13 @@ async def test_long_messages_over_a_data_channel() -> None:
         await accept(client, answer.replace("max-message-size:1000", "max-message-size:65536"))
         await to_thread.run_sync(client.send_message, "x" * 1001)
         with anyio.fail_after(10):
-            told = json.loads(await client.receive_message())
-        assert told["type"] == "error"
-        assert "1001 bytes; at most 1000" in told["message"]
+            error = json.loads(await client.receive_message())
+        assert error["type"] == "error"
+        assert "1001 bytes; at most 1000" in error["message"]
         await check_echo(client)
 
 
-async def test_streams_of_events() -> None:
+async def test_event_streams_beyond_limit_are_a_429_until_one_closes() -> None:
     stream = make_stream(event_streams=2)
     async with (
         serve(stream) as url,

@@ -1,4 +1,4 @@
-"""Whatever is posted, the answer is a 200 or says what is wrong, and no session is left behind."""
+"""Any posted body gets a 200 or a 400 with an error, and leaves no session behind."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _aiortc_offer() -> str:
 
 
 class Server:
-    """A server in a thread, and a client that holds it to its word."""
+    """A server in a thread, and a client that checks each reply and that no session remains."""
 
     def __init__(self, url: str, portal: from_thread.BlockingPortal, http: httpx.Client) -> None:
         self.url, self.portal, self.http = url, portal, http
@@ -150,7 +150,7 @@ HANDSHAKE = (
         [HANDSHAKE + b"\r\n" + bytes(range(256))],
     ],
 )
-def test_bytes_that_are_no_request_end_their_own_connection_alone(
+def test_invalid_http_ends_only_its_connection(
     server: Server, parts: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     url = httpx.URL(server.url)
@@ -221,21 +221,21 @@ def mutated_sdps(draw: st.DrawFn) -> str:
 _OFFER = _aiortc_offer()
 
 
-def test_what_is_mutated_is_good_by_itself(server: Server) -> None:
+def test_unmutated_offers_are_accepted(server: Server) -> None:
     assert server.offer(CHROME) == 200
     assert server.offer(_OFFER) == 200
 
 
 @ordinary
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes(server: Server, body: bytes) -> None:
+def test_arbitrary_bytes_are_a_400(server: Server, body: bytes) -> None:
     assert server.post(body) == 400
 
 
 @ordinary
 @given(any_json | requests)
 @example({"type": "offer", "sdp": CHROME.replace("mid:0", "mid:\ud800")})
-def test_arbitrary_json(server: Server, body: Any) -> None:
+def test_arbitrary_json_is_answered_or_a_400(server: Server, body: Any) -> None:
     server.post(json.dumps(body).encode())
 
 
@@ -251,5 +251,5 @@ def test_arbitrary_json(server: Server, body: Any) -> None:
 @example(CHROME.replace("a=rtcp-mux\r\n", ""))
 @example(CHROME.replace("a=setup:actpass\r\n", ""))
 @example(CHROME.replace("\r\n", "\n"))
-def test_mutated_descriptions(server: Server, sdp: str) -> None:
+def test_mutated_offers_are_answered_or_a_400(server: Server, sdp: str) -> None:
     server.offer(sdp)

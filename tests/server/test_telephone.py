@@ -1,4 +1,4 @@
-"""Calls from a carrier through a real server: the answer, the signature, the audio."""
+"""Calls from telephone carriers through a real server: XML, signatures, tokens and audio."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FORM = {"CallSid": "CA1", "From": "+15550100", "Digits": "", "To": "+15550199"}
 
 
 class TestIncomingCalls:
-    async def test_the_answer_leads_to_the_handler_and_keeps_the_port(self) -> None:
+    async def test_incoming_call_xml_has_handler_url_with_port(self) -> None:
         for framework in (None, FastAPI):
             settings = {} if framework is None else {"framework": framework}
             async with open_stream(**settings) as (_, url), httpx.AsyncClient() as http:
@@ -53,7 +53,7 @@ class TestIncomingCalls:
                 assert reply.headers["content-type"].startswith("application/xml")
                 assert f'<Connect><Stream url="{target}"/></Connect>' in reply.text
 
-    async def test_a_proxy_is_believed_only_if_told_to(self) -> None:
+    async def test_forwarded_headers_count_only_with_trust_forwarded(self) -> None:
         headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "phone.example:8443"}
         for options, expected in (
             (TelephoneOptions(), 'url="ws://127.0.0.1:'),
@@ -67,14 +67,14 @@ class TestIncomingCalls:
                 reply = await http.post(f"{url}/telephone/incoming", headers=headers)
                 assert expected in reply.text
 
-    async def test_a_form_of_very_many_fields_is_refused(self) -> None:
+    async def test_form_of_more_than_1000_fields_is_a_413(self) -> None:
         async with open_stream() as (_, url), httpx.AsyncClient() as http:
             for count, status in ((1000, 200), (1001, 413)):
                 form = "&".join(["a=b"] * count).encode()
                 reply = await http.post(f"{url}/telephone/incoming", content=form)
                 assert reply.status_code == status, reply.text
 
-    async def test_a_request_has_to_be_signed(self) -> None:
+    async def test_request_without_valid_signature_is_a_403(self) -> None:
         options = TelephoneOptions(auth_token=TOKEN, public_url="https://example.com")
         public = "https://example.com/voice/telephone/incoming?a=b%20c"
         right = sign_twilio(TOKEN, public, FORM.items())
@@ -92,13 +92,13 @@ class TestIncomingCalls:
                 assert reply.status_code == verdict
                 assert ("telephone.auth_token" in reply.text) == (verdict == 403)
 
-    async def test_a_websocket_has_to_be_signed(self) -> None:
+    async def test_websocket_without_valid_signature_is_rejected(self) -> None:
         options = TelephoneOptions(auth_token=TOKEN, public_url="https://example.com")
         signature = sign_twilio(TOKEN, "wss://example.com/voice/telephone/handler")
         async with open_stream(telephone=options) as (stream, url):
             with pytest.raises(InvalidStatus) as caught:
                 async with open_wire(url, PHONE):
-                    pytest.fail("it was let in")
+                    pytest.fail("accepted without permission")
             assert b"telephone.auth_token" in (caught.value.response.body or b"")
             headers = {"X-Twilio-Signature": signature}
             async with open_client(url, START, TwilioFraming(), PHONE, headers):
@@ -116,7 +116,7 @@ def telnyx_headers(body: bytes, age: float = 0.0, key: Ed25519PrivateKey = KEY) 
 
 
 class TestTelnyx:
-    async def test_a_request_has_to_be_signed_lately(self) -> None:
+    async def test_request_without_valid_recent_signature_is_a_403(self) -> None:
         body = urlencode(FORM).encode()
         other = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
         right = telnyx_headers(body)
@@ -139,14 +139,14 @@ class TestTelnyx:
                 assert ("telephone.telnyx_public_key" in reply.text) == (verdict == 403)
                 assert ('bidirectionalMode="rtp"' in reply.text) == (verdict == 200)
 
-    async def test_the_boundary_of_what_is_signed_cannot_be_moved(self) -> None:
+    async def test_signed_body_cannot_move_into_timestamp(self) -> None:
         signed = telnyx_headers(b"a|b")
         signed["Telnyx-Timestamp"] += "|a"
         async with open_stream(telephone=TELNYX) as (_, url), httpx.AsyncClient() as http:
             reply = await http.post(f"{url}/telephone/incoming", content=b"b", headers=signed)
             assert reply.status_code == 403
 
-    async def test_a_websocket_shows_the_token_that_its_call_was_given(self) -> None:
+    async def test_websocket_with_token_from_call_xml_is_accepted(self) -> None:
         body = urlencode(FORM).encode()
         async with (
             open_stream(telephone=TELNYX) as (stream, url),
@@ -164,7 +164,7 @@ class TestTelnyx:
                 assert session.peer.start.parameters == {"customer": "Ada"}  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize("framing", [TelnyxFraming, TwilioFraming, PlivoFraming])
-    async def test_a_websocket_without_a_good_token_is_closed(self, framing: Any) -> None:
+    async def test_websocket_without_valid_token_is_closed(self, framing: Any) -> None:
         options = TelephoneOptions(telnyx_public_key=PUBLIC_KEY, secret=TOKEN)
         now = time.time()
         tokens = (
@@ -181,7 +181,7 @@ class TestTelnyx:
                     assert await wire.receive_end() == 1008
             assert stream.active == 0
 
-    async def test_several_processes_have_a_secret_in_common(self) -> None:
+    async def test_token_of_another_process_with_same_secret_is_accepted(self) -> None:
         options = TelephoneOptions(telnyx_public_key=PUBLIC_KEY, secret=TOKEN)
         token = make_token(TOKEN.encode(), time.time())
         async with open_stream(telephone=options) as (stream, url):
@@ -189,7 +189,7 @@ class TestTelnyx:
             async with open_client(url, start, TelnyxFraming(), PHONE):
                 await wait_until(lambda: stream.active == 1)
 
-    async def test_a_call_begun_through_the_api_shows_the_secret_itself(self) -> None:
+    async def test_streaming_auth_token_header_must_equal_the_secret(self) -> None:
         options = TelephoneOptions(telnyx_public_key=PUBLIC_KEY, secret=TOKEN)
         async with open_stream(telephone=options) as (stream, url):
             headers = {"x-telnyx-streaming-auth-token": TOKEN}
@@ -202,7 +202,7 @@ class TestTelnyx:
 
 
 class TestPlivo:
-    async def test_a_request_has_to_be_signed(self) -> None:
+    async def test_request_without_valid_signature_is_a_403(self) -> None:
         options = TelephoneOptions(plivo_auth_token=TOKEN, public_url="https://example.com")
         public = "https://example.com/voice/telephone/incoming"
         right = sign_plivo(TOKEN, "12", public, list(FORM.items()))
@@ -222,21 +222,21 @@ class TestPlivo:
                 assert ("telephone.plivo_auth_token" in reply.text) == (verdict == 403)
                 assert ('<Stream bidirectional="true"' in reply.text) == (verdict == 200)
 
-    async def test_a_websocket_has_to_be_signed(self) -> None:
+    async def test_websocket_without_valid_signature_is_rejected(self) -> None:
         options = TelephoneOptions(plivo_auth_token=TOKEN, public_url="https://example.com")
         signature = sign_plivo(TOKEN, "12", "wss://example.com/voice/telephone/handler")
         headers = {"X-Plivo-Signature-V3": signature, "X-Plivo-Signature-V3-Nonce": "12"}
         async with open_stream(telephone=options) as (stream, url):
             with pytest.raises(InvalidStatus) as caught:
                 async with open_wire(url, PHONE, headers | {"X-Plivo-Signature-V3-Nonce": "1"}):
-                    pytest.fail("it was let in")
+                    pytest.fail("accepted without permission")
             assert b"telephone.plivo_auth_token" in (caught.value.response.body or b"")
             async with open_client(url, Start("MZ1"), PlivoFraming(), PHONE, headers):
                 await wait_until(lambda: stream.active == 1)
 
 
 class TestSeveralCarriers:
-    async def test_each_is_answered_in_its_own_xml(self) -> None:
+    async def test_response_xml_follows_the_carrier_of_the_request(self) -> None:
         telnyx, plivo = {"CallSidLegacy": "v3:1"}, {"CallUUID": "1"}
         async with open_stream() as (_, url), httpx.AsyncClient() as http:
             for form, expected in (
@@ -247,13 +247,13 @@ class TestSeveralCarriers:
                 reply = await http.post(f"{url}/telephone/incoming", data=form)
                 assert expected in reply.text
 
-    async def test_a_carrier_that_is_named_is_answered_whoever_asks(self) -> None:
+    async def test_carrier_option_overrides_detection(self) -> None:
         options = TelephoneOptions(carrier="plivo")
         async with open_stream(telephone=options) as (_, url), httpx.AsyncClient() as http:
             reply = await http.post(f"{url}/telephone/incoming", data=FORM)
             assert "<Stream bidirectional" in reply.text
 
-    async def test_each_comes_in_with_its_own_proof(self) -> None:
+    async def test_each_configured_carrier_needs_its_own_signature(self) -> None:
         options = TelephoneOptions(
             auth_token=TOKEN, telnyx_public_key=PUBLIC_KEY, public_url="https://example.com"
         )
@@ -275,7 +275,7 @@ class TestSeveralCarriers:
 
 class TestCalls:
     @pytest.mark.parametrize("framing", [TwilioFraming, TelnyxFraming, PlivoFraming])
-    async def test_an_echo(self, framing: Any) -> None:
+    async def test_carrier_hears_echo_and_gets_marks(self, framing: Any) -> None:
         async with open_stream() as (stream, url):
             async with open_client(url, Start("MZ1"), framing(), PHONE) as carrier:
                 await check_echo(carrier)
@@ -283,8 +283,8 @@ class TestCalls:
                 assert [e for e in carrier.events if isinstance(e, Mark)]
             await wait_until(lambda: stream.active == 0)
 
-    async def test_the_sequence_of_twilios_documentation(self) -> None:
-        """Connected, start, media; an interruption is a clear; marks come back; stop."""
+    async def test_twilio_barge_in_clears_and_counts_marked_audio(self) -> None:
+        """Events as documented by Twilio: connected, start, media, clear, marks, stop."""
 
         async def greet() -> AsyncGenerator[Any, None]:
             yield 8_000, np.full((1, 8_000), 3000, np.int16)
@@ -311,7 +311,7 @@ class TestCalls:
                 assert out is not None
                 assert out.sent == out.played + out.flushed
                 heard = carrier.sound.shape[1]
-                # What the marks say is never more, and at most a mark and a frame less.
+                # Marks never report more than was played, and less by at most a mark and a frame.
                 assert 0 <= heard - out.played <= 2 * 960
                 carrier.hang_up()
                 with anyio.fail_after(5):
@@ -321,8 +321,8 @@ class TestCalls:
         assert seen[0].webrtc_id == "MZ1"
         assert seen[0].websocket.url.path == f"/voice{PHONE}"
 
-    async def test_a_second_call_is_over_the_limit(self) -> None:
-        """D3."""
+    async def test_second_call_beyond_limit_closes_with_1013(self) -> None:
+        """Telephone and WebSocket calls count towards the same limit (defect D3 of FastRTC)."""
         async with open_stream(Quiet()) as (stream, url):
             async with open_client(url, START, TwilioFraming(), PHONE):
                 await wait_until(lambda: stream.active == 1)
@@ -336,10 +336,10 @@ class TestCalls:
                 handler = stream.handlers["MZ1"]
             await wait_until(lambda: stream.active == 0)
             assert isinstance(handler, Quiet)
-            assert handler.calls == ["shutdown"]  # D4
+            assert handler.calls == ["shutdown"]  # defect D4 of FastRTC
 
     @pytest.mark.parametrize("rubbish", ["no", "[]", json.dumps({"event": "media"}), "\ud83d"])
-    async def test_rubbish_ends_one_call(self, rubbish: str) -> None:
+    async def test_malformed_event_ends_only_its_call(self, rubbish: str) -> None:
         async with open_stream(AsyncEcho(), concurrency_limit=None) as (stream, url):
             async with (
                 open_client(url, START, TwilioFraming(), PHONE) as good,
@@ -352,6 +352,6 @@ class TestCalls:
             await wait_until(lambda: stream.active == 0)
 
 
-async def test_a_stream_takes_no_other_options() -> None:
+async def test_telephone_option_of_another_type_raises() -> None:
     with pytest.raises(TypeError, match="telephone must be a TelephoneOptions"):
         Stream(AsyncEcho(), modality="audio", telephone="twilio")  # type: ignore[arg-type]

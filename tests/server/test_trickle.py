@@ -1,4 +1,4 @@
-"""Candidates that come after their offer, or before it."""
+"""Trickled candidates after their offer, before it, and out of order."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from tests.kit.waiting import wait_until
 async def _call(
     *, early: bool = False, late: bool = False, overtaken: bool = False, connect: float = 10.0
 ) -> bool:
-    """Place a call whose descriptions name no candidates, either way: the client never learns an
-    address of the server's, so only candidates it trickles can bring the two together.
+    """Place a call without candidates in offer and answer; return whether it connects.
 
-    Returns:
-        Whether that happened.
+    The client learns no address of the server, so only candidates trickled by the client connect.
     """
     stream = make_stream(limits=Limits(connect=connect))
     app = Starlette()
@@ -35,7 +33,7 @@ async def _call(
         ]
 
         async def send_candidates() -> None:
-            # Firefox writes the end so, once for each section.
+            # Firefox sends this end of candidates once per section.
             end = {"candidate": "", "sdpMid": "0", "sdpMLineIndex": 0}
             sent = [end, *trickled] if overtaken else [*trickled, None]
             for candidate in sent:
@@ -58,19 +56,19 @@ async def _call(
         return client.connected.is_set()
 
 
-async def test_candidates_after_the_offer() -> None:
+async def test_candidates_after_the_offer_connect() -> None:
     assert await _call(late=True)
 
 
-async def test_candidates_before_the_offer() -> None:
+async def test_candidates_before_the_offer_connect() -> None:
     assert await _call(early=True)
 
 
 @pytest.mark.parametrize("when", ["early", "late"])
-async def test_candidates_that_their_end_has_overtaken(when: str) -> None:
-    """Each is a request of its own: nothing keeps them in order."""
+async def test_candidates_after_their_end_mark_connect(when: str) -> None:
+    """Each candidate is a separate request, so the end may overtake the others."""
     assert await _call(early=when == "early", late=when == "late", overtaken=True)
 
 
-async def test_without_candidates_nothing_connects() -> None:
+async def test_call_without_candidates_does_not_connect() -> None:
     assert not await _call(connect=0.5)

@@ -1,4 +1,4 @@
-"""Audio over real WebSockets, through every server, from a client that is not ours."""
+"""Audio over real WebSockets through each server, with an independent client."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def open_stream(
 
 
 async def check_echo(client: Client) -> None:
-    """Speak for a second, and hear it."""
+    """Send a tone of 1.5 s and check the echo."""
     rate = client.encoding.sample_rate
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(client.listen)
@@ -72,7 +72,7 @@ async def check_echo(client: Client) -> None:
 
 class TestCalls:
     @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-    async def test_an_echo_through_hypercorn(self, framework: Any) -> None:
+    async def test_hypercorn_client_hears_echo(self, framework: Any) -> None:
         async with open_stream(framework=framework) as (stream, url):
             async with open_client(url) as client:
                 await check_echo(client)
@@ -81,19 +81,19 @@ class TestCalls:
 
     @pytest.mark.parametrize("anyio_backend", ["asyncio"])
     @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-    async def test_an_echo_through_uvicorn(self, framework: Any) -> None:
+    async def test_uvicorn_client_hears_echo(self, framework: Any) -> None:
         async with open_stream(framework=framework, serve=serve_uvicorn) as (stream, url):
             async with open_client(url) as client:
                 await check_echo(client)
             await wait_until(lambda: stream.active == 0)
 
     @pytest.mark.parametrize("encoding", [MULAW_8K, AudioEncoding("pcm16", 44_100)], ids=str)
-    async def test_any_encoding(self, encoding: AudioEncoding) -> None:
+    async def test_client_hears_echo_in_its_encoding(self, encoding: AudioEncoding) -> None:
         async with open_stream() as (_, url), open_client(url, Start("me", encoding)) as client:
             await check_echo(client)
 
-    async def test_a_client_of_fastrtc_says_nothing_of_encodings(self) -> None:
-        """Mu-law, in and out at the handler's own rates."""
+    async def test_start_without_encoding_means_mulaw_at_handler_rates(self) -> None:
+        """Clients of FastRTC name no encoding: mu-law, in and out at the handler's rates."""
         handler = AsyncEcho(input_sample_rate=8_000, output_sample_rate=24_000)
         async with open_stream(handler) as (_, url), open_wire(url) as wire:
             await wire.send(json.dumps({"event": "start", "websocket_id": "a1b2"}))
@@ -107,7 +107,7 @@ class TestCalls:
                 sizes.append(len(base64.b64decode(body["media"]["payload"])))
         assert set(sizes) == {480}
 
-    async def test_the_peer_conforms_over_a_real_socket(self) -> None:
+    async def test_websocket_peer_conforms_over_a_real_socket(self) -> None:
         peers, take = anyio.create_memory_object_stream[WebSocketPeer](1)
 
         async def endpoint(websocket: WebSocket) -> None:
@@ -133,7 +133,7 @@ class TestCalls:
 
 
 class TestSessions:
-    async def test_inputs_outputs_messages_and_the_context(self) -> None:
+    async def test_session_has_inputs_outputs_messages_and_context(self) -> None:
         seen: dict[str, Any] = {}
 
         class Curious(Quiet):
@@ -159,8 +159,8 @@ class TestSessions:
             outputs = await stream.fetch_latest_output("me")
             assert outputs.args == (["__webrtc_value__", 7],)
 
-    async def test_shutdown_is_called_once(self) -> None:
-        """D4."""
+    async def test_shutdown_is_called_once_after_disconnect(self) -> None:
+        """Defect D4 of FastRTC."""
         async with open_stream(Quiet()) as (stream, url):
             async with open_client(url):
                 await wait_until(lambda: "caller" in stream.handlers)
@@ -169,7 +169,7 @@ class TestSessions:
             assert isinstance(handler, Quiet)
             assert handler.calls == ["shutdown"]
 
-    async def test_an_error_of_the_handler_is_told(self) -> None:
+    async def test_handler_error_reaches_client_and_closes_socket(self) -> None:
         class Broken(Quiet):
             async def receive(self, frame: Any) -> None:
                 raise WebRTCError("no more credit")
@@ -183,14 +183,14 @@ class TestSessions:
                 await client.ended.wait()
             await wait_until(lambda: stream.active == 0)
 
-    async def test_a_time_limit(self) -> None:
+    async def test_time_limit_sends_end_stream_and_closes_socket(self) -> None:
         async with open_stream(Quiet(), time_limit=0.2) as (_, url), open_client(url) as client:
             with anyio.fail_after(5):
                 body = json.loads(await client.receive_message())
                 await client.ended.wait()
             assert (body["type"], body["reason"]) == ("end_stream", "time_limit")
 
-    async def test_a_server_that_stops_says_so(self) -> None:
+    async def test_stopping_server_sends_end_stream(self) -> None:
         ended: list[Session] = []
         async with open_wire_later() as dial:
             async with open_stream(Quiet()) as (stream, url):
@@ -202,14 +202,14 @@ class TestSessions:
         assert ended[0].closed is not None
         assert ended[0].closed.reason is CloseReason.CANCELLED
 
-    async def test_a_ping_is_answered(self) -> None:
+    async def test_ping_gets_pong_before_and_after_start(self) -> None:
         async with open_stream() as (_, url), open_wire(url) as wire:
             for message in ('{"event": "ping"}', '{"event": "start"}', '{"event": "ping"}'):
                 await wire.send(message)
             assert [await wire.receive_json() for _ in range(2)] == [{"event": "pong"}] * 2
 
-    async def test_silence_is_not_sent(self) -> None:
-        """D2: a handler with nothing to say says nothing."""
+    async def test_silent_handler_sends_no_audio(self) -> None:
+        """Defect D2 of FastRTC, which sends silence for a handler without audio."""
         async with open_stream(Quiet()) as (stream, url), open_client(url) as client:
             await wait_until(lambda: stream.active == 1)
             await anyio.sleep(0.3)
@@ -228,9 +228,9 @@ async def open_wire_later() -> AsyncGenerator[Any, None]:
         yield dial
 
 
-class TestRefusals:
-    async def test_leaving_before_the_start(self, caplog: Any) -> None:
-        """D1."""
+class TestRejections:
+    async def test_disconnect_before_start_takes_no_slot(self, caplog: Any) -> None:
+        """Defect D1 of FastRTC: the next client is served, and no error is logged."""
         async with open_stream() as (stream, url):
             async with open_wire(url):
                 pass
@@ -253,7 +253,9 @@ class TestRefusals:
             ('{"event": "media"}', '"media.payload" must be a base64 string; got None'),
         ],
     )
-    async def test_rubbish_instead_of_a_start(self, message: str | bytes, error: str) -> None:
+    async def test_invalid_first_message_closes_socket_with_error(
+        self, message: str | bytes, error: str
+    ) -> None:
         async with open_stream() as (stream, url), open_wire(url) as wire:
             await wire.send(message)
             body = await wire.receive_json()
@@ -271,7 +273,9 @@ class TestRefusals:
             (b"\0", "got a binary one"),
         ],
     )
-    async def test_rubbish_ends_one_connection(self, message: str | bytes, error: str) -> None:
+    async def test_invalid_message_ends_only_its_connection(
+        self, message: str | bytes, error: str
+    ) -> None:
         async with open_stream(concurrency_limit=2) as (stream, url):
             async with open_client(url) as good, open_wire(url) as wire:
                 await wire.send('{"event": "start", "encoding": "pcm16"}')
@@ -283,7 +287,7 @@ class TestRefusals:
                 await check_echo(good)
             await wait_until(lambda: stream.active == 0)
 
-    async def test_the_limit_counts_everybody(self) -> None:
+    async def test_call_beyond_concurrency_limit_closes_with_1013(self) -> None:
         async with open_stream() as (stream, url), open_client(url):
             await wait_until(lambda: stream.active == 1)
             async with open_wire(url) as wire:
@@ -298,7 +302,7 @@ class TestRefusals:
                 }
                 assert await wire.receive_end() == 1013
 
-    async def test_an_id_that_is_in_use(self) -> None:
+    async def test_websocket_id_in_use_is_rejected_everywhere(self) -> None:
         async with open_stream(concurrency_limit=None) as (stream, url), open_client(url):
             await wait_until(lambda: stream.active == 1)
             async with open_wire(url) as wire:
@@ -310,13 +314,13 @@ class TestRefusals:
             assert reply.status_code == 409
             assert stream.active == 1
 
-    async def test_nobody_waits_for_a_start_for_ever(self) -> None:
+    async def test_missing_start_closes_socket_after_connect_limit(self) -> None:
         async with open_stream(limits=Limits(connect=0.1)) as (_, url), open_wire(url) as wire:
-            told = "no start came within 0.1 s (Limits.connect)"
-            assert (await wire.receive_json())["message"] == told
+            error = "no start came within 0.1 s (Limits.connect)"
+            assert (await wire.receive_json())["message"] == error
             assert await wire.receive_end() == 1008
 
-    async def test_a_stream_of_pictures_has_no_socket(self) -> None:
+    async def test_video_stream_rejects_websocket(self) -> None:
         stream = Stream(lambda frame: frame, modality="video")
         app = Starlette()
         stream.mount(app)
@@ -327,18 +331,18 @@ class TestRefusals:
 
 class TestOrigins:
     @pytest.mark.parametrize("serve", [open_server, serve_uvicorn])
-    async def test_another_sites_page_is_refused(self, serve: Any, anyio_backend: Any) -> None:
+    async def test_foreign_origin_is_a_403(self, serve: Any, anyio_backend: Any) -> None:
         if serve is serve_uvicorn and anyio_backend[0] == "trio":
-            pytest.skip("uvicorn is for asyncio")
+            pytest.skip("uvicorn needs asyncio")
         async with open_stream(serve=serve) as (_, url):
             with pytest.raises(InvalidStatus) as caught:
                 async with open_wire(url, headers={"Origin": "https://evil.example"}):
-                    pytest.fail("it was let in")
+                    pytest.fail("accepted without permission")
         response = caught.value.response
         assert response.status_code == 403
         assert b"allowed_origins" in (response.body or b"")
 
-    async def test_those_who_may_come_in(self) -> None:
+    async def test_allowed_and_own_origins_are_accepted(self) -> None:
         friend = "https://friend.example"
         async with open_stream(allowed_origins=[friend]) as (_, url):
             own = url.removesuffix("/voice")
@@ -348,8 +352,7 @@ class TestOrigins:
                     assert await wire.receive_json() == {"event": "pong"}
 
 
-async def test_the_stream_of_make_stream_echoes() -> None:
-    """A session function hears and says what a handler does."""
+async def test_session_function_echoes_over_websocket() -> None:
     stream = make_stream()
     app = Starlette()
     stream.mount(app)
