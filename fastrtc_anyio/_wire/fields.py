@@ -6,16 +6,13 @@ Every function raises :exc:`.InvalidMessage` for a malformed message or field.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._signaling.messages import DIGITS
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import InvalidMessage
-
-from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Other, Start, Stop
-from .payload import decode_media
 
 Fields: TypeAlias = Mapping[str, object]
 """A JSON object."""
@@ -32,20 +29,6 @@ def parse_body(text: str) -> Fields:
         raise InvalidMessage(f"the message is not JSON: {exc}") from None
     if not isinstance(body, dict) or not isinstance(body.get("event"), str):
         raise InvalidMessage('a message must be a JSON object with a string "event"')
-    return body
-
-
-def parse_message(text: str, *, sequence: str, stream: str, stream_id: str | None) -> Fields:
-    """Parse a message, and check its sequence number and its stream.
-
-    ``sequence`` and ``stream`` are the names of their fields. ``stream_id`` is the id of the
-    started stream, or None before the start.
-    """
-    body = parse_body(text)
-    parse_number(body, sequence)
-    named = body.get(stream)
-    if named is not None and stream_id is not None and named != stream_id:
-        raise InvalidMessage(f'"{stream}" must be {short_repr(stream_id)}; got {short_repr(named)}')
     return body
 
 
@@ -112,27 +95,3 @@ def parse_parameters(part: Fields, key: str) -> dict[str, str]:
             f"got {short_repr(found)}"
         )
     return dict(found)
-
-
-def decode_event(body: Fields, parse_start: Callable[[Fields], Start]) -> Event:
-    """Decode an event that carriers have in common. They differ in the start."""
-    match body["event"]:
-        case "media":
-            media = parse_part(body, "media")
-            if media.get("track", "inbound") not in ("inbound", "inbound_track"):
-                return Other("media of the outbound track")
-            return Media(decode_media(body), parse_number(media, "chunk"))
-        case "mark":
-            return Mark(parse_name(parse_part(body, "mark"), "name"))
-        case "dtmf":
-            return KeyPressed(parse_digit(parse_part(body, "dtmf")))
-        case "start":
-            return parse_start(body)
-        case "stop":
-            return Stop()
-        case "connected":
-            return Connected()
-        case "clear":
-            return Clear()
-        case other:
-            return Other(str(other))

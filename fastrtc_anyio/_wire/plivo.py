@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
+from .carrier import CarrierFraming
 from .events import Clear, Event, KeyPressed, Mark, Media, Start, Stop
-from .fields import Fields, decode_event, parse_message, parse_name, parse_part, parse_text
+from .fields import Fields, parse_name, parse_part, parse_text
 from .payload import MULAW_8K, AudioEncoding, Codec, decode_media, encode_base64
 
 _CODECS: Mapping[str, Codec] = {"audio/x-mulaw": "mulaw", "audio/x-l16": "pcm16"}
@@ -23,25 +24,18 @@ _TYPES = {codec: name for name, codec in _CODECS.items()}
 _POSSIBLE = {MULAW_8K, AudioEncoding("pcm16", 8_000), AudioEncoding("pcm16", 16_000)}
 
 
-class PlivoFraming:
-    """Framing of one Plivo audio stream.
+class PlivoFraming(CarrierFraming):
+    """Framing of one Plivo audio stream."""
 
-    Attributes:
-        stream_id: the ``streamId``; None before the start.
-    """
-
-    phone = True
+    _stream = "streamId"
+    _sequence = "sequenceNumber"
+    _number = int
 
     def __init__(self) -> None:
-        self.stream_id: str | None = None
+        super().__init__()
         self._encoding = MULAW_8K
-        self._sequence = 0
 
-    def decode(self, text: str) -> Event:
-        """See :meth:`.events.Framing.decode`."""
-        body = parse_message(
-            text, sequence="sequenceNumber", stream="streamId", stream_id=self.stream_id
-        )
+    def _decode(self, body: Fields) -> Event:
         match body["event"]:
             case "playAudio":
                 return Media(decode_media(body))
@@ -50,7 +44,7 @@ class PlivoFraming:
             case "clearedAudio" | "clearAudio":
                 return Clear()
             case _:
-                return decode_event(body, self._parse_start)
+                return super()._decode(body)
 
     def _parse_start(self, body: Fields) -> Start:
         start = parse_part(body, "start")
@@ -70,7 +64,7 @@ class PlivoFraming:
         return Start(name, encoding, call, {"extra_headers": headers} if headers else {})
 
     def encode(self, event: Event) -> str | None:
-        """See :meth:`.events.Framing.encode`. Also encodes the messages that Plivo sends."""
+        """See :meth:`.carrier.CarrierFraming.encode`."""
         match event:
             case Media(payload, None):
                 media = {
@@ -109,8 +103,3 @@ class PlivoFraming:
         }
         headers = event.parameters.get("extra_headers", "")
         return self._dump("start", {"start": start, "extra_headers": headers})
-
-    def _dump(self, event: str, parts: Fields) -> str:
-        self._sequence += 1
-        body = {"event": event, "streamId": self.stream_id, **parts}
-        return json.dumps({**body, "sequenceNumber": self._sequence})

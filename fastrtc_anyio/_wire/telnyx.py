@@ -21,16 +21,9 @@ import numpy as np
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
+from .carrier import CarrierFraming
 from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Start, Stop
-from .fields import (
-    Fields,
-    decode_event,
-    parse_message,
-    parse_name,
-    parse_parameters,
-    parse_part,
-    parse_text,
-)
+from .fields import Fields, parse_name, parse_parameters, parse_part, parse_text
 from .payload import MULAW_8K, AudioEncoding, Codec, encode_base64
 
 TelnyxCodec: TypeAlias = Literal["PCMU", "PCMA", "L16"]
@@ -47,31 +40,24 @@ _IN: Mapping[tuple[object, object], AudioEncoding] = {
 }
 
 
-class TelnyxFraming:
+class TelnyxFraming(CarrierFraming):
     """Framing of one Telnyx media stream.
 
     Args:
         codec: codec of the audio to Telnyx: its ``bidirectionalCodec``. L16 is at 16 kHz.
-
-    Attributes:
-        stream_id: the ``stream_id``; None before the start.
     """
 
-    phone = True
+    _stream = "stream_id"
+    _sequence = "sequence_number"
 
     def __init__(self, codec: TelnyxCodec = "PCMU") -> None:
-        self.stream_id: str | None = None
+        super().__init__()
         self._encoding_in = MULAW_8K
         self._encoding_out = _OUT[codec]
         self._bytes = _ByteOrder()
-        self._sequence = 0
 
-    def decode(self, text: str) -> Event:
-        """See :meth:`.events.Framing.decode`."""
-        body = parse_message(
-            text, sequence="sequence_number", stream="stream_id", stream_id=self.stream_id
-        )
-        event = decode_event(body, self._parse_start)
+    def _decode(self, body: Fields) -> Event:
+        event = super()._decode(body)
         if isinstance(event, Media) and self._encoding_in.codec == "pcm16":
             return replace(event, payload=self._bytes.read(event.payload))
         return event
@@ -96,7 +82,7 @@ class TelnyxFraming:
         return Start(name, encoding, call, parameters, out)
 
     def encode(self, event: Event) -> str | None:
-        """See :meth:`.events.Framing.encode`. Also encodes the messages that Telnyx sends."""
+        """See :meth:`.carrier.CarrierFraming.encode`."""
         match event:
             case Media(payload, None):
                 media = {"payload": encode_base64(self._write(payload, self._encoding_out))}
@@ -134,11 +120,6 @@ class TelnyxFraming:
 
     def _write(self, payload: bytes, encoding: AudioEncoding) -> bytes:
         return self._bytes.write(payload) if encoding.codec == "pcm16" else payload
-
-    def _dump(self, event: str, parts: Fields) -> str:
-        self._sequence += 1
-        body = {"event": event, "stream_id": self.stream_id, **parts}
-        return json.dumps({**body, "sequence_number": str(self._sequence)})
 
 
 class _ByteOrder:

@@ -131,16 +131,11 @@ class BatchVadStream:
         self._found: deque[float] = deque(maxlen=vad.hops - 1)
 
     def probability(self, window: Int16Array) -> float:
-        """Process the next hop. Errors of the model propagate.
+        """Process the next hop; see :meth:`.vad.VadStream.probability`.
 
-        Args:
-            window: int16, shape ``(1, BatchVad.window)``, at ``BatchVad.sample_rate``.
-
-        Returns:
-            The fraction of it that is speech, 0 to 1.
+        Errors of the model propagate.
 
         Raises:
-            UnsupportedFormat: for another dtype or shape.
             TypeError: the model did not return seconds and chunks.
             ValueError: the model returned NaN.
         """

@@ -84,16 +84,9 @@ class EnergyVadStream:
         self._windows = 0
 
     def probability(self, window: Int16Array) -> float:
-        """Process the next 20 ms. The first window counts as noise.
+        """Process the next 320 samples at 16 kHz; see :meth:`.vad.VadStream.probability`.
 
-        Args:
-            window: int16, shape ``(1, 320)``, at 16 kHz.
-
-        Returns:
-            The probability that the window is speech, 0 to 1.
-
-        Raises:
-            UnsupportedFormat: for another dtype or shape.
+        The first window counts as noise.
         """
         check_window(window, WINDOW)
         level = _level_dbfs(window)

@@ -140,17 +140,7 @@ class SileroVadStream:
         self._state = np.zeros(STATE_SHAPE, np.float32)
 
     def probability(self, window: Int16Array) -> float:
-        """Process the next 32 ms.
-
-        Args:
-            window: int16, shape ``(1, 512)``, at 16 kHz.
-
-        Returns:
-            The probability that the window is speech, 0 to 1.
-
-        Raises:
-            UnsupportedFormat: for another dtype or shape.
-        """
+        """Process the next 512 samples at 16 kHz; see :meth:`.vad.VadStream.probability`."""
         check_window(window, WINDOW)
         self._input[:, :CONTEXT] = self._input[:, -CONTEXT:]
         self._input[:, CONTEXT:] = int16_to_float32(window)

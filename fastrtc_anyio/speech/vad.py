@@ -29,6 +29,9 @@ class VadStream(Protocol):
 
         Returns:
             The probability that the window is speech, 0 to 1.
+
+        Raises:
+            UnsupportedFormat: for another dtype or shape.
         """
         ...
 

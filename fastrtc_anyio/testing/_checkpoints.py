@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-import inspect
 from collections.abc import Generator
+from inspect import isasyncgen, iscoroutine
 from types import FrameType
 
 _LIBRARIES = frozenset({"anyio", "asyncio", "trio"})
@@ -42,11 +42,8 @@ def awaiting_frames(coro: object) -> Generator[FrameType, None, None]:
         else:
             # The awaitable of asend() does not reference its generator (CPython #76991), nor do the
             # iterators of __await__. The garbage collector knows the reference.
-            coro = next((ref for ref in gc.get_referents(coro) if _has_frames(ref)), None)
-
-
-def _has_frames(thing: object) -> bool:
-    return inspect.isasyncgen(thing) or inspect.iscoroutine(thing)
+            referents = gc.get_referents(coro)
+            coro = next((x for x in referents if isasyncgen(x) or iscoroutine(x)), None)
 
 
 def _is_library(frame: FrameType) -> bool:
@@ -60,20 +57,16 @@ def can_fail(frames: list[FrameType], sent: object) -> bool:
         if not _is_library(frame):
             return True
         code = frame.f_code
-        if code.co_name == "cancel_shielded_checkpoint" and _is_checkpoint(frames[:at]):
+        # In trio it is also the second half of an ordinary checkpoint.
+        caller = frames[at - 1].f_code.co_name if at else ""
+        if code.co_name == "cancel_shielded_checkpoint" and caller == "checkpoint":
             return True
         if code.co_name in _CANNOT_FAIL or code.co_qualname in _CANNOT_FAIL_METHODS:
             return False
-        if code.co_name == "to_thread_run_sync" and not hasattr(
-            getattr(sent, "value", None), "unwrap"
-        ):
+        returned = hasattr(getattr(sent, "value", None), "unwrap")
+        if code.co_name == "to_thread_run_sync" and not returned:
             return False  # the thread asked for a call and would wait for its result forever
     return True
-
-
-def _is_checkpoint(callers: list[FrameType]) -> bool:
-    """Whether a shielded checkpoint is the second half of an ordinary one, as in trio."""
-    return bool(callers) and callers[-1].f_code.co_name == "checkpoint"
 
 
 def describe(name: str, frames: list[FrameType]) -> str:

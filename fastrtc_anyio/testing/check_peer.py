@@ -6,8 +6,8 @@ same transport that is implemented independently.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
 
@@ -23,10 +23,8 @@ from .signals import tone, tone_snr
 
 __all__ = ["PeerClient", "check_peer"]
 
-_SECONDS = 10
-"""Timeout of each step."""
-_MIN_SNR = 30.0
-"""Minimum signal-to-noise ratio in dB of a tone after a lossy codec."""
+_SECONDS = 10  # timeout of each step
+_MIN_SNR = 30.0  # dB, of a tone after a lossy codec
 
 
 class PeerClient(Protocol):
@@ -77,19 +75,13 @@ async def check_peer(open_pair: OpenPair, *, messages: bool = True, lead_s: floa
         _aclose_is_idempotent,
     ]
     for check in checks:
-        async with _opened(open_pair, messages) as (peer, client):
+        async with open_pair() as (peer, client):
+            with fail_after(_SECONDS):
+                await peer.wait_connected()
+                if messages:
+                    await peer.messages.wait_open()
             with fail_after(_SECONDS):
                 await check(peer, client)
-
-
-@asynccontextmanager
-async def _opened(open_pair: OpenPair, messages: bool) -> AsyncGenerator[Pair, None]:
-    async with open_pair() as (peer, client):
-        with fail_after(_SECONDS):
-            await peer.wait_connected()
-            if messages:
-                await peer.messages.wait_open()
-        yield peer, client
 
 
 async def _audio_in_is_complete(peer: Peer, client: PeerClient) -> None:
@@ -123,13 +115,8 @@ async def _audio_out_is_complete(peer: Peer, client: PeerClient) -> None:
 async def _flush_drops_queued_audio(peer: Peer, client: PeerClient) -> None:
     out = peer.audio_out
     await out.send((out.sample_rate, tone(440, out.sample_rate, 5.0)))
-
-    async def play_a_little() -> None:
-        while out.statistics().played < out.sample_rate // 4:
-            await client.receive_audio()
-
-    with fail_after(_SECONDS):
-        await play_a_little()
+    while out.statistics().played < out.sample_rate // 4:
+        await client.receive_audio()
     played = out.flush()
     assert played.samples >= out.sample_rate // 4
     await out.wait_played()
@@ -177,8 +164,6 @@ async def _hang_up_ends_every_stream(peer: Peer, client: PeerClient) -> None:
     client.hang_up()
     closed = await peer.wait_closed()
     assert closed.reason is CloseReason.HUNG_UP
-    async for _ in peer.audio_in:
-        pass
     await _assert_ended(peer)
     assert (await peer.wait_closed()) == closed
 
@@ -187,12 +172,12 @@ async def _aclose_is_idempotent(peer: Peer, _client: PeerClient) -> None:
     await peer.aclose()
     await peer.aclose()
     await peer.wait_closed()
-    async for _ in peer.audio_in:
-        pass
     await _assert_ended(peer)
 
 
 async def _assert_ended(peer: Peer) -> None:
+    async for _ in peer.audio_in:
+        pass
     peer.messages.send_nowait("too late")
     await peer.audio_out.wait_played()
     try:

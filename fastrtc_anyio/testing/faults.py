@@ -27,8 +27,8 @@ from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import current_token
 
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.options import check_number
 
 from ._checkpoints import awaiting_frames, can_fail, describe
@@ -148,7 +148,7 @@ def inject_fault(
     fault = FaultPlan(at, error, skip=skip)
     if isinstance(error, anyio.get_cancelled_exc_class()):
         raise TypeError("error must not be a cancellation; use error=None to cancel the block")
-    watch = _watch_asyncio if _is_asyncio() else _watch_trio
+    watch = _watch_trio if Host().asyncio_loop is None else _watch_asyncio
     with ExitStack() as stack:
         if error is None:
             scope = stack.enter_context(anyio.CancelScope())
@@ -335,7 +335,3 @@ def _watch_asyncio(fault: FaultPlan) -> Generator[None, None, None]:
     finally:
         if loop.get_task_factory() is factory:
             loop.set_task_factory(before)
-
-
-def _is_asyncio() -> bool:
-    return hasattr(current_token().native_token, "call_soon_threadsafe")

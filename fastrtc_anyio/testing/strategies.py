@@ -281,19 +281,16 @@ def link_faults(
         max_seconds: duration of the call in seconds; outages end before.
     """
     time = _thousandths(0, max_seconds)
+    outage = st.tuples(time, time).map(lambda span: (min(span), max(span)))
     return st.builds(
         LinkFaults,
         loss=_thousandths(0, max_loss),
         delay=_thousandths(0, max_delay),
         jitter=_thousandths(0, max_jitter),
         burst=st.integers(1, 20),
-        outages=st.lists(st.tuples(time, time).map(_ordered), max_size=2).map(tuple),
+        outages=st.lists(outage, max_size=2).map(tuple),
         seed=st.integers(0, 2**32 - 1),
     )
-
-
-def _ordered(span: tuple[float, float]) -> tuple[float, float]:
-    return min(span), max(span)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import trio
@@ -70,11 +70,8 @@ class _HeldClock:
         self._working: dict[trio.CancelScope, float] = {}
         self._some = trio.Event()
 
-    def hold(self, name: str) -> AbstractContextManager[object]:
-        return self._hold(name)
-
     @contextmanager
-    def _hold(self, name: str) -> Generator[None, None, None]:
+    def hold(self, name: str) -> Generator[None, None, None]:
         scope = trio.CancelScope()
         self._working[scope] = time.monotonic()
         self._clock.autojump_threshold = math.inf
