@@ -54,52 +54,51 @@ class StopWordHeard(TurnEvent):
 
 
 @dataclass(frozen=True)
-class ReplyStarted(TurnEvent):
-    """A reply started. Its function is called once the previous reply has unwound.
+class ReplyEvent(TurnEvent):
+    """Base class of the events of a reply.
 
     Attributes:
         reply: number of the reply in this conversation, from 1.
-        utterance_s: seconds of audio passed to the reply function.
     """
 
     reply: int
+
+
+@dataclass(frozen=True)
+class ReplyStarted(ReplyEvent):
+    """A reply started. Its function is called once the previous reply has unwound.
+
+    Attributes:
+        utterance_s: seconds of audio passed to the reply function.
+    """
+
     utterance_s: float
 
 
 @dataclass(frozen=True)
-class ReplyInterrupted(TurnEvent):
+class ReplyInterrupted(ReplyEvent):
     """A reply was cancelled, and its queued audio dropped.
 
     Attributes:
-        reply: number of the reply.
         played: audio of the reply that was played; exact to one 20 ms frame.
     """
 
-    reply: int
     played: Played
 
 
 @dataclass(frozen=True)
-class InterruptionRejected(TurnEvent):
-    """The judge rejected speech over a reply as an interruption: the reply continues.
-
-    Attributes:
-        reply: number of the reply.
-    """
-
-    reply: int
+class InterruptionRejected(ReplyEvent):
+    """The judge rejected speech over a reply as an interruption: the reply continues."""
 
 
 @dataclass(frozen=True)
-class ReplyFinished(TurnEvent):
+class ReplyFinished(ReplyEvent):
     """A reply was played to its end.
 
     Attributes:
-        reply: number of the reply.
         played: audio of the reply.
     """
 
-    reply: int
     played: Played
 
 

@@ -73,6 +73,12 @@ class TurnMachine:
         judged: whether a judge decides about interruptions. If not, speech interrupts at once.
         pre_roll_s: seconds of audio before the first speech that belong to the utterance.
 
+    Attributes:
+        state: whose turn it is.
+        reply: number of the latest reply; 0 before the first.
+        candidate: the candidate that awaits a decision, if any.
+        user_paused: whether the user has paused and the utterance only awaits the decision.
+
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument is out of range.
@@ -103,36 +109,16 @@ class TurnMachine:
         self._judged = judged
         self._rule = rule or SlidingWindow(rate, options)
         self._buffer = UtteranceBuffer(round(pre_roll_s * rate))
-        self._state = TurnState.LISTENING
-        self._reply = 0
-        self._candidate: InterruptionCandidate | None = None
-        self._paused = False
+        self.state = TurnState.LISTENING
+        self.reply = 0
+        self.candidate: InterruptionCandidate | None = None
+        self.user_paused = False
         self._steps: list[TurnStep] = []
-
-    @property
-    def state(self) -> TurnState:
-        """Whose turn it is."""
-        return self._state
 
     @property
     def now(self) -> int:
         """Number of samples pushed so far."""
         return self._buffer.now
-
-    @property
-    def reply(self) -> int:
-        """Number of the latest reply; 0 before the first."""
-        return self._reply
-
-    @property
-    def candidate(self) -> InterruptionCandidate | None:
-        """The candidate that awaits a decision, if any."""
-        return self._candidate
-
-    @property
-    def user_paused(self) -> bool:
-        """Whether the user has paused and the utterance only awaits the decision."""
-        return self._paused
 
     @property
     def buffered(self) -> int:
@@ -167,7 +153,7 @@ class TurnMachine:
         if not 0 <= probability <= 1:
             raise ValueError(f"probability must be from 0 to 1; got {probability!r}")
         self._buffer.append(samples)
-        if self._can_interrupt or self._state is not TurnState.REPLYING:
+        if self._can_interrupt or self.state is not TurnState.REPLYING:
             over_reply = self._is_replying and self._interrupt_on == "speech"
             self._apply(self._rule.push(samples, probability, over_reply))
         self._buffer.discard(self._rule.lookback)
@@ -180,7 +166,7 @@ class TurnMachine:
         interruption.
         """
         began = self._buffer.began
-        if self._state is TurnState.LISTENING:
+        if self.state is TurnState.LISTENING:
             self._reply_to(self.now, self.now)
         elif began is not None and (
             # A second press of the button does not interrupt the reply to the first.
@@ -207,23 +193,23 @@ class TurnMachine:
             reply: number of the reply. A number other than the active reply's has no effect: that
                 reply was interrupted a moment ago.
         """
-        if reply != self._reply or not self._is_replying:
+        if reply != self.reply or not self._is_replying:
             return []
-        self._candidate = None
+        self.candidate = None
         self._step(ReplyEnded(self.now, reply))
-        if self._buffer.began is not None and self._state is TurnState.LISTENING:
+        if self._buffer.began is not None and self.state is TurnState.LISTENING:
             # The speech began over the reply without interrupting it. Its SpeechStarted is out.
             self._move(SpeechStarted)
-        if self._paused:
+        if self.user_paused:
             self._finish_utterance()
         return self._take_steps()
 
     def confirm(self, candidate: InterruptionCandidate) -> list[TurnStep]:
         """Interrupt the reply. No effect if ``candidate`` no longer awaits a decision."""
-        if candidate is not self._candidate:
+        if candidate is not self.candidate:
             return []
         self._interrupt()
-        if self._paused:
+        if self.user_paused:
             self._finish_utterance()
         return self._take_steps()
 
@@ -232,16 +218,16 @@ class TurnMachine:
 
         No effect if ``candidate`` no longer awaits a decision.
         """
-        if candidate is not self._candidate:
+        if candidate is not self.candidate:
             return []
-        self._candidate = None
-        self._step(CandidateRejected(self.now, self._reply))
+        self.candidate = None
+        self._step(CandidateRejected(self.now, self.reply))
         self._stop_speech()
         return self._take_steps()
 
     @property
     def _is_replying(self) -> bool:
-        return self._state in (TurnState.REPLYING, TurnState.INTERRUPTING)
+        return self.state in (TurnState.REPLYING, TurnState.INTERRUPTING)
 
     def _apply(self, verdict: Verdict) -> None:
         """Draw the conclusions from the rule's verdict on the latest hop."""
@@ -255,8 +241,8 @@ class TurnMachine:
             self._cut(buffer.began, buffer.began + self._longest)
         # The reply to a cut ends the utterance where replies cannot be interrupted.
         if buffer.began is not None:
-            self._paused = verdict is not Verdict.SPEECH
-            if self._paused:
+            self.user_paused = verdict is not Verdict.SPEECH
+            if self.user_paused:
                 self._pause(buffer.began)
 
     def _start_speech(self) -> None:
@@ -266,7 +252,7 @@ class TurnMachine:
             self._barge_in()
 
     def _pause(self, began: int) -> None:
-        if self._state is TurnState.INTERRUPTING:
+        if self.state is TurnState.INTERRUPTING:
             # The utterance stays open until the decision: the user may continue before that.
             return
         if not self._is_worth_a_reply(began):
@@ -287,14 +273,14 @@ class TurnMachine:
 
     def _barge_in(self) -> None:
         if self._judged:
-            self._candidate = InterruptionCandidate(self.now, self._reply)
-            self._step(self._candidate)
+            self.candidate = InterruptionCandidate(self.now, self.reply)
+            self._step(self.candidate)
         else:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        self._candidate = None
-        self._step(Interrupted(self.now, self._reply))
+        self.candidate = None
+        self._step(Interrupted(self.now, self.reply))
 
     def _finish_utterance(self) -> None:
         began = self._buffer.began
@@ -307,16 +293,16 @@ class TurnMachine:
         if self._is_replying:
             self._interrupt()
         self._buffer.continue_from(end)
-        self._paused = False
+        self.user_paused = False
         self._reply_to(began, end)
 
     def _reply_to(self, began: int, end: int) -> None:
-        due = ReplyDue(self._reply + 1, self._buffer.take(began, end), began, end)
+        due = ReplyDue(self.reply + 1, self._buffer.take(began, end), began, end)
         self._begin_reply(due)
 
     def _begin_reply(self, due: ReplyDue | None = None) -> None:
         self._move(ReplyDue)
-        self._reply += 1
+        self.reply += 1
         if not self._can_interrupt:
             self._stop_speech()
         if due is not None:
@@ -327,7 +313,7 @@ class TurnMachine:
         if self._buffer.began is not None:
             self._buffer.end()
             self._step(SpeechStopped(self.now))
-        self._paused = False
+        self.user_paused = False
         self._rule.reset()
 
     def _step(self, step: TurnStep) -> None:
@@ -336,10 +322,10 @@ class TurnMachine:
 
     def _move(self, kind: type[TurnStep]) -> None:
         try:
-            self._state = TRANSITIONS[self._state][kind]
+            self.state = TRANSITIONS[self.state][kind]
         except KeyError:
             raise InvalidTransition(
-                f"{kind.__name__} is not possible in the state {self._state.value!r}"
+                f"{kind.__name__} is not possible in the state {self.state.value!r}"
             ) from None
 
     def _take_steps(self) -> list[TurnStep]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastrtc_anyio._core.user_code import is_coroutine_function
+from fastrtc_anyio.handlers.functions import positional_arguments
 
 from .events import InterruptionJudge, TurnListener
 
@@ -26,10 +26,7 @@ class InputNeed(enum.Enum):
 class ReplyCall:
     """A reply function, ready to be called once the client's input has arrived.
 
-    Attributes:
-        function: the function.
-        need: whether it takes the client's input.
-        arguments: makes the arguments from the latest input. Call it once.
+    ``arguments`` makes its arguments from the latest input. Call it once.
     """
 
     function: Callable[..., object]
@@ -43,11 +40,7 @@ def check_functions(
     confirm_interruption: InterruptionJudge | None,
     on_event: TurnListener | None,
 ) -> None:
-    """Check the functions that the application passes to a conversation.
-
-    Raises:
-        TypeError: an argument is not a function, or not one of the required kind.
-    """
+    """Raise `TypeError` for an argument that is not a function of the required kind."""
     functions = {"fn": fn, "startup_fn": startup_fn}
     others = {"confirm_interruption": confirm_interruption, "on_event": on_event}
     for name, function in {**functions, **others}.items():
@@ -65,32 +58,15 @@ def check_functions(
 
 def input_need(function: Callable[..., object], own: int) -> InputNeed:
     """Find out whether a function takes more than ``own`` positional arguments."""
-    if _maximum(function) <= own:
+    required, most = positional_arguments(function)
+    if most <= own:
         return InputNeed.NONE
-    return InputNeed.REQUIRED if _minimum(function) > own else InputNeed.OPTIONAL
+    return InputNeed.REQUIRED if required > own else InputNeed.OPTIONAL
 
 
 def fit_arguments(
     function: Callable[..., object], arguments: tuple[object, ...]
 ) -> tuple[object, ...]:
     """Drop arguments that the function does not take; add None for missing ones."""
-    missing = _minimum(function) - len(arguments)
-    return (arguments + (None,) * missing)[: _maximum(function)]
-
-
-def _positional(function: Callable[..., object]) -> list[inspect.Parameter]:
-    return [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-
-
-def _maximum(function: Callable[..., object]) -> int:
-    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
-    unlimited = inspect.Parameter.VAR_POSITIONAL in kinds
-    return 1000 if unlimited else len(_positional(function))
-
-
-def _minimum(function: Callable[..., object]) -> int:
-    return sum(parameter.default is parameter.empty for parameter in _positional(function))
+    required, most = positional_arguments(function)
+    return (arguments + (None,) * (required - len(arguments)))[:most]

@@ -40,32 +40,46 @@ class TurnState(enum.Enum):
 
 
 @dataclass(frozen=True)
-class SpeechStarted:
+class Step:
+    """Base class of steps. Places in the input are samples since the first sample pushed.
+
+    Attributes:
+        at: place in the input at which the step was taken.
+    """
+
+    at: int
+
+
+@dataclass(frozen=True)
+class ReplyStep(Step):
+    """Base class of the steps of an active reply.
+
+    Attributes:
+        reply: number of the reply.
+    """
+
+    reply: int
+
+
+@dataclass(frozen=True)
+class SpeechStarted(Step):
     """The user began to speak.
 
     Attributes:
-        at: place in the input at which speech was detected. Places are samples since the first
-            sample pushed.
         speech_at: place of the first speech that counted. The utterance begins earlier, by the
             pre-roll.
     """
 
-    at: int
     speech_at: int
 
 
 @dataclass(frozen=True)
-class SpeechStopped:
+class SpeechStopped(Step):
     """The user paused, or the machine no longer listens: the candidate was rejected, or replies
     cannot be interrupted.
 
     Each `SpeechStarted` is followed by one `SpeechStopped` before the next `SpeechStarted`.
-
-    Attributes:
-        at: place in the input.
     """
-
-    at: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,57 +103,26 @@ class ReplyDue:
 
 
 @dataclass(frozen=True)
-class InterruptionCandidate:
+class InterruptionCandidate(ReplyStep):
     """The user speaks over a reply: pause its playout and ask the judge.
 
     Answer with `TurnMachine.confirm` or `TurnMachine.reject`, at once or later.
-
-    Attributes:
-        at: place in the input.
-        reply: number of the reply.
     """
-
-    at: int
-    reply: int
 
 
 @dataclass(frozen=True)
-class Interrupted:
-    """A reply was interrupted: cancel it and flush its playout.
-
-    Attributes:
-        at: place in the input.
-        reply: number of the reply.
-    """
-
-    at: int
-    reply: int
+class Interrupted(ReplyStep):
+    """A reply was interrupted: cancel it and flush its playout."""
 
 
 @dataclass(frozen=True)
-class CandidateRejected:
-    """The judge rejected the candidate: resume the reply.
-
-    Attributes:
-        at: place in the input.
-        reply: number of the reply.
-    """
-
-    at: int
-    reply: int
+class CandidateRejected(ReplyStep):
+    """The judge rejected the candidate: resume the reply."""
 
 
 @dataclass(frozen=True)
-class ReplyEnded:
-    """A reply ended by itself: it was played out, or it failed.
-
-    Attributes:
-        at: place in the input.
-        reply: number of the reply.
-    """
-
-    at: int
-    reply: int
+class ReplyEnded(ReplyStep):
+    """A reply ended by itself: it was played out, or it failed."""
 
 
 TurnStep: TypeAlias = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 
 from fastrtc_anyio._core.user_code import is_generator_function
@@ -12,14 +13,26 @@ from fastrtc_anyio._media.video import VideoFormat
 from .base import StreamHandlerBase
 from .emit_types import client_inputs
 
-__all__ = ["FunctionHandler", "VideoStreamHandler"]
+__all__ = ["FunctionHandler", "VideoStreamHandler", "positional_arguments"]
+
+
+def positional_arguments(function: Callable[..., object]) -> tuple[int, int]:
+    """Return how many positional arguments a function requires and takes."""
+    parameters = inspect.signature(function).parameters.values()
+    positional = [
+        parameter
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    required = sum(parameter.default is parameter.empty for parameter in positional)
+    unlimited = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    return required, sys.maxsize if unlimited else len(positional)
 
 
 class FunctionHandler(StreamHandlerBase):
     """A function as the handler of one session. All sessions share the function itself.
 
     Attributes:
-        callable: the function.
         generates: whether it is a generator function.
         modalities: modalities of the streams that it can serve.
     """
@@ -48,13 +61,8 @@ class FunctionHandler(StreamHandlerBase):
     @property
     def needs_args(self) -> bool:
         """Whether the function has required parameters for the client's input."""
-        required = 0 if self.generates else -1  # the first argument of a filter is the picture
-        for parameter in inspect.signature(self.callable).parameters.values():
-            required += parameter.default is parameter.empty and parameter.kind in (
-                parameter.POSITIONAL_ONLY,
-                parameter.POSITIONAL_OR_KEYWORD,
-            )
-        return required > 0
+        own = 0 if self.generates else 1  # the first argument of a filter is the picture
+        return positional_arguments(self.callable)[0] > own
 
 
 class VideoStreamHandler(FunctionHandler):
