@@ -14,13 +14,7 @@ run on the event loop. All methods run concurrently, and an error in any of them
   :mod:`.interruptions`
 """
 
-from .emissions import Emission, read_audio_emission, read_video_emission
+from .emissions import read_audio_emission
 from .handler import HandlerDriver, check_handler
 
-__all__ = [
-    "Emission",
-    "HandlerDriver",
-    "check_handler",
-    "read_audio_emission",
-    "read_video_emission",
-]
+__all__ = ["HandlerDriver", "check_handler", "read_audio_emission"]

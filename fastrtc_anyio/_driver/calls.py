@@ -36,8 +36,7 @@ R = TypeVar("R")
 class Calls:
     """Calls of one handler's methods and functions.
 
-    Args:
-        handler: the handler. All methods of an async handler run on the event loop, plain ones too.
+    All methods of an async handler run on the event loop, plain ones too.
     """
 
     def __init__(self, handler: StreamHandlerBase) -> None:

@@ -64,7 +64,7 @@ async def converse(run: HandlerRun[ReplyOnPause]) -> None:
     with collapse_groups():
         async with create_task_group() as tasks:
             conversation = Conversation(run, tasks)
-            run.handler.set_trigger(conversation.trigger_response)
+            run.handler.set_trigger(conversation.triggered.set)
             try:
                 conversation.greet()
                 tasks.start_soon(conversation.wait_for_triggers)
@@ -96,7 +96,8 @@ class Conversation:
         self._began = current_time()
         self._replies = Replies(run, tasks, self._finish_reply)
         self._interruptions = Interruptions(run, tasks, self._machine, self._carry_out)
-        self._triggered = Gate()
+        self.triggered = Gate()
+        """Opened by a request for a reply. Any thread may open it."""
         self._searching = False
 
     def greet(self) -> None:
@@ -108,15 +109,11 @@ class Conversation:
             self._tell(ReplyStarted(self._now, number, 0.0))
             self._replies.start(number, call)
 
-    def trigger_response(self) -> None:
-        """Request a reply. Any thread may call this."""
-        self._triggered.set()
-
     async def wait_for_triggers(self) -> None:
         """Start the replies that the application requests."""
         while True:
-            await self._triggered.wait()
-            self._triggered.clear()
+            await self.triggered.wait()
+            self.triggered.clear()
             self._carry_out(self._machine.trigger_response())
 
     async def listen(self) -> None:
@@ -163,8 +160,13 @@ class Conversation:
 
     def _push(self, hop: Int16Array, probability: float) -> None:
         self._carry_out(self._machine.push(hop, probability))
-        if isinstance(self._rule, StopWordRule):
-            self._search_for_stop_word(self._rule)
+        rule = self._rule
+        # One search at a time: a recogniser may be slower than the audio.
+        if isinstance(rule, StopWordRule) and not self._searching:
+            candidate = rule.candidate()
+            if candidate is not None:
+                self._searching = True
+                self._tasks.start_soon(self._find_stop_word, rule, candidate)
         self._interruptions.notify()
 
     def _carry_out(self, steps: list[TurnStep]) -> None:
@@ -208,12 +210,6 @@ class Conversation:
         if self._handler.on_event is not None:
             with user_code("on_event"):
                 self._handler.on_event(event)
-
-    def _search_for_stop_word(self, rule: StopWordRule) -> None:
-        # One search at a time: a recogniser may be slower than the audio.
-        if not self._searching and (candidate := rule.candidate()) is not None:
-            self._searching = True
-            self._tasks.start_soon(self._find_stop_word, rule, candidate)
 
     async def _find_stop_word(self, rule: StopWordRule, candidate: StopWordCandidate) -> None:
         handler = self._handler

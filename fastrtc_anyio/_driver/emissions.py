@@ -30,14 +30,10 @@ class Emission(Generic[M_co]):
 
 
 def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:
-    """Check and take apart a value that ``emit`` returned.
-
-    Args:
-        value: an ``EmitType``. Audio without samples counts as None.
-        source: name of the handler's method, for the error.
+    """Check and take apart an ``EmitType``. Audio without samples counts as None.
 
     Raises:
-        HandlerContractError: ``value`` is not an ``EmitType``.
+        HandlerContractError: ``source``, a method of the handler, returned something else.
     """
 
     def read(audio: object) -> AudioFrame | None:
@@ -56,15 +52,11 @@ def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:
 def read_video_emission(
     value: object, source: str, video_format: VideoFormat = "bgr24"
 ) -> Emission[VideoFrame]:
-    """Check and take apart a value that ``video_emit`` returned.
-
-    Args:
-        value: a ``VideoEmitType``.
-        source: name of the handler's method, for the error.
-        video_format: the handler's format. An array's channels have its order.
+    """Check and take apart a ``VideoEmitType``. The channels of an array have the order of
+    ``video_format``.
 
     Raises:
-        HandlerContractError: ``value`` is not a ``VideoEmitType``.
+        HandlerContractError: ``source``, a method of the handler, returned something else.
     """
     order: PictureOrder = "rgb24" if video_format == "rgb24" else "bgr24"
     return _read(value, source, lambda picture: as_video_frame(picture, order))

@@ -30,7 +30,6 @@ from .user_code import user_code
 Handler: TypeAlias = (
     StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., object]
 )
-DriverFactory: TypeAlias = Callable[[], Driver]
 
 
 class FunctionDriver:
@@ -54,15 +53,14 @@ class FunctionDriver:
         return 0
 
 
-def make_driver_factory(handler: object, modality: Modality, mode: Mode) -> DriverFactory:
+def make_driver_factory(handler: object, modality: Modality, mode: Mode) -> Callable[[], Driver]:
     """Make a factory that makes the driver of one session.
 
     Args:
         handler: a handler object, of which each session gets a ``copy()``; a class or function that
             makes one without arguments; a session function; with modality ``"video"`` a function
             ``frame, *inputs -> frame``; with mode ``"receive"`` a generator function.
-        modality: modality of the stream.
-        mode: mode of the stream.
+        modality, mode: of the stream.
 
     Raises:
         TypeError: ``handler`` is none of these, or does not match the modality and mode.
@@ -71,7 +69,7 @@ def make_driver_factory(handler: object, modality: Modality, mode: Mode) -> Driv
     if callable(handler):
         if is_generator_function(handler):
             handler = GeneratorHandler(handler)
-        elif is_session_function(handler, modality):
+        elif _is_session_function(handler, modality):
             function = cast(SessionFunction, handler)
             return lambda: FunctionDriver(function)
         elif modality == "video" and not isinstance(handler, type) and _parameters(handler):
@@ -93,8 +91,8 @@ def make_driver_factory(handler: object, modality: Modality, mode: Mode) -> Driv
     )
 
 
-def is_session_function(handler: object, modality: Modality) -> bool:
-    """Return whether ``handler`` is a session function: ``async def serve(session)``.
+def _is_session_function(handler: object, modality: Modality) -> bool:
+    """Return whether ``handler`` is a session function.
 
     With video, a coroutine function may also be a filter of pictures. There it is a session
     function if its only parameter is called ``session`` or annotated as a :class:`Session`.
@@ -113,11 +111,7 @@ def is_session_function(handler: object, modality: Modality) -> bool:
 def _check_matches(kind: type, handler: object, modality: Modality, mode: Mode) -> None:
     """Refuse a handler that has no use for the media of its stream.
 
-    Args:
-        kind: class of the handler.
-        handler: the handler, or its class if it has not been made yet.
-        modality: modality of the stream.
-        mode: mode of the stream.
+    ``handler`` is the handler, or its class if it has not been made yet.
     """
     wanted = ""
     if isinstance(handler, FunctionHandler):

@@ -33,9 +33,6 @@ class GeneratorHandler(FunctionHandler):
 
     modalities = ("audio", "video")
 
-    def __init__(self, callable: Callable[..., object], fps: float = 30) -> None:
-        super().__init__(callable, fps)
-
     def copy(self) -> GeneratorHandler:
         return GeneratorHandler(self.callable, self.fps)
 

@@ -65,9 +65,6 @@ class CustomPauseRule:
 
     ``determine_pause`` may block, so the driver calls :meth:`judge` on a thread. The turn machine
     then calls :meth:`push`, which returns the verdict. A reset in between discards the verdict.
-
-    Args:
-        handler: the handler that overrides ``determine_pause``.
     """
 
     def __init__(self, handler: PauseDetector) -> None:
@@ -82,13 +79,10 @@ class CustomPauseRule:
         """Begin a new turn."""
         self._state = self._handler.state = self._handler.state.new()
         self._verdict = Verdict.SILENCE
-        self._lookback = 0
-        self._judged: _Judgement | None = None
-
-    @property
-    def lookback(self) -> int:
+        self.lookback = 0
         """Samples since the beginning of the audio in which speech was detected."""
-        return self._lookback
+        # State of a turn, and the samples and result of its last `determine_pause`.
+        self._judged: tuple[AppState, int, bool] | None = None
 
     def judge(self, samples: Int16Array) -> None:
         """Call ``determine_pause`` with 20 ms more audio; called on a thread.
@@ -104,34 +98,26 @@ class CustomPauseRule:
         state.responding = self.responding
         before = [] if state.buffer is None else [state.buffer]
         state.buffer = np.concatenate([*before, samples[0]])[-self._longest :]
-        heard = int(state.buffer.size)
+        count = int(state.buffer.size)
         if self._verdict is Verdict.PAUSE:
             return
         paused = self._handler.determine_pause(state.buffer, self._rate, state)
         if not isinstance(paused, bool | np.bool_):
             raise HandlerContractError(f"determine_pause must return a bool; got {paused!r}")
         state.pause_detected = bool(paused)
-        self._judged = _Judgement(state, heard, bool(paused))
+        self._judged = (state, count, bool(paused))
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         """Return the verdict of the last :meth:`judge`."""
         judged, self._judged = self._judged, None
         # Another state: the turn ended while determine_pause ran.
-        if judged is None or judged.state is not self._state:
+        if judged is None or judged[0] is not self._state:
             return self._verdict
+        state, count, paused = judged
         speaking = self._verdict is not Verdict.SILENCE
-        self._lookback = self._lookback + int(samples.shape[1]) if speaking else judged.heard
-        if judged.paused:
+        self.lookback = self.lookback + int(samples.shape[1]) if speaking else count
+        if paused:
             self._verdict = Verdict.PAUSE
-        elif judged.state.started_talking:
+        elif state.started_talking:
             self._verdict = Verdict.SPEECH
         return self._verdict
-
-
-@dataclass(frozen=True)
-class _Judgement:
-    """Result of one ``determine_pause`` call, and the turn it belongs to."""
-
-    state: AppState
-    heard: int
-    paused: bool

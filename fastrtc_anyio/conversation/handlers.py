@@ -1,9 +1,5 @@
 """Handlers for conversations: a reply whenever the user pauses.
 
-``ReplyOnPause(answer)`` is a complete voice agent. ``answer`` is a generator function: it receives
-the user's utterance and yields the audio of the reply. A user who speaks over the reply interrupts
-it: the function is cancelled wherever it waits, and the client hears no more of the reply.
-
 :class:`.TurnMachine` decides about turns; :mod:`fastrtc_anyio._driver.conversation` drives it.
 """
 
@@ -63,6 +59,9 @@ class TurnSettings(TypedDict, total=False):
 class ReplyOnPause(StreamHandlerBase):
     """Call a function whenever the user pauses, and play the audio it yields.
 
+    ``ReplyOnPause(answer)`` is a complete voice agent. A user who speaks over the reply interrupts
+    it: the function is cancelled wherever it waits, and the client hears no more of the reply.
+
     Args:
         fn: a generator function, plain or async, ``((rate, samples), *inputs)``. It receives the
             utterance, int16 of shape ``(1, n)`` at ``input_sample_rate``, and, if it takes more
@@ -78,9 +77,7 @@ class ReplyOnPause(StreamHandlerBase):
         can_interrupt: whether to listen during a reply. If False, the handler ignores the user from
             the moment a reply is due until it has been played out.
         expected_layout: layout of the client's audio. Turn taking uses mono.
-        output_sample_rate: see :class:`StreamHandlerBase`.
-        output_frame_size: deprecated; see :class:`StreamHandlerBase`.
-        input_sample_rate: see :class:`StreamHandlerBase`.
+        output_sample_rate, output_frame_size, input_sample_rate: see :class:`StreamHandlerBase`.
         model: a :class:`Vad`, or a model with FastRTC's interface; Silero by default.
         needs_args: whether to wait for the client's input even if ``fn`` takes one argument.
         interrupt_on: ``"speech"``: the user interrupts a reply by starting to speak. ``"pause"``:

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastrtc_anyio._media.frames import Int16Array
 
+from .machine import PRE_ROLL_S
 from .pause_rules import SPEECH_PROBABILITY, AlgoOptions, SlidingWindow, Verdict
 
 __all__ = ["StopWordCandidate", "StopWordRule"]
@@ -47,14 +48,10 @@ class StopWordCandidate:
 
 class StopWordRule:
     """A :class:`.PauseRule` that reports silence until a stop word wakes it. A reset puts it back
-    to sleep.
+    to sleep. The arguments are those of :class:`.SlidingWindow`.
 
-    Args:
-        sample_rate: rate of the audio in Hz.
-        options: window and thresholds.
-        speech_probability: probability from which a hop counts as speech.
-        background_db: see :class:`.SlidingWindow`.
-        pre_roll_s: seconds of audio before the first speech that may belong to a stop word.
+    Attributes:
+        awake: whether a stop word was found, and the speech after it counts.
     """
 
     def __init__(
@@ -63,13 +60,12 @@ class StopWordRule:
         options: AlgoOptions,
         speech_probability: float = SPEECH_PROBABILITY,
         background_db: float = math.inf,
-        pre_roll_s: float = 0.3,
     ) -> None:
         self._window = SlidingWindow(sample_rate, options, speech_probability, background_db)
         self._longest = round(LONGEST_S * sample_rate)
         self._longest_kept = round(LONGEST_KEPT_S * sample_rate)
         self._step = round(STEP_S * sample_rate)
-        self._pre_roll = round(pre_roll_s * sample_rate)
+        self._pre_roll = round(PRE_ROLL_S * sample_rate)
         self._now = 0
         self._turn = 0
         self.reset()
@@ -78,7 +74,7 @@ class StopWordRule:
         """Forget all audio and any stop word."""
         self._window.reset()
         self._turn += 1
-        self._awake = False
+        self.awake = False
         self._verdict = Verdict.SILENCE
         self._hops: deque[tuple[Int16Array, float]] = deque()
         self._kept = 0
@@ -90,20 +86,15 @@ class StopWordRule:
         self._reported = False
 
     @property
-    def awake(self) -> bool:
-        """Whether a stop word was found, and the speech after it counts."""
-        return self._awake
-
-    @property
     def lookback(self) -> int:
         """See :class:`.PauseRule`. During sleep, all audio that may follow a stop word."""
-        return max(self._window.lookback, self._owed) if self._awake else self._kept
+        return max(self._window.lookback, self._owed) if self.awake else self._kept
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         """Judge the audio including the next hop."""
         self._now += int(samples.shape[1])
-        verdict = self._window.push(samples, probability, over_reply and self._awake)
-        if self._awake:
+        verdict = self._window.push(samples, probability, over_reply and self.awake)
+        if self.awake:
             owes = self._owed and not self._reported
             self._owed = self._owed + samples.shape[1] if owes else 0
             self._reported = verdict is not Verdict.SILENCE
@@ -117,7 +108,7 @@ class StopWordRule:
 
         Answer with :meth:`wake` or :meth:`reject`, at once or later.
         """
-        if self._awake or self._verdict is Verdict.SILENCE:
+        if self.awake or self._verdict is Verdict.SILENCE:
             return None
         complete = self._verdict is Verdict.PAUSE
         if self._now - self._looked < (1 if complete else self._step):
@@ -138,9 +129,9 @@ class StopWordRule:
             Samples since the end of the stop word. None if the rule was reset meanwhile.
         """
         ago = self._now - candidate.end + int(candidate.samples.shape[1]) - end
-        if self._awake or candidate.turn != self._turn or ago > self._kept:
+        if self.awake or candidate.turn != self._turn or ago > self._kept:
             return None
-        self._awake = True
+        self.awake = True
         self._window.reset()
         for samples, probability in _last(self._hops, ago):
             verdict = self._window.push(samples, probability)
@@ -157,7 +148,7 @@ class StopWordRule:
         if candidate.turn != self._turn:
             return
         self._looking = False
-        said_more = self._awake or self._verdict is not Verdict.PAUSE
+        said_more = self.awake or self._verdict is not Verdict.PAUSE
         if candidate.complete and not said_more:
             self.reset()  # no part of a complete utterance can belong to a later stop word
 

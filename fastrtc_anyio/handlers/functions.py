@@ -39,7 +39,7 @@ class FunctionHandler(StreamHandlerBase):
 
     modalities: tuple[Modality, ...] = ("video",)
 
-    def __init__(self, callable: Callable[..., object], fps: float) -> None:
+    def __init__(self, callable: Callable[..., object], fps: float = 30) -> None:
         if not isinstance(callable, Callable):  # type: ignore[arg-type]
             raise TypeError(f"the handler must be a function; got {callable!r}")
         # The highest rate, so that audio of any rate is resampled once, and not down first.
