@@ -54,7 +54,7 @@ class StopWordHeard(TurnEvent):
 
 
 @dataclass(frozen=True)
-class ReplyEvent(TurnEvent):
+class _ReplyEvent(TurnEvent):
     """Base class of the events of a reply.
 
     Attributes:
@@ -65,7 +65,7 @@ class ReplyEvent(TurnEvent):
 
 
 @dataclass(frozen=True)
-class ReplyStarted(ReplyEvent):
+class ReplyStarted(_ReplyEvent):
     """A reply started. Its function is called once the previous reply has unwound.
 
     Attributes:
@@ -76,7 +76,7 @@ class ReplyStarted(ReplyEvent):
 
 
 @dataclass(frozen=True)
-class ReplyInterrupted(ReplyEvent):
+class ReplyInterrupted(_ReplyEvent):
     """A reply was cancelled, and its queued audio dropped.
 
     Attributes:
@@ -87,12 +87,12 @@ class ReplyInterrupted(ReplyEvent):
 
 
 @dataclass(frozen=True)
-class InterruptionRejected(ReplyEvent):
+class InterruptionRejected(_ReplyEvent):
     """The judge rejected speech over a reply as an interruption: the reply continues."""
 
 
 @dataclass(frozen=True)
-class ReplyFinished(ReplyEvent):
+class ReplyFinished(_ReplyEvent):
     """A reply was played to its end.
 
     Attributes:
