@@ -39,9 +39,7 @@ def test_name_defaults_to_the_label_as_an_identifier() -> None:
     list(zip(ALL, [1.0, "", "Ada", False, []], strict=True)),
     ids=lambda value: getattr(value, "kind", ""),
 )
-def test_description_is_json_with_kind_name_label_and_value(
-    component: Component, initial: Any
-) -> None:
+def test_component_description_is_json(component: Component, initial: Any) -> None:
     described = component.describe()
     assert json.loads(json.dumps(described)) == described
     assert described["kind"] == type(component).__name__.lower()

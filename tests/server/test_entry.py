@@ -161,7 +161,7 @@ async def test_every_endpoint_accepts_allowed_origin(framework: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "status", "text_sent"),
+    ("verdict", "status", "text"),
     [
         (NotAuthenticated("log in at /login"), 401, "log in at /login"),
         (NotAllowed("you have had enough"), 403, "you have had enough"),
@@ -169,8 +169,8 @@ async def test_every_endpoint_accepts_allowed_origin(framework: Any) -> None:
         (ValueError("secret"), 500, ""),
     ],
 )
-async def test_authenticate_errors_choose_status_and_text(
-    verdict: Any, status: int, text_sent: str
+async def test_authenticate_error_sets_status_and_text(
+    verdict: Any, status: int, text: str
 ) -> None:
     """An unexpected result or error of ``authenticate`` is a 500 without its text."""
 
@@ -187,7 +187,7 @@ async def test_authenticate_errors_choose_status_and_text(
             continue
         reply = await request(app, method, path)
         assert reply.status == status, f"{method} {path}"
-        assert text_sent in reply.body
+        assert text in reply.body
         assert "secret" not in reply.body
 
 

@@ -118,9 +118,7 @@ async def test_malformed_bodies_are_rejected_and_take_no_slot() -> None:
 @pytest.mark.parametrize(
     ("template", "expected"), [(NO_AUDIO, "no audio section"), (UNKNOWN_CODEC, "invalid offer")]
 )
-async def test_offers_without_common_codec_are_rejected_and_take_no_slot(
-    template: str, expected: str
-) -> None:
+async def test_offer_without_common_codec_takes_no_slot(template: str, expected: str) -> None:
     stream = make_stream(concurrency_limit=1)
     async with serving(stream) as (url, http):
         reply = await http.post("/webrtc/offer", json={"type": "offer", "sdp": sdp(template)})

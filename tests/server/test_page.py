@@ -111,7 +111,7 @@ class Sides(Quiet):
         (lambda: pytest.fail("handler was created"), {}, False),
     ],
 )
-async def test_config_stereo_follows_handler_or_constraints(
+async def test_stereo_handler_or_constraints_set_stereo(
     handler: Any, constraints: Any, stereo: bool
 ) -> None:
     stream = Stream(handler, modality="audio", track_constraints=constraints)

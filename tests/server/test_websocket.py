@@ -253,9 +253,7 @@ class TestRejections:
             ('{"event": "media"}', '"media.payload" must be a base64 string; got None'),
         ],
     )
-    async def test_invalid_first_message_closes_socket_with_error(
-        self, message: str | bytes, error: str
-    ) -> None:
+    async def test_invalid_start_closes_socket(self, message: str | bytes, error: str) -> None:
         async with open_stream() as (stream, url), open_wire(url) as wire:
             await wire.send(message)
             body = await wire.receive_json()
@@ -273,7 +271,7 @@ class TestRejections:
             (b"\0", "got a binary one"),
         ],
     )
-    async def test_invalid_message_ends_only_its_connection(
+    async def test_invalid_message_ends_one_connection(
         self, message: str | bytes, error: str
     ) -> None:
         async with open_stream(concurrency_limit=2) as (stream, url):

@@ -55,9 +55,7 @@ def heard(call: Call) -> Any:
 @pytest.mark.parametrize("kind", [Echo, AsyncEcho])
 @pytest.mark.parametrize("input_rate", RATES)
 @pytest.mark.parametrize("output_rate", [8_000, 24_000, 44_100])
-async def test_echoed_tone_keeps_its_snr_at_every_rate(
-    kind: Any, input_rate: int, output_rate: int
-) -> None:
+async def test_echoed_tone_keeps_snr(kind: Any, input_rate: int, output_rate: int) -> None:
     handler = kind(input_sample_rate=input_rate, output_sample_rate=output_rate)
     async with open_call(handler) as call:
         await speak(call, tone(440, 48_000, 1.0))
@@ -226,9 +224,7 @@ class SyncFailing(StreamHandler):
 
 @pytest.mark.parametrize("kind", [Failing, SyncFailing])
 @pytest.mark.parametrize("where", ["start_up", "receive", "emit"])
-async def test_handler_error_ends_session_and_reaches_client_without_its_text(
-    kind: Any, where: str
-) -> None:
+async def test_handler_error_ends_session_and_hides_its_text(kind: Any, where: str) -> None:
     error = ValueError("secret")
     handler = kind(where, error)
     async with open_call(handler, raise_errors=False) as call:

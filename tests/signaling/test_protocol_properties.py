@@ -113,7 +113,7 @@ def test_any_json_is_a_request_or_raises_short_error(body: object) -> None:
         ),
     ],
 )
-def test_invalid_request_raises_error_with_its_value(
+def test_invalid_request_error_shows_value(
     body: object, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as caught:
