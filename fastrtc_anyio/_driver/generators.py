@@ -61,14 +61,8 @@ async def run_generator(
 ) -> None:
     """Advance a generator, plain or async, and deliver its values.
 
-    Only this task advances and closes it: a plain generator, on a thread borrowed for it.
-
-    Args:
-        calls: calls of the handler that it belongs to.
-        source: name of the generator function in errors.
-        generator: result of the generator function.
-        read: checks a value.
-        deliver: plays a value.
+    ``read`` checks a value and ``deliver`` plays it. Only this task advances and closes the
+    generator: a plain one, on a thread borrowed for it.
 
     Cancellation:
         Closes the generator, so its ``finally`` blocks run. The thread of a plain generator that is

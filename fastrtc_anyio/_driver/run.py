@@ -23,6 +23,7 @@ from .emissions import Emission
 
 logger = logging.getLogger("fastrtc_anyio")
 
+M = TypeVar("M")
 H_co = TypeVar("H_co", bound=StreamHandlerBase, covariant=True)
 
 
@@ -51,17 +52,13 @@ class HandlerRun(Generic[H_co]):
 
     async def play(self, emission: Emission[AudioFrame]) -> None:
         """Send the parts of an audio emission; end the session if it holds a ``CloseStream``."""
-        await self._stop_if_ending()
-        if emission.media is not None and self._is_sent("audio", self.session.media.audio_out):
-            await _send(self.session.audio_out.send, emission.media)
-        await self._finish(emission)
+        sent = self.session.media.audio_out
+        await self._deliver(emission, "audio", self.session.audio_out.send if sent else None)
 
     async def show(self, emission: Emission[VideoFrame]) -> None:
         """Send the parts of a video emission; end the session if it holds a ``CloseStream``."""
-        await self._stop_if_ending()
-        if emission.media is not None and self._is_sent("video", self.session.media.video_out):
-            await _send(self.session.video_out.send, emission.media)
-        await self._finish(emission)
+        sent = self.session.media.video_out
+        await self._deliver(emission, "video", self.session.video_out.send if sent else None)
 
     async def wait_picture_wanted(self, lead: float) -> None:
         """Wait until a picture that takes ``lead`` seconds to make would be shown at once."""
@@ -91,13 +88,15 @@ class HandlerRun(Generic[H_co]):
         if media.audio_out and self.session.audio_out.statistics().buffered:
             await anyio.sleep_forever()  # the client has left, and the session is about to end
 
-    async def _stop_if_ending(self) -> None:
-        # The other parts of the handler run on, but nothing follows the goodbye.
+    async def _deliver(
+        self, emission: Emission[M], kind: str, send: Callable[[M], Awaitable[None]] | None
+    ) -> None:
         if self.ending:
+            # The other parts of the handler run on, but nothing follows the goodbye.
             await anyio.sleep_forever()
-
-    def _is_sent(self, kind: str, flows: bool) -> bool:
-        if not flows and kind not in self._ignored:
+        if emission.media is not None and send is not None:
+            await _send(send, emission.media)
+        elif emission.media is not None and kind not in self._ignored:
             self._ignored.add(kind)
             logger.warning(
                 "session %s: the %s that %s emits is not sent: the mode of the stream has none",
@@ -105,16 +104,10 @@ class HandlerRun(Generic[H_co]):
                 kind,
                 type(self.handler).__name__,
             )
-        return flows
-
-    async def _finish(self, emission: Emission[object]) -> None:
         if emission.outputs is not None:
             self.session.send_outputs(emission.outputs)
         if emission.close is not None:
             await self.end(emission.close.msg)
-
-
-M = TypeVar("M")
 
 
 async def _send(send: Callable[[M], Awaitable[None]], media: M) -> None:

@@ -189,9 +189,8 @@ class TurnMachine:
     def reply_finished(self, reply: int) -> list[TurnStep]:
         """Report that a reply ended by itself: its last sample was played, or it failed.
 
-        Args:
-            reply: number of the reply. A number other than the active reply's has no effect: that
-                reply was interrupted a moment ago.
+        A number other than the active reply's has no effect: that reply was interrupted a moment
+        ago.
         """
         if reply != self.reply or not self._is_replying:
             return []

@@ -91,11 +91,7 @@ class UtteranceBuffer:
         self._earliest = max(self._earliest, self.now - ago)
 
     def discard(self, lookback: int) -> None:
-        """Drop audio that no utterance can contain any more.
-
-        Args:
-            lookback: samples back to the earliest speech that may begin an utterance.
-        """
+        """Drop audio that no utterance can contain: speech may begin ``lookback`` samples ago."""
         needed = self.began
         if needed is None:
             needed = self.now - lookback - self._pre_roll

@@ -119,11 +119,8 @@ class StopWordRule:
         return StopWordCandidate(samples[:, -self._longest :], self._now, complete, self._turn)
 
     def wake(self, candidate: StopWordCandidate, end: int) -> int | None:
-        """Wake up: the candidate contains a stop word. Judge the audio after it.
-
-        Args:
-            candidate: the candidate searched.
-            end: number of its samples up to the end of the stop word.
+        """Wake up: the first ``end`` samples of the candidate end in a stop word. Judge the audio
+        after it.
 
         Returns:
             Samples since the end of the stop word. None if the rule was reset meanwhile.
