@@ -56,14 +56,9 @@ class FunctionDriver:
 def make_driver_factory(handler: object, modality: Modality, mode: Mode) -> Callable[[], Driver]:
     """Make a factory that makes the driver of one session.
 
-    Args:
-        handler: a handler object, of which each session gets a ``copy()``; a class or function that
-            makes one without arguments; a session function; with modality ``"video"`` a function
-            ``frame, *inputs -> frame``; with mode ``"receive"`` a generator function.
-        modality, mode: of the stream.
-
     Raises:
-        TypeError: ``handler`` is none of these, or does not match the modality and mode.
+        TypeError: ``handler`` is none of the values in the message, or does not match the modality
+            and mode of the stream.
     """
     given = handler
     if callable(handler):

@@ -36,15 +36,11 @@ class HandlerRun(Generic[H_co]):
     """
 
     def __init__(self, handler: H_co, session: Session, calls: Calls) -> None:
-        self._handler = handler
+        self.handler = handler
         self.session = session
         self.calls = calls
         self.ending = False
         self._ignored: set[str] = set()
-
-    @property
-    def handler(self) -> H_co:
-        return self._handler
 
     def log(self, message: str) -> None:
         """Send the client a log message of FastRTC's protocol."""

@@ -17,9 +17,6 @@ class user_code:  # noqa: N801 - used like a function; a class, because it is en
     the server: it becomes a `HandlerContractError`. A cancellation that no scope of the session
     requested becomes one too: the handler awaited a task of the application that was cancelled.
     KeyboardInterrupt passes.
-
-    Args:
-        source: name of the code, for the note.
     """
 
     __slots__ = ("_source",)

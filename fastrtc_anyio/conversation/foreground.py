@@ -57,7 +57,7 @@ class Foreground:
         self._levels: deque[tuple[int, float]] = deque()
 
     def push(self, samples: Int16Array, is_speech: bool) -> None:
-        """Process one hop, int16 of shape ``(1, n)``, which may be speech of any voice."""
+        """Process one hop: int16, shape ``(1, n)``. ``is_speech`` includes background voices."""
         count = int(samples.shape[1])
         self._now += count
         self._loudest -= FADING_DB_PER_S * count / self._rate
