@@ -7,7 +7,7 @@ separately. HTTP requests can overtake each other.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from math import inf
 
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio.errors import LimitExceeded
@@ -20,7 +20,7 @@ class EarlyCandidates:
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
-        self._clients: OrderedDict[str, _Kept] = OrderedDict()
+        self._clients: OrderedDict[str, tuple[float, list[IceCandidate | None]]] = OrderedDict()
 
     def add(self, webrtc_id: str, candidate: IceCandidate | None, now: float) -> None:
         """Keep a candidate of a client, or None at their end. ``now`` is in seconds.
@@ -28,31 +28,22 @@ class EarlyCandidates:
         Raises:
             LimitExceeded: the client has sent too many candidates.
         """
-        kept = self._clients.get(webrtc_id)
-        if kept is None or self._is_stale(kept, now):
-            kept = self._clients[webrtc_id] = _Kept(now)
-        self._clients.move_to_end(webrtc_id)
+        since, candidates = self._clients.pop(webrtc_id, (-inf, []))
+        if now - since > self._limits.early_seconds:
+            since, candidates = now, []
+        self._clients[webrtc_id] = (since, candidates)
         if len(self._clients) > self._limits.early_clients:
             self._clients.popitem(last=False)
-        check_candidates(len(kept.candidates), self._limits)
-        kept.candidates.append(candidate)
+        check_candidates(len(candidates), self._limits)
+        candidates.append(candidate)
 
     def take(self, webrtc_id: str, now: float) -> list[IceCandidate | None]:
         """Remove and return the candidates of a client, in their order."""
-        kept = self._clients.pop(webrtc_id, None)
-        return [] if kept is None or self._is_stale(kept, now) else kept.candidates
+        since, candidates = self._clients.pop(webrtc_id, (now, []))
+        return candidates if now - since <= self._limits.early_seconds else []
 
     def clear(self) -> None:
         self._clients.clear()
-
-    def _is_stale(self, kept: _Kept, now: float) -> bool:
-        return now - kept.since > self._limits.early_seconds
-
-
-@dataclass(frozen=True)
-class _Kept:
-    since: float
-    candidates: list[IceCandidate | None] = field(default_factory=list)
 
 
 class EarlyReaders:

@@ -50,8 +50,8 @@ async def serve(
 
     Args:
         app: the application.
-        listener: the socket to accept connections from. Hypercorn closes it.
-        limits: how much of a client's requests the server itself keeps.
+        listener: the listening socket, which hypercorn closes.
+        limits: ``head_seconds`` and ``message_bytes``.
         ready: set once the server accepts connections, unless the lifespan failed to start.
         stop: ends the server.
 

@@ -60,17 +60,13 @@ class JSON(JSONResponse):
 
 @dataclass(frozen=True)
 class Guard:
-    """Admits requests to endpoints, and answers every failure of one.
-
-    Attributes:
-        rules: the stream's access rules.
-        fail: builds the response to an error, from the error and its HTTP status.
-        subject: the kind of request, for the log.
-    """
+    """Admits requests to endpoints, and answers every failure of one."""
 
     rules: AccessRules
     fail: Callable[[FastRTCError, int], Response]
+    """Builds the response to an error, from the error and its HTTP status."""
     subject: str = "a request"
+    """The kind of request, for the log."""
 
     async def respond(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,30 +22,9 @@ from .telephone import answer_incoming_call, serve_telephone
 from .websockets import serve_websocket
 from .whip import whip_routes
 
-__all__ = ["ClientConfig", "client_config", "mount", "page_route"]
+__all__ = ["client_config", "mount", "page_route"]
 
 _TITLE = "fastrtc_anyio"
-
-
-class ClientConfig(TypedDict):
-    """Configuration of a client, which it reads before it calls: the body of ``GET webrtc/config``.
-
-    Entries without a comment are the arguments of :class:`fastrtc_anyio.Stream`.
-    """
-
-    modality: str
-    mode: str
-    rtc_configuration: Mapping[str, object]
-    track_constraints: Mapping[str, object]
-    rtp_params: Mapping[str, object]
-    stereo: bool
-    """Whether the handler or the constraints ask for two channels. A handler that is created for
-    each call says so in its answer instead, by ``stereo=1``."""
-    title: str
-    """Empty with ``hide_title``, as is ``subtitle``."""
-    subtitle: str
-    inputs: list[dict[str, object]]
-    outputs: list[dict[str, object]]
 
 
 def mount(
@@ -111,8 +90,13 @@ async def _configure(service: SessionService, options: WebOptions, _request: Req
     return JSON(config, headers={"Cache-Control": "no-store"})
 
 
-async def client_config(service: SessionService, options: WebOptions) -> ClientConfig:
-    """Return the body of ``GET webrtc/config``. It is public to every client that is admitted."""
+async def client_config(service: SessionService, options: WebOptions) -> dict[str, object]:
+    """Return the body of ``GET webrtc/config``, which a client reads before it calls.
+
+    Most entries are arguments of :class:`fastrtc_anyio.Stream`. ``stereo`` is whether the handler
+    or the constraints ask for two channels; a handler that each call creates states this by
+    ``stereo=1`` in the answer instead.
+    """
     ui = options.ui_args
     shown = not ui.get("hide_title")
     return {

@@ -82,14 +82,12 @@ class _Resource:
 
 
 class _Refusal(SignalingError):
-    """A refusal with a status and headers."""
+    """A refusal with any status, and the methods that are allowed instead."""
 
-    def __init__(
-        self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: HTTPStatus, detail: str, allowed: str | None = None) -> None:
         super().__init__(detail)
         self.status_hint = status
-        self.headers = dict(headers or {})
+        self.headers = {} if allowed is None else {"Allow": allowed}
 
 
 class _Endpoints:
@@ -127,7 +125,7 @@ class _Endpoints:
         async def dispatch(request: Request) -> Response:
             if request.method not in methods:
                 detail = f"{request.method} is not possible here; {allowed} are"
-                raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
+                raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, detail, allowed)
             return await methods[request.method](request)
 
         def fail(error: FastRTCError, status: int) -> Response:
