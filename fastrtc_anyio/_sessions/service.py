@@ -141,10 +141,7 @@ class SessionService(AsyncContextManagerMixin):
     async def handle_request(
         self, body: object, *, on_outputs: OutputListener | None = None
     ) -> dict[str, str]:
-        """Carry out a request of FastRTC's signalling protocol: an offer, or a candidate.
-
-        Takes the decoded JSON body, or an object with its attributes. Returns the response's body.
-        """
+        """See :meth:`fastrtc_anyio.Stream.handle_offer`."""
         self._require_open()
         request = parse_request(body, self.request_limits)
         if isinstance(request, CandidateRequest):

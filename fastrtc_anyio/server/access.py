@@ -75,7 +75,7 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> None:
     if verdict is False:
         raise NotAuthenticated("authentication required: log in or send a bearer token")
     if verdict is not True:
-        # A function without a return statement gives None: refuse, and report the mistake.
+        # A function without a return statement returns None: report the mistake.
         raise HandlerContractError(
             f"authenticate must return True or False; got {short_repr(verdict)}"
         )

@@ -90,15 +90,14 @@ async def serve_audio(service: SessionService, websocket: WebSocket, framing: Fr
     except Exception as exc:
         _log_failed_handshake(exc)
         return
+    limit = service.limits.connect
     try:
-        with anyio.move_on_after(service.limits.connect) as scope:
+        with anyio.move_on_after(limit) as scope:
             start = await _read_start(socket, framing)
-            if start is not None:
-                scope.deadline = float("inf")
-                await _serve(service, socket, framing, start)
         if scope.cancelled_caught:
-            limit = service.limits.connect
             raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
+        if start is not None:
+            await _serve(service, socket, framing, start)
     except (EndOfStream, BrokenResourceError):
         pass  # the client disconnected before its start, or before it read an error
     except SignalingError as exc:

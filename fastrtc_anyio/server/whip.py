@@ -82,12 +82,11 @@ class _Resource:
 
 
 class _Refusal(SignalingError):
-    """A refusal with any status, and the methods that are allowed instead."""
+    """A refusal with any status."""
 
-    def __init__(self, status: HTTPStatus, detail: str, allowed: str | None = None) -> None:
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
         self.status_hint = status
-        self.headers = {} if allowed is None else {"Allow": allowed}
 
 
 class _Endpoints:
@@ -125,12 +124,20 @@ class _Endpoints:
         async def dispatch(request: Request) -> Response:
             if request.method not in methods:
                 detail = f"{request.method} is not possible here; {allowed} are"
-                raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, detail, allowed)
+                raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, detail)
             return await methods[request.method](request)
 
         def fail(error: FastRTCError, status: int) -> Response:
+            headers: Mapping[str, str] = {}
+            if status == HTTPStatus.METHOD_NOT_ALLOWED:
+                headers = {"Allow": allowed}
+            elif status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+                headers = accepted
+            elif isinstance(error, NotAuthenticated):
+                headers = {"WWW-Authenticate": "Bearer"}
+            elif isinstance(error, AdmissionError | NoFreePort):
+                headers = {"Retry-After": str(_RETRY_SECONDS)}
             body = problem_body(status, error)
-            headers = _failure_headers(error, accepted)
             return JSONResponse(body, status, headers, media_type=PROBLEM_TYPE)
 
         guard = Guard(self._options, fail, f"a {self._protocol.upper()} request")
@@ -234,15 +241,3 @@ def _decode(body: bytes) -> str:
         return body.decode()
     except UnicodeDecodeError as exc:
         raise InvalidOffer(f"the body is not UTF-8: {exc}") from exc
-
-
-def _failure_headers(error: FastRTCError, accepted: Mapping[str, str]) -> dict[str, str]:
-    if isinstance(error, NotAuthenticated):
-        return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, AdmissionError | NoFreePort):
-        return {"Retry-After": str(_RETRY_SECONDS)}
-    if isinstance(error, _Refusal):
-        if error.status_hint == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
-            return dict(accepted)
-        return error.headers
-    return {}
