@@ -123,8 +123,8 @@ class SessionLife(ABC):
         """Run the session from its offer to its end.
 
         Args:
-            negotiate: creates the answer, which the starter of the task receives. Without it, the
-                peer must be connecting already.
+            negotiate: creates the answer, which the starter of the task receives. None if the peer
+                is connecting already.
 
         Raises:
             Any exception of the handler or the negotiation. Returns for an end without an error.

@@ -154,23 +154,42 @@ class SessionService(AsyncContextManagerMixin):
     ) -> Answer:
         """Begin a WebRTC session; see :meth:`fastrtc_anyio.Stream.offer`."""
         opened = self._require_open()
-        rtc = self._rtc
-        if callable(rtc):
+        if callable(self._rtc):
             # Admission comes first: a refused client costs no TURN credentials.
             self.registry.admit(request.webrtc_id, self.concurrency_limit)
-            given: Any = await call_user_function(rtc)
+            given: Any = await call_user_function(self._rtc)
             rtc = RtcConfiguration.parse(given)
             opened = self._require_open()  # the service may have closed meanwhile
-        make_peer = partial(self._make_webrtc_peer, opened, rtc)
-        session, peer = self._create_session(opened, make_peer, request.webrtc_id)
-        if on_outputs is not None:
-            session.outputs.listen(on_outputs)
+        else:
+            rtc = self._rtc
+
+        def make_peer(needs: MediaNeeds, buffers: BufferOptions) -> WebRTCPeer:
+            return opened.peer_class(
+                opened.portal,
+                media=self.media,
+                sample_rate=needs.sample_rate,
+                channels=needs.channels,
+                fps=needs.fps,
+                configuration=rtc,
+                buffers=buffers,
+                liveness_s=self.limits.liveness,
+                opus=self._opus,
+                video=self._video,
+                limits=self.request_limits,
+            )
 
         async def negotiate() -> Answer:
             description = await peer.answer(request.description)
-            await self._add_early_candidates(request.webrtc_id, peer)
+            for candidate in self._early.take(request.webrtc_id or "", current_time()):
+                try:
+                    await peer.add_ice_candidate(candidate)
+                except SignalingError as exc:
+                    logger.debug("ignored an early candidate: %s", exc)
             return Answer(description, session.alias or session.id)
 
+        session, peer = self._create_session(opened, make_peer, request.webrtc_id)
+        if on_outputs is not None:
+            session.outputs.listen(on_outputs)
         return await self._start(opened, session, negotiate)
 
     async def add_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
@@ -274,27 +293,6 @@ class SessionService(AsyncContextManagerMixin):
             self.early_readers.attach(alias, session.outputs)
         return session, peer
 
-    def _make_webrtc_peer(
-        self,
-        opened: _Opened,
-        rtc: RtcConfiguration,
-        needs: MediaNeeds,
-        buffers: BufferOptions,
-    ) -> WebRTCPeer:
-        return opened.peer_class(
-            opened.portal,
-            media=self.media,
-            sample_rate=needs.sample_rate,
-            channels=needs.channels,
-            fps=needs.fps,
-            configuration=rtc,
-            buffers=buffers,
-            liveness_s=self.limits.liveness,
-            opus=self._opus,
-            video=self._video,
-            limits=self.request_limits,
-        )
-
     async def _start(
         self, opened: _Opened, session: Session, negotiate: Callable[[], Awaitable[T]]
     ) -> T:
@@ -338,13 +336,6 @@ class SessionService(AsyncContextManagerMixin):
         finally:
             self.registry.forget(session)
             logger.log(self._log_level, "session %s: %s", session.id, session.closed)
-
-    async def _add_early_candidates(self, webrtc_id: str | None, peer: WebRTCPeer) -> None:
-        for candidate in self._early.take(webrtc_id or "", current_time()):
-            try:
-                await peer.add_ice_candidate(candidate)
-            except SignalingError as exc:
-                logger.debug("ignored an early candidate: %s", exc)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastrtc_anyio._core.options import check_choice, check_number
+
 _URL = re.compile(r"(stuns?:[^?\s]+|turns?:[^?\s]+(\?transport=(udp|tcp))?)", re.IGNORECASE)
 """RFC 7064 and RFC 7065."""
 
@@ -59,10 +61,7 @@ class RtcConfiguration:
     """Seconds for STUN and TURN servers to respond. The answer does not wait longer."""
 
     def __post_init__(self) -> None:
-        if self.ice_transport_policy not in ("all", "relay"):
-            raise ValueError(
-                f'ice_transport_policy must be "all" or "relay"; got {self.ice_transport_policy!r}'
-            )
+        check_choice("ice_transport_policy", self.ice_transport_policy, ("all", "relay"))
         for address in self.addresses or ():
             ipaddress.ip_address(address)  # raises ValueError, naming the address
         if self.interfaces is not None and self.addresses is not None:
@@ -71,8 +70,7 @@ class RtcConfiguration:
             first, last = self.ports
             if not 0 < first <= last < 65_536:
                 raise ValueError(f"ports are the first and the last, 1 to 65535; got {self.ports}")
-        if not self.gather_timeout > 0:
-            raise ValueError(f"gather_timeout must be above 0 s; got {self.gather_timeout!r}")
+        check_number("gather_timeout", self.gather_timeout, above=0, finite=False, unit="s")
         if self.ice_transport_policy == "relay" and not any(
             url.lower().startswith("turn") for server in self.ice_servers for url in server.urls
         ):

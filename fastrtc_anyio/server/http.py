@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from anyio import move_on_after
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -34,7 +34,6 @@ __all__ = [
     "HIDDEN",
     "JSON",
     "guard_json",
-    "own_path",
     "own_url",
     "read_body",
     "read_json",
@@ -171,14 +170,6 @@ async def read_json(request: Request, limits: RequestLimits) -> object:
     except (ValueError, RecursionError) as exc:
         raise InvalidBody(f"the body is not JSON: {exc}") from exc
     return decoded
-
-
-def own_path(connection: HTTPConnection) -> str:
-    """Return the path of a request, for references to this server that do without its host.
-
-    A client can send any ``Host`` header, so a ``Location`` must not contain it.
-    """
-    return quote(connection.scope["path"])
 
 
 def own_url(connection: HTTPConnection, options: TelephoneOptions) -> str:

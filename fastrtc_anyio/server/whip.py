@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import quote
 
 from anyio.lowlevel import checkpoint
 from starlette.requests import Request
@@ -48,7 +49,7 @@ from fastrtc_anyio.errors import (
 )
 
 from .access import admit
-from .http import Endpoint, Guard, own_path, read_body
+from .http import Endpoint, Guard, read_body
 from .options import WebOptions
 
 __all__ = ["whip_routes"]
@@ -164,7 +165,8 @@ class _Endpoints:
         self._resources = {k: r for k, r in self._resources.items() if k in live}
         tag = f'"{secrets.token_hex(8)}"'
         self._resources[key] = _Resource(tag, find_ice_users(sdp))
-        headers = {"Location": f"{own_path(request)}/{key}", "ETag": tag}
+        # A path alone: a client can send any Host header.
+        headers = {"Location": f"{quote(request.scope['path'])}/{key}", "ETag": tag}
         response = Response(answer.description.sdp, 201, headers, media_type=SDP_TYPE)
         for link in links:
             response.headers.append("Link", link)
