@@ -347,4 +347,4 @@ class Stream(AsyncContextManagerMixin):
     @property
     def ui(self) -> Page:
         """FastRTC's name for the page: ``stream.ui.launch()``."""
-        return Page(self)
+        return Page(self.launch)

@@ -147,7 +147,12 @@ class SessionService(AsyncContextManagerMixin):
         if isinstance(request, CandidateRequest):
             await self.add_candidate(request.webrtc_id, request.candidate)
             return {"status": "success"}
-        return (await self.offer(request, on_outputs=on_outputs)).body()
+        answer = await self.offer(request, on_outputs=on_outputs)
+        return {
+            "type": answer.description.type,
+            "sdp": answer.description.sdp,
+            "webrtc_id": answer.webrtc_id,
+        }
 
     async def offer(
         self, request: OfferRequest, *, on_outputs: OutputListener | None = None

@@ -60,14 +60,6 @@ class Answer:
     webrtc_id: str
     """The client's own id, or the session's id if the client sent none."""
 
-    def body(self) -> dict[str, str]:
-        """Return the JSON body of the response."""
-        return {
-            "type": self.description.type,
-            "sdp": self.description.sdp,
-            "webrtc_id": self.webrtc_id,
-        }
-
 
 @dataclass(frozen=True)
 class CandidateRequest:

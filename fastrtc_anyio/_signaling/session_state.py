@@ -81,11 +81,7 @@ class SessionStateMachine:
         return self.state
 
     def close(self, reason: CloseReason, message: str = "") -> Closed:
-        """Begin to close. The first reason stays.
-
-        Returns:
-            The first reason.
-        """
+        """Begin to close, and return the first reason, which stays."""
         if self.closed is None:
             self.closed = Closed(reason, message)
         self.handle(SessionEvent.CLOSE)

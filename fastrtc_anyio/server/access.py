@@ -149,16 +149,12 @@ def check_origins(origins: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_allowed(origin: str | None, host: str, allowed: Iterable[str]) -> bool:
-    """Whether a page of ``origin`` may send a request here (RFC 6454; RFC 6455 4.2.2).
+    """Return whether a page of ``origin`` may send a request (RFC 6454; RFC 6455 4.2.2).
 
-    Args:
-        origin: the request's ``Origin`` header. Only browsers send it: a request without one does
-            not come from a page, and is allowed.
-        host: the request's ``Host`` header. Its own pages are allowed. The scheme does not count:
-            only a proxy in front of the server may know whether the page came over TLS.
-        allowed: further origins.
+    The pages of ``host`` are allowed, and those of further origins. The scheme of the host's pages
+    does not count: only a proxy in front of the server may know whether they came over TLS.
     """
-    if origin is None:
+    if origin is None:  # only browsers send one: the client is not a page
         return True
     normal = _normal(origin)
     same = normal.partition("://")[2]

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 __all__ = ["Backend", "Page"]
 
 Backend = Literal["trio", "asyncio"]
 
 
-class _Launchable(Protocol):
-    def launch(self, host: str, port: int, backend: Backend) -> None: ...
-
-
 @dataclass(frozen=True)
 class Page:
     """FastRTC's ``stream.ui``."""
 
-    stream: _Launchable
+    _launch: Callable[[str, int, Backend], None]
 
     def launch(
         self, server_name: str = "127.0.0.1", server_port: int = 7860, backend: Backend = "asyncio"
     ) -> None:
         """Call ``Stream.launch`` with Gradio's argument names, by default under asyncio."""
-        self.stream.launch(server_name, server_port, backend)
+        self._launch(server_name, server_port, backend)
