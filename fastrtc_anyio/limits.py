@@ -46,8 +46,7 @@ class Limits:
 class RequestLimits:
     """Limits on the requests and messages of one client.
 
-    The server refuses whatever exceeds a limit with an error that names it. Other requests and
-    connections are unaffected.
+    A request that exceeds one is refused with an error that names it. Others are unaffected.
     """
 
     body_bytes: int = 524_288

@@ -62,8 +62,8 @@ class OutputStatistics:
 class OutputBoard:
     """Broadcasts the outputs of one session to its readers.
 
-    Each reader receives every output, in order. Outputs published without a reader wait for the
-    next one, 64 at most, so a browser's ``EventSource`` that reconnects misses nothing.
+    Outputs published without a reader wait for the next one, 64 at most, so a browser's
+    ``EventSource`` that reconnects misses nothing.
     """
 
     def __init__(self) -> None:

@@ -65,18 +65,16 @@ class SessionStatistics:
 
 
 class Driver(Protocol):
-    """Serves one connected session.
-
-    Attributes:
-        handler: the handler that is driven; None for a session function.
-        needs: media formats to ask the transport for.
-    """
+    """Serves one connected session."""
 
     @property
-    def handler(self) -> StreamHandlerBase | None: ...
+    def handler(self) -> StreamHandlerBase | None:
+        """The handler that is driven; None for a session function."""
 
     @property
-    def needs(self) -> MediaNeeds: ...
+    def needs(self) -> MediaNeeds:
+        """Media formats to ask the transport for."""
+        ...
 
     async def run(self, session: Session) -> None:
         """Serve the client. Returning ends the session."""

@@ -318,7 +318,7 @@ class Stream(AsyncContextManagerMixin):
         return await self._registry.fetch_latest_output(webrtc_id)
 
     def update_connection(self, webrtc_id: str, state: Literal["closed"]) -> None:
-        """End a session from the application's side. Returns at once. Thread-safe.
+        """End a session from the application. Returns at once. Thread-safe.
 
         Raises:
             UnknownSession: there is no such session.

@@ -1,6 +1,6 @@
 """ASGI endpoints, the web page, and a server to run them. Needs the ``server`` extra.
 
-Importing this package loads no web framework: its names load on first use.
+The names load on first use: importing this package loads no web framework.
 """
 
 from __future__ import annotations

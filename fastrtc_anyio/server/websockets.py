@@ -78,7 +78,7 @@ async def refuse(websocket: WebSocket, why: str, status: int = 403) -> None:
 
 
 def _log_failed_handshake(error: Exception) -> None:
-    # The client is gone, or spoke too early. Each server raises an exception of its own class.
+    # The client is gone, or sent a message too early. Servers raise different exceptions.
     logger.info("a WebSocket's handshake could not be answered: %r", error)
 
 
