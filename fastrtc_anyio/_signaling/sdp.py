@@ -68,7 +68,7 @@ def check_sections(sdp: str, limits: RequestLimits) -> None:
     count = sum(line.startswith("m=") for line in lines)
     check_limit(f"the offer has {count} sections", count, "sections", limits)
     check_limit(f"the offer has {len(lines)} lines", len(lines), "lines", limits)
-    mids = {line.removeprefix("a=mid:") for line in lines if line.startswith("a=mid:")}
+    mids = _section_mids(lines)
     for line in lines:
         if line.startswith("a=group:BUNDLE"):
             missing = [mid for mid in line.split()[1:] if mid not in mids]
@@ -76,6 +76,17 @@ def check_sections(sdp: str, limits: RequestLimits) -> None:
                 names = short_repr(missing)
                 raise InvalidOffer(f"a=group:BUNDLE names sections without a=mid: {names}")
     _check_payload_types(lines)
+
+
+def _section_mids(lines: list[str]) -> set[str]:
+    # For aiortc the last a=mid of a section counts, and one before the first section does not.
+    mids: dict[int, str] = {}
+    section = 0
+    for line in lines:
+        section += line.startswith("m=")
+        if line.startswith("a=mid:") and section:
+            mids[section] = line.removeprefix("a=mid:")
+    return set(mids.values())
 
 
 def _check_payload_types(lines: list[str]) -> None:

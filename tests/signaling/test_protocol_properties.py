@@ -184,7 +184,10 @@ def test_bundle_of_missing_sections_and_too_many_sections_are_rejected() -> None
     bundled = SDP.replace("v=0", "v=0\r\na=group:BUNDLE 0 1")
     with pytest.raises(InvalidOffer, match=r"\['0', '1'\]"):
         check_sections(bundled, LIMITS)
-    check_sections(bundled + "a=mid:0\r\na=mid:1\r\n", LIMITS)
+    section = "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:1\r\n"
+    check_sections(bundled + "a=mid:0\r\n" + section, LIMITS)
+    with pytest.raises(InvalidOffer, match=r"\['0'\]"):  # the second a=mid replaces the first
+        check_sections(bundled + "a=mid:0\r\na=mid:1\r\n" + section, LIMITS)
     check_sections(SDP, LIMITS)
     with pytest.raises(LimitExceeded, match="has 102 sections; at most 32"):
         check_sections(SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100, LIMITS)
