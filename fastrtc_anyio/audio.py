@@ -213,22 +213,13 @@ def aggregate_bytes_to_16bit(chunks: Iterable[bytes]) -> Generator[Int16Array, N
 async def async_aggregate_bytes_to_16bit(
     chunks: AsyncIterable[bytes],
 ) -> AsyncGenerator[Int16Array, None]:
-    """Convert raw 16-bit PCM in pieces of any size to arrays, as `aggregate_bytes_to_16bit`.
+    """Convert raw 16-bit PCM in pieces of any size to arrays, as `aggregate_bytes_to_16bit` does.
 
     If ``chunks`` is a generator or a stream, it is closed when this generator ends for any reason.
     If you may stop early, close this generator in the task that iterates over it::
 
         async with aclosing(async_aggregate_bytes_to_16bit(response.aiter_bytes())) as arrays:
             async for samples in arrays: ...
-
-    Args:
-        chunks: little-endian 16-bit mono PCM, divided anywhere; pieces may be empty.
-
-    Yields:
-        int16 of shape ``(1, n)``, ``n > 0``: one array for each piece that completes a sample.
-
-    Raises:
-        UnsupportedFormat: a piece is not ``bytes``, ``bytearray`` or ``memoryview``.
     """
     joiner = _SampleJoiner()
     closing: AbstractAsyncContextManager[object] = (
@@ -304,7 +295,10 @@ async def wait_for_item(
     """
     if isinstance(queue, MemoryObjectReceiveStream):
         return await _wait_for_stream(queue, timeout)
-    if not _is_asyncio_queue(queue):
+    # Looked up, not imported: if asyncio was never loaded, the queue cannot be one of its queues.
+    asyncio = sys.modules.get("asyncio")
+    is_asyncio_queue = asyncio is not None and isinstance(queue, asyncio.Queue)
+    if not is_asyncio_queue:
         raise TypeError(
             "queue must be the receiving end of anyio.create_memory_object_stream or an "
             f"asyncio.Queue; got {type(queue).__module__}.{type(queue).__qualname__}"
@@ -332,9 +326,3 @@ async def _wait_for_stream(stream: MemoryObjectReceiveStream[T], timeout: float)
     with move_on_after(timeout):
         return await stream.receive()
     return None
-
-
-def _is_asyncio_queue(queue: object) -> bool:
-    # Looked up, not imported: if asyncio was never loaded, the queue cannot be one of its queues.
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and isinstance(queue, asyncio.Queue)

@@ -7,6 +7,7 @@ choose the nearest level, and the smaller magnitude if two are equally near. All
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -37,7 +38,7 @@ def encode_mulaw(samples: Int16Array) -> bytes:
     Raises:
         UnsupportedFormat: another dtype or shape.
     """
-    return _encode(samples, _mulaw_codes())
+    return _encode(samples, _mulaw_levels)
 
 
 def decode_mulaw(data: bytes) -> Int16Array:
@@ -57,7 +58,7 @@ def encode_alaw(samples: Int16Array) -> bytes:
     Raises:
         UnsupportedFormat: another dtype or shape.
     """
-    return _encode(samples, _alaw_codes())
+    return _encode(samples, _alaw_levels)
 
 
 def decode_alaw(data: bytes) -> Int16Array:
@@ -65,12 +66,12 @@ def decode_alaw(data: bytes) -> Int16Array:
     return _alaw_levels()[np.frombuffer(data, np.uint8)]
 
 
-def _encode(samples: Int16Array, codes: NDArray[np.uint8]) -> bytes:
+def _encode(samples: Int16Array, levels: Callable[[], Int16Array]) -> bytes:
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise UnsupportedFormat(
             f"samples must be an int16 array of shape (n,); got {short_repr(samples)}"
         )
-    return codes[samples.view(np.uint16)].tobytes()
+    return _nearest_codes(levels)[samples.view(np.uint16)].tobytes()
 
 
 @cache
@@ -94,16 +95,7 @@ def _alaw_levels() -> Int16Array:
 
 
 @cache
-def _mulaw_codes() -> NDArray[np.uint8]:
-    return _nearest_codes(_mulaw_levels())
-
-
-@cache
-def _alaw_codes() -> NDArray[np.uint8]:
-    return _nearest_codes(_alaw_levels())
-
-
-def _nearest_codes(levels: Int16Array) -> NDArray[np.uint8]:
+def _nearest_codes(levels: Callable[[], Int16Array]) -> NDArray[np.uint8]:
     """Return the code of each 16-bit sample, indexed by the sample's bits as unsigned.
 
     The laws are symmetric, so the search covers the 128 positive levels and then sets the sign: in
@@ -111,8 +103,8 @@ def _nearest_codes(levels: Int16Array) -> NDArray[np.uint8]:
     """
     samples = np.arange(2**16).astype(np.uint16).view(np.int16).astype(np.int32)
     positive = np.arange(0x80, 0x100)
-    codes = positive[np.argsort(levels[positive])]
-    magnitudes = levels[codes].astype(np.int32)
+    codes = positive[np.argsort(levels()[positive])]
+    magnitudes = levels()[codes].astype(np.int32)
     doubled_midpoints = magnitudes[1:] + magnitudes[:-1]
     # side="left": a sample exactly on a midpoint gets the smaller level.
     nearest = codes[np.searchsorted(doubled_midpoints, 2 * np.abs(samples), side="left")]

@@ -1,12 +1,13 @@
 """Bounded queues between a source that never waits and a reader that may stall.
 
-Plain containers: no locks, no waiting, no clock. Every frame pushed is counted:
+Plain containers: no locks and no waiting. Every frame pushed is counted:
 ``received == popped + dropped + len(queue)``.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from fastrtc_anyio._core.options import check_number
@@ -90,33 +91,35 @@ class LiveEdgeQueue:
 class LatestQueue(Generic[T]):
     """Queue of one item: `push` replaces the item held and counts it as dropped.
 
-    Both methods take the time in seconds on the same monotonic clock.
+    Args:
+        clock: monotonic clock, seconds.
 
     Attributes:
         statistics: counters, updated by every call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.statistics = VideoInStatistics()
+        self._clock = clock
         self._held: tuple[T, float] | None = None
 
     def __len__(self) -> int:
         return self.statistics.buffered
 
-    def push(self, item: T, now: float) -> None:
-        """Hold ``item``, which arrived at ``now``. Never raises."""
+    def push(self, item: T) -> None:
+        """Hold ``item``, which has just arrived. Never raises."""
         counters = self.statistics
         counters.received += 1
         counters.dropped += counters.buffered
         counters.buffered = 1
-        self._held = item, now
+        self._held = item, self._clock()
 
-    def pop(self, now: float) -> T | None:
+    def pop(self) -> T | None:
         """Remove and return the item held, or return None if the queue is empty."""
         if self._held is None:
             return None
         (item, arrived), self._held = self._held, None
         self.statistics.buffered = 0
         # Pusher and reader are two threads: the one that read the clock first may get here last.
-        self.statistics.latency = max(0.0, now - arrived)
+        self.statistics.latency = max(0.0, self._clock() - arrived)
         return item

@@ -13,7 +13,7 @@ and 5 at most. Its exact paths stay within 2 and take ten times as long.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,11 +100,19 @@ class VideoFrame:
         """
         check_choice("format", format, get_args(ArrayFormat))
         picture = self._picture
-        if isinstance(picture, np.ndarray):
-            return _convert(picture, format)
-        if format == "float32":
-            return _to_float32(_from_native(picture, "bgr24"))
-        return _from_native(picture, format)
+        if not isinstance(picture, np.ndarray):
+            if format != "float32":
+                return _from_native(picture, format)
+            picture = _from_native(picture, "bgr24")
+        match format:
+            case "bgr24":
+                return np.array(picture, order="C")
+            case "rgb24":
+                return _swap_ends(picture)
+            case "gray":
+                return _to_gray(picture)
+            case "float32":
+                return np.divide(picture, np.float32(255), dtype=np.float32, order="C")
 
     def to_av(self) -> av.VideoFrame:
         """Return the picture as a frame of PyAV with even sides.
@@ -123,7 +131,10 @@ class VideoFrame:
             picture = _from_native(picture, "bgr24")
         from av import VideoFrame as AvVideoFrame
 
-        return AvVideoFrame.from_ndarray(_with_even_sides(picture), "bgr24")
+        height, width = picture.shape[:2]
+        if height % 2 or width % 2:
+            picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return AvVideoFrame.from_ndarray(picture, "bgr24")
 
     @overload
     def to(self, format: ArrayFormat) -> NDArray[Any]: ...
@@ -180,12 +191,6 @@ def as_video_frame(picture: object, order: PictureOrder = "bgr24") -> VideoFrame
     return frame
 
 
-def _is_native(picture: object) -> TypeGuard[av.VideoFrame]:
-    # Without importing PyAV: a caller with a frame of PyAV has imported it.
-    kind = getattr(sys.modules.get("av.video.frame"), "VideoFrame", None)
-    return kind is not None and isinstance(picture, kind)
-
-
 def _check_held(picture: object) -> None:
     """Check the picture inside a `VideoFrame` that was not made by this module."""
     if isinstance(picture, np.ndarray):
@@ -201,7 +206,11 @@ def _check_held(picture: object) -> None:
 
 def _native(picture: object) -> av.VideoFrame:
     """Check that a picture is a usable frame of PyAV, and return it."""
-    if not _is_native(picture):
+    # Without importing PyAV: a caller with a frame of PyAV has imported it.
+    kind: type[av.VideoFrame] | None = getattr(
+        sys.modules.get("av.video.frame"), "VideoFrame", None
+    )
+    if kind is None or not isinstance(picture, kind):
         raise UnsupportedFormat(
             f"a picture must be a numpy array or a VideoFrame; got {short_repr(picture)}"
         )
@@ -247,14 +256,6 @@ def _to_bgr24(picture: NDArray[Any], order: PictureOrder) -> Picture:
     return levels if levels is not picture else np.array(levels, order="C")
 
 
-def _convert(picture: Picture, format: ArrayFormat) -> NDArray[Any]:
-    if format == "bgr24":
-        return np.array(picture, order="C")
-    if format == "rgb24":
-        return _swap_ends(picture)
-    return _to_gray(picture) if format == "gray" else _to_float32(picture)
-
-
 def _from_native(picture: av.VideoFrame, format: str) -> Picture:
     from av.video.reformatter import VideoReformatter
 
@@ -264,13 +265,6 @@ def _from_native(picture: av.VideoFrame, format: str) -> Picture:
     # A view of FFmpeg's rows, which may be padded.
     lines: NDArray[Any] = converted.to_ndarray()
     return np.array(lines, order="C") if converted is picture else np.ascontiguousarray(lines)
-
-
-def _with_even_sides(picture: Picture) -> Picture:
-    height, width = picture.shape[:2]
-    if height % 2 == 0 and width % 2 == 0:
-        return picture
-    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def _stack(first: Picture, second: Picture, third: Picture) -> Picture:
@@ -294,10 +288,6 @@ def _to_gray(picture: Picture) -> Picture:
         luma += picture[..., channel] * np.uint16(weight)
     luma >>= 8
     return luma.astype(np.uint8)
-
-
-def _to_float32(picture: Picture) -> NDArray[np.float32]:
-    return np.divide(picture, np.float32(255), dtype=np.float32, order="C")
 
 
 def _from_float32(picture: NDArray[np.float32]) -> Picture:

@@ -224,8 +224,6 @@ class WebSocketPeer(LifecyclePeer):
                 self._gone(CloseReason.HUNG_UP, "the client hung up")
             case Start():
                 raise InvalidMessage('there is one "start"; got a second')
-            case _:
-                pass
 
     def _deliver(self, chunks: Sequence[Int16Array | None]) -> None:
         for samples in chunks:

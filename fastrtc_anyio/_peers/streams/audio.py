@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from copy import copy
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 import numpy as np
@@ -26,6 +27,7 @@ from fastrtc_anyio.abc import (
 from .link import Link, Parking, wait_for
 
 T = TypeVar("T")
+S_co = TypeVar("S_co", covariant=True)
 
 _WORK_AHEAD = 30.0
 """Seconds: enough for text-to-speech that generates whole sentences."""
@@ -62,25 +64,43 @@ class BufferOptions:
         return cls(input_s, usual if output_s is None else output_s, live)
 
 
-class Input(Generic[T]):
+class _Queue(Protocol[T, S_co]):
+    @property
+    def statistics(self) -> S_co: ...
+
+    def push(self, item: T, /) -> None: ...
+
+    def pop(self) -> T | None: ...
+
+
+class Input(Generic[T, S_co]):
     """Receiving half of a stream, until it ends."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, queue: _Queue[T, S_co]) -> None:
         self._link = link
+        self._queue = queue
         self._arrived = Parking(link)
         self._ended = False
 
     async def receive(self) -> T:
-        return await wait_for(self._link, self._poll, self._arrived)
+        def pop() -> T | None:
+            item = self._queue.pop()
+            if item is None and self._ended:
+                raise anyio.EndOfStream
+            return item
 
-    def _poll(self) -> T | None:
-        item = self._pop()
-        if item is None and self._ended:
-            raise anyio.EndOfStream
-        return item
+        return await wait_for(self._link, pop, self._arrived)
 
-    def _pop(self) -> T | None:
-        raise NotImplementedError
+    def statistics(self) -> S_co:
+        with self._link.lock:
+            return copy(self._queue.statistics)
+
+    def push(self, item: T) -> None:
+        """Transport side: queue a frame. Ignored after :meth:`end`."""
+        with self._link.lock:
+            if not self._ended:
+                self._queue.push(item)
+                self._arrived.wake()
 
     def end(self) -> None:
         """Transport side: end the stream behind the items queued."""
@@ -89,26 +109,11 @@ class Input(Generic[T]):
             self._arrived.wake()
 
 
-class AudioInput(Input[AudioFrame], AudioReceiveStream):
+class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
     """Audio from the client, bounded by age."""
 
     def __init__(self, link: Link, limit_seconds: float = 1.0) -> None:
-        super().__init__(link)
-        self._queue = LiveEdgeQueue(limit_seconds)
-
-    def _pop(self) -> AudioFrame | None:
-        return self._queue.pop()
-
-    def statistics(self) -> AudioInStatistics:
-        with self._link.lock:
-            return replace(self._queue.statistics)
-
-    def push(self, frame: AudioFrame) -> None:
-        """Transport side: queue a frame. Ignored after :meth:`end`."""
-        with self._link.lock:
-            if not self._ended:
-                self._queue.push(frame)
-                self._arrived.wake()
+        super().__init__(link, LiveEdgeQueue(limit_seconds))
 
 
 class AudioOutput(AudioSendStream):

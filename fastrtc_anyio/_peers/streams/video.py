@@ -20,26 +20,11 @@ from .audio import Input
 from .link import Link, Parking, wait_for
 
 
-class VideoInput(Input[VideoFrame], VideoReceiveStream):
+class VideoInput(Input[VideoFrame, VideoInStatistics], VideoReceiveStream):
     """Pictures from the client, of which only the latest is kept."""
 
     def __init__(self, link: Link) -> None:
-        super().__init__(link)
-        self._queue: LatestQueue[VideoFrame] = LatestQueue()
-
-    def _pop(self) -> VideoFrame | None:
-        return self._queue.pop(self._link.clock())
-
-    def statistics(self) -> VideoInStatistics:
-        with self._link.lock:
-            return replace(self._queue.statistics)
-
-    def push(self, frame: VideoFrame) -> None:
-        """Transport side: queue a picture. Ignored after :meth:`end`."""
-        with self._link.lock:
-            if not self._ended:
-                self._queue.push(frame, self._link.clock())
-                self._arrived.wake()
+        super().__init__(link, LatestQueue(link.clock))
 
 
 class VideoOutput(VideoSendStream):

@@ -15,6 +15,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.exceptions import InvalidStateError
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
 from fastrtc_anyio._signaling.ice import RtcConfiguration
@@ -30,7 +31,6 @@ from fastrtc_anyio.limits import RequestLimits
 
 from . import internals
 from .candidates import RemoteCandidates
-from .connecting import ConnectTasks
 from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll
 from .liveness import Heartbeat
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
@@ -38,6 +38,8 @@ from .network import choose_addresses
 
 logger = logging.getLogger("fastrtc_anyio")
 
+_LAST_STEP = 1.0
+"""Seconds a connect task gets to notice that the connection is closed."""
 _EXPLAINED = 1.0
 """Seconds to wait after the end of a sender for the event that explains it, such as a hang-up."""
 
@@ -76,13 +78,13 @@ class Connection:
         self._on_connected = on_connected
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
-        self._media = ConnectionMedia(media, streams, self._on_broken, self._on_sender_ended)
+        self.media = ConnectionMedia(media, streams, self._on_broken, self._on_sender_ended)
         self.data_channels = DataChannels(streams.messages, limits)
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heartbeat = Heartbeat()
         self._candidates = RemoteCandidates(limits, self._spawn)
-        self._connecting = ConnectTasks()
+        self._connect_tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._over = False
 
@@ -116,12 +118,12 @@ class Connection:
             await pc.setRemoteDescription(RTCSessionDescription(keep_feedback(offer), "offer"))
         # setLocalDescription() writes directions and codecs into the answer, gathers candidates and
         # starts to connect, so all changes to these come before it.
-        self._media.use_offered(pc.getTransceivers())
+        self.media.use_offered(pc.getTransceivers())
         self._prepare_transports(pc)
-        self._media.limit_bitrate()
+        self.media.limit_bitrate()
         with _blaming("offer"):
             await pc.setLocalDescription()
-        for track in self._media.unsent_tracks():
+        for track in self.media.unsent_tracks():
             # The client receives none of it, but wait_played() has to return all the same.
             self._spawn(drain_track(track))
         # In a separate task, because it waits for the end of the negotiation: aiortc needs both
@@ -132,7 +134,7 @@ class Connection:
     async def offer(self) -> str:
         """Return an offer with a data channel."""
         pc = self._open()
-        self._media.add_sections(pc)
+        self.media.add_sections(pc)
         self.data_channels.add(pc.createDataChannel("text"))
         self._prepare_transports(pc)
         await pc.setLocalDescription()
@@ -147,7 +149,7 @@ class Connection:
         assert self._pc is not None, "accept() comes after offer()"
         with _blaming("answer"):
             await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
-        self._media.limit_bitrate()
+        self.media.limit_bitrate()
         return answer_sdp
 
     async def add_candidate(self, candidate: IceCandidate | None) -> None:
@@ -163,10 +165,6 @@ class Connection:
         # Without it a failed connection is noticed later, by the connect timeout.
         if pc is not None and candidate is not None:
             self._candidates.add(pc, candidate)
-
-    def flush_pictures(self) -> None:
-        """Send the video frame that is in the queue."""
-        self._media.flush_pictures()
 
     async def statistics(self) -> dict[str, dict[str, Any]]:
         """Return the reports of ``getStats()`` by id. Empty before negotiation and on close."""
@@ -190,30 +188,50 @@ class Connection:
         if self._pc is not None:
             # Only after the handshake does DTLS send a close alert. Without the alert the client
             # takes up to 30 s to notice the end.
-            await poll(lambda: not self._is_shaking_hands, DRAIN_LIMIT)
+            transports = [t.sender.transport for t in self._pc.getTransceivers()]
+            await poll(lambda: all(t.state != "connecting" for t in transports), DRAIN_LIMIT)
             if self._pc.connectionState == "connected" and self._pc.sctp is not None:
                 await self.data_channels.drain(self._pc.sctp)
             # Before pc.close(), so that the handler's receive loop does not wait for it.
-            self._media.end_input()
+            self.media.end_input()
             try:
                 await self._pc.close()
             except Exception:  # aiortc 1.16 can fail after an offer that it applied in part
                 logger.exception("closing a WebRTC connection failed")
             # After pc.close(), which neither awaits nor cancels the task that connects: that task
             # may start receivers and consent checks after they were stopped.
-            await self._connecting.end(self._pc)
+            await self._end_connecting(self._pc)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
         # Last, because the playout track uses the encoder until pc.close() returns.
-        self._media.close()
+        self.media.close()
 
-    @property
-    def _is_shaking_hands(self) -> bool:
-        transports = {t.sender.transport for t in self._pc.getTransceivers()} if self._pc else set()
-        return any(transport.state == "connecting" for transport in transports)
+    async def _connect(self, connect: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Perform ICE and DTLS, in a task of aiortc that :meth:`close` has to end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connect_tasks.add(task)
+        try:
+            await connect()
+        except InvalidStateError:
+            logger.debug("closed while it was connecting")
+        finally:
+            self._connect_tasks.discard(task)
+
+    async def _end_connecting(self, pc: RTCPeerConnection) -> None:
+        """End the connect tasks, and the senders and consent checks they started meanwhile."""
+        if self._connect_tasks:
+            await asyncio.wait(self._connect_tasks, timeout=_LAST_STEP)
+        for task in list(self._connect_tasks):
+            task.cancel()
+        for transceiver in pc.getTransceivers():
+            await transceiver.stop()
+            internals.cancel_consent_checks(transceiver.sender.transport)
+        if pc.sctp is not None:
+            internals.cancel_consent_checks(pc.sctp.transport)
 
     def _open(self) -> RTCPeerConnection:
         configuration = self._configuration
@@ -227,15 +245,15 @@ class Connection:
             )
         )
         internals.accept_rsa_certificates(pc)
-        self._connecting.track(pc)
-        pc.on("track", self._on_track)
+        internals.wrap_connect(pc, self._connect)
+        pc.on("track", lambda track: self._spawn(self._consume(track)))
         pc.on("datachannel", self.data_channels.add)
         pc.on("connectionstatechange", self._on_state)
         return pc
 
     def _local_sdp(self, pc: RTCPeerConnection) -> str:
         sdp = set_message_size(pc.localDescription.sdp, self._limits.message_bytes)
-        return self._media.describe(sdp)
+        return self.media.describe(sdp)
 
     def _prepare_transports(self, pc: RTCPeerConnection) -> None:
         transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
@@ -259,13 +277,10 @@ class Connection:
         if pc is not None:
             self._candidates.add_described(pc, candidates, complete=complete)
 
-    def _on_track(self, track: MediaStreamTrack) -> None:
-        self._spawn(self._consume(track))
-
     async def _consume(self, track: MediaStreamTrack) -> None:
         if self._negotiation is not None:  # it decides which of several video tracks is used
             await asyncio.wait([self._negotiation])
-        await self._media.consume(track)
+        await self.media.consume(track)
 
     def _on_violation(self, text: str) -> None:
         if not self._over:
@@ -303,8 +318,8 @@ class Connection:
     def _end(self, closed: Closed) -> None:
         """End all streams and report the reason."""
         self._over = True
-        self._media.end_input()
-        self._media.end_output()
+        self.media.end_input()
+        self.media.end_output()
         self._messages.end()
         self._on_closed(closed)
 

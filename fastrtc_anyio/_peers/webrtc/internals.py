@@ -108,7 +108,8 @@ def accept_rsa_certificates(pc: RTCPeerConnection) -> None:
     forward secrecy and encryption. Our certificate stays ECDSA (RFC 8827 6.5), and the peer's is
     verified by its fingerprint. Can go once aiortc offers them.
     """
-    for certificate in _get(pc, "_RTCPeerConnection__certificates"):
+    name = "_RTCPeerConnection__certificates"
+    for certificate in getattr(pc, name):
         create = certificate._create_ssl_context
 
         def create_ssl_context(*, create: Any = create, **options: Any) -> Any:
@@ -136,7 +137,7 @@ def wrap_connect(
     and its exception is logged as never retrieved (aiortc#429). Can go once ``close()`` ends it.
     """
     name = "_RTCPeerConnection__connect"
-    _replace(pc, name, partial(run, _get(pc, name)))
+    _replace(pc, name, partial(run, getattr(pc, name)))
 
 
 # ICE.
@@ -164,7 +165,7 @@ def replace_gathering(
     answer, without a setting for either. Can go once ``RTCConfiguration`` has both.
     """
     connection = transport.transport._connection
-    original = _get(connection, "get_component_candidates")
+    original = connection.get_component_candidates
 
     async def get_component_candidates(
         component: int, addresses: list[str], timeout: float = 0
@@ -318,7 +319,7 @@ def replace_encoder(sender: RTCRtpSender, encoder: Encoder) -> None:
 
 def get_target_bitrate(encoder: Encoder) -> int:
     """Return the target bitrate of an encoder of aiortc, in bits per second."""
-    return int(_get(encoder, _bitrate_name(encoder)))
+    return int(getattr(encoder, _bitrate_name(encoder)))
 
 
 def set_target_bitrate(encoder: Encoder, bitrate: int) -> None:
@@ -383,10 +384,6 @@ def has_unacknowledged(sctp: RTCSctpTransport) -> bool:
     unacknowledged ones. Can go once ``close()`` flushes.
     """
     return bool(sctp._data_channel_queue or sctp._outbound_queue or sctp._sent_queue)
-
-
-def _get(target: object, name: str) -> Any:
-    return getattr(target, name)
 
 
 def _replace(target: object, name: str, value: object) -> None:

@@ -148,7 +148,7 @@ class WebRTCPeer(LifecyclePeer):
 
     def _flush_pictures(self) -> None:
         if self._released is None:
-            self._portal.post(self._connection.flush_pictures)
+            self._portal.post(self._connection.media.flush_pictures)
 
     def _flush_messages(self) -> None:
         if self._released is None:
