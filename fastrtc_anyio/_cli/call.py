@@ -39,15 +39,11 @@ async def call(url: str, options: CallOptions, as_json: bool) -> bool:
 
 
 def _advice(report: CallReport, options: CallOptions) -> str:
-    match report.get("status"):
-        case 401 if "Authorization" in options.headers:
-            return ". The server does not accept this --token"
-        case 401:
-            return ". Send a token with --token TOKEN"
-        case 503:
-            return ". Try again later"
-        case _:
-            return ""
+    token = "Send a token with --token TOKEN"
+    if options.headers:
+        token = "The server does not accept this --token"
+    advice = {401: token, 503: "Try again later"}.get(report.get("status", 0))
+    return f". {advice}" if advice else ""
 
 
 class _Screen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict
 from urllib.parse import urlsplit
@@ -38,10 +38,10 @@ _LOUD = 500  # amplitude above which a sample counts as sound
 class CallOptions:
     """Options of a call: the speech to play, seconds to listen after it, and the recording."""
 
-    speech: Path = SPEECH
-    listen: float = 3.0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    out: Path | None = None
+    speech: Path
+    listen: float
+    headers: Mapping[str, str]
+    out: Path | None
 
 
 class CallReport(TypedDict, total=False):
@@ -255,7 +255,7 @@ class _Conversation:
         result: CallReport = {
             "ended": self._closed is not None,
             "said_seconds": self._speech.shape[1] / SAMPLE_RATE,
-            "network_round_trip": next((trip for trip in trips if trip), None),
+            "network_round_trip": next(filter(None, trips), None),
         }
         if not self._peer.media.audio_in:
             return result

@@ -56,9 +56,6 @@ class Gate:
             except EndOfStream:
                 pass
             finally:
-                self._leave(entry)
-
-    def _leave(self, entry: tuple[Host, MemoryObjectSendStream[None]]) -> None:
-        with self._lock:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
+                with self._lock:
+                    if entry in self._waiting:
+                        self._waiting.remove(entry)

@@ -24,9 +24,9 @@ __all__ = ["SileroVadOptions", "speech_segments"]
 # Position of the first sample, and the position after the last.
 Segment: TypeAlias = tuple[int, int]
 
-# Distance below the threshold at which speech ends, as in Silero's own code.
+# Distance below the threshold at which speech ends, and seconds of the shortest pause at which a
+# long utterance is split: as in Silero's own code, the latter rounded.
 HYSTERESIS = 0.15
-# Seconds of the shortest pause at which a long utterance is split: Silero's own value, rounded.
 PAUSE_S = 0.1
 SAMPLE_RATE = 16_000
 WINDOW = 512
@@ -111,14 +111,12 @@ def _runs(probabilities: Sequence[float], threshold: float) -> list[Segment]:
     ends_below = max(threshold - HYSTERESIS, threshold / 2)
     runs: list[Segment] = []
     begin: int | None = None
-    for place, probability in enumerate(probabilities):
+    for place, probability in enumerate([*probabilities, -math.inf]):
         if begin is None and probability >= threshold:
             begin = place
         elif begin is not None and probability < ends_below:
             runs.append((begin * WINDOW, place * WINDOW))
             begin = None
-    if begin is not None:
-        runs.append((begin * WINDOW, len(probabilities) * WINDOW))
     return runs
 
 
@@ -153,9 +151,7 @@ def _pad(segments: Sequence[Segment], pad: int, total: int) -> list[Segment]:
         return []
     places = [max(0, segments[0][0] - pad)]
     for (_, end), (begin, _) in pairwise(segments):
-        if begin - end < 2 * pad:
-            places += [(end + begin) // 2] * 2
-        else:
-            places += [end + pad, begin - pad]
+        middle = (end + begin) // 2
+        places += [middle, middle] if begin - end < 2 * pad else [end + pad, begin - pad]
     places.append(min(total, segments[-1][1] + pad))
     return list(zip(places[::2], places[1::2], strict=True))

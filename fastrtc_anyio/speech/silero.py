@@ -106,13 +106,10 @@ class SileroVad:
         options = SileroVadOptions() if options is None else options
         total = -(-samples.shape[1] * SAMPLE_RATE // rate)
         segments = speech_segments(self._probabilities(rate, samples), total, options)
-        chunks: list[AudioChunk] = [
-            {
-                "start": begin * rate // SAMPLE_RATE,
-                "end": min(end * rate // SAMPLE_RATE, samples.shape[1]),
-            }
-            for begin, end in segments
-        ]
+        chunks: list[AudioChunk] = []
+        for begin, end in segments:
+            last = min(end * rate // SAMPLE_RATE, samples.shape[1])
+            chunks.append({"start": begin * rate // SAMPLE_RATE, "end": last})
         return sum(chunk["end"] - chunk["start"] for chunk in chunks) / rate, chunks
 
     def _probabilities(self, rate: int, samples: Int16Array) -> list[float]:

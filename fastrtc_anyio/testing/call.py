@@ -186,9 +186,8 @@ def _modality_of(handler: object) -> Modality:
     kind = handler if isinstance(handler, type) else type(handler)
     if issubclass(kind, VideoStreamHandler):
         return "video"
-    if issubclass(kind, AudioVideoStreamHandler | AsyncAudioVideoStreamHandler):
-        return "audio-video"
-    return "audio"
+    both = AudioVideoStreamHandler | AsyncAudioVideoStreamHandler
+    return "audio-video" if issubclass(kind, both) else "audio"
 
 
 def _virtual_time(thread_limit: float) -> AbstractContextManager[object]:

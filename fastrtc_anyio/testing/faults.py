@@ -46,17 +46,7 @@ _plans: ContextVar[tuple[FaultPlan, ...]] = ContextVar("fastrtc_anyio_fault_plan
 
 
 class FaultPlan:
-    """Plan and outcome of a fault, created by :func:`inject_fault` and :func:`faulty`.
-
-    Args:
-        at: number of the checkpoint, from 1.
-        error: error to raise there; None to cancel.
-        skip: predicate of task names; checkpoints of these tasks do not count.
-
-    Raises:
-        TypeError: ``at`` is not an int.
-        ValueError: ``at`` is less than 1.
-    """
+    """Plan and outcome of a fault; see :func:`inject_fault` for its arguments."""
 
     def __init__(
         self,
@@ -141,7 +131,7 @@ def inject_fault(
 
     Raises:
         ValueError: ``at`` is less than 1.
-        TypeError: ``error`` is a cancellation.
+        TypeError: ``at`` is not an int, or ``error`` is a cancellation.
         RuntimeError: tasks ran in the block, but this version of the event loop does not support
             the proxies.
     """
@@ -222,20 +212,15 @@ class _Watched(Coroutine[Any, Any, Any]):
         """Whether the coroutine has made its first step through this proxy."""
 
     def send(self, value: object) -> object:
-        if self.started:
-            error = self._plan._pass(self._coro, value)
-            if error is not None:
-                return self._coro.throw(error)
-        self.started = True
-        return self._coro.send(value)
+        return self._resume(value, self._coro.send, value)
 
     def throw(self, *error: Any) -> object:
-        if self.started:
-            injected = self._plan._pass(self._coro, None)
-            if injected is not None:
-                return self._coro.throw(injected)
+        return self._resume(None, self._coro.throw, *error)
+
+    def _resume(self, sent: object, resume: Callable[..., object], *args: object) -> object:
+        injected = self._plan._pass(self._coro, sent) if self.started else None
         self.started = True
-        return self._coro.throw(*error)
+        return resume(*args) if injected is None else self._coro.throw(injected)
 
     def close(self) -> None:
         self.started = True
