@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 from starlette.applications import Starlette
 
-from fastrtc_anyio import AsyncStreamHandler, EmitType, RtcConfiguration, Stream
+from fastrtc_anyio import RtcConfiguration, Session, Stream
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._peers.webrtc import local_addresses
 from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
@@ -23,25 +23,10 @@ _LISTEN = "0.6"  # seconds after the end of the speech
 _MIN_CORRELATION = 0.9
 
 
-class Echo(AsyncStreamHandler):
-    """Sends the caller's audio back."""
-
-    def __init__(self) -> None:
-        super().__init__(output_sample_rate=48_000)
-        self._send, self._receive = anyio.create_memory_object_stream[EmitType](50)
-
-    async def receive(self, frame: EmitType) -> None:
-        await self._send.send(frame)
-
-    async def emit(self) -> EmitType:
-        return await self._receive.receive()
-
-    def copy(self) -> Echo:
-        return Echo()
-
-    async def shutdown(self) -> None:
-        self._send.close()
-        self._receive.close()
+async def echo(session: Session) -> None:
+    """Send the caller's audio back."""
+    async for frame in session.audio_in:
+        await session.audio_out.send(frame)
 
 
 async def run(out: Path, port: int, serve: bool) -> bool:
@@ -53,7 +38,7 @@ async def run(out: Path, port: int, serve: bool) -> bool:
     # Browsers avoid the loopback address, so --serve adds the others, as a stream does by default.
     addresses = ("127.0.0.1", *(local_addresses() if serve else ()))
     stream = Stream(
-        Echo,
+        echo,
         modality="audio",
         concurrency_limit=10,
         server_rtc_configuration=RtcConfiguration(addresses=addresses),
