@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 
 def from_av(frame: av.AudioFrame) -> AudioFrame:
-    """Copy the samples of a packed or planar 16-bit frame out of FFmpeg's buffer.
-
-    A copy, because FFmpeg reuses the buffer.
-
-    Raises:
-        UnsupportedFormat: the frame is not 16-bit.
-    """
+    """Copy the samples of a packed or planar 16-bit frame: FFmpeg reuses its buffer."""
     channels = len(frame.layout.channels)
     match frame.format.name:
         case "s16":
@@ -30,12 +24,8 @@ def from_av(frame: av.AudioFrame) -> AudioFrame:
             )
             samples = interleaved.reshape(-1, channels).T.copy()
         case "s16p":
-            samples = np.stack(
-                [
-                    np.frombuffer(memoryview(plane), np.int16, frame.samples)
-                    for plane in frame.planes
-                ]
-            )
+            planes = [memoryview(plane) for plane in frame.planes]
+            samples = np.stack([np.frombuffer(p, np.int16, frame.samples) for p in planes])
         case name:
             raise UnsupportedFormat(f"audio frames must be 16-bit (s16, s16p); got {name}")
     return AudioFrame(frame.sample_rate, samples)

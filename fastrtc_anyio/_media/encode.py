@@ -207,16 +207,7 @@ class _NativeEncoder(AudioEncoder):
 
 
 class OpusEncoder(_NativeEncoder):
-    """Opus at one of its rates, mono or stereo (RFC 6716, RFC 7587).
-
-    Args:
-        sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.
-        channels: 1 or 2.
-        options: encoder settings.
-
-    Raises:
-        UnsupportedFormat: another rate or number of channels.
-    """
+    """Opus at one of its rates, mono or stereo (RFC 6716, RFC 7587)."""
 
     def __init__(self, sample_rate: int, channels: int, options: OpusOptions | None = None) -> None:
         if sample_rate not in OPUS_SAMPLE_RATES:

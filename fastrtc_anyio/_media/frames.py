@@ -57,9 +57,6 @@ def float32_to_int16(samples: NDArray[np.float32]) -> Int16Array:
     Values outside ``[-1, 1)``, infinities included, saturate; they never wrap. int16 to float32 to
     int16 is exact.
 
-    Args:
-        samples: PCM of any shape, full scale 1.0.
-
     Returns:
         A new C-contiguous array of the same shape, full scale 2**15.
 
@@ -77,10 +74,7 @@ def float32_to_int16(samples: NDArray[np.float32]) -> Int16Array:
 
 
 def int16_to_float32(samples: Int16Array) -> NDArray[np.float32]:
-    """Scale 16-bit PCM to float PCM with full scale 1.0; exact.
-
-    Args:
-        samples: int16 PCM, any shape, full scale 2**15.
+    """Scale 16-bit PCM of any shape to float PCM with full scale 1.0; exact.
 
     Returns:
         A new C-contiguous array of the same shape, values in ``[-1, 1)``.
@@ -114,7 +108,7 @@ def as_int16(samples: object) -> Int16Array:
     if (
         not isinstance(samples, np.ndarray)
         or (samples.dtype != np.int16 and samples.dtype != np.float32)
-        or not _is_pcm_shape(samples.shape)
+        or not (samples.ndim == 1 or (samples.ndim == 2 and 1 <= samples.shape[0] <= MAX_CHANNELS))
     ):
         raise UnsupportedFormat(
             "samples must be an int16 or float32 array of shape (n,), (1, n) or (2, n); "
@@ -126,16 +120,8 @@ def as_int16(samples: object) -> Int16Array:
     return np.ascontiguousarray(planar)
 
 
-def _is_pcm_shape(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 1 or (len(shape) == 2 and 1 <= shape[0] <= MAX_CHANNELS)
-
-
 def check_pcm(samples: Int16Array, channels: int) -> None:
-    """Check that samples are int16 PCM of shape ``(channels, n)``.
-
-    Raises:
-        UnsupportedFormat: another dtype or shape.
-    """
+    """Raise UnsupportedFormat unless samples are int16 PCM of shape ``(channels, n)``."""
     if samples.dtype != np.int16 or samples.ndim != 2 or samples.shape[0] != channels:
         raise UnsupportedFormat(
             f"samples must be an int16 array of shape ({channels}, n); got {short_repr(samples)}"
@@ -143,11 +129,7 @@ def check_pcm(samples: Int16Array, channels: int) -> None:
 
 
 def check_channels(channels: int) -> int:
-    """Return ``channels``.
-
-    Raises:
-        UnsupportedFormat: it is not 1 or 2.
-    """
+    """Return ``channels``; raise UnsupportedFormat unless it is 1 or 2."""
     if not 1 <= channels <= MAX_CHANNELS:
         raise UnsupportedFormat(f"channels must be 1 or 2; got {channels}")
     return channels

@@ -26,17 +26,9 @@ _MULAW_BIAS = 33 << 2
 
 
 def encode_mulaw(samples: Int16Array) -> bytes:
-    """Encode PCM as mu-law (RTP payload PCMU).
+    """Encode int16 PCM of shape ``(n,)`` as mu-law (RTP payload PCMU).
 
-    Args:
-        samples: int16, shape ``(n,)``.
-
-    Returns:
-        ``n`` bytes, each the level nearest to its sample. Zero becomes ``0xFF``; ``0x7F``,
-        the other zero, is never produced.
-
-    Raises:
-        UnsupportedFormat: another dtype or shape.
+    Zero becomes ``0xFF``; ``0x7F``, the other zero, is never produced.
     """
     return _encode(samples, _mulaw_levels)
 
@@ -47,17 +39,7 @@ def decode_mulaw(data: bytes) -> Int16Array:
 
 
 def encode_alaw(samples: Int16Array) -> bytes:
-    """Encode PCM as A-law (RTP payload PCMA).
-
-    Args:
-        samples: int16, shape ``(n,)``.
-
-    Returns:
-        ``n`` bytes, each the level nearest to its sample. A-law has no zero: 0 becomes +8.
-
-    Raises:
-        UnsupportedFormat: another dtype or shape.
-    """
+    """Encode int16 PCM of shape ``(n,)`` as A-law (RTP payload PCMA), in which 0 becomes +8."""
     return _encode(samples, _alaw_levels)
 
 

@@ -53,12 +53,9 @@ class MediaPlan:
         receives, sends = (
             (self.audio_in, self.audio_out) if kind == "audio" else (self.video_in, self.video_out)
         )
-        return {
-            (True, True): "sendrecv",
-            (False, True): "sendonly",
-            (True, False): "recvonly",
-            (False, False): "inactive",
-        }[receives, sends]
+        if receives:
+            return "sendrecv" if sends else "recvonly"
+        return "sendonly" if sends else "inactive"
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,6 @@ class PlayoutBuffer:
         pulled: samples per channel in the frame pulled last; the rest of that frame is silence.
         paused: whether playout is paused.
         sounding: whether the last pull ended in real samples.
-
-    Raises:
-        TypeError: the sample rate is not a whole number.
-        ValueError: the sample rate or the limit is out of range.
-        UnsupportedFormat: ``channels`` is not 1 or 2.
     """
 
     def __init__(
@@ -101,14 +96,7 @@ class PlayoutBuffer:
         self._delay = StandingDelay(self._frame_samples) if live else None
 
     def push(self, samples: Int16Array) -> None:
-        """Queue a copy of samples behind those already queued.
-
-        Args:
-            samples: int16, shape ``(channels, n)``; ``n`` may be 0.
-
-        Raises:
-            UnsupportedFormat: another dtype or shape.
-        """
+        """Queue a copy of samples of shape ``(channels, n)`` behind those already queued."""
         check_pcm(samples, self.channels)
         count = int(samples.shape[1])
         if count:

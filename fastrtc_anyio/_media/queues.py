@@ -32,14 +32,8 @@ class LiveEdgeQueue:
     The queue holds at least one frame, whatever its duration. A frame without samples counts as
     received and dropped.
 
-    Args:
-        limit_seconds: maximum duration held, in seconds.
-
     Attributes:
         statistics: counters, updated by every call.
-
-    Raises:
-        ValueError: the limit is not positive.
     """
 
     def __init__(self, limit_seconds: float = 1.0) -> None:

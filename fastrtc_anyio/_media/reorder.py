@@ -58,15 +58,7 @@ class ReorderBuffer(Generic[T]):
         return cls(limit=5, restart=50, first=1)
 
     def push(self, number: int, packet: T) -> list[T | None]:
-        """Add a packet.
-
-        Args:
-            number: its sequence number.
-            packet: the packet; never None.
-
-        Returns:
-            The packets that can be passed on now, in order. None stands for a lost packet.
-        """
+        """Add a packet; return those that can pass now, in order, with None for lost packets."""
         ready: list[T | None] = []
         if self._next is None or self._is_restart(number):
             ready = self.flush()

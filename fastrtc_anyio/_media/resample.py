@@ -96,15 +96,9 @@ class StreamResampler:
         return self._filter.push(samples)
 
     def flush(self) -> Int16Array:
-        """End the stream and return the samples still inside the filter.
+        """End the stream and return the samples still inside the filter, as `push` does.
 
         The next `push` starts a new stream.
-
-        Returns:
-            int16, shape ``(channels, m)`` at ``to_rate``.
-
-        Raises:
-            RuntimeError: the resampler is closed.
         """
         self._check_open()
         if self._filter is None:
@@ -210,15 +204,7 @@ def _filter_bank(up: int, down: int) -> NDArray[np.float64]:
 
 
 class Rechunker:
-    """Divides a stream into frames of one size, in time proportional to the samples.
-
-    Args:
-        frame_samples: samples per channel in each frame.
-        channels: 1 or 2.
-
-    Raises:
-        UnsupportedFormat: an argument is out of range.
-    """
+    """Divides a stream into frames of one size, in time proportional to the samples."""
 
     def __init__(self, frame_samples: int, channels: int) -> None:
         if frame_samples <= 0:
@@ -234,16 +220,9 @@ class Rechunker:
         return self._buffered
 
     def push(self, samples: Int16Array) -> list[Int16Array]:
-        """Add samples and return the frames that are complete.
+        """Add samples of shape ``(channels, n)`` and return the frames that are complete.
 
-        Args:
-            samples: int16, shape ``(channels, n)``; ``n`` may be 0.
-
-        Returns:
-            New C-contiguous arrays of shape ``(channels, frame_samples)``.
-
-        Raises:
-            UnsupportedFormat: another dtype or shape.
+        The frames are new C-contiguous arrays of shape ``(channels, frame_samples)``.
         """
         check_pcm(samples, self._channels)
         size = self._frame_samples

@@ -119,13 +119,8 @@ class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
 class AudioOutput(AudioSendStream):
     """Audio to the client: a :class:`.PlayoutBuffer` with conversion and backpressure.
 
-    Args:
-        link: connection to the host.
-        sample_rate: rate of the transport in Hz, or the rate asked for if it is not known yet.
-        channels: 1 or 2, likewise.
-        buffers: size of the queue.
-        bound: whether the transport's format is known. If not, :meth:`send` waits for
-            :meth:`bind`.
+    With ``bound=False`` the transport's format is not known yet: the rate and channels are those
+    asked for, and :meth:`send` waits for :meth:`bind`.
     """
 
     def __init__(

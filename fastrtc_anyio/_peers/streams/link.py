@@ -21,9 +21,7 @@ T = TypeVar("T")
 class Link:
     """Connection between a transport, on any thread, and the host of its session.
 
-    Args:
-        host: the event loop of the session.
-        clock: monotonic clock in seconds, the same on both sides.
+    Both sides use the same monotonic ``clock``, in seconds.
     """
 
     def __init__(self, host: Host, clock: Callable[[], float]) -> None:

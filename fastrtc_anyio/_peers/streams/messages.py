@@ -85,7 +85,7 @@ class MessageChannel(MessageStream):
 
     @property
     def has_outgoing(self) -> bool:
-        """Transport side: whether :meth:`pop_outgoing` would return a message."""
+        """Transport side: whether messages wait to be sent."""
         return bool(self._outbox)
 
     def push(self, text: str) -> None:

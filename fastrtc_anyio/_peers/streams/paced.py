@@ -31,14 +31,9 @@ _EPSILON = 1e-6
 
 
 class PacedOutput(AudioOutput):
-    """Audio out for a client that plays what it receives.
+    """Audio out, sent ``lead`` seconds ahead, for a client that plays what it receives.
 
-    Args:
-        link: connection to the host.
-        sample_rate: rate of the transport, in Hz.
-        buffers: size of the queue.
-        lead: seconds to send ahead of playback.
-        notify: called on the host when there may be something new to send.
+    ``notify`` is called on the host when there may be something new to send.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class _OpenMark:
 
 
 class PhoneOutput(PacedOutput):
-    """Audio out for a carrier that returns marks. Arguments as for :class:`.PacedOutput`."""
+    """Audio out for a carrier that returns marks."""
 
     def __init__(
         self,

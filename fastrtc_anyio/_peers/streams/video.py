@@ -32,10 +32,7 @@ class VideoOutput(VideoSendStream):
 
     The transport pulls a picture at :attr:`due`, and pulls again when it has sent that picture.
 
-    Args:
-        link: connection to the host.
-        fps: maximum frame rate, in Hz.
-        notify: called on the host when a picture is queued or :meth:`wait_played` begins.
+    ``notify`` is called on the host when a picture is queued or :meth:`wait_played` begins.
     """
 
     def __init__(self, link: Link, fps: float, notify: Callable[[], None] = lambda: None) -> None:

@@ -47,10 +47,9 @@ class RemoteCandidates:
     def add_described(
         self, pc: RTCPeerConnection, candidates: list[IceCandidate], *, complete: bool
     ) -> None:
-        """Start to add the candidates of a description.
+        """Start to add the candidates of a description, ignoring malformed and excess ones.
 
-        Malformed ones are ignored, as are those beyond the limit. ``complete`` says that the
-        description has the ``end-of-candidates`` attribute.
+        ``complete`` says that the description has the ``end-of-candidates`` attribute.
         """
         for candidate in candidates:
             try:

@@ -49,15 +49,8 @@ class Connection:
 
     All methods except the constructor must be called on the portal's loop.
 
-    Args:
-        configuration: ICE servers, addresses and ports.
-        media: the media to carry.
-        streams: the queues shared with the host.
-        liveness_s: seconds without an authenticated packet after which the client has vanished;
-            None to rely on ICE alone.
-        limits: the number and size of what a client may send besides media.
-        on_connected: called once the connection is up.
-        on_closed: called with the reason when the connection ends; may be called again.
+    Arguments as for :class:`.WebRTCPeer`. ``on_connected`` is called once the connection is up, and
+    ``on_closed`` with the reason when it ends, possibly more than once.
     """
 
     def __init__(

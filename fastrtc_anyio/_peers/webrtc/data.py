@@ -34,12 +34,7 @@ _WINDOW_GRACE = 65_536
 
 
 class DataChannels:
-    """Receives messages on all data channels, and sends on the first open one.
-
-    Args:
-        messages: the queues shared with the host.
-        limits: the maximum length of a message.
-    """
+    """Receives messages on all data channels, and sends on the first open one."""
 
     def __init__(self, messages: MessageChannel, limits: RequestLimits) -> None:
         self._messages = messages

@@ -48,11 +48,8 @@ class MediaOptions:
 class ConnectionMedia:
     """Connects the transceivers of a connection with the queues.
 
-    Args:
-        options: the media to carry.
-        streams: the queues shared with the host.
-        on_broken: called with the exception when a frame cannot be encoded.
-        on_sender_ended: called when aiortc has stopped a sender.
+    ``on_broken`` is called with the exception when a frame cannot be encoded, ``on_sender_ended``
+    when aiortc has stopped a sender.
     """
 
     def __init__(
