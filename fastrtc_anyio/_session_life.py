@@ -195,8 +195,7 @@ class SessionLife(ABC):
             # The client has disconnected, and its peer reports the reason now or soon. Otherwise
             # the error is the driver's.
             with anyio.move_on_after(_GONE_SECONDS):
-                closed = await self.peer.wait_closed()
-                self.close(closed.reason, closed.message)
+                await self._watch_peer()
                 return
             raise
 

@@ -36,14 +36,12 @@ class SessionRegistry:
     @property
     def handlers(self) -> Mapping[str, StreamHandlerBase]:
         """The handlers by both ids. Session functions are left out."""
-        found: dict[str, StreamHandlerBase] = {}
-        for session in list(self._sessions.values()):
-            handler = session.driver.handler
-            if handler is not None:
-                for key in (session.alias, session.id):
-                    if key is not None:
-                        found[key] = handler
-        return found
+        return {
+            key: session.driver.handler
+            for session in list(self._sessions.values())
+            for key in (session.alias, session.id)
+            if key is not None and session.driver.handler is not None
+        }
 
     def admit(self, alias: str | None, limit: int | None) -> None:
         """Check that a further session may begin.

@@ -141,7 +141,7 @@ def link_headers(servers: Sequence[IceServer]) -> list[str]:
     return links
 
 
-def problem_body(status: int, error: FastRTCError | str) -> dict[str, object]:
+def problem_body(status: int, error: FastRTCError) -> dict[str, object]:
     """Return the problem details (RFC 9457) of a request that failed."""
     body: dict[str, object] = {
         "type": "about:blank",

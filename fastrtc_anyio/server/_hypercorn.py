@@ -49,9 +49,7 @@ async def serve(
     """Serve until ``stop`` is set.
 
     Args:
-        app: the application.
         listener: the listening socket, which hypercorn closes.
-        limits: ``head_seconds`` and ``message_bytes``.
         ready: set once the server accepts connections, unless the lifespan failed to start.
         stop: ends the server.
 

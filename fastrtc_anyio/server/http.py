@@ -79,8 +79,6 @@ class Guard:
         """Carry out a request.
 
         Args:
-            request: the request.
-            endpoint: creates the response to an admitted request.
             methods: methods of the endpoint, for pages of other origins. Empty: no CORS headers.
             options: the response to an ``OPTIONS`` request, which needs no admission.
             is_admitted: whether the caller admits the request by other means.

@@ -42,12 +42,8 @@ def signed_by(
 ) -> Carrier | None:
     """Return the carrier whose signature a request or a WebSocket handshake carries.
 
-    Args:
-        options: the carriers' secrets.
-        headers: headers of the request.
-        url: the address that the carrier used.
-        form: the decoded fields of ``body``.
-        body: the body as received; None for a handshake.
+    ``url`` is the address that the carrier used, and ``form`` holds the decoded fields of ``body``.
+    A handshake has no body.
     """
     if options.auth_token is not None:
         signature = headers.get("x-twilio-signature", "")
