@@ -165,7 +165,7 @@ def replace_gathering(
     answer, without a setting for either. Can go once ``RTCConfiguration`` has both.
     """
     connection = transport.transport._connection
-    original = connection.get_component_candidates
+    original: Any = connection.get_component_candidates
 
     async def get_component_candidates(
         component: int, addresses: list[str], timeout: float = 0
