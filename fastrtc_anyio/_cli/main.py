@@ -47,19 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, command: Callable[[], Awaitable[bool]]) -> int:
     """Run a command until it has finished, or until Ctrl-C cancels it."""
-    status = _INTERRUPTED
 
-    async def run() -> None:
-        nonlocal status
+    async def run() -> int:
+        status = _INTERRUPTED
         with collapse_groups():
             async with anyio.create_task_group() as tg:
                 await tg.start(_cancel_at_interrupt, tg.cancel_scope)
-                worked = await command()
-                status = _WORKED if worked else _FAILED
+                status = _WORKED if await command() else _FAILED
                 tg.cancel_scope.cancel()
+        return status
 
-    anyio.run(run, backend=options.backend)
-    return status
+    return anyio.run(run, backend=options.backend)
 
 
 async def _cancel_at_interrupt(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

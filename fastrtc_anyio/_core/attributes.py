@@ -8,11 +8,7 @@ T = TypeVar("T")
 
 
 class PartAttribute(Generic[T]):
-    """An attribute that an object reads from and writes to one of its parts, under the same name.
-
-    Args:
-        part: name of the attribute that holds the part.
-    """
+    """An attribute that reads and writes the same name on the object in attribute ``part``."""
 
     def __init__(self, part: str) -> None:
         self._part = part

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrtc_anyio._core.options import check_number, short_repr
 from fastrtc_anyio._media.frames import Int16Array
 
+from .stt import Audio
 from .vad import Vad, check_window
 
 __all__ = [
@@ -45,9 +45,7 @@ class AudioChunk(TypedDict):
 class PauseDetectionModel(Protocol):
     """Voice-activity model with FastRTC's interface. Any thread may call it."""
 
-    def vad(
-        self, audio: tuple[int, NDArray[np.int16] | NDArray[np.float32]], options: ModelOptions
-    ) -> tuple[float, list[AudioChunk]]:
+    def vad(self, audio: Audio, options: ModelOptions) -> tuple[float, list[AudioChunk]]:
         """Find the speech in a recording.
 
         Args:

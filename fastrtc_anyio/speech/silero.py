@@ -28,6 +28,7 @@ from fastrtc_anyio._media.resample import Rechunker, StreamResampler
 
 from .batch import AudioChunk
 from .segments import SAMPLE_RATE, WINDOW, SileroVadOptions, speech_segments
+from .stt import Audio
 from .vad import check_window
 
 __all__ = ["SileroVad", "SileroVadOptions", "SileroVadStream", "get_silero_model"]
@@ -77,9 +78,7 @@ class SileroVad:
         self.new_stream().probability(np.zeros((1, WINDOW), np.int16))
 
     def vad(
-        self,
-        audio: tuple[int, NDArray[np.int16] | NDArray[np.float32]],
-        options: SileroVadOptions | None = None,
+        self, audio: Audio, options: SileroVadOptions | None = None
     ) -> tuple[float, list[AudioChunk]]:
         """Find the speech in a recording.
 

@@ -116,7 +116,10 @@ async def open_call(
         Exception: the handler raised it.
     """
     modality = modality or _modality_of(handler)
-    driver = _make_driver(handler, modality, mode, inputs)
+    make_driver = make_driver_factory(handler, modality, mode)
+    driver = HandlerDriver(handler) if isinstance(handler, StreamHandlerBase) else make_driver()
+    if inputs is not None and driver.handler is not None:
+        driver.handler.set_args(list(inputs))
     buffers = BufferOptions.choose(
         driver.needs.live if live is None else live, output_buffer_s, input_buffer_s
     )
@@ -126,16 +129,6 @@ async def open_call(
             if connect:
                 call.client.connect(channel=channel)
             yield call
-
-
-def _make_driver(
-    handler: Handler, modality: Modality, mode: Mode, inputs: tuple[object, ...] | None
-) -> Driver:
-    make_driver = make_driver_factory(handler, modality, mode)
-    driver = HandlerDriver(handler) if isinstance(handler, StreamHandlerBase) else make_driver()
-    if inputs is not None and driver.handler is not None:
-        driver.handler.set_args(list(inputs))
-    return driver
 
 
 def _make_peer(

@@ -165,7 +165,7 @@ async def _hang_up_ends_every_stream(peer: Peer, client: PeerClient) -> None:
     closed = await peer.wait_closed()
     assert closed.reason is CloseReason.HUNG_UP
     await _assert_ended(peer)
-    assert (await peer.wait_closed()) == closed
+    assert await peer.wait_closed() == closed
 
 
 async def _aclose_is_idempotent(peer: Peer, _client: PeerClient) -> None:
