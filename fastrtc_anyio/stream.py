@@ -342,7 +342,7 @@ class Stream(AsyncContextManagerMixin):
         """Serve the handler and a page to talk to it, until Ctrl-C."""
         from .server.launch import launch
 
-        launch(self, host, port, backend)
+        launch(self.mount, self.request_limits, host, port, backend)
 
     @property
     def ui(self) -> Page:

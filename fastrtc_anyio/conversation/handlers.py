@@ -215,11 +215,12 @@ class ReplyOnPause(StreamHandlerBase):
         if len(audio) < options.audio_chunk_duration * sampling_rate:
             return False
         model: object = get_silero_model() if self.model is None else self.model
-        if not hasattr(model, "vad"):
+        vad = getattr(model, "vad", None)
+        if vad is None:
             raise HandlerContractError(
                 f"model must have vad(audio, options) for FastRTC's algorithm; got {model!r}"
             )
-        seconds, _ = model.vad((sampling_rate, audio), self.model_options)
+        seconds, _ = vad((sampling_rate, audio), self.model_options)
         state.buffer = None
         if seconds > options.started_talking_threshold:
             state.started_talking = True
@@ -340,8 +341,9 @@ class ReplyOnStopWords(ReplyOnPause):
             )
         self.stt_model = get_stt_model("moonshine/base") if stt_model is None else stt_model
         # Looking up words reads files, which copy() must not do on the event loop.
-        if hasattr(self.stt_model, "check_phrases") and not _copying.get():
-            self.stt_model.check_phrases(self.stop_words)
+        check_phrases = getattr(self.stt_model, "check_phrases", None)
+        if check_phrases is not None and not _copying.get():
+            check_phrases(self.stop_words)
 
     def stop_word_detected(self, text: str) -> bool:
         """Return whether a text contains a stop word; case and punctuation are ignored."""
@@ -359,10 +361,11 @@ class ReplyOnStopWords(ReplyOnPause):
             transcribes, that is the end of the audio.
         """
         rate, samples = audio
-        if hasattr(self.stt_model, "spot"):
-            seconds = self.stt_model.spot(audio, self.stop_words)
+        model = self.stt_model
+        if isinstance(model, PhraseSpotter):
+            seconds = model.spot(audio, self.stop_words)
             return None if seconds is None else min(round(seconds * rate), samples.shape[1])
-        return samples.shape[1] if self.stop_word_detected(self.stt_model.stt(audio)) else None
+        return samples.shape[1] if self.stop_word_detected(model.stt(audio)) else None
 
     def send_stopword(self) -> None:
         """Send the client the message ``stopword``."""

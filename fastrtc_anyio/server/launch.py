@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 import anyio
 from anyio import create_task_group
@@ -20,38 +19,33 @@ from fastrtc_anyio.limits import RequestLimits
 from ._hypercorn import serve
 from .routes import page_route
 
-__all__ = ["Mountable", "invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
+__all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """Detects a vanished client within 35 s. Hypercorn 0.18 can ping WebSockets instead, but the task
 that does so never ends."""
 
 
-class Mountable(Protocol):
-    """A stream, as this module uses it."""
-
-    @property
-    def request_limits(self) -> RequestLimits: ...
-
-    def mount(self, app: Starlette) -> None: ...
-
-
-def launch(stream: Mountable, host: str, port: int, backend: str) -> None:
+def launch(
+    mount: Callable[[Starlette], None], limits: RequestLimits, host: str, port: int, backend: str
+) -> None:
     """See :meth:`fastrtc_anyio.Stream.launch`."""
 
     async def main() -> None:
-        async with open_page(stream, host, port) as url:
+        async with open_page(mount, limits, host, port) as url:
             await wait_for_interrupt(invitation(url))
 
     anyio.run(main, backend=backend)
 
 
 @asynccontextmanager
-async def open_page(stream: Mountable, host: str, port: int) -> AsyncGenerator[str, None]:
+async def open_page(
+    mount: Callable[[Starlette], None], limits: RequestLimits, host: str, port: int
+) -> AsyncGenerator[str, None]:
     """Serve a stream and its page while the block runs; see :func:`open_server`."""
     app = Starlette(routes=[page_route()])
-    stream.mount(app)
-    async with open_server(app, host, port, stream.request_limits) as url:
+    mount(app)
+    async with open_server(app, host, port, limits) as url:
         yield url
 
 

@@ -11,7 +11,7 @@ thread::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class STTModel(Protocol):
         ...
 
 
+@runtime_checkable
 class PhraseSpotter(Protocol):
     """Recogniser that finds phrases within any other speech."""
 
