@@ -16,7 +16,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,8 +195,7 @@ def _load_session() -> _InferenceSession:
             f"{weights} has {', '.join(inputs)}: {HINT}",
             path=str(weights),
         )
-    loaded: _InferenceSession = session
-    return loaded
+    return cast("_InferenceSession", session)
 
 
 def _weights() -> Path:
