@@ -62,7 +62,8 @@ async def test_vanished_client_is_closed_within_liveness_limit() -> None:
         await to_thread.run_sync(client.run, client.vanish)
         began = anyio.current_time()
         await wait_until(lambda: not stream.sessions)
-        assert anyio.current_time() - began < 1.5 + 1
+        # aiortc alone would take 25 s or more.
+        assert anyio.current_time() - began < 10
     assert session.closed is not None
     assert session.closed.reason is CloseReason.VANISHED
 
