@@ -42,9 +42,9 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     # Tests on virtual time are limited by the processor. Tests in real time mostly wait, but fail
-    # when they have to wait long for the processor: three at a time on two cores.
+    # when they have to wait long for the processor: four at a time on two cores.
     session.run("pytest", "-n", "auto", *(f"--ignore={path}" for path in REAL_TIME))
-    session.run("pytest", "-n", "3", *REAL_TIME)
+    session.run("pytest", "-n", "4", *REAL_TIME)
 
 
 @nox.session
