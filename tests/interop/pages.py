@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -40,14 +39,19 @@ class OpenPage(ABC):
 
     async def wait_for(self, expression: str, what: str) -> None:
         """Poll a JavaScript expression, or its promise, until it is true."""
+        cause = None
         with anyio.move_on_after(SECONDS):
             while True:
-                with suppress(AssertionError):  # no document during a navigation
+                try:
                     if await self.evaluate(f"Promise.resolve({expression}).then(Boolean)"):
                         return
+                    cause = None
+                except AssertionError as exc:  # for instance no document, during a navigation
+                    cause = exc
                 await anyio.sleep(0.02)
         seen = await self.evaluate("document.body.innerText")
-        raise AssertionError(f"{what}: not within {SECONDS:g} s. The page says: {seen!r}")
+        message = f"{what}: not within {SECONDS:g} s. The page says: {seen!r}"
+        raise AssertionError(message) from cause
 
     async def wait_for_text(self, element: str, text: str) -> None:
         """Wait until the element with an id displays a text."""

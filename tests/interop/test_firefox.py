@@ -32,10 +32,10 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
 NUMBER = 42
 PEAK = """(() => {
-  const { analyser } = call.analysers.out;
-  const levels = new Float32Array(analyser.frequencyBinCount);
-  analyser.getFloatFrequencyData(levels);
-  return (levels.indexOf(Math.max(...levels)) * call.audioContext.sampleRate) / analyser.fftSize;
+  const { node } = call.analysers.out;
+  const levels = new Float32Array(node.frequencyBinCount);
+  node.getFloatFrequencyData(levels);
+  return (levels.indexOf(Math.max(...levels)) * call.audioContext.sampleRate) / node.fftSize;
 })()"""
 """Loudest frequency of the received audio, Hz, to within one bin of the analyser."""
 
