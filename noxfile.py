@@ -25,6 +25,8 @@ REAL_TIME = (
     "tests/webrtc",
 )
 """Real servers, processes and calls. All other tests are on virtual time."""
+CACHED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Lets pytest keep the modules that it rewrites; some tests start pytest many times."""
 
 
 @nox.session
@@ -39,12 +41,12 @@ def tests(session: nox.Session) -> None:
     """Run the tests in parallel, except interop and soak; or pytest with the arguments after --."""
     session.install(".[test]")
     if session.posargs:
-        session.run("pytest", *session.posargs)
+        session.run("pytest", *session.posargs, env=CACHED)
         return
     # Tests on virtual time are limited by the processor. Tests in real time mostly wait, but fail
     # when they have to wait long for the processor: four at a time on two cores.
-    session.run("pytest", "-n", "auto", *(f"--ignore={path}" for path in REAL_TIME))
-    session.run("pytest", "-n", "4", *REAL_TIME)
+    session.run("pytest", "-n", "auto", *(f"--ignore={path}" for path in REAL_TIME), env=CACHED)
+    session.run("pytest", "-n", "4", *REAL_TIME, env=CACHED)
 
 
 @nox.session

@@ -43,7 +43,8 @@ def likeness(heard: Int16Array, said: Int16Array, rate: int) -> float:
         rate: Sample rate in Hz.
 
     Returns:
-        The normalised correlation of the median piece at its best position, 0 to 1.
+        The normalised correlation of a piece at its best position, 0 to 1; the upper quartile of
+        all pieces, because jitter buffers stretch some of them.
     """
     size = int(rate * _PIECE)
     source = np.concatenate([said, said[:size]]).astype(np.float64)
@@ -59,7 +60,7 @@ def likeness(heard: Int16Array, said: Int16Array, rate: int) -> float:
         scale = np.sqrt(energies * (piece**2).sum() + 1.0)
         found.append(float((products[: energies.size] / scale).max()))
     assert len(found) * _PIECE >= 1, f"{len(found)} pieces of {_PIECE} s were no silence"
-    return float(np.median(found))
+    return float(np.quantile(found, 0.75))
 
 
 def _sums(source: NDArray[np.float64], size: int) -> NDArray[np.float64]:
