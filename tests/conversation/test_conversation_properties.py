@@ -223,7 +223,7 @@ async def test_fault_at_any_checkpoint_leaves_no_generator_or_thread(
             try:
                 async with open_call(handler, raise_errors=False, thread_limit=30) as call:
                     session = call.session
-                    await say(call, voice(0.1), silence(0.3), voice(0.1), silence(0.3))
+                    await say(call, voice(0.1), silence(0.22), voice(0.1), silence(0.22))
             except* Injected:  # in a task of the call itself
                 pass
         reached = fault.reached
