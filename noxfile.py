@@ -45,10 +45,10 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs, env=CACHED)
         return
     # Tests on virtual time are limited by the processor. Tests in real time mostly wait, but fail
-    # when they have to wait long for the processor: four at a time on two cores.
+    # when they have to wait long for the processor: five at a time on two cores.
     virtual = [f"--ignore={path}" for path in REAL_TIME]
     session.run("pytest", "-n", "auto", "--dist", "worksteal", *virtual, env=CACHED)
-    session.run("pytest", "-n", "4", "--dist", "worksteal", *REAL_TIME, env=CACHED)
+    session.run("pytest", "-n", "5", "--dist", "worksteal", *REAL_TIME, env=CACHED)
 
 
 @nox.session

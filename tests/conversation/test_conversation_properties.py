@@ -59,7 +59,7 @@ def talks(draw: st.DrawFn) -> Int16Array:
 SIZES = st.lists(st.integers(1, 900), min_size=1, max_size=20)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(talks(), SIZES.filter(lambda sizes: sum(sizes) >= 40 * len(sizes)))
 async def test_framing_does_not_change_the_utterances(audio: Int16Array, sizes: list[int]) -> None:
     given_out: list[Int16Array] = []
@@ -96,7 +96,7 @@ async def test_framing_does_not_change_the_utterances(audio: Int16Array, sizes: 
     )
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=2, max_size=10),
     st.sampled_from(["speech", "pause"]),

@@ -32,6 +32,8 @@ from fastrtc_anyio.testing import Call, open_call
 from tests.kit.handlers import AsyncEcho
 
 FRAMES = 100
+MANY = 400_000
+"""Samples of a long emission, 8 s and more."""
 
 
 @asynccontextmanager
@@ -292,26 +294,26 @@ async def test_empty_audio_waits_one_frame(kind: Any, shape: tuple[int, ...]) ->
 
 @EMITTING
 @pytest.mark.parametrize(("dtype", "rate"), [(np.int16, 48_000), (np.float32, 44_100)])
-async def test_million_samples_at_once_are_played(kind: Any, dtype: Any, rate: int) -> None:
+async def test_many_samples_at_once_are_played(kind: Any, dtype: Any, rate: int) -> None:
     level = 1000 if dtype is np.int16 else 1000 / 32768
-    handler = kind((rate, np.full(1_000_000, level, dtype)))
+    handler = kind((rate, np.full(MANY, level, dtype)))
     async with neighbour(), open_call(handler) as call:
-        await anyio.sleep(30)
+        await anyio.sleep(12)
         statistics = call.session.statistics().audio_out
     assert statistics is not None
     # The queue holds 30 s and one more chunk, and emit may have returned another one.
-    chunk = 1_000_000 * 48_000 / rate
+    chunk = MANY * 48_000 / rate
     assert statistics.buffered <= 30 * 48_000 + chunk
-    assert handler.emitted <= 4
+    assert handler.emitted <= 7
     loud = np.flatnonzero(np.abs(call.heard[0].astype(int) - 1000) <= 5)
-    assert loud.size == pytest.approx(30 * 48_000, abs=4800)
+    assert loud.size == pytest.approx(12 * 48_000, abs=4800)
     assert np.all(np.diff(loud) == 1) or rate != 48_000
     assert statistics.underruns == 0
 
 
 @EMITTING
-async def test_million_queued_samples_do_not_delay_the_end(kind: Any) -> None:
-    handler = kind((8_000, np.ones(1_000_000, np.int16)))
+async def test_many_queued_samples_do_not_delay_the_end(kind: Any) -> None:
+    handler = kind((8_000, np.ones(MANY, np.int16)))
     async with neighbour(), open_call(handler) as call:
         await anyio.sleep(1)
         began = anyio.current_time()
