@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
 from fastrtc_anyio._signaling import session_state
 from fastrtc_anyio.conversation import turn_table
+
+State = TypeVar("State", bound=Enum)
+Signal = TypeVar("Signal")
 
 PAGE = Path(__file__).with_name("states.md")
 
@@ -21,7 +25,7 @@ Drawn by `docs/diagrams.py` from the transition tables in the code.
 """
 
 
-def draw(table: Mapping[Enum, Mapping[object, Enum]]) -> str:
+def draw(table: Mapping[State, Mapping[Signal, State]]) -> str:
     """Draw a table as a Mermaid diagram; the first state is the initial one."""
     states = list(table)
     lines = ["stateDiagram-v2", f"    [*] --> {states[0].name}"]
