@@ -600,12 +600,20 @@ async def check_accessible(page: Page) -> None:
             assert await page.evaluate(WIDTH) <= width
 
 
+class Announcer(AsyncEcho):
+    """Sends a log message, a warning and an error when the call begins."""
+
+    async def start_up(self) -> None:
+        for kind in ("log", "warning", "error"):
+            await self.send_message(json.dumps({"type": kind, "data": f"{kind}: no trains"}))
+
+
 @on_trio
 async def test_page_is_accessible_during_a_call(browser: Browser, pictures: Path) -> None:
     """axe finds no violation in any state, and the layout fits large text."""
     chat = Chatbot("Conversation")
     stream = make_stream(
-        TalkativeEcho,
+        Announcer,
         modality="audio",
         additional_inputs=[
             Slider("Temperature", 0, 2),
@@ -624,9 +632,6 @@ async def test_page_is_accessible_during_a_call(browser: Browser, pictures: Path
         said = [{"role": "user", "content": "When?"}, {"role": "assistant", "content": "At four."}]
         session = only_session(stream)
         session.send_outputs(AdditionalOutputs(said, {"platform": 2}))
-        for kind in ("log", "warning", "error"):
-            handler = stream.handlers[session.id]
-            await handler.send_message(json.dumps({"type": kind, "data": f"{kind}: no trains"}))
         await page.wait_for_text("messages", "error: no trains")
         await page.wait_for_text("output-facts", "platform")
         await page.click("mute")
