@@ -26,6 +26,7 @@ import numpy as np
 from anyio.streams.text import TextReceiveStream
 
 from fastrtc_anyio import RtcConfiguration
+from fastrtc_anyio._cli.client import discard_backlog
 from fastrtc_anyio._cli.measure import compare
 from fastrtc_anyio._peers.portal import Portal, open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
@@ -84,10 +85,7 @@ async def connect(portal: Portal, process: Any, lines: TextReceiveStream) -> Web
 async def talk(peer: WebRTCPeer, speech: Any, latencies: list[float]) -> None:
     received = np.zeros(speech.shape[1] + 2 * RATE, np.int16)
     position: int | None = None
-    with anyio.move_on_after(1):
-        await peer.audio_in.receive()  # audio now flows in both directions
-        while peer.audio_in.statistics().buffered:
-            await peer.audio_in.receive()
+    await discard_backlog(peer)
     await peer.audio_out.send((RATE, speech))
     began = anyio.current_time()
     with anyio.move_on_after(speech.shape[1] / RATE + 0.5):

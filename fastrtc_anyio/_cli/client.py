@@ -180,6 +180,14 @@ def _read_answer(reply: httpx.Response) -> str:
     raise CallFailed(f"the server refused the call: {status}, {reason}", status)
 
 
+async def discard_backlog(peer: WebRTCPeer) -> None:
+    """Wait up to 1 s for audio, which then flows in both directions, and empty its queue."""
+    with move_on_after(1):
+        await peer.audio_in.receive()
+        while peer.audio_in.statistics().buffered:
+            await peer.audio_in.receive()
+
+
 class _Conversation:
     """One connected call."""
 
@@ -199,10 +207,7 @@ class _Conversation:
         peer = self._peer
         async with create_task_group() as tg:
             if peer.media.audio_in and peer.media.audio_out:
-                with move_on_after(1):
-                    await peer.audio_in.receive()  # audio now flows in both directions
-                    while peer.audio_in.statistics().buffered:
-                        await peer.audio_in.receive()
+                await discard_backlog(peer)
             self._began = anyio.current_time()
             tg.start_soon(self._read_messages)
             tg.start_soon(self._report_progress)

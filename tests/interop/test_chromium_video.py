@@ -131,6 +131,16 @@ async def measure_fps(page: Page, seconds: float = 3.0) -> float:
     return fps
 
 
+async def check_fps(page: Page, least: float, most: float) -> None:
+    """Measure the pictures per second until they are in range, three times at most."""
+    fps = 0.0
+    for _ in range(3):
+        fps = await measure_fps(page)
+        if least < fps < most:
+            return
+    raise AssertionError(f"{fps:.1f} pictures a second; expected {least:g} to {most:g}")
+
+
 async def check_latency(page: Page, read: Callable[[Look], Look] = lambda x: x) -> None:
     """Compare returned pictures with the camera's until half of 30 are less than 1 s old.
 
@@ -210,7 +220,7 @@ async def test_video_function_processes_camera_pictures(browser: Browser, tmp_pa
         await wait_moving(page, "remote", mirrored)
         size = "document.getElementById('remote').videoWidth === %d"
         await page.wait_for(size % WIDTH, "the camera's own size")
-        assert 10 < await measure_fps(page) < 23
+        await check_fps(page, 15, 23)
         await check_latency(page, mirrored)
         await page.wait_for_text("picture-in", SIZE)
         await page.wait_for_text("picture-out", SIZE)
@@ -234,7 +244,7 @@ async def test_audio_and_video_echo(browser: Browser, tmp_path: Path) -> None:
         assert await page.evaluate("questions.length") == 1  # one permission prompt for both
         await wait_moving(page, "remote")
         await page.wait_for(f"{STATS}.then((stats) => stats.heard > 1e-4)", "the speech")
-        assert 15 < await measure_fps(page) < 33
+        await check_fps(page, 20, 33)
         await check_latency(page)
         await page.wait_for_text("picture-in", SIZE)
         await page.look(tmp_path / "call.png")
@@ -253,7 +263,7 @@ async def test_receive_only_page_shows_generator_at_its_rate(
         await page.look(tmp_path / "idle.png")
         await connect(page)
         await wait_moving(page, "remote")
-        assert 15 < await measure_fps(page) < 33
+        await check_fps(page, 24, 33)
         assert await look(page, "local") == [None]
         await page.wait_for_text("picture-in", SIZE)
         await page.look(tmp_path / "call.png")
@@ -350,7 +360,7 @@ async def test_h264_is_sent_and_received_if_the_stream_prefers_it(browser: Brows
         assert "video/H264" in await page.evaluate(offered)
         await connect(page)
         await wait_moving(page, "remote", mirrored)
-        assert 15 < await measure_fps(page) < 33
+        await check_fps(page, 15, 33)
         await check_latency(page, mirrored)
         stats = await page.evaluate(STATS)
         assert (stats["sent"], stats["received"]) == ("video/H264", "video/H264")
