@@ -18,6 +18,7 @@ from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
 
 from .aiortc_client import AiortcClient, Microphone, open_client
+from .network import Network
 from .waiting import SECONDS, wait_until
 
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
@@ -79,15 +80,19 @@ async def place_call(
     audio: bool | str = True,
     video: str | None = None,
     video_codec: str | None = None,
+    network: Network | None = None,
 ) -> AsyncGenerator[AiortcClient, None]:
     """Call a stream, directly or by the URL of its server, and wait until the call is connected.
 
-    ``audio`` and ``video`` may be directions: sendrecv, sendonly, recvonly.
+    ``audio`` and ``video`` may be directions: sendrecv, sendonly, recvonly. Everything between the
+    client and the stream passes ``network``.
     """
     async with open_client(Microphone(channels=channels)) as client:
         offer = await to_thread.run_sync(
             client.run, client.make_offer, codec, channel, audio, video, video_codec
         )
+        if network is not None:
+            offer = network.hide_client(offer)
         webrtc_id = webrtc_id or f"caller {next(_numbers)}"
         body = {"type": "offer", "sdp": offer, "webrtc_id": webrtc_id}
         if isinstance(target, Stream):
@@ -97,7 +102,8 @@ async def place_call(
             assert reply.status_code == 200, reply.text
             client.answer = reply.json()
         assert client.answer["type"] == "answer", client.answer
-        await accept(client, client.answer["sdp"])
+        sdp = client.answer["sdp"]
+        await accept(client, sdp if network is None else network.hide_server(sdp))
         await wait_until(client.connected.is_set, "the connection")
         yield client
 
