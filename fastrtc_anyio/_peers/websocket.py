@@ -132,6 +132,7 @@ class WebSocketPeer(LifecyclePeer):
         self._audio_news = anyio.Event()
         self._message_news = anyio.Event()
         self._drained = anyio.Event()
+        self._unsendable = anyio.Event()
         self._released = anyio.Event()
         self._runs = False
         self._received = 0
@@ -164,7 +165,13 @@ class WebSocketPeer(LifecyclePeer):
         self._runs = True
         try:
             async with create_task_group() as tasks:
-                for part in (self._read, self._write_messages, self._play, self._watch):
+                for part in (
+                    self._read,
+                    self._write_messages,
+                    self._play,
+                    self._watch,
+                    self._await_end,
+                ):
                     tasks.start_soon(part)
                 await self._closed_event.wait()
                 with anyio.move_on_after(_DRAIN_SECONDS):
@@ -271,7 +278,7 @@ class WebSocketPeer(LifecyclePeer):
     async def _send(self, event: Event) -> bool:
         """Send an event; return False if the protocol lacks it or the connection has ended."""
         text = self._framing.encode(event)
-        if text is None:
+        if text is None or self._unsendable.is_set():
             await checkpoint()
             return False
         with anyio.move_on_after(self._stall) as scope:
@@ -279,15 +286,18 @@ class WebSocketPeer(LifecyclePeer):
                 try:
                     await self._socket.send(text)
                 except BrokenResourceError:
-                    # The reading end knows the reason, once it has read as far.
-                    with anyio.move_on_after(_GONE_SECONDS):
-                        await self._closed_event.wait()
-                    self._gone(CloseReason.PEER_FAILED, "the connection broke")
+                    self._unsendable.set()
                     return False
         if scope.cancelled_caught:
             text = f"the client has not read a message for {self._stall:g} s"
             self._gone(CloseReason.VANISHED, text)
         return not scope.cancelled_caught
+
+    async def _await_end(self) -> None:
+        """After a failed send, leave it to the reading end to find the reason, for a while."""
+        await self._unsendable.wait()
+        await anyio.sleep(_GONE_SECONDS)
+        self._gone(CloseReason.PEER_FAILED, "the connection broke")
 
     def _gone(self, reason: CloseReason, message: str) -> None:
         """Close without draining the outbox: the client cannot receive messages any more."""

@@ -22,7 +22,13 @@ from typing import Any
 import anyio
 from anyio import CancelScope, create_task_group
 from hypercorn.config import Config, Sockets
+from hypercorn.protocol import h2, h11
+from hypercorn.protocol.events import Event, StreamClosed
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection
+from wsproto.events import Event as FrameEvent
 
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.required import check_required
@@ -36,7 +42,15 @@ SUPPORTED = {"hypercorn": ">=0.18,<0.19"}
 _GRACE = 0.5
 """Seconds that open WebSockets and event streams get to end when the server stops."""
 
-check_required({Config: ("create_sockets",)}, SUPPORTED)
+check_required(
+    {
+        Config: ("create_sockets",),
+        WSStream: ("handle", "_send_wsproto_event", "app_put", "state"),
+        h11: ("WSStream",),
+        h2: ("WSStream",),
+    },
+    SUPPORTED,
+)
 
 
 async def serve(
@@ -123,8 +137,39 @@ def _load_worker(on_trio: bool) -> Callable[..., Awaitable[None]]:
                 logger.warning("closed a connection that failed: %r", exc)
 
     worker.TCPServer = Connection
+    for protocol in (h11, h2):
+        vars(protocol)["WSStream"] = _WebSocket
     run: Callable[..., Awaitable[None]] = import_module(package).serve
     return run
+
+
+class _WebSocket(WSStream):
+    """A WebSocket that reports to the application how its client closed it.
+
+    Hypercorn reports code 1006, "closed without a close frame" (RFC 6455 7.1.5), for every close
+    that the client begins. Here the report has the code and the reason of the client's close frame,
+    and 1006 stands for a connection that broke. Can go once hypercorn does the same.
+    """
+
+    _client_close: CloseConnection | None = None
+
+    async def _send_wsproto_event(self, event: FrameEvent) -> None:
+        # The answer to a close frame repeats its code and its reason.
+        if (
+            isinstance(event, CloseConnection)
+            and self.connection.state is ConnectionState.REMOTE_CLOSING
+        ):
+            self._client_close = event
+        await super()._send_wsproto_event(event)
+
+    async def handle(self, event: Event) -> None:
+        put = self.app_put
+        # Otherwise the application has closed it already, and hypercorn reports that.
+        if isinstance(event, StreamClosed) and self.state is ASGIWebsocketState.CONNECTED and put:
+            close = self._client_close or CloseConnection(1006)
+            ending = {"code": int(close.code), "reason": close.reason or ""}
+            self.app_put = lambda message: put({**message, **ending})
+        await super().handle(event)
 
 
 class _EndableApp:

@@ -173,7 +173,10 @@ class Socket:
         message = await self.websocket.receive()
         if message["type"] == "websocket.disconnect":
             self._closed = True
-            if message.get("code") == _ABNORMAL:
+            # Hypercorn 0.18 reports 1006, without a reason, for every close that a client begins;
+            # ``launch`` corrects that. Servers that report a reason (ASGI 2.5) use 1006 as RFC 6455
+            # defines it. Without one the frequent case is assumed: the client has closed.
+            if message.get("code") == _ABNORMAL and "reason" in message:
                 raise BrokenResourceError
             raise EndOfStream
         text = message.get("text")

@@ -52,7 +52,7 @@ async def serve(stream: Stream, port: int = 0) -> AsyncGenerator[str, None]:
 
 @asynccontextmanager
 async def open_uvicorn(
-    app: Any, ws: Literal["none", "websockets-sansio"] = "none"
+    app: Any, ws: Literal["none", "websockets", "websockets-sansio", "wsproto"] = "none"
 ) -> AsyncGenerator[str, None]:
     """Serve an application with Uvicorn on the running asyncio loop."""
     import uvicorn

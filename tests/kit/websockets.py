@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -52,8 +53,16 @@ class Wire:
                 await self.receive()
         return self._connection.close_code or 0
 
-    async def aclose(self) -> None:
-        await to_thread.run_sync(self._connection.close)
+    async def aclose(self, code: int | None = 1000) -> None:
+        """Close with a close frame. None sends one without a code."""
+        if code is None:
+            self._connection.socket.sendall(b"\x88\x80\0\0\0\0")
+        else:
+            await to_thread.run_sync(self._connection.close, code)
+
+    def abort(self) -> None:
+        """End the connection without a close frame."""
+        self._connection.socket.shutdown(socket.SHUT_RDWR)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from fastrtc_anyio import AudioFrame, CloseReason
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.streams.paced import PacedOutput
 from fastrtc_anyio._peers.websocket import WebSocketPeer
-from fastrtc_anyio._wire.events import Framing, Mark, Media, Start
+from fastrtc_anyio._wire.events import Framing, Mark, Media, Ping, Start
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
 from fastrtc_anyio._wire.plivo import PlivoFraming
@@ -200,3 +200,15 @@ async def test_messages_before_aclose_arrive() -> None:
         assert [await client.receive_message() for _ in range(20)] == [
             f"word {i}" for i in range(20)
         ]
+
+
+async def test_close_behind_unanswerable_pings_hangs_up() -> None:
+    """The pongs cannot be sent any more, yet the close behind the pings is read."""
+    ours, theirs = memory_sockets()
+    for _ in range(3):
+        await theirs.send(FastRTCFraming().encode(Ping()))
+    await theirs.aclose()
+    peer = WebSocketPeer(ours, FastRTCFraming(), Start("me", PCM))
+    await peer.run()
+    await ours.aclose()
+    assert (await peer.wait_closed()).reason is CloseReason.HUNG_UP

@@ -1,0 +1,121 @@
+"""The end of a WebSocket under each server: closed by the client, or broken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from hypercorn.protocol import h11
+from hypercorn.protocol.ws_stream import WSStream
+
+from fastrtc_anyio import CloseReason
+from fastrtc_anyio._wire.events import Framing, Start
+from fastrtc_anyio._wire.fastrtc import FastRTCFraming
+from fastrtc_anyio._wire.payload import MULAW_8K
+from fastrtc_anyio._wire.twilio import TwilioFraming
+from fastrtc_anyio.server.launch import open_server
+from tests.kit.calls import open_uvicorn, wait_ended
+from tests.kit.handlers import Quiet
+from tests.kit.waiting import wait_until
+from tests.kit.websockets import Wire, open_wire
+
+from .test_websocket import open_stream
+
+START = Start("MZ1", MULAW_8K, "CA1")
+CLIENTS: dict[str, tuple[Callable[[], Framing], str]] = {
+    "browser": (FastRTCFraming, "/websocket/offer"),
+    "Twilio": (TwilioFraming, "/telephone/handler"),
+}
+
+
+@asynccontextmanager
+async def open_plain_hypercorn(app: Any) -> AsyncGenerator[str, None]:
+    """Serve with hypercorn's own class of WebSockets, as hypercorn's command does."""
+    async with open_server(app) as url:
+        corrected = vars(h11)["WSStream"]
+        vars(h11)["WSStream"] = WSStream
+        try:
+            yield url
+        finally:
+            vars(h11)["WSStream"] = corrected
+
+
+SERVERS: dict[str, Any] = {
+    "launch": open_server,
+    "hypercorn": open_plain_hypercorn,
+    "uvicorn, websockets": partial(open_uvicorn, ws="websockets"),
+    "uvicorn, websockets-sansio": partial(open_uvicorn, ws="websockets-sansio"),
+    "uvicorn, wsproto": partial(open_uvicorn, ws="wsproto"),
+}
+every_server = pytest.mark.parametrize(
+    ("anyio_backend", "server"),
+    [("asyncio", server) for server in SERVERS]
+    + [("trio", server) for server in SERVERS if "uvicorn" not in server],
+    indirect=["anyio_backend"],
+)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The `websockets` implementation is deprecated",
+    "ignore:websockets.*is deprecated",
+    "ignore:remove second argument of ws_handler",
+)
+
+
+@asynccontextmanager
+async def open_started(url: str, client: str = "browser") -> AsyncGenerator[Wire, None]:
+    """Connect and send the start message of a client."""
+    make_framing, path = CLIENTS[client]
+    async with open_wire(url, path) as wire:
+        text = make_framing().encode(START)
+        assert text is not None
+        await wire.send(text)
+        yield wire
+
+
+def ends(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [text for text in caplog.messages if "Closed(" in text]
+
+
+@every_server
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_close_handshake_hangs_up_whatever_its_code(server: str, client: str) -> None:
+    codes = (1000, 1001, 1002, 1008, 1011, 3000, 4999, None) if client == "browser" else (1000,)
+    async with open_stream(Quiet(), serve=SERVERS[server]) as (stream, url):
+        for code in codes:
+            async with open_started(url, client) as wire:
+                await wait_until(lambda: stream.active == 1)
+                (session,) = stream.sessions.values()
+                await wire.aclose(code)
+                assert (code, await wait_ended(stream, session)) == (code, CloseReason.HUNG_UP)
+
+
+@every_server
+async def test_close_before_the_session_is_up_is_no_warning(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "fastrtc_anyio")
+    async with open_stream(Quiet(), serve=SERVERS[server]) as (_, url):
+        for code in (1000, 1001, None):
+            async with open_wire(url) as wire:
+                await wire.aclose(code)
+            async with open_started(url) as wire:
+                await wire.aclose(code)
+        await wait_until(lambda: len(ends(caplog)) == 3)
+        assert all("HUNG_UP" in text for text in ends(caplog))
+    ours = [record for record in caplog.records if record.name == "fastrtc_anyio"]
+    assert [record.getMessage() for record in ours if record.levelno >= logging.WARNING] == []
+
+
+@every_server
+async def test_broken_connection_fails_where_the_server_reports_it(server: str) -> None:
+    tells = server in ("launch", "uvicorn, websockets")
+    async with open_stream(Quiet(), serve=SERVERS[server]) as (stream, url):  # noqa: SIM117
+        async with open_started(url) as wire:
+            await wait_until(lambda: stream.active == 1)
+            (session,) = stream.sessions.values()
+            wire.abort()
+            expected = CloseReason.PEER_FAILED if tells else CloseReason.HUNG_UP
+            assert await wait_ended(stream, session) is expected
