@@ -11,7 +11,7 @@ tasks; plain methods and properties may be used on any thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from anyio import EndOfStream
@@ -68,11 +68,22 @@ class _Iterable(Generic[T]):
             raise StopAsyncIteration from None
 
 
+class _Frames(_Iterable[AudioFrame]):
+    def __init__(self, receive: Callable[[], Awaitable[AudioFrame]]) -> None:
+        self._receive = receive
+
+    async def receive(self) -> AudioFrame:
+        return await self._receive()
+
+
 class AudioReceiveStream(_Iterable[AudioFrame], ABC):
     """Audio from the client, at the rate and layout in which it arrives.
 
     The queue is bounded by age. A reader that falls behind by less than the bound loses nothing. A
     reader further behind continues with the newest frame, and the frames skipped are counted.
+
+    A gap in which the client sends nothing (a muted microphone, silence suppression, an outage) is
+    read as silence of the same length, up to 60 s. The rest of a longer gap is skipped and counted.
     """
 
     @abstractmethod
@@ -85,6 +96,19 @@ class AudioReceiveStream(_Iterable[AudioFrame], ABC):
         Cancellation:
             A cancelled call has not removed a frame from the queue.
         """
+
+    async def receive_or_silence(self) -> AudioFrame:
+        """Wait for the next frame, or for silence in its place.
+
+        :meth:`receive` returns the silence of a gap when the gap has ended. This method returns it
+        in real time, beginning when nothing has arrived for 0.2 s. Use it to react to a client
+        that stops sending. Raises, and can be cancelled, as :meth:`receive`.
+        """
+        return await self.receive()
+
+    def in_real_time(self) -> AsyncIterator[AudioFrame]:
+        """Iterate over the results of :meth:`receive_or_silence`."""
+        return _Frames(self.receive_or_silence)
 
     @abstractmethod
     def statistics(self) -> AudioInStatistics:

@@ -31,7 +31,8 @@ class Limits:
     """Seconds for the connection to close. Not None."""
     liveness: float | None = 5.0
     """Seconds without an authenticated packet after which a client counts as vanished; on a
-    telephone, without a message. Does not apply to other WebSockets, which may stay silent."""
+    telephone, without a message or a returned mark. Does not apply to other WebSockets, which may
+    stay silent."""
     stall: float | None = 5.0
     """Seconds for a WebSocket client to read what the server has sent."""
 

@@ -134,7 +134,7 @@ class Conversation:
         source = f"{type(vad).__name__}.probability"
         hops = Hops(self._handler.input_sample_rate, vad)
         try:
-            async for frame in self._run.session.audio_in:
+            async for frame in self._run.session.audio_in.in_real_time():
                 for hop, window in hops.push(convert(frame)):
                     if vad.blocking:
                         probability = await self._calls.function(source, stream.probability, window)
@@ -151,7 +151,7 @@ class Conversation:
         """Call a subclass's ``determine_pause`` after every 20 ms."""
         source = self._calls.source("determine_pause")
         rechunk = Rechunker(self._handler.input_sample_rate // FRAMES_PER_SECOND, 1)
-        async for frame in self._run.session.audio_in:
+        async for frame in self._run.session.audio_in.in_real_time():
             for samples in rechunk.push(convert(frame)):
                 if self._handler.can_interrupt or self._machine.state is not TurnState.REPLYING:
                     rule.responding = self._machine.state is TurnState.REPLYING

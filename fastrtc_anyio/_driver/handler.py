@@ -179,8 +179,9 @@ async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     channels = 2 if run.handler.expected_layout == "stereo" else 1
     convert = AudioConverter(rate, channels)
     rechunk = Rechunker(rate // FRAMES_PER_SECOND, channels)
+    audio_in = run.session.audio_in
     try:
-        async for frame in run.session.audio_in:
+        async for frame in audio_in.in_real_time() if run.handler.receive_silence else audio_in:
             for samples in rechunk.push(convert(frame)):
                 await run.calls.method("receive", (rate, samples))
     finally:

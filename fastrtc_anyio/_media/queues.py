@@ -1,7 +1,7 @@
 """Bounded queues between a source that never waits and a reader that may stall.
 
-Plain containers: no locks and no waiting. Every frame pushed is counted:
-``received == popped + dropped + len(queue)``.
+Plain containers: no locks and no waiting. Every frame is counted:
+``received + silent == popped + dropped + len(queue)``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+import numpy as np
 
 from fastrtc_anyio._core.options import check_number
 
@@ -30,7 +32,8 @@ class LiveEdgeQueue:
     replaces the one frame held.
 
     The queue holds at least one frame, whatever its duration. A frame without samples counts as
-    received and dropped.
+    received and dropped. Silence before a frame takes no space: `pop` produces it, in frames no
+    longer than the frame behind it.
 
     Attributes:
         statistics: counters, updated by every call.
@@ -41,13 +44,17 @@ class LiveEdgeQueue:
         self.statistics = AudioInStatistics()
         self._limit = limit_seconds
         self._held: deque[AudioFrame] = deque()
+        self._silence: deque[int] = deque()  # samples before each frame held
         self._overflowed = False
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def push(self, frame: AudioFrame) -> None:
-        """Add the newest frame, dropping older frames when the limit is exceeded. Never raises."""
+    def push(self, frame: AudioFrame, silence: float = 0.0) -> None:
+        """Add the newest frame, and the seconds of silence before it. Never raises.
+
+        Drops older frames when the limit is exceeded.
+        """
         counters = self.statistics
         counters.received += 1
         counters.bytes += frame.samples.nbytes
@@ -60,9 +67,13 @@ class LiveEdgeQueue:
         ):
             counters.dropped += len(self._held)
             counters.buffered_seconds = 0.0
+            counters.skipped_seconds += sum(self._silence) / self._held[0].sample_rate + silence
+            silence = 0.0
             self._held.clear()
+            self._silence.clear()
             self._overflowed = True
         self._held.append(frame)
+        self._silence.append(round(silence * frame.sample_rate))
         counters.buffered = len(self._held)
         counters.buffered_seconds += duration
 
@@ -71,8 +82,11 @@ class LiveEdgeQueue:
         if not self._held:
             return None
         counters = self.statistics
-        frame = self._held.popleft()
         self._overflowed = False
+        if silence := self._silence[0]:
+            return self._pop_silence(silence)
+        frame = self._held.popleft()
+        self._silence.popleft()
         counters.buffered = len(self._held)
         # Set to zero when empty, so that rounding errors never add up.
         counters.buffered_seconds = (
@@ -80,6 +94,18 @@ class LiveEdgeQueue:
         )
         counters.latency = counters.buffered_seconds
         return frame
+
+    def _pop_silence(self, remaining: int) -> AudioFrame:
+        rate, samples = self._held[0]
+        silence = AudioFrame(rate, np.zeros_like(samples[:, :remaining]))
+        self._silence[0] -= silence.samples.shape[1]
+        self.count_silence(silence)
+        return silence
+
+    def count_silence(self, frame: AudioFrame) -> None:
+        """Count a frame of silence that is being read."""
+        self.statistics.silent += 1
+        self.statistics.silence_seconds += frame.duration
 
 
 class LatestQueue(Generic[T]):

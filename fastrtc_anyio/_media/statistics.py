@@ -10,10 +10,19 @@ from dataclasses import dataclass
 
 @dataclass
 class AudioInStatistics:
-    """Counters of an ``AudioReceiveStream``. ``received == read + dropped + buffered``."""
+    """Counters of an ``AudioReceiveStream``.
+
+    ``received + silent == read + dropped + buffered``.
+    """
 
     received: int = 0
     """Frames received from the client."""
+    silent: int = 0
+    """Frames of silence read in gaps in which the client sent no audio."""
+    silence_seconds: float = 0.0
+    """Duration of those frames, in seconds."""
+    skipped_seconds: float = 0.0
+    """Seconds of such gaps that were not read: beyond 60 s, or the reader was behind."""
     dropped: int = 0
     """Frames skipped because the reader was further behind than the bound."""
     buffered: int = 0

@@ -49,6 +49,8 @@ _GONE_SECONDS = 1.0
 """Time to read the end of the socket after a failed send, and to close it."""
 _LIVENESS_STEPS = 5
 """Checks within the liveness limit."""
+_PROBE = "liveness"
+"""Name of the mark that asks a silent carrier for a sign of life. Marks of audio have numbers."""
 
 
 class TextSocket(Protocol):
@@ -263,13 +265,18 @@ class WebSocketPeer(LifecyclePeer):
             await self._message_news.wait()
 
     async def _watch(self) -> None:
-        """End the call of a telephone that has sent nothing for the liveness limit."""
+        """End the call of a telephone that has sent nothing for the liveness limit.
+
+        A carrier that suppresses silence sends nothing while the caller is silent, but returns a
+        mark.
+        """
         if self._liveness is None:
             return
-        # A carrier sends 50 messages a second, in silence as well. Looking at the counter now and
-        # then is cheaper than a timer that every message resets.
+        # Looking at the counter now and then is cheaper than a timer that every message resets.
         seen, still = self._received, 0
         while still < _LIVENESS_STEPS:
+            if still == _LIVENESS_STEPS // 2:
+                await self._send(Mark(_PROBE))
             await anyio.sleep(self._liveness / _LIVENESS_STEPS)
             still = still + 1 if self._received == seen else 0
             seen = self._received

@@ -88,6 +88,11 @@ class StreamHandlerBase(ABC):
             ``"rgb24"`` (uint8, shape ``(height, width, 3)``), ``"gray"`` (uint8, shape
             ``(height, width)``), ``"float32"`` (like bgr24, 0 to 1) or ``"frame"`` (an
             ``av.VideoFrame``). Outgoing video has the same order of channels.
+        receive_silence: whether ``receive`` is called with silence in real time while the client
+            sends no audio, set by a subclass or on an instance. Set it in a handler that detects
+            the end of speech itself or passes the audio to a service that does. Otherwise the
+            silence of a gap is passed to ``receive`` when the gap has ended. ``ReplyOnPause``
+            does not need it.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -95,6 +100,7 @@ class StreamHandlerBase(ABC):
     """
 
     video_format: VideoFormat = "bgr24"
+    receive_silence: bool = False
 
     def __init__(
         self,

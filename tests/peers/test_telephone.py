@@ -179,13 +179,21 @@ async def test_messages_are_not_sent_to_carriers() -> None:
         assert phone.peer.messages.statistics().dropped_out == 1
 
 
-async def test_silent_telephone_vanishes() -> None:
+async def test_carrier_that_returns_no_mark_vanishes() -> None:
     async with call(Quiet(), liveness_s=5.0) as phone:
+        phone.carrier._return_marks = phone.carrier.queue.clear  # type: ignore[method-assign]
         await phone.carrier.speak(silence(1), 16_000)
         with anyio.fail_after(6.1):
             await phone.ended.wait()
     assert phone.session.closed is not None
     assert phone.session.closed.reason is CloseReason.VANISHED
+
+
+async def test_carrier_that_suppresses_silence_stays_connected() -> None:
+    async with call(Quiet(), liveness_s=5.0) as phone:
+        await phone.carrier.speak(silence(1), 16_000)
+        await anyio.sleep(60)
+        assert phone.session.closed is None
 
 
 async def test_missing_marks_end_wait_played_after_a_timeout(

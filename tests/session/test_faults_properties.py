@@ -145,7 +145,8 @@ def check_accounts(session: Session, heard: int) -> None:
     now = session.statistics()
     if now.audio_in is not None:
         received = now.audio_in
-        assert received.received == heard + received.dropped + received.buffered
+        read = heard + received.dropped + received.buffered
+        assert received.received + received.silent == read
     if now.audio_out is not None:
         out = now.audio_out
         assert out.sent == out.played + out.flushed + out.trimmed + out.buffered

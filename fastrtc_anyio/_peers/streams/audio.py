@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
 import anyio
 import numpy as np
@@ -14,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio._core.options import check_number
 from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import AudioFrame, Int16Array
+from fastrtc_anyio._media.gaps import GapFiller
 from fastrtc_anyio._media.playout import Played, PlayoutBuffer
 from fastrtc_anyio._media.queues import LiveEdgeQueue
 from fastrtc_anyio._media.read import AudioLike, read_audio
@@ -26,12 +26,11 @@ from fastrtc_anyio.abc import (
 
 from .link import Link, Parking, wait_for
 
-T = TypeVar("T")
-S_co = TypeVar("S_co", covariant=True)
-
 _WORK_AHEAD = 30.0
 """Seconds: enough for text-to-speech that generates whole sentences."""
 _LIVE_MARGIN = 0.2
+_STALL_S = 0.1
+"""Seconds a waiting reader may be woken late before the delay counts as a stall of this process."""
 _PIECES_PER_SECOND = 4
 """Pieces that a long chunk is converted in, per second of audio."""
 
@@ -64,56 +63,80 @@ class BufferOptions:
         return cls(input_s, usual if output_s is None else output_s, live)
 
 
-class _Queue(Protocol[T, S_co]):
-    @property
-    def statistics(self) -> S_co: ...
+class AudioInput(AudioReceiveStream):
+    """Audio from the client, bounded by age. Gaps in it are read as silence of the same length."""
 
-    def push(self, item: T, /) -> None: ...
-
-    def pop(self) -> T | None: ...
-
-
-class Input(Generic[T, S_co]):
-    """Receiving half of a stream, until it ends."""
-
-    def __init__(self, link: Link, queue: _Queue[T, S_co]) -> None:
+    def __init__(self, link: Link, limit_seconds: float = 1.0) -> None:
         self._link = link
-        self._queue = queue
+        self._limit = limit_seconds
+        self._queue = LiveEdgeQueue(limit_seconds)
+        self._gaps = GapFiller()
         self._arrived = Parking(link)
+        self._awaited: float | None = None  # time at which the waiting reader is due
         self._ended = False
 
-    async def receive(self) -> T:
-        def pop() -> T | None:
-            item = self._queue.pop()
-            if item is None and self._ended:
-                raise anyio.EndOfStream
-            return item
+    async def receive(self) -> AudioFrame:
+        return await wait_for(self._link, self._pop, self._arrived)
 
-        return await wait_for(self._link, pop, self._arrived)
+    async def receive_or_silence(self) -> AudioFrame:
+        self._awaited = None
+        return await wait_for(
+            self._link, lambda: self._pop() or self._fill(), self._arrived, self._due
+        )
 
-    def statistics(self) -> S_co:
+    def _pop(self) -> AudioFrame | None:
+        frame = self._queue.pop()
+        if frame is None and self._ended:
+            raise anyio.EndOfStream
+        return frame
+
+    def _fill(self) -> AudioFrame | None:
+        gaps = self._gaps
+        now = self._link.clock()
+        if self._awaited is not None and now - self._awaited > _STALL_S:
+            # Not silence of the client: packets have arrived meanwhile that nobody could read.
+            gaps.stall(now - self._awaited)
+        frame = gaps.fill(now, self._limit)
+        if frame is not None:
+            self._queue.count_silence(frame)
+        return frame
+
+    def _due(self) -> float | None:
+        self._awaited = None if self._ended else self._gaps.due()
+        return self._awaited
+
+    def statistics(self) -> AudioInStatistics:
         with self._link.lock:
-            return copy(self._queue.statistics)
+            counters = copy(self._queue.statistics)
+            counters.skipped_seconds += self._gaps.skipped
+            return counters
 
-    def push(self, item: T) -> None:
-        """Transport side: queue a frame. Ignored after :meth:`end`."""
+    def push(self, frame: AudioFrame, gap: float | None = None, *, concealed: bool = False) -> None:
+        """Transport side: queue a frame. Ignored after :meth:`end`.
+
+        Args:
+            frame: the frame.
+            gap: seconds from the end of the frame pushed before to the start of this one on the
+                client's clock. None if that is unknown: elapsed time then shows gaps.
+            concealed: whether the frame replaces a lost one. It is dropped if silence has taken its
+                place already.
+        """
         with self._link.lock:
-            if not self._ended:
-                self._queue.push(item)
-                self._arrived.wake()
+            if self._ended:
+                return
+            silence = 0.0
+            if frame.duration:
+                if concealed and self._gaps.absorb(frame.duration):
+                    return
+                silence = self._gaps.arrive(self._link.clock(), frame, gap)
+            self._queue.push(frame, silence)
+            self._arrived.wake()
 
     def end(self) -> None:
-        """Transport side: end the stream behind the items queued."""
+        """Transport side: end the stream behind the frames queued."""
         with self._link.lock:
             self._ended = True
             self._arrived.wake()
-
-
-class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
-    """Audio from the client, bounded by age."""
-
-    def __init__(self, link: Link, limit_seconds: float = 1.0) -> None:
-        super().__init__(link, LiveEdgeQueue(limit_seconds))
 
 
 class AudioOutput(AudioSendStream):

@@ -55,8 +55,15 @@ class Parking:
             self._host.call(event.set)
 
 
-async def wait_for(link: Link, poll: Callable[[], T | None], parking: Parking) -> T:
+async def wait_for(
+    link: Link,
+    poll: Callable[[], T | None],
+    parking: Parking,
+    due: Callable[[], float | None] = lambda: None,
+) -> T:
     """Wait until ``poll``, called with the lock held, returns a value other than None.
+
+    It is called after each wake-up, and at the time on the link's clock that ``due`` returns.
 
     There is a checkpoint on every path, and only one for a call that had to wait. A cancelled call
     has not taken a value.
@@ -68,6 +75,7 @@ async def wait_for(link: Link, poll: Callable[[], T | None], parking: Parking) -
             value = poll()
             # Parked under the same lock as the poll: a wake-up in between cannot be missed.
             change = parking.park() if value is None else None
+            deadline = due() if value is None else None
         if value is not None:
             if not waited:
                 # Not a plain checkpoint: the value is taken already, and a cancellation would
@@ -75,5 +83,9 @@ async def wait_for(link: Link, poll: Callable[[], T | None], parking: Parking) -
                 await cancel_shielded_checkpoint()
             return value
         assert change is not None
-        await change.wait()
+        if deadline is None:
+            await change.wait()
+        else:
+            with anyio.move_on_after(deadline - link.clock()):
+                await change.wait()
         waited = True
