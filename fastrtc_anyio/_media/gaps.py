@@ -108,19 +108,19 @@ class GapFiller:
         """Exclude the time in which this process could not receive audio."""
         self._arrived += seconds
 
-    def fill(self, now: float, most: float) -> AudioFrame | None:
+    def fill(self, now: float, earliest: float = 0.0) -> AudioFrame | None:
         """Return silence, as long as the last frame or 0.1 s, if it is due, or None.
 
-        A reader that is behind by more than ``most`` seconds skips the silence before that.
+        The silence before the time ``earliest`` is skipped.
         """
         due = self.due()
         if due is None or now < due:
             return None
-        silence = self._silence
-        late = now - self._arrived - self._filled - max(most, silence.duration)
+        late = earliest - self._arrived - self._filled
         if late > 0:
             self._filled += late
             self.skipped += late
+        silence = self._silence
         self._filled += silence.duration
         return silence
 

@@ -19,7 +19,7 @@ def read_in_real_time(gaps: GapFiller, start: float, end: float, step: float = S
     """Read silence at each time that it is due, and return its seconds."""
     seconds = 0.0
     while (due := gaps.due()) is not None and due <= end:
-        while (frame := gaps.fill(max(due, start), most=1.0)) is not None:
+        while (frame := gaps.fill(max(due, start))) is not None:
             assert not frame.samples.any()
             seconds += frame.duration
     return seconds
@@ -97,7 +97,7 @@ def test_silence_in_real_time_begins_after_the_grace_and_ends_after_the_longest_
     assert filler.due() is None
     filler.arrive(10.0, FRAME, None)
     assert filler.due() == pytest.approx(10.0 + STEP + GRACE_S)
-    assert filler.fill(10.2, most=1.0) is None
+    assert filler.fill(10.2) is None
     assert read_in_real_time(filler, 10.0, 1000.0) == pytest.approx(LONGEST_GAP_S)
     assert filler.due() is None
     assert filler.arrive(100.0, FRAME, 89.98) == 0
@@ -107,7 +107,7 @@ def test_silence_in_real_time_begins_after_the_grace_and_ends_after_the_longest_
 def test_slow_reader_skips_silence_beyond_its_bound() -> None:
     filler = GapFiller()
     filler.arrive(0.0, FRAME, 0.0)
-    assert filler.fill(5.0, most=1.0) is not None
+    assert filler.fill(5.0, earliest=4.0) is not None
     assert filler.skipped == pytest.approx(4.0)
 
 

@@ -11,9 +11,10 @@ from anyio import create_task_group
 
 from fastrtc_anyio import UnsupportedFormat
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.statistics import AudioOutStatistics
 from fastrtc_anyio._peers.memory import MemoryPeer
-from fastrtc_anyio._peers.streams.audio import AudioOutput, BufferOptions
+from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput, BufferOptions
 from fastrtc_anyio._peers.streams.link import Link
 
 RATE = 24_000
@@ -116,3 +117,35 @@ async def test_memory_peer_has_one_stream_for_session_and_transport() -> None:
         await peer.audio_out.send(audio(0.5, 48_000))
         await peer.audio_out.wait_played()
         assert peer.audio_out.position == peer.audio_out.statistics().played == RATE // 2
+
+
+async def test_client_out_of_reach_is_not_silent() -> None:
+    """Turn taking waits for the network. The time of the outage then counts as silence at once."""
+    link = Link(Host(), anyio.current_time)
+    heard = anyio.current_time()
+    audio_in = AudioInput(link, heard=lambda: heard)
+    audio_in.push(AudioFrame(RATE, np.ones((1, FRAME), np.int16)))
+    await audio_in.receive_or_silence()
+    with anyio.move_on_after(3) as outage:
+        await audio_in.receive_or_silence()
+    assert outage.cancelled_caught
+    heard = anyio.current_time()
+    with anyio.move_on_after(0.2):
+        while True:
+            assert not (await audio_in.receive_or_silence()).samples.any()
+    counted = audio_in.statistics()
+    assert counted.silence_seconds == pytest.approx(3, abs=0.05)
+    assert counted.skipped_seconds == 0
+
+
+async def test_reader_behind_skips_silence() -> None:
+    audio_in = AudioInput(Link(Host(), anyio.current_time))
+    audio_in.push(AudioFrame(RATE, np.ones((1, FRAME), np.int16)))
+    await audio_in.receive_or_silence()
+    await anyio.sleep(5)
+    with anyio.move_on_after(0.01):
+        while True:
+            await audio_in.receive_or_silence()
+    counted = audio_in.statistics()
+    assert counted.silence_seconds == pytest.approx(1, abs=0.05)
+    assert counted.skipped_seconds == pytest.approx(4, abs=0.05)

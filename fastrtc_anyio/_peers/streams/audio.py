@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _WORK_AHEAD = 30.0
 _LIVE_MARGIN = 0.2
 _STALL_S = 0.1
 """Seconds a waiting reader may be woken late before the delay counts as a stall of this process."""
+_RECHECK_S = 0.05
+"""Seconds between two checks whether a client can be reached again."""
 _PIECES_PER_SECOND = 4
 """Pieces that a long chunk is converted in, per second of audio."""
 
@@ -64,15 +67,26 @@ class BufferOptions:
 
 
 class AudioInput(AudioReceiveStream):
-    """Audio from the client, bounded by age. Gaps in it are read as silence of the same length."""
+    """Audio from the client, bounded by age. Gaps in it are read as silence of the same length.
 
-    def __init__(self, link: Link, limit_seconds: float = 1.0) -> None:
+    ``heard`` returns the time of the last packet of any kind from the client, on the link's clock.
+    Silence in real time ends there: a client that cannot be reached would miss the reply to it.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        limit_seconds: float = 1.0,
+        heard: Callable[[], float] | None = None,
+    ) -> None:
+        self._heard = heard or link.clock
         self._link = link
         self._limit = limit_seconds
         self._queue = LiveEdgeQueue(limit_seconds)
         self._gaps = GapFiller()
         self._arrived = Parking(link)
         self._awaited: float | None = None  # time at which the waiting reader is due
+        self._caught_up = 0.0  # time of the last silence for a reader that had waited
         self._ended = False
 
     async def receive(self) -> AudioFrame:
@@ -91,19 +105,26 @@ class AudioInput(AudioReceiveStream):
         return frame
 
     def _fill(self) -> AudioFrame | None:
-        gaps = self._gaps
-        now = self._link.clock()
-        if self._awaited is not None and now - self._awaited > _STALL_S:
-            # Not silence of the client: packets have arrived meanwhile that nobody could read.
-            gaps.stall(now - self._awaited)
-        frame = gaps.fill(now, self._limit)
+        gaps, now = self._gaps, self._link.clock()
+        if self._awaited is not None:  # the reader has waited, so it is not behind
+            if now - self._awaited > _STALL_S:
+                # Not silence of the client: packets have arrived that this process did not read.
+                gaps.stall(now - self._awaited)
+            self._caught_up = now
+        behind = now - self._limit
+        frame = gaps.fill(min(now, self._heard()), behind if behind > self._caught_up else 0.0)
         if frame is not None:
             self._queue.count_silence(frame)
         return frame
 
     def _due(self) -> float | None:
-        self._awaited = None if self._ended else self._gaps.due()
-        return self._awaited
+        due = None if self._ended else self._gaps.due()
+        if due is not None:
+            # Silence that was due already waits for a sign of life.
+            now = self._link.clock()
+            due = due if due > now else now + _RECHECK_S
+        self._awaited = due
+        return due
 
     def statistics(self) -> AudioInStatistics:
         with self._link.lock:
