@@ -1,0 +1,239 @@
+"""libopus by ctypes: decoding with concealment and forward error correction (FEC).
+
+PyAV decodes Opus, but can neither conceal a lost packet nor read the copy of it in the next one.
+Its wheels contain libopus, though, whose interface has been stable since version 1.0. That library
+is used, or the system's, after it has decoded a known tone. Otherwise `load_libopus` returns None,
+and :mod:`.decode` uses PyAV.
+
+The functions are called with the GIL held (``PyDLL``). A packet is decoded in 10 to 30 us, but a
+thread that releases the GIL gets it back only after 5 ms if a handler computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from ctypes import POINTER, c_char_p, c_int, c_int16, c_int32, c_ubyte, c_void_p
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from .frames import Int16Array
+
+logger = logging.getLogger("fastrtc_anyio")
+
+# RFC 6716 3.2.5: a packet lasts at most 120 ms.
+_MAX_SECONDS = 0.12
+_MAX_FRAMES = 48
+_OLDEST = (1, 1)
+# RFC 6716 3.1: configurations from 16 on are CELT, which has no redundancy.
+_FIRST_CELT = 16
+
+_Signature = tuple[type[object] | None, tuple[type[object], ...]]
+_SIGNATURES: dict[str, _Signature] = {
+    "opus_get_version_string": (c_char_p, ()),
+    "opus_decoder_create": (c_void_p, (c_int32, c_int, POINTER(c_int))),
+    "opus_decoder_destroy": (None, (c_void_p,)),
+    "opus_decode": (c_int, (c_void_p, c_char_p, c_int32, c_void_p, c_int, c_int)),
+    "opus_packet_get_samples_per_frame": (c_int, (c_char_p, c_int32)),
+    "opus_packet_get_nb_channels": (c_int, (c_char_p,)),
+    "opus_packet_parse": (
+        c_int,
+        (c_char_p, c_int32, POINTER(c_ubyte), c_void_p, POINTER(c_int16), POINTER(c_int)),
+    ),
+}
+
+
+class OpusError(ValueError):
+    """libopus rejected a packet or an argument."""
+
+
+class LibOpus:
+    """A loaded libopus.
+
+    Raises:
+        OSError: there is no library at ``path``.
+        ValueError: the library is too old or lacks a function.
+
+    Attributes:
+        version: its version string.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._library = ctypes.PyDLL(path)
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(self._library, name, None)
+            if function is None:
+                raise ValueError(f"{path} has no {name}")
+            function.restype, function.argtypes = result, arguments
+        self.version: str = self._library.opus_get_version_string().decode("ascii", "replace")
+        found = re.match(r"libopus (\d+)\.(\d+)", self.version)
+        if found is None or (int(found[1]), int(found[2])) < _OLDEST:
+            raise ValueError(f"{path} must be libopus 1.1 or later; got {self.version!r}")
+
+    def create_decoder(self, sample_rate: int, channels: int) -> int:
+        """Return the address of a new decoder."""
+        error = c_int()
+        address = self._library.opus_decoder_create(sample_rate, channels, error)
+        if not address:
+            raise OpusError(f"libopus cannot decode to {channels} channels at {sample_rate} Hz")
+        return int(address)
+
+    def destroy_decoder(self, address: int) -> None:
+        """Free a decoder."""
+        self._library.opus_decoder_destroy(address)
+
+    def decode(
+        self, decoder: int, payload: bytes | None, pcm: int, samples: int, *, fec: bool
+    ) -> int:
+        """Decode to the address ``pcm``; return the number of samples per channel.
+
+        Args:
+            payload: a packet; None to conceal a lost one.
+            samples: the room at ``pcm``, per channel; without a payload or with ``fec``, the
+                duration to produce.
+            fec: decode the copy of the audio before the packet in place of the packet.
+        """
+        length = 0 if payload is None else len(payload)
+        count = int(self._library.opus_decode(decoder, payload, length, pcm, samples, fec))
+        if count < 0:
+            raise OpusError(f"libopus cannot decode the packet: error {count}")
+        return count
+
+    def redundancy(self, payload: bytes, sample_rate: int) -> int:
+        """Return the samples per channel before a packet of which it contains a copy, or 0.
+
+        RFC 6716 4.2.3 and 4.2.4: a SILK frame begins, for each channel, with one voice activity
+        flag per 20 ms, followed by the flag for redundancy (LBRR).
+        """
+        offset = c_int()
+        sizes = (c_int16 * _MAX_FRAMES)()
+        count = self._library.opus_packet_parse(
+            payload, len(payload), None, None, sizes, ctypes.byref(offset)
+        )
+        if count <= 0 or payload[0] >> 3 >= _FIRST_CELT or sizes[0] == 0:
+            return 0
+        flags = payload[offset.value]
+        per_frame = int(self._library.opus_packet_get_samples_per_frame(payload, sample_rate))
+        voiced = max(1, per_frame * 50 // sample_rate)
+        present = flags >> (7 - voiced) & 1
+        if self._library.opus_packet_get_nb_channels(payload) == 2:
+            present |= flags >> (6 - 2 * voiced) & 1
+        return per_frame if present else 0
+
+
+class NativeOpusDecoder:
+    """Decoder of libopus.
+
+    Args:
+        library: the library.
+        sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.
+        channels: 1 or 2, whatever the packets have.
+    """
+
+    def __init__(self, library: LibOpus, sample_rate: int, channels: int) -> None:
+        self._library = library
+        self._sample_rate = sample_rate
+        self._pcm = np.empty((round(_MAX_SECONDS * sample_rate), channels), np.int16)
+        self._address = self._pcm.ctypes.data
+        self._step = sample_rate // 400
+        self._decoder = library.create_decoder(sample_rate, channels)
+
+    def decode(self, payload: bytes) -> Int16Array:
+        """Decode a packet to int16 PCM, shape ``(channels, n)``.
+
+        Raises:
+            OpusError: the packet is malformed.
+        """
+        return self._decode(payload, self._pcm.shape[0], fec=False)
+
+    def conceal(self, samples: int) -> Int16Array:
+        """Extrapolate ``samples`` samples per channel; at most 120 ms."""
+        # libopus conceals multiples of 2.5 ms.
+        count = -(-samples // self._step) * self._step
+        return self._decode(None, count, fec=False)[:, :samples]
+
+    def redundancy(self, payload: bytes) -> int:
+        """Return the samples per channel before a packet of which it contains a copy, or 0."""
+        return self._library.redundancy(payload, self._sample_rate)
+
+    def recover(self, payload: bytes, samples: int) -> Int16Array:
+        """Decode the copy of the ``samples`` samples before a packet.
+
+        Raises:
+            OpusError: the packet is malformed.
+        """
+        return self._decode(payload, samples, fec=True)
+
+    def _decode(self, payload: bytes | None, samples: int, *, fec: bool) -> Int16Array:
+        count = self._library.decode(self._decoder, payload, self._address, samples, fec=fec)
+        return self._pcm[:count].T.copy()
+
+    def close(self) -> None:
+        """Free the decoder. Idempotent."""
+        decoder, self._decoder = self._decoder, 0
+        if decoder:
+            self._library.destroy_decoder(decoder)
+
+
+@cache
+def load_libopus() -> LibOpus | None:
+    """Return the first libopus that passes the self-test; None if there is none."""
+    for path in _find_libraries():
+        try:
+            library = LibOpus(path)
+            check_library(library)
+        except (OSError, ValueError) as exc:
+            logger.info("libopus at %s is not usable: %s", path, exc)
+        else:
+            return library
+    logger.warning("no usable libopus: lost Opus packets are concealed by repetition, without FEC")
+    return None
+
+
+def _find_libraries() -> Iterator[str]:
+    import av
+
+    package = Path(av.__file__).parent
+    # The folders that auditwheel and delvewheel (av.libs) and delocate (.dylibs) make in wheels.
+    for folder in (package.with_name("av.libs"), package / ".dylibs"):
+        yield from sorted(map(str, folder.glob("*opus*")))
+    from ctypes.util import find_library  # runs ldconfig or a compiler
+
+    if found := find_library("opus"):
+        yield found
+
+
+# Three packets of a tone of 440 Hz at a quarter of full scale: SILK at 16 kHz.
+_TONE_HZ = 440
+_TONE_SHARE = 0.9
+_TONE = (
+    "SILiA2yemawAAALCgO/g/0Rauit3rfgKSVAZWyZWg3HlCUt4ZYKrzPtVVa32IdLsX465mxkN+mvxUSCXfKKlsP2A",
+    "SKcZH1fjKbySaIK/8SfrKaumwigotOaS5ucsvHr5bUZZzGlzEeKpjCgxn4DMnyr0gA==",
+    "SJ1pzBBZ0mbTL5B1/bFzxXhm3xIOq5jSSK14Hfc64R84HoCn+INtsBsQbfA=",
+)
+
+
+def check_library(library: LibOpus) -> None:
+    """Decode and conceal a known tone.
+
+    Raises:
+        ValueError: the result is not that tone.
+    """
+    decoder = NativeOpusDecoder(library, 48_000, 1)
+    try:
+        heard = [decoder.decode(b64decode(packet)) for packet in _TONE]
+        heard.append(decoder.conceal(960))
+    finally:
+        decoder.close()
+    for samples in heard[1:]:  # the first packet contains the onset
+        spectrum = np.abs(np.fft.rfft(samples[0] * np.hanning(960)))
+        # The spectrum has 50 Hz to a line, and a tone is as wide as the window's four.
+        line = _TONE_HZ // 50
+        share = float(np.square(spectrum[line - 2 : line + 4]).sum() / np.square(spectrum).sum())
+        if samples.shape != (1, 960) or not share > _TONE_SHARE:
+            raise ValueError(f"{library.version} decodes a tone of {_TONE_HZ} Hz to something else")
