@@ -33,6 +33,12 @@ class AudioInStatistics:
     """Delay of the frame read last against the newest frame, in seconds of audio."""
     bytes: int = 0
     """Bytes of PCM received."""
+    lost: int = 0
+    """Packets or numbered chunks that were lost, came too late or could not be decoded."""
+    concealed_seconds: float = 0.0
+    """Audio that replaces lost audio, in seconds."""
+    recovered_seconds: float = 0.0
+    """Lost audio decoded from the redundancy (FEC) in the next packet, in seconds."""
 
 
 @dataclass

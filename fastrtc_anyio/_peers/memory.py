@@ -2,7 +2,7 @@
 
 The client receives a frame exactly every 20 ms on the host's clock, so a conversation on a virtual
 clock is as exact as arithmetic, and as fast. Lines between peer and client may lose and delay
-frames. A lost frame of audio becomes silence, as over WebRTC.
+frames. A lost frame of audio is concealed, as G.711 is over WebRTC.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from contextlib import asynccontextmanager
 from typing import Generic, Protocol, Self, TypeVar
 
 import anyio
-import numpy as np
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._media.decode import WaveformDecoder
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.media_plan import MediaPlan
-from fastrtc_anyio._media.reorder import MAX_CONCEALED
+from fastrtc_anyio._media.reception import Reception
 from fastrtc_anyio._media.video import VideoFrame, as_video_frame
 from fastrtc_anyio.errors import Closed, CloseReason
 
@@ -84,10 +84,11 @@ class MemoryPeer(LifecyclePeer):
         self.video_out = self._video_out = VideoOutput(link, fps, lambda: self._picture.set())
         self.messages = self._channel = MessageChannel(link, self._deliver)
         self.client = MemoryClient(self, link)
-        self._up_audio = _Carrier(uplink, self._in.push, _silence)
-        self._up_video = _Carrier(uplink, self._video_in.push, None)
-        self._down_audio = _Carrier(downlink, self.client._hear, np.zeros_like)
-        self._down_video = _Carrier(downlink, self.client._see, None)
+        heard = _AudioReceiver(self.client.audio_in, self.client.heard.append)
+        self._up_audio = _Carrier(uplink, _AudioReceiver(self._in).receive)
+        self._up_video = _Carrier[VideoFrame](uplink, lambda frame, _: self._video_in.push(frame))
+        self._down_audio = _Carrier(downlink, heard.receive)
+        self._down_video = _Carrier[VideoFrame](downlink, lambda frame, _: self.client._see(frame))
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self, None]:
@@ -126,7 +127,7 @@ class MemoryPeer(LifecyclePeer):
         await self._connected.wait()
         due = anyio.current_time()
         while self._closed is None:
-            self._down_audio.send(self._out.pull())
+            self._down_audio.send(AudioFrame(self._out.sample_rate, self._out.pull()))
             due += 1 / FRAMES_PER_SECOND
             await anyio.sleep_until(due)
 
@@ -216,10 +217,6 @@ class MemoryClient:
         """End the call on the client's side."""
         self._peer._end(Closed(reason, "the client hung up"))
 
-    def _hear(self, samples: Int16Array) -> None:
-        self.heard.append(samples)
-        self.audio_in.push(AudioFrame(self._peer._out.sample_rate, samples))
-
     def _see(self, frame: VideoFrame) -> None:
         self.pictures += 1
         self.seen.append(frame)
@@ -227,30 +224,29 @@ class MemoryClient:
 
 
 class _Carrier(Generic[T]):
-    """Carries frames over a line. A lost frame is replaced when the next one reveals the gap."""
+    """Carries frames over a line.
 
-    def __init__(
-        self, line: Line | None, deliver: Callable[[T], None], conceal: Callable[[T], T] | None
-    ) -> None:
+    Each frame that arrives is delivered with the number of frames lost directly before it.
+    """
+
+    def __init__(self, line: Line | None, deliver: Callable[[T, int], None]) -> None:
         self.line = line
         self._deliver = deliver
-        self._conceal = conceal
-        self._under_way: deque[tuple[float, list[T]]] = deque()
-        self._gap: list[T] = []
+        self._under_way: deque[tuple[float, T, int]] = deque()
+        self._lost = 0
         self._news = anyio.Event()
         self._began = anyio.current_time()
 
     def send(self, frame: T) -> None:
         if self.line is None:
-            self._deliver(frame)
+            self._deliver(frame, 0)
             return
         arrival = self.line.transmit(anyio.current_time() - self._began)
         if arrival is None:
-            if self._conceal is not None and len(self._gap) < MAX_CONCEALED:
-                self._gap.append(self._conceal(frame))
+            self._lost += 1
             return
-        self._under_way.append((arrival, [*self._gap, frame]))
-        self._gap.clear()
+        self._under_way.append((arrival, frame, self._lost))
+        self._lost = 0
         self._news.set()
 
     async def run(self) -> None:
@@ -258,11 +254,27 @@ class _Carrier(Generic[T]):
             await self._news.wait()
             self._news = anyio.Event()
             while self._under_way:
-                arrival, frames = self._under_way.popleft()
+                arrival, frame, lost = self._under_way.popleft()
                 await anyio.sleep_until(self._began + arrival)
-                for frame in frames:
-                    self._deliver(frame)
+                self._deliver(frame, lost)
 
 
-def _silence(frame: AudioFrame) -> AudioFrame:
-    return AudioFrame(frame.sample_rate, np.zeros_like(frame.samples))
+class _AudioReceiver:
+    """Receiving end of an audio line. Lost frames are concealed, as in the other peers."""
+
+    def __init__(self, audio: AudioInput, hear: Callable[[Int16Array], None] = lambda _: None):
+        self._audio = audio
+        self._hear = hear
+        self._format = 0, 0
+        self._reception: Reception[Int16Array] | None = None
+
+    def receive(self, frame: AudioFrame, lost: int) -> None:
+        rate, channels = frame.sample_rate, frame.channels
+        if self._reception is None or self._format != (rate, channels):
+            decoder = WaveformDecoder[Int16Array](lambda samples: samples, rate, channels, rate)
+            self._reception = Reception(decoder, tolerance=0.0)
+            self._format = rate, channels
+        self._audio.count_lost(lost)
+        for piece in self._reception.receive(frame.samples, None, lost):
+            self._hear(piece.frame.samples)
+            self._audio.push(*piece)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 from anyio import BrokenResourceError, CancelScope, EndOfStream, create_task_group
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio._media.frames import AudioFrame, Int16Array
+from fastrtc_anyio._media.decode import WaveformDecoder
+from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._media.media_plan import MediaPlan
-from fastrtc_anyio._media.reorder import ReorderBuffer
+from fastrtc_anyio._media.reception import Reception
+from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._wire.events import (
     Clear,
@@ -51,6 +53,13 @@ _LIVENESS_STEPS = 5
 """Checks within the liveness limit."""
 _PROBE = "liveness"
 """Name of the mark that asks a silent carrier for a sign of life. Marks of audio have numbers."""
+_TIMESTAMP_TOLERANCE = 0.1
+"""Seconds. Carriers take timestamps from clocks of different quality; silence lasts longer."""
+
+
+class _Chunk(NamedTuple):
+    samples: Int16Array
+    timestamp: int | None  # milliseconds
 
 
 class TextSocket(Protocol):
@@ -117,7 +126,8 @@ class WebSocketPeer(LifecyclePeer):
         self.media = media or MediaPlan()
         self._socket = socket
         self._framing = framing
-        self._encoding_in = start.encoding or AudioEncoding("mulaw", rates[0])
+        encoding_in = start.encoding or AudioEncoding("mulaw", rates[0])
+        self._encoding_in = encoding_in
         self._encoding_out = (
             start.encoding_out or start.encoding or AudioEncoding("mulaw", rates[1])
         )
@@ -135,10 +145,15 @@ class WebSocketPeer(LifecyclePeer):
         self._message_news = anyio.Event()
         self._drained = anyio.Event()
         self._unsendable = anyio.Event()
+        self._held = anyio.Event()
         self._released = anyio.Event()
         self._runs = False
         self._received = 0
-        self._order: ReorderBuffer[Int16Array] = ReorderBuffer.chunks()
+        self._order: ReorderBuffer[_Chunk] = ReorderBuffer.chunks()
+        self._reception = Reception(
+            WaveformDecoder[Int16Array](lambda samples: samples, encoding_in.sample_rate, 1, 1000),
+            tolerance=_TIMESTAMP_TOLERANCE,
+        )
         self._mark_connected()
         if not framing.phone:
             self._channel.mark_open()
@@ -169,6 +184,7 @@ class WebSocketPeer(LifecyclePeer):
             async with create_task_group() as tasks:
                 for part in (
                     self._read,
+                    self._release_held,
                     self._write_messages,
                     self._play,
                     self._watch,
@@ -217,9 +233,9 @@ class WebSocketPeer(LifecyclePeer):
     async def _handle(self, event: Event) -> None:
         match event:
             case Media():
-                samples = self._encoding_in.decode(event.payload)
-                chunk = event.chunk  # None: a framing without numbers, which has no order
-                self._deliver([samples] if chunk is None else self._order.push(chunk, samples))
+                self._receive(
+                    _Chunk(self._encoding_in.decode(event.payload), event.timestamp), event.chunk
+                )
             case Mark(name):
                 if isinstance(self._out, PhoneOutput):
                     self._out.confirm(name)
@@ -234,10 +250,31 @@ class WebSocketPeer(LifecyclePeer):
             case Start():
                 raise InvalidMessage('there is one "start"; got a second')
 
-    def _deliver(self, chunks: Sequence[Int16Array | None]) -> None:
-        for samples in chunks:
-            if self.media.audio_in and samples is not None:
-                self._in.push(AudioFrame(self._encoding_in.sample_rate, samples))
+    def _receive(self, chunk: _Chunk, number: int | None) -> None:
+        if number is None:  # a framing without numbers, which has no order
+            self._deliver([Ordered(chunk, 0)])
+        else:
+            self._deliver(self._order.push(number, chunk, anyio.current_time()))
+            if self._order.due is not None:
+                self._held.set()
+
+    def _deliver(self, chunks: Sequence[Ordered[_Chunk]]) -> None:
+        for (samples, timestamp), lost in chunks:
+            self._in.count_lost(lost)
+            for piece in self._reception.receive(samples, timestamp, lost):
+                if self.media.audio_in:
+                    self._in.push(*piece)
+
+    async def _release_held(self) -> None:
+        """Deliver chunks behind a missing one in time, though no other chunk may arrive."""
+        while True:
+            due = self._order.due
+            if due is None:
+                self._held = anyio.Event()
+                await self._held.wait()
+            else:
+                await anyio.sleep_until(due)
+                self._deliver(self._order.poll(anyio.current_time()))
 
     async def _play(self) -> None:
         out = self._out

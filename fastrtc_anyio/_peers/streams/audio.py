@@ -132,7 +132,13 @@ class AudioInput(AudioReceiveStream):
             counters.skipped_seconds += self._gaps.skipped
             return counters
 
-    def push(self, frame: AudioFrame, gap: float | None = None, *, concealed: bool = False) -> None:
+    def push(
+        self,
+        frame: AudioFrame,
+        gap: float | None = None,
+        concealed: bool = False,
+        recovered: bool = False,
+    ) -> None:
         """Transport side: queue a frame. Ignored after :meth:`end`.
 
         Args:
@@ -141,6 +147,7 @@ class AudioInput(AudioReceiveStream):
                 client's clock. None if that is unknown: elapsed time then shows gaps.
             concealed: whether the frame replaces a lost one. It is dropped if silence has taken its
                 place already.
+            recovered: whether the frame is a lost one, decoded from redundancy.
         """
         with self._link.lock:
             if self._ended:
@@ -151,7 +158,15 @@ class AudioInput(AudioReceiveStream):
                     return
                 silence = self._gaps.arrive(self._link.clock(), frame, gap)
             self._queue.push(frame, silence)
+            counters = self._queue.statistics
+            counters.concealed_seconds += frame.duration if concealed else 0.0
+            counters.recovered_seconds += frame.duration if recovered else 0.0
             self._arrived.wake()
+
+    def count_lost(self, packets: int) -> None:
+        """Transport side: count packets that were lost or could not be decoded."""
+        with self._link.lock:
+            self._queue.statistics.lost += packets
 
     def end(self) -> None:
         """Transport side: end the stream behind the frames queued."""

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from aiortc import MediaStreamTrack, RTCRtpTransceiver
-from aiortc.codecs import CODECS, get_decoder
-from aiortc.codecs.base import Decoder
-from aiortc.jitterbuffer import JitterFrame
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.codecs import CODECS
 from aiortc.rtp import RtpPacket
-from av import AudioFrame as AvAudioFrame
 from av import Packet
-from av.error import FFmpegError
 
-from fastrtc_anyio._media.av_frames import from_av
+from fastrtc_anyio._media.decode import AudioDecoder, create_decoder
 from fastrtc_anyio._media.encode import AudioEncoder
-from fastrtc_anyio._media.frames import AudioFrame
-from fastrtc_anyio._media.reorder import ReorderBuffer
-from fastrtc_anyio._peers.streams.audio import AudioOutput
+from fastrtc_anyio._media.reception import RTP_MODULUS, Reception
+from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
+from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
 
 from . import internals
-
-logger = logging.getLogger("fastrtc_anyio")
 
 PTIME = 0.02
 _LATE_LIMIT = 0.2
 """Seconds. After a longer stall of this thread playout resumes from now, without a burst."""
+_TIMESTAMP_TOLERANCE = 0.005
+"""Seconds. Senders that derive timestamps from a clock round them; real gaps are longer."""
 
 
 class PlayoutTrack(MediaStreamTrack):
@@ -79,56 +72,92 @@ class PlayoutTrack(MediaStreamTrack):
 class AudioTap:
     """Reorders, decodes and delivers the client's audio, in place of aiortc's jitter buffer.
 
-    Each lost or undecodable packet becomes silence of the same length, so that the number of
-    samples keeps up with the client's clock.
+    Runs on the loop's thread.
     """
 
     def __init__(
-        self, codecs: dict[int, RTCRtpCodecParameters], deliver: Callable[[AudioFrame], None]
+        self, codecs: dict[int, str], audio: AudioInput, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._codecs = codecs
-        self._deliver = deliver
+        self._audio = audio
+        self._loop = loop
         self._order: ReorderBuffer[RtpPacket] = ReorderBuffer.rtp()
         self._ssrc: int | None = None
-        self._decoder: tuple[int | None, Decoder] | None = None
-        self._last: AudioFrame | None = None
+        self._payload_type: int | None = None
+        self._decoder: AudioDecoder[bytes] | None = None
+        self._reception: Reception[bytes] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:
         """Take a packet from aiortc. The result means: no key frame needed, no frame to decode."""
-        if packet.ssrc != self._ssrc:
-            self._ssrc = packet.ssrc
-            self._order = ReorderBuffer.rtp()
-        for ready in self._order.push(packet.sequence_number, packet):
-            frames = [] if ready is None else self._decode(ready)
-            for frame in frames:
-                self._last = frame
-                self._deliver(frame)
-            if not frames and self._last is not None:
-                silence = np.zeros_like(self._last.samples)
-                self._deliver(AudioFrame(self._last.sample_rate, silence))
+        if not self._closed:
+            if packet.ssrc != self._ssrc:
+                self._restart(packet.ssrc)
+            now = self._loop.time()
+            self._deliver(self._order.push(packet.sequence_number, packet, now))
+            self._set_timer()
         return False, None
 
-    def _decode(self, packet: RtpPacket) -> list[AudioFrame]:
-        codec = self._codecs.get(packet.payload_type)
-        if codec is None or not packet.payload:
-            return []
-        if self._decoder is None or self._decoder[0] != codec.payloadType:
-            self._decoder = (codec.payloadType, get_decoder(codec))
-        decoder = self._decoder[1]
-        try:
-            frames = decoder.decode(JitterFrame(packet.payload, packet.timestamp))
-        except FFmpegError as exc:
-            logger.debug("decoding a packet failed: %s", exc)
-            return []
-        return [from_av(frame) for frame in frames if isinstance(frame, AvAudioFrame)]
+    def close(self) -> None:
+        """Free the decoder. Packets are ignored from then on."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._decoder is not None:
+            self._decoder.close()
+
+    def _restart(self, ssrc: int) -> None:
+        """Begin with a new sender: numbers and timestamps have other origins (RFC 3550 5.1)."""
+        self._deliver(self._order.flush())
+        self._ssrc = ssrc
+        self._order = ReorderBuffer.rtp()
+        if self._reception is not None:
+            self._reception.restart()
+
+    def _set_timer(self) -> None:
+        """Have the packets held released in time, though no other packet may arrive."""
+        due = self._order.due
+        if due is not None and self._timer is None:
+            self._timer = self._loop.call_at(due, self._release)
+
+    def _release(self) -> None:
+        self._timer = None
+        self._deliver(self._order.poll(self._loop.time()))
+        self._set_timer()
+
+    def _deliver(self, packets: list[Ordered[RtpPacket]]) -> None:
+        for packet, lost in packets:
+            reception = self._choose_reception(packet.payload_type)
+            if reception is None:  # such as a telephone event: sent in place of audio
+                self._audio.count_lost(lost)
+                continue
+            before = reception.lost
+            pieces = reception.receive(packet.payload, packet.timestamp, lost)
+            self._audio.count_lost(reception.lost - before)
+            for piece in pieces:
+                self._audio.push(*piece)
+
+    def _choose_reception(self, payload_type: int) -> Reception[bytes] | None:
+        if payload_type != self._payload_type and payload_type in self._codecs:
+            if self._decoder is not None:
+                self._decoder.close()
+            self._decoder = create_decoder(self._codecs[payload_type])
+            self._reception = Reception(
+                self._decoder, tolerance=_TIMESTAMP_TOLERANCE, modulus=RTP_MODULUS
+            )
+            self._payload_type = payload_type
+        return self._reception if payload_type == self._payload_type else None
 
 
-def tap_audio(transceiver: RTCRtpTransceiver, deliver: Callable[[AudioFrame], None]) -> None:
-    """Decode a transceiver's incoming packets on arrival and pass the frames to ``deliver``.
+def tap_audio(transceiver: RTCRtpTransceiver, audio: AudioInput) -> AudioTap:
+    """Decode a transceiver's incoming packets on arrival and push the frames to ``audio``.
 
     aiortc still handles RTCP and statistics.
     """
     # Before the answer to our offer arrives, any codec is possible.
     codecs = internals.get_codecs(transceiver) or CODECS["audio"]
-    tap = AudioTap({codec.payloadType or 0: codec for codec in codecs}, deliver)
+    names = {codec.payloadType or 0: codec.name for codec in codecs}
+    tap = AudioTap(names, audio, asyncio.get_running_loop())
     internals.replace_audio_jitter_buffer(transceiver.receiver, tap)
+    return tap

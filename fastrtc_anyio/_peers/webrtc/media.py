@@ -17,7 +17,7 @@ from fastrtc_anyio._signaling.sdp import set_opus_parameters
 from fastrtc_anyio.errors import InvalidOffer, UnsupportedFormat
 
 from . import internals
-from .audio import PlayoutTrack, tap_audio
+from .audio import AudioTap, PlayoutTrack, tap_audio
 from .video import PictureTrack, keep_receiving, limit_bitrate, receive_pictures
 
 _SENDING = ("sendonly", "sendrecv")
@@ -65,6 +65,7 @@ class ConnectionMedia:
         self._on_broken = on_broken
         self._on_sender_ended = on_sender_ended
         self._encoder: AudioEncoder | None = None
+        self._tap: AudioTap | None = None
         self._pictures: PictureTrack | None = None
         self.audio: RTCRtpTransceiver | None = None
         self.video: RTCRtpTransceiver | None = None
@@ -148,7 +149,9 @@ class ConnectionMedia:
         self._streams.video_out.end()
 
     def close(self) -> None:
-        """Free the encoder. No track may use it any more."""
+        """Free the codecs. No track may use the encoder any more."""
+        if self._tap is not None:
+            self._tap.close()
         if self._encoder is not None:
             self._encoder.close()
 
@@ -156,7 +159,7 @@ class ConnectionMedia:
         self.audio = transceiver
         transceiver.direction = self._plan.direction("audio")
         if self._plan.audio_in:
-            tap_audio(transceiver, self._streams.audio_in.push)
+            self._tap = tap_audio(transceiver, self._streams.audio_in)
         if self._plan.audio_out:
             transceiver.sender.replaceTrack(self._make_playout_track(codec))
 
