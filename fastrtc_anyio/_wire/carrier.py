@@ -10,8 +10,16 @@ from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
 
 from .events import Clear, Connected, Event, KeyPressed, Mark, Media, Other, Start, Stop
-from .fields import Fields, parse_body, parse_digit, parse_name, parse_number, parse_part
-from .payload import decode_media
+from .fields import (
+    Fields,
+    parse_body,
+    parse_digit,
+    parse_name,
+    parse_number,
+    parse_part,
+    parse_timestamp,
+)
+from .payload import decode_media, encode_base64
 
 
 class CarrierFraming(ABC):
@@ -51,7 +59,8 @@ class CarrierFraming(ABC):
                 media = parse_part(body, "media")
                 if media.get("track", "inbound") not in ("inbound", "inbound_track"):
                     return Other("media of the outbound track")
-                return Media(decode_media(body), parse_number(media, "chunk"))
+                chunk = parse_number(media, "chunk")
+                return Media(decode_media(body), chunk, parse_timestamp(media))
             case "mark":
                 return Mark(parse_name(parse_part(body, "mark"), "name"))
             case "dtmf":
@@ -73,6 +82,18 @@ class CarrierFraming(ABC):
     @abstractmethod
     def encode(self, event: Event) -> str | None:
         """See :meth:`.events.Framing.encode`. Also encodes the messages that the carrier sends."""
+
+    def _dump_media(self, event: Media) -> str:
+        """Return numbered audio from the carrier."""
+        assert event.chunk is not None
+        media = {
+            "track": "inbound",
+            "chunk": self._number(event.chunk),
+            "payload": encode_base64(event.payload),
+        }
+        if event.timestamp is not None:
+            media["timestamp"] = str(event.timestamp)
+        return self._dump("media", {"media": media})
 
     def _dump(self, event: str, parts: Fields) -> str:
         """Return a message from the carrier."""

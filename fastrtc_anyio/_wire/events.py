@@ -41,6 +41,8 @@ class Media:
     payload: bytes
     chunk: int | None = None
     """The carrier's sequence number of the audio, from 1."""
+    timestamp: int | None = None
+    """The carrier's time of the audio's beginning, in milliseconds of any origin."""
 
 
 @dataclass(frozen=True)

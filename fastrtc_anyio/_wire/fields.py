@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TypeAlias
 
 from fastrtc_anyio._core.options import short_repr
@@ -78,6 +79,16 @@ def parse_number(part: Fields, key: str) -> int | None:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _MAX_NUMBER:
         raise InvalidMessage(f'"{key}" must be a whole number; got {short_repr(number)}')
     return number
+
+
+def parse_timestamp(part: Fields) -> int | None:
+    """Return the milliseconds ``part["timestamp"]``; None if they are missing or malformed.
+
+    The audio is usable without them.
+    """
+    with suppress(InvalidMessage):
+        return parse_number(part, "timestamp")
+    return None
 
 
 def parse_parameters(part: Fields, key: str) -> dict[str, str]:

@@ -73,9 +73,8 @@ class PlivoFraming(CarrierFraming):
                     "payload": encode_base64(payload),
                 }
                 return json.dumps({"event": "playAudio", "media": media})
-            case Media(payload, chunk):
-                media = {"track": "inbound", "chunk": chunk, "payload": encode_base64(payload)}
-                return self._dump("media", {"media": media})
+            case Media():
+                return self._dump_media(event)
             case Mark(name):
                 return json.dumps({"event": "checkpoint", "streamId": self.stream_id, "name": name})
             case Clear():

@@ -87,10 +87,9 @@ class TelnyxFraming(CarrierFraming):
             case Media(payload, None):
                 media = {"payload": encode_base64(self._write(payload, self._encoding_out))}
                 return json.dumps({"event": "media", "media": media})
-            case Media(payload, chunk):
-                media = {"payload": encode_base64(self._write(payload, self._encoding_in))}
-                media |= {"track": "inbound", "chunk": str(chunk)}
-                return self._dump("media", {"media": media})
+            case Media(payload):
+                payload = self._write(payload, self._encoding_in)
+                return self._dump_media(replace(event, payload=payload))
             case Mark(name):
                 return json.dumps({"event": "mark", "mark": {"name": name}})
             case Clear():

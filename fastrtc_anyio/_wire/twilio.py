@@ -41,9 +41,8 @@ class TwilioFraming(CarrierFraming):
         match event:
             case Media(payload, None):
                 return self._dump_own("media", {"media": {"payload": encode_base64(payload)}})
-            case Media(payload, chunk):
-                media = {"track": "inbound", "chunk": str(chunk)}
-                return self._dump("media", {"media": {"payload": encode_base64(payload), **media}})
+            case Media():
+                return self._dump_media(event)
             case Mark(name):
                 return self._dump_own("mark", {"mark": {"name": name}})
             case Clear():

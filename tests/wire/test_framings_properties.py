@@ -53,7 +53,7 @@ WORDS = [
     "event", "start", "media", "mark", "dtmf", "stop", "connected", "clear", "ping", "payload",
     "streamSid", "stream_id", "streamId", "sequenceNumber", "sequence_number", "chunk", "track",
     "name", "digit", "mediaFormat", "media_format", "encoding", "sampleRate", "sample_rate",
-    "customParameters", "websocket_id", "playedStream", "playAudio", "callId",
+    "customParameters", "websocket_id", "playedStream", "playAudio", "callId", "timestamp",
 ]  # fmt: skip
 likely = st.sampled_from([*WORDS, "AAAA", "audio/x-mulaw", "PCMU", "mulaw", "pcm16", "1", 8000])
 messages = st.dictionaries(
@@ -94,7 +94,10 @@ def with_mulaw_out(start: Start) -> Start:
     return replace(start, encoding_out=None if start.encoding == MULAW_8K else MULAW_8K)
 
 
-media = st.builds(Media, st.binary(max_size=400), st.none() | st.integers(0, 2**50))
+numbers = st.integers(0, 2**50)
+media = st.builds(Media, st.binary(max_size=400)) | st.builds(
+    Media, st.binary(max_size=400), numbers, st.none() | numbers
+)
 marks = st.builds(Mark, names)
 keys = st.sampled_from(DIGITS).map(KeyPressed)
 plain: st.SearchStrategy[Event] = st.sampled_from([Clear(), Stop()])
