@@ -48,14 +48,19 @@ class MediaPlan:
         """Whether there is video in either direction."""
         return self.video_in or self.video_out
 
+    def receives(self, kind: Literal["audio", "video"]) -> bool:
+        """Whether the server receives a kind of media."""
+        return self.audio_in if kind == "audio" else self.video_in
+
+    def sends(self, kind: Literal["audio", "video"]) -> bool:
+        """Whether the server sends a kind of media."""
+        return self.audio_out if kind == "audio" else self.video_out
+
     def direction(self, kind: Literal["audio", "video"]) -> str:
         """Return the direction attribute of the server's media section (RFC 8866 6.7)."""
-        receives, sends = (
-            (self.audio_in, self.audio_out) if kind == "audio" else (self.video_in, self.video_out)
-        )
-        if receives:
-            return "sendrecv" if sends else "recvonly"
-        return "sendonly" if sends else "inactive"
+        if self.receives(kind):
+            return "sendrecv" if self.sends(kind) else "recvonly"
+        return "sendonly" if self.sends(kind) else "inactive"
 
 
 @dataclass(frozen=True)

@@ -1,148 +1,197 @@
-"""Changes to session descriptions and checks of them, line by line (RFC 8866)."""
+"""Session descriptions as values: the lines of SDP (RFC 8866) that WebRTC needs (RFC 8829)."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from fastrtc_anyio._core.options import short_repr
-from fastrtc_anyio.errors import InvalidOffer
-from fastrtc_anyio.limits import RequestLimits, check_limit
 
-from .requests import IceCandidate
-
-_FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")
-_PAYLOAD_TYPE = re.compile(r"(\d{1,2}|1[01]\d|12[0-7])", re.ASCII)
-_OPUS_RTPMAP = re.compile(r"a=rtpmap:(\d+) opus/48000/2$", re.IGNORECASE)
+Direction: TypeAlias = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
 
 
-def set_opus_parameters(sdp: str, *, stereo: bool, inband_fec: bool) -> str:
-    """Set the parameters of Opus (RFC 7587 6.1). Its other parameters stay, in their order."""
-    wanted = {"stereo": "1", "sprop-stereo": "1"} if stereo else {}
-    if inband_fec:
-        wanted["useinbandfec"] = "1"
-    if not wanted:
-        return sdp
-    lines = sdp.split("\r\n")
-    # Indexed, because an answer has a line for each codec of an offer of any length.
-    parameters_of = {
-        line.partition(" ")[0]: line.partition(" ")[2]
-        for line in reversed(lines)
-        if line.startswith("a=fmtp:")
-    }
-    opus = {f"a=fmtp:{rtpmap[1]}" for line in lines if (rtpmap := _OPUS_RTPMAP.match(line))}
-    out: list[str] = []
-    for line in lines:
-        rtpmap = _OPUS_RTPMAP.match(line)
-        if rtpmap is None:
-            if line.partition(" ")[0] not in opus:
-                out.append(line)
-            continue
-        prefix = f"a=fmtp:{rtpmap[1]}"
-        old = parameters_of.get(prefix, "")
-        parameters = {
-            name.strip(): value.strip()
-            for name, _, value in (item.partition("=") for item in old.split(";") if item.strip())
-        }
-        parameters.update(wanted)
-        shown = ";".join(f"{k}={v}" if v else k for k, v in parameters.items())
-        out += [line, f"{prefix} {shown}"]
-    return "\r\n".join(out)
+@dataclass(frozen=True)
+class Fingerprint:
+    """Hash of a DTLS certificate (RFC 8122 5)."""
+
+    algorithm: str
+    """Hash function, in lower case."""
+    value: str
+    """Pairs of upper-case hexadecimal digits, separated by colons."""
 
 
-def set_message_size(sdp: str, size: int) -> str:
-    """Set the maximum size of a message to the server, in bytes (RFC 8841 6.1)."""
-    return re.sub(r"(?m)^(a=max-message-size:)\d+", rf"\g<1>{size}", sdp)
+@dataclass(frozen=True)
+class Transport:
+    """ICE and DTLS attributes of a section (RFC 8839, RFC 8842)."""
+
+    ufrag: str | None = None
+    password: str | None = None
+    fingerprints: tuple[Fingerprint, ...] = ()
+    setup: str | None = None
+    """``actpass``, ``active``, ``passive`` or ``holdconn``."""
+    rtcp_mux: bool = False
+    candidates: tuple[str, ...] = ()
+    """Candidates as written, each with ``candidate:`` in front."""
+    complete: bool = False
+    """Whether there is an ``a=end-of-candidates``."""
 
 
-def check_sections(sdp: str, limits: RequestLimits) -> None:
-    """Check the number of sections and lines, the BUNDLE group and the payload types of an offer.
+@dataclass(frozen=True)
+class Format:
+    """A codec under one payload type."""
 
-    ``sdp`` must be without its candidates, which have a separate limit.
+    payload_type: int
+    name: str
+    """Encoding name as written: its case is the client's."""
+    clock_rate: int
+    channels: int | None = None
+    parameters: tuple[tuple[str, str | None], ...] = ()
+    """Names and values of ``a=fmtp``."""
+    feedback: tuple[str, ...] = ()
+    """The ``a=rtcp-fb`` among :data:`FEEDBACK`."""
 
-    Raises:
-        LimitExceeded: there are too many sections or lines.
-        InvalidOffer: the BUNDLE group names a missing section (RFC 9143 7.1), or a section has two
-            formats with one payload type (RFC 8866 6.6).
-    """
-    lines = sdp.splitlines()
-    count = sum(line.startswith("m=") for line in lines)
-    check_limit(f"the offer has {count} sections", count, "sections", limits)
-    check_limit(f"the offer has {len(lines)} lines", len(lines), "lines", limits)
-    mids = _section_mids(lines)
-    for line in lines:
-        if line.startswith("a=group:BUNDLE"):
-            missing = [mid for mid in line.split()[1:] if mid not in mids]
-            if missing:
-                names = short_repr(missing)
-                raise InvalidOffer(f"a=group:BUNDLE names sections without a=mid: {names}")
-    _check_payload_types(lines)
+    def get(self, name: str) -> str | None:
+        """Return the value of a parameter, None if it is absent."""
+        return next((value for key, value in self.parameters if key == name), None)
 
 
-def _section_mids(lines: list[str]) -> set[str]:
-    # For aiortc the last a=mid of a section counts, and one before the first section does not.
-    mids: dict[int, str] = {}
-    section = 0
-    for line in lines:
-        section += line.startswith("m=")
-        if line.startswith("a=mid:") and section:
-            mids[section] = line.removeprefix("a=mid:")
-    return set(mids.values())
+FEEDBACK = ("nack", "nack pli", "goog-remb")
+"""RTCP feedback (RFC 4585) that aiortc sends and understands."""
 
 
-def _check_payload_types(lines: list[str]) -> None:
-    # aiortc answers each format with all attributes of its payload type: repeated ones multiply.
-    seen: set[int] = set()
-    for line in lines:
-        if line.startswith("m="):
-            seen.clear()
-        elif line.startswith("a=rtpmap:"):
-            name = line.removeprefix("a=rtpmap:").partition(" ")[0]
-            if _PAYLOAD_TYPE.fullmatch(name) is None:
-                raise InvalidOffer(
-                    f"a=rtpmap needs a payload type, 0 to 127; got {short_repr(name)}"
-                )
-            if int(name) in seen:
-                raise InvalidOffer(f"a=rtpmap names the payload type {name} twice in a section")
-            seen.add(int(name))
+@dataclass(frozen=True)
+class Source:
+    """An RTP source (RFC 5576)."""
+
+    ssrc: int
+    cname: str
 
 
-def keep_feedback(sdp: str) -> str:
-    """Remove repeated ``a=rtcp-fb`` lines, and those for feedback that aiortc does not send.
+@dataclass(frozen=True)
+class Section:
+    """One media section: an ``m=`` line and the attributes after it."""
 
-    aiortc creates an object for each codec from each line with a ``*``, known or not.
-    """
-    kept: list[str] = []
-    seen: set[str] = set()
-    for line in sdp.splitlines():
-        if line.startswith("m="):
-            seen.clear()
-        elif line.startswith("a=rtcp-fb:"):
-            if line in seen or line.partition(" ")[2] not in _FEEDBACK:
-                continue
-            seen.add(line)
-        kept.append(line)
-    return "\r\n".join([*kept, ""])
+    kind: str
+    """``audio``, ``video``, ``application``, or any other media type."""
+    port: int
+    protocol: str
+    tokens: tuple[str, ...]
+    """Formats of the ``m=`` line as written."""
+    mid: str | None = None
+    direction: Direction = "sendrecv"
+    host: str = "0.0.0.0"
+    bundle_only: bool = False
+    transport: Transport = field(default_factory=Transport)
+    formats: tuple[Format, ...] = ()
+    """Audio and video: the formats whose codec is known."""
+    extensions: tuple[tuple[int, str], ...] = ()
+    """Numbers and URIs of RTP header extensions (RFC 8285)."""
+    sources: tuple[Source, ...] = ()
+    retransmissions: tuple[tuple[int, int], ...] = ()
+    """SSRCs of a source and of its retransmissions (RFC 4588)."""
+    msid: str | None = None
+    sctp_port: int | None = None
+    max_message_size: int | None = None
+
+    @property
+    def has_rtp(self) -> bool:
+        return self.kind in ("audio", "video")
+
+    @property
+    def sends(self) -> bool:
+        """Whether the author of the description offers to send."""
+        return self.direction in ("sendrecv", "sendonly")
+
+    @property
+    def receives(self) -> bool:
+        """Whether the author of the description offers to receive."""
+        return self.direction in ("sendrecv", "recvonly")
+
+    @property
+    def disabled(self) -> bool:
+        """Whether port 0 rejects the section: with ``a=bundle-only`` it does not (RFC 9143 6)."""
+        return self.port == 0 and not self.bundle_only
 
 
-def split_candidates(sdp: str) -> tuple[str, list[IceCandidate], bool]:
-    """Split the candidates from a description, to add them one by one after the answer.
+@dataclass(frozen=True)
+class Description:
+    """A session description."""
 
-    Resolving an mDNS candidate takes time.
+    sections: tuple[Section, ...]
+    bundles: tuple[tuple[str, ...], ...] = ()
+    """The mids of each BUNDLE group (RFC 9143)."""
+    ice_lite: bool = False
+    origin: str = "- 1 1 IN IP4 0.0.0.0"
 
-    Returns:
-        The description without candidates, each line ended by CRLF; the candidates; and whether
-        they are complete.
-    """
-    kept: list[str] = []
-    candidates: list[IceCandidate] = []
-    index, complete = -1, False
-    for line in sdp.splitlines():  # as in aiortc, which must see the same lines
-        if line.startswith("m="):
-            index += 1
-        if line.startswith("a=candidate:") and index >= 0:
-            candidates.append(IceCandidate(line[2:], sdp_mline_index=index))
-        elif line == "a=end-of-candidates" and index >= 0:
-            complete = True
+    def name(self, index: int) -> str:
+        """Return words for a section, for an error message."""
+        section = self.sections[index]
+        mid = "no mid" if section.mid is None else f"mid {section.mid}"
+        return f"section {index} ({short_repr(section.kind)[1:-1]}, {mid})"
+
+    def __str__(self) -> str:
+        lines = ["v=0", f"o={self.origin}", "s=-", "t=0 0"]
+        lines += ["a=ice-lite"] if self.ice_lite else []
+        lines += [f"a=group:BUNDLE {' '.join(mids)}" for mids in self.bundles]
+        lines.append("a=msid-semantic:WMS *")
+        for section in self.sections:
+            lines += _write_section(section)
+        return "\r\n".join([*lines, ""])
+
+
+def _write_section(section: Section) -> Iterator[str]:
+    formats = " ".join(section.tokens)
+    yield f"m={section.kind} {section.port} {section.protocol} {formats}"
+    yield f"c=IN {'IP6' if ':' in section.host else 'IP4'} {section.host}"
+    if section.mid is not None:
+        yield f"a=mid:{section.mid}"
+    if section.bundle_only:
+        yield "a=bundle-only"
+    if section.kind != "application":
+        yield f"a={section.direction}"
+    yield from _write_transport(section.transport)
+    yield from _write_rtp(section)
+    if section.sctp_port is not None:
+        if section.tokens[0].isdecimal():  # the form before RFC 8841
+            yield f"a=sctpmap:{section.sctp_port} webrtc-datachannel 65535"
         else:
-            kept.append(line)
-    return "\r\n".join([*kept, ""]), candidates, complete
+            yield f"a=sctp-port:{section.sctp_port}"
+    if section.max_message_size is not None:
+        yield f"a=max-message-size:{section.max_message_size}"
+
+
+def _write_transport(transport: Transport) -> Iterator[str]:
+    for candidate in transport.candidates:
+        yield f"a={candidate}"
+    if transport.complete:
+        yield "a=end-of-candidates"
+    if transport.ufrag is not None:
+        yield f"a=ice-ufrag:{transport.ufrag}"
+    if transport.password is not None:
+        yield f"a=ice-pwd:{transport.password}"
+    for fingerprint in transport.fingerprints:
+        yield f"a=fingerprint:{fingerprint.algorithm} {fingerprint.value}"
+    if transport.setup is not None:
+        yield f"a=setup:{transport.setup}"
+    if transport.rtcp_mux:
+        yield "a=rtcp-mux"
+
+
+def _write_rtp(section: Section) -> Iterator[str]:
+    for number, uri in section.extensions:
+        yield f"a=extmap:{number} {uri}"
+    if section.msid is not None:
+        yield f"a=msid:{section.msid}"
+    for pair in section.retransmissions:
+        yield f"a=ssrc-group:FID {pair[0]} {pair[1]}"
+    for source in section.sources:
+        yield f"a=ssrc:{source.ssrc} cname:{source.cname}"
+    for one in section.formats:
+        channels = "" if one.channels is None else f"/{one.channels}"
+        yield f"a=rtpmap:{one.payload_type} {one.name}/{one.clock_rate}{channels}"
+        for feedback in one.feedback:
+            yield f"a=rtcp-fb:{one.payload_type} {feedback}"
+        if one.parameters:
+            shown = ";".join(k if v is None else f"{k}={v}" for k, v in one.parameters)
+            yield f"a=fmtp:{one.payload_type} {shown}"

@@ -9,8 +9,8 @@ statuses are those of HTTP (RFC 9110); clients must accept any (RFC 9725 4.1).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Literal, TypeAlias
 
@@ -18,6 +18,7 @@ from fastrtc_anyio.errors import AdmissionError, FastRTCError, InvalidCandidate,
 
 from .ice import IceServer
 from .requests import IceCandidate
+from .sdp import Description, Direction, Section
 
 Protocol: TypeAlias = Literal["whip", "whep"]
 
@@ -25,8 +26,7 @@ SDP_TYPE = "application/sdp"
 FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"
 PROBLEM_TYPE = "application/problem+json"
 
-_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
-_NARROW = {"whip": "sendonly", "whep": "recvonly"}
+_NARROW: Mapping[Protocol, Direction] = {"whip": "sendonly", "whep": "recvonly"}
 """Direction of the client's media."""
 _MAX_LINE = 1024
 _QUOTABLE = re.compile(r"[\x20-\x7e]*")
@@ -43,37 +43,18 @@ class Fragment:
     """Whether these are the last candidates."""
 
 
-def narrow_offer(sdp: str, protocol: Protocol) -> str:
+def narrow_offer(offer: Description, protocol: Protocol) -> Description:
     """Restrict the media of an offer to one direction: to the server for WHIP, from it for WHEP.
 
     A section may offer both directions; the answer has one (RFC 9725 4.2).
 
     Raises:
-        InvalidOffer: ``sdp`` is not a session description, no section offers the direction, or a
-            WHIP client offers two tracks of a kind (RFC 9725 4.4.2).
+        InvalidOffer: no section offers the direction, or a WHIP client offers two tracks of a kind
+            (RFC 9725 4.4.2).
     """
     allowed = _NARROW[protocol]
-    lines = re.split(r"\r?\n", sdp)
-    starts = [i for i, line in enumerate(lines) if line.startswith("m=")]
-    if not lines[0].startswith("v=") or not starts:
-        raise InvalidOffer("the body is not a session description with media")
-    session, *sections = (
-        lines[start:end] for start, end in zip([0, *starts], [*starts, len(lines)], strict=True)
-    )
-    default = next((d for line in session if (d := _direction(line))), "sendrecv")
-    out = [line for line in session if _direction(line) is None]
-    usable: list[str] = []
-    for section in sections:
-        offered = next((d for line in section if (d := _direction(line))), default)
-        kept = [line for line in section if _direction(line) is None]
-        if section[0].startswith(("m=audio", "m=video")):
-            fits = offered in ("sendrecv", allowed)
-            if fits:
-                usable.append(section[0][2:7])
-            while kept and not kept[-1]:  # the attribute precedes the empty line at the end
-                kept.pop()
-            kept.append(f"a={allowed if fits else 'inactive'}")
-        out += kept
+    sections = tuple(_narrow(section, allowed) for section in offer.sections)
+    usable = [s.kind for s in sections if s.has_rtp and s.direction == allowed and not s.disabled]
     if not usable:
         raise InvalidOffer(
             f"with {protocol.upper()} a client offers media as {allowed} (or sendrecv); "
@@ -84,7 +65,14 @@ def narrow_offer(sdp: str, protocol: Protocol) -> str:
             "with WHIP a client sends one audio and one video track at most; this offer has "
             f"{usable.count('audio')} and {usable.count('video')}"
         )
-    return "\r\n".join([line for line in out if line] + [""])
+    return replace(offer, sections=sections)
+
+
+def _narrow(section: Section, allowed: Direction) -> Section:
+    if not section.has_rtp:
+        return section
+    fits = section.direction in ("sendrecv", allowed)
+    return replace(section, direction=allowed if fits else "inactive")
 
 
 def has_entity_tag(header: str, tag: str) -> bool:
@@ -166,11 +154,6 @@ def accepts(header: str | None, media_type: str) -> bool:
         if name in ("*/*", f"{main}/*", media_type) and not refused:
             return True
     return False
-
-
-def _direction(line: str) -> str | None:
-    name = line.removeprefix("a=")
-    return name if line.startswith("a=") and name in _DIRECTIONS else None
 
 
 def _quote(text: str) -> str:

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.ice import parse_ice_servers
 from fastrtc_anyio._signaling.requests import OfferRequest, SessionDescription
+from fastrtc_anyio._signaling.sdp_parser import parse_description
 from fastrtc_anyio._signaling.whip import (
     FRAGMENT_TYPE,
     PROBLEM_TYPE,
@@ -157,7 +158,8 @@ class _Endpoints:
             # Not 406: from a WHEP endpoint, that is a counter-offer.
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
         sdp = _decode(await read_body(request, service.request_limits))
-        offer = SessionDescription("offer", narrow_offer(sdp, protocol))
+        parsed = parse_description(sdp, service.request_limits)
+        offer = SessionDescription("offer", str(narrow_offer(parsed, protocol)))
         links = await self._links()
         answer = await service.offer(OfferRequest(offer, None))
         key = answer.webrtc_id

@@ -30,13 +30,6 @@ from fastrtc_anyio._signaling.requests import (
     failure_body,
     parse_request,
 )
-from fastrtc_anyio._signaling.sdp import (
-    check_sections,
-    keep_feedback,
-    set_message_size,
-    set_opus_parameters,
-    split_candidates,
-)
 
 LIMITS = RequestLimits()
 
@@ -147,101 +140,6 @@ def test_failure_body_has_the_form_of_fastrtc() -> None:
     assert failure_body(InvalidOffer("no")) == {"status": "failed", "meta": {"error": "no"}}
 
 
-SDP = "\r\n".join(
-    [
-        "v=0",
-        "m=audio 9 UDP/TLS/RTP/SAVPF 111 0",
-        "a=rtpmap:111 opus/48000/2",
-        "a=fmtp:111 minptime=10;stereo=0",
-        "a=rtpmap:0 PCMU/8000",
-        "a=candidate:1 1 udp 1 127.0.0.1 1000 typ host",
-        "a=candidate:2 1 udp 1 127.0.0.1 1001 typ host",
-        "a=end-of-candidates",
-        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
-        "a=candidate:3 1 udp 1 127.0.0.1 1002 typ host",
-        "",
-    ]
-)
-
-
-def test_opus_parameters_keep_other_parameters() -> None:
-    changed = set_opus_parameters(SDP, stereo=True, inband_fec=True)
-    assert "a=fmtp:111 minptime=10;stereo=1;sprop-stereo=1;useinbandfec=1" in changed
-    assert changed.count("a=fmtp:") == 1
-    assert [line for line in changed.split("\r\n") if "fmtp" not in line] == [
-        line for line in SDP.split("\r\n") if "fmtp" not in line
-    ]
-    assert set_opus_parameters(SDP, stereo=False, inband_fec=False) == SDP
-
-
-def test_opus_parameters_add_missing_fmtp_line() -> None:
-    bare = SDP.replace("a=fmtp:111 minptime=10;stereo=0\r\n", "")
-    changed = set_opus_parameters(bare, stereo=True, inband_fec=False)
-    assert "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 stereo=1;sprop-stereo=1\r\n" in changed
-
-
-def test_bundle_of_missing_sections_and_too_many_sections_are_rejected() -> None:
-    bundled = SDP.replace("v=0", "v=0\r\na=group:BUNDLE 0 1")
-    with pytest.raises(InvalidOffer, match=r"\['0', '1'\]"):
-        check_sections(bundled, LIMITS)
-    section = "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:1\r\n"
-    check_sections(bundled + "a=mid:0\r\n" + section, LIMITS)
-    with pytest.raises(InvalidOffer, match=r"\['0'\]"):  # the second a=mid replaces the first
-        check_sections(bundled + "a=mid:0\r\na=mid:1\r\n" + section, LIMITS)
-    check_sections(SDP, LIMITS)
-    with pytest.raises(LimitExceeded, match="has 102 sections; at most 32"):
-        check_sections(SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100, LIMITS)
-
-
-def test_sdp_with_too_many_lines_is_rejected() -> None:
-    """aiortc splits SDP with ``str.splitlines``, so each of its separators counts as a line end."""
-    for end in ("\r\n", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"):
-        sources = end.join(f"a=ssrc:{i} cname:c" for i in range(LIMITS.lines))
-        with pytest.raises(LimitExceeded, match=r"at most 2000 .*\(RequestLimits\.lines\)"):
-            check_sections(SDP + sources, LIMITS)
-        candidate = "a=candidate:1 1 udp 1 127.0.0.1 1000 typ host"
-        assert len(split_candidates(SDP + end.join([candidate] * 200))[1]) > 200
-
-
-@pytest.mark.parametrize(
-    ("payload_types", "error"),
-    [
-        (["96", "96"], "names the payload type 96 twice"),
-        (["128"], "0 to 127; got '128'"),
-        (["\u0661"], "0 to 127; got"),
-        (["x" * 1000], "0 to 127; got 'xxx"),
-    ],
-)
-def test_invalid_payload_types_are_rejected(payload_types: list[str], error: str) -> None:
-    lines = "".join(f"a=rtpmap:{one} VP8/90000\r\n" for one in payload_types)
-    with pytest.raises(InvalidOffer, match=error) as info:
-        check_sections(SDP + lines, LIMITS)
-    assert len(str(info.value)) < 200
-    section = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\n"
-    check_sections(SDP + section * 2, LIMITS)
-
-
-def test_unsupported_and_repeated_rtcp_feedback_is_removed() -> None:
-    known = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:* nack\r\n"
-    others = "".join(f"a=rtcp-fb:* x{i}\r\n" for i in range(3)) + "a=rtcp-fb:* nack\r\n"
-    assert keep_feedback((known + others) * 2) == known * 2
-
-
-@given(st.text() | st.just(SDP))
-def test_set_opus_parameters_is_idempotent(sdp: str) -> None:
-    once = set_opus_parameters(sdp, stereo=True, inband_fec=False)
-    assert set_opus_parameters(once, stereo=True, inband_fec=False) == once
-
-
-def test_split_candidates_returns_each_with_its_section() -> None:
-    rest, candidates, complete = split_candidates(SDP)
-    assert "candidate" not in rest
-    assert complete
-    assert [c.sdp_mline_index for c in candidates] == [0, 0, 1]
-    assert candidates[0].candidate == "candidate:1 1 udp 1 127.0.0.1 1000 typ host"
-    assert rest.count("m=") == 2
-
-
 @pytest.mark.parametrize("depth", [4, 100, *range(900, 1000)])
 def test_short_repr_of_any_json_is_at_most_80_characters(depth: int) -> None:
     for text in ("[" * depth + "]" * depth, "9" * depth, f'"{"x" * depth}"', "1e400", "null"):
@@ -292,12 +190,6 @@ def test_rtc_configuration_is_parsed_from_w3c_form() -> None:
 def test_invalid_rtc_configuration_raises_value_error(value: dict[str, object], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         RtcConfiguration.parse(value)
-
-
-def test_set_message_size_replaces_the_maximum() -> None:
-    sdp = SDP + "a=max-message-size:65536\r\na=sctp-port:5000\r\n"
-    assert set_message_size(sdp, 1000) == sdp.replace("65536", "1000")
-    assert set_message_size(SDP, 1000) == SDP
 
 
 @given(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastrtc_anyio._signaling.ice import IceServer
 from fastrtc_anyio._signaling.requests import IceCandidate
+from fastrtc_anyio._signaling.sdp_parser import parse_description
 from fastrtc_anyio._signaling.whip import (
     Protocol,
     accepts,
@@ -23,14 +24,16 @@ from fastrtc_anyio._signaling.whip import (
 )
 from fastrtc_anyio.errors import AdmissionError, InvalidCandidate, InvalidOffer
 
+AUDIO = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n"
+VIDEO = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n"
+DATA = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\n"
 
-def offer(*sections: str, session: str = "") -> str:
-    return f"v=0\r\ns=-\r\n{session}" + "".join(sections)
 
-
-AUDIO = "m=audio 9 X 111\r\na=mid:0\r\n"
-VIDEO = "m=video 9 X 96\r\na=mid:1\r\n"
-DATA = "m=application 9 X webrtc-datachannel\r\na=mid:2\r\n"
+def narrow(*sections: str, protocol: Protocol = "whip", session: str = "") -> list[str]:
+    offer = parse_description(f"v=0\r\ns=-\r\n{session}" + "".join(sections))
+    narrowed = narrow_offer(offer, protocol)
+    assert narrow_offer(narrowed, protocol) == narrowed
+    return [section.direction for section in narrowed.sections if section.has_rtp]
 
 
 @pytest.mark.parametrize(
@@ -44,35 +47,31 @@ DATA = "m=application 9 X webrtc-datachannel\r\na=mid:2\r\n"
     ],
 )
 def test_offer_is_narrowed_to_one_direction(given: str, protocol: Protocol, direction: str) -> None:
-    narrowed = narrow_offer(offer(AUDIO + given, DATA), protocol)
-    assert narrowed == offer(f"{AUDIO}a={direction}\r\n", DATA)
-    assert narrow_offer(narrowed, protocol) == narrowed
+    assert narrow(AUDIO + given, DATA, protocol=protocol) == [direction]
 
 
 def test_session_level_direction_applies_to_every_section() -> None:
-    narrowed = narrow_offer(offer(AUDIO, session="a=sendonly\r\n"), "whip")
-    assert narrowed == offer(f"{AUDIO}a=sendonly\r\n")
+    assert narrow(AUDIO, session="a=sendonly\r\n") == ["sendonly"]
 
 
 def test_section_of_opposite_direction_becomes_inactive() -> None:
-    narrowed = narrow_offer(offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=recvonly\r\n"), "whip")
-    assert narrowed == offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=inactive\r\n")
+    assert narrow(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=recvonly\r\n") == ["sendonly", "inactive"]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "v=0\r\n", "nonsense", offer(DATA), offer(f"{AUDIO}a=recvonly\r\n")]
+    "sections", [(), (DATA,), (f"{AUDIO}a=recvonly\r\n",), (AUDIO.replace(" 9 ", " 0 "),)]
 )
-def test_whip_offer_without_outgoing_media_is_rejected(text: str) -> None:
-    with pytest.raises(InvalidOffer):
-        narrow_offer(text, "whip")
+def test_whip_offer_without_outgoing_media_is_rejected(sections: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidOffer, match="this offer has none"):
+        narrow(*sections)
 
 
 def test_second_whip_track_of_a_kind_is_rejected() -> None:
-    twice = offer(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=sendonly\r\n", f"{AUDIO}a=sendrecv\r\n")
+    other = AUDIO.replace("mid:0", "mid:2")
     with pytest.raises(InvalidOffer, match="has 2 and 1"):
-        narrow_offer(twice, "whip")
-    once = offer(f"{AUDIO}a=sendonly\r\n", f"{AUDIO}a=recvonly\r\n")
-    assert narrow_offer(once, "whip").count("a=inactive") == 1
+        narrow(f"{AUDIO}a=sendonly\r\n", f"{VIDEO}a=sendonly\r\n", f"{other}a=sendrecv\r\n")
+    once = (f"{AUDIO}a=sendonly\r\n", f"{other}a=recvonly\r\n")
+    assert narrow(*once).count("inactive") == 1
 
 
 @pytest.mark.parametrize(
@@ -90,13 +89,6 @@ def test_second_whip_track_of_a_kind_is_rejected() -> None:
 )
 def test_if_match_names_entity_tag(header: str, named: bool) -> None:
     assert has_entity_tag(header, '"abc"') is named
-
-
-@given(st.text())
-def test_any_text_is_narrowed_or_raises_invalid_offer(text: str) -> None:
-    for sdp in (text, "v=0\n" + text, "v=0\nm=audio\n" + text):
-        with suppress(InvalidOffer):
-            assert "a=sendrecv" not in narrow_offer(sdp, "whip").split("\r\n")
 
 
 def test_fragment_holds_user_candidates_and_end() -> None:

@@ -198,7 +198,7 @@ async def test_bitrate_option_is_an_upper_limit() -> None:
         await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
         (session,) = stream.sessions.values()
         peer: Any = session.peer
-        sender = peer._connection.media.video.sender
+        sender = peer._connection.media.video_sender.sender
         encoder = sender._RTCRtpSender__encoder
         codec = encoder._encoder.codec
         assert abs(codec.bit_rate - encoder.target_bitrate) <= 0.1 * codec.bit_rate
@@ -236,7 +236,7 @@ async def test_failing_encoder_ends_session(caplog: pytest.LogCaptureFixture) ->
     async with stream, place_call(stream, audio=False, video="sendrecv") as call:
         (session,) = stream.sessions.values()
         peer: Any = session.peer
-        sender = peer._connection.media.video.sender
+        sender = peer._connection.media.video_sender.sender
         sender._RTCRtpSender__encoder._encoder = None
         await wait_until(lambda: not stream.sessions)
         assert call.seen is not None

@@ -33,8 +33,12 @@ class RemoteCandidates:
         self._spawn = spawn
         self._count = 0
 
-    def add(self, pc: RTCPeerConnection, candidate: IceCandidate) -> None:
+    def add(
+        self, pc: RTCPeerConnection, candidate: IceCandidate, routed: IceCandidate | None
+    ) -> None:
         """Start to add a candidate.
+
+        ``routed`` is the candidate as aiortc numbers the sections; None if its section is not used.
 
         Raises:
             InvalidCandidate: the candidate is malformed.
@@ -42,18 +46,21 @@ class RemoteCandidates:
         """
         check_candidates(self._count, self._limits)
         self._count += 1
-        self._spawn(_add(pc, _parse(candidate)))
+        parsed = _parse(candidate)
+        if routed is not None:
+            parsed.sdpMid, parsed.sdpMLineIndex = routed.sdp_mid, routed.sdp_mline_index
+            self._spawn(_add(pc, parsed))
 
     def add_described(
         self, pc: RTCPeerConnection, candidates: list[IceCandidate], *, complete: bool
     ) -> None:
-        """Start to add the candidates of a description, ignoring malformed and excess ones.
+        """Start to add the routed candidates of a description, ignoring malformed and excess ones.
 
         ``complete`` says that the description has the ``end-of-candidates`` attribute.
         """
         for candidate in candidates:
             try:
-                self.add(pc, candidate)
+                self.add(pc, candidate, candidate)
             except InvalidCandidate as exc:
                 logger.debug("ignored a candidate: %s", exc)
             except LimitExceeded as exc:
@@ -70,8 +77,6 @@ def _parse(candidate: IceCandidate) -> RTCIceCandidate:
         raise InvalidCandidate(f"invalid candidate: {candidate.candidate[:100]!r}") from exc
     if not 0 <= parsed.port <= _LAST_PORT:
         raise InvalidCandidate(f"port must be 0 to {_LAST_PORT}; got {parsed.port}")
-    parsed.sdpMid = candidate.sdp_mid
-    parsed.sdpMLineIndex = candidate.sdp_mline_index
     return parsed
 
 

@@ -18,14 +18,12 @@ from aiortc import (
 from aiortc.exceptions import InvalidStateError
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
+from fastrtc_anyio._signaling.answer import describe_local, restore_answer
 from fastrtc_anyio._signaling.ice import RtcConfiguration
+from fastrtc_anyio._signaling.offer import Negotiation, check_answer, negotiate
 from fastrtc_anyio._signaling.requests import IceCandidate
-from fastrtc_anyio._signaling.sdp import (
-    check_sections,
-    keep_feedback,
-    set_message_size,
-    split_candidates,
-)
+from fastrtc_anyio._signaling.sdp import Description
+from fastrtc_anyio._signaling.sdp_parser import parse_description
 from fastrtc_anyio.errors import Closed, CloseReason, FastRTCError, InvalidOffer, PeerClosed
 from fastrtc_anyio.limits import RequestLimits
 
@@ -74,6 +72,7 @@ class Connection:
         self.media = ConnectionMedia(media, streams, self._on_broken, self._on_sender_ended)
         self.data_channels = DataChannels(streams.messages, limits)
         self._negotiation: asyncio.Task[str] | None = None
+        self._negotiated: Negotiation | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heartbeat = Heartbeat()
         self._candidates = RemoteCandidates(limits, self._spawn)
@@ -102,16 +101,15 @@ class Connection:
             InvalidOffer: the offer is malformed, or has no media this stream can use.
             LimitExceeded: the offer has too many media sections.
         """
-        # aiortc gets the offer without its candidates: it would resolve their mDNS names, which can
-        # take seconds, before setRemoteDescription() returns.
-        offer, candidates, complete = split_candidates(offer_sdp)
-        check_sections(offer, self._limits)
+        offer = parse_description(offer_sdp, self._limits)
+        negotiation = negotiate(offer, self.media.plan, self.media.video_codec)
         pc = self._open()
+        self._negotiated = negotiation
         with _blaming("offer"):
-            await pc.setRemoteDescription(RTCSessionDescription(keep_feedback(offer), "offer"))
+            await pc.setRemoteDescription(_written(negotiation.present(), "offer"))
         # setLocalDescription() writes directions and codecs into the answer, gathers candidates and
         # starts to connect, so all changes to these come before it.
-        self.media.use_offered(pc.getTransceivers())
+        self.media.use_offered(negotiation, pc.getTransceivers())
         self._prepare_transports(pc)
         self.media.limit_bitrate()
         with _blaming("offer"):
@@ -119,10 +117,10 @@ class Connection:
         for track in self.media.unsent_tracks():
             # The client receives none of it, but wait_played() has to return all the same.
             self._spawn(drain_track(track))
-        # In a separate task, because it waits for the end of the negotiation: aiortc needs both
-        # descriptions to pair a candidate.
-        self._spawn(self._add_described(candidates, complete))
-        return self._local_sdp(pc)
+        self._spawn(self._add_described(negotiation))
+        local = parse_description(pc.localDescription.sdp)
+        opus, size = self.media.opus_parameters, self._limits.message_bytes
+        return str(restore_answer(negotiation, local, opus, size))
 
     async def offer(self) -> str:
         """Return an offer with a data channel."""
@@ -131,17 +129,22 @@ class Connection:
         self.data_channels.add(pc.createDataChannel("text"))
         self._prepare_transports(pc)
         await pc.setLocalDescription()
-        return self._local_sdp(pc)
+        local = parse_description(pc.localDescription.sdp)
+        return str(describe_local(local, self.media.opus_parameters, self._limits.message_bytes))
 
     async def accept(self, answer_sdp: str) -> str:
         """Apply the client's answer to :meth:`offer`.
 
         Raises:
-            InvalidOffer: the answer is malformed.
+            InvalidOffer: the answer is malformed, or rejects a section of the offer.
         """
         assert self._pc is not None, "accept() comes after offer()"
+        answer = parse_description(answer_sdp, self._limits)
+        negotiation = check_answer(parse_description(self._pc.localDescription.sdp), answer)
+        self._negotiated = negotiation
         with _blaming("answer"):
-            await self._pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+            await self._pc.setRemoteDescription(_written(negotiation.present(), "answer"))
+        self._spawn(self._add_described(negotiation))
         self.media.limit_bitrate()
         return answer_sdp
 
@@ -157,7 +160,8 @@ class Connection:
         # HTTP requests can overtake each other, and Firefox sends one for each media section.
         # Without it a failed connection is noticed later, by the connect timeout.
         if pc is not None and candidate is not None:
-            self._candidates.add(pc, candidate)
+            assert self._negotiated is not None, "the negotiation succeeded"
+            self._candidates.add(pc, candidate, self._negotiated.route(candidate))
 
     async def statistics(self) -> dict[str, dict[str, Any]]:
         """Return the reports of ``getStats()`` by id. Empty before negotiation and on close."""
@@ -244,10 +248,6 @@ class Connection:
         pc.on("connectionstatechange", self._on_state)
         return pc
 
-    def _local_sdp(self, pc: RTCPeerConnection) -> str:
-        sdp = set_message_size(pc.localDescription.sdp, self._limits.message_bytes)
-        return self.media.describe(sdp)
-
     def _prepare_transports(self, pc: RTCPeerConnection) -> None:
         transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
         if pc.sctp is not None:
@@ -265,9 +265,12 @@ class Connection:
         failed = self._negotiation.cancelled() or self._negotiation.exception() is not None
         return None if failed or self._closing else self._pc
 
-    async def _add_described(self, candidates: list[IceCandidate], complete: bool) -> None:
+    async def _add_described(self, negotiation: Negotiation) -> None:
+        # In a task, after the negotiation: aiortc needs both descriptions to pair a candidate, and
+        # would resolve the mDNS names in a description, which takes seconds, before it returns.
         pc = await self._wait_negotiated()
         if pc is not None:
+            candidates, complete = negotiation.described_candidates()
             self._candidates.add_described(pc, candidates, complete=complete)
 
     async def _consume(self, track: MediaStreamTrack) -> None:
@@ -332,17 +335,21 @@ class Connection:
             self._end(Closed(CloseReason.PEER_FAILED, f"internal error: {error!r}"))
 
 
+def _written(description: Description, kind: str) -> RTCSessionDescription:
+    return RTCSessionDescription(str(description), kind)
+
+
 @contextmanager
 def _blaming(description: str) -> Generator[None, None, None]:
     """Raise InvalidOffer for any exception of aiortc while it applies a description.
 
-    aiortc 1.16 does not validate a description first: its parser, its transports and the making of
-    the answer raise exceptions of many types.
+    aiortc 1.16 raises exceptions of many types. Their text is for the developers of aiortc.
     """
     try:
         yield
     except FastRTCError:  # raised by this package, about this side
         raise
     except Exception as exc:
-        text = str(exc) or type(exc).__name__
-        raise InvalidOffer(f"invalid {description}: {text}") from exc
+        logger.debug("aiortc cannot use the %s", description, exc_info=True)
+        text = f"the {description} cannot be used; the server's log has the reason at level DEBUG"
+        raise InvalidOffer(text) from exc

@@ -34,7 +34,7 @@ SUPPORTED = {"aiortc": ">=1.16,<1.17", "aioice": ">=0.13,<0.14"}
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCPeerConnection: ("__certificates", "__connect"),
-    RTCRtpTransceiver: ("_codecs", "_offerDirection"),
+    RTCRtpTransceiver: ("_codecs",),
     RTCRtpReceiver: ("__jitter_buffer", "_handle_rtcp_packet"),
     RTCRtpSender: ("__encoder",),
     H264Encoder: ("__target_bitrate",),
@@ -73,16 +73,6 @@ check_required(REQUIRED, SUPPORTED)
 # Negotiation.
 
 
-def default_offer_direction(transceiver: RTCRtpTransceiver) -> None:
-    """Apply the default direction, ``sendrecv``, to a section without one (RFC 8866 6.7).
-
-    aiortc 1.16 keeps None, and then fails to compute the direction of the answer. Can go once
-    aiortc's SDP parser applies the default.
-    """
-    if transceiver._offerDirection is None:
-        transceiver._offerDirection = "sendrecv"
-
-
 def get_codecs(transceiver: RTCRtpTransceiver) -> list[RTCRtpCodecParameters]:
     """Return the codecs that both sides support, the preferred one first; empty before negotiation.
 
@@ -92,13 +82,15 @@ def get_codecs(transceiver: RTCRtpTransceiver) -> list[RTCRtpCodecParameters]:
     return transceiver._codecs
 
 
-def prefer_codec(transceiver: RTCRtpTransceiver, name: str) -> None:
-    """Put a codec first in the answer, so that both sides send it.
+def set_codecs(transceiver: RTCRtpTransceiver, codecs: list[RTCRtpCodecParameters]) -> None:
+    """Set the codecs of the answer. Both sides send the first.
 
-    ``RTCRtpTransceiver.setCodecPreferences()`` of aiortc 1.16 has no effect after the offer is
-    applied, and earlier the transceiver does not exist. Can go once it works for answers.
+    aiortc 1.16 compares H.264 profiles for equality, though libavcodec decodes all of them, and
+    answers other payload types for those below 96. ``RTCRtpTransceiver.setCodecPreferences()`` has
+    no effect after the offer is applied, and earlier the transceiver does not exist. Can go once
+    aiortc negotiates profiles and keeps payload types.
     """
-    transceiver._codecs = sorted(transceiver._codecs, key=lambda codec: codec.name != name)
+    transceiver._codecs = codecs
 
 
 def accept_rsa_certificates(pc: RTCPeerConnection) -> None:

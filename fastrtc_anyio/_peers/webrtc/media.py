@@ -7,20 +7,21 @@ from dataclasses import dataclass
 
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
 
 from fastrtc_anyio._media.encode import AudioEncoder, OpusOptions, VideoOptions, create_encoder
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
 from fastrtc_anyio._peers.streams.messages import MessageChannel
 from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
-from fastrtc_anyio._signaling.sdp import set_opus_parameters
+from fastrtc_anyio._signaling.codecs import codec_name
+from fastrtc_anyio._signaling.offer import Negotiation
+from fastrtc_anyio._signaling.sdp import Format
 from fastrtc_anyio.errors import InvalidOffer, UnsupportedFormat
 
 from . import internals
 from .audio import AudioTap, PlayoutTrack, tap_audio
 from .video import PictureTrack, keep_receiving, limit_bitrate, receive_pictures
-
-_SENDING = ("sendonly", "sendrecv")
 
 
 @dataclass(frozen=True)
@@ -67,59 +68,79 @@ class ConnectionMedia:
         self._encoder: AudioEncoder | None = None
         self._tap: AudioTap | None = None
         self._pictures: PictureTrack | None = None
-        self.audio: RTCRtpTransceiver | None = None
-        self.video: RTCRtpTransceiver | None = None
+        self._unsent: list[MediaStreamTrack] = []
+        self.video_sender: RTCRtpTransceiver | None = None
+        self._video_receiver: RTCRtpTransceiver | None = None
 
-    def use_offered(self, transceivers: list[RTCRtpTransceiver]) -> None:
-        """Use the first section of each kind in the plan, and answer all others ``inactive``.
+    @property
+    def plan(self) -> MediaPlan:
+        """Media of the connection."""
+        return self._plan
+
+    @property
+    def video_codec(self) -> str | None:
+        """The preferred codec of outgoing video."""
+        return self._options.video.codec
+
+    def use_offered(self, negotiation: Negotiation, transceivers: list[RTCRtpTransceiver]) -> None:
+        """Use the sections that were chosen, each by its transceiver.
 
         Raises:
-            InvalidOffer: the offer lacks a kind in the plan, or its codec is not supported.
+            InvalidOffer: the encoder for the codec does not support the sample rate.
         """
-        chosen: dict[str, RTCRtpTransceiver] = {}
-        for transceiver in transceivers:
-            internals.default_offer_direction(transceiver)
-            if transceiver.kind in chosen or not getattr(self._plan, transceiver.kind):
-                transceiver.direction = "inactive"
-            else:
-                chosen[transceiver.kind] = transceiver
+        by_mid = {transceiver.mid: transceiver for transceiver in transceivers}
+        audio_codec: str | None = None
+        for use in negotiation.uses:
+            transceiver = by_mid[negotiation.mid(use.index)]
+            internals.set_codecs(transceiver, [_parameters(use.kind, f) for f in use.formats])
+            transceiver.direction = {
+                (True, True): "sendrecv",
+                (True, False): "recvonly",
+                (False, True): "sendonly",
+            }[use.receives, use.sends]
+            if use.receives:
+                self._receive(transceiver)
+            if use.sends or audio_codec is None:
+                audio_codec = codec_name(use.formats[0]) if use.kind == "audio" else audio_codec
         for kind in ("audio", "video"):
-            if getattr(self._plan, kind) and kind not in chosen:
-                raise InvalidOffer(f"the offer has no {kind} section; this stream needs one")
-        if audio := chosen.get("audio"):
-            # The answer will name this codec first. The answer itself does not exist yet.
-            self._use_audio(audio, internals.get_codecs(audio)[0].name)
-        if video := chosen.get("video"):
-            if self._options.video.codec is not None:
-                internals.prefer_codec(video, self._options.video.codec)
-            self._use_video(video)
+            if self._plan.sends(kind):
+                sending = [u for u in negotiation.uses if u.kind == kind and u.sends]
+                senders = [by_mid[negotiation.mid(use.index)] for use in sending]
+                self._send(kind, senders[0] if senders else None, audio_codec)
 
     def add_sections(self, pc: RTCPeerConnection) -> None:
         """Add the sections of the plan to a connection that makes an offer."""
-        if self._plan.audio:
-            audio = pc.addTransceiver("audio", self._plan.direction("audio"))
-            capabilities = RTCRtpSender.getCapabilities("audio").codecs
-            audio.setCodecPreferences([c for c in capabilities if c.mimeType == "audio/opus"])
-            self._use_audio(audio, "opus")
-        if self._plan.video:
-            self._use_video(pc.addTransceiver("video", self._plan.direction("video")))
+        for kind in ("audio", "video"):
+            direction = self._plan.direction(kind)
+            if direction == "inactive":
+                continue
+            transceiver = pc.addTransceiver(kind, direction)
+            if kind == "audio":
+                capabilities = RTCRtpSender.getCapabilities("audio").codecs
+                opus = [c for c in capabilities if c.mimeType == "audio/opus"]
+                transceiver.setCodecPreferences(opus)
+            if self._plan.receives(kind):
+                self._receive(transceiver)
+            if self._plan.sends(kind):
+                self._send(kind, transceiver, "opus")
 
     def limit_bitrate(self) -> None:
         """Apply the bitrate option. Call it once the codec is known, before media is sent."""
-        if self.video is not None and self._plan.video_out:
-            limit_bitrate(self.video, self._options.video)
+        if self.video_sender is not None:
+            limit_bitrate(self.video_sender, self._options.video)
 
-    def describe(self, sdp: str) -> str:
-        """Add the Opus parameters, which aiortc omits, to a local description."""
+    @property
+    def opus_parameters(self) -> tuple[tuple[str, str | None], ...]:
+        """Parameters of Opus that describe this side (RFC 7587 6.1)."""
         channels = self._options.channels if self._encoder is None else self._encoder.channels
-        fec = self._options.opus.inband_fec
-        return set_opus_parameters(sdp, stereo=channels == 2, inband_fec=fec)
+        stereo = (("stereo", "1"), ("sprop-stereo", "1")) if channels == 2 else ()
+        # Declares that the decoder can use it. The client decides whether to send it.
+        fec = self._plan.audio_in or self._options.opus.inband_fec
+        return (*stereo, *((("useinbandfec", "1"),) if fec else ()))
 
     def unsent_tracks(self) -> list[MediaStreamTrack]:
         """Return the outgoing tracks that the client does not receive: aiortc never reads them."""
-        used = [t for t in (self.audio, self.video) if t and t.currentDirection not in _SENDING]
-        tracks: list[MediaStreamTrack | None] = [t.sender.track for t in used]
-        return [track for track in tracks if track is not None]
+        return self._unsent
 
     async def consume(self, track: MediaStreamTrack) -> None:
         """Read an incoming track to its end, because aiortc's queue behind it is unbounded.
@@ -128,7 +149,7 @@ class ConnectionMedia:
         not end the audio: a browser sends BYE when its microphone is turned off, and resumes when
         it is turned on.
         """
-        if self._plan.video_in and self.video and track is self.video.receiver.track:
+        if self._video_receiver is not None and track is self._video_receiver.receiver.track:
             await receive_pictures(track, self._streams.video_in)
         else:
             await drain_track(track)
@@ -155,23 +176,27 @@ class ConnectionMedia:
         if self._encoder is not None:
             self._encoder.close()
 
-    def _use_audio(self, transceiver: RTCRtpTransceiver, codec: str) -> None:
-        self.audio = transceiver
-        transceiver.direction = self._plan.direction("audio")
-        if self._plan.audio_in:
+    def _receive(self, transceiver: RTCRtpTransceiver) -> None:
+        if transceiver.kind == "audio":
             self._tap = tap_audio(transceiver, self._streams.audio_in)
-        if self._plan.audio_out:
-            transceiver.sender.replaceTrack(self._make_playout_track(codec))
-
-    def _use_video(self, transceiver: RTCRtpTransceiver) -> None:
-        self.video = transceiver
-        transceiver.direction = self._plan.direction("video")
-        if self._plan.video_in:
+        else:
+            self._video_receiver = transceiver
             keep_receiving(transceiver)
-        if self._plan.video_out:
-            self._pictures = PictureTrack(self._streams.video_out, self._on_broken)
-            self._pictures.on("ended", self._on_sender_ended)
-            transceiver.sender.replaceTrack(self._pictures)
+
+    def _send(self, kind: str, sender: RTCRtpTransceiver | None, audio_codec: str | None) -> None:
+        """Send media of a kind by ``sender``, or discard it."""
+        track: MediaStreamTrack
+        if kind == "audio":
+            assert audio_codec is not None, "an audio section is in use"
+            track = self._make_playout_track(audio_codec)
+        else:
+            self._pictures = track = PictureTrack(self._streams.video_out, self._on_broken)
+            track.on("ended", self._on_sender_ended)
+            self.video_sender = sender
+        if sender is None:
+            self._unsent.append(track)
+        else:
+            sender.sender.replaceTrack(track)
 
     def _make_playout_track(self, codec: str) -> PlayoutTrack:
         options = self._options
@@ -193,3 +218,17 @@ async def drain_track(track: MediaStreamTrack) -> None:
             await track.recv()
     except MediaStreamError:
         pass
+
+
+def _parameters(kind: str, one: Format) -> RTCRtpCodecParameters:
+    """Return a format in aiortc's form."""
+    name = codec_name(one)
+    repeated = one.get("apt") if name == "rtx" else None
+    return RTCRtpCodecParameters(
+        mimeType=f"{kind}/{name}",
+        clockRate=one.clock_rate,
+        channels=None if kind == "video" else 2 if name == "opus" else 1,
+        payloadType=one.payload_type,
+        rtcpFeedback=[RTCRtcpFeedback(*feedback.split()) for feedback in one.feedback],
+        parameters={} if repeated is None else {"apt": int(repeated)},
+    )

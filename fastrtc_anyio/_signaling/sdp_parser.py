@@ -1,0 +1,359 @@
+"""Parse a session description.
+
+Parsing is tolerant of what clients send: line ends of any kind, spaces around a line, attributes in
+any case and at the level of the session, and unknown lines. An optional attribute that is malformed
+is ignored. A line without which the rest would be misread is an error that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from fastrtc_anyio._core.options import short_repr
+from fastrtc_anyio.errors import InvalidOffer
+from fastrtc_anyio.limits import RequestLimits, check_limit
+
+from .sdp import FEEDBACK, Description, Direction, Fingerprint, Format, Section, Source, Transport
+
+MAX_FORMATS = 128
+"""Payload types have 7 bits (RFC 3550 5.1)."""
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_MEDIA = re.compile(r"([!-~]{1,64})\s+(\d{1,5})(?:/\d+)?\s+([!-~]{1,64})\s+([\t -~]+)", re.ASCII)
+_TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-~]{1,128}")
+_SECRET = re.compile(r"[!-~]{1,256}")
+_PAYLOAD_TYPE = re.compile(r"(\d{1,2}|1[01]\d|12[0-7])", re.ASCII)
+_CODEC = re.compile(r"([!-.0-~]{1,64})/(\d{1,6})(?:/(\d{1,2}))?", re.ASCII)
+_FINGERPRINT = re.compile(r"([!-~]{1,32})\s+([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){0,127})")
+_EXTENSION = re.compile(r"(\d{1,5})(?:/\w+)?\s+([!-~]{1,256})(?:\s.*)?", re.ASCII)
+_SOURCE = re.compile(r"(\d{1,10})\s+cname:([!-~]{1,256})", re.ASCII)
+_RETRANSMISSION = re.compile(r"FID\s+(\d{1,10})\s+(\d{1,10})", re.ASCII)
+_PARAMETER = re.compile(r"([!-:<>-~]{1,256})(?:=([ -:<-~]{0,1024}))?")
+_ADDRESS = re.compile(r"IN\s+IP[46]\s+([0-9A-Fa-f.:]{1,45})")
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+_SETUP = ("actpass", "active", "passive", "holdconn")
+_STATIC = {0: ("PCMU", 8000), 8: ("PCMA", 8000), 9: ("G722", 8000)}
+"""Payload types that need no ``a=rtpmap`` (RFC 3551 6)."""
+
+
+def parse_description(text: str, limits: RequestLimits | None = None) -> Description:
+    """Parse a session description.
+
+    Raises:
+        LimitExceeded: there are more sections or lines than ``limits`` allows. Candidates have a
+            separate limit, which applies when they are used.
+        InvalidOffer: the text is not a session description, or a line is malformed. The message
+            begins with the number of the line.
+    """
+    numbered = [
+        (number, line)
+        for number, raw in enumerate(_LINE_END.split(text), 1)
+        if (line := raw.strip(" \t\ufeff\0"))
+    ]
+    if limits is not None:
+        count = sum(line.startswith("m=") for _, line in numbered)
+        check_limit(f"the offer has {count} sections", count, "sections", limits)
+        count = sum(not line.startswith("a=candidate:") for _, line in numbered)
+        check_limit(f"the offer has {count} lines", count, "lines", limits)
+    if not numbered or not numbered[0][1].startswith("v="):
+        first = numbered[0][1] if numbered else ""
+        raise InvalidOffer(
+            f'a session description must begin with the line "v=0"; got {short_repr(first)}'
+        )
+    session = _Draft()
+    drafts: list[_Draft] = []
+    for number, line in numbered:
+        try:
+            if line.startswith("m="):
+                drafts.append(_parse_media(line[2:]))
+            else:
+                _parse_line(drafts[-1] if drafts else session, line)
+        except _Malformed as exc:
+            raise InvalidOffer(f"line {number}: {exc}") from None
+    description = Description(
+        sections=tuple(_finish(draft, session) for draft in drafts),
+        bundles=tuple(session.bundles),
+        ice_lite=session.ice_lite,
+        origin=session.origin,
+    )
+    _check_mids(description)
+    return description
+
+
+class _Malformed(Exception):
+    """A line that cannot be ignored."""
+
+
+@dataclass
+class _Draft:
+    """The lines of a section, or those before the first section."""
+
+    media: tuple[str, int, str, tuple[str, ...]] = ("", 0, "", ())
+    origin: str = Description(()).origin
+    host: str | None = None
+    mid: str | None = None
+    direction: str | None = None
+    bundles: list[tuple[str, ...]] = field(default_factory=list)
+    bundle_only: bool = False
+    ice_lite: bool = False
+    ufrag: str | None = None
+    password: str | None = None
+    fingerprints: dict[Fingerprint, None] = field(default_factory=dict)
+    setup: str | None = None
+    rtcp_mux: bool = False
+    candidates: list[str] = field(default_factory=list)
+    complete: bool = False
+    codecs: dict[int, tuple[str, int, int | None] | None] = field(default_factory=dict)
+    parameters: dict[int, list[tuple[str, str | None]]] = field(default_factory=dict)
+    feedback: dict[tuple[str, str], None] = field(default_factory=dict)
+    extensions: dict[int, str] = field(default_factory=dict)
+    sources: dict[int, str] = field(default_factory=dict)
+    retransmissions: dict[tuple[int, int], None] = field(default_factory=dict)
+    msid: str | None = None
+    sctp_port: int | None = None
+    max_message_size: int | None = None
+
+
+def _parse_media(value: str) -> _Draft:
+    match = _MEDIA.fullmatch(value)
+    if match is None or int(match[2]) > 65_535:
+        raise _Malformed(
+            "m= must be a media type, a port from 0 to 65535, a protocol and formats; "
+            f"got {short_repr(value)}"
+        )
+    formats = tuple(match[4].split())
+    if len(formats) > MAX_FORMATS:
+        raise _Malformed(f"m= must have at most {MAX_FORMATS} formats; got {len(formats)}")
+    return _Draft(media=(match[1], int(match[2]), match[3], formats))
+
+
+def _parse_line(draft: _Draft, line: str) -> None:
+    if line.startswith("a="):
+        name, _, value = line[2:].partition(":")
+        name = name.strip().lower()
+        if name in _DIRECTIONS:
+            draft.direction = name
+        elif (parse := _ATTRIBUTES.get(name)) is not None:
+            parse(draft, value.strip())
+    elif line.startswith("c=") and (match := _ADDRESS.match(line[2:])):
+        draft.host = match[1]
+    elif line.startswith("o=") and re.fullmatch(r"[!-~]+( [!-~]+){5}", line[2:]):
+        draft.origin = line[2:]
+
+
+def _mid(draft: _Draft, value: str) -> None:
+    if not _TOKEN.fullmatch(value):
+        raise _Malformed(
+            f"a=mid must be a token of 1 to 128 characters (RFC 5888 4); got {short_repr(value)}"
+        )
+    if draft.mid is not None:
+        raise _Malformed(f"a section must have one a=mid; got {draft.mid} and {value}")
+    draft.mid = value
+
+
+def _group(draft: _Draft, value: str) -> None:
+    semantics, *mids = value.split()[:MAX_FORMATS] or [""]
+    if semantics == "BUNDLE" and mids:
+        draft.bundles.append(tuple(dict.fromkeys(mids)))
+
+
+def _ufrag(draft: _Draft, value: str) -> None:
+    draft.ufrag = _check_secret("a=ice-ufrag", value)
+
+
+def _password(draft: _Draft, value: str) -> None:
+    draft.password = _check_secret("a=ice-pwd", value)
+
+
+def _check_secret(name: str, value: str) -> str:
+    # RFC 8839 5.4 allows letters, digits, "+" and "/", and no fewer than 4 and 22: some clients
+    # send base64 with its padding, or hyphens.
+    if not _SECRET.fullmatch(value):
+        raise _Malformed(
+            f"{name} must be 1 to 256 printable ASCII characters; got {short_repr(value)}"
+        )
+    return value
+
+
+def _fingerprint(draft: _Draft, value: str) -> None:
+    match = _FINGERPRINT.fullmatch(value)
+    if match is None:
+        raise _Malformed(
+            "a=fingerprint must be a hash function and pairs of hexadecimal digits "
+            f"(RFC 8122 5); got {short_repr(value)}"
+        )
+    draft.fingerprints[Fingerprint(match[1].lower(), match[2].upper())] = None
+
+
+def _setup(draft: _Draft, value: str) -> None:
+    if value.lower() not in _SETUP:
+        raise _Malformed(f"a=setup must be one of {', '.join(_SETUP)}; got {short_repr(value)}")
+    draft.setup = value.lower()
+
+
+def _rtpmap(draft: _Draft, value: str) -> None:
+    number, _, codec = value.partition(" ")
+    if _PAYLOAD_TYPE.fullmatch(number) is None:
+        raise _Malformed(f"a=rtpmap needs a payload type, 0 to 127; got {short_repr(number)}")
+    # Which of two codecs a packet belongs to would be a guess.
+    if int(number) in draft.codecs:
+        raise _Malformed(f"a=rtpmap names the payload type {number} twice in a section")
+    match = _CODEC.fullmatch(codec.strip())
+    draft.codecs[int(number)] = match and (
+        match[1],
+        int(match[2]),
+        int(match[3]) if match[3] else None,
+    )
+
+
+def _fmtp(draft: _Draft, value: str) -> None:
+    number, _, text = value.partition(" ")
+    if _PAYLOAD_TYPE.fullmatch(number):
+        for item in text.split(";"):
+            if match := _PARAMETER.fullmatch(item.strip()):
+                draft.parameters.setdefault(int(number), []).append((match[1], match[2]))
+
+
+def _rtcp_fb(draft: _Draft, value: str) -> None:
+    number, _, kind = value.partition(" ")
+    kind = " ".join(kind.split())
+    if kind in FEEDBACK:
+        draft.feedback[number, kind] = None
+
+
+def _extmap(draft: _Draft, value: str) -> None:
+    match = _EXTENSION.fullmatch(value)
+    if match and 0 < int(match[1]) < 256:
+        draft.extensions.setdefault(int(match[1]), match[2])
+
+
+def _ssrc(draft: _Draft, value: str) -> None:
+    if (match := _SOURCE.fullmatch(value)) and int(match[1]) < 1 << 32:
+        draft.sources.setdefault(int(match[1]), match[2])
+
+
+def _ssrc_group(draft: _Draft, value: str) -> None:
+    if match := _RETRANSMISSION.fullmatch(value):
+        pair = (int(match[1]), int(match[2]))
+        if max(pair) < 1 << 32:
+            draft.retransmissions[pair] = None
+
+
+def _msid(draft: _Draft, value: str) -> None:
+    if re.fullmatch(r"[!-~]{1,128}( [!-~]{1,128})?", value):
+        draft.msid = value
+
+
+def _candidate(draft: _Draft, value: str) -> None:
+    draft.candidates.append(f"candidate:{value}")
+
+
+def _number(name: str, limit: int) -> Callable[[_Draft, str], None]:
+    def parse(draft: _Draft, value: str) -> None:
+        if re.fullmatch(r"\d{1,20}", value, re.ASCII) and int(value) <= limit:
+            setattr(draft, name, int(value))
+
+    return parse
+
+
+def _flag(name: str) -> Callable[[_Draft, str], None]:
+    return lambda draft, _: setattr(draft, name, True)
+
+
+_ATTRIBUTES: Mapping[str, Callable[[_Draft, str], None]] = {
+    "bundle-only": _flag("bundle_only"),
+    "candidate": _candidate,
+    "end-of-candidates": _flag("complete"),
+    "extmap": _extmap,
+    "fingerprint": _fingerprint,
+    "fmtp": _fmtp,
+    "group": _group,
+    "ice-lite": _flag("ice_lite"),
+    "ice-pwd": _password,
+    "ice-ufrag": _ufrag,
+    "max-message-size": _number("max_message_size", (1 << 64) - 1),
+    "mid": _mid,
+    "msid": _msid,
+    "rtcp-fb": _rtcp_fb,
+    "rtcp-mux": _flag("rtcp_mux"),
+    "rtcp-mux-only": _flag("rtcp_mux"),
+    "rtpmap": _rtpmap,
+    "sctp-port": _number("sctp_port", 65_535),
+    "setup": _setup,
+    "ssrc": _ssrc,
+    "ssrc-group": _ssrc_group,
+}
+
+
+def _finish(draft: _Draft, session: _Draft) -> Section:
+    """Make a section. The attributes of the session are defaults (RFC 8866 5.13)."""
+    kind, port, protocol, tokens = draft.media
+    has_rtp = kind in ("audio", "video")
+    sctp_port = draft.sctp_port
+    if protocol.upper().endswith("/SCTP") and _is_port(tokens[0]):
+        sctp_port = int(tokens[0])  # draft-ietf-mmusic-sctp-sdp-06
+    return Section(
+        kind=kind,
+        port=port,
+        protocol=protocol,
+        tokens=tokens,
+        mid=draft.mid,
+        direction=cast(Direction, draft.direction or session.direction or "sendrecv"),
+        host=draft.host or session.host or "0.0.0.0",
+        bundle_only=draft.bundle_only,
+        transport=Transport(
+            ufrag=draft.ufrag or session.ufrag,
+            password=draft.password or session.password,
+            fingerprints=tuple(draft.fingerprints or session.fingerprints),
+            setup=draft.setup or session.setup,
+            rtcp_mux=draft.rtcp_mux or session.rtcp_mux,
+            candidates=tuple(draft.candidates),
+            complete=draft.complete,
+        ),
+        formats=_list_formats(draft) if has_rtp else (),
+        extensions=tuple(draft.extensions.items()),
+        sources=tuple(Source(*item) for item in draft.sources.items()),
+        retransmissions=tuple(draft.retransmissions),
+        msid=draft.msid,
+        sctp_port=sctp_port,
+        max_message_size=draft.max_message_size,
+    )
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"\d{1,5}", text, re.ASCII) is not None and int(text) < 65_536
+
+
+def _list_formats(draft: _Draft) -> tuple[Format, ...]:
+    """Return the formats of the ``m=`` line that have a codec, in its order."""
+    formats: dict[int, Format] = {}
+    for token in draft.media[3]:
+        if _PAYLOAD_TYPE.fullmatch(token) is None:
+            continue
+        number = int(token)
+        codec = draft.codecs.get(number, (*_STATIC[number], None) if number in _STATIC else None)
+        if codec is not None:
+            formats[number] = Format(
+                number,
+                *codec,
+                parameters=tuple(draft.parameters.get(number, ())),
+                feedback=tuple(
+                    kind
+                    for kind in FEEDBACK
+                    if not {(token, kind), ("*", kind)}.isdisjoint(draft.feedback)
+                ),
+            )
+    return tuple(formats.values())
+
+
+def _check_mids(description: Description) -> None:
+    mids = [section.mid for section in description.sections if section.mid is not None]
+    if repeated := [mid for mid in dict.fromkeys(mids) if mids.count(mid) > 1]:
+        raise InvalidOffer(f"a=mid must differ in each section; got {repeated[0]} repeatedly")
+    named = [mid for group in description.bundles for mid in group]
+    known = set(mids)
+    if missing := [mid for mid in named if mid not in known]:
+        raise InvalidOffer(f"a=group:BUNDLE names sections without a=mid: {short_repr(missing)}")
