@@ -97,7 +97,7 @@ class Negotiation:
     def route(self, candidate: IceCandidate) -> IceCandidate | None:
         """Return a candidate for aiortc's section; None if it belongs to no transport in use.
 
-        In a BUNDLE group the candidates of the tagged section count (RFC 9143 9.1).
+        In a BUNDLE group the candidates of the tagged section count (RFC 9143 10).
         """
         sections = self.offer.sections
         index = candidate.sdp_mline_index
@@ -194,7 +194,7 @@ def check_answer(offer: Description, answer: Description) -> Negotiation:
 def _find_bundle(offer: Description) -> tuple[str, ...]:
     """Return the mids of the first BUNDLE group with a transport, the tagged section first.
 
-    aiortc supports one group. The tagged section is the first (RFC 9143 2) that is not disabled.
+    aiortc supports one group. The tagged section is the first (RFC 9143 7.3.1) that is not disabled.
     """
     by_mid = {section.mid: section for section in offer.sections}
     for group in offer.bundles:
@@ -206,7 +206,7 @@ def _find_bundle(offer: Description) -> tuple[str, ...]:
 
 
 def _share_transport(offer: Description, bundle: tuple[str, ...]) -> Description:
-    """Give each section of a BUNDLE group the transport of the tagged section (RFC 9143 9).
+    """Give each section of a BUNDLE group the transport of the tagged section (RFC 9143 7.1.3).
 
     The candidates stay where they are.
     """
@@ -392,7 +392,7 @@ def _list_sources(section: Section) -> tuple[Source, ...]:
 def _drop_clashes(sections: Iterable[Section]) -> Iterable[Section]:
     """Drop header extensions with a number that means another in an earlier section.
 
-    The sections of a BUNDLE group share the numbers (RFC 9143 15); aiortc keeps one table.
+    The sections of a BUNDLE group share the numbers (RFC 9143 12); aiortc keeps one table.
     """
     uris: dict[int, str] = {}
     for section in sections:
