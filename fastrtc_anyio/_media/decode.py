@@ -73,9 +73,6 @@ class AudioDecoder(ABC, Generic[P]):
         """Restore lost samples from the packet behind them, which has to be decoded next."""
         return self.conceal(samples)
 
-    def close(self) -> None:
-        """Free the native decoder. Idempotent."""
-
 
 class WaveformDecoder(AudioDecoder[P]):
     """Decoder with concealment by repetition.
@@ -88,11 +85,10 @@ class WaveformDecoder(AudioDecoder[P]):
         self, decode: Callable[[P], Int16Array], sample_rate: int, channels: int, clock_rate: int
     ) -> None:
         super().__init__(sample_rate, channels, clock_rate)
-        self._decode_payload: Callable[[P], Int16Array] | None = decode
+        self._decode_payload = decode
         self._concealer = Concealer(sample_rate, channels)
 
     def decode(self, payload: P) -> Int16Array:
-        assert self._decode_payload is not None, "the decoder is closed"
         return self._concealer.receive(self._decode_payload(payload))
 
     def conceal(self, samples: int) -> Int16Array:
@@ -100,9 +96,6 @@ class WaveformDecoder(AudioDecoder[P]):
 
     def skip(self) -> None:
         self._concealer.skip()
-
-    def close(self) -> None:
-        self._decode_payload = None
 
 
 class OpusDecoder(AudioDecoder[bytes]):
@@ -146,9 +139,6 @@ class OpusDecoder(AudioDecoder[bytes]):
             return self._fade_in(self._native.recover(payload, samples))
         except OpusError:  # the packet is malformed behind its first flags
             return self.conceal(samples)
-
-    def close(self) -> None:
-        self._native.close()
 
     def _fade_in(self, samples: Int16Array) -> Int16Array:
         if self._silent:  # otherwise libopus itself makes the transition from concealed audio

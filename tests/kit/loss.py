@@ -92,7 +92,6 @@ class Packets:
                 lost = 0
             else:
                 lost += 1
-        decoder.close()
         parts: list[Int16Array] = []
         for piece in pieces:
             parts.append(np.zeros(round((piece.gap or 0) * decoder.sample_rate), np.int16))

@@ -12,7 +12,7 @@ from aiortc.codecs import CODECS
 from aiortc.rtp import RtpPacket
 from av import Packet
 
-from fastrtc_anyio._media.decode import AudioDecoder, create_decoder
+from fastrtc_anyio._media.decode import create_decoder
 from fastrtc_anyio._media.encode import AudioEncoder
 from fastrtc_anyio._media.reception import RTP_MODULUS, Reception
 from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
@@ -84,7 +84,6 @@ class AudioTap:
         self._order: ReorderBuffer[RtpPacket] = ReorderBuffer.rtp()
         self._ssrc: int | None = None
         self._payload_type: int | None = None
-        self._decoder: AudioDecoder[bytes] | None = None
         self._reception: Reception[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -104,8 +103,7 @@ class AudioTap:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._decoder is not None:
-            self._decoder.close()
+        self._reception = None
 
     def _restart(self, ssrc: int) -> None:
         """Begin with a new sender: numbers and timestamps have other origins (RFC 3550 5.1)."""
@@ -140,11 +138,10 @@ class AudioTap:
 
     def _choose_reception(self, payload_type: int) -> Reception[bytes] | None:
         if payload_type != self._payload_type and payload_type in self._codecs:
-            if self._decoder is not None:
-                self._decoder.close()
-            self._decoder = create_decoder(self._codecs[payload_type])
             self._reception = Reception(
-                self._decoder, tolerance=_TIMESTAMP_TOLERANCE, modulus=RTP_MODULUS
+                create_decoder(self._codecs[payload_type]),
+                tolerance=_TIMESTAMP_TOLERANCE,
+                modulus=RTP_MODULUS,
             )
             self._payload_type = payload_type
         return self._reception if payload_type == self._payload_type else None
