@@ -154,8 +154,9 @@ def create_decoder(
 
     Args:
         codec_name: "opus", "G722", "PCMU" or "PCMA", in any case.
-        sample_rate: rate to decode Opus at: 8000, 12000, 16000, 24000 or 48000 Hz. The other codecs
-            have one rate each: G722 16 kHz, PCMU and PCMA 8 kHz.
+        sample_rate: rate to decode Opus at: 8000, 12000, 16000, 24000 or 48000 Hz. PyAV's decoder
+            has 48000 Hz alone. The other codecs have one rate each: G722 16 kHz, PCMU and PCMA
+            8 kHz.
         channels: channels to decode Opus to, 1 or 2. The other codecs are mono.
 
     Raises:
@@ -166,8 +167,9 @@ def create_decoder(
             library = load_libopus()
             if library is not None:
                 return OpusDecoder(library, sample_rate, channels)
-            decode = _native("libopus", sample_rate, channels)
-            return WaveformDecoder(decode, sample_rate, channels, OPUS_CLOCK_RATE)
+            # FFmpeg decodes Opus at 48 kHz whatever rate it is asked for.
+            decode = _native("libopus", OPUS_CLOCK_RATE, channels)
+            return WaveformDecoder(decode, OPUS_CLOCK_RATE, channels, OPUS_CLOCK_RATE)
         case "g722":
             decode = _native("g722", G722_SAMPLE_RATE, 1)
             # RFC 3551 4.5.2: the RTP clock of G722 is 8 kHz, by a historical error.

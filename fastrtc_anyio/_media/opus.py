@@ -157,8 +157,10 @@ class NativeOpusDecoder:
         return self._decode(payload, self._pcm.shape[0], fec=False)
 
     def conceal(self, samples: int) -> Int16Array:
-        """Extrapolate ``samples`` samples per channel; at most 120 ms."""
-        # libopus conceals multiples of 2.5 ms.
+        """Extrapolate ``samples`` samples per channel; at most 120 ms.
+
+        libopus extrapolates multiples of 2.5 ms. The rest of the last one is skipped.
+        """
         count = -(-samples // self._step) * self._step
         return self._decode(None, count, fec=False)[:, :samples]
 
