@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.streams.phone import MARK_SECONDS, OVERDUE_SECONDS, PHONE_LEAD
 from fastrtc_anyio._peers.websocket import WebSocketPeer
 from fastrtc_anyio._wire.events import Clear, KeyPressed, Mark, Media
+from fastrtc_anyio._wire.payload import MULAW_8K
+from fastrtc_anyio._wire.plivo import PlivoFraming
+from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.handlers import StreamHandlerBase
 from tests.kit.conversations import Log, agent, nothing, silence, voice
@@ -240,6 +244,93 @@ async def test_missing_chunks_are_counted() -> None:
         assert peer.audio_in.statistics().lost == 4
         carrier.hang_up()
         await peer.wait_closed()
+
+
+def chunk(number: int, milliseconds: int | None = None, level: int = 8000) -> Media:
+    """Return 20 ms of audio from a carrier."""
+    samples = np.full((1, RATE // 50), level, np.int16)
+    return Media(MULAW_8K.encode(samples), number, milliseconds)
+
+
+async def read_all(peer: WebSocketPeer) -> Any:
+    """Return the audio of a call that has ended, with the silence in its gaps: shape ``(n,)``."""
+    pieces = [frame.samples[0] async for frame in peer.audio_in]
+    return np.concatenate(pieces)
+
+
+async def test_missing_chunk_is_concealed() -> None:
+    async with open_pair(TwilioFraming) as (peer, carrier):
+        for number in (1, 2, 3, 5, 6, 7, 8, 9):
+            carrier.send(chunk(number))
+        carrier.hang_up()
+        sound = await read_all(peer)
+        assert sound.size == 9 * RATE // 50
+        assert np.abs(np.diff(sound.astype(int))).max() < 500
+        assert sound.min() > 6000
+        statistics = peer.audio_in.statistics()
+        assert (statistics.lost, statistics.concealed_seconds) == (1, 0.02)
+
+
+async def test_many_missing_chunks_fade_to_silence() -> None:
+    async with open_pair(TwilioFraming) as (peer, carrier):
+        carrier.send(chunk(1))
+        for number in range(27, 40):
+            carrier.send(chunk(number))
+        carrier.hang_up()
+        sound = await read_all(peer)
+        assert sound.size == 39 * RATE // 50
+        silent = sound[RATE // 50 + RATE * 6 // 100 : 26 * RATE // 50]
+        assert not silent.any()
+        assert np.abs(np.diff(sound.astype(int))).max() < 500
+
+
+@pytest.mark.parametrize("framing", [TwilioFraming, TelnyxFraming, PlivoFraming])
+async def test_jump_of_media_timestamps_is_silence_of_that_length(framing: Any) -> None:
+    """As of a telephone with silence suppression: the numbers go on."""
+    async with open_pair(framing) as (peer, carrier):
+        for number in range(1, 51):
+            carrier.send(chunk(number, 500 + number * 20))
+        for number in range(51, 101):
+            carrier.send(chunk(number, 3500 + number * 20))
+        carrier.hang_up()
+        sound = await read_all(peer)
+        assert sound.size == 5 * RATE
+        assert not sound[RATE + 40 : 4 * RATE].any()
+        assert sound[:RATE].all()
+        assert sound[4 * RATE + 40 :].all()
+        assert peer.audio_in.statistics().lost == 0
+
+
+@pytest.mark.parametrize("jitter", [0, 40])
+async def test_jitter_of_media_timestamps_is_no_silence(jitter: int) -> None:
+    """Plivo's timestamps are those of a clock, in milliseconds since 1970."""
+    async with open_pair(PlivoFraming) as (peer, carrier):
+        for number in range(1, 101):
+            carrier.send(chunk(number, 1_700_000_000_000 + number * 20 + number * 7 % 3 * jitter))
+        carrier.hang_up()
+        assert (await read_all(peer)).size == 2 * RATE
+
+
+@pytest.mark.parametrize("timestamp", ["-5", "soon", 1.5, None, {}, "9" * 40, True])
+async def test_malformed_media_timestamp_is_ignored(timestamp: Any) -> None:
+    async with open_pair(TwilioFraming) as (peer, carrier):
+        for number in range(1, 11):
+            body = json.loads(carrier.framing.encode(chunk(number)) or "")
+            body["media"]["timestamp"] = timestamp
+            carrier.say(json.dumps(body))
+        carrier.hang_up()
+        assert (await read_all(peer)).size == 10 * RATE // 50
+
+
+async def test_held_chunk_is_heard_though_no_other_follows() -> None:
+    async with open_pair(TwilioFraming) as (peer, carrier):
+        carrier.send(chunk(1))
+        carrier.send(chunk(3))
+        for expected in (1, 2, 3):
+            with anyio.fail_after(HOLD_SECONDS + 0.01):
+                frame = await peer.audio_in.receive()
+            assert frame.samples.shape == (1, RATE // 50), expected
+        carrier.hang_up()
 
 
 async def test_silent_handler_sends_nothing() -> None:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import anyio
+import asyncio
+from fractions import Fraction
+from typing import Any
 
-from tests.kit.calls import make_stream, place_call
+import anyio
+import numpy as np
+from aiortc import MediaStreamTrack
+from av import Packet
+
+from fastrtc_anyio import Session
+from fastrtc_anyio.testing import LinkFaults
+from tests.kit.calls import make_stream, only_session, place_call
+from tests.kit.loss import Packets, read_speech, spectral_distance
 from tests.kit.network import open_network
 from tests.kit.waiting import wait_until
 
@@ -23,3 +33,81 @@ async def test_network_delays_and_loses_datagrams_as_configured() -> None:
             passed = network.passed["down"]
             await anyio.sleep(0.1)
             assert network.passed["down"] == passed
+
+
+class Speaker(MediaStreamTrack):
+    """Sends packets of Opus, one every 20 ms. The last one is repeated."""
+
+    kind = "audio"
+
+    def __init__(self, payloads: list[bytes]) -> None:
+        super().__init__()
+        self.payloads = payloads
+        self.count = 0
+
+    async def recv(self) -> Packet[Any]:
+        self.count += 1
+        await asyncio.sleep(0.02)
+        packet = Packet(self.payloads[min(self.count, len(self.payloads)) - 1])
+        packet.pts, packet.time_base = self.count * 960, Fraction(1, 48_000)
+        return packet
+
+
+async def test_lost_speech_is_recovered_from_redundancy() -> None:
+    """Opus at 24 kbit/s with FEC through 10 % loss, as a browser sends it."""
+    packets = Packets("opus+fec", read_speech())
+    heard: list[Any] = []
+
+    async def listen(session: Session) -> None:
+        async for frame in session.audio_in:
+            heard.append(frame.samples[0])
+
+    with open_network(seed=5) as network:
+        async with make_stream(listen) as stream, place_call(stream, network=network) as client:
+            session = only_session(stream)
+            speaker = Speaker(packets.payloads)
+            network.loss = 0.1
+
+            async def speak() -> None:
+                client.pc.getSenders()[0].replaceTrack(speaker)
+
+            client.run(speak)
+            await wait_until(lambda: speaker.count > len(packets.payloads) + 20, "speech")
+            audio = session.statistics().audio_in
+    assert audio is not None
+    assert audio.lost > 10
+    made_up = audio.concealed_seconds + audio.recovered_seconds
+    assert abs(made_up - audio.lost * 0.02) < 0.2, "lost packets, but for those in a row"
+    assert audio.recovered_seconds > made_up / 3
+    # What was heard is as long as what was said, and much like it.
+    sound = np.concatenate(heard)
+    said = packets.transmit(LinkFaults()).samples
+    begin = int(np.argmax(np.correlate(sound[::8].astype(float), said[::8].astype(float)))) * 8
+    distance = spectral_distance(sound[begin : begin + said.size], said, 48_000)
+    assert np.nanmean(distance) < 6
+
+
+async def test_audio_continues_without_delay_after_an_outage() -> None:
+    """The outage is a gap, of which only the beginning is concealed."""
+    heard: list[Any] = []
+
+    async def listen(session: Session) -> None:
+        async for frame in session.audio_in:
+            heard.append(frame.samples[0])
+
+    with open_network(seed=5) as network:
+        async with make_stream(listen) as stream, place_call(stream, network=network) as client:
+            session = only_session(stream)
+            for _ in range(150):
+                client.microphone.frames.put(np.full((1, 960), 4000, np.int16))
+            await wait_until(lambda: len(heard) > 25, "sound")
+            network.outage = True
+            await anyio.sleep(1)
+            network.outage = False
+            count = len(heard)
+            await wait_until(lambda: len(heard) > count + 60, "sound after the outage")
+            audio = session.statistics().audio_in
+    assert audio is not None
+    assert 40 <= audio.lost <= 60
+    assert audio.concealed_seconds <= 0.081
+    assert 0.7 < audio.silence_seconds < 1.1
