@@ -41,6 +41,8 @@ from .outputs import OutputBoard
 logger = logging.getLogger("fastrtc_anyio")
 
 _ENDED_HERE = {
+    CloseReason.VANISHED,
+    CloseReason.PEER_FAILED,
     CloseReason.HANDLER_CLOSED,
     CloseReason.TIME_LIMIT,
     CloseReason.START_UP_TIMEOUT,
@@ -154,6 +156,8 @@ class SessionLife(ABC):
                         # Before the task group cancels _guard_peer, which sends the reason.
                         self.fail(exc)
                         raise
+                    # A driver returns at the end of its input, too: then the peer has the reason.
+                    await checkpoint()
                     self.close(CloseReason.HANDLER_CLOSED)
         except Exception as exc:
             self.fail(exc)
@@ -236,12 +240,14 @@ class SessionLife(ABC):
             await self._close_peer()
 
     def _notify_client(self) -> None:
-        """Send the reason for the end, unless the client or its connection caused it."""
+        """Send the reason for the end, unless the client caused it. It may not arrive."""
         assert self.closed is not None
         reason, message = self.closed.reason, self.closed.message
         if reason is CloseReason.HANDLER_ERROR:
             self.peer.messages.send_nowait(encode_message("error", message))
         elif reason in _ENDED_HERE:
+            if reason is CloseReason.PEER_FAILED:
+                message = "the connection failed"  # the text for the log may quote an exception
             text = encode_message("end_stream", message, reason=reason.value)
             self.peer.messages.send_nowait(text)
 

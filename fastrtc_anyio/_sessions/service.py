@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fastrtc_anyio")
 
+_LOST = {CloseReason.VANISHED, CloseReason.PEER_FAILED}
+"""Ends that a client did not want; logged as warnings."""
+
 P = TypeVar("P", bound=Peer)
 T = TypeVar("T")
 
@@ -340,7 +343,9 @@ class SessionService(AsyncContextManagerMixin):
             logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
         finally:
             self.registry.forget(session)
-            logger.log(self._log_level, "session %s: %s", session.id, session.closed)
+            lost = session.closed is not None and session.closed.reason in _LOST
+            level = logging.WARNING if lost else self._log_level
+            logger.log(level, "session %s: %s", session.id, session.closed)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class Network:
     seed: int = 0
     outage: bool = False
     """Whether everything is lost."""
+    outage_up: bool = False
+    """Whether everything to the server is lost."""
     passed: Counter[Way] = field(default_factory=Counter)
     """Datagrams that arrived, by direction."""
     lost: Counter[Way] = field(default_factory=Counter)
@@ -119,7 +121,7 @@ class Network:
                 self.stale += 1
 
     def _carry(self, way: Way, sock: socket.socket, data: bytes, to: Address) -> None:
-        if self.outage or self._loses(way):
+        if self.outage or (self.outage_up and way == "up") or self._loses(way):
             self.lost[way] += 1
             return
         delay = self.delay + self.jitter * self._random.random()

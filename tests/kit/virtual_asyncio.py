@@ -38,6 +38,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def stall(self, seconds: float) -> None:
+        """Let time pass while no task runs, as when a native call keeps the interpreter."""
+        self._jumping.now += seconds
+
     def hold(self, name: str) -> AbstractContextManager[object]:
         """Hold the clock while a thread works; the interface of ``hold_virtual_clock``."""
         return self._hold()

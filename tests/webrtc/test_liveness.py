@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -12,7 +9,6 @@ import numpy as np
 from anyio import to_thread
 
 from fastrtc_anyio import CloseReason, Limits
-from fastrtc_anyio._peers.webrtc.liveness import Heartbeat
 from tests.kit.calls import make_stream, place_call
 from tests.kit.handlers import AsyncEcho
 from tests.kit.waiting import wait_until
@@ -77,21 +73,3 @@ async def test_client_that_answers_only_stun_stays_alive() -> None:
             await to_thread.run_sync(client.run, transceiver.receiver.stop)
         await anyio.sleep(3)
         assert len(stream.sessions) == 1
-
-
-def transport_without_pair() -> Any:
-    connection = SimpleNamespace(_nominated={})
-    return SimpleNamespace(transport=SimpleNamespace(_connection=connection))
-
-
-def test_stall_of_process_does_not_count_as_silence() -> None:
-    async def main() -> None:
-        heartbeat = Heartbeat()
-        watching = asyncio.create_task(heartbeat.wait_silent(0.5, transport_without_pair()))
-        await asyncio.sleep(0.05)
-        time.sleep(1.0)  # noqa: ASYNC251 - as when a native call keeps the interpreter
-        await asyncio.sleep(0.1)
-        assert not watching.done()
-        await asyncio.wait_for(watching, 10)
-
-    asyncio.run(main())

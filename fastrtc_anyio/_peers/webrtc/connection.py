@@ -29,8 +29,9 @@ from fastrtc_anyio.limits import RequestLimits
 
 from . import internals
 from .candidates import RemoteCandidates
+from .consent import Clock, wait_silent
 from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll
-from .liveness import Heartbeat
+from .ice_path import IcePath
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
 from .network import choose_addresses
 
@@ -65,6 +66,7 @@ class Connection:
         self._configuration = configuration
         self._messages = streams.messages
         self._liveness = liveness_s
+        self._watched = False
         self._limits = limits
         self._on_connected = on_connected
         self._on_closed = on_closed
@@ -74,7 +76,7 @@ class Connection:
         self._negotiation: asyncio.Task[str] | None = None
         self._negotiated: Negotiation | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._heartbeat = Heartbeat()
+        self._paths: list[IcePath] = []
         self._candidates = RemoteCandidates(limits, self._spawn)
         self._connect_tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -182,6 +184,8 @@ class Connection:
             await asyncio.wait([self._negotiation])
             if not self._negotiation.cancelled():
                 self._negotiation.exception()  # retrieves it: the caller may be cancelled
+        for path in self._paths:
+            await path.close()
         if self._pc is not None:
             # Only after the handshake does DTLS send a close alert. Without the alert the client
             # takes up to 30 s to notice the end.
@@ -196,7 +200,7 @@ class Connection:
             except Exception:  # aiortc 1.16 can fail after an offer that it applied in part
                 logger.exception("closing a WebRTC connection failed")
             # After pc.close(), which neither awaits nor cancels the task that connects: that task
-            # may start receivers and consent checks after they were stopped.
+            # may start receivers after they were stopped.
             await self._end_connecting(self._pc)
         for task in self._tasks:
             task.cancel()
@@ -219,16 +223,13 @@ class Connection:
             self._connect_tasks.discard(task)
 
     async def _end_connecting(self, pc: RTCPeerConnection) -> None:
-        """End the connect tasks, and the senders and consent checks they started meanwhile."""
+        """End the connect tasks, and the senders they started meanwhile."""
         if self._connect_tasks:
             await asyncio.wait(self._connect_tasks, timeout=_LAST_STEP)
         for task in list(self._connect_tasks):
             task.cancel()
         for transceiver in pc.getTransceivers():
             await transceiver.stop()
-            internals.cancel_consent_checks(transceiver.sender.transport)
-        if pc.sctp is not None:
-            internals.cancel_consent_checks(pc.sctp.transport)
 
     def _open(self) -> RTCPeerConnection:
         configuration = self._configuration
@@ -253,9 +254,11 @@ class Connection:
         if pc.sctp is not None:
             transports.add(pc.sctp.transport)
             guard_sctp(pc.sctp, self._on_violation)
+        self._clock = Clock()
         for transport in transports:
             choose_addresses(transport, self._configuration)
-            self._heartbeat.listen(transport)
+            limit = self._limits.candidates
+            self._paths.append(IcePath(transport, pc.sctp, self._clock, limit, self._spawn))
 
     async def _wait_negotiated(self) -> RTCPeerConnection | None:
         """Wait for the end of the negotiation. Return None if it failed, or on close."""
@@ -286,14 +289,27 @@ class Connection:
         assert self._pc is not None
         state = self._pc.connectionState
         if state == "connected":
-            if self._liveness is not None:
-                self._spawn(self._watch_liveness(self._pc, self._liveness))
-                self._liveness = None  # the state can return to "connected"
+            if not self._watched:  # the state can return to "connected"
+                self._watched = True
+                self._spawn(self._watch())
             self._on_connected()
-        elif state == "failed":
-            self._end(Closed(CloseReason.PEER_FAILED, "the connection failed"))
-        elif state == "closed" and not self._closing:
-            self._end(Closed(CloseReason.HUNG_UP, "the client closed the connection"))
+        elif state == "failed" or (state == "closed" and not self._closing):
+            self._end(self._explain())
+
+    def _explain(self) -> Closed:
+        """Return the reason why aiortc ended the connection, for which it has no field."""
+        transports = [path.transport for path in self._paths]
+        if any(internals.is_closed_by_client(transport) for transport in transports):
+            return Closed(CloseReason.HUNG_UP, "the client closed the connection")
+        if any(transport.transport.state == "failed" for transport in transports):
+            text = "no ICE candidate pair works: UDP may be blocked between client and server"
+        elif any(transport.state == "failed" for transport in transports):
+            text = "the DTLS handshake failed"
+        elif any(path.lost for path in self._paths):
+            text = "the socket or the TURN relay of the connection was lost"
+        else:
+            text = "a packet could not be processed; see aiortc's log"
+        return Closed(CloseReason.PEER_FAILED, text)
 
     def _on_broken(self, error: Exception) -> None:
         logger.error("encoding media failed", exc_info=error)
@@ -312,16 +328,22 @@ class Connection:
             self._end(Closed(CloseReason.PEER_FAILED, text))
 
     def _end(self, closed: Closed) -> None:
-        """End all streams and report the reason."""
+        """End all streams and report the reason.
+
+        Messages go on until :meth:`close` unless the client has closed the connection: the session
+        sends it the reason.
+        """
         self._over = True
+        self._on_closed(closed)  # first: a driver may return at the end of its input
         self.media.end_input()
         self.media.end_output()
-        self._messages.end()
-        self._on_closed(closed)
+        if self._closing or closed.reason is CloseReason.HUNG_UP:
+            self._messages.end()
 
-    async def _watch_liveness(self, pc: RTCPeerConnection, limit: float) -> None:
-        await self._heartbeat.wait_silent(limit, pc.getTransceivers()[0].sender.transport)
-        self._end(Closed(CloseReason.VANISHED, f"no packet from the client for {limit:g} s"))
+    async def _watch(self) -> None:
+        consents = [path.consent for path in self._paths]
+        text = await wait_silent(consents, self._liveness, self._clock)
+        self._end(Closed(CloseReason.VANISHED, text))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -1,0 +1,179 @@
+"""The ICE transport of a connection: its generations, its paths, and what arrives on them.
+
+aiortc 1.16 keeps the ICE connection it began with. :class:`IcePath` replaces it under DTLS, SRTP
+and SCTP, which notice nothing: each generation has an agent (an ``aioice.Connection``) on the same
+sockets, and one of them carries the data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiortc import RTCIceCandidate, RTCSctpTransport
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+
+from . import internals
+from .consent import CONSENT, Clock, Consent
+from .ice_internals import IceAgent, IceSockets, Origin
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_RESTART_LIMIT = 30.0
+"""Seconds in which a restart has to connect."""
+
+
+class IcePath:
+    """Replaces the ICE part of a transport. Must be made before candidates are gathered.
+
+    Args:
+        transport: the DTLS transport.
+        sctp: the transport of data channels over it.
+        clock: the time in seconds.
+        max_learned: maximum addresses of the client that no candidate has named.
+        spawn: starts a task.
+    """
+
+    def __init__(
+        self,
+        transport: RTCDtlsTransport,
+        sctp: RTCSctpTransport | None,
+        clock: Clock,
+        max_learned: int,
+        spawn: Callable[[Coroutine[Any, Any, object]], None],
+    ) -> None:
+        self.transport = transport
+        self._clock = clock
+        self._max_learned = max_learned
+        self._spawn = spawn
+        self._sockets = IceSockets(transport, self._admit, self._connect, self._on_lost)
+        self.consent: Consent[Origin] = Consent(self._sockets.agent, clock)
+        self._pending: IceAgent | None = None
+        self._connecting: set[IceAgent] = set()
+        self._connected: asyncio.Future[None] | None = None
+        self._heard: dict[Origin, float] = {}
+        self.lost = False
+        """Whether the selected socket or relay has failed."""
+        internals.watch_packets(transport, sctp, self._hear_packet)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the first generation has begun to connect."""
+        return self._connected is not None
+
+    @property
+    def remote_credentials(self) -> tuple[str | None, str | None]:
+        """The client's user fragment and password in the newest generation."""
+        return (self._pending or self._sockets.agent).remote_credentials
+
+    def restart(self, remote: tuple[str, str]) -> tuple[str, str]:
+        """Begin another generation with the client's new credentials; return those of this side.
+
+        The former one carries the data until a path of the new one is nominated, and goes on if
+        none ever is. A restart replaces an unfinished one.
+        """
+        if self._pending is not None:
+            self._spawn(self._sockets.close_agent(self._pending))
+        self._pending = agent = self._sockets.make_agent(remote)
+        self._start(agent, _RESTART_LIMIT)
+        return agent.credentials
+
+    async def add_candidate(self, candidate: RTCIceCandidate | None) -> None:
+        """Add a candidate of the client, or their end, to the newest generation.
+
+        Raises:
+            ValueError: aioice does not support the candidate, or has got their end.
+        """
+        await (self._pending or self._sockets.agent).add_candidate(candidate)
+
+    async def close(self) -> None:
+        """Abandon an unfinished restart. aiortc closes the agent in use and the sockets."""
+        self.consent.close()
+        agent, self._pending = self._pending, None
+        if agent is not None:
+            await self._sockets.close_agent(agent)
+
+    async def _connect(self) -> None:
+        """Connect for aiortc: return once any generation is connected."""
+        self._sockets.open()
+        self._connected = asyncio.get_running_loop().create_future()
+        self._start(self._sockets.agent, None)
+        await self._connected
+
+    def _start(self, agent: IceAgent, limit: float | None) -> None:
+        self._connecting.add(agent)
+        self._spawn(self._run(agent, limit))
+
+    async def _run(self, agent: IceAgent, limit: float | None) -> None:
+        failed = False
+        try:
+            async with asyncio.timeout(limit):
+                await agent.connect()
+        except (ConnectionError, TimeoutError) as exc:
+            failed = True
+            logger.debug("an ICE generation failed: %r", exc)
+        finally:
+            self._connecting.discard(agent)
+        unused = None
+        if agent is self._pending:
+            self._pending = None
+            unused = agent if failed else self._use(agent)
+        self._report(failed)
+        if unused is not None:
+            await self._sockets.close_agent(unused)
+
+    def _use(self, agent: IceAgent) -> IceAgent:
+        """Use an agent whose path is nominated; return the former one."""
+        former = self._sockets.use(agent)
+        self.consent.use(agent)
+        self._heard = {o: heard for o, heard in self._heard.items() if agent.knows(o)}
+        return former
+
+    def _report(self, failed: bool) -> None:
+        """Let aiortc go on, or fail, once it is certain which."""
+        assert self._connected is not None
+        if self._connected.done():
+            return
+        if not failed:
+            self._connected.set_result(None)
+        elif not self._connecting:
+            self._connected.set_exception(ConnectionError("ICE negotiation failed"))
+
+    def _admit(self, agent: IceAgent, origin: Origin, nominates: bool) -> bool:
+        """Record a check; return False if the client sends from too many addresses."""
+        if not self._make_room(agent, origin):
+            logger.debug("ignored a check: the client sends from too many addresses")
+            return False
+        self._heard[origin] = self._clock()
+        current = agent is self._sockets.agent
+        self.consent.hear(origin if current else None, nominates=nominates)
+        return True
+
+    def _hear_packet(self) -> None:
+        """Record an authenticated packet that is not a check."""
+        agent, origin = self._sockets.agent, self._sockets.origin
+        if origin is not None and origin != agent.selected:
+            if self._make_room(agent, origin):
+                self._heard[origin] = self._clock()
+            else:
+                origin = None
+        self.consent.hear(origin)
+
+    def _make_room(self, agent: IceAgent, origin: Origin) -> bool:
+        """Return whether a path is known or may be added. Paths long silent give way to it."""
+        if agent.knows(origin):
+            return True
+        learned = agent.learned()
+        if len(learned) < self._max_learned:
+            return True
+        before = self._clock() - CONSENT
+        stale = [o for o in learned if self._heard.get(o, 0.0) < before and o != agent.selected]
+        for former in stale:
+            agent.forget(former)
+            self._heard.pop(former, None)
+        return bool(stale)
+
+    def _on_lost(self) -> None:
+        self.lost = True
