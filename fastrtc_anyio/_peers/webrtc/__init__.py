@@ -13,7 +13,8 @@ Where this package differs from aiortc (:mod:`.internals` lists how):
   60 ms, and 280 ms after the first loss.
 * Outgoing video (:mod:`.video`) is encoded by aiortc, at the requested bitrate and frame rate. Only
   the latest frame of incoming video is kept.
-* A vanished client (:mod:`.liveness`) is detected within seconds; aiortc takes up to 35 s.
+* A vanished client (:mod:`.consent`) is detected within seconds, and a slow network ends no call.
+  aiortc takes up to 35 s, and ends calls whose round trip exceeds 0.5 s.
 * Candidates are added after the answer is made, so that resolving mDNS names does not delay it.
 """
 

@@ -1,6 +1,6 @@
-"""Access to private names of aioice, and of the part of aiortc that wraps it.
+"""Access to private names of aioice for checks, paths and restarts.
 
-The rules are those of :mod:`.internals`, which does the same for the rest of aiortc.
+The rules are those of :mod:`.internals`, which does the same for everything else.
 
 Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked on import.
 """
@@ -22,13 +22,12 @@ from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
 
 from fastrtc_anyio._core.required import check_required
 
-from .internals import SUPPORTED
+from .internals import SUPPORTED, Address, Receive
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCIceGatherer: ("_connection", "_remote_candidates_end"),
     RTCIceTransport: ("_connection", "_recv", "_send"),
     rtcicetransport: ("candidate_to_aioice",),
-    ice: ("get_host_addresses",),
     ice.Connection: (
         "_check_list",
         "_closing",
@@ -44,7 +43,6 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
         "build_request",
         "check_incoming",
         "data_received",
-        "get_component_candidates",
         "ice_controlling",
         "protocol_lost",
         "query_consent",
@@ -58,94 +56,6 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
 
 check_required(REQUIRED, SUPPORTED)
 
-
-# Gathering.
-
-
-def list_host_addresses() -> list[str]:
-    """Return the IP addresses that aioice 0.13 gathers by default: all except loopback.
-
-    Can go once aioice documents a function for it.
-    """
-    return ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
-
-
-Gatherer = Callable[[list[str], float], Awaitable[list[Candidate]]]
-"""Gathers candidates: the addresses, and the timeout of STUN and TURN servers in seconds."""
-
-
-def replace_gathering(
-    transport: RTCDtlsTransport,
-    gather: Callable[[Gatherer, list[str]], Awaitable[list[Candidate]]],
-) -> None:
-    """Gather local candidates with ``gather``, called with aioice's function and default addresses.
-
-    aioice 0.13 gathers on all addresses except loopback, and waits 5 s for a server that does not
-    answer, without a setting for either. Can go once ``RTCConfiguration`` has both.
-    """
-    connection = transport.transport._connection
-    original: Any = connection.get_component_candidates
-
-    async def get_component_candidates(
-        component: int, addresses: list[str], timeout: float = 0
-    ) -> list[Candidate]:
-        return await gather(partial(original, component), addresses)
-
-    _replace(connection, "get_component_candidates", get_component_candidates)
-
-
-Address = tuple[str, int]
-ProtocolFactory = Callable[[], asyncio.DatagramProtocol]
-Endpoint = tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]
-OpenEndpoint = Callable[[ProtocolFactory, Address], Awaitable[Endpoint]]
-
-
-def replace_socket_opening(
-    loop: asyncio.AbstractEventLoop,
-    open_socket: Callable[[OpenEndpoint, ProtocolFactory, str], Awaitable[Endpoint]],
-) -> None:
-    """Open the loop's UDP sockets for port 0 with ``open_socket``. Idempotent for each loop.
-
-    aioice 0.13 always binds to port 0 (aioice#47, #112), and only logs why a socket could not be
-    opened. The loop's method is the only place to choose the port. Can go once
-    ``aioice.Connection`` takes a port range and raises the error.
-    """
-    if "create_datagram_endpoint" in vars(loop):
-        return
-    create: Any = loop.create_datagram_endpoint
-
-    async def create_datagram_endpoint(
-        factory: Any, local_addr: Any = None, *args: Any, **options: Any
-    ) -> Any:
-        if local_addr is None or local_addr[1] != 0:
-            return await create(factory, local_addr, *args, **options)
-        return await open_socket(
-            lambda factory, address: create(factory, address, *args, **options),
-            factory,
-            local_addr[0],
-        )
-
-    _replace(loop, "create_datagram_endpoint", create_datagram_endpoint)
-
-
-Receive = Callable[[bytes, Any], None]
-
-
-def guard_datagrams(
-    factory: ProtocolFactory, receive: Callable[[Receive, bytes, Any], None]
-) -> asyncio.DatagramProtocol:
-    """Make a protocol that calls ``receive`` with aioice's method and each datagram.
-
-    An empty datagram ends the connection in aiortc 1.16 (``data[0]`` in ``_recv_next``), and
-    aioice 0.13 catches only one of the exceptions that its STUN parser raises. Can go once both
-    drop malformed datagrams.
-    """
-    protocol = factory()
-    _replace(protocol, "datagram_received", partial(receive, protocol.datagram_received))
-    return protocol
-
-
-# Agents and their sockets.
 
 Origin: TypeAlias = tuple[ice.StunProtocol, Address]
 """One path to the client: the local socket or relay, and the client's address."""

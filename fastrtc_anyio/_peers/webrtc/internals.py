@@ -1,25 +1,29 @@
-"""Access to private names of aiortc. No other module may use them, nor those of aioice.
+"""Access to private names of aiortc and aioice. No other module may use them.
 
 The libraries have no setting for the behaviour changed here, so each function reads or replaces an
 attribute of a live object. Its docstring states the reason, the upstream issue if there is one, and
 when the function can go. Policy (limits, ports, timing) belongs to the callers.
-:mod:`.ice_internals` does the same for ICE.
+:mod:`.ice_internals` does the same for the checks of ICE.
 
 Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked on import.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
+from aioice import ice
+from aioice.candidate import Candidate
 from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
 from aiortc.codecs.base import Encoder
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
+from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcsctptransport import DataChunk, InboundStream, RTCSctpTransport
 from aiortc.rtp import AnyRtcpPacket, RtpPacket
@@ -39,6 +43,7 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     Vp8Encoder: ("__target_bitrate",),
     RTCCertificate: ("_create_ssl_context",),
     RTCDtlsTransport: ("_handle_rtcp_data", "_handle_rtp_data", "_ssl"),
+    RTCIceTransport: ("_connection",),
     RTCSctpTransport: (
         "_advertised_rwnd",
         "_data_channel_queue",
@@ -50,6 +55,9 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     ),
     InboundStream: ("reassembly",),
     DataChunk: ("stream_id",),
+    ice: ("get_host_addresses",),
+    ice.Connection: ("get_component_candidates",),
+    ice.StunProtocol: ("datagram_received",),
 }
 """Undocumented names by the class or module that has them."""
 
@@ -116,6 +124,92 @@ def wrap_connect(
     """
     name = "_RTCPeerConnection__connect"
     _replace(pc, name, partial(run, getattr(pc, name)))
+
+
+# Gathering.
+
+
+def list_host_addresses() -> list[str]:
+    """Return the IP addresses that aioice 0.13 gathers by default: all except loopback.
+
+    Can go once aioice documents a function for it.
+    """
+    return ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
+
+
+Gatherer = Callable[[list[str], float], Awaitable[list[Candidate]]]
+"""Gathers candidates: the addresses, and the timeout of STUN and TURN servers in seconds."""
+
+
+def replace_gathering(
+    transport: RTCDtlsTransport,
+    gather: Callable[[Gatherer, list[str]], Awaitable[list[Candidate]]],
+) -> None:
+    """Gather local candidates with ``gather``, called with aioice's function and default addresses.
+
+    aioice 0.13 gathers on all addresses except loopback, and waits 5 s for a server that does not
+    answer, without a setting for either. Can go once ``RTCConfiguration`` has both.
+    """
+    connection = transport.transport._connection
+    original: Any = connection.get_component_candidates
+
+    async def get_component_candidates(
+        component: int, addresses: list[str], timeout: float = 0
+    ) -> list[Candidate]:
+        return await gather(partial(original, component), addresses)
+
+    _replace(connection, "get_component_candidates", get_component_candidates)
+
+
+Address = tuple[str, int]
+ProtocolFactory = Callable[[], asyncio.DatagramProtocol]
+Endpoint = tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]
+OpenEndpoint = Callable[[ProtocolFactory, Address], Awaitable[Endpoint]]
+
+
+def replace_socket_opening(
+    loop: asyncio.AbstractEventLoop,
+    open_socket: Callable[[OpenEndpoint, ProtocolFactory, str], Awaitable[Endpoint]],
+) -> None:
+    """Open the loop's UDP sockets for port 0 with ``open_socket``. Idempotent for each loop.
+
+    aioice 0.13 always binds to port 0 (aioice#47, #112), and only logs why a socket could not be
+    opened. The loop's method is the only place to choose the port. Can go once
+    ``aioice.Connection`` takes a port range and raises the error.
+    """
+    if "create_datagram_endpoint" in vars(loop):
+        return
+    create: Any = loop.create_datagram_endpoint
+
+    async def create_datagram_endpoint(
+        factory: Any, local_addr: Any = None, *args: Any, **options: Any
+    ) -> Any:
+        if local_addr is None or local_addr[1] != 0:
+            return await create(factory, local_addr, *args, **options)
+        return await open_socket(
+            lambda factory, address: create(factory, address, *args, **options),
+            factory,
+            local_addr[0],
+        )
+
+    _replace(loop, "create_datagram_endpoint", create_datagram_endpoint)
+
+
+Receive = Callable[[bytes, Any], None]
+
+
+def guard_datagrams(
+    factory: ProtocolFactory, receive: Callable[[Receive, bytes, Any], None]
+) -> asyncio.DatagramProtocol:
+    """Make a protocol that calls ``receive`` with aioice's method and each datagram.
+
+    An empty datagram ends the connection in aiortc 1.16 (``data[0]`` in ``_recv_next``), and
+    aioice 0.13 catches only one of the exceptions that its STUN parser raises. Can go once both
+    drop malformed datagrams.
+    """
+    protocol = factory()
+    _replace(protocol, "datagram_received", partial(receive, protocol.datagram_received))
+    return protocol
 
 
 # Packets.

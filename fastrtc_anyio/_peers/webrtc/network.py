@@ -18,7 +18,7 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio.errors import NoFreePort, PeerFailed
 
-from . import ice_internals
+from . import internals
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -37,16 +37,16 @@ _sockets: ContextVar[_Sockets | None] = ContextVar("sockets", default=None)
 
 def local_addresses() -> tuple[str, ...]:
     """Return the IP addresses of this machine that ICE uses by default: all except loopback."""
-    return tuple(ice_internals.list_host_addresses())
+    return tuple(internals.list_host_addresses())
 
 
 def choose_addresses(transport: RTCDtlsTransport, configuration: RtcConfiguration) -> None:
     """Gather candidates on the configured addresses and ports, within the configured time."""
 
-    async def gather(collect: ice_internals.Gatherer, addresses: list[str]) -> list[Candidate]:
+    async def gather(collect: internals.Gatherer, addresses: list[str]) -> list[Candidate]:
         if configuration.ice_transport_policy == "all":
             addresses = list(_local(configuration) or addresses or ("127.0.0.1",))
-        ice_internals.replace_socket_opening(asyncio.get_running_loop(), _open_socket)
+        internals.replace_socket_opening(asyncio.get_running_loop(), _open_socket)
         sockets = _Sockets(configuration.ports)
         token = _sockets.set(sockets)
         try:
@@ -57,7 +57,7 @@ def choose_addresses(transport: RTCDtlsTransport, configuration: RtcConfiguratio
             raise _explain(configuration, addresses, sockets.errors)
         return found
 
-    ice_internals.replace_gathering(transport, gather)
+    internals.replace_gathering(transport, gather)
 
 
 def _local(configuration: RtcConfiguration) -> tuple[str, ...]:
@@ -103,8 +103,8 @@ def _explain(
 
 
 async def _open_socket(
-    create: ice_internals.OpenEndpoint, factory: ice_internals.ProtocolFactory, host: str
-) -> ice_internals.Endpoint:
+    create: internals.OpenEndpoint, factory: internals.ProtocolFactory, host: str
+) -> internals.Endpoint:
     """Open a socket on a free port of the range, and record the error if that fails.
 
     The socket of a caller that does not gather candidates is opened as requested.
@@ -112,7 +112,7 @@ async def _open_socket(
     sockets = _sockets.get()
     if sockets is None:
         return await create(factory, (host, 0))
-    guarded = partial(ice_internals.guard_datagrams, factory, _receive)
+    guarded = partial(internals.guard_datagrams, factory, _receive)
     first, last = sockets.ports or (0, 0)
     size = last - first + 1
     start = secrets.randbelow(size)  # calls that start together should not race for one port
@@ -128,7 +128,7 @@ async def _open_socket(
     raise error
 
 
-def _receive(receive: ice_internals.Receive, data: bytes, address: Any) -> None:
+def _receive(receive: internals.Receive, data: bytes, address: Any) -> None:
     """Pass a datagram to aioice, and drop it if it is malformed: it may come from any host."""
     try:
         if data:
