@@ -8,8 +8,9 @@ out, and the first real samples after the loss fade in over what would have come
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .frames import INT16_MAX, INT16_MIN, Int16Array
@@ -22,6 +23,8 @@ FADE_IN_SECONDS = 0.005
 # Pitch of 66 to 200 Hz. For higher voices the search finds a multiple of the period.
 _MIN_PERIOD, _MAX_PERIOD = 0.005, 0.015
 _TEMPLATE_SECONDS = 0.02
+_RECENT_FRAMES = 4
+"""Frames remembered: enough for the search if they last 10 ms or more."""
 
 Samples = NDArray[np.float64]
 
@@ -59,7 +62,7 @@ class Concealer:
         self.sample_rate = sample_rate
         self._overlap = round(FADE_IN_SECONDS * sample_rate)
         self._kept = round((_TEMPLATE_SECONDS + _MAX_PERIOD) * sample_rate)
-        self._history = np.zeros((channels, 0), np.int16)
+        self._recent = deque([np.zeros((channels, 0), np.int16)], _RECENT_FRAMES)
         self._period: Samples | None = None
         self._offset: Samples | float = 0.0
         self._position = 0  # samples since the last real one, if there is a period
@@ -70,7 +73,7 @@ class Concealer:
             count = min(self._overlap, samples.shape[1])
             samples = fade_in(samples, self._extend(count), count)
             self._period = None
-        self._remember(samples)
+        self._recent.append(samples)
         return samples
 
     def conceal(self, count: int) -> Int16Array:
@@ -79,17 +82,13 @@ class Concealer:
             self._period = self._find_period()
         samples = _quantise(self._extend(count))
         self._position += count
-        self._remember(samples)
+        self._recent.append(samples)
         return samples
 
     def skip(self) -> None:
         """Note that silence follows: the next real samples fade in from it."""
-        self._period = np.zeros((self._history.shape[0], 1))
+        self._period = np.zeros((self._recent[0].shape[0], 1))
         self._offset = 0.0
-
-    def _remember(self, samples: Int16Array) -> None:
-        recent = [self._history, samples[:, -self._kept :]]
-        self._history = np.concatenate(recent, axis=1)[:, -self._kept :]
 
     def _extend(self, count: int) -> Samples:
         """Return the next ``count`` samples of the repeated period."""
@@ -105,7 +104,7 @@ class Concealer:
     def _find_period(self) -> Samples:
         """Return the last pitch period, smoothed where its end meets its beginning."""
         self._position, self._offset = 0, 0.0
-        history = self._history.astype(np.float64)
+        history = np.concatenate(self._recent, axis=1)[:, -self._kept :].astype(np.float64)
         heard = history.shape[1]
         longest = min(round(_MAX_PERIOD * self.sample_rate), heard // 2)
         shortest = min(round(_MIN_PERIOD * self.sample_rate), longest)
@@ -113,10 +112,12 @@ class Concealer:
             return np.zeros((history.shape[0], 1))
         mono = history.sum(axis=0)
         template = mono[longest:]
-        # Row i is the template's length of audio that begins longest - i samples before it.
-        earlier = sliding_window_view(mono, heard - longest)[: longest - shortest + 1]
-        energy = np.square(earlier).sum(axis=1) + 1.0
-        period = longest - int(np.argmax(earlier @ template / np.sqrt(energy)))
+        # Element i is for the audio that begins longest - i samples before the template.
+        likeness = np.correlate(mono, template)
+        power = np.concatenate([[0.0], np.cumsum(np.square(mono))])
+        energy = power[template.size :] - power[: -template.size]
+        likeness /= np.sqrt(energy + 1.0)
+        period = longest - int(np.argmax(likeness[: longest - shortest + 1]))
         found = history[:, -period:].copy()
         seam = min(period // 4, heard - period)
         weight = np.arange(1, seam + 1) / (seam + 1) if seam else np.empty(0)
