@@ -167,7 +167,7 @@ def create_decoder(
             library = load_libopus()
             if library is not None:
                 return OpusDecoder(library, sample_rate, channels)
-            # FFmpeg decodes Opus at 48 kHz whatever rate it is asked for.
+            # FFmpeg decodes Opus at 48 kHz only.
             decode = _native("libopus", OPUS_CLOCK_RATE, channels)
             return WaveformDecoder(decode, OPUS_CLOCK_RATE, channels, OPUS_CLOCK_RATE)
         case "g722":

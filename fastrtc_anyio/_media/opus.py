@@ -137,7 +137,7 @@ class NativeOpusDecoder:
     Args:
         library: the library.
         sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.
-        channels: 1 or 2, whatever the packets have.
+        channels: 1 or 2; packets may have either.
     """
 
     def __init__(self, library: LibOpus, sample_rate: int, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Reception: time on the sender's clock is audio or gap, whatever was lost."""
+"""Reception: audio and gaps add up to the time on the sender's clock."""
 
 from __future__ import annotations
 

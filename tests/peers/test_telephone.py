@@ -302,7 +302,7 @@ async def test_jump_of_media_timestamps_is_silence_of_that_length(framing: Any) 
 
 
 @pytest.mark.parametrize("jitter", [0, 40])
-async def test_jitter_of_media_timestamps_is_no_silence(jitter: int) -> None:
+async def test_jitter_of_media_timestamps_adds_no_silence(jitter: int) -> None:
     """Plivo's timestamps are those of a clock, in milliseconds since 1970."""
     async with open_pair(PlivoFraming) as (peer, carrier):
         for number in range(1, 101):
@@ -322,7 +322,7 @@ async def test_malformed_media_timestamp_is_ignored(timestamp: Any) -> None:
         assert (await read_all(peer)).size == 10 * RATE // 50
 
 
-async def test_held_chunk_is_heard_though_no_other_follows() -> None:
+async def test_held_chunk_is_released_without_a_following_chunk() -> None:
     async with open_pair(TwilioFraming) as (peer, carrier):
         carrier.send(chunk(1))
         carrier.send(chunk(3))

@@ -216,7 +216,7 @@ def test_first_packets_may_be_malformed() -> None:
     assert line.heard.pieces == [(0.02, None, False)]
 
 
-def test_packet_of_another_payload_type_is_no_loss() -> None:
+def test_packet_of_another_payload_type_does_not_count_as_lost() -> None:
     """As a telephone event: audio stops meanwhile, and timestamps go on."""
     line = Line()
     line.send(0)

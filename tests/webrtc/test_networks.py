@@ -79,7 +79,7 @@ async def test_lost_speech_is_recovered_from_redundancy() -> None:
     made_up = audio.concealed_seconds + audio.recovered_seconds
     assert abs(made_up - audio.lost * 0.02) < 0.2, "lost packets, but for those in a row"
     assert audio.recovered_seconds > made_up / 3
-    # What was heard is as long as what was said, and much like it.
+    # The recording is close to the speech, and in step with it to the end.
     sound = np.concatenate(heard)
     said = packets.transmit(LinkFaults()).samples
     begin = int(np.argmax(np.correlate(sound[::8].astype(float), said[::8].astype(float)))) * 8
