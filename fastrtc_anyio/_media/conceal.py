@@ -34,7 +34,8 @@ def fade(position: int, count: int, begin: float, end: float) -> Samples:
 
     All arguments are in samples since the beginning of the concealed audio.
     """
-    return np.clip((end - position - np.arange(count)) / (end - begin), 0.0, 1.0)
+    remaining = end - position - np.arange(count, dtype=np.float64)
+    return np.clip(remaining / (end - begin), 0.0, 1.0)
 
 
 def fade_in(samples: Int16Array, before: Samples | float, count: int) -> Int16Array:
