@@ -56,6 +56,7 @@ class HandlerDriver:
             handler.input_sample_rate,
             2 if handler.expected_layout == "stereo" else 1,
             handler.fps,
+            live=False if isinstance(handler, ReplyOnPause) else None,
         )
         self._calls = Calls(handler)
 

@@ -75,5 +75,5 @@ class MediaNeeds:
     """Channels of outgoing audio: 1 or 2."""
     fps: float = 30
     """Maximum frame rate of outgoing video, in Hz."""
-    live: bool = False
-    """Whether outgoing audio is derived from incoming audio in real time."""
+    live: bool | None = None
+    """Whether outgoing audio is derived from incoming audio in real time; None if unknown."""

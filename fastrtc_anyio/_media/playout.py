@@ -15,7 +15,7 @@ played padded, at the end of an utterance, or on its own if it has not grown sin
 Every sample pushed is played, flushed, trimmed or still buffered, and counted as exactly one of
 those.
 
-Live playout trims a standing delay, found by :mod:`.standing_delay`. The cut is a crossfade of
+A standing delay, found by :mod:`.standing_delay`, is trimmed. The cut is a crossfade of
 5 ms from the samples before the gap to those behind it.
 """
 
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from fastrtc_anyio._core.options import check_number
 
 from .frames import FRAMES_PER_SECOND, Int16Array, check_channels, check_pcm, check_sample_rate
-from .standing_delay import StandingDelay
+from .standing_delay import EchoDelay, InputLead, StandingDelay
 from .statistics import AudioOutStatistics
 
 # Long enough that cutting into a voice does not click, short enough to be heard as immediate.
@@ -62,8 +62,10 @@ class PlayoutBuffer:
         sample_rate: samples per second and channel, Hz: a multiple of 50 from 8000 to 48000.
         channels: 1 or 2.
         limit_seconds: the buffer has room while it holds less than this.
-        live: whether to trim a standing delay. A delay is visible only below the limit, so the
+        live: whether to trim any standing delay. A delay is visible only below the limit, so the
             limit has to exceed the backlog that a source may hand over after a stall.
+        input_lead: lead of the session's input, to trim a standing delay that a burst of input has
+            caused, on playout that is not live.
 
     Attributes:
         position: samples per channel played, without fades after a flush. Never goes back.
@@ -73,7 +75,13 @@ class PlayoutBuffer:
     """
 
     def __init__(
-        self, sample_rate: int, channels: int, limit_seconds: float, *, live: bool = False
+        self,
+        sample_rate: int,
+        channels: int,
+        limit_seconds: float,
+        *,
+        live: bool = False,
+        input_lead: InputLead | None = None,
     ) -> None:
         check_number("limit_seconds", limit_seconds, above=0, finite=False)
         self.sample_rate = check_sample_rate(sample_rate)
@@ -93,7 +101,11 @@ class PlayoutBuffer:
         self._resuming = False
         self._flushed_at = 0  # position at the last flush
         self._counters = AudioOutStatistics()
-        self._delay = StandingDelay(self._frame_samples) if live else None
+        self._delay: StandingDelay | None = None
+        if live:
+            self._delay = StandingDelay(self._frame_samples)
+        elif input_lead is not None:
+            self._delay = EchoDelay(self._frame_samples, input_lead)
 
     def push(self, samples: Int16Array) -> None:
         """Queue a copy of samples of shape ``(channels, n)`` behind those already queued."""
@@ -146,11 +158,11 @@ class PlayoutBuffer:
         self.paused = False
 
     def pull(self, *, held_back: bool = False) -> Int16Array:
-        """Take the next 20 ms. On live playout, a standing delay may be trimmed behind them.
+        """Take the next 20 ms. A standing delay may be trimmed behind them.
 
         Args:
             held_back: whether a sender waits for room at this moment. The source then works ahead,
-                so the samples queued are not a delay. Used by live playout only.
+                so the samples queued are not a delay.
 
         Returns:
             A new array, int16, shape ``(channels, sample_rate // 50)``, zero where there is nothing
@@ -199,6 +211,11 @@ class PlayoutBuffer:
     def has_room(self) -> bool:
         """Whether the next chunk may be pushed."""
         return self.buffered_seconds < self._limit
+
+    @property
+    def in_real_time(self) -> bool:
+        """Whether the source is known to push audio in real time."""
+        return isinstance(self._delay, EchoDelay) and self._delay.in_real_time
 
     @property
     def drained(self) -> bool:

@@ -1,4 +1,4 @@
-"""Detect a standing delay in the playout buffer of a live source.
+"""Detect a standing delay in the playout buffer.
 
 A source paced in real time, such as an echo, may stall and then push its backlog at once. The
 silence played in the meantime is a delay that stays until the end of the call, because from then on
@@ -19,12 +19,25 @@ band, for example of differing clocks, has to hold for 1.32 s. No rule can disti
 the lead of a source that pushes some audio ahead and the rest in real time, or that refills the
 buffer to a depth it chooses. Such a source should not be live.
 
+Other sources may do all of that and never lose a sample, so the depth alone proves nothing. For
+them a delay needs a cause: the session has read its input faster than real time, as it does when
+the backlog of a network, of a busy loop or of a slow handler arrives. :class:`InputLead` measures
+by how much. A rise of the depth is a delay only if the source
+
+* has been in a steady band before, which shows the depth that it needs,
+* is in a steady band again, higher by what the input's lead accounts for.
+
+Then the rise is trimmed, and never more than the lead. Speech synthesis, music or a reply that is
+paced in real time behind some audio pushed ahead lacks the cause. The rule cannot recognise a delay
+that arises in a handler between its input and its output, nor a source without steady bands.
+
 A short silence soon after a trim means that jitter needed the samples trimmed. The next trim then
 leaves another frame, up to three.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from .frames import FRAMES_PER_SECOND
@@ -50,10 +63,41 @@ LEAST_TRIM_FRAMES = 1
 REGRET_PULLS = 10 * FRAMES_PER_SECOND
 # Longer silence means nothing: the source stalled or rested, and no margin would have helped.
 REGRET_SILENT_PULLS = MOST_MARGIN_FRAMES + 1
+# A delay with a cause may wait longer for a trim. Looking at one pull in 11 is cheaper.
+CHECK_PULLS = 11
+LEAST_ECHO_TRIM_FRAMES = 2
+# Frames by which the lead and the rise that it explains may differ, besides the chunk size.
+SLACK_FRAMES = 2
+# Checks after which a lead of the input that has not raised the depth is forgotten: 5 s.
+LEAD_CHECKS = 5 * FRAMES_PER_SECOND // CHECK_PULLS
+# Sounding pulls without a steady band after which the usual depth is forgotten.
+FORGET_PULLS = 10 * FRAMES_PER_SECOND
+
+
+class InputLead:
+    """Lead of a session's reading over real time: the depth that its echo would have.
+
+    Attributes:
+        seconds: input read before the last frame that was still ahead of real time then.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._until = -math.inf
+
+    def read(self, now: float, duration: float) -> None:
+        """Note that input of ``duration`` seconds was read at ``now``."""
+        self.seconds = max(0.0, self._until - now)
+        self._until = now + self.seconds + duration
+
+    def reduce(self, seconds: float) -> None:
+        """Note that an echo would have been trimmed."""
+        self._until -= seconds
+        self.seconds -= seconds
 
 
 class StandingDelay:
-    """Detector of the part of the depth that a source paced in real time does not need.
+    """Detector of the part of the depth that a live source does not need.
 
     Depths are samples per channel, measured after each pull that played a full frame.
     """
@@ -77,6 +121,14 @@ class StandingDelay:
         if self._silent_pulls:
             self._end_silence()
         self._sounding_pulls += 1
+        excess = self._find_excess(depth, held_back)
+        if excess:
+            # The depths before the trim would make the next band look like a fall.
+            self._depths.clear()
+            self._trimmed_at = self._sounding_pulls
+        return excess
+
+    def _find_excess(self, depth: int, held_back: bool) -> int:
         # Cleared, not skipped: a band with a gap in it would join two leads into one delay.
         if held_back or depth < (self._margin + LEAST_TRIM_FRAMES) * self._frame:
             self._depths.clear()
@@ -89,9 +141,6 @@ class StandingDelay:
         band = list(self._depths)[-pulls:]
         if not self._is_steady(band):
             return 0
-        # The depths before the trim would make the next band look like a fall.
-        self._depths.clear()
-        self._trimmed_at = self._sounding_pulls
         # The minimum, not the mean: the depth above it is the source's own jitter and chunk size.
         return min(band) - self._margin * self._frame
 
@@ -114,3 +163,76 @@ class StandingDelay:
             abs(sum(last) - sum(first)) <= DRIFT_FRAMES * self._frame * third
             and abs(min(last) - min(first)) <= self._frame
         )
+
+
+class EchoDelay(StandingDelay):
+    """Detector of the part of the depth that a burst of input has caused.
+
+    Args:
+        frame_samples: samples per channel and frame.
+        lead: lead of the input of the same session.
+    """
+
+    def __init__(self, frame_samples: int, lead: InputLead) -> None:
+        super().__init__(frame_samples)
+        self._lead = lead
+        self._leads: deque[int] = deque(maxlen=LONG_PULLS)  # samples, beside the depths
+        self._usual: int | None = None  # depth that the source has proven to suffice
+        self._unexplained: deque[int] = deque(maxlen=LEAD_CHECKS)  # leads at the usual depth
+        self._unsteady_pulls = 0
+
+    @property
+    def in_real_time(self) -> bool:
+        """Whether the source has lately been in a steady band."""
+        return self._usual is not None
+
+    def _find_excess(self, depth: int, held_back: bool) -> int:
+        self._unsteady_pulls += 1
+        if self._unsteady_pulls > FORGET_PULLS:
+            self._usual = None
+        if held_back:
+            self._depths.clear()
+            return 0
+        self._depths.append(depth)
+        self._leads.append(round(self._lead.seconds * self._frame * FRAMES_PER_SECOND))
+        if len(self._depths) < LONG_PULLS or self._sounding_pulls % CHECK_PULLS:
+            return 0
+        band = list(self._depths)
+        if not self._is_steady(band):
+            return 0
+        self._unsteady_pulls = 0
+        return self._judge(min(band), max(band) - min(band), max(0, min(self._leads)))
+
+    def _judge(self, depth: int, chunk: int, lead: int) -> int:
+        """Return the samples to trim from a steady band, given its depth and its range."""
+        frame = self._frame
+        if self._usual is None or depth < self._usual + frame:
+            self._usual = min(depth, depth if self._usual is None else self._usual)
+            self._forget_lead(lead)
+            return 0
+        excess = depth - max(self._usual, frame)
+        # Pulls may now split the chunks differently. A source with some audio queued lost that much
+        # of the lead to the stall.
+        slack = chunk + SLACK_FRAMES * frame
+        if excess - slack <= lead <= excess + self._usual + slack:
+            trim = min(excess - (self._margin - LEAST_MARGIN_FRAMES) * frame, lead)
+            if trim >= LEAST_ECHO_TRIM_FRAMES * frame:
+                self._reduce(trim)
+                return trim
+            if excess <= (LEAST_ECHO_TRIM_FRAMES + 1) * frame:
+                return 0  # of differing clocks, perhaps, and still growing
+        self._usual = depth
+        self._unexplained.clear()
+        return 0
+
+    def _forget_lead(self, lead: int) -> None:
+        """Reduce a lead that has not raised the depth: it has no part in the next delay."""
+        self._unexplained.append(lead)
+        standing = min(self._unexplained)
+        if len(self._unexplained) == LEAD_CHECKS and standing >= self._frame:
+            self._reduce(standing)
+            self._leads.extend([lead - standing for lead in self._leads])
+
+    def _reduce(self, samples: int) -> None:
+        self._lead.reduce(samples / (self._frame * FRAMES_PER_SECOND))
+        self._unexplained.clear()

@@ -83,7 +83,7 @@ class MemoryPeer(LifecyclePeer):
         self._picture = anyio.Event()
         self.video_out = self._video_out = VideoOutput(link, fps, lambda: self._picture.set())
         self.messages = self._channel = MessageChannel(link, self._deliver)
-        self.client = MemoryClient(self, link)
+        self.client = MemoryClient(self)
         heard = _AudioReceiver(self.client.audio_in, self.client.heard.append)
         self._up_audio = _Carrier(uplink, _AudioReceiver(self._in).receive)
         self._up_video = _Carrier[VideoFrame](uplink, lambda frame, _: self._video_in.push(frame))
@@ -156,7 +156,8 @@ class MemoryClient:
         inbox: messages from the session.
     """
 
-    def __init__(self, peer: MemoryPeer, link: Link) -> None:
+    def __init__(self, peer: MemoryPeer) -> None:
+        link = Link(Host(), anyio.current_time)
         self._peer = peer
         self.audio_in = AudioInput(link, float("inf"))
         self.heard: list[Int16Array] = []

@@ -108,7 +108,7 @@ class SessionService(AsyncContextManagerMixin):
         self._choose_buffers = partial(
             BufferOptions.choose, output_s=output_buffer_s, input_s=input_buffer_s
         )
-        self._choose_buffers(bool(live))  # raises now for an impossible size
+        self._choose_buffers(live)  # raises now for an impossible size
         self._opus = opus or OpusOptions()
         self._video = video or VideoOptions()
         self._log_level = logging.INFO if verbose else logging.DEBUG

@@ -47,16 +47,17 @@ class BufferOptions:
     newest frame."""
     output_s: float = _WORK_AHEAD
     """Duration of audio that a handler may send ahead of playout before ``send`` waits."""
-    live: bool = False
+    live: bool | None = None
     """Whether outgoing audio follows a live source, such as the client's own voice. A delay that
-    builds up during a stall is then trimmed."""
+    builds up during a stall is then trimmed. None: only a delay that a burst of input has caused.
+    False: nothing is trimmed."""
 
     def __post_init__(self) -> None:
         check_number("input_s", self.input_s, above=0, unit="seconds", finite=False)
         check_number("output_s", self.output_s, above=0, unit="seconds", finite=False)
 
     @classmethod
-    def choose(cls, live: bool, output_s: float | None, input_s: float) -> BufferOptions:
+    def choose(cls, live: bool | None, output_s: float | None, input_s: float) -> BufferOptions:
         """Return the sizes for a stream; None stands for the default output size.
 
         A live source has at most the waiting input to send. With an output queue a little larger,
@@ -102,6 +103,11 @@ class AudioInput(AudioReceiveStream):
         frame = self._queue.pop()
         if frame is None and self._ended:
             raise anyio.EndOfStream
+        return self._note_read(frame)
+
+    def _note_read(self, frame: AudioFrame | None) -> AudioFrame | None:
+        if frame is not None:
+            self._link.input_lead.read(self._link.clock(), frame.duration)
         return frame
 
     def _fill(self) -> AudioFrame | None:
@@ -115,7 +121,7 @@ class AudioInput(AudioReceiveStream):
         frame = gaps.fill(min(now, self._heard()), behind if behind > self._caught_up else 0.0)
         if frame is not None:
             self._queue.count_silence(frame)
-        return frame
+        return self._note_read(frame)
 
     def _due(self) -> float | None:
         due = None if self._ended else self._gaps.due()
@@ -202,7 +208,13 @@ class AudioOutput(AudioSendStream):
 
     def _set_format(self, sample_rate: int, channels: int) -> None:
         options = self._options
-        self._buffer = PlayoutBuffer(sample_rate, channels, options.output_s, live=options.live)
+        self._buffer = PlayoutBuffer(
+            sample_rate,
+            channels,
+            options.output_s,
+            live=bool(options.live),
+            input_lead=self._link.input_lead if options.live is None else None,
+        )
         self._convert = AudioConverter(sample_rate, channels)
         self._converted_generation = 0
 

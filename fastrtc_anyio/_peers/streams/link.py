@@ -14,6 +14,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from fastrtc_anyio._core.host import Host, Lock
+from fastrtc_anyio._media.standing_delay import InputLead
 
 T = TypeVar("T")
 
@@ -21,13 +22,14 @@ T = TypeVar("T")
 class Link:
     """Connection between a transport, on any thread, and the host of its session.
 
-    Both sides use the same monotonic ``clock``, in seconds.
+    Both sides use the same monotonic ``clock``, in seconds. ``input_lead`` is guarded by the lock.
     """
 
     def __init__(self, host: Host, clock: Callable[[], float]) -> None:
         self.lock = Lock()
         self.host = host
         self.clock = clock
+        self.input_lead = InputLead()
 
 
 class Parking:

@@ -22,9 +22,9 @@ from .link import Link
 CLIENT_LEAD = 0.1
 """Seconds sent ahead against jitter. A flush cannot take them back."""
 LIVE_LEAD = 0.04
-"""Seconds sent ahead when a live source paces the audio. Such a source has nothing to send ahead
-but the backlog of a stall. At the client, that backlog would be a permanent delay; in the buffer it
-is detected and trimmed."""
+"""Seconds sent ahead when a source in real time paces the audio. Such a source has nothing to send
+ahead but the backlog of a stall. At the client, that backlog would be a permanent delay; in the
+buffer it is detected and trimmed."""
 
 _FRAME = 1 / FRAMES_PER_SECOND
 _EPSILON = 1e-6
@@ -94,7 +94,8 @@ class PacedOutput(AudioOutput):
         if not queued and not self._buffer.sounding:
             return None
         whole = queued * FRAMES_PER_SECOND >= self.sample_rate
-        return max(self._tick, self._end + _FRAME - self._lead if whole else self._end)
+        lead = min(self._lead, LIVE_LEAD) if self._buffer.in_real_time else self._lead
+        return max(self._tick, self._end + _FRAME - lead if whole else self._end)
 
     def _note_sent(self, count: int) -> None:
         """Note the number of samples just taken. Called with the lock held."""
