@@ -68,6 +68,8 @@ CHECK_PULLS = 11
 LEAST_ECHO_TRIM_FRAMES = 2
 # Frames by which the lead and the rise that it explains may differ, besides the chunk size.
 SLACK_FRAMES = 2
+# Frames that a transport may send ahead, besides.
+TRANSPORT_FRAMES = 2
 # Checks after which a lead of the input that has not raised the depth is forgotten: 5 s.
 LEAD_CHECKS = 5 * FRAMES_PER_SECOND // CHECK_PULLS
 # Sounding pulls without a steady band after which the usual depth is forgotten.
@@ -210,11 +212,11 @@ class EchoDelay(StandingDelay):
             self._usual = min(depth, depth if self._usual is None else self._usual)
             self._forget_lead(lead)
             return 0
-        excess = depth - max(self._usual, frame)
-        # Pulls may now split the chunks differently. A source with some audio queued lost that much
-        # of the lead to the stall.
+        rise, excess = depth - self._usual, depth - max(self._usual, frame)
+        # Pulls may now split the chunks differently. The stall used up the samples that the source
+        # had queued, and the transport may hold some frames of the backlog.
         slack = chunk + SLACK_FRAMES * frame
-        if excess - slack <= lead <= excess + self._usual + slack:
+        if rise - slack <= lead <= rise + self._usual + slack + TRANSPORT_FRAMES * frame:
             trim = min(excess - (self._margin - LEAST_MARGIN_FRAMES) * frame, lead)
             if trim >= LEAST_ECHO_TRIM_FRAMES * frame:
                 self._reduce(trim)

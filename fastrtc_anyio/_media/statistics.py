@@ -55,7 +55,7 @@ class AudioOutStatistics:
     flushed: int = 0
     """Samples dropped by ``flush``."""
     trimmed: int = 0
-    """Samples skipped on a live stream to end a standing delay."""
+    """Samples skipped to end a standing delay after a stall."""
     buffered: int = 0
     """Samples waiting to be played."""
     underruns: int = 0

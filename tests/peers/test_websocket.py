@@ -80,6 +80,34 @@ async def test_stalled_live_source_leaves_no_delay_at_the_client() -> None:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("framing", [FastRTCFraming, TwilioFraming])
+@pytest.mark.parametrize("stall", [15, 50])
+async def test_burst_of_input_leaves_no_delay_in_an_echo(
+    framing: Callable[[], Framing], stall: int
+) -> None:
+    """Neither in the peer nor at the client, which plays all that it is sent."""
+    rate, size = MULAW_8K.sample_rate, MULAW_8K.sample_rate // 50
+    waiting: list[float] = []
+    async with open_pair(framing) as (peer, client), create_task_group() as tasks:
+
+        async def echo() -> None:
+            async for frame in peer.audio_in:
+                await peer.audio_out.send(frame)
+
+        tasks.start_soon(client.listen)
+        tasks.start_soon(echo)
+        began = anyio.current_time()
+        for i in range(300 + stall):
+            due = 150 + stall if 150 <= i < 150 + stall else i
+            await anyio.sleep_until(began + 0.02 * due)
+            client.send_audio(AudioFrame(rate, np.full((1, size), 1000, np.int16)))
+            queued = sum(not isinstance(item, Mark) for item in client.queue)
+            waiting.append(queued + peer.audio_out.statistics().buffered / size)
+        tasks.cancel_scope.cancel()
+        assert peer.audio_out.statistics().trimmed >= (stall - 3) * size
+    assert np.mean(waiting[-50:]) <= np.mean(waiting[100:150]) + 3
+
+
 async def test_chunks_of_a_carrier_are_reordered() -> None:
     async with open_pair(TwilioFraming) as (peer, client):
         sounds = {chunk: np.full((1, 160), 1000 * chunk, np.int16) for chunk in (1, 3, 2, 5, 4)}

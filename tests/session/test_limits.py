@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 import pytest
 
 from fastrtc_anyio import AudioFrame, CloseReason, EmitType, Limits, Session
 from fastrtc_anyio.testing import Call, open_call
-from tests.kit.handlers import Quiet
+from tests.kit.handlers import AsyncEcho, Quiet
 
 
 async def send_numbered_frames(call: Call, frames: int) -> None:
@@ -77,7 +78,7 @@ def latencies(call: Call, every: int = 25) -> dict[int, int]:
 
 @pytest.mark.parametrize("stall", [0.3, 0.8, 5.0])
 @pytest.mark.parametrize("kind", ["session function", "handler"])
-async def test_live_echo_returns_to_its_latency_after_stall(stall: float, kind: str) -> None:
+async def test_echo_returns_to_its_latency_after_stall(stall: float, kind: str) -> None:
     stalled = False
 
     async def echo(session: Session) -> None:
@@ -106,7 +107,7 @@ async def test_live_echo_returns_to_its_latency_after_stall(stall: float, kind: 
             return self.frames.pop(0) if self.frames else None
 
     handler: Any = echo if kind == "session function" else Echo()
-    async with open_call(handler, live=True) as call:
+    async with open_call(handler) as call:
         for samples in clicks(500):
             call.client.send_audio(AudioFrame(48_000, samples))
             await anyio.sleep(0.02)
@@ -119,6 +120,49 @@ async def test_live_echo_returns_to_its_latency_after_stall(stall: float, kind: 
     assert all(abs(late - usual) <= 2 for late in after.values()), (usual, found)
     assert out is not None
     assert out.sent == out.played + out.trimmed + out.buffered
+
+
+@pytest.mark.parametrize("outages", [[0.3], [1.0], [3.0], [0.3, 0.4, 0.2, 1.0]], ids=str)
+@pytest.mark.parametrize("lost", [False, True], ids=["late", "lost"])
+async def test_echo_handler_returns_to_its_latency_after_outages(
+    outages: list[float], lost: bool
+) -> None:
+    """Audio sent in an outage arrives in a burst at its end, or never."""
+    ends, begins = [], 4.0
+    for outage in outages:
+        ends.append((begins, begins + outage))
+        begins += outage + 0.7
+    resumed = ends[-1][1] + 2
+    async with open_call(AsyncEcho()) as call:
+        start = anyio.current_time()
+        for number, samples in enumerate(clicks(round((resumed + 2) * 50))):
+            sent = number / 50
+            arrives = next((end for begin, end in ends if begin <= sent < end), sent)
+            if lost and arrives != sent:
+                continue
+            await anyio.sleep_until(start + arrives)
+            call.client.send_audio(AudioFrame(48_000, samples))
+            await anyio.lowlevel.checkpoint()
+        out = call.session.statistics().audio_out
+    found = latencies(call)
+    before = {late for sent, late in found.items() if 50 <= sent < 200}
+    after = {late for sent, late in found.items() if sent >= resumed * 50}
+    assert after
+    assert max(after) <= max(before) + 2, (found, out)
+    assert out is not None
+    assert out.buffered <= 4 * 480
+
+
+async def test_handler_that_is_declared_not_live_loses_nothing() -> None:
+    async with open_call(AsyncEcho(), live=False) as call:
+        await send_numbered_frames(call, 200)
+        for _ in range(40):
+            call.client.send_audio(AudioFrame(48_000, np.ones((1, 960), np.int16)))
+        await send_numbered_frames(call, 200)
+        out = call.session.statistics().audio_out
+    assert out is not None
+    assert out.trimmed == 0
+    assert out.latency >= 0.7
 
 
 async def test_live_source_faster_than_real_time_loses_no_sample() -> None:
