@@ -64,8 +64,8 @@ class PlayoutBuffer:
         limit_seconds: the buffer has room while it holds less than this.
         live: whether to trim any standing delay. A delay is visible only below the limit, so the
             limit has to exceed the backlog that a source may hand over after a stall.
-        input_lead: lead of the session's input, to trim a standing delay that a burst of input has
-            caused, on playout that is not live.
+        input_lead: lead of the session's input, to trim what a burst of input has caused: a
+            standing delay, on playout that is not live, and late silence.
 
     Attributes:
         position: samples per channel played, without fades after a flush. Never goes back.
@@ -103,7 +103,7 @@ class PlayoutBuffer:
         self._counters = AudioOutStatistics()
         self._delay: StandingDelay | None = None
         if live:
-            self._delay = StandingDelay(self._frame_samples)
+            self._delay = StandingDelay(self._frame_samples, input_lead)
         elif input_lead is not None:
             self._delay = EchoDelay(self._frame_samples, input_lead)
 
@@ -182,7 +182,7 @@ class PlayoutBuffer:
         self._counters.played += self.pulled
         if self._delay is not None:
             if self.sounding:
-                self._trim(self._delay.excess(self._queued, held_back))
+                self._end_delay(self._delay, held_back)
             else:
                 self._delay.silence()
         return frame
@@ -264,10 +264,28 @@ class PlayoutBuffer:
         self.sounding = count == self._frame_samples
         return count
 
+    def _end_delay(self, delay: StandingDelay, held_back: bool) -> None:
+        """Trim what has been found to be a delay."""
+        count = delay.excess(self._queued, held_back)
+        if not count and (silent := delay.silent_excess(self._queued)):
+            count = self._count_silence(silent)
+        if count >= self._frame_samples:
+            self._trim(count)
+            delay.note_trim(count)
+
+    def _count_silence(self, limit: int) -> int:
+        """Return the number of silent samples at the front, up to ``limit``."""
+        count, offset = 0, self._offset
+        for chunk in self._chunks:
+            sounding = np.flatnonzero(chunk[:, offset:].any(axis=0))
+            if sounding.size or count >= limit:
+                return min(count + int(sounding[0] if sounding.size else 0), limit)
+            count += chunk.shape[1] - offset
+            offset = 0
+        return min(count, limit)
+
     def _trim(self, count: int) -> None:
         """Drop ``count`` samples from the front, leaving at least a frame; crossfade the cut."""
-        if not count:
-            return
         # Not the frame just pulled, which may be at the encoder: the fade lies in what comes next.
         fade = self._fade_samples
         taken = self._take(count + fade)

@@ -31,6 +31,10 @@ Then the rise is trimmed, and never more than the lead. Speech synthesis, music 
 paced in real time behind some audio pushed ahead lacks the cause. The rule cannot recognise a delay
 that arises in a handler between its input and its output, nor a source without steady bands.
 
+Silence may also be read late in a burst: that of a gap in which the client sent no audio comes with
+the audio that ends the gap. Silent samples at the front of the queue are therefore trimmed at once,
+as far as the lead accounts for the depth. Waiting for a steady band would cost speech instead.
+
 A short silence soon after a trim means that jitter needed the samples trimmed. The next trim then
 leaves another frame, up to three.
 """
@@ -102,10 +106,15 @@ class StandingDelay:
     """Detector of the part of the depth that a live source does not need.
 
     Depths are samples per channel, measured after each pull that played a full frame.
+
+    Args:
+        frame_samples: samples per channel and frame.
+        lead: lead of the input of the same session.
     """
 
-    def __init__(self, frame_samples: int) -> None:
+    def __init__(self, frame_samples: int, lead: InputLead | None = None) -> None:
         self._frame = frame_samples
+        self._lead = lead or InputLead()
         self._margin = LEAST_MARGIN_FRAMES
         # The latest depths, back to the last one too small for a trim or with a sender waiting.
         self._depths: deque[int] = deque(maxlen=LONG_PULLS)
@@ -123,12 +132,38 @@ class StandingDelay:
         if self._silent_pulls:
             self._end_silence()
         self._sounding_pulls += 1
-        excess = self._find_excess(depth, held_back)
-        if excess:
-            # The depths before the trim would make the next band look like a fall.
-            self._depths.clear()
-            self._trimmed_at = self._sounding_pulls
-        return excess
+        return self._find_excess(depth, held_back)
+
+    def silent_excess(self, depth: int) -> int:
+        """Return the samples to trim at once if they are silent, usually 0."""
+        usual, lead = self._usual_depth, self._lead_samples
+        if usual is None or lead < LEAST_ECHO_TRIM_FRAMES * self._frame:
+            return 0
+        if not self._explains(lead, depth - usual, usual, 0):
+            return 0
+        return max(0, min(depth - max(usual, self._frame), lead))
+
+    def note_trim(self, samples: int) -> None:
+        """Note that this many samples were trimmed."""
+        # The depths before the trim would make the next band look like a fall.
+        self._depths.clear()
+        self._trimmed_at = self._sounding_pulls
+        self._lead.reduce(samples / (self._frame * FRAMES_PER_SECOND))
+
+    @property
+    def _usual_depth(self) -> int | None:
+        return self._margin * self._frame
+
+    @property
+    def _lead_samples(self) -> int:
+        return max(0, round(self._lead.seconds * self._frame * FRAMES_PER_SECOND))
+
+    def _explains(self, lead: int, rise: int, usual: int, chunk: int) -> bool:
+        """Return whether the input's lead accounts for a rise of the depth above the usual one."""
+        # Pulls may now split the chunks differently. The stall used up the samples that the source
+        # had queued, and the transport may hold some frames of the backlog.
+        slack = chunk + SLACK_FRAMES * self._frame
+        return rise - slack <= lead <= rise + usual + slack + TRANSPORT_FRAMES * self._frame
 
     def _find_excess(self, depth: int, held_back: bool) -> int:
         # Cleared, not skipped: a band with a gap in it would join two leads into one delay.
@@ -168,16 +203,10 @@ class StandingDelay:
 
 
 class EchoDelay(StandingDelay):
-    """Detector of the part of the depth that a burst of input has caused.
+    """Detector of the part of the depth that a burst of input has caused."""
 
-    Args:
-        frame_samples: samples per channel and frame.
-        lead: lead of the input of the same session.
-    """
-
-    def __init__(self, frame_samples: int, lead: InputLead) -> None:
-        super().__init__(frame_samples)
-        self._lead = lead
+    def __init__(self, frame_samples: int, lead: InputLead | None = None) -> None:
+        super().__init__(frame_samples, lead)
         self._leads: deque[int] = deque(maxlen=LONG_PULLS)  # samples, beside the depths
         self._usual: int | None = None  # depth that the source has proven to suffice
         self._unexplained: deque[int] = deque(maxlen=LEAD_CHECKS)  # leads at the usual depth
@@ -196,14 +225,22 @@ class EchoDelay(StandingDelay):
             self._depths.clear()
             return 0
         self._depths.append(depth)
-        self._leads.append(round(self._lead.seconds * self._frame * FRAMES_PER_SECOND))
+        self._leads.append(self._lead_samples)
         if len(self._depths) < LONG_PULLS or self._sounding_pulls % CHECK_PULLS:
             return 0
         band = list(self._depths)
         if not self._is_steady(band):
             return 0
         self._unsteady_pulls = 0
-        return self._judge(min(band), max(band) - min(band), max(0, min(self._leads)))
+        return self._judge(min(band), max(band) - min(band), min(self._leads))
+
+    def note_trim(self, samples: int) -> None:
+        super().note_trim(samples)
+        self._unexplained.clear()
+
+    @property
+    def _usual_depth(self) -> int | None:
+        return self._usual
 
     def _judge(self, depth: int, chunk: int, lead: int) -> int:
         """Return the samples to trim from a steady band, given its depth and its range."""
@@ -213,13 +250,9 @@ class EchoDelay(StandingDelay):
             self._forget_lead(lead)
             return 0
         rise, excess = depth - self._usual, depth - max(self._usual, frame)
-        # Pulls may now split the chunks differently. The stall used up the samples that the source
-        # had queued, and the transport may hold some frames of the backlog.
-        slack = chunk + SLACK_FRAMES * frame
-        if rise - slack <= lead <= rise + self._usual + slack + TRANSPORT_FRAMES * frame:
+        if self._explains(lead, rise, self._usual, chunk):
             trim = min(excess - (self._margin - LEAST_MARGIN_FRAMES) * frame, lead)
             if trim >= LEAST_ECHO_TRIM_FRAMES * frame:
-                self._reduce(trim)
                 return trim
             if excess <= (LEAST_ECHO_TRIM_FRAMES + 1) * frame:
                 return 0  # of differing clocks, perhaps, and still growing
@@ -232,9 +265,6 @@ class EchoDelay(StandingDelay):
         self._unexplained.append(lead)
         standing = min(self._unexplained)
         if len(self._unexplained) == LEAD_CHECKS and standing >= self._frame:
-            self._reduce(standing)
+            self._lead.reduce(standing / (self._frame * FRAMES_PER_SECOND))
             self._leads.extend([lead - standing for lead in self._leads])
-
-    def _reduce(self, samples: int) -> None:
-        self._lead.reduce(samples / (self._frame * FRAMES_PER_SECOND))
-        self._unexplained.clear()
+            self._unexplained.clear()

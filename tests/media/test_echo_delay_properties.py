@@ -22,7 +22,10 @@ Stall = tuple[float, float]
 
 
 class Simulation:
-    """A session that reads input and pushes audio at given times, and is pulled every 20 ms."""
+    """A session that reads input and pushes audio at given times, and is pulled every 20 ms.
+
+    A negative duration is that of silence.
+    """
 
     def __init__(self, phase: float = 7.0) -> None:
         self.lead = InputLead()
@@ -46,7 +49,8 @@ class Simulation:
             while event is not None and event[0] <= now:
                 at, pushed, ms = event
                 if pushed:
-                    self.playout.push(np.full((1, round(ms * MS)), 1, np.int16))
+                    value = 1 if ms > 0 else 0
+                    self.playout.push(np.full((1, round(abs(ms) * MS)), value, np.int16))
                 else:
                     self.lead.read(at / 1000, ms / 1000)
                 event = next(coming, None)
@@ -192,6 +196,53 @@ def test_speech_after_an_echo_and_its_stall_loses_nothing(stall: int) -> None:
         speech += [(14_000.0 + rest, 3000.0), (18_000.0, 2000.0)]
         result = Simulation().run(reads, repeated + speech, 24_000)
         assert result.trimmed == pytest.approx(stall, abs=40)
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("gap", [300, 3000, 6000])
+@pytest.mark.parametrize("chunk", [20, 60])
+def test_silence_read_at_the_end_of_a_gap_delays_no_speech(
+    live: bool, gap: int, chunk: int
+) -> None:
+    lead = InputLead()
+    playout = PlayoutBuffer(RATE, 1, 30.0, live=live, input_lead=lead)
+    spoken, latency, heard = 0, list[float](), list[np.ndarray]()
+
+    def echo(now: float, sounding: bool) -> None:
+        nonlocal spoken
+        lead.read(now / 1000, chunk / 1000)
+        samples = (
+            np.arange(spoken, spoken + chunk * MS) % 9000 + 1 if sounding else [0] * chunk * MS
+        )
+        spoken += chunk * MS if sounding else 0
+        playout.push(np.array([samples], np.int16))
+
+    due = 0.0
+    for now in np.arange(7.0, 10_000.0 + gap, 20.0).tolist():
+        while due <= now:
+            if due > 4000 and due - gap <= 4000 < due - gap + chunk:
+                for _ in range(gap // chunk):
+                    echo(due, False)
+            if not 4000 < due <= 4000 + gap:
+                echo(due, True)
+            due += chunk
+        heard.append(playout.pull())
+        latency.append(playout.buffered_seconds)
+    after = latency[round((4100 + gap) / 20) :]
+    assert max(after) <= max(latency[100:200]) + 0.04
+    audible = np.concatenate(heard, axis=1)
+    audible = audible[audible > 0]
+    assert np.array_equal(audible, np.arange(audible.size) % 9000 + 1)
+
+
+@pytest.mark.parametrize("burst", [300, 1000])
+def test_pauses_of_other_sources_are_not_shortened(burst: int) -> None:
+    simulation = Simulation()
+    reads = in_real_time((6000, 6000 + burst))
+    simulation.run(reads, [(at, -ms if 5800 < at < 8000 else ms) for at, ms in in_real_time()])
+    assert simulation.trimmed == 0
+    speech = [(at, -1500.0 if at else 1500.0) for at in np.arange(0.0, END, 3000).tolist()]
+    assert Simulation().run(reads, speech).trimmed == 0
 
 
 def test_source_that_never_ran_at_a_low_depth_loses_nothing() -> None:

@@ -214,7 +214,7 @@ class AudioOutput(AudioSendStream):
             channels,
             options.output_s,
             live=bool(options.live),
-            input_lead=self._link.input_lead if options.live is None else None,
+            input_lead=None if options.live is False else self._link.input_lead,
         )
         self._convert = AudioConverter(sample_rate, channels)
         self._converted_generation = 0
