@@ -36,12 +36,9 @@ CLIENTS: dict[str, tuple[Callable[[], Framing], str]] = {
 async def open_plain_hypercorn(app: Any) -> AsyncGenerator[str, None]:
     """Serve with hypercorn's own class of WebSockets, as hypercorn's command does."""
     async with open_server(app) as url:
-        corrected = vars(h11)["WSStream"]
-        vars(h11)["WSStream"] = WSStream
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(h11, "WSStream", WSStream)
             yield url
-        finally:
-            vars(h11)["WSStream"] = corrected
 
 
 SERVERS: dict[str, Any] = {
@@ -81,7 +78,7 @@ def ends(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @every_server
 @pytest.mark.parametrize("client", CLIENTS)
-async def test_close_handshake_hangs_up_whatever_its_code(server: str, client: str) -> None:
+async def test_close_handshake_with_any_code_hangs_up(server: str, client: str) -> None:
     codes = (1000, 1001, 1002, 1008, 1011, 3000, 4999, None) if client == "browser" else (1000,)
     async with open_stream(Quiet(), serve=SERVERS[server]) as (stream, url):
         for code in codes:
@@ -93,7 +90,7 @@ async def test_close_handshake_hangs_up_whatever_its_code(server: str, client: s
 
 
 @every_server
-async def test_close_before_the_session_is_up_is_no_warning(
+async def test_close_before_the_session_is_up_logs_no_warning(
     server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "fastrtc_anyio")
