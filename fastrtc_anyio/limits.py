@@ -66,6 +66,8 @@ class RequestLimits:
     candidates: int = 100
     """Maximum ICE candidates of one client. Each costs connectivity checks; RFC 8445 6.1.2.5 sets
     the same limit."""
+    restarts: int = 20
+    """Maximum ICE restarts of one client in a minute. Each costs connectivity checks."""
     early_clients: int = 64
     """Maximum clients with early candidates, and maximum waiting readers of outputs. A further
     client replaces the oldest; a further reader is refused."""

@@ -30,6 +30,7 @@ from fastrtc_anyio._signaling.requests import (
     OfferRequest,
     parse_request,
 )
+from fastrtc_anyio._signaling.restart import Remote
 from fastrtc_anyio.abc import AsyncioBridge, Peer
 from fastrtc_anyio.errors import (
     CloseReason,
@@ -37,6 +38,7 @@ from fastrtc_anyio.errors import (
     PeerError,
     SignalingError,
     StreamNotOpen,
+    UnknownSession,
     WebRTCError,
 )
 from fastrtc_anyio.limits import Limits, RequestLimits
@@ -162,6 +164,8 @@ class SessionService(AsyncContextManagerMixin):
     ) -> Answer:
         """Begin a WebRTC session; see :meth:`fastrtc_anyio.Stream.offer`."""
         opened = self._require_open()
+        if (restarted := await self._restart(request)) is not None:
+            return restarted
         if callable(self._rtc):
             # Admission comes first: a refused client costs no TURN credentials.
             self.registry.admit(request.webrtc_id, self.concurrency_limit)
@@ -199,6 +203,35 @@ class SessionService(AsyncContextManagerMixin):
         if on_outputs is not None:
             session.outputs.listen(on_outputs)
         return await self._start(opened, session, negotiate)
+
+    async def _restart(self, request: OfferRequest) -> Answer | None:
+        """Answer an offer for an ICE restart of a live session; None if the offer is for none."""
+        webrtc_id = request.webrtc_id or ""
+        session = self.registry.find(webrtc_id)
+        if session is None:
+            if request.restart:
+                raise UnknownSession(f"no session has the id {webrtc_id!r}")
+            return None
+        if not isinstance(session.peer, self._require_open().peer_class):
+            return None
+        description = await session.peer.restart(request.description)
+        if description is None:
+            return None
+        logger.log(self._log_level, "session %s: ICE restarts", session.id)
+        return Answer(description, webrtc_id)
+
+    async def restart_ice(self, session_id: str, remote: Remote) -> str:
+        """Restart ICE in a session; return an SDP fragment. See :meth:`.WebRTCPeer.restart_ice`.
+
+        Raises:
+            UnknownSession: there is no such session.
+        """
+        session = self.registry.get(session_id)
+        if not isinstance(session.peer, self._require_open().peer_class):
+            raise InvalidStateError(f"{session_id!r} is not connected over WebRTC")
+        fragment = await session.peer.restart_ice(remote)
+        logger.log(self._log_level, "session %s: ICE restarts", session.id)
+        return fragment
 
     async def add_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
         """See :meth:`fastrtc_anyio.Stream.add_ice_candidate`."""

@@ -6,6 +6,7 @@ The body is FastRTC's: ``{"type": "offer", "sdp": ..., "webrtc_id": ...}`` or
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,11 +20,13 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits, check_limit
 
-_FIELDS = ("type", "sdp", "webrtc_id", "candidate")
+_FIELDS = ("type", "sdp", "webrtc_id", "candidate", "restart")
 MAX_ID_LENGTH = 128
 """Maximum characters of a client's ``webrtc_id``. FastRTC's client uses 7 to 11."""
 _MAX_CANDIDATE_LENGTH = 1024
 _MAX_MID_LENGTH = 128
+_MAX_UFRAG_LENGTH = 256
+_UFRAG = re.compile(r" ufrag (\S+)")
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,26 @@ class IceCandidate:
     """The ``candidate-attribute`` of RFC 8839 5.1, with or without ``candidate:`` before it."""
     sdp_mid: str | None = None
     sdp_mline_index: int | None = None
+    username_fragment: str | None = None
+    """The ``ice-ufrag`` of the description that the candidate belongs to."""
+
+    @property
+    def ufrag(self) -> str | None:
+        """The user fragment, which may also be an extension of the candidate (RFC 8838 11)."""
+        if self.username_fragment is not None:
+            return self.username_fragment
+        found = _UFRAG.search(self.candidate)
+        return None if found is None else found[1]
 
 
 @dataclass(frozen=True)
 class OfferRequest:
-    """Request to begin a session."""
+    """Request to begin a session, or to restart ICE in one."""
 
     description: SessionDescription
     webrtc_id: str | None
+    restart: bool = False
+    """Whether the offer is for a live session, and must not begin another."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,10 @@ def _parse_offer(body: Mapping[str, object], limits: RequestLimits) -> OfferRequ
     webrtc_id = body.get("webrtc_id")
     if webrtc_id is not None:
         webrtc_id = _parse_id(webrtc_id, InvalidOffer)
-    return OfferRequest(SessionDescription("offer", sdp), webrtc_id)
+    restart = body.get("restart")
+    if restart not in (None, False, True):
+        raise InvalidOffer(f'"restart" must be true or false; got {short_repr(restart)}')
+    return OfferRequest(SessionDescription("offer", sdp), webrtc_id, bool(restart))
 
 
 def _parse_candidate(body: Mapping[str, object]) -> CandidateRequest:
@@ -133,7 +151,13 @@ def _parse_candidate(body: Mapping[str, object]) -> CandidateRequest:
         raise InvalidCandidate(f'"sdpMLineIndex" must be a number or null; got {short_repr(index)}')
     if mid is None and index is None:
         raise InvalidCandidate('a candidate needs "sdpMid" or "sdpMLineIndex"; got neither')
-    return CandidateRequest(IceCandidate(line, mid, index), webrtc_id)
+    user = raw.get("usernameFragment")
+    if user is not None and not (isinstance(user, str) and len(user) <= _MAX_UFRAG_LENGTH):
+        raise InvalidCandidate(
+            f'"usernameFragment" must be a string of at most {_MAX_UFRAG_LENGTH} characters, or '
+            f"null; got {short_repr(user)}"
+        )
+    return CandidateRequest(IceCandidate(line, mid, index, user or None), webrtc_id)
 
 
 def _parse_id(value: object, error: type[SignalingError]) -> str:

@@ -18,6 +18,7 @@ from fastrtc_anyio.errors import AdmissionError, FastRTCError, InvalidCandidate,
 
 from .ice import IceServer
 from .requests import IceCandidate
+from .restart import IceCredentials, Remote
 from .sdp import Description, Direction, Section
 
 Protocol: TypeAlias = Literal["whip", "whep"]
@@ -41,6 +42,8 @@ class Fragment:
     candidates: tuple[IceCandidate, ...]
     complete: bool
     """Whether these are the last candidates."""
+    credentials: Remote
+    """The complete ICE credentials."""
 
 
 def narrow_offer(offer: Description, protocol: Protocol) -> Description:
@@ -92,13 +95,14 @@ def parse_fragment(text: str) -> Fragment:
         InvalidCandidate: the fragment is malformed, or a candidate belongs to no section.
     """
     candidates: list[IceCandidate] = []
-    mid: str | None = None
+    credentials: dict[str | None, IceCredentials] = {}
+    mid = user = password = None
     complete = False
     for line in re.split(r"\r?\n", text):
         if len(line) > _MAX_LINE or (line and not re.match(r"[a-z]=", line)):
             raise InvalidCandidate(f"not a line of an SDP fragment: {line[:60]!r}")
         if line.startswith("m="):
-            mid = None
+            mid = user = password = None
         elif line.startswith("a=mid:"):
             mid = line.removeprefix("a=mid:")
         elif line.startswith("a=candidate:"):
@@ -107,12 +111,18 @@ def parse_fragment(text: str) -> Fragment:
             candidates.append(IceCandidate(line[2:], mid))
         elif line == "a=end-of-candidates":
             complete = True
+        elif line.startswith("a=ice-ufrag:"):
+            user = line.removeprefix("a=ice-ufrag:")
+        elif line.startswith("a=ice-pwd:"):
+            password = line.removeprefix("a=ice-pwd:")
+        if user is not None and password is not None:
+            credentials[mid] = IceCredentials(user, password)
     users = find_ice_users(text)
     if not (users or candidates or complete):
         raise InvalidCandidate(
             "the SDP fragment has no candidate, no end of them, and no ice-ufrag"
         )
-    return Fragment(users, tuple(candidates), complete)
+    return Fragment(users, tuple(candidates), complete, credentials)
 
 
 def link_headers(servers: Sequence[IceServer]) -> list[str]:

@@ -2,9 +2,9 @@
 
 ``POST .../whip`` begins a session whose client sends, ``POST .../whep`` one whose client receives.
 The session is then a resource at the ``Location`` of the answer: the client patches it with
-candidates and deletes it. It has the same handler and limits as any other session. An ICE restart
-is refused with 422, as RFC 9725 4.3.1 requires of servers that only support trickle ICE. A new
-``ice-ufrag`` marks a restart; ``If-Match: *`` does not, as players send it with plain candidates.
+candidates and deletes it. It has the same handler and limits as any other session. A new
+``ice-ufrag`` requests an ICE restart (RFC 9725 4.3.3); ``If-Match: *`` alone does not, as players
+send it with plain candidates.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from fastrtc_anyio._signaling.whip import (
     FRAGMENT_TYPE,
     PROBLEM_TYPE,
     SDP_TYPE,
+    Fragment,
     Protocol,
     accepts,
     find_ice_users,
@@ -81,6 +82,9 @@ class _Resource:
 
     tag: str
     ice_users: frozenset[str]
+    """User fragments of the client in the newest ICE session."""
+    former: frozenset[str] = frozenset()
+    """Those of ICE sessions before."""
 
 
 class _Refusal(SignalingError):
@@ -165,7 +169,7 @@ class _Endpoints:
         key = answer.webrtc_id
         live = service.registry.sessions
         self._resources = {k: r for k, r in self._resources.items() if k in live}
-        tag = f'"{secrets.token_hex(8)}"'
+        tag = _make_tag()
         self._resources[key] = _Resource(tag, find_ice_users(sdp))
         # A path alone: a client can send any Host header.
         headers = {"Location": f"{quote(request.scope['path'])}/{key}", "ETag": tag}
@@ -186,12 +190,23 @@ class _Endpoints:
             raise _Refusal(HTTPStatus.PRECONDITION_FAILED, detail)
         body = await read_body(request, self._service.request_limits)
         fragment = parse_fragment(_decode(body))
+        if fragment.ice_users & resource.former:
+            detail = "the ICE session of these candidates was replaced by a restart"
+            raise _Refusal(HTTPStatus.PRECONDITION_FAILED, detail)
+        response = Response(status_code=204)
         if not fragment.ice_users <= resource.ice_users:
-            detail = "ICE restarts are not supported: end this session and start another"
-            raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+            response = await self._restart(key, resource, fragment)
         for candidate in [*fragment.candidates, *([None] if fragment.complete else [])]:
             await self._service.add_candidate(key, candidate)
-        return Response(status_code=204)
+        return response
+
+    async def _restart(self, key: str, resource: _Resource, fragment: Fragment) -> Response:
+        """Restart ICE (RFC 9725 4.3.3). A failure leaves the session as it is."""
+        answer = await self._service.restart_ice(key, fragment.credentials)
+        former = resource.former | resource.ice_users
+        self._resources[key] = _Resource(_make_tag(), fragment.ice_users, former)
+        headers = {"ETag": self._resources[key].tag}
+        return Response(answer, 200, headers, media_type=FRAGMENT_TYPE)
 
     async def _confirm(self, request: Request) -> Response:
         self._find(request)
@@ -225,6 +240,10 @@ class _Endpoints:
         if resource is None or key not in self._service.registry.sessions:
             raise UnknownSession("no such session, or it has ended")
         return key, resource
+
+
+def _make_tag() -> str:
+    return f'"{secrets.token_hex(8)}"'
 
 
 async def _respond_empty(_request: Request) -> Response:

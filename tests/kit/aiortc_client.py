@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import re
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from fractions import Fraction
+from functools import partial
 from typing import Any, TypeVar
 
+import aioice
 import anyio
 import anyio.to_thread
 import numpy as np
@@ -107,6 +110,8 @@ class AiortcClient:
         self.channel: RTCDataChannel | None = None
         self.answer: dict[str, Any] = {}
         self._unsent: list[str] = []
+        self._described = ""
+        self._restarted: Any = None
         self.connected = threading.Event()
         self.closed = threading.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -155,12 +160,14 @@ class AiortcClient:
         for transport in _transports(pc):
             _use_loopback(transport)
         await pc.setLocalDescription(await pc.createOffer())
-        return pc.localDescription.sdp
+        self._described = pc.localDescription.sdp
+        return self._described
 
     async def accept(self, sdp: str) -> None:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
 
     async def close(self) -> None:
+        await self._close_restarted()
         await self.pc.close()
 
     async def vanish(self) -> None:
@@ -168,6 +175,42 @@ class AiortcClient:
         for transport in _transports(self.pc):
             for protocol in transport.transport._connection._protocols:
                 protocol.transport.abort()
+
+    async def offer_restart(self) -> str:
+        """Begin an ICE restart on new sockets, which aiortc cannot, and return its offer."""
+        await self._close_restarted()
+        new: Any = aioice.Connection(ice_controlling=True)
+        self._restarted = new
+        new.get_component_candidates = partial(_gather_on_loopback, new.get_component_candidates)
+        await new.gather_candidates()
+        for name in ("ufrag", "pwd"):
+            value = new.local_username if name == "ufrag" else new.local_password
+            self._described = re.sub(rf"a=ice-{name}:.*", f"a=ice-{name}:{value}", self._described)
+        sdp = re.sub(r"a=(candidate:|end-of-candidates).*\r\n", "", self._described)
+        lines = [f"a=candidate:{candidate.to_sdp()}\r\n" for candidate in new.local_candidates]
+        return re.sub(r"(?m)^(m=.*\r\n)", rf"\1{''.join(lines)}", sdp, count=1)
+
+    async def accept_restart(self, sdp: str) -> None:
+        """Apply the answer to a restart, and use the new path once it is connected."""
+        new, self._restarted = self._restarted, None
+        (ice_transport,) = {transport.transport for transport in _transports(self.pc)}
+        old = ice_transport._connection
+        new.remote_username, *_ = re.findall(r"a=ice-ufrag:(\S+)", sdp)
+        new.remote_password, *_ = re.findall(r"a=ice-pwd:(\S+)", sdp)
+        for line in re.findall(r"a=candidate:(.*\S)", sdp):
+            await new.add_remote_candidate(aioice.Candidate.from_sdp(line))
+        new._queue = old._queue
+        await new.connect()
+        ice_transport._recv, ice_transport._send = new.recv, new.send
+        ice_transport._connection = new
+        new._event_waiter, old._event_waiter = old._event_waiter, None
+        old._queue = asyncio.Queue()
+        await old.close()
+
+    async def _close_restarted(self) -> None:
+        """Close the sockets of a restart that is not used."""
+        if self._restarted is not None:
+            await self._restarted.close()
 
     # The interface of check_peer.
 
@@ -280,8 +323,10 @@ def _transports(pc: RTCPeerConnection) -> set[Any]:
 def _use_loopback(transport: Any) -> None:
     connection = transport.transport._connection
     gather = connection.get_component_candidates
+    connection.get_component_candidates = partial(_gather_on_loopback, gather)
 
-    async def on_loopback(component: int, addresses: list[str], timeout: int = 5) -> Any:
-        return await gather(component, ["127.0.0.1"], timeout)
 
-    connection.get_component_candidates = on_loopback
+async def _gather_on_loopback(
+    gather: Any, component: int, addresses: list[str], timeout: int = 5
+) -> Any:
+    return await gather(component, ["127.0.0.1"], timeout)

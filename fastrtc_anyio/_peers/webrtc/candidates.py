@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from aiortc import RTCIceCandidate, RTCPeerConnection
+from aiortc import RTCIceCandidate
 from aiortc.sdp import candidate_from_sdp
 
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio.errors import InvalidCandidate, LimitExceeded
 from fastrtc_anyio.limits import RequestLimits, check_candidates
+
+from .ice_path import IcePath
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -24,18 +26,21 @@ class RemoteCandidates:
     Args:
         limits: the maximum number of candidates.
         spawn: starts a task. Adding one candidate can take seconds, to resolve its mDNS name.
+        paths: the ICE transports, once they exist.
     """
 
     def __init__(
-        self, limits: RequestLimits, spawn: Callable[[Coroutine[Any, Any, object]], None]
+        self,
+        limits: RequestLimits,
+        spawn: Callable[[Coroutine[Any, Any, object]], None],
+        paths: Sequence[IcePath],
     ) -> None:
         self._limits = limits
         self._spawn = spawn
+        self._paths = paths
         self._count = 0
 
-    def add(
-        self, pc: RTCPeerConnection, candidate: IceCandidate, routed: IceCandidate | None
-    ) -> None:
+    def add(self, candidate: IceCandidate, routed: IceCandidate | None) -> None:
         """Start to add a candidate.
 
         ``routed`` is the candidate as aiortc numbers the sections; None if its section is not used.
@@ -48,26 +53,26 @@ class RemoteCandidates:
         self._count += 1
         parsed = _parse(candidate)
         if routed is not None:
-            parsed.sdpMid, parsed.sdpMLineIndex = routed.sdp_mid, routed.sdp_mline_index
-            self._spawn(_add(pc, parsed))
+            for path in self._paths:
+                if routed.sdp_mid in path.mids:
+                    self._spawn(_add(path, parsed))
 
-    def add_described(
-        self, pc: RTCPeerConnection, candidates: list[IceCandidate], *, complete: bool
-    ) -> None:
+    def add_described(self, candidates: list[IceCandidate], *, complete: bool) -> None:
         """Start to add the routed candidates of a description, ignoring malformed and excess ones.
 
         ``complete`` says that the description has the ``end-of-candidates`` attribute.
         """
         for candidate in candidates:
             try:
-                self.add(pc, candidate, candidate)
+                self.add(candidate, candidate)
             except InvalidCandidate as exc:
                 logger.debug("ignored a candidate: %s", exc)
             except LimitExceeded as exc:
                 logger.warning("an offer has %d candidates: %s", len(candidates), exc)
                 break
         if complete:
-            self._spawn(pc.addIceCandidate(None))  # tasks start in order: after the candidates
+            for path in self._paths:  # tasks start in order: after the candidates
+                self._spawn(_add(path, None))
 
 
 def _parse(candidate: IceCandidate) -> RTCIceCandidate:
@@ -80,8 +85,8 @@ def _parse(candidate: IceCandidate) -> RTCIceCandidate:
     return parsed
 
 
-async def _add(pc: RTCPeerConnection, candidate: RTCIceCandidate) -> None:
+async def _add(path: IcePath, candidate: RTCIceCandidate | None) -> None:
     try:
-        await pc.addIceCandidate(candidate)
+        await path.add_candidate(candidate)
     except ValueError as exc:  # an address or a transport that aioice does not support
         logger.debug("ignored a candidate: %s", exc)

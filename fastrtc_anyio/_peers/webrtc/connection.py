@@ -14,26 +14,34 @@ from aiortc import (
     RTCIceServer,
     RTCPeerConnection,
     RTCSessionDescription,
+    exceptions,
 )
-from aiortc.exceptions import InvalidStateError
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
 from fastrtc_anyio._signaling.answer import describe_local, restore_answer
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.offer import Negotiation, check_answer, negotiate
 from fastrtc_anyio._signaling.requests import IceCandidate
+from fastrtc_anyio._signaling.restart import Remote
 from fastrtc_anyio._signaling.sdp import Description
 from fastrtc_anyio._signaling.sdp_parser import parse_description
-from fastrtc_anyio.errors import Closed, CloseReason, FastRTCError, InvalidOffer, PeerClosed
+from fastrtc_anyio.errors import (
+    Closed,
+    CloseReason,
+    FastRTCError,
+    InvalidOffer,
+    InvalidStateError,
+    PeerClosed,
+)
 from fastrtc_anyio.limits import RequestLimits
 
 from . import internals
-from .candidates import RemoteCandidates
 from .consent import Clock, wait_silent
 from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll
-from .ice_path import IcePath
+from .ice_path import IcePath, Section, by_transport
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
 from .network import choose_addresses
+from .remote_ice import RemoteIce
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -74,10 +82,9 @@ class Connection:
         self.media = ConnectionMedia(media, streams, self._on_broken, self._on_sender_ended)
         self.data_channels = DataChannels(streams.messages, limits)
         self._negotiation: asyncio.Task[str] | None = None
-        self._negotiated: Negotiation | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._paths: list[IcePath] = []
-        self._candidates = RemoteCandidates(limits, self._spawn)
+        self._ice: RemoteIce | None = None
         self._connect_tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._over = False
@@ -106,7 +113,6 @@ class Connection:
         offer = parse_description(offer_sdp, self._limits)
         negotiation = negotiate(offer, self.media.plan, self.media.video_codec)
         pc = self._open()
-        self._negotiated = negotiation
         with _blaming("offer"):
             await pc.setRemoteDescription(_written(negotiation.present(), "offer"))
         # setLocalDescription() writes directions and codecs into the answer, gathers candidates and
@@ -119,10 +125,11 @@ class Connection:
         for track in self.media.unsent_tracks():
             # The client receives none of it, but wait_played() has to return all the same.
             self._spawn(drain_track(track))
-        self._spawn(self._add_described(negotiation))
         local = parse_description(pc.localDescription.sdp)
         opus, size = self.media.opus_parameters, self._limits.message_bytes
-        return str(restore_answer(negotiation, local, opus, size))
+        answer = restore_answer(negotiation, local, opus, size)
+        self._open_ice(negotiation, answer)
+        return str(answer)
 
     async def offer(self) -> str:
         """Return an offer with a data channel."""
@@ -143,10 +150,9 @@ class Connection:
         assert self._pc is not None, "accept() comes after offer()"
         answer = parse_description(answer_sdp, self._limits)
         negotiation = check_answer(parse_description(self._pc.localDescription.sdp), answer)
-        self._negotiated = negotiation
         with _blaming("answer"):
             await self._pc.setRemoteDescription(_written(negotiation.present(), "answer"))
-        self._spawn(self._add_described(negotiation))
+        self._open_ice(negotiation, None)
         self.media.limit_bitrate()
         return answer_sdp
 
@@ -157,13 +163,24 @@ class Connection:
             InvalidCandidate: the candidate is malformed.
             LimitExceeded: the client has sent as many as it may.
         """
-        pc = await self._wait_negotiated()
+        ice = await self._wait_negotiated()
         # None, the end of candidates, is not passed on: aioice ignores all candidates after it, but
         # HTTP requests can overtake each other, and Firefox sends one for each media section.
         # Without it a failed connection is noticed later, by the connect timeout.
-        if pc is not None and candidate is not None:
-            assert self._negotiated is not None, "the negotiation succeeded"
-            self._candidates.add(pc, candidate, self._negotiated.route(candidate))
+        if ice is not None and candidate is not None:
+            ice.add(candidate)
+
+    async def restart(self, offer_sdp: str) -> str | None:
+        """Answer an offer for an ICE restart; see :meth:`.RemoteIce.restart`."""
+        ice = await self._wait_negotiated()
+        return None if ice is None else ice.restart(offer_sdp)
+
+    async def restart_ice(self, remote: Remote) -> str:
+        """Restart ICE with a client's new credentials; see :meth:`.RemoteIce.restart_with`."""
+        ice = await self._wait_negotiated()
+        if ice is None:
+            raise InvalidStateError("the connection has ended, or does not exist yet")
+        return ice.restart_with(remote)
 
     async def statistics(self) -> dict[str, dict[str, Any]]:
         """Return the reports of ``getStats()`` by id. Empty before negotiation and on close."""
@@ -217,7 +234,7 @@ class Connection:
         self._connect_tasks.add(task)
         try:
             await connect()
-        except InvalidStateError:
+        except exceptions.InvalidStateError:
             logger.debug("closed while it was connecting")
         finally:
             self._connect_tasks.discard(task)
@@ -233,6 +250,7 @@ class Connection:
 
     def _open(self) -> RTCPeerConnection:
         configuration = self._configuration
+        self._clock = Clock()
         self._pc = pc = RTCPeerConnection(
             RTCConfiguration(
                 iceServers=[
@@ -250,31 +268,33 @@ class Connection:
         return pc
 
     def _prepare_transports(self, pc: RTCPeerConnection) -> None:
-        transports = {transceiver.sender.transport for transceiver in pc.getTransceivers()}
+        sections: list[Section] = list(pc.getTransceivers())
         if pc.sctp is not None:
-            transports.add(pc.sctp.transport)
+            sections.append(pc.sctp)
             guard_sctp(pc.sctp, self._on_violation)
-        self._clock = Clock()
-        for transport in transports:
+        clock, limit = self._clock, self._limits.candidates
+        for transport, carried in by_transport(sections).items():
             choose_addresses(transport, self._configuration)
-            limit = self._limits.candidates
-            self._paths.append(IcePath(transport, pc.sctp, self._clock, limit, self._spawn))
+            self._paths.append(IcePath(transport, carried, clock, limit, self._spawn))
 
-    async def _wait_negotiated(self) -> RTCPeerConnection | None:
+    async def _wait_negotiated(self) -> RemoteIce | None:
         """Wait for the end of the negotiation. Return None if it failed, or on close."""
         if self._negotiation is None:
             return None
         await asyncio.wait([self._negotiation])
         failed = self._negotiation.cancelled() or self._negotiation.exception() is not None
-        return None if failed or self._closing else self._pc
+        return None if failed or self._closing else self._ice
 
-    async def _add_described(self, negotiation: Negotiation) -> None:
+    def _open_ice(self, negotiation: Negotiation, answer: Description | None) -> None:
+        self._ice = RemoteIce(negotiation, answer, self._paths, self._limits, self._spawn)
+        self._spawn(self._add_described())
+
+    async def _add_described(self) -> None:
         # In a task, after the negotiation: aiortc needs both descriptions to pair a candidate, and
         # would resolve the mDNS names in a description, which takes seconds, before it returns.
-        pc = await self._wait_negotiated()
-        if pc is not None:
-            candidates, complete = negotiation.described_candidates()
-            self._candidates.add_described(pc, candidates, complete=complete)
+        ice = await self._wait_negotiated()
+        if ice is not None:
+            ice.add_described(complete=True)
 
     async def _consume(self, track: MediaStreamTrack) -> None:
         if self._negotiation is not None:  # it decides which of several video tracks is used

@@ -84,9 +84,9 @@ class IceAgent:
         _replace(connection, "check_incoming", self._handle_check)
 
     @property
-    def credentials(self) -> tuple[str, str]:
-        """Fragment of the user name and password of this side."""
-        return self._connection.local_username, self._connection.local_password
+    def ufrag(self) -> str:
+        """Fragment of the user name of this side."""
+        return self._connection.local_username
 
     @property
     def remote_credentials(self) -> tuple[str | None, str | None]:
@@ -265,13 +265,13 @@ class IceSockets:
             receive = partial(self._receive_datagram, protocol, protocol.datagram_received)
             _replace(protocol, "datagram_received", receive)
 
-    def make_agent(self, remote: tuple[str, str]) -> IceAgent:
-        """Make the agent of another generation on the same sockets."""
+    def make_agent(self, remote: tuple[str, str], local: tuple[str, str]) -> IceAgent:
+        """Make the agent of another generation, with its credentials, on the same sockets."""
         old = self._transport._connection
         new = ice.Connection(
             ice_controlling=old.ice_controlling,
-            local_username=secrets.token_hex(4),
-            local_password=secrets.token_hex(16),
+            local_username=local[0],
+            local_password=local[1],
             transport_policy=old._transport_policy,
         )
         new.remote_username, new.remote_password = remote
@@ -297,7 +297,7 @@ class IceSockets:
 
     async def close_agent(self, agent: IceAgent) -> None:
         """Close an agent that is not in use."""
-        self._agents.pop(agent.credentials[0], None)
+        self._agents.pop(agent.ufrag, None)
         await agent.close()
 
     async def _receive(self) -> bytes:

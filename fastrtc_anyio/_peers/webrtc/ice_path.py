@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeAlias
 
-from aiortc import RTCIceCandidate, RTCSctpTransport
+from aiortc import RTCIceCandidate, RTCRtpTransceiver, RTCSctpTransport
 from aiortc.rtcdtlstransport import RTCDtlsTransport
+
+from fastrtc_anyio._signaling.restart import IceCredentials
 
 from . import internals
 from .consent import CONSENT, Clock, Consent
@@ -25,12 +27,29 @@ _RESTART_LIMIT = 30.0
 """Seconds in which a restart has to connect."""
 
 
+Section: TypeAlias = RTCRtpTransceiver | RTCSctpTransport
+"""A section of a description in aiortc."""
+
+
+def by_transport(sections: Iterable[Section]) -> dict[RTCDtlsTransport, list[Section]]:
+    """Return the sections that share each transport."""
+    found: dict[RTCDtlsTransport, list[Section]] = {}
+    for section in sections:
+        transport = (
+            section.transport
+            if isinstance(section, RTCSctpTransport)
+            else (section.sender.transport)
+        )
+        found.setdefault(transport, []).append(section)
+    return found
+
+
 class IcePath:
     """Replaces the ICE part of a transport. Must be made before candidates are gathered.
 
     Args:
         transport: the DTLS transport.
-        sctp: the transport of data channels over it.
+        sections: transceivers and SCTP transport that it carries.
         clock: the time in seconds.
         max_learned: maximum addresses of the client that no candidate has named.
         spawn: starts a task.
@@ -39,12 +58,13 @@ class IcePath:
     def __init__(
         self,
         transport: RTCDtlsTransport,
-        sctp: RTCSctpTransport | None,
+        sections: Sequence[Section],
         clock: Clock,
         max_learned: int,
         spawn: Callable[[Coroutine[Any, Any, object]], None],
     ) -> None:
         self.transport = transport
+        self._sections = sections
         self._clock = clock
         self._max_learned = max_learned
         self._spawn = spawn
@@ -56,7 +76,13 @@ class IcePath:
         self._heard: dict[Origin, float] = {}
         self.lost = False
         """Whether the selected socket or relay has failed."""
+        sctp = next((s for s in sections if isinstance(s, RTCSctpTransport)), None)
         internals.watch_packets(transport, sctp, self._hear_packet)
+
+    @property
+    def mids(self) -> list[str | None]:
+        """The mids of its sections for aiortc."""
+        return [section.mid for section in self._sections]
 
     @property
     def is_started(self) -> bool:
@@ -68,17 +94,18 @@ class IcePath:
         """The client's user fragment and password in the newest generation."""
         return (self._pending or self._sockets.agent).remote_credentials
 
-    def restart(self, remote: tuple[str, str]) -> tuple[str, str]:
-        """Begin another generation with the client's new credentials; return those of this side.
+    def restart(self, remote: IceCredentials, local: IceCredentials) -> None:
+        """Begin another generation with new credentials of both sides.
 
         The former one carries the data until a path of the new one is nominated, and goes on if
         none ever is. A restart replaces an unfinished one.
         """
         if self._pending is not None:
             self._spawn(self._sockets.close_agent(self._pending))
-        self._pending = agent = self._sockets.make_agent(remote)
+        self._pending = agent = self._sockets.make_agent(
+            (remote.ufrag, remote.password), (local.ufrag, local.password)
+        )
         self._start(agent, _RESTART_LIMIT)
-        return agent.credentials
 
     async def add_candidate(self, candidate: RTCIceCandidate | None) -> None:
         """Add a candidate of the client, or their end, to the newest generation.

@@ -236,7 +236,7 @@ def watch_packets(
 
     watch(transport, "_handle_rtp_data")
     watch(transport, "_handle_rtcp_data")
-    if sctp is not None and sctp.transport is transport:
+    if sctp is not None:
         watch(sctp, "_handle_data")
 
 

@@ -21,6 +21,7 @@ from fastrtc_anyio._peers.streams.messages import MessageChannel
 from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.requests import IceCandidate, SessionDescription
+from fastrtc_anyio._signaling.restart import Remote
 from fastrtc_anyio.limits import RequestLimits
 
 from .connection import Connection
@@ -100,6 +101,31 @@ class WebRTCPeer(LifecyclePeer):
         connection = self._connection
         sdp = await self._portal.call(connection.negotiate, connection.answer, offer.sdp)
         return SessionDescription("answer", sdp)
+
+    async def restart(self, offer: SessionDescription) -> SessionDescription | None:
+        """Answer an offer for an ICE restart, which the handler does not notice.
+
+        Returns None if the offer is for none: its certificates are not those of the connection, or
+        its ICE credentials are not new.
+
+        Raises:
+            InvalidOffer: the offer is malformed, or changes more than the ICE credentials.
+            InvalidStateError: the connection has not begun to connect.
+            LimitExceeded: the client has restarted ICE too often in the last minute.
+        """
+        sdp = await self._portal.call(self._connection.restart, offer.sdp)
+        return None if sdp is None else SessionDescription("answer", sdp)
+
+    async def restart_ice(self, remote: Remote) -> str:
+        """Restart ICE with new credentials of the client; return those of this side.
+
+        The result is an SDP fragment (RFC 8840 9) with the credentials and the candidates.
+
+        Raises:
+            InvalidCandidate: a transport has no new, valid credentials.
+            InvalidStateError, LimitExceeded: as for :meth:`restart`.
+        """
+        return await self._portal.call(self._connection.restart_ice, remote)
 
     async def offer(self) -> SessionDescription:
         """Create an offer with a data channel. Pass the client's answer to :meth:`accept`."""
