@@ -61,8 +61,8 @@ async def test_libwebrtc_plays(node: str) -> None:
             ("*", None, 204),
             ('"other"', None, 412),
             (None, None, 428),
-            (tag, "a=ice-ufrag:another", 422),
-            ("*", "a=ice-ufrag:another", 422),
+            (tag, "a=ice-ufrag:another", 400),
+            ("*", "a=ice-ufrag:another", 400),
         ):
             await player.order("patch", tag=tagged, user=user)
             assert (await player.wait_for("patched"))["status"] == status

@@ -147,12 +147,11 @@ async def test_trickled_fragment_connects_and_invalid_patches_are_rejected() -> 
         check_problem(await http.patch(location, content=body, headers=stale), 412)
         asked = check_problem(await http.patch(location, content=body, headers=FRAGMENT), 428)
         assert "If-Match" in asked
-        restart = body.replace(user[0].strip(), "a=ice-ufrag:other\r\na=ice-pwd:" + "x" * 22)
         star = {**FRAGMENT, "If-Match": "*"}
-        tagged = {**FRAGMENT, "If-Match": reply.headers["etag"]}
-        for headers in (tagged, star):
-            refused = await http.patch(location, content=restart, headers=headers)
-            assert "restart" in check_problem(refused, 422)
+        for password in ("", "a=ice-pwd:short", "a=ice-pwd:" + "_" * 22):
+            restart = body.replace(user[0].strip(), f"a=ice-ufrag:other\r\n{password}")
+            refused = await http.patch(location, content=restart, headers=star)
+            assert "restart" in check_problem(refused, 400)
         check_problem(await http.patch(location, content=body, headers=SDP), 415)
         for rubbish in ("", "nonsense", "a=candidate:1 1 udp 1 127.0.0.1 1 typ host"):
             refused = await http.patch(location, content=rubbish, headers=star)
@@ -168,6 +167,43 @@ async def test_trickled_fragment_connects_and_invalid_patches_are_rejected() -> 
         check_problem(big, 413)
         assert client.connected.is_set()  # the session has survived every invalid patch
         assert stream.active == 1
+
+
+def restart_fragment(sdp: str) -> str:
+    """The fragment of a client that restarts ICE."""
+    found = re.findall(r"^a=(?:ice-ufrag|ice-pwd|candidate):.*$", sdp, re.MULTILINE)
+    user, password = (line.strip() for line in found if "ice-" in line)
+    candidates = [line.strip() for line in found if "candidate" in line]
+    section = ["m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0"]
+    return "\r\n".join([user, password, *section, *candidates, ""])
+
+
+async def test_patch_with_new_credentials_restarts_ice() -> None:
+    stream = make_stream()
+    async with serve(stream) as http, open_client() as client:
+        reply = await http.post("/whep", content=await offer(client, "recvonly"), headers=SDP)
+        location, tags = reply.headers["location"], [reply.headers["etag"]]
+        await accept(client, reply.text)
+        await wait_until(client.connected.is_set)
+        bodies = []
+        for match in ("*", None):  # None: the tag of the first restart
+            body = restart_fragment(await to_thread.run_sync(client.run, client.offer_restart))
+            headers = {**FRAGMENT, "If-Match": match or tags[-1]}
+            answer = await http.patch(location, content=body, headers=headers)
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["content-type"] == FRAGMENT["Content-Type"]
+            await to_thread.run_sync(client.run, client.accept_restart, answer.text)
+            tags.append(answer.headers["etag"])
+            bodies.append(body)
+        assert len(set(tags)) == 3
+        stale = {**FRAGMENT, "If-Match": tags[1]}
+        check_problem(await http.patch(location, content=bodies[1], headers=stale), 412)
+        star = {**FRAGMENT, "If-Match": "*"}
+        replaced = await http.patch(location, content=bodies[0], headers=star)
+        assert "replaced" in check_problem(replaced, 412)
+        assert (await http.patch(location, content=bodies[1], headers=star)).status_code == 204
+        assert stream.active == 1
+        assert (await http.delete(location)).status_code == 200
 
 
 async def test_invalid_requests_get_problem_details_and_take_no_slot() -> None:
