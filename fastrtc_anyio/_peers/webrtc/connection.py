@@ -354,9 +354,9 @@ class Connection:
         sends it the reason.
         """
         self._over = True
+        self.media.end_output()
         self._on_closed(closed)  # first: a driver may return at the end of its input
         self.media.end_input()
-        self.media.end_output()
         if self._closing or closed.reason is CloseReason.HUNG_UP:
             self._messages.end()
 

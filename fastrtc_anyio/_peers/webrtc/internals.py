@@ -27,7 +27,6 @@ from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcsctptransport import DataChunk, InboundStream, RTCSctpTransport
 from aiortc.rtp import AnyRtcpPacket, RtpPacket
-from OpenSSL import SSL
 
 from fastrtc_anyio._core.required import check_required
 
@@ -240,6 +239,10 @@ def watch_packets(
         watch(sctp, "_handle_data")
 
 
+_RECEIVED_SHUTDOWN = 2
+"""OpenSSL's ``SSL_RECEIVED_SHUTDOWN``."""
+
+
 def is_closed_by_client(transport: RTCDtlsTransport) -> bool:
     """Return whether the client has closed a transport with a DTLS alert.
 
@@ -247,7 +250,7 @@ def is_closed_by_client(transport: RTCDtlsTransport) -> bool:
     once it has two.
     """
     connection = transport._ssl
-    return connection is not None and bool(connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
+    return connection is not None and bool(connection.get_shutdown() & _RECEIVED_SHUTDOWN)
 
 
 # Media.
