@@ -78,7 +78,7 @@ def in_real_time(
     pace: float = 1.0,
     lose: bool = False,
 ) -> Frames:
-    """Yield chunks in real time. Chunks held up by a stall come in a burst at its end, or are lost."""
+    """Yield chunks in real time. A stall holds them up until its end, or loses them."""
     rng = random.Random(1)
     frames: Frames = []
     last = 0.0
