@@ -81,13 +81,14 @@ async def place_call(
     video: str | None = None,
     video_codec: str | None = None,
     network: Network | None = None,
+    microphone: Microphone | None = None,
 ) -> AsyncGenerator[AiortcClient, None]:
     """Call a stream, directly or by the URL of its server, and wait until the call is connected.
 
     ``audio`` and ``video`` may be directions: sendrecv, sendonly, recvonly. Everything between the
     client and the stream passes ``network``.
     """
-    async with open_client(Microphone(channels=channels)) as client:
+    async with open_client(microphone or Microphone(channels=channels)) as client:
         offer = await to_thread.run_sync(
             client.run, client.make_offer, codec, channel, audio, video, video_codec
         )
