@@ -19,6 +19,7 @@ from fastrtc_anyio.testing import tone
 from tests.kit.aiortc_client import Microphone
 from tests.kit.calls import make_stream, only_session, place_call
 from tests.kit.conversations import Log, LoudVad, words
+from tests.kit.network import open_network
 from tests.kit.waiting import SECONDS, wait_until
 
 VOICE = tone(300, 48_000, 0.6)
@@ -103,3 +104,33 @@ async def test_client_that_mutes_while_speaking_hears_the_reply() -> None:
         counted = only_session(stream).statistics().audio_in
         assert counted is not None
         assert 0.3 < counted.silence_seconds < SECONDS
+
+
+async def test_reply_waits_for_the_end_of_an_outage() -> None:
+    """A client out of reach would not hear the reply."""
+    log = Log()
+    back_at: list[float] = []
+    started_at: list[float] = []
+
+    async def reply(audio: Any) -> Any:
+        started_at.append(anyio.current_time())
+        yield words(0.5)
+
+    handler = ReplyOnPause(reply, model=LoudVad(), on_event=log)
+    with open_network(delay=0.02) as network:
+        async with make_stream(handler) as stream, place_call(stream, network=network) as client:
+            for start in range(0, VOICE.shape[1], 960):
+                client.microphone.frames.put(VOICE[:, start : start + 960])
+            await wait_until(lambda: "UserStartedSpeaking" in log.kinds, "the speech")
+            network.outage = True
+            await anyio.sleep(2)  # the outage, which no event ends
+            assert not started_at
+            network.outage = False
+            back_at.append(anyio.current_time())
+            with anyio.fail_after(SECONDS):
+                while np.abs((await client.receive_audio()).samples).max() < 1000:
+                    pass
+            counted = only_session(stream).statistics().audio_in
+            assert counted is not None
+            assert counted.silence_seconds == pytest.approx(2, abs=0.5)
+    assert started_at[0] >= back_at[0]

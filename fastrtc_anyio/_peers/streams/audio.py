@@ -73,6 +73,7 @@ class AudioInput(AudioReceiveStream):
 
     ``heard`` returns the time of the last packet of any kind from the client, on the link's clock.
     Silence in real time ends there: a client that cannot be reached would miss the reply to it.
+    ``probe`` asks the client for a packet.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class AudioInput(AudioReceiveStream):
         link: Link,
         limit_seconds: float = 1.0,
         heard: Callable[[], float] | None = None,
+        probe: Callable[[], None] = lambda: None,
     ) -> None:
         self._heard = heard or link.clock
+        self._probe = probe
         self._link = link
         self._limit = limit_seconds
         self._queue = LiveEdgeQueue(limit_seconds)
@@ -125,11 +128,10 @@ class AudioInput(AudioReceiveStream):
         return self._note_read(frame)
 
     def _due(self) -> float | None:
-        due = None if self._ended else self._gaps.due()
-        if due is not None:
-            # Silence that was due already waits for a sign of life.
-            now = self._link.clock()
-            due = due if due > now else now + _RECHECK_S
+        due, now = None if self._ended else self._gaps.due(), self._link.clock()
+        if due is not None and due <= now:  # silence that waits for a sign of life
+            self._probe()
+            due = now + _RECHECK_S
         self._awaited = due
         return due
 

@@ -36,8 +36,9 @@ from fastrtc_anyio.errors import (
 from fastrtc_anyio.limits import RequestLimits
 
 from . import internals
-from .consent import Clock, wait_silent
+from .consent import Clock, Reach, wait_silent
 from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll
+from .ice_internals import Origin
 from .ice_path import IcePath, Section, by_transport
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
 from .network import choose_addresses
@@ -84,6 +85,7 @@ class Connection:
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._paths: list[IcePath] = []
+        self.reach: Reach[Origin] = Reach()
         self._ice: RemoteIce | None = None
         self._connect_tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -250,7 +252,7 @@ class Connection:
 
     def _open(self) -> RTCPeerConnection:
         configuration = self._configuration
-        self._clock = Clock()
+        self._clock = self.reach.clock = Clock()
         self._pc = pc = RTCPeerConnection(
             RTCConfiguration(
                 iceServers=[
@@ -275,7 +277,8 @@ class Connection:
         clock, limit = self._clock, self._limits.candidates
         for transport, carried in by_transport(sections).items():
             choose_addresses(transport, self._configuration)
-            self._paths.append(IcePath(transport, carried, clock, limit, self._spawn))
+            self._paths.append(path := IcePath(transport, carried, clock, limit, self._spawn))
+            self.reach.consents.append(path.consent)
 
     async def _wait_negotiated(self) -> RemoteIce | None:
         """Wait for the end of the negotiation. Return None if it failed, or on close."""
@@ -361,8 +364,7 @@ class Connection:
             self._messages.end()
 
     async def _watch(self) -> None:
-        consents = [path.consent for path in self._paths]
-        text = await wait_silent(consents, self._liveness, self._clock)
+        text = await wait_silent(self.reach.consents, self._liveness, self._clock)
         self._end(Closed(CloseReason.VANISHED, text))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:

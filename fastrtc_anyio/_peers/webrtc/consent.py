@@ -8,6 +8,7 @@ counts for as long as consent lasts.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -20,6 +21,8 @@ _INTERVAL = 5.0
 """Seconds between two consent checks; randomised (RFC 7675 5.1)."""
 _QUIET = 1.0
 """Seconds of silence on the selected path after which another path can replace it."""
+_PROBE = 0.1
+"""Seconds of silence after which :meth:`Consent.probe` sends a check, and between two of them."""
 _STEPS = 5
 """Checks of a silent client within the liveness limit."""
 _LATE = 0.1
@@ -50,10 +53,10 @@ class Clock:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stalled = 0.0
+        self.stalled = 0.0
 
     def __call__(self) -> float:
-        return self._loop.time() - self._stalled
+        return self._loop.time() - self.stalled
 
     async def sleep(self, seconds: float) -> bool:
         """Sleep, and return whether the process did not stall meanwhile."""
@@ -61,7 +64,7 @@ class Clock:
         await asyncio.sleep(seconds)
         late = self._loop.time() - due
         if late > _LATE:
-            self._stalled += late
+            self.stalled += late
         return late <= _LATE
 
 
@@ -107,6 +110,14 @@ class Consent(Generic[O]):
         ):
             self._check(origin)
 
+    def probe(self) -> None:
+        """Check the selected path now, unless a packet came or a check left a moment ago."""
+        now = self._clock()
+        silence = self._silence(now)
+        checked = self._checks[-1][0] if self._checks else -math.inf
+        if self._selected is not None and min(silence, now - checked) >= _PROBE:
+            self._check(self._selected)
+
     def check(self, limit: float) -> None:
         """Check the selected path if it is time, with ``limit`` seconds of silence permitted."""
         now = self._clock()
@@ -142,6 +153,24 @@ class Consent(Generic[O]):
     def _forget_checks(self, count: int) -> None:
         for _ in range(count):
             self._checks.popleft()[2]()
+
+
+class Reach(Generic[O]):
+    """Whether packets reach the client and come back, for readers on other threads."""
+
+    def __init__(self) -> None:
+        self.consents: list[Consent[O]] = []
+        self.clock: Clock | None = None
+
+    def heard(self) -> float:
+        """Return the time of the client's last packet, in seconds of the loop; infinite before."""
+        stalled = 0.0 if self.clock is None else self.clock.stalled
+        return max((consent.heard for consent in self.consents), default=math.inf) + stalled
+
+    def probe(self) -> None:
+        """Ask the client for a packet. Must be called on the loop."""
+        for consent in self.consents:
+            consent.probe()
 
 
 async def wait_silent(consents: Sequence[Consent[P]], liveness: float | None, clock: Clock) -> str:

@@ -70,7 +70,7 @@ class WebRTCPeer(LifecyclePeer):
         self.media = media or MediaPlan()
         buffers = buffers or BufferOptions()
         link = Link(self._host, time.monotonic)
-        self.audio_in = audio_in = AudioInput(link, buffers.input_s)
+        self.audio_in = audio_in = AudioInput(link, buffers.input_s, self._heard, self._probe)
         self.audio_out = audio_out = AudioOutput(link, sample_rate, channels, buffers, bound=False)
         self.video_in = video_in = VideoInput(link)
         self.video_out = video_out = VideoOutput(link, fps, self._flush_pictures)
@@ -171,6 +171,13 @@ class WebRTCPeer(LifecyclePeer):
     async def transport_statistics(self) -> dict[str, dict[str, Any]]:
         """Return aiortc's reports by id, each with its ``type``: the ``getStats`` of W3C."""
         return await self._portal.call(self._connection.statistics)
+
+    def _heard(self) -> float:
+        return self._connection.reach.heard()
+
+    def _probe(self) -> None:
+        if self._released is None:
+            self._portal.post(self._connection.reach.probe)
 
     def _flush_pictures(self) -> None:
         if self._released is None:
