@@ -190,17 +190,22 @@ class AiortcClient:
         lines = [f"a=candidate:{candidate.to_sdp()}\r\n" for candidate in new.local_candidates]
         return re.sub(r"(?m)^(m=.*\r\n)", rf"\1{''.join(lines)}", sdp, count=1)
 
-    async def accept_restart(self, sdp: str) -> None:
-        """Apply the answer to a restart, and use the new path once it is connected."""
-        new, self._restarted = self._restarted, None
-        (ice_transport,) = {transport.transport for transport in _transports(self.pc)}
-        old = ice_transport._connection
+    async def connect_restart(self, sdp: str) -> None:
+        """Connect the new path with the answer to a restart."""
+        new = self._restarted
         new.remote_username, *_ = re.findall(r"a=ice-ufrag:(\S+)", sdp)
         new.remote_password, *_ = re.findall(r"a=ice-pwd:(\S+)", sdp)
         for line in re.findall(r"a=candidate:(.*\S)", sdp):
             await new.add_remote_candidate(aioice.Candidate.from_sdp(line))
-        new._queue = old._queue
         await new.connect()
+
+    async def accept_restart(self, sdp: str) -> None:
+        """Apply the answer to a restart, and use the new path once it is connected."""
+        (ice_transport,) = {transport.transport for transport in _transports(self.pc)}
+        old, new = ice_transport._connection, self._restarted
+        new._queue = old._queue
+        await self.connect_restart(sdp)
+        self._restarted = None
         ice_transport._recv, ice_transport._send = new.recv, new.send
         ice_transport._connection = new
         new._event_waiter, old._event_waiter = old._event_waiter, None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import anyio
 import pytest
 from anyio import to_thread
 
 from fastrtc_anyio import InvalidOffer, InvalidStateError, RequestLimits, Stream
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio.errors import LimitExceeded, UnknownSession
-from tests.kit.aiortc_client import AiortcClient
-from tests.kit.calls import make_stream, only_session, place_call
+from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.calls import make_offer, make_stream, only_session, place_call
 from tests.kit.handlers import AsyncEcho
 from tests.kit.network import open_network
 from tests.kit.waiting import wait_until
@@ -104,3 +106,22 @@ async def test_offer_that_is_no_restart_of_its_session_is_refused() -> None:
             )
         assert len(stream.sessions) == 1
         await hears(client)
+
+
+async def test_restart_connects_a_call_that_has_not_connected_yet() -> None:
+    stream = make_stream(AsyncEcho)
+    async with stream, open_client() as client:
+        body = {"type": "offer", "webrtc_id": "x", "sdp": await make_offer(client)}
+        await stream.offer(body)  # the client never uses this answer
+        answer = await stream.offer(body | {"sdp": await offer_restart(client)})
+        await to_thread.run_sync(client.run, client.connect_restart, answer["sdp"])
+        peer = only_session(stream).peer
+        assert isinstance(peer, WebRTCPeer)
+
+        async def is_connected() -> bool:
+            pc = peer._connection._pc
+            return pc is not None and pc.iceConnectionState == "completed"
+
+        with anyio.fail_after(10):
+            while not await peer._portal.call(is_connected):
+                await anyio.sleep(0.02)

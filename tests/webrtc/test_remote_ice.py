@@ -1,0 +1,111 @@
+"""Candidates of several ICE generations, in any order, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, cast
+
+import pytest
+
+from fastrtc_anyio import RequestLimits
+from fastrtc_anyio._peers.webrtc.ice_path import IcePath
+from fastrtc_anyio._peers.webrtc.remote_ice import RemoteIce
+from fastrtc_anyio._signaling.requests import IceCandidate
+from fastrtc_anyio._signaling.restart import IceCredentials
+from fastrtc_anyio.errors import InvalidStateError, LimitExceeded
+from tests.kit.virtual_asyncio import VirtualLoop
+from tests.signaling.test_restart import NEW, first_negotiation
+
+
+class FakePath:
+    """Records what an ICE transport receives."""
+
+    mids = ("0", "1")
+    is_started = True
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.candidates: list[tuple[int, str]] = []
+
+    def restart(self, remote: IceCredentials, local: IceCredentials) -> None:
+        self.generation += 1
+
+    async def add_candidate(self, candidate: Any) -> None:
+        self.candidates.append((self.generation, candidate.ip))
+
+
+def candidate(address: str, user: str | None, *, inside: bool = False) -> IceCandidate:
+    extension = f" ufrag {user}" if inside else ""
+    text = f"candidate:1 1 udp 1 {address} 9 typ host{extension}"
+    return IceCandidate(text, "0", None, None if inside else user)
+
+
+def open_ice(limits: RequestLimits) -> tuple[RemoteIce, FakePath]:
+    path = FakePath()
+    negotiation, answer = first_negotiation()
+    tasks = set()
+
+    def spawn(coroutine: Coroutine[Any, Any, object]) -> None:
+        tasks.add(asyncio.get_running_loop().create_task(coroutine))
+
+    paths = cast(list[IcePath], [path])
+    return RemoteIce(negotiation, answer, paths, limits, spawn), path
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main)
+
+
+def test_each_candidate_joins_its_generation() -> None:
+    async def main() -> None:
+        ice, path = open_ice(RequestLimits())
+        ice.add(candidate("10.0.0.1", None))
+        ice.add(candidate("10.0.0.2", "user"))
+        ice.add(candidate("10.0.0.3", "other"))  # overtakes the offer
+        ice.add(candidate("10.0.0.4", "other", inside=True))
+        ice.add(candidate("10.0.0.5", "never"))
+        await asyncio.sleep(0)
+        assert path.candidates == [(0, "10.0.0.1"), (0, "10.0.0.2")]
+        assert ice.restart(NEW) is not None
+        ice.add(candidate("10.0.0.6", "other"))
+        ice.add(candidate("10.0.0.7", None))
+        with pytest.raises(InvalidStateError, match="replaced"):
+            ice.add(candidate("10.0.0.8", "user"))
+        await asyncio.sleep(0)
+        assert sorted(path.candidates[2:]) == [(1, f"10.0.0.{i}") for i in (3, 4, 6, 7)]
+
+    run(main())
+
+
+def test_restarts_of_a_minute_are_limited() -> None:
+    async def main() -> None:
+        ice, path = open_ice(RequestLimits(restarts=2))
+
+        def restart(number: int) -> None:
+            ice.restart_with({None: IceCredentials(f"user{number}", str(number) * 30)})
+
+        for minute in range(3):
+            restart(3 * minute)
+            restart(3 * minute + 1)
+            with pytest.raises(LimitExceeded, match="2 times a minute"):
+                restart(3 * minute + 2)
+            await asyncio.sleep(60)
+        assert path.generation == 6
+
+    run(main())
+
+
+def test_candidates_of_each_generation_are_limited() -> None:
+    async def main() -> None:
+        ice, _ = open_ice(RequestLimits(candidates=2))
+        for text in ("user", "other"):
+            for number in range(2):
+                ice.add(candidate(f"10.0.0.{number}", text))
+            with pytest.raises(LimitExceeded):
+                ice.add(candidate("10.0.0.9", text))
+            if text == "user":
+                ice.restart(NEW)
+
+    run(main())
