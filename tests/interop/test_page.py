@@ -36,6 +36,7 @@ from fastrtc_anyio import (
     Textbox,
     TurnEvent,
 )
+from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio.server import require_token
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.page.document import page_document
@@ -43,6 +44,7 @@ from fastrtc_anyio.testing.signals import tone
 from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.handlers import AsyncEcho, Quiet, TalkativeEcho
+from tests.kit.network import open_network
 from tests.kit.waiting import wait_until
 
 from .chromium import Browser, Page, open_browser
@@ -322,6 +324,48 @@ async def test_page_reconnects_to_restarted_server(browser: Browser, pictures: P
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
         await page.wait_for_text("status", "Call ended")
         assert page.complaints == []
+
+
+async def test_call_goes_on_in_its_session_after_a_change_of_network(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First through a NAT, then directly: the page restarts ICE when the first path fails."""
+    with open_network() as network:
+        handle = SessionService.handle_request
+
+        async def behind_nat(service: SessionService, body: Any, **options: Any) -> Any:
+            if network.outage:
+                return await handle(service, body, **options)
+            if body["type"] == "ice-candidate":
+                return {"status": "success"}
+            body = body | {"sdp": network.hide_client(body["sdp"])}
+            answer = await handle(service, body, **options)
+            return answer | {"sdp": network.hide_server(answer["sdp"])}
+
+        monkeypatch.setattr(SessionService, "handle_request", behind_nat)
+        stream = make_stream(TalkativeEcho)
+        async with serve(stream) as url:
+            page = await browser.open_page(url, STATUSES)
+            await connect(page)
+            await page.wait_for("call.level('out') > 0.3", "sound")
+            session = only_session(stream)
+            network.outage = True
+            began = anyio.current_time()
+            await page.wait_for_text("connection", "Reconnecting")
+            await page.wait_for_text("connection", "Connected")
+            await page.wait_for("call.level('out') > 0.3", "sound")
+            print(f"heard again after {anyio.current_time() - began:.1f} s")
+            assert only_session(stream) is session
+            assert "Connection interrupted" in await page.evaluate("statuses")
+            # A better network: the call goes on meanwhile.
+            await page.evaluate("dispatchEvent(new Event('online'))")
+            await page.wait_for("call.recovery.running", "the restart")
+            await page.wait_for("!call.recovery.running", "the end of the restart")
+            await page.wait_for("call.level('out') > 0.3", "sound")
+            assert only_session(stream) is session
+            await page.click("connect")
+            assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+            assert page.complaints == []
 
 
 @on_trio

@@ -83,7 +83,7 @@ class Network:
     def rebind(self) -> None:
         """Use new ports from now on, as a NAT does, or a client in another network.
 
-        What a server sends to the former ports is lost.
+        Datagrams of servers to the former ports are lost.
         """
         self.loop.call_soon_threadsafe(self._mappings.clear)
 

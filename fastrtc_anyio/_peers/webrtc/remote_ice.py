@@ -28,7 +28,7 @@ from .ice_path import IcePath
 
 _MINUTE = 60.0
 _FORMER = 16
-"""Former generations whose candidates are told from those of a coming one."""
+"""Former generations to remember, whose candidates are refused."""
 
 
 class RemoteIce:

@@ -5,7 +5,6 @@
 // browser does not ask for permission again.
 
 const CONNECT_TIMEOUT_MS = 30_000;  // the server's default Limits.connect
-const INTERRUPTED_MS = 5_000;       // the server's default Limits.liveness; ICE rarely recovers later
 const RETRIES_MS = [300, 1000, 2000, 4000, 8000, 15_000];  // delay before each attempt to reconnect; then the last one
 const RETRY_FOR_MS = 10 * 60_000;
 const GHOST_MS = 20_000;            // a lost call may occupy its slot at the server for this long
@@ -24,8 +23,9 @@ class Call {
     this.serverError = "";
     this.turn = "";
     this.turnSince = 0;
-    this.waiting = this.interrupted = 0;            // timers
+    this.waiting = 0;                               // timer
     this.timers = [];
+    this.recovery = new Recovery(this);
     this.sources = before?.sources ?? { audio: null, video: null };   // MediaStreams of the microphone and the camera
     this.senders = { audio: null, video: null };
     this.attempts = { audio: 0, video: 0 };
@@ -88,9 +88,11 @@ class Call {
     next.timers.push(next.waiting);
   }
 
-  /** Reconnect now, because the network is back. */
+  /** Reconnect now, or look for a better path: the network is back, or another one. */
   hurry() {
-    if (this.waiting && !this.ended) this.start();
+    if (this.ended) return;
+    if (this.waiting) this.start();
+    else if (this.startedAt !== null) this.recovery.begin();
   }
 
   /** Open the microphone and the camera, with one permission prompt for both. */
@@ -182,13 +184,7 @@ class Call {
     channel.onmessage = ({ data }) => this.received(data);
     channel.onclose = () => this.cutOff();
 
-    const { type, sdp: plain } = await pc.createOffer();
-    if (this.ended) return;
-    const sdp = withStereo(plain);
-    await pc.setLocalDescription({ type, sdp });
-    const answer = await this.signaling.offer({ type, sdp });
-    if (this.ended) return;
-    await pc.setRemoteDescription(answer);
+    const answer = await this.describe();
     if (this.ended) return;
     if (fields.inputs.length) this.sendInputs();
     if (fields.outputs.length) this.signaling.readOutputs();
@@ -196,6 +192,17 @@ class Call {
     handlerIsStereo = takesStereo(answer.sdp);  // unknown before, if each call makes its handler
     if (this.sources.audio && handlerIsStereo && !wanted) await reopen("audio");
     for (const kind of plan.sends) await this.tune(this.senders[kind], config.rtp_params ?? {});
+  }
+
+  /** Send an offer, the first one or one for an ICE restart, and apply the answer. Returns the answer. */
+  async describe(options = {}) {
+    const { type, sdp: plain } = await this.pc.createOffer(options);
+    if (this.ended) return null;
+    const sdp = withStereo(plain);
+    await this.pc.setLocalDescription({ type, sdp });
+    const answer = await this.signaling.offer({ type, sdp, restart: options.iceRestart });
+    if (!this.ended) await this.pc.setRemoteDescription(answer);
+    return answer;
   }
 
   /** Apply the stream's `rtp_params` to a sender. */
@@ -245,19 +252,16 @@ class Call {
           this.timers.push(setInterval(() => this.everySecond(), 1000));
           this.timers.push(setInterval(() => this.watchReply(), 100));
         }
-        clearTimeout(this.interrupted);
-        this.showTurn();
+        this.recovery.stop();
         renderStage();
         renderTextBox();
         break;
       case "disconnected":
-        show("Connection interrupted", "Waiting for the connection to recover.");
-        this.interrupted = setTimeout(() => this.cutOff(), INTERRUPTED_MS);
-        this.timers.push(this.interrupted);
+        this.recovery.interrupted();
         break;
       case "failed":
         if (this.startedAt === null && !this.serverError) this.noConnection();
-        else this.cutOff();
+        else this.recovery.interrupted();
         break;
       case "closed":
         this.cutOff();
@@ -328,8 +332,9 @@ class Call {
 
   /** Handle `end_stream`. `reason` is a CloseReason in lower case, or undefined from other servers. */
   endedByServer(reason, text) {
-    // "cancelled": the server is stopping, and may be back in a moment. All other ends are final.
-    if (reason === "cancelled") this.lose();
+    // "cancelled": the server is stopping, and may be back in a moment. "vanished": it heard nothing from this page.
+    // All other ends are final.
+    if (reason === "cancelled" || reason === "vanished") this.lose();
     // Without a message `data` is an empty string or list.
     else if (text?.length) this.end(this.serverError, `The server ended the call: ${withStop(asText(text))}`);
     else this.end(this.serverError, "The handler ended the call.");
@@ -348,7 +353,9 @@ class Call {
   async everySecond() {
     $("timer").textContent = duration(performance.now() - this.startedAt);
     const report = await this.pc.getStats();
-    if (!this.ended) this.numbers.show(report);
+    if (this.ended) return;
+    this.numbers.show(report);
+    this.recovery.watch(report);
   }
 
   /** End the call. `problem` is shown as an error, `note` as the reason of a regular end. */

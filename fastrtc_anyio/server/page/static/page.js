@@ -87,7 +87,8 @@ function show(status, hint) {
   if ($("status").textContent !== status) $("status").textContent = status;
   $("hint").textContent = hint;
   $("timer").hidden = !call || call.startedAt === null;
-  const connection = !call ? "" : call.pc?.connectionState === "connected" ? "Connected" : call.lostAt ? "Reconnecting" : "";
+  const connected = call?.pc?.connectionState === "connected" && !call.recovery.silent;
+  const connection = connected ? "Connected" : call?.lostAt || call?.startedAt ? "Reconnecting" : "";
   $("connection").textContent = connection;
   $("connection").hidden = !connection;
   $("page").toggleAttribute("data-connected", connection === "Connected");
@@ -260,6 +261,11 @@ $("clear").onclick = () => {
 addEventListener("keydown", ({ key }) => { if (key === "Escape") setAlert(""); });
 addEventListener("pagehide", () => call?.end());
 addEventListener("online", () => call?.hurry());
+let networkType = navigator.connection?.type;  // phones: "wifi", "cellular"
+navigator.connection?.addEventListener?.("change", () => {
+  if (navigator.connection.type !== networkType) call?.hurry();
+  networkType = navigator.connection.type;
+});
 addEventListener("resize", paintMeters);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintMeters);
 navigator.mediaDevices?.addEventListener("devicechange", () => {

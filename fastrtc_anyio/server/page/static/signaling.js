@@ -24,8 +24,8 @@ class Signaling {
   }
 
   /** Send the offer. Returns the answer. */
-  offer({ type, sdp }) {
-    return this.post({ type, sdp });
+  offer({ type, sdp, restart }) {
+    return this.post({ type, sdp, restart });
   }
 
   sendCandidate(candidate) {
