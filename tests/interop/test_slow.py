@@ -1,4 +1,4 @@
-"""Calls that take minutes: a network with a round trip of 2 s, and a server that gets a third of a CPU."""
+"""Calls of a minute or so: a round trip of 2 s, a server with a third of a CPU, an outage."""
 
 from __future__ import annotations
 
