@@ -61,11 +61,16 @@ def sort_for_sending(formats: Sequence[Format], preferred: str | None) -> tuple[
 
 
 def present(one: Format) -> Format:
-    """Return a format in the form that aiortc 1.16 accepts: its own profile of H.264."""
+    """Return a format in the form that aiortc 1.16 accepts: its own profile of H.264.
+
+    aiortc needs no other parameters but those of retransmissions, and cannot parse some values.
+    """
     name = codec_name(one)
-    if name != "H264":
-        return replace(one, name=name)
-    parameters = (("packetization-mode", "1"), ("profile-level-id", _H264_DEFAULT))
+    parameters: tuple[tuple[str, str | None], ...] = ()
+    if name == "H264":
+        parameters = (("packetization-mode", "1"), ("profile-level-id", _H264_DEFAULT))
+    elif name == "rtx":
+        parameters = (("apt", one.get("apt")),)
     return replace(one, name=name, parameters=parameters)
 
 

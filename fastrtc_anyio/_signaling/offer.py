@@ -68,7 +68,12 @@ class Negotiation:
     def mid(self, index: int) -> str:
         """Return the mid of a section for aiortc, which requires one."""
         mid = self.offer.sections[index].mid
-        return mid if mid is not None else f"({index})"  # no token, so that no client has it
+        if mid is not None:
+            return mid
+        made, taken = f"section-{index}", [section.mid for section in self.offer.sections]
+        while made in taken:
+            made += "-"
+        return made
 
     def is_bundled(self, index: int) -> bool:
         """Return whether a section shares the transport of the BUNDLE group."""
