@@ -12,9 +12,10 @@ import anyio
 import numpy as np
 import pytest
 
-from fastrtc_anyio import CloseReason, WebRTCError
+from fastrtc_anyio import CloseReason, EnergyVad, ReplyOnPause, WebRTCError
 from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
+from tests.kit.conversations import Log, words
 from tests.kit.handlers import Quiet, TalkativeEcho
 from tests.kit.waiting import wait_until
 
@@ -253,3 +254,31 @@ async def test_stereo_and_mute(browser: Browser, tmp_path: Path) -> None:
         await page.look(tmp_path / "muted.png")
         await page.click("mute")
         await wait_until(lambda: Listener.peak > 1000, "sound after the mute")
+
+
+MUTE = {
+    "replaceTrack(null)": "call.pc.getSenders()[0].replaceTrack(null)",
+    "a disabled track": "call.pc.getSenders()[0].track.enabled = false",
+    "a stopped track": "call.pc.getSenders()[0].track.stop()",
+}
+
+
+@on_trio
+@pytest.mark.parametrize("way", MUTE)
+async def test_caller_who_mutes_while_speaking_hears_a_reply(browser: Browser, way: str) -> None:
+    log = Log()
+
+    async def reply(audio: Any) -> Any:
+        yield words(0.5)
+
+    handler = ReplyOnPause(reply, model=EnergyVad(), on_event=log)
+    async with serve(make_stream(handler)) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        await wait_until(lambda: "UserStartedSpeaking" in log.kinds, "speech")
+        before = (await page.evaluate(COUNTS))["heard"]
+        await page.evaluate(f"{MUTE[way]}; 0")
+        await wait_until(lambda: "ReplyStarted" in log.kinds, "the reply", seconds=5)
+        with anyio.fail_after(10):
+            while (await page.evaluate(COUNTS))["heard"] < before + 1e-4:
+                await anyio.sleep(0.05)
