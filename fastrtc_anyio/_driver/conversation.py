@@ -12,9 +12,10 @@ result is recognised as late: by the machine, or by the cancelled scope that awa
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
-from anyio import create_task_group, current_time
+from anyio import EndOfStream, create_task_group, current_time
 from anyio.abc import TaskGroup
 
 from fastrtc_anyio._core.gate import Gate
@@ -58,6 +59,9 @@ from .user_code import user_code
 
 logger = logging.getLogger("fastrtc_anyio")
 
+_AFTER_SPEECH_S = 1.0
+"""Seconds after the last speech has left the window in which silence may still matter."""
+
 
 async def converse(run: HandlerRun[ReplyOnPause]) -> None:
     """Take turns with the user until the session ends."""
@@ -99,6 +103,7 @@ class Conversation:
         self.triggered = Gate()
         """Opened by a request for a reply. Any thread may open it."""
         self._searching = False
+        self._speech_at = -math.inf  # place of the last hop of speech
 
     def greet(self) -> None:
         """Start the greeting, if there is one."""
@@ -134,16 +139,31 @@ class Conversation:
         source = f"{type(vad).__name__}.probability"
         hops = Hops(self._handler.input_sample_rate, vad)
         try:
-            async for frame in self._run.session.audio_in.in_real_time():
+            while (frame := await self._receive()) is not None:
                 for hop, window in hops.push(convert(frame)):
                     if vad.blocking:
                         probability = await self._calls.function(source, stream.probability, window)
                     else:
                         with user_code(source):
                             probability = stream.probability(window)
+                    if probability >= self._handler.speech_probability:
+                        self._speech_at = self._machine.now
                     self._push(hop, probability)
         finally:
             hops.close()
+
+    async def _receive(self) -> AudioFrame | None:
+        """Wait for audio, or for silence in its place if that can end speech; None at the end."""
+        machine, audio_in = self._machine, self._run.session.audio_in
+        rate, window = self._handler.input_sample_rate, self._handler.algo_options
+        quiet = (machine.now - self._speech_at) / rate - window.audio_chunk_duration
+        try:
+            # The silence is also for a stop-word rule, which ends speech that the machine ignores.
+            if machine.user_speaks or quiet < _AFTER_SPEECH_S:
+                return await audio_in.receive_or_silence()
+            return await audio_in.receive()
+        except EndOfStream:
+            return None
 
     async def _listen_with_rule(
         self, rule: CustomPauseRule, convert: Callable[[AudioFrame], Int16Array]

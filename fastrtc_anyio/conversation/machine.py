@@ -121,6 +121,11 @@ class TurnMachine:
         return self._buffer.now
 
     @property
+    def user_speaks(self) -> bool:
+        """Whether an utterance is in progress."""
+        return self._buffer.began is not None
+
+    @property
     def buffered(self) -> int:
         """Number of samples in memory."""
         return self._buffer.held

@@ -47,7 +47,7 @@ def test_gap_on_the_clients_clock_has_its_true_length(
         longest_surplus = max(longest_surplus, filler._surplus)
     total = sum(gap for gap, _, _ in gaps)
     assert silence == pytest.approx(total + filler._surplus, abs=1e-6)
-    assert longest_surplus <= 0.2 + STEP + 1e-6
+    assert longest_surplus <= 0.3  # the range of the jitter, and whole frames
 
 
 @given(elapsed=st.floats(0, 50), duration=st.sampled_from([0.01, 0.02, 0.1, 0.5]))
