@@ -27,7 +27,7 @@ def read_in_real_time(gaps: GapFiller, start: float, end: float, step: float = S
 
 @given(
     st.lists(
-        st.tuples(st.floats(0, 30), st.floats(-0.1, 0.1), st.booleans()), min_size=1, max_size=20
+        st.tuples(st.floats(0, 3), st.floats(-0.1, 0.1), st.booleans()), min_size=1, max_size=8
     )
 )
 def test_gap_on_the_clients_clock_has_its_true_length(
