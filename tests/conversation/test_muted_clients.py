@@ -22,6 +22,7 @@ from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.conversation.events import ReplyStarted, UserStartedSpeaking
 from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.testing import open_call
+from tests.kit.backends import on_trio
 from tests.kit.conversations import RATE, Log, agent, answering, say, silence, voice
 from tests.kit.handlers import Quiet
 from tests.kit.websocket_clients import open_pair
@@ -122,6 +123,7 @@ async def test_silence_that_is_not_sent_has_its_true_length(connect: Any) -> Non
     assert recorded.size / RATE == pytest.approx(9, abs=0.1)
 
 
+@on_trio
 async def test_handler_with_receive_silence_is_called_while_the_client_is_muted() -> None:
     class Listener(Quiet):
         receive_silence = True

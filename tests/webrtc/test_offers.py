@@ -17,7 +17,7 @@ from tests.kit.calls import make_stream
 from tests.kit.offers import DIRECTIONS, OFFERS, Offer, mutate
 from tests.kit.waiting import wait_until
 
-MUTATIONS = int(os.environ.get("FASTRTC_MUTATED_OFFERS", "150"))
+MUTATIONS = int(os.environ.get("FASTRTC_MUTATED_OFFERS", "60"))
 _FOREIGN = re.compile(
     r"NoneType|has no attribute|Error\b|Traceback|invalid literal|unpack|<class|level DEBUG"
 )
