@@ -50,8 +50,8 @@ def parse_description(text: str, limits: RequestLimits | None = None) -> Descrip
     """
     numbered = [
         (number, line)
-        for number, raw in enumerate(_LINE_END.split(text), 1)
-        if (line := raw.strip(" \t\ufeff\0"))
+        for number, raw in enumerate(_LINE_END.split(text.strip("\ufeff\0")), 1)
+        if (line := raw.strip(" \t"))
     ]
     if limits is not None:
         count = sum(line.startswith("m=") for _, line in numbered)

@@ -28,6 +28,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcconfiguration import RTCBundlePolicy
 from av import AudioFrame as AvAudioFrame
 from av import VideoFrame as AvVideoFrame
 
@@ -132,25 +133,13 @@ class AiortcClient:
         video: str | None = None,
         video_codec: str | None = None,
     ) -> str:
-        """``audio`` and ``video`` may be directions: sendrecv, sendonly, recvonly."""
-        self.pc = pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        if audio:
-            direction = audio if isinstance(audio, str) else "sendrecv"
-            source: Any = "audio" if direction == "recvonly" else self.microphone
-            transceiver = pc.addTransceiver(source, direction)
-            if codec is not None:
-                wanted = f"audio/{codec}".lower()
-                capabilities = RTCRtpSender.getCapabilities("audio").codecs
-                transceiver.setCodecPreferences(
-                    [c for c in capabilities if c.mimeType.lower() == wanted]
-                )
-        if video:
-            source = "video" if video == "recvonly" else self.camera
-            transceiver = pc.addTransceiver(source, video)
-            if video_codec is not None:
-                codecs = RTCRtpSender.getCapabilities("video").codecs
-                wanted = f"video/{video_codec}".lower()
-                transceiver.setCodecPreferences([c for c in codecs if c.mimeType.lower() == wanted])
+        """``audio`` and ``video`` may be directions, one for each section: sendonly+recvonly."""
+        # Not the default, with which aiortc 1.16 cannot join the second section of a kind.
+        policy = RTCBundlePolicy.MAX_COMPAT
+        self.pc = pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=policy))
+        directions = audio if isinstance(audio, str) else "sendrecv" if audio else ""
+        self._add_sections("audio", directions, self.microphone, codec)
+        self._add_sections("video", video or "", self.camera, video_codec)
         if channel:
             self.channel = pc.createDataChannel("text")
             self.channel.on("message", self.inbox.put)
@@ -162,6 +151,17 @@ class AiortcClient:
         await pc.setLocalDescription(await pc.createOffer())
         self._described = pc.localDescription.sdp
         return self._described
+
+    def _add_sections(
+        self, kind: str, directions: str, track: MediaStreamTrack, codec: str | None
+    ) -> None:
+        for direction in directions.split("+") if directions else []:
+            source: Any = kind if direction == "recvonly" else track
+            transceiver = self.pc.addTransceiver(source, direction)
+            if codec is not None:
+                wanted = f"{kind}/{codec}".lower()
+                codecs = RTCRtpSender.getCapabilities(kind).codecs
+                transceiver.setCodecPreferences([c for c in codecs if c.mimeType.lower() == wanted])
 
     async def accept(self, sdp: str) -> None:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))

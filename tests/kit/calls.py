@@ -85,8 +85,8 @@ async def place_call(
 ) -> AsyncGenerator[AiortcClient, None]:
     """Call a stream, directly or by the URL of its server, and wait until the call is connected.
 
-    ``audio`` and ``video`` may be directions: sendrecv, sendonly, recvonly. Everything between the
-    client and the stream passes ``network``.
+    ``audio`` and ``video`` may be directions, one for each section: sendrecv, sendonly+recvonly.
+    Everything between the client and the stream passes ``network``.
     """
     async with open_client(microphone or Microphone(channels=channels)) as client:
         offer = await to_thread.run_sync(

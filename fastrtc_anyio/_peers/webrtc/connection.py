@@ -16,7 +16,7 @@ from aiortc import (
     RTCSessionDescription,
     exceptions,
 )
-from aiortc.rtcconfiguration import RTCIceTransportPolicy
+from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
 
 from fastrtc_anyio._signaling.answer import describe_local, restore_answer
 from fastrtc_anyio._signaling.ice import RtcConfiguration
@@ -116,7 +116,8 @@ class Connection:
         negotiation = negotiate(offer, self.media.plan, self.media.video_codec)
         pc = self._open()
         with _blaming("offer"):
-            await pc.setRemoteDescription(_written(negotiation.present(), "offer"))
+            offered = str(negotiation.present())
+            await pc.setRemoteDescription(RTCSessionDescription(offered, "offer"))
         # setLocalDescription() writes directions and codecs into the answer, gathers candidates and
         # starts to connect, so all changes to these come before it.
         self.media.use_offered(negotiation, pc.getTransceivers())
@@ -153,7 +154,8 @@ class Connection:
         answer = parse_description(answer_sdp, self._limits)
         negotiation = check_answer(parse_description(self._pc.localDescription.sdp), answer)
         with _blaming("answer"):
-            await self._pc.setRemoteDescription(_written(negotiation.present(), "answer"))
+            answered = str(negotiation.present())
+            await self._pc.setRemoteDescription(RTCSessionDescription(answered, "answer"))
         self._open_ice(negotiation, None)
         self.media.limit_bitrate()
         return answer_sdp
@@ -260,6 +262,9 @@ class Connection:
                     for server in configuration.ice_servers
                 ],
                 iceTransportPolicy=RTCIceTransportPolicy(configuration.ice_transport_policy),
+                # By default a second section of a kind shares the transport of the first, and
+                # keeps it when BUNDLE replaces that one.
+                bundlePolicy=RTCBundlePolicy.MAX_COMPAT,
             )
         )
         internals.accept_rsa_certificates(pc)
@@ -377,10 +382,6 @@ class Connection:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task of a WebRTC connection failed", exc_info=error)
             self._end(Closed(CloseReason.PEER_FAILED, f"internal error: {error!r}"))
-
-
-def _written(description: Description, kind: str) -> RTCSessionDescription:
-    return RTCSessionDescription(str(description), kind)
 
 
 @contextmanager
