@@ -35,7 +35,7 @@ def restore_answer(
         tagged = bundled and section.mid == bundle[0]
         if i in made:
             answered = _answer_used(negotiation, i, made[i], opus, message_bytes)
-        elif shared is not None and (tagged or (bundled and not negotiation.problems[i])):
+        elif shared is not None and (tagged or (bundled and negotiation.could_be_used(i))):
             answered = _answer_inactive(negotiation, i, shared, opus)
         else:
             answered = _reject(section)

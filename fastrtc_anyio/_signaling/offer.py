@@ -79,6 +79,10 @@ class Negotiation:
         """Return whether a section shares the transport of the BUNDLE group."""
         return self.offer.sections[index].mid in self.bundle
 
+    def could_be_used(self, index: int) -> bool:
+        """Return whether a section of audio or video has no problem."""
+        return self.offer.sections[index].has_rtp and self.problems[index] is None
+
     def usable(self, index: int) -> tuple[Format, ...]:
         """Return the formats of a section that can be received."""
         return list_usable(self.offer.sections[index])

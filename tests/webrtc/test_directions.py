@@ -16,8 +16,8 @@ from fastrtc_anyio import Session
 from tests.kit.aiortc_client import Camera, open_client
 from tests.kit.calls import accept, make_stream, place_call
 from tests.kit.handlers import AsyncEcho
+from tests.kit.jsep import DIRECTIONS
 from tests.kit.measure import echo_of_tones
-from tests.kit.offers import DIRECTIONS
 from tests.kit.waiting import wait_until
 
 from .test_video import BLUE, RED, Both, flat, is_color, swap
@@ -54,6 +54,19 @@ async def test_two_one_way_sections_of_each_kind_share_a_transport(pair: str) ->
         call.camera.picture = flat(BLUE)
         assert min(await echo_of_tones(call, [440], wanted=25)) > 25
         await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
+
+
+async def test_two_one_way_sections_without_bundle_have_a_transport_each() -> None:
+    async with make_stream(AsyncEcho()) as stream, open_client() as client:
+        sdp = await to_thread.run_sync(client.run, client.make_offer, None, False, PAIRS[0])
+        group = re.compile(r"a=group:.*\r\n")
+        answer = (await stream.offer({"type": "offer", "sdp": group.sub("", sdp)}))["sdp"]
+        assert group.search(answer) is None
+        lines = answer.splitlines()
+        assert len({line.split()[1] for line in lines if line.startswith("m=")}) == 2
+        await accept(client, answer)
+        await wait_until(client.connected.is_set)
+        assert min(await echo_of_tones(client, [440])) > 30
 
 
 def directions_of_server(pair: str) -> list[str]:
