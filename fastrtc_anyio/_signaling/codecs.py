@@ -35,11 +35,16 @@ def list_usable(section: Section) -> tuple[Format, ...]:
 
     Retransmissions (RFC 4588) follow the format that they repeat.
     """
+    repeating: dict[tuple[str | None, int], Format] = {}
+    for one in section.formats:
+        if one.name.lower() == "rtx" and one.payload_type not in _RTCP_TYPES:
+            repeating.setdefault((one.get("apt"), one.clock_rate), one)
     usable: list[Format] = []
     for one in section.formats:
         if _is_usable(section.kind, one):
             usable.append(one)
-            usable += _list_retransmissions(section, one)
+            if repeat := repeating.get((str(one.payload_type), one.clock_rate)):
+                usable.append(repeat)
     return tuple(usable)
 
 
@@ -105,18 +110,6 @@ def _is_usable(kind: str, one: Format) -> bool:
         return False
     profile = _h264_profile(one)
     return profile is not None and (profile[0] in _H264_DECODABLE or _is_constrained(profile))
-
-
-def _list_retransmissions(section: Section, repeated: Format) -> list[Format]:
-    wanted = str(repeated.payload_type)
-    return [
-        one
-        for one in section.formats
-        if one.name.lower() == "rtx"
-        and one.clock_rate == repeated.clock_rate
-        and one.get("apt") == wanted
-        and one.payload_type not in _RTCP_TYPES
-    ][:1]
 
 
 def _sending_order(one: Format, preferred: str | None) -> tuple[bool, bool, bool]:

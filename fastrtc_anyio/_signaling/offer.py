@@ -157,6 +157,8 @@ def negotiate(offer: Description, plan: MediaPlan, video_codec: str | None = Non
         for i, section in enumerate(offer.sections)
         if section.kind == "application" and problems[i] is None
     ]
+    # One section has the data channels (RFC 8829 5.2.1). A tagged section cannot be rejected.
+    channels.sort(key=lambda i: offer.sections[i].mid not in bundle[:1])
     return Negotiation(offer, tuple(uses), channels[0] if channels else None, bundle, problems)
 
 
@@ -286,7 +288,8 @@ def _present(section: Section, mid: str, formats: tuple[Format, ...]) -> Section
         direction=section.direction,
         formats=tuple(present(one) for one in formats),
         extensions=tuple(item for item in section.extensions if item[1] in _EXTENSIONS),
-        sources=_list_sources(section),
+        sources=(sources := _list_sources(section)),
+        retransmissions=((sources[0].ssrc, sources[1].ssrc),) if len(sources) == 2 else (),
     )
 
 

@@ -20,6 +20,8 @@ from .sdp import FEEDBACK, Description, Direction, Fingerprint, Format, Section,
 
 MAX_FORMATS = 128
 """Payload types have 7 bits (RFC 3550 5.1)."""
+_MAX_PARAMETERS = 64
+"""H.264, which has most, has 25 (RFC 6184 8.1)."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _MEDIA = re.compile(r"([!-~]{1,64})\s+(\d{1,5})(?:/\d+)?\s+([!-~]{1,64})\s+([\t -~]+)", re.ASCII)
@@ -212,9 +214,10 @@ def _rtpmap(draft: _Draft, value: str) -> None:
 def _fmtp(draft: _Draft, value: str) -> None:
     number, _, text = value.partition(" ")
     if _PAYLOAD_TYPE.fullmatch(number):
-        for item in text.split(";"):
+        known = draft.parameters.setdefault(int(number), [])
+        for item in text.split(";", _MAX_PARAMETERS)[: _MAX_PARAMETERS - len(known)]:
             if match := _PARAMETER.fullmatch(item.strip()):
-                draft.parameters.setdefault(int(number), []).append((match[1], match[2]))
+                known.append((match[1], match[2]))
 
 
 def _rtcp_fb(draft: _Draft, value: str) -> None:

@@ -33,7 +33,8 @@ def check_answer(offer: str, answer: str) -> tuple[str, ...]:
         _check_transport(theirs, ours, offered_head)
         if media[0] == "m=application":
             used.append("application")
-            assert any(line.startswith(("a=sctp-port:", "a=sctpmap:")) for line in ours)
+            named = any(line.startswith(("a=sctp-port:", "a=sctpmap:")) for line in ours)
+            assert named or "SCTP" not in media[2].upper()
             continue
         assert set(media[3:]) <= set(wanted[3:]), "RFC 3264 6.1: formats of the offer"
         _check_formats(theirs, ours, media[3:])

@@ -415,6 +415,10 @@ OFFERS: dict[str, Offer] = {
     "two data channel sections": Offer(
         describe(audio(), data("1"), data("2")), ("sendrecv", "application", "rejected")
     ),
+    "two data channel sections, of which the second tags the BUNDLE group": Offer(
+        describe(audio(), data("1"), data("2"), bundle="2 0 1"),
+        ("sendrecv", "rejected", "application"),
+    ),
     "a data channel tags the BUNDLE group": Offer(
         describe(data("0"), bundle_only(audio("1"))), ("application", "sendrecv")
     ),
