@@ -21,7 +21,7 @@ def restore_answer(
     whose rejection would reject the group's transport (RFC 9143 7.3.3).
 
     Args:
-        negotiation: what becomes of the offer.
+        negotiation: the sections in use.
         local: aiortc's answer, with a section for each one presented to it.
         opus: parameters of Opus.
         message_bytes: maximum size of a message to this side.
@@ -95,7 +95,7 @@ def _answer_inactive(
         section.mid,
         "inactive",
         shared.host,
-        transport=replace(shared.transport, rtcp_mux=section.has_rtp),
+        transport=replace(shared.transport, rtcp_mux=section.kind != "application"),
     )
     if not section.has_rtp:
         return answered

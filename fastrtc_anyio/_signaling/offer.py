@@ -47,7 +47,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Negotiation:
-    """What becomes of an offer."""
+    """The outcome of negotiating an offer."""
 
     offer: Description
     """The client's offer. Sections of its BUNDLE group have the transport of the tagged section."""

@@ -200,7 +200,7 @@ def _rtpmap(draft: _Draft, value: str) -> None:
     number, _, codec = value.partition(" ")
     if _PAYLOAD_TYPE.fullmatch(number) is None:
         raise _Malformed(f"a=rtpmap needs a payload type, 0 to 127; got {short_repr(number)}")
-    # Which of two codecs a packet belongs to would be a guess.
+    # A packet could belong to either codec.
     if int(number) in draft.codecs:
         raise _Malformed(f"a=rtpmap names the payload type {number} twice in a section")
     match = _CODEC.fullmatch(codec.strip())

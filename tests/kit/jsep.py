@@ -1,4 +1,4 @@
-"""Checks an answer against its offer: RFC 8829 5.3, RFC 3264 and RFC 9143. Uses no code of ours."""
+"""Check an answer against its offer (RFC 3264, RFC 8829 5.3, RFC 9143), with no code under test."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def _check_formats(theirs: list[str], ours: list[str], tokens: list[str]) -> Non
 
 def _check_direction(theirs: list[str], ours: list[str], offered_head: list[str]) -> str:
     def find(lines: list[str]) -> list[str]:
-        return [name for line in lines if (name := _name(line)[2:]) in DIRECTIONS]
+        names = [_name(line) for line in lines]
+        return [name[2:] for name in names if name[:2] == "a=" and name[2:] in DIRECTIONS]
 
     (answered,) = find(ours)
     asked = (find(theirs)[-1:] or find(offered_head)[-1:] or ["sendrecv"])[0]

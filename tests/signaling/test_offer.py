@@ -54,7 +54,7 @@ def local_answer(negotiation: Negotiation) -> Description:
             transport=replace(
                 one.transport,
                 ufrag="server",
-                setup="active",
+                setup="passive" if one.transport.setup == "active" else "active",
                 candidates=("candidate:1 1 udp 1 127.0.0.1 5 typ host",),
                 complete=True,
             ),
