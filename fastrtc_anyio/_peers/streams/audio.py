@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 import numpy as np
@@ -26,6 +27,9 @@ from fastrtc_anyio.abc import (
 )
 
 from .link import Link, Parking, wait_for
+
+T = TypeVar("T")
+S_co = TypeVar("S_co", covariant=True)
 
 _WORK_AHEAD = 30.0
 """Seconds: enough for text-to-speech that generates whole sentences."""
@@ -68,7 +72,52 @@ class BufferOptions:
         return cls(input_s, usual if output_s is None else output_s, live)
 
 
-class AudioInput(AudioReceiveStream):
+class _Queue(Protocol[T, S_co]):
+    @property
+    def statistics(self) -> S_co: ...
+
+    def push(self, item: T, /) -> None: ...
+
+    def pop(self) -> T | None: ...
+
+
+class Input(Generic[T, S_co]):
+    """Receiving half of a stream, until it ends."""
+
+    def __init__(self, link: Link, queue: _Queue[T, S_co]) -> None:
+        self._link = link
+        self._queue = queue
+        self._arrived = Parking(link)
+        self._ended = False
+
+    async def receive(self) -> T:
+        return await wait_for(self._link, self._pop, self._arrived)
+
+    def _pop(self) -> T | None:
+        frame = self._queue.pop()
+        if frame is None and self._ended:
+            raise anyio.EndOfStream
+        return frame
+
+    def statistics(self) -> S_co:
+        with self._link.lock:
+            return copy(self._queue.statistics)
+
+    def push(self, frame: T) -> None:
+        """Transport side: queue a frame. Ignored after :meth:`end`."""
+        with self._link.lock:
+            if not self._ended:
+                self._queue.push(frame)
+                self._arrived.wake()
+
+    def end(self) -> None:
+        """Transport side: end the stream behind the frames queued."""
+        with self._link.lock:
+            self._ended = True
+            self._arrived.wake()
+
+
+class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
     """Audio from the client, bounded by age. Gaps in it are read as silence of the same length.
 
     ``heard`` returns the time of the last packet of any kind from the client, on the link's clock.
@@ -83,19 +132,14 @@ class AudioInput(AudioReceiveStream):
         heard: Callable[[], float] | None = None,
         probe: Callable[[], None] = lambda: None,
     ) -> None:
+        self._frames = LiveEdgeQueue(limit_seconds)
+        super().__init__(link, self._frames)
         self._heard = heard or link.clock
         self._probe = probe
-        self._link = link
         self._limit = limit_seconds
-        self._queue = LiveEdgeQueue(limit_seconds)
         self._gaps = GapFiller()
-        self._arrived = Parking(link)
         self._awaited: float | None = None  # time at which the waiting reader is due
         self._caught_up = 0.0  # time of the last silence for a reader that had waited
-        self._ended = False
-
-    async def receive(self) -> AudioFrame:
-        return await wait_for(self._link, self._pop, self._arrived)
 
     async def receive_or_silence(self) -> AudioFrame:
         self._awaited = None
@@ -104,10 +148,7 @@ class AudioInput(AudioReceiveStream):
         )
 
     def _pop(self) -> AudioFrame | None:
-        frame = self._queue.pop()
-        if frame is None and self._ended:
-            raise anyio.EndOfStream
-        return self._note_read(frame)
+        return self._note_read(super()._pop())
 
     def _note_read(self, frame: AudioFrame | None) -> AudioFrame | None:
         if frame is not None:
@@ -124,7 +165,7 @@ class AudioInput(AudioReceiveStream):
         behind = now - self._limit
         frame = gaps.fill(min(now, self._heard()), behind if behind > self._caught_up else 0.0)
         if frame is not None:
-            self._queue.count_silence(frame)
+            self._frames.count_silence(frame)
         return self._note_read(frame)
 
     def _due(self) -> float | None:
@@ -136,10 +177,9 @@ class AudioInput(AudioReceiveStream):
         return due
 
     def statistics(self) -> AudioInStatistics:
-        with self._link.lock:
-            counters = copy(self._queue.statistics)
-            counters.skipped_seconds += self._gaps.skipped
-            return counters
+        counters = super().statistics()
+        counters.skipped_seconds += self._gaps.skipped
+        return counters
 
     def push(
         self,
@@ -166,8 +206,8 @@ class AudioInput(AudioReceiveStream):
                 if concealed and self._gaps.absorb(frame.duration):
                     return
                 silence = self._gaps.arrive(self._link.clock(), frame, gap)
-            self._queue.push(frame, silence)
-            counters = self._queue.statistics
+            self._frames.push(frame, silence)
+            counters = self._frames.statistics
             counters.concealed_seconds += frame.duration if concealed else 0.0
             counters.recovered_seconds += frame.duration if recovered else 0.0
             self._arrived.wake()
@@ -175,13 +215,7 @@ class AudioInput(AudioReceiveStream):
     def count_lost(self, packets: int) -> None:
         """Transport side: count packets that were lost or could not be decoded."""
         with self._link.lock:
-            self._queue.statistics.lost += packets
-
-    def end(self) -> None:
-        """Transport side: end the stream behind the frames queued."""
-        with self._link.lock:
-            self._ended = True
-            self._arrived.wake()
+            self._frames.statistics.lost += packets
 
 
 class AudioOutput(AudioSendStream):

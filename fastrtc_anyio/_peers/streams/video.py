@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import replace
 
 import anyio
@@ -17,43 +16,15 @@ from fastrtc_anyio.abc import (
     VideoSendStream,
 )
 
+from .audio import Input
 from .link import Link, Parking, wait_for
 
 
-class VideoInput(VideoReceiveStream):
+class VideoInput(Input[VideoFrame, VideoInStatistics], VideoReceiveStream):
     """Pictures from the client, of which only the latest is kept."""
 
     def __init__(self, link: Link) -> None:
-        self._link = link
-        self._queue: LatestQueue[VideoFrame] = LatestQueue(link.clock)
-        self._arrived = Parking(link)
-        self._ended = False
-
-    async def receive(self) -> VideoFrame:
-        def pop() -> VideoFrame | None:
-            frame = self._queue.pop()
-            if frame is None and self._ended:
-                raise anyio.EndOfStream
-            return frame
-
-        return await wait_for(self._link, pop, self._arrived)
-
-    def statistics(self) -> VideoInStatistics:
-        with self._link.lock:
-            return copy(self._queue.statistics)
-
-    def push(self, frame: VideoFrame) -> None:
-        """Transport side: queue a picture. Ignored after :meth:`end`."""
-        with self._link.lock:
-            if not self._ended:
-                self._queue.push(frame)
-                self._arrived.wake()
-
-    def end(self) -> None:
-        """Transport side: end the stream behind the picture queued."""
-        with self._link.lock:
-            self._ended = True
-            self._arrived.wake()
+        super().__init__(link, LatestQueue(link.clock))
 
 
 class VideoOutput(VideoSendStream):
