@@ -254,7 +254,7 @@ class Connection:
 
     def _open(self) -> RTCPeerConnection:
         configuration = self._configuration
-        self._clock = self.reach.clock = Clock()
+        self._clock = Clock()
         self._pc = pc = RTCPeerConnection(
             RTCConfiguration(
                 iceServers=[

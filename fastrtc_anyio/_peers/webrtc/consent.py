@@ -80,7 +80,7 @@ class Consent(Generic[O]):
         clock: the time in seconds.
     """
 
-    def __init__(self, paths: Paths[O], clock: Callable[[], float]) -> None:
+    def __init__(self, paths: Paths[O], clock: Clock) -> None:
         self._paths = paths
         self._clock = clock
         self.heard = clock()
@@ -89,6 +89,11 @@ class Consent(Generic[O]):
         self._selected_heard = self.heard
         self._due = self.heard
         self._checks: deque[tuple[float, O, Callable[[], None]]] = deque()
+
+    @property
+    def heard_on_loop(self) -> float:
+        """Time of the last authenticated packet on the loop's clock."""
+        return self.heard + self._clock.stalled
 
     def use(self, paths: Paths[O]) -> None:
         """Check the paths of another ICE agent from now on."""
@@ -160,12 +165,10 @@ class Reach(Generic[O]):
 
     def __init__(self) -> None:
         self.consents: list[Consent[O]] = []
-        self.clock: Clock | None = None
 
     def heard(self) -> float:
         """Return the time of the client's last packet, in seconds of the loop; infinite before."""
-        stalled = 0.0 if self.clock is None else self.clock.stalled
-        return max((consent.heard for consent in self.consents), default=math.inf) + stalled
+        return max((consent.heard_on_loop for consent in self.consents), default=math.inf)
 
     def probe(self) -> None:
         """Ask the client for a packet. Must be called on the loop."""

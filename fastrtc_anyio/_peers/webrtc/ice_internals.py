@@ -22,7 +22,7 @@ from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
 
 from fastrtc_anyio._core.required import check_required
 
-from .internals import SUPPORTED, Address, Receive
+from .internals import SUPPORTED, Address, Receive, replace_attribute
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCIceGatherer: ("_connection", "_remote_candidates_end"),
@@ -80,8 +80,8 @@ class IceAgent:
         self._admit = admit
         self._connect = connection.connect
         self._check_incoming = connection.check_incoming
-        _replace(connection, "query_consent", _return)
-        _replace(connection, "check_incoming", self._handle_check)
+        replace_attribute(connection, "query_consent", _return)
+        replace_attribute(connection, "check_incoming", self._handle_check)
 
     @property
     def ufrag(self) -> str:
@@ -255,15 +255,15 @@ class IceSockets:
         self._arriving: Origin | None = None
         self.origin: Origin | None = None
         """Path of the last received datagram."""
-        _replace(connection, "connect", connect)
-        _replace(self._transport, "_recv", self._receive)
+        replace_attribute(connection, "connect", connect)
+        replace_attribute(self._transport, "_recv", self._receive)
 
     def open(self) -> None:
         """Receive the datagrams of the sockets, once they are gathered."""
         for protocol in self._transport._connection._protocols:
-            _replace(protocol, "receiver", self)
+            replace_attribute(protocol, "receiver", self)
             receive = partial(self._receive_datagram, protocol, protocol.datagram_received)
-            _replace(protocol, "datagram_received", receive)
+            replace_attribute(protocol, "datagram_received", receive)
 
     def make_agent(self, remote: tuple[str, str], local: tuple[str, str]) -> IceAgent:
         """Make the agent of another generation, with its credentials, on the same sockets."""
@@ -288,7 +288,7 @@ class IceSockets:
         old, new = self.agent._connection, agent._connection
         former, self.agent = self.agent, agent
         self._transport._connection = new
-        _replace(self._transport, "_send", new.send)
+        replace_attribute(self._transport, "_send", new.send)
         gatherer = self._transport.iceGatherer
         gatherer._connection, gatherer._remote_candidates_end = new, False
         # aiortc's monitor waits for the end of the old connection, which is not the transport's.
@@ -333,8 +333,3 @@ class IceSockets:
 
 async def _return() -> None:
     """Do nothing, in place of aioice's consent checks."""
-
-
-def _replace(target: object, name: str, value: object) -> None:
-    """Set an attribute that the type checker knows as a method or does not know."""
-    setattr(target, name, value)

@@ -36,9 +36,7 @@ def by_transport(sections: Iterable[Section]) -> dict[RTCDtlsTransport, list[Sec
     found: dict[RTCDtlsTransport, list[Section]] = {}
     for section in sections:
         transport = (
-            section.transport
-            if isinstance(section, RTCSctpTransport)
-            else (section.sender.transport)
+            section.transport if isinstance(section, RTCSctpTransport) else section.sender.transport
         )
         found.setdefault(transport, []).append(section)
     return found

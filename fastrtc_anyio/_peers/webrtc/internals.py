@@ -122,7 +122,7 @@ def wrap_connect(
     and its exception is logged as never retrieved (aiortc#429). Can go once ``close()`` ends it.
     """
     name = "_RTCPeerConnection__connect"
-    _replace(pc, name, partial(run, getattr(pc, name)))
+    replace_attribute(pc, name, partial(run, getattr(pc, name)))
 
 
 # Gathering.
@@ -157,7 +157,7 @@ def replace_gathering(
     ) -> list[Candidate]:
         return await gather(partial(original, component), addresses)
 
-    _replace(connection, "get_component_candidates", get_component_candidates)
+    replace_attribute(connection, "get_component_candidates", get_component_candidates)
 
 
 Address = tuple[str, int]
@@ -191,7 +191,7 @@ def replace_socket_opening(
             local_addr[0],
         )
 
-    _replace(loop, "create_datagram_endpoint", create_datagram_endpoint)
+    replace_attribute(loop, "create_datagram_endpoint", create_datagram_endpoint)
 
 
 Receive = Callable[[bytes, Any], None]
@@ -207,7 +207,7 @@ def guard_datagrams(
     drop malformed datagrams.
     """
     protocol = factory()
-    _replace(protocol, "datagram_received", partial(receive, protocol.datagram_received))
+    replace_attribute(protocol, "datagram_received", partial(receive, protocol.datagram_received))
     return protocol
 
 
@@ -231,7 +231,7 @@ def watch_packets(
             on_packet()
             return function(*args, **options)
 
-        _replace(target, name, call)
+        replace_attribute(target, name, call)
 
     watch(transport, "_handle_rtp_data")
     watch(transport, "_handle_rtcp_data")
@@ -268,7 +268,7 @@ def replace_audio_jitter_buffer(receiver: RTCRtpReceiver, buffer: PacketBuffer) 
     The jitter buffer of aiortc 1.16 adds 60 to 80 ms, and 280 ms after the first lost packet, for
     the rest of the call (aiortc#543). Can go once it is adaptive and its delay is a setting.
     """
-    _replace(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)
+    replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)
 
 
 def filter_rtcp(receiver: RTCRtpReceiver, accept: Callable[[AnyRtcpPacket], bool]) -> None:
@@ -283,7 +283,7 @@ def filter_rtcp(receiver: RTCRtpReceiver, accept: Callable[[AnyRtcpPacket], bool
         if accept(packet):
             await handle(packet)
 
-    _replace(receiver, "_handle_rtcp_packet", handle_rtcp_packet)
+    replace_attribute(receiver, "_handle_rtcp_packet", handle_rtcp_packet)
 
 
 def replace_encoder(sender: RTCRtpSender, encoder: Encoder) -> None:
@@ -292,7 +292,7 @@ def replace_encoder(sender: RTCRtpSender, encoder: Encoder) -> None:
     aiortc 1.16 has no setting for the bitrate (aiortc#402, #980). Can go once
     ``RTCRtpSender.setParameters()`` exists.
     """
-    _replace(sender, "_RTCRtpSender__encoder", encoder)
+    replace_attribute(sender, "_RTCRtpSender__encoder", encoder)
 
 
 def get_target_bitrate(encoder: Encoder) -> int:
@@ -306,7 +306,7 @@ def set_target_bitrate(encoder: Encoder, bitrate: int) -> None:
     The public setter clamps to a fixed range (aiortc 1.16; aiortc#402). Can go together with
     :func:`replace_encoder`.
     """
-    _replace(encoder, _bitrate_name(encoder), bitrate)
+    replace_attribute(encoder, _bitrate_name(encoder), bitrate)
 
 
 def _bitrate_name(encoder: Encoder) -> str:
@@ -351,8 +351,8 @@ def guard_sctp(
         if admit_chunk(load):
             await receive(chunk)
 
-    _replace(sctp, "_handle_data", partial(on_packet, handle))
-    _replace(sctp, "_receive_data_chunk", receive_data_chunk)
+    replace_attribute(sctp, "_handle_data", partial(on_packet, handle))
+    replace_attribute(sctp, "_receive_data_chunk", receive_data_chunk)
 
 
 def has_unacknowledged(sctp: RTCSctpTransport) -> bool:
@@ -364,6 +364,6 @@ def has_unacknowledged(sctp: RTCSctpTransport) -> bool:
     return bool(sctp._data_channel_queue or sctp._outbound_queue or sctp._sent_queue)
 
 
-def _replace(target: object, name: str, value: object) -> None:
+def replace_attribute(target: object, name: str, value: object) -> None:
     """Set an attribute that the type checker knows as a method or does not know."""
     setattr(target, name, value)
