@@ -98,6 +98,13 @@ class WaveformDecoder(AudioDecoder[P]):
         self._concealer.skip()
 
 
+def create_pcm_decoder(
+    sample_rate: int, channels: int, clock_rate: int
+) -> AudioDecoder[Int16Array]:
+    """Create the decoder of a transport without a codec, which only conceals losses."""
+    return WaveformDecoder(lambda samples: samples, sample_rate, channels, clock_rate)
+
+
 class OpusDecoder(AudioDecoder[bytes]):
     """Opus by libopus."""
 

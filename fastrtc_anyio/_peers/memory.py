@@ -17,7 +17,7 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio._media.decode import WaveformDecoder
+from fastrtc_anyio._media.decode import create_pcm_decoder
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._media.reception import Reception
@@ -272,7 +272,7 @@ class _AudioReceiver:
     def receive(self, frame: AudioFrame, lost: int) -> None:
         rate, channels = frame.sample_rate, frame.channels
         if self._reception is None or self._format != (rate, channels):
-            decoder = WaveformDecoder[Int16Array](lambda samples: samples, rate, channels, rate)
+            decoder = create_pcm_decoder(rate, channels, rate)
             self._reception = Reception(decoder, tolerance=0.0)
             self._format = rate, channels
         self._audio.count_lost(lost)

@@ -16,7 +16,7 @@ from anyio import BrokenResourceError, CancelScope, EndOfStream, create_task_gro
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio._media.decode import WaveformDecoder
+from fastrtc_anyio._media.decode import create_pcm_decoder
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._media.reception import Reception
@@ -151,7 +151,7 @@ class WebSocketPeer(LifecyclePeer):
         self._received = 0
         self._order: ReorderBuffer[_Chunk] = ReorderBuffer.chunks()
         self._reception = Reception(
-            WaveformDecoder[Int16Array](lambda samples: samples, encoding_in.sample_rate, 1, 1000),
+            create_pcm_decoder(encoding_in.sample_rate, 1, clock_rate=1000),
             tolerance=_TIMESTAMP_TOLERANCE,
         )
         self._mark_connected()
