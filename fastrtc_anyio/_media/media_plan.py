@@ -9,6 +9,15 @@ from fastrtc_anyio._core.options import check_choice
 
 Modality: TypeAlias = Literal["video", "audio", "audio-video"]
 Mode: TypeAlias = Literal["send-receive", "receive", "send"]
+Direction: TypeAlias = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
+"""Direction attribute of a media section (RFC 8866 6.7)."""
+
+
+def as_direction(*, sends: bool, receives: bool) -> Direction:
+    """Return the direction of a section in which one side sends, receives, both or neither."""
+    if receives:
+        return "sendrecv" if sends else "recvonly"
+    return "sendonly" if sends else "inactive"
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,9 @@ class MediaPlan:
         """Whether the server sends a kind of media."""
         return self.audio_out if kind == "audio" else self.video_out
 
-    def direction(self, kind: Literal["audio", "video"]) -> str:
-        """Return the direction attribute of the server's media section (RFC 8866 6.7)."""
-        if self.receives(kind):
-            return "sendrecv" if self.sends(kind) else "recvonly"
-        return "sendonly" if self.sends(kind) else "inactive"
+    def direction(self, kind: Literal["audio", "video"]) -> Direction:
+        """Return the direction of the server's media section."""
+        return as_direction(sends=self.sends(kind), receives=self.receives(kind))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from .codecs import answer_format
 from .offer import Negotiation
-from .sdp import Description, Direction, Format, Section
+from .sdp import Description, Format, Section
 
 Parameters = tuple[tuple[str, str | None], ...]
 
@@ -73,13 +73,8 @@ def _answer_used(
             tokens = (str(made.sctp_port),)
         return replace(answered, tokens=tokens, max_message_size=message_bytes)
     (use,) = (use for use in negotiation.uses if use.index == index)
-    directions: dict[tuple[bool, bool], Direction] = {
-        (True, True): "sendrecv",
-        (True, False): "recvonly",
-        (False, True): "sendonly",
-    }
     answered = _with_formats(answered, tuple(answer_format(one, opus) for one in use.formats))
-    answered = replace(answered, direction=directions[use.receives, use.sends])
+    answered = replace(answered, direction=use.direction)
     return answered if use.sends else _without_sources(answered)
 
 

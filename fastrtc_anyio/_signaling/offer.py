@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._media.media_plan import Direction, MediaPlan, as_direction
 from fastrtc_anyio.errors import InvalidOffer
 
 from .codecs import list_usable, present, sort_for_sending
@@ -43,6 +43,11 @@ class Use:
     sends: bool
     formats: tuple[Format, ...]
     """Formats in use. The first is the one that the server sends."""
+
+    @property
+    def direction(self) -> Direction:
+        """Direction of the server's media."""
+        return as_direction(sends=self.sends, receives=self.receives)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
 
 from fastrtc_anyio._core.options import short_repr
-
-Direction: TypeAlias = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
+from fastrtc_anyio._media.media_plan import Direction
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import cast, get_args
 
 from fastrtc_anyio._core.options import short_repr
+from fastrtc_anyio._media.media_plan import Direction
 from fastrtc_anyio.errors import InvalidOffer
 from fastrtc_anyio.limits import RequestLimits, check_limit
 
-from .sdp import FEEDBACK, Description, Direction, Fingerprint, Format, Section, Source, Transport
+from .sdp import FEEDBACK, Description, Fingerprint, Format, Section, Source, Transport
 
 MAX_FORMATS = 128
 """Payload types have 7 bits (RFC 3550 5.1)."""
@@ -35,7 +36,7 @@ _SOURCE = re.compile(r"(\d{1,10})\s+cname:([!-~]{1,256})", re.ASCII)
 _RETRANSMISSION = re.compile(r"FID\s+(\d{1,10})\s+(\d{1,10})", re.ASCII)
 _PARAMETER = re.compile(r"([!-:<>-~]{1,256})(?:=([ -:<-~]{0,1024}))?")
 _ADDRESS = re.compile(r"IN\s+IP[46]\s+([0-9A-Fa-f.:]{1,45})")
-_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+_DIRECTIONS = get_args(Direction)
 _SETUP = ("actpass", "active", "passive", "holdconn")
 _STATIC = {0: ("PCMU", 8000), 8: ("PCMA", 8000), 9: ("G722", 8000)}
 """Payload types that need no ``a=rtpmap`` (RFC 3551 6)."""

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Literal, TypeAlias
 
+from fastrtc_anyio._media.media_plan import Direction
 from fastrtc_anyio.errors import AdmissionError, FastRTCError, InvalidCandidate, InvalidOffer
 
 from .ice import IceServer
 from .requests import IceCandidate
 from .restart import IceCredentials, Remote
-from .sdp import Description, Direction, Section
+from .sdp import Description, Section
 
 Protocol: TypeAlias = Literal["whip", "whep"]
 

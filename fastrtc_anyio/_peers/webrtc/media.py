@@ -89,24 +89,19 @@ class ConnectionMedia:
             InvalidOffer: the encoder for the codec does not support the sample rate.
         """
         by_mid = {transceiver.mid: transceiver for transceiver in transceivers}
-        audio_codec: str | None = None
         for use in negotiation.uses:
             transceiver = by_mid[negotiation.mid(use.index)]
             internals.set_codecs(transceiver, [_parameters(use.kind, f) for f in use.formats])
-            transceiver.direction = {
-                (True, True): "sendrecv",
-                (True, False): "recvonly",
-                (False, True): "sendonly",
-            }[use.receives, use.sends]
+            transceiver.direction = use.direction
             if use.receives:
                 self._receive(transceiver)
-            if use.sends or audio_codec is None:
-                audio_codec = codec_name(use.formats[0]) if use.kind == "audio" else audio_codec
         for kind in ("audio", "video"):
             if self._plan.sends(kind):
-                sending = [u for u in negotiation.uses if u.kind == kind and u.sends]
-                senders = [by_mid[negotiation.mid(use.index)] for use in sending]
-                self._send(kind, senders[0] if senders else None, audio_codec)
+                used = [use for use in negotiation.uses if use.kind == kind]
+                # Where the client receives nothing, playout goes on in the codec of its media.
+                use = next((use for use in used if use.sends), used[0])
+                sender = by_mid[negotiation.mid(use.index)] if use.sends else None
+                self._send(kind, sender, codec_name(use.formats[0]))
 
     def add_sections(self, pc: RTCPeerConnection) -> None:
         """Add the sections of the plan to a connection that makes an offer."""
@@ -183,12 +178,11 @@ class ConnectionMedia:
             self._video_receiver = transceiver
             keep_receiving(transceiver)
 
-    def _send(self, kind: str, sender: RTCRtpTransceiver | None, audio_codec: str | None) -> None:
-        """Send media of a kind by ``sender``, or discard it."""
+    def _send(self, kind: str, sender: RTCRtpTransceiver | None, codec: str) -> None:
+        """Send media of a kind by ``sender``, or discard it. Video has the codec of its sender."""
         track: MediaStreamTrack
         if kind == "audio":
-            assert audio_codec is not None, "an audio section is in use"
-            track = self._make_playout_track(audio_codec)
+            track = self._make_playout_track(codec)
         else:
             self._pictures = track = PictureTrack(self._streams.video_out, self._on_broken)
             track.on("ended", self._on_sender_ended)
