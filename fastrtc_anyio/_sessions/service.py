@@ -227,9 +227,7 @@ class SessionService(AsyncContextManagerMixin):
             UnknownSession: there is no such session.
         """
         session = self.registry.get(session_id)
-        if not isinstance(session.peer, self._require_open().peer_class):
-            raise InvalidStateError(f"{session_id!r} is not connected over WebRTC")
-        fragment = await session.peer.restart_ice(remote)
+        fragment = await self._webrtc_peer(session, session_id).restart_ice(remote)
         logger.log(self._log_level, "session %s: ICE restarts", session.id)
         return fragment
 
@@ -240,9 +238,12 @@ class SessionService(AsyncContextManagerMixin):
             self._early.add(webrtc_id, candidate, current_time())
             await checkpoint()
             return
+        await self._webrtc_peer(session, webrtc_id).add_ice_candidate(candidate)
+
+    def _webrtc_peer(self, session: Session, name: str) -> WebRTCPeer:
         if not isinstance(session.peer, self._require_open().peer_class):
-            raise InvalidStateError(f"{webrtc_id!r} is not connected over WebRTC")
-        await session.peer.add_ice_candidate(candidate)
+            raise InvalidStateError(f"{name!r} is not connected over WebRTC")
+        return session.peer
 
     async def serve(
         self,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -12,10 +15,12 @@ from aiortc import MediaStreamTrack
 from av import Packet
 
 from fastrtc_anyio import Session
+from fastrtc_anyio.abc import AudioInStatistics
 from fastrtc_anyio.testing import LinkFaults
+from tests.kit.aiortc_client import AiortcClient
 from tests.kit.calls import make_stream, only_session, place_call
 from tests.kit.loss import Packets, read_speech, spectral_distance
-from tests.kit.network import open_network
+from tests.kit.network import Network, open_network
 from tests.kit.waiting import wait_until
 
 
@@ -53,9 +58,24 @@ class Speaker(MediaStreamTrack):
         return packet
 
 
-async def test_lost_speech_is_recovered_from_redundancy() -> None:
-    """Opus at 24 kbit/s with FEC through 10 % loss, as a browser sends it."""
-    packets = Packets("opus+fec", read_speech())
+@dataclass
+class Recording:
+    """A call over a network, to a server that records it."""
+
+    network: Network
+    client: AiortcClient
+    session: Session
+    heard: list[Any]
+    """Samples of each frame, one channel."""
+
+    def statistics(self) -> AudioInStatistics:
+        found = self.session.statistics().audio_in
+        assert found is not None
+        return found
+
+
+@asynccontextmanager
+async def record() -> AsyncGenerator[Recording, None]:
     heard: list[Any] = []
 
     async def listen(session: Session) -> None:
@@ -64,23 +84,28 @@ async def test_lost_speech_is_recovered_from_redundancy() -> None:
 
     with open_network(seed=5) as network:
         async with make_stream(listen) as stream, place_call(stream, network=network) as client:
-            session = only_session(stream)
-            speaker = Speaker(packets.payloads)
-            network.loss = 0.1
+            yield Recording(network, client, only_session(stream), heard)
 
-            async def speak() -> None:
-                client.pc.getSenders()[0].replaceTrack(speaker)
 
-            client.run(speak)
-            await wait_until(lambda: speaker.count > len(packets.payloads) + 20, "speech")
-            audio = session.statistics().audio_in
-    assert audio is not None
+async def test_lost_speech_is_recovered_from_redundancy() -> None:
+    """Opus at 24 kbit/s with FEC through 10 % loss, as a browser sends it."""
+    packets = Packets("opus+fec", read_speech())
+    speaker = Speaker(packets.payloads)
+    async with record() as call:
+        call.network.loss = 0.1
+
+        async def speak() -> None:
+            call.client.pc.getSenders()[0].replaceTrack(speaker)
+
+        call.client.run(speak)
+        await wait_until(lambda: speaker.count > len(packets.payloads) + 20, "speech")
+        audio = call.statistics()
     assert audio.lost > 10
     made_up = audio.concealed_seconds + audio.recovered_seconds
     assert abs(made_up - audio.lost * 0.02) < 0.2, "lost packets, but for those in a row"
     assert audio.recovered_seconds > made_up / 3
     # The recording is close to the speech, and in step with it to the end.
-    sound = np.concatenate(heard)
+    sound = np.concatenate(call.heard)
     said = packets.transmit(LinkFaults()).samples
     begin = int(np.argmax(np.correlate(sound[::8].astype(float), said[::8].astype(float)))) * 8
     distance = spectral_distance(sound[begin : begin + said.size], said, 48_000)
@@ -89,25 +114,16 @@ async def test_lost_speech_is_recovered_from_redundancy() -> None:
 
 async def test_audio_continues_without_delay_after_an_outage() -> None:
     """The outage is a gap, of which only the beginning is concealed."""
-    heard: list[Any] = []
-
-    async def listen(session: Session) -> None:
-        async for frame in session.audio_in:
-            heard.append(frame.samples[0])
-
-    with open_network(seed=5) as network:
-        async with make_stream(listen) as stream, place_call(stream, network=network) as client:
-            session = only_session(stream)
-            for _ in range(150):
-                client.microphone.frames.put(np.full((1, 960), 4000, np.int16))
-            await wait_until(lambda: len(heard) > 25, "sound")
-            network.outage = True
-            await anyio.sleep(1)
-            network.outage = False
-            count = len(heard)
-            await wait_until(lambda: len(heard) > count + 60, "sound after the outage")
-            audio = session.statistics().audio_in
-    assert audio is not None
+    async with record() as call:
+        for _ in range(150):
+            call.client.microphone.frames.put(np.full((1, 960), 4000, np.int16))
+        await wait_until(lambda: len(call.heard) > 25, "sound")
+        call.network.outage = True
+        await anyio.sleep(1)
+        call.network.outage = False
+        count = len(call.heard)
+        await wait_until(lambda: len(call.heard) > count + 60, "sound after the outage")
+        audio = call.statistics()
     assert 40 <= audio.lost <= 60
     assert audio.concealed_seconds <= 0.081
     assert 0.7 < audio.silence_seconds < 1.1
