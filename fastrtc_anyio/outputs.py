@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
+from weakref import finalize
 
 from anyio import (
     BrokenResourceError,
@@ -231,6 +232,8 @@ class OutputStream(AsyncIterator[AdditionalOutputs]):
 
     def __init__(self, reader: OutputReader) -> None:
         self._reader = reader
+        # Unlike `__del__`, it comes before the finalizers of the channels, even in a cycle.
+        finalize(self, reader.close).atexit = False
 
     async def wait_begun(self) -> None:
         """Wait until the session exists; see :meth:`OutputReader.wait_begun`."""
@@ -242,6 +245,3 @@ class OutputStream(AsyncIterator[AdditionalOutputs]):
     async def aclose(self) -> None:
         """Stop reading. Idempotent."""
         await self._reader.aclose()
-
-    def __del__(self) -> None:
-        self._reader.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import warnings
 from typing import Any
 
 import anyio
@@ -176,6 +177,18 @@ async def test_abandoned_waiting_reader_is_removed() -> None:
         began = anyio.current_time()
         await reader.aclose()
     assert anyio.current_time() - began < 1
+
+
+async def test_output_stream_abandoned_in_a_cycle_leaves_no_open_channel() -> None:
+    """The garbage collector finalizes the objects of a cycle in any order."""
+    board = OutputBoard()
+    cycle: list[Any] = [board.read(), board]
+    cycle.append(cycle)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del cycle, board
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 async def test_latest_waits_only_for_the_first_output() -> None:
