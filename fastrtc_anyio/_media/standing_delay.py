@@ -80,6 +80,10 @@ LEAD_CHECKS = 5 * FRAMES_PER_SECOND // CHECK_PULLS
 FORGET_PULLS = 10 * FRAMES_PER_SECOND
 
 
+_NOTICE_S = 0.2
+"""Seconds within which reading and playout both go on after a stall of the process."""
+
+
 class InputLead:
     """Lead of a session's reading over real time: the depth that its echo would have.
 
@@ -90,11 +94,25 @@ class InputLead:
     def __init__(self) -> None:
         self.seconds = 0.0
         self._until = -math.inf
+        self._duration = 0.0  # of the last frame
+        self._dry = -math.inf, 0.0  # when an echo had run dry, and for how long
 
     def read(self, now: float, duration: float) -> None:
         """Note that input of ``duration`` seconds was read at ``now``."""
+        if self._until < now:
+            self._dry = now, now - self._until
         self.seconds = max(0.0, self._until - now)
         self._until = now + self.seconds + duration
+        self._duration = duration
+
+    def skip(self, now: float, seconds: float) -> None:
+        """Note that playout stood still for so long until now: an echo keeps what it has queued.
+
+        After a stall of the process the first input may be read before playout notices the stall.
+        """
+        since, dry = self._dry
+        self._until += seconds if since < now - _NOTICE_S else max(0.0, seconds - dry)
+        self.seconds = max(0.0, self._until - now - self._duration)
 
     def reduce(self, seconds: float) -> None:
         """Note that an echo would have been trimmed."""
@@ -207,7 +225,6 @@ class EchoDelay(StandingDelay):
 
     def __init__(self, frame_samples: int, lead: InputLead | None = None) -> None:
         super().__init__(frame_samples, lead)
-        self._leads: deque[int] = deque(maxlen=LONG_PULLS)  # samples, beside the depths
         self._usual: int | None = None  # depth that the source has proven to suffice
         self._unexplained: deque[int] = deque(maxlen=LEAD_CHECKS)  # leads at the usual depth
         self._unsteady_pulls = 0
@@ -218,25 +235,28 @@ class EchoDelay(StandingDelay):
         return self._usual is not None
 
     def _find_excess(self, depth: int, held_back: bool) -> int:
-        self._unsteady_pulls += 1
+        # Bursts of input make any source unsteady.
+        self._unsteady_pulls += self._lead_samples < LEAST_ECHO_TRIM_FRAMES * self._frame
         if self._unsteady_pulls > FORGET_PULLS:
             self._usual = None
         if held_back:
             self._depths.clear()
             return 0
-        self._depths.append(depth)
-        self._leads.append(self._lead_samples)
+        # Without the lead, so that the band of an echo is steady through bursts of input, too.
+        lead = self._lead_samples
+        self._depths.append(depth - lead)
         if len(self._depths) < LONG_PULLS or self._sounding_pulls % CHECK_PULLS:
             return 0
         band = list(self._depths)
         if not self._is_steady(band):
             return 0
         self._unsteady_pulls = 0
-        return self._judge(min(band), max(band) - min(band), min(self._leads))
+        return self._judge(min(band) + lead, max(band) - min(band), lead)
 
     def note_trim(self, samples: int) -> None:
         super().note_trim(samples)
         self._unexplained.clear()
+        self._unsteady_pulls = 0
 
     @property
     def _usual_depth(self) -> int | None:
@@ -246,7 +266,7 @@ class EchoDelay(StandingDelay):
         """Return the samples to trim from a steady band, given its depth and its range."""
         frame = self._frame
         if self._usual is None or depth < self._usual + frame:
-            self._usual = min(depth, depth if self._usual is None else self._usual)
+            self._usual = max(0, depth if self._usual is None else min(depth, self._usual))
             self._forget_lead(lead)
             return 0
         rise, excess = depth - self._usual, depth - max(self._usual, frame)
@@ -266,5 +286,5 @@ class EchoDelay(StandingDelay):
         standing = min(self._unexplained)
         if len(self._unexplained) == LEAD_CHECKS and standing >= self._frame:
             self._lead.reduce(standing / (self._frame * FRAMES_PER_SECOND))
-            self._leads.extend([lead - standing for lead in self._leads])
+            self._depths = deque([depth + standing for depth in self._depths], LONG_PULLS)
             self._unexplained.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -41,11 +42,18 @@ class Simulation:
         *,
         pause: Stall = (0, 0),
         flush_at: float = 0,
+        stopped: Sequence[Stall] = (),
+        notices_late: bool = False,
     ) -> Simulation:
+        """Run. While the process is ``stopped`` nothing is pulled, and nothing makes up for it."""
         events = sorted([(at, 0, ms) for at, ms in reads] + [(at, 1, ms) for at, ms in pushes])
         coming = iter(events)
         event = next(coming, None)
-        for now in np.arange(self.phase, until, 20.0).tolist():
+        pulled = self.phase - 20
+        for now in pulls(self.phase, until, stopped):
+            skipped, pulled = now - pulled - 20, now
+            if not notices_late:
+                self._skip(now, skipped)
             while event is not None and event[0] <= now:
                 at, pushed, ms = event
                 if pushed:
@@ -54,6 +62,8 @@ class Simulation:
                 else:
                     self.lead.read(at / 1000, ms / 1000)
                 event = next(coming, None)
+            if notices_late:
+                self._skip(now, skipped)
             if 0 <= now - flush_at < 20:
                 self.playout.flush()
             self.playout.paused = pause[0] <= now < pause[1]
@@ -61,12 +71,27 @@ class Simulation:
             self.depths.append(self.playout.buffered_samples / MS)
         return self
 
+    def _skip(self, now: float, ms: float) -> None:
+        if ms:
+            self.lead.skip(now / 1000, ms / 1000)
+
     @property
     def trimmed(self) -> float:
         return self.playout.statistics().trimmed / MS
 
     def depth(self, start: float, end: float) -> float:
         return min(self.depths[int(start / 20) : int(end / 20)])
+
+
+def pulls(start: float, end: float, stopped: Sequence[Stall]) -> Iterator[float]:
+    """Yield a time every 20 ms, except while the process is stopped."""
+    stops = iter(stopped)
+    begin, over = next(stops, (end, end))
+    for now in np.arange(start, end, 20.0).tolist():
+        while now >= over and over < end:
+            begin, over = next(stops, (end, end))
+        if not begin <= now < over:
+            yield now
 
 
 def in_real_time(
@@ -128,6 +153,33 @@ def test_latency_of_an_echo_is_the_same_2_s_after_stalls(
     frames.sort()
     result = Simulation(phase).run(frames, frames, at + 4000)
     assert result.depth(at + 1700, at + 4000) <= result.depth(2000, 4000) + 40
+
+
+@settings(max_examples=15)
+@given(
+    stopped=st.integers(220, 500),
+    running=st.integers(150, 300),
+    count=st.integers(1, 60),
+    chunk=st.sampled_from([20, 40, 60]),
+    late=st.booleans(),
+    silent=st.booleans(),
+)
+@example(400, 200, 100, 20, False, False)
+@example(400, 200, 100, 20, True, True)
+def test_latency_of_an_echo_is_the_same_after_the_process_was_starved(
+    stopped: int, running: int, count: int, chunk: int, late: bool, silent: bool
+) -> None:
+    """Input waits in the socket while the process is stopped. Playout does not make up for it."""
+    stops = [
+        (4000.0 + i * (stopped + running), 4000.0 + i * (stopped + running) + stopped)
+        for i in range(count)
+    ]
+    reads = in_real_time(*stops, chunk=chunk, end=stops[-1][1] + 6000)
+    pushes = [(at, -ms if silent else ms) for at, ms in reads]
+    end = stops[-1][1] + 6000
+    result = Simulation().run(reads, pushes, end, stopped=stops, notices_late=late)
+    assert min(result.depths[-100:]) <= result.depth(2000, 4000) + 60
+    assert max(result.depths) < 7000
 
 
 @settings(max_examples=15)

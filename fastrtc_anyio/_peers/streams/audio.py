@@ -356,6 +356,11 @@ class AudioOutput(AudioSendStream):
             self._wake()
             return samples
 
+    def skip(self, seconds: float) -> None:
+        """Transport side: note that playout stood still for so long, for good."""
+        with self._link.lock:
+            self._link.input_lead.skip(self._link.clock(), seconds)
+
     def end(self) -> None:
         """Transport side: stop playout for good."""
         with self._link.lock:

@@ -51,7 +51,10 @@ class PlayoutTrack(MediaStreamTrack):
     async def recv(self) -> Packet[Any]:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if self._due is None or now - self._due > _LATE_LIMIT:
+        if self._due is None:
+            self._due = now
+        elif now - self._due > _LATE_LIMIT:
+            self._output.skip(now - self._due)
             self._due = now
         elif self._due > now:
             await asyncio.sleep(self._due - now)
