@@ -13,7 +13,7 @@ from fastrtc_anyio._media.resample import StreamResampler
 from tests.kit.backends import anyio_backend as anyio_backend
 
 from .chromium import Browser, check_chromium, open_browser
-from .likeness import write_wav
+from .likeness import read_wav, write_wav
 from .node import check_node
 from .pictures import write_camera
 
@@ -62,6 +62,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def browser(chromium: str, speech: Path, scene: Path) -> AsyncGenerator[Browser, None]:
     async with open_browser(chromium, speech, scene) as browser:
+        yield browser
+
+
+@pytest.fixture
+async def talker(chromium: str, speech: Path, tmp_path: Path) -> AsyncGenerator[Browser, None]:
+    """A browser whose microphone repeats an utterance and a pause."""
+    spoken = read_wav(speech)[np.newaxis, : RATE * 3 // 2]
+    silence = np.zeros((1, 4 * RATE), np.int16)
+    wav = write_wav(tmp_path / "turns.wav", np.concatenate([spoken, silence], axis=1))
+    async with open_browser(chromium, wav, None) as browser:
         yield browser
 
 

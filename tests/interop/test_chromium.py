@@ -282,3 +282,34 @@ async def test_caller_who_mutes_while_speaking_hears_a_reply(browser: Browser, w
         with anyio.fail_after(10):
             while (await page.evaluate(COUNTS))["heard"] < before + 1e-4:
                 await anyio.sleep(0.05)
+
+
+@on_trio
+@pytest.mark.parametrize("frozen", [False, True], ids=["hidden", "frozen"])
+async def test_caller_whose_page_is_in_the_background_hears_replies(
+    talker: Browser, frozen: bool
+) -> None:
+    log = Log()
+
+    async def reply(audio: Any) -> Any:
+        yield words(0.5)
+
+    handler = ReplyOnPause(reply, model=EnergyVad(), on_event=log)
+    async with serve(make_stream(handler)) as url:
+        page = await talker.open_page(url)
+        await connect(page)
+        await wait_until(lambda: "UserStartedSpeaking" in log.kinds, "speech")
+        before = (await page.evaluate(COUNTS))["heard"]
+        front = await talker.open_page("about:blank")
+        await front.command("Page.bringToFront")
+        assert await page.evaluate("document.visibilityState") == "hidden"
+        if frozen:
+            await page.command("Page.setWebLifecycleState", state="frozen")
+        replies = log.kinds.count("ReplyFinished") + 2
+        await wait_until(
+            lambda: log.kinds.count("ReplyFinished") >= replies, "the reply", seconds=20
+        )
+        await page.command("Page.setWebLifecycleState", state="active")
+        with anyio.fail_after(20):
+            while (await page.evaluate(COUNTS))["heard"] < before + 1e-4:
+                await anyio.sleep(0.05)

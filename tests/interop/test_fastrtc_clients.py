@@ -33,9 +33,7 @@ from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, wait_ended
 from tests.kit.waiting import wait_until
 
-from .chromium import Browser, Page, open_browser
-from .conftest import RATE
-from .likeness import read_wav, write_wav
+from .chromium import Browser, Page
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
@@ -104,16 +102,6 @@ async def serve(stream: Stream) -> AsyncGenerator[str, None]:
 
     async with open_server(app) as url:
         yield url
-
-
-@pytest.fixture
-async def talker(chromium: str, speech: Path, tmp_path: Path) -> AsyncGenerator[Browser, None]:
-    """A browser whose microphone repeats an utterance and a pause."""
-    spoken = read_wav(speech)[np.newaxis, : RATE * 3 // 2]
-    silence = np.zeros((1, 4 * RATE), np.int16)
-    wav = write_wav(tmp_path / "turns.wav", np.concatenate([spoken, silence], axis=1))
-    async with open_browser(chromium, wav, None) as browser:
-        yield browser
 
 
 async def check_turn(page: Page, prompt: str) -> None:

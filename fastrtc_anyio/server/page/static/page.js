@@ -261,6 +261,7 @@ $("clear").onclick = () => {
 addEventListener("keydown", ({ key }) => { if (key === "Escape") setAlert(""); });
 addEventListener("pagehide", () => call?.end());
 addEventListener("online", () => call?.hurry());
+for (const event of ["visibilitychange", "resume"]) document.addEventListener(event, playAgain);
 let networkType = navigator.connection?.type;  // phones: "wifi", "cellular"
 navigator.connection?.addEventListener?.("change", () => {
   if (navigator.connection.type !== networkType) call?.hurry();
@@ -273,6 +274,13 @@ navigator.mediaDevices?.addEventListener("devicechange", () => {
   listSpeakers();
 });
 enter();
+
+/** Play what the browser paused while the page was in the background, as phones do, or frozen. */
+function playAgain() {
+  for (const id of ["audio", "remote", "local"]) {
+    if ($(id).srcObject && $(id).paused) $(id).play().catch(() => {});  // still in the background
+  }
+}
 
 /** Load the configuration with the current token. */
 async function enter() {
