@@ -149,8 +149,7 @@ class Waiting(SyncQuiet):
         self.queue.put(None)
 
 
-@pytest.mark.parametrize("kind", [AsyncEcho, Echo])
-async def test_d15_200_blocked_handlers_do_not_starve_a_neighbour(kind: Any) -> None:
+async def test_d15_200_blocked_handlers_do_not_starve_a_neighbour() -> None:
     """FastRTC: six idle synchronous handlers starve an unrelated client to 0 frames a second."""
     handlers = [Waiting() for _ in range(200)]
     calls: list[Call] = []
@@ -166,8 +165,9 @@ async def test_d15_200_blocked_handlers_do_not_starve_a_neighbour(kind: Any) -> 
             tg.start_soon(hold, handler)
         for handler in handlers:
             await wait_until(handler.emitting.is_set)
-        async with open_call(kind(output_sample_rate=48_000)) as call:
-            await check_every_frame_comes_back(call)
+        for kind in (AsyncEcho, Echo):
+            async with open_call(kind(output_sample_rate=48_000)) as call:
+                await check_every_frame_comes_back(call)
         assert not any(handler.returned.is_set() for handler in handlers)
         assert len(threads_of("Waiting.emit")) == 200
         done.set()
