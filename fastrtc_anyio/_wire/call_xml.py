@@ -40,9 +40,10 @@ class TelephoneOptions:
             WebSockets of every carrier are understood.
         auth_token: secret of a Twilio account, which signs ``X-Twilio-Signature``.
         public_url: URL of this server as the carrier sees it, such as ``https://example.com``.
-            Needed behind a proxy.
-        trust_forwarded: derive the public URL from ``X-Forwarded-Proto`` and ``X-Forwarded-Host``.
-            Use it only behind a proxy that sets both: clients can forge them.
+            Needed behind a proxy. A path in it replaces the ``root_path`` of the server.
+        trust_forwarded: derive the public URL from ``X-Forwarded-Proto``, ``X-Forwarded-Host`` and,
+            unless a ``root_path`` is set, ``X-Forwarded-Prefix``. Use it only behind a proxy that
+            sets or removes all three: clients can forge them.
         greeting: text that the carrier speaks before it connects the call.
         farewell: text that it speaks after the handler has ended the call.
         plivo_auth_token: secret of a Plivo account, which signs ``X-Plivo-Signature-V3``.

@@ -6,11 +6,12 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from anyio import move_on_after
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
@@ -33,6 +34,7 @@ __all__ = [
     "Guard",
     "HIDDEN",
     "JSON",
+    "URL_CHARACTERS",
     "guard_json",
     "own_url",
     "read_body",
@@ -40,6 +42,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger("fastrtc_anyio")
+
+URL_CHARACTERS = "/?%!$&'()*+,;=:@~"
+"""Punctuation that a path or a query may contain (RFC 3986 3.4); ``%`` begins an encoded byte."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -172,17 +177,37 @@ async def read_json(request: Request, limits: RequestLimits) -> object:
 
 def own_url(connection: HTTPConnection, options: TelephoneOptions) -> str:
     """Return the URL of a request as its client sees it, even through a proxy."""
-    own = urlsplit(str(connection.url))
-    scheme, netloc, prefix = own.scheme, own.netloc, ""
+    own, headers, prefix = urlsplit(str(connection.url)), connection.headers, ""
+    scheme, netloc = own.scheme, own.netloc
     socket = scheme in ("ws", "wss")
     if options.trust_forwarded:
-        headers = connection.headers
         # The first entry of a header is that of the proxy nearest to the client.
         scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip() or scheme
         netloc = headers.get("x-forwarded-host", "").partition(",")[0].strip() or netloc
+        # Each proxy removes its part of the path, the one nearest to the client first.
+        stripped = ",".join(headers.getlist("x-forwarded-prefix")).split(",")
+        prefix = "".join(part.strip().rstrip("/") for part in stripped)
+    root, path = _split_path(connection.scope)
+    prefix = root or prefix
     if options.public_url is not None:
         public = urlsplit(options.public_url)
-        scheme, netloc, prefix = public.scheme, public.netloc, public.path.rstrip("/")
+        scheme, netloc, prefix = public.scheme, public.netloc, public.path.rstrip("/") or prefix
     secure = scheme in ("https", "wss")
     scheme = ("wss" if secure else "ws") if socket else ("https" if secure else "http")
-    return own._replace(scheme=scheme, netloc=netloc, path=prefix + own.path).geturl()
+    path = quote(prefix + path, safe=URL_CHARACTERS)
+    return own._replace(scheme=scheme, netloc=netloc, path=path).geturl()
+
+
+def _split_path(scope: Scope) -> tuple[str, str]:
+    """Return the ``root_path`` of the application, and the path below it as the client sent it.
+
+    ASGI wants the path to begin with the root_path. uvicorn inserts it there. hypercorn 0.18 and
+    ``FastAPI(root_path=...)`` do not, if a proxy has removed it.
+    """
+    # A mount extends root_path. Starlette keeps the outermost application's.
+    root: str = scope.get("app_root_path", scope.get("root_path", "")).rstrip("/")
+    path: str = scope["path"]
+    raw = (scope.get("raw_path") or quote(path).encode()).decode("latin-1")
+    if root and f"{path}/".startswith(f"{root}/"):
+        raw = "".join(f"/{part}" for part in raw.split("/")[root.count("/") + 1 :])
+    return root, raw

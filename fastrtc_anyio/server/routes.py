@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from fastrtc_anyio._sessions.service import SessionService
 
@@ -52,6 +53,7 @@ def mount(
         return await answer_incoming_call(service, options, request)
 
     routes = app.router.routes
+    first = len(routes)
     endpoints: tuple[tuple[str, str, Endpoint], ...] = (
         ("webrtc/offer", "POST", guard_json(options, partial(_offer, service))),
         ("webrtc/config", "GET", guard_json(options, partial(_configure, service, options))),
@@ -76,6 +78,8 @@ def mount(
         socket, label = partial(serve, service, options), name.replace("/", "_")
         routes.append(WebSocketRoute(f"{prefix}/{name}", socket, name=label))
     routes.extend(field_routes(service, options, prefix, routes))
+    for added in routes[first:]:
+        _allow_slash(added)
     _open_in_lifespan(service, app)
 
 
@@ -140,7 +144,20 @@ def page_route(path: str = "/", *, framed_by: Iterable[str] | None = None) -> Ro
     async def page(_request: Request) -> Response:
         return Response(page_document(), media_type="text/html", headers=headers)
 
-    return Route(path, page)
+    route = Route(path, page)
+    _allow_slash(route)
+    return route
+
+
+def _allow_slash(route: BaseRoute) -> None:
+    """Let a route match with and without a slash at the end.
+
+    Starlette would redirect to the other form, at an absolute URL without the part of the path that
+    a proxy has removed.
+    """
+    assert isinstance(route, Route | WebSocketRoute)
+    pattern = route.path_regex.pattern.removesuffix("$").removesuffix("/")
+    route.path_regex = re.compile(f"{pattern}/?$")
 
 
 def _open_in_lifespan(service: SessionService, app: Starlette) -> None:

@@ -51,7 +51,7 @@ from fastrtc_anyio.errors import (
 )
 
 from .access import admit
-from .http import Endpoint, Guard, read_body
+from .http import URL_CHARACTERS, Endpoint, Guard, read_body
 from .options import WebOptions
 
 __all__ = ["whip_routes"]
@@ -171,12 +171,23 @@ class _Endpoints:
         self._resources = {k: r for k, r in self._resources.items() if k in live}
         tag = _make_tag()
         self._resources[key] = _Resource(tag, find_ice_users(sdp))
-        # A path alone: a client can send any Host header.
-        headers = {"Location": f"{quote(request.scope['path'])}/{key}", "ETag": tag}
+        headers = {"Location": self._locate(request, key), "ETag": tag}
         response = Response(answer.description.sdp, 201, headers, media_type=SDP_TYPE)
         for link in links:
             response.headers.append("Link", link)
         return response
+
+    def _locate(self, request: Request, key: str) -> str:
+        """Return a reference to a session, relative to the URL that the client posted to.
+
+        Only the client knows that URL: proxies replace the host, and remove parts of the path.
+        The query stays, since it may contain the client's token. RFC 9110 10.2.2 allows relative
+        references. ffmpeg 8 and GStreamer 1.26 resolve them; OBS 31 takes one for a path from the
+        root, and only its DELETE is lost, after it has closed the connection.
+        """
+        place = key if request.scope["path"].endswith("/") else f"{self._protocol}/{key}"
+        query = quote(request.scope["query_string"], safe=URL_CHARACTERS)
+        return f"{place}?{query}" if query else place
 
     async def _trickle(self, request: Request) -> Response:
         key, resource = self._find(request)

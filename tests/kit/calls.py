@@ -52,12 +52,16 @@ async def serve(stream: Stream, port: int = 0) -> AsyncGenerator[str, None]:
 
 @asynccontextmanager
 async def open_uvicorn(
-    app: Any, ws: Literal["none", "websockets", "websockets-sansio", "wsproto"] = "none"
+    app: Any,
+    ws: Literal["none", "websockets", "websockets-sansio", "wsproto"] = "none",
+    root_path: str = "",
 ) -> AsyncGenerator[str, None]:
     """Serve an application with Uvicorn on the running asyncio loop."""
     import uvicorn
 
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws=ws)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_config=None, ws=ws, root_path=root_path
+    )
     server = uvicorn.Server(config)
     async with create_task_group() as tg:
         tg.start_soon(server.serve)

@@ -40,13 +40,20 @@ function keepToken(given) {
 
 const loadConfig = (signal) => ask("webrtc/config", { signal });
 
+/** The address of an endpoint. The page may have been opened without the slash at the end of its address. */
+function endpoint(path) {
+  const page = new URL(location.href);
+  if (!page.pathname.endsWith("/")) page.pathname += "/";
+  return new URL(path, page);
+}
+
 /** Send a request with the token. Returns the response if it is a success. */
 async function request(path, options) {
   if (/[^\x21-\x7e]/.test(token)) throw new CallError("A token must consist of visible ASCII characters.", { status: 401 });
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   let response;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(endpoint(path), { ...options, headers });
   } catch {
     throw new CallError("The server does not answer. It may have stopped, or you may be offline.", { passing: "gone" });
   }
