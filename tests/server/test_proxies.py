@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import warnings
+import wave
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -24,11 +26,11 @@ from starlette.routing import Mount
 from fastrtc_anyio import Slider, Stream, Textbox
 from fastrtc_anyio._cli.client import CallOptions, place_call
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
-from fastrtc_anyio._wire.signatures import sign_plivo, sign_twilio
+from fastrtc_anyio._wire.signatures import sign_twilio
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.server import _hypercorn, open_server, page_route
-from fastrtc_anyio.server.page.document import page_document
-from tests.kit.backends import on_asyncio
+from fastrtc_anyio.testing.signals import tone
+from tests.kit.backends import on_asyncio, on_trio
 from tests.kit.calls import make_stream, open_uvicorn
 from tests.kit.proxy import open_proxy
 from tests.kit.waiting import wait_until
@@ -146,70 +148,72 @@ async def open_site(
             yield f"{url}{inner}{site.path}"
 
 
-async def check_whip(url: str) -> None:
-    """Sessions can be reached and ended at their Location, from every spelling of the address."""
-    async with httpx.AsyncClient() as http:
-        for protocol, offer in (("whip", OFFER), ("whep", OFFER.replace("sendonly", "recvonly"))):
-            for end in ("", "/", "?token=a%20b/c&d=%C3%A9"):
-                posted = f"{url}/{protocol}{end}"
-                reply = await http.post(posted, content=offer, headers=SDP)
-                assert reply.status_code == 201, reply.text
-                place = urljoin(posted, reply.headers["location"])
-                assert place.startswith(f"{url}/{protocol}/")
-                assert urlsplit(place).query == urlsplit(posted).query
-                assert (await http.get(place)).status_code == 204
-                assert (await http.delete(place)).status_code == 200
-                assert (await http.get(place)).status_code == 404
+async def check_whip(http: httpx.AsyncClient, url: str, protocol: str, end: str = "") -> None:
+    """A session can be reached and ended at its Location."""
+    posted = f"{url}/{protocol}{end}"
+    offer = OFFER if protocol == "whip" else OFFER.replace("sendonly", "recvonly")
+    reply = await http.post(posted, content=offer, headers=SDP)
+    assert reply.status_code == 201, reply.text
+    place = urljoin(posted, reply.headers["location"])
+    assert place.startswith(f"{url}/{protocol}/")
+    assert urlsplit(place).query == urlsplit(posted).query
+    for method, status in (("GET", 204), ("DELETE", 200), ("GET", 404)):
+        assert (await http.request(method, place)).status_code == status
 
 
-async def check_telephone(url: str) -> None:
+async def check_telephone(http: httpx.AsyncClient, url: str) -> None:
     """The XML names the handler's address at the proxy, where a WebSocket is accepted."""
     expected = f"{url.replace('http', 'ws', 1)}/telephone/handler"
-    async with httpx.AsyncClient() as http:
-        for end in ("", "/", "?a=b"):
-            xml = (await http.post(f"{url}/telephone/incoming{end}", data={"CallSid": "CA1"})).text
-            assert f'<Stream url="{expected}"/>' in xml
+    for end in ("", "/", "?a=b"):
+        xml = (await http.post(f"{url}/telephone/incoming{end}", data={"CallSid": "CA1"})).text
+        assert f'<Stream url="{expected}"/>' in xml
     async with open_client(url, START, TwilioFraming(), "/telephone/handler"):
         pass
 
 
-async def check_page(url: str) -> None:
+async def check_page(http: httpx.AsyncClient, url: str) -> None:
     """The page and its requests, as a browser resolves them, are answered."""
     for opened in (url, f"{url}/"):
-        base = opened.rstrip("/") + "/"  # as the page's own script does
-        async with httpx.AsyncClient() as http:
-            page = await http.get(opened)
-            assert page.status_code == 200
-            references = re.findall(r'(?:href|src|action)="([^"#]*)"', page.text)
-            assert references == ["data:,"]
-            assert (await http.get(urljoin(base, "webrtc/config"))).status_code == 200
-            for path, status in (("webrtc/offer", 422), ("input_hook", 404)):
-                reply = await http.post(urljoin(base, path), json={"webrtc_id": "no", "tempo": 1})
-                assert reply.status_code == status, reply.text
-            async with http.stream("GET", urljoin(base, "outputs")) as outputs:
-                assert outputs.status_code == 422
+        page = await http.get(opened, follow_redirects=True)
+        assert page.status_code == 200
+        assert re.findall(r'(?:href|src|action)="([^"#]*)"', page.text) == ["data:,"]
+    base = f"{url}/"  # as the page's script does, however the page was opened
+    assert (await http.get(urljoin(base, "webrtc/config"))).status_code == 200
+    body = {"webrtc_id": "nobody", "tempo": 1}
+    for path, error in (("webrtc/offer", "ice-candidate"), ("input_hook", "nobody")):
+        reply = await http.post(urljoin(base, path), json=body)
+        assert error in reply.json()["meta"]["error"]
+    reply = await http.get(urljoin(base, "outputs"))
+    assert "webrtc_id" in reply.json()["meta"]["error"]
 
 
-def make_page_stream(**options: Any) -> Stream:
-    return make_stream(
-        additional_inputs=[Slider("Tempo")], additional_outputs=[Textbox("Words")], **options
-    )
+def make_page_stream() -> Stream:
+    return make_stream(additional_inputs=[Slider("Tempo")], additional_outputs=[Textbox("Words")])
+
+
+def open_http() -> httpx.AsyncClient:
+    return httpx.AsyncClient(verify=False)  # loading certificates takes longer than a test
 
 
 async def check_site(site: Site, server: str) -> None:
     stream = make_page_stream()
-    async with open_site(stream, site, server) as url:
-        await check_whip(url)
-        await check_page(url)
-        async with open_wire(url) as wire:
-            await wire.send('{"event": "ping"}')
+    async with open_site(stream, site, server) as url, open_http() as http:
+        await check_whip(http, url, "whip")
+        await check_page(http, url)
         if site.knows_prefix:
-            await check_telephone(url)
+            await check_telephone(http, url)
         await wait_until(lambda: stream.active == 0)
 
 
+@on_trio
 @pytest.mark.parametrize("site", SITES.values(), ids=SITES.keys())
 async def test_own_urls_lead_through_proxy_with_hypercorn(site: Site) -> None:
+    await check_site(site, "hypercorn")
+
+
+@on_asyncio
+@pytest.mark.parametrize("site", [Site(), Site(root_path="/api"), Site(fastapi="/api")])
+async def test_own_urls_lead_through_proxy_with_hypercorn_on_asyncio(site: Site) -> None:
     await check_site(site, "hypercorn")
 
 
@@ -217,3 +221,86 @@ async def test_own_urls_lead_through_proxy_with_hypercorn(site: Site) -> None:
 @pytest.mark.parametrize("site", (SITES | UVICORN_ONLY).values(), ids=(SITES | UVICORN_ONLY).keys())
 async def test_own_urls_lead_through_proxy_with_uvicorn(site: Site) -> None:
     await check_site(site, "uvicorn")
+
+
+@on_trio
+@pytest.mark.parametrize("framework", [Site(), Site(fastapi="")])
+async def test_location_follows_spelling_of_posted_address(framework: Site) -> None:
+    async with open_site(make_stream(), framework) as url, open_http() as http:
+        for end in ("", "/", "?token=a%20b/c&d=%C3%A9", "/?"):
+            for protocol in ("whip", "whep"):
+                await check_whip(http, url, protocol, end)
+
+
+@on_trio
+async def test_token_in_query_authenticates_requests_to_location() -> None:
+    def authenticate(connection: HTTPConnection) -> bool:
+        return connection.query_params.get("token") == "secret"
+
+    stream = make_stream(authenticate=authenticate)
+    async with open_site(stream, Site()) as url, open_http() as http:
+        await check_whip(http, url, "whip", "?token=secret")
+        assert (await http.post(f"{url}/whip", content=OFFER, headers=SDP)).status_code == 401
+
+
+@on_trio
+async def test_host_of_upstream_does_not_reach_location() -> None:
+    async with open_site(make_stream(), Site(), host="app:8000") as url, open_http() as http:
+        await check_whip(http, url, "whip")
+
+
+@on_trio
+@pytest.mark.parametrize(
+    ("site", "options", "expected"),
+    [
+        (Site(), {"public_url": "https://example.com"}, "wss://example.com"),
+        (Site(), {"public_url": "https://example.com/api/"}, "wss://example.com/api"),
+        (Site(root_path="/api"), {"public_url": "https://example.com"}, "wss://example.com/api"),
+        (Site(root_path="/x"), {"public_url": "https://example.com/api"}, "wss://example.com/api"),
+        (Site(), {"trust_forwarded": True}, "wss://phone.example:8443/outer/api"),
+        (Site(root_path="/api"), {"trust_forwarded": True}, "wss://phone.example:8443/api"),
+        (Site(root_path="/api"), {}, "ws://127.0.0.1:{port}/api"),
+        (Site(), {}, "ws://127.0.0.1:{port}"),
+    ],
+)
+async def test_telephone_url_is_that_of_options_root_path_or_trusted_headers(
+    site: Site, options: dict[str, Any], expected: str
+) -> None:
+    """Signatures are checked against the same URL."""
+    stream = make_stream(telephone=TelephoneOptions(auth_token=TOKEN, **options))
+    headers = {
+        "X-Forwarded-Proto": "https, http",
+        "X-Forwarded-Host": "phone.example:8443",
+        "X-Forwarded-Prefix": "/outer/, /api",
+    }
+    async with open_site(stream, site, headers=headers) as url, open_http() as http:
+        public = expected.format(port=urlsplit(url).port)
+        called = f"{public.replace('ws', 'http', 1)}/telephone/incoming?a=b%20c"
+        form = {"CallSid": "CA1"}
+        signed = {"X-Twilio-Signature": sign_twilio(TOKEN, called, form.items())}
+        target = f"{url}/telephone/incoming?a=b%20c"
+        reply = await http.post(target, data=form, headers=signed)
+        assert f'<Stream url="{public}/telephone/handler"/>' in reply.text
+        assert (await http.post(target, data=form)).status_code == 403
+        signed = {"X-Twilio-Signature": sign_twilio(TOKEN, f"{public}/telephone/handler")}
+        async with open_wire(url, "/telephone/handler", signed):
+            pass
+
+
+class Monitor:
+    """Observes nothing."""
+
+    def connected(self, seconds: float) -> None: ...
+    def progress(self, said: float, heard: float) -> None: ...
+    def message(self, text: str) -> None: ...
+
+
+@on_trio
+async def test_command_line_client_calls_through_proxy(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "speech.wav"), "wb") as speech:
+        speech.setparams((1, 2, 48_000, 0, "NONE", ""))
+        speech.writeframes(tone(400.0, 48_000, 0.2).tobytes())
+    options = CallOptions(tmp_path / "speech.wav", 0.2, {}, None)
+    async with open_site(make_stream(), Site(), host="app:8000") as url:
+        report = await place_call(f"{url}/", options, Monitor())
+    assert report["heard_seconds"] > 0

