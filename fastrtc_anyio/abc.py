@@ -23,6 +23,7 @@ from ._media.media_plan import MediaPlan
 from ._media.statistics import (
     AudioInStatistics,
     AudioOutStatistics,
+    DiscardStatistics,
     MessageStatistics,
     VideoInStatistics,
     VideoOutStatistics,
@@ -40,6 +41,7 @@ __all__ = [
     "AudioOutStatistics",
     "AudioReceiveStream",
     "AudioSendStream",
+    "DiscardStatistics",
     "MessageStatistics",
     "MessageStream",
     "Peer",
@@ -268,7 +270,8 @@ class MessageStream(_Iterable[str], ABC):
 
         It leaves at once if the channel is open, otherwise as soon as it opens. The outbox holds
         64 messages; another one pushes out the oldest, which is counted as dropped. After the end
-        of the connection the call does nothing.
+        of the connection the call does nothing. A lone surrogate, which no transport carries, is
+        replaced by U+FFFD.
         """
 
     @abstractmethod
@@ -349,6 +352,10 @@ class Peer(AsyncResource):
         """Return the transport's own counters under its own names; empty if it has none."""
         await checkpoint()
         return {}
+
+    def discarded(self) -> DiscardStatistics:
+        """Return the counters of malformed items, all zero if the transport counts none."""
+        return DiscardStatistics()
 
 
 class AsyncioBridge(Protocol):

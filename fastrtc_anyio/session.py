@@ -20,6 +20,7 @@ from .abc import (
     AudioOutStatistics,
     AudioReceiveStream,
     AudioSendStream,
+    DiscardStatistics,
     MessageStatistics,
     MessageStream,
     Peer,
@@ -60,6 +61,8 @@ class SessionStatistics:
     video_out: VideoOutStatistics | None
     messages: MessageStatistics
     outputs: OutputStatistics
+    discarded: DiscardStatistics
+    """Malformed items, none of which ended the session."""
     abandoned_threads: int
     """Threads that did not return from the handler within the shutdown limit."""
 
@@ -192,6 +195,7 @@ class Session(SessionLife):
             video_out=peer.video_out.statistics() if media.video_out else None,
             messages=self.messages.statistics(),
             outputs=self.outputs.statistics(),
+            discarded=peer.discarded(),
             abandoned_threads=self.abandoned_threads,
         )
 

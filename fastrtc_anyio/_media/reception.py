@@ -90,10 +90,10 @@ class Reception(Generic[P]):
         # Without timestamps a gap is only known if packets were lost in it.
         pieces.append(Received(frame, gap or None if timestamp is None else gap))
         self._missing = 0
-        self._size = samples.shape[1]
+        self._size = samples.shape[1] or self._size
         if timestamp is not None and (gap != 0 or self._next is None):
             self._next = timestamp
-        self._advance(self._size)
+        self._advance(samples.shape[1])
         return pieces
 
     def _measure(self, timestamp: int | None) -> float | None:

@@ -16,6 +16,8 @@ T = TypeVar("T")
 HOLD_SECONDS = 0.06
 """Seconds that a packet waits for those before it. Networks seldom reorder by more."""
 _RTP_MODULUS = 1 << 16
+_FARTHEST = 180_000
+"""Distance ahead, an hour of packets, beyond which a number that only grows is malformed."""
 
 
 class Ordered(NamedTuple, Generic[T]):
@@ -82,9 +84,15 @@ class ReorderBuffer(Generic[T]):
             return arrived + HOLD_SECONDS
         return None
 
-    def push(self, number: int, packet: T, now: float) -> list[Ordered[T]]:
-        """Add a packet that has just arrived; return those that can pass now, in order."""
+    def push(self, number: int | None, packet: T, now: float) -> list[Ordered[T]]:
+        """Add a packet that has just arrived; return those that can pass now, in order.
+
+        A packet without a number is taken for the next in line.
+        """
         ready: list[Ordered[T]] = []
+        if self._next is not None and (number is None or self._is_malformed(number)):
+            number = self._next
+        number = number or 0
         if self._next is None or self._is_restart(number):
             ready = self.flush()
             self._next = number
@@ -110,6 +118,10 @@ class ReorderBuffer(Generic[T]):
         while self._held:
             ready += self._give_up_gap()
         return ready
+
+    def _is_malformed(self, number: int) -> bool:
+        assert self._next is not None
+        return self._modulus is None and number - self._next > _FARTHEST
 
     def _is_restart(self, number: int) -> bool:
         assert self._next is not None

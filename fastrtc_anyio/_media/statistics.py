@@ -117,3 +117,23 @@ class MessageStatistics:
     """Bytes of UTF-8 text given to ``send_nowait``."""
     bytes_received: int = 0
     """Bytes of UTF-8 text received."""
+
+
+@dataclass
+class DiscardStatistics:
+    """Malformed items of a connection. Each cost itself alone: the connection went on."""
+
+    audio: int = 0
+    """Audio packets that could not be decoded, and half samples before a gap or the end."""
+    video: int = 0
+    """Pictures that could not be decoded."""
+    packets: int = 0
+    """Authenticated packets that could not be processed."""
+    candidates: int = 0
+    """ICE candidates that were malformed or unusable."""
+    events: int = 0
+    """Events of a telephone's carrier with a malformed field."""
+    messages_in: int = 0
+    """Messages of the client that were not UTF-8, or longer than the limit."""
+    messages_out: int = 0
+    """Messages to the client that could not be sent, or only with characters replaced."""

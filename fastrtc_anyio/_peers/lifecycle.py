@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from fastrtc_anyio.abc import Peer
+from fastrtc_anyio.abc import DiscardStatistics, Peer
 from fastrtc_anyio.errors import (
     Closed,
     CloseReason,
@@ -13,6 +13,8 @@ from fastrtc_anyio.errors import (
     PeerError,
     PeerFailed,
 )
+
+from .discards import Discards
 
 _ERRORS: dict[CloseReason, type[PeerError]] = {
     CloseReason.HUNG_UP: PeerClosed,
@@ -30,6 +32,10 @@ class LifecyclePeer(Peer):
         self._connected = anyio.Event()
         self._closed_event = anyio.Event()
         self._closed: Closed | None = None
+        self._discards = Discards()
+
+    def discarded(self) -> DiscardStatistics:
+        return self._discards.statistics()
 
     async def wait_connected(self) -> None:
         await self._connected.wait()

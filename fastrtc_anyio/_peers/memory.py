@@ -82,7 +82,7 @@ class MemoryPeer(LifecyclePeer):
         self.video_in = self._video_in = VideoInput(link)
         self._picture = anyio.Event()
         self.video_out = self._video_out = VideoOutput(link, fps, lambda: self._picture.set())
-        self.messages = self._channel = MessageChannel(link, self._deliver)
+        self.messages = self._channel = MessageChannel(link, self._deliver, self._discards)
         self.client = MemoryClient(self)
         heard = _AudioReceiver(self.client.audio_in, self.client.heard.append)
         self._up_audio = _Carrier(uplink, _AudioReceiver(self._in).receive)

@@ -1,8 +1,10 @@
 """Peer for a client at the other end of a WebSocket: a browser, a program, or a carrier.
 
-The peer works over any socket that sends and receives text. Everything is sent under one lock. A
-client that reads slowly therefore holds back the audio, which waits in its bounded queue, and the
-handling of its own messages. A client that reads nothing for the stall limit counts as vanished.
+The peer works over any socket that sends and receives text. A message that violates the protocol
+ends the connection; a malformed event of the protocol costs itself alone. Everything is sent under
+one lock. A client that reads slowly therefore holds back the audio, which waits in its bounded
+queue, and the handling of its own messages. A client that reads nothing for the stall limit counts
+as vanished.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.decode import create_pcm_decoder
-from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._media.reception import Reception
 from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
@@ -27,6 +28,7 @@ from fastrtc_anyio._wire.events import (
     Event,
     Framing,
     KeyPressed,
+    Malformed,
     Mark,
     Media,
     Ping,
@@ -35,7 +37,7 @@ from fastrtc_anyio._wire.events import (
     Stop,
     Text,
 )
-from fastrtc_anyio._wire.payload import AudioEncoding
+from fastrtc_anyio._wire.payload import AudioEncoding, PayloadCodec
 from fastrtc_anyio.errors import Closed, CloseReason, InvalidMessage, SignalingError
 
 from .lifecycle import LifecyclePeer
@@ -55,10 +57,20 @@ _PROBE = "liveness"
 """Name of the mark that asks a silent carrier for a sign of life. Marks of audio have numbers."""
 _TIMESTAMP_TOLERANCE = 0.1
 """Seconds. Carriers take timestamps from clocks of different quality; silence lasts longer."""
+NORMAL_CLOSE = 1000
+"""RFC 6455 7.4.1."""
+_CLOSE_CODES = {413: 1009, 503: 1013}
+"""1013, "try again later", is of the IANA registry."""
+_POLICY_VIOLATION = 1008
+
+
+def close_code(error: SignalingError) -> int:
+    """Return the code with which a WebSocket is closed for an error of its client."""
+    return _CLOSE_CODES.get(error.status_hint, _POLICY_VIOLATION)
 
 
 class _Chunk(NamedTuple):
-    samples: Int16Array
+    payload: bytes
     timestamp: int | None  # milliseconds
 
 
@@ -83,8 +95,8 @@ class TextSocket(Protocol):
             anyio.BrokenResourceError: the connection has ended.
         """
 
-    async def aclose(self) -> None:
-        """Close the socket."""
+    async def aclose(self, code: int = NORMAL_CLOSE, /) -> None:
+        """Close the socket with a code of RFC 6455 7.4."""
 
 
 class WebSocketPeer(LifecyclePeer):
@@ -127,19 +139,19 @@ class WebSocketPeer(LifecyclePeer):
         self._socket = socket
         self._framing = framing
         encoding_in = start.encoding or AudioEncoding("mulaw", rates[0])
-        self._encoding_in = encoding_in
-        self._encoding_out = (
-            start.encoding_out or start.encoding or AudioEncoding("mulaw", rates[1])
-        )
+        encoding_out = start.encoding_out or start.encoding or AudioEncoding("mulaw", rates[1])
+        self._codec = PayloadCodec(encoding_in, encoding_out)
         self._stall = stall_s
         self._liveness = liveness_s if framing.phone else None
         kind = PhoneOutput if framing.phone else PacedOutput
         if lead is None:
             lead = LIVE_LEAD if buffers.live else PHONE_LEAD if framing.phone else CLIENT_LEAD
-        rate = self._encoding_out.sample_rate
+        rate = encoding_out.sample_rate
         self.audio_in = self._in = AudioInput(link, buffers.input_s)
         self.audio_out = self._out = kind(link, rate, buffers, lead, lambda: self._audio_news.set())
-        self.messages = self._channel = MessageChannel(link, lambda: self._message_news.set())
+        self.messages = self._channel = MessageChannel(
+            link, lambda: self._message_news.set(), self._discards
+        )
         self._sending = anyio.Lock()
         self._audio_news = anyio.Event()
         self._message_news = anyio.Event()
@@ -148,6 +160,7 @@ class WebSocketPeer(LifecyclePeer):
         self._held = anyio.Event()
         self._released = anyio.Event()
         self._runs = False
+        self._code = NORMAL_CLOSE
         self._received = 0
         self._order: ReorderBuffer[_Chunk] = ReorderBuffer.chunks()
         self._reception = Reception(
@@ -204,7 +217,7 @@ class WebSocketPeer(LifecyclePeer):
         self._channel.end()
         try:
             with CancelScope(shield=True), anyio.move_on_after(_GONE_SECONDS):
-                await self._socket.aclose()
+                await self._socket.aclose(self._code)
         except (BrokenResourceError, EndOfStream):
             pass  # the client was faster
         finally:
@@ -213,6 +226,8 @@ class WebSocketPeer(LifecyclePeer):
     def _close(self, reason: CloseReason, message: str) -> None:
         if self._mark_closed(Closed(reason, message)):
             self._deliver(self._order.flush())
+            if self._codec.has_rest:
+                self._discards.count("audio", "the audio ended within a sample")
             self._in.end()
             self._out.end()
 
@@ -227,15 +242,17 @@ class WebSocketPeer(LifecyclePeer):
         except BrokenResourceError:
             self._gone(CloseReason.PEER_FAILED, "the connection broke")
         except SignalingError as exc:
+            self._code = close_code(exc)
             self._channel.send_nowait(encode_message("error", str(exc)))
             self._close(CloseReason.PEER_FAILED, f"the client broke the protocol: {exc}")
 
     async def _handle(self, event: Event) -> None:
         match event:
-            case Media():
-                self._receive(
-                    _Chunk(self._encoding_in.decode(event.payload), event.timestamp), event.chunk
-                )
+            case Media(payload, number, timestamp):
+                now = anyio.current_time()
+                self._deliver(self._order.push(number, _Chunk(payload, timestamp), now))
+                if self._order.due is not None:
+                    self._held.set()
             case Mark(name):
                 if isinstance(self._out, PhoneOutput):
                     self._out.confirm(name)
@@ -247,19 +264,16 @@ class WebSocketPeer(LifecyclePeer):
                 await self._send(Pong())
             case Stop():
                 self._gone(CloseReason.HUNG_UP, "the client hung up")
+            case Malformed(why):
+                self._discards.count("events", "ignored a malformed event of a carrier", why)
             case Start():
                 raise InvalidMessage('there is one "start"; got a second')
 
-    def _receive(self, chunk: _Chunk, number: int | None) -> None:
-        if number is None:  # a framing without numbers, which has no order
-            self._deliver([Ordered(chunk, 0)])
-        else:
-            self._deliver(self._order.push(number, chunk, anyio.current_time()))
-            if self._order.due is not None:
-                self._held.set()
-
     def _deliver(self, chunks: Sequence[Ordered[_Chunk]]) -> None:
-        for (samples, timestamp), lost in chunks:
+        for (payload, timestamp), lost in chunks:
+            if lost and self._codec.has_rest:
+                self._discards.count("audio", "a gap in the audio began within a sample")
+            samples = self._codec.decode(payload, lost)
             self._in.count_lost(lost)
             for piece in self._reception.receive(samples, timestamp, lost):
                 if self.media.audio_in:
@@ -284,7 +298,7 @@ class WebSocketPeer(LifecyclePeer):
             if isinstance(out, PhoneOutput) and out.pop_clear():
                 await self._send(Clear())
             if samples is not None:
-                await self._send(Media(self._encoding_out.encode(samples)))
+                await self._send(Media(self._codec.encode(samples)))
             if isinstance(out, PhoneOutput) and (name := out.pop_mark()) is not None:
                 await self._send(Mark(name))
             if samples is None:

@@ -8,6 +8,26 @@ DIGITS = "0123456789*#ABCD"
 """Keys of a telephone (RFC 4733 3.2)."""
 
 
+def mend_text(text: str) -> str:
+    """Replace each lone surrogate by U+FFFD, and join two halves of one character.
+
+    UTF-8 has no lone surrogates, and clients other than browsers cannot parse them in JSON. A
+    language model that streams may cut a character in half.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def dump_json(value: object) -> str:
+    """Encode JSON that every client can parse: no lone surrogates, no NaN, no infinity.
+
+    Raises:
+        TypeError, ValueError, RecursionError: ``value`` has no such form.
+    """
+    return mend_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
 def encode_message(kind: str, data: object = None, *, reason: str | None = None) -> str:
     """Encode ``{"type": kind, "data": data}``, with the ``reason`` of an ``end_stream`` message.
 
@@ -19,7 +39,7 @@ def encode_message(kind: str, data: object = None, *, reason: str | None = None)
         body["message"] = data
     if reason is not None:
         body["reason"] = reason
-    return json.dumps(body)
+    return dump_json(body)
 
 
 def parse_digit(text: str) -> str | None:

@@ -14,10 +14,10 @@ from .fields import (
     Fields,
     parse_body,
     parse_digit,
+    parse_event,
     parse_name,
     parse_number,
     parse_part,
-    parse_timestamp,
 )
 from .payload import decode_media, encode_base64
 
@@ -45,7 +45,6 @@ class CarrierFraming(ABC):
     def decode(self, text: str) -> Event:
         """See :meth:`.events.Framing.decode`."""
         body = parse_body(text)
-        parse_number(body, self._sequence)
         stream = body.get(self._stream)
         if stream is not None and self.stream_id is not None and stream != self.stream_id:
             raise InvalidMessage(
@@ -59,12 +58,12 @@ class CarrierFraming(ABC):
                 media = parse_part(body, "media")
                 if media.get("track", "inbound") not in ("inbound", "inbound_track"):
                     return Other("media of the outbound track")
-                chunk = parse_number(media, "chunk")
-                return Media(decode_media(body), chunk, parse_timestamp(media))
+                number, time = parse_number(media, "chunk"), parse_number(media, "timestamp")
+                return Media(decode_media(body), number, time)
             case "mark":
-                return Mark(parse_name(parse_part(body, "mark"), "name"))
+                return parse_event(lambda: Mark(parse_name(parse_part(body, "mark"), "name")))
             case "dtmf":
-                return KeyPressed(parse_digit(parse_part(body, "dtmf")))
+                return parse_event(lambda: KeyPressed(parse_digit(parse_part(body, "dtmf"))))
             case "start":
                 return self._parse_start(body)
             case "stop":

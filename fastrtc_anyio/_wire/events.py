@@ -36,7 +36,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Media:
-    """Audio in the encoding of the start."""
+    """Audio in the encoding of the start. It may begin and end within a sample."""
 
     payload: bytes
     chunk: int | None = None
@@ -94,8 +94,26 @@ class Other:
     kind: str
 
 
+@dataclass(frozen=True)
+class Malformed:
+    """A message of the protocol that cannot be used. The connection goes on without it."""
+
+    why: str
+
+
 Event: TypeAlias = (
-    Connected | Start | Media | Mark | Clear | KeyPressed | Ping | Pong | Stop | Text | Other
+    Connected
+    | Start
+    | Media
+    | Mark
+    | Clear
+    | KeyPressed
+    | Ping
+    | Pong
+    | Stop
+    | Text
+    | Other
+    | Malformed
 )
 
 
@@ -108,8 +126,11 @@ class Framing(Protocol):
     def decode(self, text: str) -> Event:
         """Decode a message.
 
+        A message of the protocol that is no use without its malformed field decodes as
+        :class:`Malformed`.
+
         Raises:
-            InvalidMessage: the message is malformed. No text raises any other error.
+            InvalidMessage: the message violates the protocol. No text raises any other error.
         """
         ...
 

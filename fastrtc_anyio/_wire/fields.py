@@ -1,19 +1,20 @@
 """Parse and check the fields of carriers' JSON messages.
 
-Every function raises :exc:`.InvalidMessage` for a malformed message or field.
+Functions raise :exc:`.InvalidMessage` for a malformed message or field, unless they say otherwise.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._signaling.messages import DIGITS
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import InvalidMessage
+
+from .events import Event, Malformed
 
 Fields: TypeAlias = Mapping[str, object]
 """A JSON object."""
@@ -70,25 +71,24 @@ def parse_digit(part: Fields) -> str:
 
 
 def parse_number(part: Fields, key: str) -> int | None:
-    """Return the integer ``part[key]``, which some carriers write as a string, if it is there."""
+    """Return the integer ``part[key]``, which some carriers write as a string.
+
+    None if it is missing or malformed: a message is usable without its numbers.
+    """
     number = part.get(key)
-    if number is None:
-        return None
     if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < 17:
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _MAX_NUMBER:
-        raise InvalidMessage(f'"{key}" must be a whole number; got {short_repr(number)}')
+        return None
     return number
 
 
-def parse_timestamp(part: Fields) -> int | None:
-    """Return the milliseconds ``part["timestamp"]``; None if they are missing or malformed.
-
-    The audio is usable without them.
-    """
-    with suppress(InvalidMessage):
-        return parse_number(part, "timestamp")
-    return None
+def parse_event(parse: Callable[[], Event]) -> Event:
+    """Return the event that ``parse`` reads, or that it is malformed."""
+    try:
+        return parse()
+    except InvalidMessage as exc:
+        return Malformed(str(exc))
 
 
 def parse_parameters(part: Fields, key: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from fastrtc_anyio.errors import InvalidMessage
 
 from .carrier import CarrierFraming
 from .events import Clear, Event, KeyPressed, Mark, Media, Start, Stop
-from .fields import Fields, parse_name, parse_part, parse_text
+from .fields import Fields, parse_event, parse_name, parse_part, parse_text
 from .payload import MULAW_8K, AudioEncoding, Codec, decode_media, encode_base64
 
 _CODECS: Mapping[str, Codec] = {"audio/x-mulaw": "mulaw", "audio/x-l16": "pcm16"}
@@ -40,7 +40,7 @@ class PlivoFraming(CarrierFraming):
             case "playAudio":
                 return Media(decode_media(body))
             case "playedStream" | "checkpoint":
-                return Mark(parse_name(body, "name"))
+                return parse_event(lambda: Mark(parse_name(body, "name")))
             case "clearedAudio" | "clearAudio":
                 return Clear()
             case _:

@@ -5,18 +5,14 @@ from Telnyx: the call's, or the requested ``codec``. The audio to Telnyx has the
 ``bidirectionalCodec``, which no message mentions.
 
 Telnyx documents the audio as the payload of RTP, where L16 is big-endian (RFC 3551 4.5.11), but
-users report little-endian audio as well. The framing decides by the audio itself: samples in the
-wrong byte order jump.
+users report little-endian audio as well. The encoding ``"l16"`` decides by the audio itself.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal, TypeAlias
-
-import numpy as np
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import InvalidMessage
@@ -28,15 +24,15 @@ from .payload import MULAW_8K, AudioEncoding, Codec, encode_base64
 
 TelnyxCodec: TypeAlias = Literal["PCMU", "PCMA", "L16"]
 
-_NAMES: Mapping[Codec, TelnyxCodec] = {"mulaw": "PCMU", "alaw": "PCMA", "pcm16": "L16"}
+_NAMES: Mapping[Codec, TelnyxCodec] = {"mulaw": "PCMU", "alaw": "PCMA", "l16": "L16"}
 _OUT: Mapping[TelnyxCodec, AudioEncoding] = {
     "PCMU": MULAW_8K,
     "PCMA": AudioEncoding("alaw", 8_000),
-    "L16": AudioEncoding("pcm16", 16_000),
+    "L16": AudioEncoding("l16", 16_000),
 }
 _IN: Mapping[tuple[object, object], AudioEncoding] = {
     (_NAMES[encoding.codec], encoding.sample_rate): encoding
-    for encoding in (*_OUT.values(), *(AudioEncoding("pcm16", rate) for rate in (8_000, 24_000)))
+    for encoding in (*_OUT.values(), *(AudioEncoding("l16", rate) for rate in (8_000, 24_000)))
 }
 
 
@@ -52,15 +48,7 @@ class TelnyxFraming(CarrierFraming):
 
     def __init__(self, codec: TelnyxCodec = "PCMU") -> None:
         super().__init__()
-        self._encoding_in = MULAW_8K
         self._encoding_out = _OUT[codec]
-        self._bytes = _ByteOrder()
-
-    def _decode(self, body: Fields) -> Event:
-        event = super()._decode(body)
-        if isinstance(event, Media) and self._encoding_in.codec == "pcm16":
-            return replace(event, payload=self._bytes.read(event.payload))
-        return event
 
     def _parse_start(self, body: Fields) -> Start:
         start = parse_part(body, "start")
@@ -77,7 +65,6 @@ class TelnyxFraming(CarrierFraming):
         call = parse_text(start, "call_control_id")
         parameters = parse_parameters(start, "custom_parameters")
         self.stream_id = name
-        self._encoding_in = encoding
         out = self._encoding_out if self._encoding_out != encoding else None
         return Start(name, encoding, call, parameters, out)
 
@@ -85,18 +72,17 @@ class TelnyxFraming(CarrierFraming):
         """See :meth:`.carrier.CarrierFraming.encode`."""
         match event:
             case Media(payload, None):
-                media = {"payload": encode_base64(self._write(payload, self._encoding_out))}
+                media = {"payload": encode_base64(payload)}
                 return json.dumps({"event": "media", "media": media})
-            case Media(payload):
-                payload = self._write(payload, self._encoding_in)
-                return self._dump_media(replace(event, payload=payload))
+            case Media():
+                return self._dump_media(event)
             case Mark(name):
                 return json.dumps({"event": "mark", "mark": {"name": name}})
             case Clear():
                 return json.dumps({"event": "clear"})
             case Start():
                 self.stream_id = event.id
-                encoding = self._encoding_in = event.encoding or MULAW_8K
+                encoding = event.encoding or MULAW_8K
                 form = {
                     "encoding": _NAMES[encoding.codec],
                     "sample_rate": encoding.sample_rate,
@@ -116,31 +102,3 @@ class TelnyxFraming(CarrierFraming):
                 return json.dumps({"event": "connected", "version": "1.0.0"})
             case _:
                 return None
-
-    def _write(self, payload: bytes, encoding: AudioEncoding) -> bytes:
-        return self._bytes.write(payload) if encoding.codec == "pcm16" else payload
-
-
-class _ByteOrder:
-    """Byte order of L16 audio: big-endian until the audio shows otherwise."""
-
-    def __init__(self) -> None:
-        # Roughness of the audio so far as little-endian samples, less its roughness as big-endian.
-        self._excess = 0
-
-    def read(self, payload: bytes) -> bytes:
-        """Return the payload as little-endian samples. The decoder rejects an odd length."""
-        if len(payload) % 2 == 0:
-            self._excess += _roughness(payload, "<i2") - _roughness(payload, ">i2")
-        return self.write(payload)
-
-    def write(self, payload: bytes) -> bytes:
-        """Return little-endian samples in the byte order of the other end."""
-        if self._excess < 0 or len(payload) % 2:
-            return payload
-        return np.frombuffer(payload, "<i2").byteswap().tobytes()
-
-
-def _roughness(payload: bytes, order: str) -> int:
-    samples = np.frombuffer(payload, order).astype(np.int64)
-    return int(np.abs(np.diff(samples)).sum())

@@ -13,11 +13,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._peers.streams.audio import BufferOptions
-from fastrtc_anyio._peers.websocket import WebSocketPeer
+from fastrtc_anyio._peers.websocket import NORMAL_CLOSE, WebSocketPeer, close_code
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import failure_body
-from fastrtc_anyio._wire.events import Connected, Framing, Other, Ping, Pong, Start, Stop
+from fastrtc_anyio._wire.events import Connected, Framing, Malformed, Other, Ping, Pong, Start, Stop
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio.errors import (
     AdmissionError,
@@ -38,8 +38,6 @@ __all__ = ["Socket", "admit_websocket", "refuse", "serve_audio", "serve_websocke
 logger = logging.getLogger("fastrtc_anyio")
 
 _ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
-_CLOSE_CODES = {400: 1008, 409: 1008, 413: 1009, 503: 1013}
-"""RFC 6455 7.4.1, and 1013, "try again later", of the IANA registry."""
 _SERVER_ERROR = 1011
 
 
@@ -101,7 +99,7 @@ async def serve_audio(service: SessionService, websocket: WebSocket, framing: Fr
     except (EndOfStream, BrokenResourceError):
         pass  # the client disconnected before its start, or before it read an error
     except SignalingError as exc:
-        await _report_failure(socket, framing, exc, _CLOSE_CODES.get(exc.status_hint, 1008))
+        await _report_failure(socket, framing, exc, close_code(exc))
     except Exception as exc:
         logger.exception("a WebSocket could not be served")
         shown = exc if isinstance(exc, WebRTCError) else FastRTCError("the server has met an error")
@@ -119,7 +117,7 @@ async def _read_start(socket: Socket, framing: Framing) -> Start | None:
                 return None
             case Ping():
                 await socket.send(framing.encode(Pong()) or "")
-            case Connected() | Other():
+            case Connected() | Other() | Malformed():
                 pass
             case _:
                 raise InvalidMessage(
@@ -182,7 +180,7 @@ class Socket:
         text = message.get("text")
         if text is None:
             raise InvalidMessage("the protocol has text messages only; got a binary one")
-        check_message(len(text.encode()), self._limits)
+        check_message(len(text.encode("utf-8", "surrogatepass")), self._limits)
         return str(text)
 
     async def send(self, text: str, /) -> None:
@@ -191,7 +189,7 @@ class Socket:
         except (WebSocketDisconnect, RuntimeError, OSError) as exc:
             raise BrokenResourceError from exc
 
-    async def aclose(self, code: int = 1000) -> None:
+    async def aclose(self, code: int = NORMAL_CLOSE, /) -> None:
         if self._closed or self.websocket.application_state is not WebSocketState.CONNECTED:
             return
         self._closed = True

@@ -29,17 +29,27 @@ from fastrtc_anyio._wire.events import (
     Text,
 )
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
-from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
+from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding, PayloadCodec
 
 FRAME = 0.02
 BUFFER = 10_000
+
+
+class MemorySocket(StapledObjectStream[str]):
+    """End of a WebSocket in memory. ``code`` is the code it was closed with here."""
+
+    code: int | None = None
+
+    async def aclose(self, code: int = 1000) -> None:
+        self.code = self.code or code
+        await super().aclose()
 
 
 def memory_sockets(room: float = BUFFER) -> tuple[Any, Any]:
     """Both ends of a WebSocket in memory; ``room`` is the buffer of messages to the client."""
     to_server, from_client = anyio.create_memory_object_stream[str](BUFFER)
     to_client, from_server = anyio.create_memory_object_stream[str](room)
-    return StapledObjectStream(to_client, from_client), StapledObjectStream(to_server, from_server)
+    return MemorySocket(to_client, from_client), MemorySocket(to_server, from_server)
 
 
 class Client:
@@ -55,6 +65,7 @@ class Client:
         self.socket = socket
         self.framing = framing
         self.encoding = encoding
+        self.codec = PayloadCodec(encoding, encoding)
         self.queue: deque[Int16Array | Mark] = deque()
         self.heard: list[Int16Array] = []
         self.arrivals: list[float] = []
@@ -81,7 +92,7 @@ class Client:
         match event:
             case Media(payload):
                 self.arrivals.append(anyio.current_time())
-                self.queue.append(self.encoding.decode(payload))
+                self.queue.append(self.codec.decode(payload))
                 return
             case Mark():
                 self.queue.append(event)
@@ -115,7 +126,7 @@ class Client:
 
     def send_audio(self, frame: AudioFrame) -> None:
         self._chunk += 1
-        payload = self.encoding.encode(self._converter(frame))
+        payload = self.codec.encode(self._converter(frame))
         self.send(Media(payload, self._chunk if self.framing.phone else None))
 
     async def receive_audio(self) -> AudioFrame:

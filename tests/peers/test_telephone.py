@@ -22,12 +22,12 @@ from fastrtc_anyio import (
     Session,
 )
 from fastrtc_anyio._driver import HandlerDriver
+from fastrtc_anyio._media.g711 import encode_mulaw
 from fastrtc_anyio._media.reorder import HOLD_SECONDS
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.streams.phone import MARK_SECONDS, OVERDUE_SECONDS, PHONE_LEAD
 from fastrtc_anyio._peers.websocket import WebSocketPeer
 from fastrtc_anyio._wire.events import Clear, KeyPressed, Mark, Media
-from fastrtc_anyio._wire.payload import MULAW_8K
 from fastrtc_anyio._wire.plivo import PlivoFraming
 from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
@@ -248,8 +248,8 @@ async def test_missing_chunks_are_counted() -> None:
 
 def chunk(number: int, milliseconds: int | None = None, level: int = 8000) -> Media:
     """Return 20 ms of audio from a carrier."""
-    samples = np.full((1, RATE // 50), level, np.int16)
-    return Media(MULAW_8K.encode(samples), number, milliseconds)
+    samples = np.full(RATE // 50, level, np.int16)
+    return Media(encode_mulaw(samples), number, milliseconds)
 
 
 async def read_all(peer: WebSocketPeer) -> Any:

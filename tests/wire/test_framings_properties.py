@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,10 +17,10 @@ from fastrtc_anyio._signaling.messages import DIGITS, encode_message, parse_digi
 from fastrtc_anyio._wire.any_carrier import TelephoneFraming
 from fastrtc_anyio._wire.events import (
     Clear,
-    Connected,
     Event,
     Framing,
     KeyPressed,
+    Malformed,
     Mark,
     Media,
     Other,
@@ -32,17 +31,18 @@ from fastrtc_anyio._wire.events import (
     Text,
 )
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
-from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding
+from fastrtc_anyio._wire.payload import MULAW_8K, AudioEncoding, PayloadCodec
 from fastrtc_anyio._wire.plivo import PlivoFraming
 from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.testing.strategies import pcm, sample_rates
 
 FRAMINGS = [FastRTCFraming, TwilioFraming, TelnyxFraming, PlivoFraming, TelephoneFraming]
-KINDS = Connected | Start | Media | Mark | Clear | KeyPressed | Ping | Pong | Stop | Text | Other
+KINDS = get_args(Event)
 
 ALAW_8K = AudioEncoding("alaw", 8_000)
 PCM_8K, PCM_16K = AudioEncoding("pcm16", 8_000), AudioEncoding("pcm16", 16_000)
+L16_16K = AudioEncoding("l16", 16_000)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -148,9 +148,44 @@ def test_events_of_fastrtc_decode_to_the_encoded_event(event: Any) -> None:
     assert framing.encode(Clear()) is None
 
 
-@given(pcm(1))
-def test_pcm16_round_trip_is_exact(samples: Int16Array) -> None:
-    assert (PCM_8K.decode(PCM_8K.encode(samples)) == samples).all()
+def cut(data: bytes, sizes: list[int]) -> list[bytes]:
+    """Cut bytes into pieces of these sizes, and the rest."""
+    ends = np.cumsum([0, *sizes])
+    return [data[a:b] for a, b in zip(ends, [*ends[1:], len(data)], strict=True)]
+
+
+@pytest.mark.parametrize("codec", ["pcm16", "l16", "mulaw", "alaw"])
+@pytest.mark.parametrize("order", [">i2", "<i2"])
+@given(samples=pcm(1), sizes=st.lists(st.integers(0, 9), max_size=20))
+def test_payloads_cut_anywhere_decode_to_the_samples(
+    codec: Any, order: str, samples: Int16Array, sizes: list[int]
+) -> None:
+    encoding = AudioEncoding(codec, 8_000)
+    whole, pieces = (PayloadCodec(encoding, encoding) for _ in range(2))
+    for one in (whole, pieces):  # speech, which shows the order of L16
+        one.decode(np.round(1000 * np.sin(np.arange(320) / 10)).astype(order).tobytes())
+    sent = whole.encode(samples)
+    expected = whole.decode(sent)
+    if encoding.sample_bytes == 2:
+        assert (expected == samples).all()
+    heard = [pieces.decode(piece) for piece in cut(sent, sizes)]
+    assert (np.concatenate(heard, axis=1) == expected).all()
+    assert not pieces.has_rest
+
+
+@given(st.integers(1, 9), st.integers(1, 3), st.integers(4, 8))
+def test_samples_stay_whole_behind_lost_payloads_of_equal_size(
+    size: int, lost: int, at: int
+) -> None:
+    sent = np.arange(1000, 1100, dtype="<i2").tobytes()
+    pieces = [sent[i : i + size] for i in range(0, len(sent), size)]
+    codec = PayloadCodec(PCM_8K, PCM_8K)
+    before = [codec.decode(piece) for piece in pieces[:at]]
+    after = [codec.decode(pieces[at + lost], lost)]
+    after += [codec.decode(piece) for piece in pieces[at + lost + 1 :]]
+    heard = np.concatenate([*before, *after], axis=1)[0]
+    assert set(heard) <= set(range(1000, 1100))
+    assert heard.size >= (len(sent) - (lost + 1) * size) // 2 - 1
 
 
 @pytest.mark.parametrize(
@@ -158,9 +193,9 @@ def test_pcm16_round_trip_is_exact(samples: Int16Array) -> None:
     [
         (TwilioFraming, "no", "the message is not JSON"),
         (TwilioFraming, "[]", 'must be a JSON object with a string "event"'),
-        (TwilioFraming, '{"event": "dtmf", "dtmf": {"digit": "10"}}', "got '10'"),
         (TwilioFraming, '{"event": "start", "start": {}}', '"streamSid" must be a string'),
-        (TwilioFraming, '{"event": "media", "sequenceNumber": "x"}', "must be a whole number"),
+        (TwilioFraming, '{"event": "media", "sequenceNumber": "x"}', '"media" must be an object'),
+        (PlivoFraming, '{"event": "media", "media": {}}', "must be a base64 string; got None"),
         (TelnyxFraming, '{"event": "start", "stream_id": "a", "start": {"media_format": '
          '{"encoding": "OPUS", "sample_rate": 16000}}}', "must be PCMU or PCMA"),
         (PlivoFraming, '{"event": "start", "start": {"streamId": "a", "mediaFormat": '
@@ -175,21 +210,41 @@ def test_errors_state_the_given_value(framing: Any, message: str, error: str) ->
     assert error in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("framing", "message", "why"),
+    [
+        (TwilioFraming, {"event": "dtmf", "dtmf": {"digit": "10"}}, "got '10'"),
+        (TwilioFraming, {"event": "dtmf"}, '"dtmf" must be an object; got None'),
+        (TelnyxFraming, {"event": "mark", "mark": {"name": 7}}, '"name" must be a string'),
+        (PlivoFraming, {"event": "playedStream"}, '"name" must be a string'),
+    ],
+)
+def test_events_with_a_malformed_field_are_malformed(framing: Any, message: Any, why: str) -> None:
+    event = framing().decode(json.dumps(message))
+    assert isinstance(event, Malformed)
+    assert why in event.why
+
+
+@pytest.mark.parametrize("number", ["x", -1, True, 2**60, 1.5, None, [], "9" * 400])
+def test_audio_with_malformed_numbers_is_audio(number: Any) -> None:
+    media = {"chunk": number, "timestamp": number, "payload": "AAAA"}
+    message = {"event": "media", "sequenceNumber": number, "media": media}
+    assert TwilioFraming().decode(json.dumps(message)) == Media(bytes(3))
+
+
 @pytest.mark.parametrize("order", [">i2", "<i2"])
 @given(samples=pcm(1), level=st.integers(1, 12))
 def test_telnyx_byte_order_is_detected_from_the_audio(
     order: str, samples: Int16Array, level: int
 ) -> None:
     speech = np.round(2**level * np.sin(np.arange(320) / 10)).astype(np.int16)
-    read = TelnyxFraming("L16")
-    read.decode(TelnyxFraming().encode(Start("a", PCM_16K)) or "")
+    start = TelnyxFraming("L16").decode(TelnyxFraming().encode(Start("a", L16_16K)) or "")
+    assert isinstance(start, Start)
+    assert start.encoding == L16_16K
+    codec = PayloadCodec(L16_16K, L16_16K)
     for sound in (speech, samples[0, :0]):
-        payload = base64.b64encode(sound.astype(order).tobytes()).decode()
-        event = read.decode(json.dumps({"event": "media", "media": {"payload": payload}}))
-        assert isinstance(event, Media)
-        assert (PCM_16K.decode(event.payload) == sound).all()
-    sent = json.loads(read.encode(Media(PCM_16K.encode(samples))) or "")
-    assert base64.b64decode(sent["media"]["payload"]) == samples[0].astype(order).tobytes()
+        assert (codec.decode(sound.astype(order).tobytes()) == sound).all()
+    assert codec.encode(samples) == samples[0].astype(order).tobytes()
 
 
 def test_telnyx_start_has_both_encodings_if_they_differ() -> None:

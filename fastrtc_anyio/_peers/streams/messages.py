@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import anyio
 
+from fastrtc_anyio._peers.discards import Discards
+from fastrtc_anyio._signaling.messages import mend_text
 from fastrtc_anyio.abc import MessageStatistics, MessageStream
 
 from .link import Link, Parking, wait_for
@@ -22,10 +24,17 @@ class MessageChannel(MessageStream):
     Args:
         link: connection to the host.
         notify: called when a message is put into the outbox.
+        discards: counts the messages that were mended.
     """
 
-    def __init__(self, link: Link, notify: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        notify: Callable[[], None] = lambda: None,
+        discards: Discards | None = None,
+    ) -> None:
         self._link = link
+        self._discards = discards or Discards()
         self._notify = notify
         self._outbox: deque[str] = deque()
         self._inbox: deque[str] = deque()
@@ -36,13 +45,16 @@ class MessageChannel(MessageStream):
         self._counters = MessageStatistics()
 
     def send_nowait(self, text: str) -> None:
+        mended = mend_text(text)
+        if mended != text:
+            self._discards.count("messages_out", "replaced lone surrogates in a message")
         with self._link.lock:
             if self._ended:
                 return
             counters = self._counters
             counters.sent += 1
-            counters.bytes_sent += _size(text)
-            counters.dropped_out += _append(self._outbox, text)
+            counters.bytes_sent += _size(mended)
+            counters.dropped_out += _append(self._outbox, mended)
         self._notify()
 
     async def receive(self) -> str:
