@@ -28,7 +28,7 @@ def dump_json(value: object) -> str:
     return mend_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
-def encode_message(kind: str, data: object = None, *, reason: str | None = None) -> str:
+def encode_message(kind: str, data: str | None = None, *, reason: str | None = None) -> str:
     """Encode ``{"type": kind, "data": data}``, with the ``reason`` of an ``end_stream`` message.
 
     Errors and warnings carry their text under ``message`` too. FastRTC's code sends it there; its

@@ -7,7 +7,6 @@ written for FastRTC bring their own.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._core.user_code import call_user_function
 from fastrtc_anyio._sessions.service import SessionService
+from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSession
 from fastrtc_anyio.outputs import OutputStream
@@ -152,11 +152,11 @@ class OutputEvents(AsyncIterator[str]):
         handler = self._options.additional_outputs_handler
         try:
             self._values = await _update(handler, self._values, args)
+            shown = map(_to_json, self._values)  # calls the values' own __repr__
+            return _event("output", dict(zip(self._names, shown, strict=True)))
         except Exception:
-            logger.exception("additional_outputs_handler failed")
+            logger.exception("outputs could not be shown")
             return _event("problem", "The outputs could not be shown: see the server's log.")
-        shown = map(_to_json, self._values)
-        return _event("output", dict(zip(self._names, shown, strict=True)))
 
 
 async def _update(
@@ -178,13 +178,13 @@ async def _update(
 
 
 def _event(kind: str, data: object) -> str:
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {kind}\ndata: {dump_json(data)}\n\n"
 
 
 def _to_json(value: object) -> object:
     """Return ``value`` if it has a JSON form, otherwise its ``repr``."""
     try:
-        json.dumps(value, allow_nan=False)
+        dump_json(value)
     except (TypeError, ValueError, RecursionError):
         return repr(value)[:_MAX_REPR]
     return value

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
 from fastrtc_anyio.errors import (
@@ -56,10 +57,10 @@ would reset it, and the client would lose the response."""
 
 
 class JSON(JSONResponse):
-    """JSON in ASCII. Unlike UTF-8, it can carry a lone surrogate that a client has escaped."""
+    """JSON that every client can parse."""
 
     def render(self, content: object) -> bytes:
-        return json.dumps(content).encode()
+        return dump_json(content).encode()
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from fastrtc_anyio.errors import (
     CloseReason,
     FastRTCError,
     InvalidOffer,
+    LimitExceeded,
     NoFreePort,
     NotAuthenticated,
     SignalingError,
@@ -205,11 +206,29 @@ class _Endpoints:
             detail = "the ICE session of these candidates was replaced by a restart"
             raise _Refusal(HTTPStatus.PRECONDITION_FAILED, detail)
         response = Response(status_code=204)
-        if not fragment.ice_users <= resource.ice_users:
+        restarts = not fragment.ice_users <= resource.ice_users
+        if restarts:
             response = await self._restart(key, resource, fragment)
-        for candidate in [*fragment.candidates, *([None] if fragment.complete else [])]:
-            await self._service.add_candidate(key, candidate)
+        await self._add_candidates(key, fragment, useful=restarts)
         return response
+
+    async def _add_candidates(self, key: str, fragment: Fragment, *, useful: bool) -> None:
+        """Add the candidates of a fragment. One that cannot be used costs itself alone.
+
+        ``useful`` says that the fragment has served a purpose already: only a fragment that serves
+        none is refused.
+        """
+        refusal: SignalingError | None = None
+        for candidate in [*fragment.candidates, *([None] if fragment.complete else [])]:
+            try:
+                await self._service.add_candidate(key, candidate)
+                useful = True
+            except LimitExceeded:
+                raise
+            except SignalingError as exc:
+                refusal = refusal or exc
+        if refusal is not None and not useful:
+            raise refusal
 
     async def _restart(self, key: str, resource: _Resource, fragment: Fragment) -> Response:
         """Restart ICE (RFC 9725 4.3.3). A failure leaves the session as it is."""

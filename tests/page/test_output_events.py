@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import pytest
 
 from fastrtc_anyio import AdditionalOutputs, Textbox
 from fastrtc_anyio.outputs import OutputBoard
@@ -24,3 +25,23 @@ async def test_idle_output_events_send_a_comment_every_15_s() -> None:
     assert await anext(events) == 'event: output\ndata: {"a": "x"}\n\n'
     board.close()
     assert [event async for event in events] == ["event: end\ndata: null\n\n"]
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no form")
+
+
+async def test_output_without_a_form_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Half an emoji and NaN are shown; a value that cannot even be printed is reported."""
+    board = OutputBoard()
+    events = OutputEvents(board.read(), WebOptions(additional_outputs=[Textbox("A")]))
+    assert await anext(events) == ":\n\n"
+    for value in ("ha \ud83d", float("nan"), Unprintable(), ["after", "\ud83d\ude00"]):
+        board.publish(AdditionalOutputs(value))
+    assert await anext(events) == 'event: output\ndata: {"a": "ha \ufffd"}\n\n'
+    assert await anext(events) == 'event: output\ndata: {"a": "nan"}\n\n'
+    assert (await anext(events)).startswith("event: problem\n")
+    assert "RuntimeError: no form" in caplog.text
+    assert await anext(events) == 'event: output\ndata: {"a": ["after", "\U0001f600"]}\n\n'
+    board.close()

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastrtc_anyio import (
@@ -21,7 +21,7 @@ from fastrtc_anyio import (
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._sessions.early import EarlyCandidates
 from fastrtc_anyio._signaling.ice import IceServer
-from fastrtc_anyio._signaling.messages import encode_message
+from fastrtc_anyio._signaling.messages import dump_json, encode_message, mend_text
 from fastrtc_anyio._signaling.requests import (
     MAX_ID_LENGTH,
     CandidateRequest,
@@ -150,8 +150,44 @@ def test_short_repr_of_any_json_is_at_most_80_characters(depth: int) -> None:
         assert 0 < len(short_repr(value)) <= 80
 
 
-@given(st.sampled_from(["error", "warning", "log", "end_stream"]), json_values)
-def test_messages_are_json_with_type_and_reason(kind: str, data: object) -> None:
+any_text = st.text(st.characters(exclude_categories=()))
+
+
+@given(any_text)
+@example("\ud83d\ude00")
+@example("\ude00\ud83d")
+@example("\ud83d")
+@example("a\ud83db\U0001f600\ude00")
+def test_mended_text_is_utf8_and_differs_in_surrogates_only(text: str) -> None:
+    mended = mend_text(text)
+    assert mended.encode().decode() == mended == mend_text(mended)
+    joined = re.sub("[\ud800-\udbff][\udc00-\udfff]", lambda pair: mend_text(pair[0]), text)
+    assert len(mended) == len(joined)
+    for before, after in zip(joined, mended, strict=True):
+        assert after == ("\ufffd" if "\ud800" <= before <= "\udfff" else before)
+
+
+def test_halves_of_a_character_are_joined() -> None:
+    assert mend_text("ha \ud83d\ude00 ha \ud83d") == "ha \U0001f600 ha \ufffd"
+
+
+@given(json_values)
+def test_json_for_clients_has_no_surrogate_and_no_nan(value: object) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    try:
+        text = dump_json(value)
+    except ValueError:
+        assert re.search("NaN|Infinity", json.dumps(value))
+        return
+    text.encode()
+    json.loads(text, parse_constant=refuse)
+
+
+@given(st.sampled_from(["error", "warning", "log", "end_stream"]), st.none() | any_text)
+def test_messages_are_json_with_type_and_reason(kind: str, data: str | None) -> None:
+    encode_message(kind, data).encode()
     message = json.loads(encode_message(kind, data))
     assert message["type"] == kind
     assert ("message" in message) == (kind in ("error", "warning"))

@@ -101,6 +101,20 @@ def test_fragment_holds_user_candidates_and_end() -> None:
     assert fragment.complete
 
 
+def test_lines_that_cannot_be_used_do_not_cost_the_rest_of_a_fragment() -> None:
+    long = "candidate:1 1 udp 1 127.0.0.1 6 typ host " + "x" * 5000
+    fragment = parse_fragment(
+        "rubbish\na=candidate:early\nm=audio 9 RTP/AVP 0\na=mid:0\n!\n\n"
+        f"a=candidate:broken\na={long}\na=candidate:2 1 udp 1 127.0.0.1 5 typ host\n"
+    )
+    assert [(one.candidate[:40], one.sdp_mid) for one in fragment.candidates] == [
+        ("candidate:early", None),
+        ("candidate:broken", "0"),
+        (long[:40], "0"),
+        ("candidate:2 1 udp 1 127.0.0.1 5 typ host", "0"),
+    ]
+
+
 @given(st.text())
 def test_any_text_is_a_fragment_or_raises_invalid_candidate(text: str) -> None:
     for prefix in ("", "a=mid:0\n", "m=audio\na=mid:0\na=candidate:"):

@@ -11,6 +11,7 @@ from aiortc.rtp import RtpPacket
 
 from fastrtc_anyio._media.encode import OpusEncoder, create_encoder
 from fastrtc_anyio._media.reorder import HOLD_SECONDS
+from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.webrtc.audio import AudioTap
 from fastrtc_anyio.abc import AudioInStatistics
 from fastrtc_anyio.testing import tone
@@ -77,7 +78,7 @@ class Line:
         self.ticks = ticks
 
     def open(self, recorder: Any, clock: Any) -> AudioTap:
-        return AudioTap({PCMU: "PCMU", 9: "G722", OPUS: "opus"}, recorder, clock)
+        return AudioTap({PCMU: "PCMU", 9: "G722", OPUS: "opus"}, recorder, Discards(), clock)
 
     def send(
         self, number: int, at: int | None = None, payload: bytes = bytes(160), ssrc: int = 1

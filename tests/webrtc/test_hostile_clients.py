@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import socket
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, DataChunk, tsn_plus_one
+from aiortc.rtcsctptransport import (
+    SCTP_DATA_FIRST_FRAG,
+    Chunk,
+    DataChunk,
+    InitChunk,
+    serialize_packet,
+    tsn_plus_one,
+)
+from aiortc.rtp import RtpPacket
 from anyio import to_thread
 
 from fastrtc_anyio import CloseReason, InvalidCandidate, InvalidOffer, LimitExceeded
@@ -134,26 +143,76 @@ async def test_datagrams_from_strangers_are_dropped(
     assert "Traceback" not in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("kind", "data"), [(51, b"\xff"), (50, b"\x03" + bytes(7) + b"\0\1\0\0\xff")]
-)
-async def test_malformed_data_channel_packet_ends_the_call(
-    kind: int, data: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with make_stream(AsyncEcho()) as stream, place_call(stream, webrtc_id="bad") as bad:
-        ended = stream.session("bad")
-        await wait_until(lambda: bad.channel_is_open)
+MALFORMED_MESSAGES = [
+    (51, b"\xff"),  # text that is not UTF-8
+    (50, b"\x03" + bytes(7) + b"\0\1\0\0\xff"),  # a channel whose label is not UTF-8
+    (50, b"\x03" + bytes(11)),  # a channel that exists
+    (50, b"\x02"),  # an acknowledgement of no channel
+]
+
+
+async def test_malformed_messages_cost_themselves_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Listener(AsyncEcho):
+        async def on_message(self, message: str) -> None:
+            got.append(message)
+            await self.send_message("ha \ud83d")
+
+    got: list[str] = []
+    stream = make_stream(Listener())
+    async with stream, place_call(stream, webrtc_id="bad") as client:
+        await wait_until(lambda: client.channel_is_open)
 
         async def send() -> None:
-            sctp: Any = bad.pc.sctp
-            assert bad.channel is not None
-            await sctp._send(bad.channel.id if kind == 51 else 9, kind, data)
+            sctp: Any = client.pc.sctp
+            assert client.channel is not None
+            for kind, data in MALFORMED_MESSAGES:
+                number = client.channel.id if kind == 51 or len(data) == 12 else 9
+                await sctp._send(number, kind, data)
+            client.channel.send(b"\xffbytes")
+            await sctp._send(client.channel.id, 51, b"x" * 300_000)  # too long
+            client.channel.send("text")
 
-        async with place_call(stream) as good:
-            await to_thread.run_sync(bad.run, send)
-            await wait_until(lambda: "bad" not in stream.handlers)
-            assert min(await echo_of_tones(good, [440])) > 15
-        assert ended.closed is not None
-        assert ended.closed.reason is CloseReason.PEER_FAILED
-        assert "over a data channel" in ended.closed.message
+        await to_thread.run_sync(client.run, send)
+        await wait_until(lambda: len(got) == 2)
+        assert got == ["\ufffdbytes", "text"]
+        texts = [await client.receive_message() for _ in range(3)]
+        assert sorted(text for text in texts if "error" not in text) == ["ha \ufffd"] * 2
+        assert min(await echo_of_tones(client, [440])) > 15
+        discarded = stream.session("bad").statistics().discarded
+        assert discarded.messages_in == len(MALFORMED_MESSAGES) + 1
+        assert discarded.messages_out == 2
+    entries = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(entries) == 2
     assert "Traceback" not in caplog.text
+
+
+async def test_malformed_packets_cost_themselves_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """RTP and SCTP that aiortc cannot process, audio that Opus refuses, and long datagrams."""
+    stream = make_stream(AsyncEcho())
+    async with stream, place_call(stream, webrtc_id="bad") as client:
+        session = stream.session("bad")
+
+        async def send() -> None:
+            (transceiver,) = client.pc.getTransceivers()
+            sender: Any = transceiver.sender
+            transport = sender.transport
+            for number, payload in enumerate([b"", b"\xff" * 3, b"\x03", bytes(1200)]):
+                packet = RtpPacket(payload_type=96, ssrc=7, sequence_number=number, payload=payload)
+                await transport._send_rtp(packet.serialize())
+            for level in (b"\x21", b"\x22"):  # 2 and 3 bytes, where an audio level has one
+                extension = b"\xbe\xde\0\1" + level.ljust(4, b"\0")
+                header = b"\x90\x60" + bytes(6) + b"\0\0\0\7"
+                await transport._send_rtp(header + extension + b"audio")
+            init = Chunk(body=b"\xff")  # truncated
+            init.type = InitChunk.type
+            for data in (b"\0" * 40, serialize_packet(5000, 5000, 0, init)):
+                await transport._send_data(data)
+            await transport.transport._send(b"\x80" + bytes(1600))
+
+        assert min(await echo_of_tones(client, [440])) > 15
+        await to_thread.run_sync(client.run, send)
+        assert min(await echo_of_tones(client, [440])) > 15
+        discarded = session.statistics().discarded
+        assert discarded.packets >= 2
+        assert discarded.audio >= 2
+    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 2

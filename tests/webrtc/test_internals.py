@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 import fastrtc_anyio
-from fastrtc_anyio._peers.webrtc import ice_internals, internals
+from fastrtc_anyio._peers.webrtc import ice_internals, internals, media_internals
 
 PACKAGE = Path(fastrtc_anyio.__file__).parent
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-INTERNALS = [PACKAGE / "_peers/webrtc" / name for name in ("internals.py", "ice_internals.py")]
+MODULES = (internals, ice_internals, media_internals)
+INTERNALS = [PACKAGE / "_peers/webrtc" / f"{one.__name__.rpartition('.')[2]}.py" for one in MODULES]
 _COMMON = {"_queue"}
 """Names that this package uses for something else, too."""
-REQUIRED = [*internals.REQUIRED.values(), *ice_internals.REQUIRED.values()]
+REQUIRED = [names for module in MODULES for names in module.REQUIRED.values()]
 PRIVATE = {name for names in REQUIRED for name in names if name[0] == "_"} - _COMMON
 MANGLED = re.compile(r"_(RTC\w*|Vp8\w*|H264\w*)__\w+")
 

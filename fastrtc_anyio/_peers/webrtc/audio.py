@@ -16,9 +16,10 @@ from fastrtc_anyio._media.decode import create_decoder
 from fastrtc_anyio._media.encode import AudioEncoder
 from fastrtc_anyio._media.reception import RTP_MODULUS, Reception
 from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
+from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
 
-from . import internals
+from . import internals, media_internals
 
 PTIME = 0.02
 _LATE_LIMIT = 0.2
@@ -79,10 +80,15 @@ class AudioTap:
     """
 
     def __init__(
-        self, codecs: dict[int, str], audio: AudioInput, loop: asyncio.AbstractEventLoop
+        self,
+        codecs: dict[int, str],
+        audio: AudioInput,
+        discards: Discards,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._codecs = codecs
         self._audio = audio
+        self._discards = discards
         self._loop = loop
         self._order: ReorderBuffer[RtpPacket] = ReorderBuffer.rtp()
         self._ssrc: int | None = None
@@ -136,6 +142,8 @@ class AudioTap:
             before = reception.lost
             pieces = reception.receive(packet.payload, packet.timestamp, lost)
             self._audio.count_lost(reception.lost - before)
+            if reception.lost - before > lost:
+                self._discards.count("audio", "an audio packet could not be decoded")
             for piece in pieces:
                 self._audio.push(*piece)
 
@@ -150,7 +158,7 @@ class AudioTap:
         return self._reception if payload_type == self._payload_type else None
 
 
-def tap_audio(transceiver: RTCRtpTransceiver, audio: AudioInput) -> AudioTap:
+def tap_audio(transceiver: RTCRtpTransceiver, audio: AudioInput, discards: Discards) -> AudioTap:
     """Decode a transceiver's incoming packets on arrival and push the frames to ``audio``.
 
     aiortc still handles RTCP and statistics.
@@ -158,6 +166,6 @@ def tap_audio(transceiver: RTCRtpTransceiver, audio: AudioInput) -> AudioTap:
     # Before the answer to our offer arrives, any codec is possible.
     codecs = internals.get_codecs(transceiver) or CODECS["audio"]
     names = {codec.payloadType or 0: codec.name for codec in codecs}
-    tap = AudioTap(names, audio, asyncio.get_running_loop())
-    internals.replace_audio_jitter_buffer(transceiver.receiver, tap)
+    tap = AudioTap(names, audio, discards, asyncio.get_running_loop())
+    media_internals.replace_audio_jitter_buffer(transceiver.receiver, tap)
     return tap

@@ -39,7 +39,7 @@ from . import internals
 from .consent import Clock, Reach, wait_silent
 from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll
 from .ice_internals import Origin
-from .ice_path import IcePath, Section, by_transport
+from .ice_path import IcePath, Section, by_transport, explain_end
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
 from .network import choose_addresses
 from .remote_ice import RemoteIce
@@ -74,6 +74,7 @@ class Connection:
     ) -> None:
         self._configuration = configuration
         self._messages = streams.messages
+        self._discards = streams.discards
         self._liveness = liveness_s
         self._watched = False
         self._limits = limits
@@ -81,7 +82,7 @@ class Connection:
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
         self.media = ConnectionMedia(media, streams, self._on_broken, self._on_sender_ended)
-        self.data_channels = DataChannels(streams.messages, limits)
+        self.data_channels = DataChannels(streams.messages, limits, streams.discards)
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._paths: list[IcePath] = []
@@ -278,11 +279,12 @@ class Connection:
         sections: list[Section] = list(pc.getTransceivers())
         if pc.sctp is not None:
             sections.append(pc.sctp)
-            guard_sctp(pc.sctp, self._on_violation)
+            guard_sctp(pc.sctp, self._on_violation, self._discards)
         clock, limit = self._clock, self._limits.candidates
         for transport, carried in by_transport(sections).items():
             choose_addresses(transport, self._configuration)
-            self._paths.append(path := IcePath(transport, carried, clock, limit, self._spawn))
+            path = IcePath(transport, carried, clock, limit, self._spawn, self._discards)
+            self._paths.append(path)
             self.reach.consents.append(path.consent)
 
     async def _wait_negotiated(self) -> RemoteIce | None:
@@ -294,7 +296,9 @@ class Connection:
         return None if failed or self._closing else self._ice
 
     def _open_ice(self, negotiation: Negotiation, answer: Description | None) -> None:
-        self._ice = RemoteIce(negotiation, answer, self._paths, self._limits, self._spawn)
+        self._ice = RemoteIce(
+            negotiation, answer, self._paths, self._limits, self._spawn, self._discards
+        )
         self._spawn(self._add_described())
 
     async def _add_described(self) -> None:
@@ -322,22 +326,7 @@ class Connection:
                 self._spawn(self._watch())
             self._on_connected()
         elif state == "failed" or (state == "closed" and not self._closing):
-            self._end(self._explain())
-
-    def _explain(self) -> Closed:
-        """Return the reason why aiortc ended the connection, for which it has no field."""
-        transports = [path.transport for path in self._paths]
-        if any(internals.is_closed_by_client(transport) for transport in transports):
-            return Closed(CloseReason.HUNG_UP, "the client closed the connection")
-        if any(transport.transport.state == "failed" for transport in transports):
-            text = "no ICE candidate pair works: UDP may be blocked between client and server"
-        elif any(transport.state == "failed" for transport in transports):
-            text = "the DTLS handshake failed"
-        elif any(path.lost for path in self._paths):
-            text = "the socket or the TURN relay of the connection was lost"
-        else:
-            text = "a packet could not be processed; see aiortc's log"
-        return Closed(CloseReason.PEER_FAILED, text)
+            self._end(explain_end(self._paths))
 
     def _on_broken(self, error: Exception) -> None:
         logger.error("encoding media failed", exc_info=error)

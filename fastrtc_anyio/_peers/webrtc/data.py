@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
 from aiortc import RTCDataChannel, RTCSctpTransport
 
+from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.messages import MessageChannel
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import LimitExceeded
 from fastrtc_anyio.limits import RequestLimits, check_message
 
 from . import internals
-
-logger = logging.getLogger("fastrtc_anyio")
 
 DRAIN_LIMIT = 0.5
 """Seconds to wait for the acknowledgement of messages before the connection is closed."""
@@ -36,8 +34,9 @@ _WINDOW_GRACE = 65_536
 class DataChannels:
     """Receives messages on all data channels, and sends on the first open one."""
 
-    def __init__(self, messages: MessageChannel, limits: RequestLimits) -> None:
+    def __init__(self, messages: MessageChannel, limits: RequestLimits, discards: Discards) -> None:
         self._messages = messages
+        self._discards = discards
         self._limits = limits
         self._channels: list[RTCDataChannel] = []
 
@@ -60,10 +59,7 @@ class DataChannels:
             and channel.bufferedAmount < _BUFFER
             and (text := self._messages.pop_outgoing()) is not None
         ):
-            try:
-                channel.send(text)
-            except ValueError as exc:  # longer than the client accepts
-                logger.warning("dropped an outgoing message: %s", exc)
+            if not self._send(channel, text):
                 self._messages.count_unsent()
 
     async def drain(self, sctp: RTCSctpTransport) -> None:
@@ -78,6 +74,14 @@ class DataChannels:
             lambda: not self._messages.has_outgoing and not internals.has_unacknowledged(sctp),
             DRAIN_LIMIT,
         )
+
+    def _send(self, channel: RTCDataChannel, text: str) -> bool:
+        try:
+            channel.send(text)
+        except ValueError as exc:
+            self._discards.count("messages_out", "a message is longer than the client accepts", exc)
+            return False
+        return True
 
     def _on_open(self) -> None:
         self._messages.mark_open()
@@ -96,30 +100,22 @@ class DataChannels:
         try:
             check_message(size, self._limits)
         except LimitExceeded as exc:
-            logger.warning("dropped a client's message: %s", exc)
+            self._discards.count("messages_in", "a client's message is too long", exc)
             if channel.readyState == "open":
-                channel.send(encode_message("error", str(exc)))
+                self._send(channel, encode_message("error", str(exc)))
             return
         text = message.decode("utf-8", "replace") if isinstance(message, bytes) else message
         self._messages.push(text)
 
 
-def guard_sctp(sctp: RTCSctpTransport, on_violation: Callable[[str], None]) -> None:
-    """Call ``on_violation`` with an explanation when a client breaks the protocol or the limits.
+def guard_sctp(
+    sctp: RTCSctpTransport, on_violation: Callable[[str], None], discards: Discards
+) -> None:
+    """Call ``on_violation`` with an explanation when a client exceeds the limits.
 
     The limits bound memory, and time: aiortc searches the fragments of unfinished messages for each
-    new one, on the loop that all connections share.
+    new one, on the loop that all connections share. A malformed message is only counted.
     """
-
-    async def handle_packet(handle: Callable[[bytes], Awaitable[None]], data: bytes) -> None:
-        try:
-            await handle(data)
-        except ConnectionError:  # aiortc's signal for the regular end of the transport
-            raise
-        except Exception as exc:
-            # Any type: aiortc's parsers of SCTP, DCEP and UTF-8 raise several. Uncaught it would
-            # end the DTLS transport, and the call without a reason.
-            on_violation(f"malformed packet over a data channel: {exc!r}")
 
     def admit_chunk(load: internals.SctpLoad) -> bool:
         # Checked before aiortc stores the chunk. The window alone does not protect: it counts
@@ -133,7 +129,10 @@ def guard_sctp(sctp: RTCSctpTransport, on_violation: Callable[[str], None]) -> N
             on_violation("too many unfinished messages over a data channel")
         return admitted
 
-    internals.guard_sctp(sctp, handle_packet, admit_chunk)
+    def on_malformed(error: Exception) -> None:
+        discards.count("messages_in", "a message over a data channel is malformed", repr(error))
+
+    internals.guard_sctp(sctp, admit_chunk, on_malformed)
 
 
 async def poll(condition: Callable[[], bool], limit: float) -> None:

@@ -57,6 +57,11 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
 check_required(REQUIRED, SUPPORTED)
 
 
+_SRTP = range(128, 192)
+"""First bytes of SRTP and SRTCP (RFC 7983 7)."""
+_SRTP_LIMIT = 1500
+"""Bytes of a packet that pylibsrtp 1.0 decrypts."""
+
 Origin: TypeAlias = tuple[ice.StunProtocol, Address]
 """One path to the client: the local socket or relay, and the client's address."""
 
@@ -316,7 +321,10 @@ class IceSockets:
     # The methods that aioice calls on a connection.
 
     def data_received(self, data: bytes, component: int) -> None:
-        self._queue.put_nowait((data, self._arriving))
+        # aiortc 1.16 reads the first byte of any packet, and pylibsrtp raises ValueError for a long
+        # one, which aiortc does not catch. Both would end the connection, whoever has sent them.
+        if data and not (len(data) > _SRTP_LIMIT and data[0] in _SRTP):
+            self._queue.put_nowait((data, self._arriving))
 
     def request_received(
         self, message: stun.Message, address: Address, protocol: ice.StunProtocol

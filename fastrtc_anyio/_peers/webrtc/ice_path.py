@@ -15,7 +15,9 @@ from typing import Any, TypeAlias
 from aiortc import RTCIceCandidate, RTCRtpTransceiver, RTCSctpTransport
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
+from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._signaling.restart import IceCredentials
+from fastrtc_anyio.errors import Closed, CloseReason
 
 from . import internals
 from .consent import CONSENT, Clock, Consent
@@ -42,6 +44,22 @@ def by_transport(sections: Iterable[Section]) -> dict[RTCDtlsTransport, list[Sec
     return found
 
 
+def explain_end(paths: Sequence[IcePath]) -> Closed:
+    """Return the reason why aiortc ended a connection, for which it has no field."""
+    transports = [path.transport for path in paths]
+    if any(internals.is_closed_by_client(transport) for transport in transports):
+        return Closed(CloseReason.HUNG_UP, "the client closed the connection")
+    if any(transport.transport.state == "failed" for transport in transports):
+        text = "no ICE candidate pair works: UDP may be blocked between client and server"
+    elif any(transport.state == "failed" for transport in transports):
+        text = "the DTLS handshake failed"
+    elif any(path.lost for path in paths):
+        text = "the socket or the TURN relay of the connection was lost"
+    else:
+        text = "a packet could not be processed; see aiortc's log"
+    return Closed(CloseReason.PEER_FAILED, text)
+
+
 class IcePath:
     """Replaces the ICE part of a transport. Must be made before candidates are gathered.
 
@@ -60,6 +78,7 @@ class IcePath:
         clock: Clock,
         max_learned: int,
         spawn: Callable[[Coroutine[Any, Any, object]], None],
+        discards: Discards,
     ) -> None:
         self.transport = transport
         self._sections = sections
@@ -75,7 +94,12 @@ class IcePath:
         self.lost = False
         """Whether the selected socket or relay has failed."""
         sctp = next((s for s in sections if isinstance(s, RTCSctpTransport)), None)
-        internals.watch_packets(transport, sctp, self._hear_packet)
+        internals.watch_packets(
+            transport,
+            sctp,
+            self._hear_packet,
+            lambda error: discards.count("packets", "a packet is malformed", repr(error)),
+        )
 
     @property
     def mids(self) -> list[str | None]:

@@ -3,7 +3,8 @@
 The libraries have no setting for the behaviour changed here, so each function reads or replaces an
 attribute of a live object. Its docstring states the reason, the upstream issue if there is one, and
 when the function can go. Policy (limits, ports, timing) belongs to the callers.
-:mod:`.ice_internals` does the same for the checks of ICE.
+:mod:`.ice_internals` does the same for the checks of ICE, :mod:`.media_internals` for senders and
+receivers.
 
 Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked on import.
 """
@@ -14,19 +15,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from aioice import ice
 from aioice.candidate import Candidate
-from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
-from aiortc.codecs.base import Encoder
-from aiortc.codecs.h264 import H264Encoder
-from aiortc.codecs.vpx import Vp8Encoder
+from aiortc import RTCPeerConnection, RTCRtpTransceiver
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcsctptransport import DataChunk, InboundStream, RTCSctpTransport
-from aiortc.rtp import AnyRtcpPacket, RtpPacket
 
 from fastrtc_anyio._core.required import check_required
 
@@ -36,16 +33,13 @@ SUPPORTED = {"aiortc": ">=1.16,<1.17", "aioice": ">=0.13,<0.14"}
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCPeerConnection: ("__certificates", "__connect"),
     RTCRtpTransceiver: ("_codecs",),
-    RTCRtpReceiver: ("__jitter_buffer", "_handle_rtcp_packet"),
-    RTCRtpSender: ("__encoder",),
-    H264Encoder: ("__target_bitrate",),
-    Vp8Encoder: ("__target_bitrate",),
     RTCCertificate: ("_create_ssl_context",),
     RTCDtlsTransport: ("_handle_rtcp_data", "_handle_rtp_data", "_ssl"),
     RTCIceTransport: ("_connection",),
     RTCSctpTransport: (
         "_advertised_rwnd",
         "_data_channel_queue",
+        "_data_channel_receive",
         "_handle_data",
         "_inbound_streams",
         "_outbound_queue",
@@ -215,21 +209,32 @@ def guard_datagrams(
 
 
 def watch_packets(
-    transport: RTCDtlsTransport, sctp: RTCSctpTransport | None, on_packet: Callable[[], None]
+    transport: RTCDtlsTransport,
+    sctp: RTCSctpTransport | None,
+    on_packet: Callable[[], None],
+    on_malformed: Callable[[Exception], None],
 ) -> None:
     """Call ``on_packet`` for each authenticated packet of a transport: SRTP, SRTCP or SCTP.
 
+    ``on_malformed`` is called with the exception of one that cannot be processed.
+
     aiortc 1.16 counts packets before it authenticates them, and has no ``disconnected`` state
-    (aiortc#25). The methods wrapped here run after authentication. Can go once aiortc exposes the
-    time of the last authenticated packet.
+    (aiortc#25). The methods wrapped here run after authentication. Their exceptions, of any type,
+    end the transport. Can go once aiortc exposes the time of the last authenticated packet, and
+    drops malformed packets.
     """
 
     def watch(target: RTCDtlsTransport | RTCSctpTransport, name: str) -> None:
         function = getattr(target, name)
 
-        def call(*args: Any, **options: Any) -> Any:
+        async def call(*args: Any, **options: Any) -> None:
             on_packet()
-            return function(*args, **options)
+            try:
+                await function(*args, **options)
+            except ConnectionError:  # aiortc's signal for the regular end of the transport
+                raise
+            except Exception as exc:
+                on_malformed(exc)
 
         replace_attribute(target, name, call)
 
@@ -253,66 +258,6 @@ def is_closed_by_client(transport: RTCDtlsTransport) -> bool:
     return connection is not None and bool(connection.get_shutdown() & _RECEIVED_SHUTDOWN)
 
 
-# Media.
-
-
-class PacketBuffer(Protocol):
-    """Takes packets; returns whether a key frame is needed, and a frame to decode."""
-
-    def add(self, packet: RtpPacket) -> tuple[bool, None]: ...
-
-
-def replace_audio_jitter_buffer(receiver: RTCRtpReceiver, buffer: PacketBuffer) -> None:
-    """Pass a receiver's packets to ``buffer`` in place of aiortc's jitter buffer.
-
-    The jitter buffer of aiortc 1.16 adds 60 to 80 ms, and 280 ms after the first lost packet, for
-    the rest of the call (aiortc#543). Can go once it is adaptive and its delay is a setting.
-    """
-    replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)
-
-
-def filter_rtcp(receiver: RTCRtpReceiver, accept: Callable[[AnyRtcpPacket], bool]) -> None:
-    """Ignore incoming RTCP packets for which ``accept`` returns False.
-
-    aiortc 1.16 ends a track on BYE, which clients send when their sender pauses. A browser mutes
-    the track instead (w3c/webrtc-pc#961). Can go once aiortc does the same.
-    """
-    handle = receiver._handle_rtcp_packet
-
-    async def handle_rtcp_packet(packet: AnyRtcpPacket) -> None:
-        if accept(packet):
-            await handle(packet)
-
-    replace_attribute(receiver, "_handle_rtcp_packet", handle_rtcp_packet)
-
-
-def replace_encoder(sender: RTCRtpSender, encoder: Encoder) -> None:
-    """Have a sender use ``encoder`` in place of aiortc's default.
-
-    aiortc 1.16 has no setting for the bitrate (aiortc#402, #980). Can go once
-    ``RTCRtpSender.setParameters()`` exists.
-    """
-    replace_attribute(sender, "_RTCRtpSender__encoder", encoder)
-
-
-def get_target_bitrate(encoder: Encoder) -> int:
-    """Return the target bitrate of an encoder of aiortc, in bits per second."""
-    return int(getattr(encoder, _bitrate_name(encoder)))
-
-
-def set_target_bitrate(encoder: Encoder, bitrate: int) -> None:
-    """Set the target bitrate of an encoder of aiortc, in bits per second.
-
-    The public setter clamps to a fixed range (aiortc 1.16; aiortc#402). Can go together with
-    :func:`replace_encoder`.
-    """
-    replace_attribute(encoder, _bitrate_name(encoder), bitrate)
-
-
-def _bitrate_name(encoder: Encoder) -> str:
-    return f"_{type(encoder).__name__}__target_bitrate"
-
-
 # Data channels.
 
 
@@ -329,16 +274,17 @@ class SctpLoad(NamedTuple):
 
 def guard_sctp(
     sctp: RTCSctpTransport,
-    on_packet: Callable[[Callable[[bytes], Awaitable[None]], bytes], Awaitable[None]],
     admit_chunk: Callable[[SctpLoad], bool],
+    on_malformed: Callable[[Exception], None],
 ) -> None:
-    """Call ``on_packet`` with aiortc's handler and each SCTP packet, and drop refused chunks.
+    """Drop refused chunks of SCTP, and call ``on_malformed`` for messages that are malformed.
 
-    In aiortc 1.16 exceptions of the handler end the DTLS transport. aiortc does not enforce the
-    receive window it advertises, and searches all stored fragments for each new one. Can go once
-    aiortc drops malformed packets and enforces its window.
+    In aiortc 1.16 the exception of a message, such as text that is not UTF-8, costs the packet with
+    all its messages. aiortc does not enforce the receive window it advertises, and searches all
+    stored fragments for each new one. Can go once aiortc drops malformed messages and enforces its
+    window.
     """
-    handle, receive = sctp._handle_data, sctp._receive_data_chunk
+    receive, receive_message = sctp._receive_data_chunk, sctp._data_channel_receive
 
     async def receive_data_chunk(chunk: DataChunk) -> None:
         streams = sctp._inbound_streams
@@ -351,8 +297,16 @@ def guard_sctp(
         if admit_chunk(load):
             await receive(chunk)
 
-    replace_attribute(sctp, "_handle_data", partial(on_packet, handle))
+    async def data_channel_receive(stream_id: int, kind: int, data: bytes) -> None:
+        try:
+            await receive_message(stream_id, kind, data)
+        except ConnectionError:  # aiortc's signal for the regular end of the transport
+            raise
+        except Exception as exc:
+            on_malformed(exc)
+
     replace_attribute(sctp, "_receive_data_chunk", receive_data_chunk)
+    replace_attribute(sctp, "_data_channel_receive", data_channel_receive)
 
 
 def has_unacknowledged(sctp: RTCSctpTransport) -> bool:

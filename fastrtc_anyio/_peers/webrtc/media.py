@@ -11,6 +11,7 @@ from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
 
 from fastrtc_anyio._media.encode import AudioEncoder, OpusOptions, VideoOptions, create_encoder
 from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
 from fastrtc_anyio._peers.streams.messages import MessageChannel
 from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
@@ -19,20 +20,21 @@ from fastrtc_anyio._signaling.offer import Negotiation
 from fastrtc_anyio._signaling.sdp import Format
 from fastrtc_anyio.errors import InvalidOffer, UnsupportedFormat
 
-from . import internals
+from . import internals, media_internals
 from .audio import AudioTap, PlayoutTrack, tap_audio
 from .video import PictureTrack, keep_receiving, limit_bitrate, receive_pictures
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Queues that a connection shares with the host."""
+    """Queues and counters that a connection shares with the host."""
 
     audio_in: AudioInput
     audio_out: AudioOutput
     video_in: VideoInput
     video_out: VideoOutput
     messages: MessageChannel
+    discards: Discards
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,13 @@ class ConnectionMedia:
 
     def _receive(self, transceiver: RTCRtpTransceiver) -> None:
         if transceiver.kind == "audio":
-            self._tap = tap_audio(transceiver, self._streams.audio_in)
+            self._tap = tap_audio(transceiver, self._streams.audio_in, self._streams.discards)
         else:
             self._video_receiver = transceiver
+            count = self._streams.discards.count
+            media_internals.guard_decoder(
+                transceiver.receiver, lambda: count("video", "a picture could not be decoded")
+            )
             keep_receiving(transceiver)
 
     def _send(self, kind: str, sender: RTCRtpTransceiver | None, codec: str) -> None:

@@ -74,14 +74,14 @@ class WebRTCPeer(LifecyclePeer):
         self.audio_out = audio_out = AudioOutput(link, sample_rate, channels, buffers, bound=False)
         self.video_in = video_in = VideoInput(link)
         self.video_out = video_out = VideoOutput(link, fps, self._flush_pictures)
-        self.messages = messages = MessageChannel(link, self._flush_messages)
+        self.messages = messages = MessageChannel(link, self._flush_messages, self._discards)
         self._released: anyio.Event | None = None
         self._connection = Connection(
             configuration=configuration or RtcConfiguration(),
             media=MediaOptions(
                 self.media, sample_rate, channels, opus or OpusOptions(), video or VideoOptions()
             ),
-            streams=Streams(audio_in, audio_out, video_in, video_out, messages),
+            streams=Streams(audio_in, audio_out, video_in, video_out, messages, self._discards),
             liveness_s=liveness_s,
             limits=limits or RequestLimits(),
             on_connected=lambda: self._host.post(self._mark_connected),

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._signaling.offer import Negotiation
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio._signaling.restart import (
@@ -40,6 +41,7 @@ class RemoteIce:
         paths: the ICE transports.
         limits: maximum number of restarts and of candidates.
         spawn: starts a task.
+        discards: counts malformed candidates.
     """
 
     def __init__(
@@ -49,13 +51,15 @@ class RemoteIce:
         paths: Sequence[IcePath],
         limits: RequestLimits,
         spawn: Callable[[Coroutine[Any, Any, object]], None],
+        discards: Discards,
     ) -> None:
         self._negotiation = negotiation
         self._answer = answer
         self._paths = paths
         self._limits = limits
         self._spawn = spawn
-        self._candidates = RemoteCandidates(limits, spawn, paths)
+        self._discards = discards
+        self._candidates = RemoteCandidates(limits, spawn, paths, discards)
         self._users = {one.ufrag for one in remote_credentials(negotiation).values()}
         self._former: deque[str] = deque(maxlen=_FORMER)
         self._early: deque[IceCandidate] = deque(maxlen=limits.candidates)
@@ -143,6 +147,6 @@ class RemoteIce:
             path.restart(remote[path.mids[0]], local)
         self._former.extend(self._users)
         self._users = {one.ufrag for one in remote.values()}
-        self._candidates = RemoteCandidates(self._limits, self._spawn, self._paths)
+        self._candidates = RemoteCandidates(self._limits, self._spawn, self._paths, self._discards)
         self._answer = refresh_answer(answer, local)
         return self._answer

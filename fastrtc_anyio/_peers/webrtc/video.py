@@ -23,7 +23,7 @@ from fastrtc_anyio._media.encode import VIDEO_MIN_BITRATE, VideoOptions
 from fastrtc_anyio._media.video import VideoFrame
 from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
 
-from . import internals
+from . import internals, media_internals
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -97,7 +97,7 @@ class _LimitedEncoder(Encoder):
     def __init__(self, encoder: Encoder, bitrate: int) -> None:
         self._encoder = encoder
         self._limit = bitrate
-        internals.set_target_bitrate(encoder, bitrate)
+        media_internals.set_target_bitrate(encoder, bitrate)
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         return self._encoder.encode(frame, force_keyframe)
@@ -108,25 +108,27 @@ class _LimitedEncoder(Encoder):
     @property
     def target_bitrate(self) -> int:
         """Current target in bits per second."""
-        return internals.get_target_bitrate(self._encoder)
+        return media_internals.get_target_bitrate(self._encoder)
 
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
         # A REMB of 0 would make the encoder fail.
         limited = max(VIDEO_MIN_BITRATE, min(bitrate, self._limit))
-        internals.set_target_bitrate(self._encoder, limited)
+        media_internals.set_target_bitrate(self._encoder, limited)
 
 
 def limit_bitrate(transceiver: RTCRtpTransceiver, options: VideoOptions) -> None:
     """Have a sender encode at the bitrate of the options, if they have one."""
     if options.bitrate is not None:
         encoder = get_encoder(internals.get_codecs(transceiver)[0])
-        internals.replace_encoder(transceiver.sender, _LimitedEncoder(encoder, options.bitrate))
+        media_internals.replace_encoder(
+            transceiver.sender, _LimitedEncoder(encoder, options.bitrate)
+        )
 
 
 def keep_receiving(transceiver: RTCRtpTransceiver) -> None:
     """Keep decoding after an RTCP BYE, because the client's sender may resume."""
-    internals.filter_rtcp(
+    media_internals.filter_rtcp(
         transceiver.receiver, lambda packet: not isinstance(packet, RtcpByePacket)
     )
 
