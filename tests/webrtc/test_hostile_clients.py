@@ -14,6 +14,7 @@ from aiortc.rtcsctptransport import (
     SCTP_DATA_FIRST_FRAG,
     Chunk,
     DataChunk,
+    HeartbeatChunk,
     InitChunk,
     serialize_packet,
     tsn_plus_one,
@@ -201,11 +202,14 @@ async def test_malformed_packets_cost_themselves_alone(caplog: pytest.LogCapture
                 await transport._send_rtp(packet.serialize())
             for level in (b"\x21", b"\x22"):  # 2 and 3 bytes, where an audio level has one
                 extension = b"\xbe\xde\0\1" + level.ljust(4, b"\0")
-                header = b"\x90\x60" + bytes(6) + b"\0\0\0\7"
+                header = b"\x90\x60\0" + level + bytes(4) + b"\0\0\0\7"
                 await transport._send_rtp(header + extension + b"audio")
             init = Chunk(body=b"\xff")  # truncated
             init.type = InitChunk.type
-            for data in (b"\0" * 40, serialize_packet(5000, 5000, 0, init)):
+            endless = Chunk(body=bytes(16))  # parameters with a length of 0
+            endless.type = HeartbeatChunk.type
+            packets = [serialize_packet(5000, 5000, 0, chunk) for chunk in (init, endless)]
+            for data in (bytes(40), *packets):
                 await transport._send_data(data)
             await transport.transport._send(b"\x80" + bytes(1600))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
+from aiortc.rtp import RtpPacket, is_rtcp
+from anyio import to_thread
 
 from fastrtc_anyio import (
     AsyncAudioVideoStreamHandler,
@@ -17,7 +20,7 @@ from fastrtc_anyio import (
     VideoOptions,
     VideoStreamHandler,
 )
-from tests.kit.calls import make_stream, place_call
+from tests.kit.calls import make_stream, only_session, place_call
 from tests.kit.measure import echo_of_tones
 from tests.kit.waiting import wait_until
 
@@ -243,3 +246,50 @@ async def test_failing_encoder_ends_session(caplog: pytest.LogCaptureFixture) ->
     assert session.closed is not None
     assert session.closed.reason is CloseReason.PEER_FAILED
     assert "sending media failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("codec", "empty", "broken"),
+    [("VP8", b"\x10", b"\x10" + b"\xff" * 12), ("H264", b"", b"\x65" + b"\xff" * 12)],
+    ids=["VP8", "H264"],
+)
+async def test_pictures_that_cannot_be_decoded_cost_themselves_alone(
+    codec: str, empty: bytes, broken: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FFmpeg takes a picture without data for the end of the stream."""
+    sent = 0
+
+    def mangle(packet: RtpPacket) -> None:
+        nonlocal sent
+        sent += 1
+        if 20 < sent < 80 and sent % 2 and len(packet.payload) > len(broken):
+            packet.payload = broken if sent % 4 == 1 else empty
+
+    seen: list[Any] = []
+    stream = make_stream(seen.append, modality="video", mode="send")
+    call = place_call(stream, audio=False, video="sendonly", video_codec=codec)
+    async with stream, call as client:
+        session = only_session(stream)
+
+        async def start() -> None:
+            (transceiver,) = client.pc.getTransceivers()
+            transport: Any = transceiver.sender.transport
+            send = transport._send_rtp
+
+            async def send_rtp(data: bytes) -> None:
+                if not is_rtcp(data):
+                    packet = RtpPacket.parse(data)
+                    mangle(packet)
+                    data = packet.serialize()
+                await send(data)
+
+            transport._send_rtp = send_rtp
+
+        await to_thread.run_sync(client.run, start)
+        client.camera.picture = flat(BLUE)
+        await wait_until(lambda: sent >= 80)
+        client.camera.picture = flat(RED)
+        await wait_until(lambda: bool(np.abs(seen[-1][120, 160] - np.array(RED)).max() < 20))
+        assert session.statistics().discarded.video > 0
+    entries = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert [entry.name for entry in entries] == ["fastrtc_anyio"]

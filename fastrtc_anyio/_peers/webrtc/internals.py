@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from aioice import ice
 from aioice.candidate import Candidate
-from aiortc import RTCPeerConnection, RTCRtpTransceiver
+from aiortc import RTCPeerConnection, RTCRtpTransceiver, rtcsctptransport
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
@@ -46,6 +46,7 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
         "_receive_data_chunk",
         "_sent_queue",
     ),
+    rtcsctptransport: ("decode_params",),
     InboundStream: ("reassembly",),
     DataChunk: ("stream_id",),
     ice: ("get_host_addresses",),
@@ -55,6 +56,11 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
 """Undocumented names by the class or module that has them."""
 
 check_required(REQUIRED, SUPPORTED)
+
+
+def replace_attribute(target: object, name: str, value: object) -> None:
+    """Set an attribute that the type checker knows as a method or does not know."""
+    setattr(target, name, value)
 
 
 # Negotiation.
@@ -309,6 +315,26 @@ def guard_sctp(
     replace_attribute(sctp, "_data_channel_receive", data_channel_receive)
 
 
+def _check_parameters(decode: Callable[[bytes], object], body: bytes) -> object:
+    """Decode the parameters of an SCTP chunk, and raise ValueError for a length below 4.
+
+    aiortc 1.16 reads a parameter with a length of 0 for ever: one packet would stop all connections
+    and exhaust the memory. The error drops the packet. Can go once aiortc checks the length.
+    """
+    start = 0
+    while start <= len(body) - 4:
+        length = int.from_bytes(body[start + 2 : start + 4])
+        if length < 4:  # RFC 9260 3.2.1: it includes the type and the length
+            raise ValueError(f"the length of an SCTP parameter must be at least 4; got {length}")
+        start += length + -length % 4
+    return decode(body)
+
+
+replace_attribute(
+    rtcsctptransport, "decode_params", partial(_check_parameters, rtcsctptransport.decode_params)
+)
+
+
 def has_unacknowledged(sctp: RTCSctpTransport) -> bool:
     """Return whether data channel messages are queued or not yet acknowledged.
 
@@ -316,8 +342,3 @@ def has_unacknowledged(sctp: RTCSctpTransport) -> bool:
     unacknowledged ones. Can go once ``close()`` flushes.
     """
     return bool(sctp._data_channel_queue or sctp._outbound_queue or sctp._sent_queue)
-
-
-def replace_attribute(target: object, name: str, value: object) -> None:
-    """Set an attribute that the type checker knows as a method or does not know."""
-    setattr(target, name, value)
