@@ -45,7 +45,7 @@ _GRACE = 0.5
 check_required(
     {
         Config: ("create_sockets",),
-        WSStream: ("handle", "_send_wsproto_event", "app_put", "state"),
+        WSStream: ("handle", "_handle_events", "_send_wsproto_event", "app_put", "state"),
         h11: ("WSStream",),
         h2: ("WSStream",),
     },
@@ -144,30 +144,46 @@ def _load_worker(on_trio: bool) -> Callable[..., Awaitable[None]]:
 
 
 class _WebSocket(WSStream):
-    """A WebSocket that reports to the application how its client closed it.
+    """A WebSocket that reports to the application how it was closed.
 
     Hypercorn reports code 1006, "closed without a close frame" (RFC 6455 7.1.5), for every close
-    that the client begins. Here the report has the code and the reason of the client's close frame,
-    and 1006 stands for a connection that broke. Can go once hypercorn does the same.
+    that the client begins, and for those it begins itself because a message is too long. It closes
+    the connection without a frame, where it should send 1002 or 1007 (RFC 6455 7.4.1), for a
+    malformed frame. Here the report has the code and the reason of the close frame, and 1006 stands
+    for a connection that broke. A violation of the client's has the key ``violation`` besides. Can
+    go once hypercorn does the same.
     """
 
-    _client_close: CloseConnection | None = None
+    _close: CloseConnection | None = None
+    _violation = False
+
+    async def _handle_events(self) -> None:
+        events = list(self.connection.events())
+        end = events[-1] if events else None
+        if isinstance(end, CloseConnection) and self.connection.state is ConnectionState.OPEN:
+            await self._send_wsproto_event(end)  # wsproto's report of a malformed frame
+        vars(self.connection)["events"] = lambda: events
+        try:
+            await super()._handle_events()
+        finally:
+            del vars(self.connection)["events"]
 
     async def _send_wsproto_event(self, event: FrameEvent) -> None:
-        # The answer to a close frame repeats its code and its reason.
-        if (
-            isinstance(event, CloseConnection)
-            and self.connection.state is ConnectionState.REMOTE_CLOSING
-        ):
-            self._client_close = event
+        # The application's own close has left this state before.
+        if isinstance(event, CloseConnection) and self.state is ASGIWebsocketState.CONNECTED:
+            # The answer to a close frame repeats its code and its reason.
+            self._violation = self.connection.state is not ConnectionState.REMOTE_CLOSING
+            self._close = event
         await super()._send_wsproto_event(event)
 
     async def handle(self, event: Event) -> None:
         put = self.app_put
         # Otherwise the application has closed it already, and hypercorn reports that.
         if isinstance(event, StreamClosed) and self.state is ASGIWebsocketState.CONNECTED and put:
-            close = self._client_close or CloseConnection(1006)
-            ending = {"code": int(close.code), "reason": close.reason or ""}
+            close = self._close or CloseConnection(1006)
+            ending: dict[str, object] = {"code": int(close.code), "reason": close.reason or ""}
+            if self._violation:
+                ending["violation"] = True
             self.app_put = lambda message: put({**message, **ending})
         await super().handle(event)
 

@@ -60,6 +60,10 @@ class Wire:
         else:
             await to_thread.run_sync(self._connection.close, code)
 
+    def send_bytes(self, data: bytes) -> None:
+        """Send bytes in place of a frame."""
+        self._connection.socket.sendall(data)
+
     def abort(self) -> None:
         """End the connection without a close frame."""
         self._connection.socket.shutdown(socket.SHUT_RDWR)

@@ -116,3 +116,45 @@ async def test_broken_connection_fails_where_the_server_reports_it(server: str) 
             wire.abort()
             expected = CloseReason.PEER_FAILED if tells else CloseReason.HUNG_UP
             assert await wait_ended(stream, session) is expected
+
+
+VIOLATIONS: dict[str, tuple[str | bytes, int]] = {
+    "no payload": ('{"event": "media"}', 1008),
+    "no base64": ('{"event": "media", "media": {"payload": "%%%"}}', 1008),
+    "binary": (b"\0\0", 1008),
+    "second start": (FastRTCFraming().encode(START) or "", 1008),
+    "too long": ("x" * 300_000, 1009),
+    "too long for the server": ("x" * 2_000_000, 1009),
+}
+
+
+@every_server
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_violation_after_the_start_closes_with_its_code(server: str, client: str) -> None:
+    async with open_stream(Quiet(), serve=SERVERS[server]) as (stream, url):
+        for name, (message, code) in VIOLATIONS.items():
+            async with open_started(url, client) as wire:
+                await wait_until(lambda: stream.active == 1)
+                (session,) = stream.sessions.values()
+                await wire.send(message)
+                assert (name, await wire.receive_end()) == (name, code)
+                reason = await wait_ended(stream, session)
+                if name == "too long for the server" and server == "hypercorn":
+                    continue  # reports neither a code nor a reason
+                assert (name, reason) == (name, CloseReason.PEER_FAILED)
+                assert session.closed is not None
+                assert "broke the protocol" in session.closed.message
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [(b"\x81\x81\0\0\0\0\xff", 1007), (b"\x8b\x80\0\0\0\0", 1002), (b"\x81\x01a", 1002)],
+    ids=["no UTF-8", "reserved", "no mask"],
+)
+async def test_malformed_frame_closes_with_the_code_of_rfc_6455(frame: bytes, code: int) -> None:
+    async with open_stream(Quiet()) as (stream, url), open_started(url) as wire:
+        await wait_until(lambda: stream.active == 1)
+        (session,) = stream.sessions.values()
+        wire.send_bytes(frame)
+        assert await wire.receive_end() == code
+        assert await wait_ended(stream, session) is CloseReason.PEER_FAILED

@@ -20,7 +20,7 @@ from fastrtc_anyio._media.media_plan import Mode
 from fastrtc_anyio.server import open_server, require_token
 from fastrtc_anyio.testing.signals import tone
 from tests.kit.aiortc_client import AiortcClient, open_client
-from tests.kit.calls import LOOPBACK, accept, echo, without_candidates
+from tests.kit.calls import LOOPBACK, accept, echo, only_session, without_candidates
 from tests.kit.measure import FREQUENCY, check_echo
 from tests.kit.waiting import wait_until
 
@@ -136,10 +136,16 @@ async def test_trickled_fragment_connects_and_invalid_patches_are_rejected() -> 
         lines = [user[0].strip(), "m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0"]
         lines += [f"a={candidate}" for candidate in candidates]
         body = "\r\n".join([*lines, "a=end-of-candidates", ""])
+        bad = "a=candidate:broken\r\n"  # costs itself alone, like the line and the port here
+        mixed = body.replace("m=", f"{bad}m=").replace(
+            "a=mid:0\r\n", f"a=mid:0\r\nrubbish\r\n{bad}"
+        )
+        mixed += "a=candidate:1 1 udp 1 127.0.0.1 70000 typ host\r\n"
         headers = {**FRAGMENT, "If-Match": reply.headers["etag"]}
-        patched = await http.patch(reply.headers["location"], content=body, headers=headers)
+        patched = await http.patch(reply.headers["location"], content=mixed, headers=headers)
         assert (patched.status_code, patched.content) == (204, b"")
         await wait_until(client.connected.is_set)
+        assert only_session(stream).statistics().discarded.candidates == 3
 
         location = reply.headers["location"]
         stale = {**FRAGMENT, "If-Match": '"another"'}
@@ -152,7 +158,8 @@ async def test_trickled_fragment_connects_and_invalid_patches_are_rejected() -> 
             refused = await http.patch(location, content=restart, headers=star)
             assert "restart" in check_problem(refused, 400)
         check_problem(await http.patch(location, content=body, headers=SDP), 415)
-        for rubbish in ("", "nonsense", "a=candidate:1 1 udp 1 127.0.0.1 1 typ host"):
+        no_section = "a=candidate:1 1 udp 1 127.0.0.1 1 typ host"
+        for rubbish in ("", "nonsense", no_section, "a=mid:0\r\na=candidate:broken"):
             refused = await http.patch(location, content=rubbish, headers=star)
             check_problem(refused, 400)
         # Valid candidates that cannot be used are ignored.

@@ -94,6 +94,8 @@ class RemoteCandidates:
 
 
 def _parse(candidate: IceCandidate) -> RTCIceCandidate:
+    if candidate.sdp_mid is None and candidate.sdp_mline_index is None:
+        raise InvalidCandidate("a candidate must name its media section: it comes after an a=mid")
     text = candidate.candidate.strip().removeprefix("a=").removeprefix("candidate:")
     # Without extensions (RFC 8839 5.1): none is used, so a malformed one does no harm.
     fields = text.split()[:_FIELDS]
