@@ -89,8 +89,10 @@ from .handlers import (
 from .limits import Limits, RequestLimits
 from .outputs import AdditionalOutputs
 from .server.page.components import Chatbot, Checkbox, Choice, Slider, Textbox
+from .server.page.ui_args import UIArgs
 from .session import Context, Session, SessionStatistics, Warning, get_current_context
 from .speech.batch import ModelOptions, PauseDetectionModel
+from .speech.cartesia import CartesiaTTSOptions
 from .speech.energy import EnergyVad
 from .speech.kokoro import KokoroTTSOptions
 from .speech.loaders import get_stt_model, get_tts_model
@@ -123,6 +125,7 @@ __all__ = [
     "AudioEmitType",
     "AudioFrame",
     "AudioVideoStreamHandler",
+    "CartesiaTTSOptions",
     "Chatbot",
     "Checkbox",
     "Choice",
@@ -185,6 +188,7 @@ __all__ = [
     "TelephoneOptions",
     "Textbox",
     "TurnEvent",
+    "UIArgs",
     "UnknownSession",
     "UnsupportedFormat",
     "UserStartedSpeaking",

@@ -26,6 +26,7 @@ from .server.access import Authenticate
 from .server.options import ClientConfiguration, WebOptions
 from .server.page import Backend, Page
 from .server.page.components import Component, OutputsHandler
+from .server.page.ui_args import UIArgs
 from .session import Session
 
 if TYPE_CHECKING:  # so that a stream can be made without Starlette
@@ -64,7 +65,7 @@ class Stream(AsyncContextManagerMixin):
         additional_outputs: displays on the page for the values of ``AdditionalOutputs``, in order.
         additional_outputs_handler: a plain or async function ``(*shown, *emitted) -> shown`` that
             returns the next values of the displays, as a tuple if there are several.
-        ui_args: ``title``, ``subtitle`` and ``hide_title`` of the page.
+        ui_args: settings of the page.
         verbose: log the beginning and the end of each session at INFO instead of DEBUG.
         limits: deadlines of a session.
         request_limits: limits on the requests and messages of a client.
@@ -130,7 +131,7 @@ class Stream(AsyncContextManagerMixin):
         additional_inputs: Sequence[Component] | None = None,
         additional_outputs: Sequence[Component] | None = None,
         additional_outputs_handler: OutputsHandler | None = None,
-        ui_args: Mapping[str, object] | None = None,
+        ui_args: UIArgs | None = None,
         verbose: bool = True,
         limits: Limits | None = None,
         request_limits: RequestLimits | None = None,

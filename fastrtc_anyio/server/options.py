@@ -11,6 +11,7 @@ from fastrtc_anyio._wire.call_xml import TelephoneOptions
 
 from .access import Authenticate, check_origins
 from .page.components import Component, OutputsHandler, check_components
+from .page.ui_args import UIArgs, check_ui_args
 
 __all__ = ["ClientConfiguration", "WebOptions"]
 
@@ -33,7 +34,7 @@ class WebOptions:
         additional_inputs: Sequence[Component] | None = None,
         additional_outputs: Sequence[Component] | None = None,
         additional_outputs_handler: OutputsHandler | None = None,
-        ui_args: Mapping[str, object] | None = None,
+        ui_args: UIArgs | None = None,
         telephone: TelephoneOptions | None = None,
         authenticate: Authenticate | None = None,
         allowed_origins: Iterable[str] = (),
@@ -46,7 +47,7 @@ class WebOptions:
         if additional_outputs_handler is not None and not self.additional_outputs:
             raise ValueError("additional_outputs_handler needs additional_outputs to show")
         self.additional_outputs_handler = additional_outputs_handler
-        self.ui_args = dict(ui_args or {})
+        self.ui_args = check_ui_args(ui_args)
         check_type("telephone", telephone, TelephoneOptions, optional=True)
         self.telephone = telephone or TelephoneOptions()
         if authenticate is not None and not callable(authenticate):

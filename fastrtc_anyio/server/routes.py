@@ -112,6 +112,7 @@ async def client_config(service: SessionService, options: WebOptions) -> dict[st
         "stereo": _wants_stereo(service.handler, options.track_constraints),
         "title": str(ui.get("title") or _TITLE) if shown else "",
         "subtitle": str(ui.get("subtitle") or "") if shown else "",
+        "send_input_on": ui.get("send_input_on", "change"),
         "inputs": [component.describe() for component in options.additional_inputs],
         "outputs": [component.describe() for component in options.additional_outputs],
     }

@@ -8,7 +8,8 @@ Protocols, which any model can implement:
 
 Models, one module each: :mod:`.energy` and :mod:`.silero` (voice activity), :mod:`.batch` (adapter
 for FastRTC's voice-activity models), :mod:`.moonshine` and :mod:`.pocketsphinx` (speech to text),
-:mod:`.kokoro` and :mod:`.espeak` (text to speech). :mod:`.loaders` loads them by name.
+:mod:`.kokoro`, :mod:`.espeak` and :mod:`.cartesia` (text to speech). :mod:`.loaders` loads them by
+name.
 
 Parts of them: :mod:`.segments` and :mod:`.sentences`.
 """

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from fastrtc_anyio._core.host import Lock
 from fastrtc_anyio._core.options import check_choice
 
+from .cartesia import CartesiaTTSModel, find_api_key
 from .espeak import EspeakTTSModel
 from .kokoro import KokoroTTSModel
 from .moonshine import MoonshineName, MoonshineSTT
@@ -18,7 +19,7 @@ from .tts import TTSModel
 __all__ = ["STTModelName", "TTSModelName", "get_stt_model", "get_tts_model"]
 
 STTModelName: TypeAlias = MoonshineName | Literal["pocketsphinx"]
-TTSModelName: TypeAlias = Literal["kokoro", "espeak-ng"]
+TTSModelName: TypeAlias = Literal["kokoro", "espeak-ng", "cartesia"]
 
 # lru_cache alone would let two threads that call at the same time load a model twice.
 _stt_lock, _tts_lock = Lock(), Lock()
@@ -54,6 +55,8 @@ def get_tts_model(model: TTSModelName = "kokoro", **kwargs: Any) -> TTSModel[Any
 
     * ``"kokoro"``: package kokoro-onnx; the weights are downloaded on first use.
     * ``"espeak-ng"``: the program of that name; ``program=`` is its path.
+    * ``"cartesia"``: a service, over httpx. ``api_key=``, or FastRTC's ``cartesia_api_key=``, is by
+      default the variable ``CARTESIA_API_KEY``. See :class:`.cartesia.CartesiaTTSModel`.
 
     Loading blocks: load before the server starts, or ``await run_sync(get_tts_model, name)``.
 
@@ -62,8 +65,11 @@ def get_tts_model(model: TTSModelName = "kokoro", **kwargs: Any) -> TTSModel[Any
         FileNotFoundError: the program is missing.
         RuntimeError: the weights could not be loaded.
         TypeError: the model has no such argument.
-        ValueError: ``model`` is another name.
+        ValueError: ``model`` is another name, or there is no key.
     """
+    if model == "cartesia":  # a change of the variable takes effect
+        given = kwargs.pop("cartesia_api_key", None)
+        kwargs["api_key"] = find_api_key(kwargs.get("api_key") or given)
     with _tts_lock:
         return _load_tts(model, **kwargs)
 
@@ -71,4 +77,6 @@ def get_tts_model(model: TTSModelName = "kokoro", **kwargs: Any) -> TTSModel[Any
 @lru_cache
 def _load_tts(model: TTSModelName, **kwargs: Any) -> TTSModel[Any]:
     check_choice("model", model, get_args(TTSModelName))
+    if model == "cartesia":
+        return CartesiaTTSModel(**kwargs)
     return KokoroTTSModel(**kwargs) if model == "kokoro" else EspeakTTSModel(**kwargs)

@@ -306,6 +306,39 @@ async def test_inputs_changed_by_keyboard_reach_the_handler(
         assert page.complaints == []
 
 
+@on_trio
+async def test_submitted_inputs_reach_the_handler_together(browser: Browser) -> None:
+    stream = make_stream(
+        Quiet,
+        additional_inputs=[Slider("Volume", 0, 10, value=5), Textbox("Name")],
+        ui_args={"send_input_on": "submit"},
+    )
+    async with serve(stream) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        (handler,) = set(stream.handlers.values())
+        seen: list[list[Any]] = []
+
+        async def submit() -> None:
+            before = list(handler.latest_args[1:])
+            await page.press("Enter")
+            await wait_until(lambda: handler.latest_args[1:] != before, "the inputs")
+            seen.append(list(handler.latest_args[1:]))
+
+        await wait_until(lambda: handler.latest_args[1:] == [5, ""], "the initial inputs")
+        await page.focus("input-volume")
+        await page.press("ArrowRight")
+        await page.press("Tab")
+        await page.type("Kim")
+        assert handler.latest_args[1:] == [5, ""]
+        await submit()  # in the text field
+        await page.type("my")
+        await page.press("Tab")
+        await submit()  # on the button
+        assert seen == [[6, "Kim"], [6, "Kimmy"]]
+        assert page.complaints == []
+
+
 async def test_page_reconnects_to_restarted_server(browser: Browser, pictures: Path) -> None:
     """The page reconnects without another permission prompt."""
     async with serve(make_stream(TalkativeEcho)) as url:

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from fastrtc_anyio import RtcConfiguration, Stream
+from fastrtc_anyio import RtcConfiguration, Stream, UIArgs
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.page.document import page_document
 from fastrtc_anyio.server.routes import client_config, page_route
@@ -47,6 +47,7 @@ async def test_config_of_stream_without_settings_has_defaults(framework: Any) ->
         "stereo": False,
         "title": "fastrtc_anyio",
         "subtitle": "",
+        "send_input_on": "change",
         "inputs": [],
         "outputs": [],
     }
@@ -78,7 +79,8 @@ async def test_config_returns_client_settings_and_no_server_settings(framework: 
                 schema = (await http.get(f"{url}/openapi.json")).json()
             assert schema["paths"]["/talk/webrtc/config"]["get"]["tags"] == ["calls"]
     words = {"modality": "audio-video", "mode": "receive", "title": "Größe", "subtitle": "Sieh!"}
-    assert config == {**given, **words, "stereo": False, "inputs": [], "outputs": []}
+    absent = {"stereo": False, "send_input_on": "change", "inputs": [], "outputs": []}
+    assert config == {**given, **words, **absent}
     assert "for the server" not in json.dumps(config)
 
 
@@ -206,3 +208,35 @@ def test_video_elements_autoplay_inline_and_muted(element: str) -> None:
     """Without these attributes, phones play video in full screen or only after a touch."""
     (tag,) = re.findall(rf'<video id="{element}"[^>]*>', PAGE)
     assert {"autoplay", "playsinline", "muted"} <= set(tag.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"tittle": "Talk"}, ValueError, "a field of ui_args must be one of 'title', 'subtitle'"),
+        ({"title": 5}, TypeError, r"ui_args\['title'\] must be a str or None; got 5"),
+        ({"hide_title": "no"}, TypeError, r"ui_args\['hide_title'\] must be a bool"),
+        ({"send_input_on": "blur"}, ValueError, r"\['send_input_on'\] must be one of 'submit'"),
+        ([("title", "Talk")], TypeError, "ui_args must be a Mapping"),
+    ],
+)
+def test_invalid_ui_args_are_rejected(given: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        make_stream(ui_args=given)
+
+
+def test_all_fields_of_ui_args_are_accepted() -> None:
+    given: UIArgs = {
+        "title": "Talk",
+        "subtitle": "to me",
+        "icon": "icon.svg",
+        "icon_button_color": "red",
+        "pulse_color": "blue",
+        "icon_radius": 50,
+        "send_input_on": "submit",
+        "hide_title": False,
+        "full_screen": False,
+        "variant": "textbox",
+    }
+    assert make_stream(ui_args=given).ui_args == given
+    assert set(given) == set(UIArgs.__annotations__)

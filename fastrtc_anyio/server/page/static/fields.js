@@ -7,13 +7,14 @@ class Fields {
     Object.assign(this, { changed, inputs: [], outputs: [], controls: {}, shown: {}, drawn: "" });
   }
 
-  /** Draw the inputs and outputs, unless they are drawn already. */
-  render(inputs, outputs) {
-    const wanted = JSON.stringify([inputs, outputs]);
+  /** Draw the inputs and outputs, unless they are drawn already. `submit` adds a button that sends the inputs. */
+  render(inputs, outputs, submit) {
+    const wanted = JSON.stringify([inputs, outputs, submit]);
     if (wanted === this.drawn) return;
-    Object.assign(this, { inputs, outputs, controls: {}, shown: {}, drawn: wanted });
+    Object.assign(this, { inputs, outputs, submit, controls: {}, shown: {}, drawn: wanted });
     $("inputs").replaceChildren(...inputs.filter(({ kind }) => kind !== "chatbot").map((field) => this.control(field)));
     $("settings").hidden = !$("inputs").children.length;
+    if (submit) $("inputs").append(Object.assign(element("button", "plain", "Submit"), { type: "submit" }));
     $("outputs").replaceChildren(...outputs.filter(({ name }) => !this.controls[name]).map(outputCard));
     for (const { name, value } of [...inputs, ...outputs]) this.shown[name] = value;
     this.show({});
@@ -42,7 +43,7 @@ class Fields {
     made.set(field.value);
     made.node.addEventListener("input", () => {
       made.set(made.get());
-      this.changed();
+      if (!this.submit) this.changed();
     });
     row.append(label, made.node, ...(made.note ? [made.note] : []));
     this.controls[field.name] = made;

@@ -56,7 +56,7 @@ function setConfig(latest) {
   const count = Object.values(numbers).filter(Boolean).length;
   $("numbers").style.setProperty("--columns", count === 4 || count === 2 ? count : 3);
   $("page").removeAttribute("data-loading");
-  fields.render(config.inputs ?? [], config.outputs ?? []);
+  fields.render(config.inputs ?? [], config.outputs ?? [], config.send_input_on === "submit");
   renderStage();
   if (!call) {
     if (!$("hint").textContent) $("hint").textContent = instruction();
@@ -239,6 +239,10 @@ for (const kind of ["audio", "video"]) {
   };
 }
 $("speaker").onchange = ({ target }) => chooseSpeaker(target.value);
+$("inputs").onsubmit = (event) => {
+  event.preventDefault();
+  fields.changed();
+};
 $("say").onsubmit = (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
