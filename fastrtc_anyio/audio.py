@@ -70,7 +70,7 @@ def audio_to_bytes(audio: tuple[int, Samples]) -> bytes:
         The contents of the file.
 
     Raises:
-        UnsupportedFormat: another value, NaN, or no samples.
+        UnsupportedFormat: another value, NaN, an infinity, or no samples.
     """
     rate, pcm = _read(audio)
     channels = int(pcm.shape[0])
@@ -108,8 +108,6 @@ def audio_to_file(audio: tuple[int, Samples]) -> str:
 
 
 def _read(audio: object) -> AudioFrame:
-    if isinstance(audio, tuple) and audio and isinstance(audio[0], float) and audio[0].is_integer():
-        audio = (int(audio[0]), *audio[1:])
     frame = read_audio(audio)
     if frame.samples.shape[1] == 0:
         raise UnsupportedFormat("audio must have at least one sample: MP3 has no empty file")
@@ -170,7 +168,7 @@ def audio_to_int16(audio: Samples | tuple[int, Samples]) -> NDArray[np.int16]:
         Values outside ``[-1, 1)`` saturate; they never wrap.
 
     Raises:
-        UnsupportedFormat: another type or dtype, or NaN.
+        UnsupportedFormat: another type or dtype, NaN or an infinity.
     """
     samples = _samples_of(audio)
     if samples.dtype == np.float32:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import UnsupportedFormat
 
-from .frames import AudioFrame, as_int16
+from .frames import AudioFrame, as_int16, whole_number
 
 AudioLike: TypeAlias = tuple[int, NDArray[Any]] | tuple[int, NDArray[Any], str]
 """``(rate, samples)`` or ``(rate, samples, layout)``."""
@@ -34,11 +34,12 @@ def read_audio(value: object) -> CheckedAudio:
     """Check ``(rate, samples)`` or ``(rate, samples, layout)`` and convert the samples to int16.
 
     Args:
-        value: the rate in Hz, from 1000 to 384000; samples int16 or float32 (full scale 1.0) of
-            shape ``(n,)``, ``(1, n)`` or ``(2, n)``; the layout "mono" or "stereo".
+        value: the rate in Hz, from 1000 to 384000, an int or a whole float; samples int16 or
+            float32 (full scale 1.0) of shape ``(n,)``, ``(1, n)`` or ``(2, n)``; the layout "mono"
+            or "stereo".
 
     Raises:
-        UnsupportedFormat: ``value`` is something else, or holds NaN.
+        UnsupportedFormat: ``value`` is something else, or holds NaN or an infinity.
     """
     if isinstance(value, CheckedAudio):
         return value
@@ -55,11 +56,8 @@ def read_audio(value: object) -> CheckedAudio:
                 "audio must be (rate, samples) or (rate, samples, layout), layout being "
                 f'"mono" or "stereo"; got {short_repr(value)}'
             )
-    if (
-        isinstance(rate, bool | np.bool_)
-        or not isinstance(rate, int | np.integer)
-        or not MIN_RATE <= rate <= MAX_RATE
-    ):
+    whole = whole_number(rate)
+    if whole is None or not MIN_RATE <= whole <= MAX_RATE:
         raise UnsupportedFormat(
             f"the sample rate must be an int from {MIN_RATE} to {MAX_RATE} Hz; "
             f"got {short_repr(rate)}"
@@ -71,4 +69,4 @@ def read_audio(value: object) -> CheckedAudio:
             f"{'(2, n)' if layout == 'stereo' else '(n,) or (1, n)'}; got {np.shape(samples)}. "
             "Convert interleaved stereo with samples.reshape(-1, 2).T"
         )
-    return CheckedAudio(int(rate), pcm)
+    return CheckedAudio(whole, pcm)

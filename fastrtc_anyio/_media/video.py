@@ -173,7 +173,7 @@ def as_video_frame(picture: object, order: PictureOrder = "bgr24") -> VideoFrame
         The frame. Its timestamp is that of the `VideoFrame` given, else None.
 
     Raises:
-        UnsupportedFormat: anything else, NaN, or a side of 0 or more than 8192 pixels.
+        UnsupportedFormat: anything else, NaN, an infinity, or a side of 0 or more than 8192 pixels.
         ValueError: ``order`` is neither bgr24 nor rgb24.
     """
     check_choice("order", order, get_args(PictureOrder))
@@ -291,8 +291,10 @@ def _to_gray(picture: Picture) -> Picture:
 
 
 def _from_float32(picture: NDArray[np.float32]) -> Picture:
-    if np.isnan(picture).any():
-        raise UnsupportedFormat("a float32 picture must have values from 0 to 1; got NaN")
+    finite = np.isfinite(picture)
+    if not finite.all():
+        got = "NaN" if np.isnan(picture).any() else str(picture[~finite][0])
+        raise UnsupportedFormat(f"a float32 picture must have values from 0 to 1; got {got}")
     # Clipped before scaling: the largest float32 values would overflow in the product.
     levels = np.clip(picture, 0.0, 1.0, order="C")
     levels *= 255

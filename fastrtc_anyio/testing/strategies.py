@@ -84,7 +84,7 @@ def pcm(
 ) -> st.SearchStrategy[NDArray[Any]]:
     """Samples: silence, full scale, single outliers.
 
-    float32 samples may exceed full scale and be infinite, but not NaN. Shrinks to silence.
+    float32 samples may exceed full scale, but are finite. Shrinks to silence.
 
     Args:
         channels: 1 or 2; None for either.
@@ -104,7 +104,9 @@ def pcm(
         elements = st.integers(-(2**15), 2**15 - 1)
         fill = st.sampled_from([0, 2**15 - 1, -(2**15), 1, -1])
     elif np.dtype(dtype) == np.float32:
-        elements = st.floats(-1, 1, width=32) | st.floats(width=32, allow_nan=False)
+        elements = st.floats(-1, 1, width=32) | st.floats(
+            width=32, allow_nan=False, allow_infinity=False
+        )
         fill = st.sampled_from([0.0, 1.0, -1.0, 0.25, 2.0])
     else:
         raise ValueError(f"dtype must be int16 or float32; got {np.dtype(dtype)}")
@@ -174,8 +176,8 @@ def _emitted_audio(draw: st.DrawFn, max_samples: int) -> Any:
 def rubbish() -> st.SearchStrategy[object]:
     """Invalid return values of ``emit``, which end the session with ``HANDLER_ERROR``.
 
-    They are samples of a wrong dtype or shape or with NaN, invalid rates, malformed tuples, and
-    values of other types. Arrays are small.
+    They are samples of a wrong dtype or shape, or with NaN or an infinity, invalid rates,
+    malformed tuples, and values of other types. Arrays are small.
     """
     return st.one_of(
         _not_audio(),
@@ -220,15 +222,19 @@ def _wrong_samples() -> st.SearchStrategy[object]:
     return st.one_of(
         st.sampled_from(dtypes).map(lambda dtype: np.zeros((1, 320), dtype)),
         st.tuples(shapes, st.sampled_from([np.int16, np.float32])).map(lambda a: np.zeros(*a)),
-        pcm(dtype=np.float32, min_samples=1, max_samples=400).map(_with_nan),
+        st.builds(
+            _with_last,
+            pcm(dtype=np.float32, min_samples=1, max_samples=400),
+            st.sampled_from([np.nan, np.inf, -np.inf]),
+        ),
         st.lists(st.integers(-9, 9), max_size=3),
         st.none() | st.binary(max_size=4) | st.text(max_size=4),
     )
 
 
-def _with_nan(samples: NDArray[Any]) -> NDArray[Any]:
+def _with_last(samples: NDArray[Any], value: float) -> NDArray[Any]:
     samples = samples.copy()
-    samples[0, -1] = np.nan
+    samples[0, -1] = value
     return samples
 
 
@@ -236,7 +242,7 @@ def _wrong_rates() -> st.SearchStrategy[object]:
     return st.one_of(
         st.integers(max_value=999),
         st.integers(min_value=384_001),
-        st.floats(),
+        st.floats().filter(lambda rate: not (1000 <= rate <= 384_000 and rate.is_integer())),
         st.booleans(),
         st.none(),
         st.text(max_size=5),

@@ -233,8 +233,8 @@ def test_array_with_the_dtype_is_returned_itself() -> None:
 
 # FastRTC wraps samples beyond full scale (defect D17).
 def test_to_int16_saturates() -> None:
-    floats = np.array([1, 1.01, 2, 3e38, np.inf, -1, -1.01, -2, -np.inf], np.float32)
-    assert audio_to_int16(floats).tolist() == [32767] * 5 + [-32768] * 4
+    floats = np.array([1, 1.01, 2, 3e38, -1, -1.01, -2, -3e38], np.float32)
+    assert audio_to_int16(floats).tolist() == [32767] * 4 + [-32768] * 4
 
 
 @pytest.mark.parametrize(

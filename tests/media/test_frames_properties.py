@@ -23,7 +23,7 @@ pcm = hnp.arrays(
 floats = hnp.arrays(
     np.float32,
     st.tuples(st.sampled_from([1, 2]), st.integers(0, 50)),
-    elements=st.floats(width=32, allow_nan=False),
+    elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
 )
 
 

@@ -23,6 +23,8 @@ STEREO = np.zeros((2, 480), np.int16)
         ((24_000, SAMPLES), (1, 480)),
         ([24_000, SAMPLES[0]], (1, 480)),
         ((np.int64(24_000), SAMPLES, "mono"), (1, 480)),
+        ((24_000.0, SAMPLES), (1, 480)),
+        ((np.float32(24_000), SAMPLES), (1, 480)),
         ((24_000, STEREO.astype(np.float32), "stereo"), (2, 480)),
         (AudioFrame(24_000, STEREO), (2, 480)),
     ],
@@ -41,7 +43,7 @@ def test_audio_is_read(value: Any, shape: tuple[int, int]) -> None:
         ((24_000, SAMPLES, "quad"), "layout being .*'quad'"),
         ((24_000, SAMPLES, "stereo"), r'"stereo" must have shape \(2, n\); got \(1, 480\)'),
         ((24_000, STEREO, "mono"), r'"mono" must have shape \(n,\) or \(1, n\); got \(2, 480\)'),
-        ((24_000.0, SAMPLES), "rate must be an int from 1000 to 384000 Hz; got 24000.0"),
+        ((24_000.5, SAMPLES), "rate must be an int from 1000 to 384000 Hz; got 24000.5"),
         ((999, SAMPLES), "got 999"),
     ],
 )

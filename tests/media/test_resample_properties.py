@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fastrtc_anyio._media.frames import Int16Array
-from fastrtc_anyio._media.resample import Rechunker, StreamResampler
+from fastrtc_anyio._media.resample import Rechunker, StreamResampler, _Polyphase
 from fastrtc_anyio.errors import UnsupportedFormat
 
-RATES = [8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
+RATES = [8000, 12000, 16000, 16001, 22050, 22051, 24000, 32000, 44100, 48000]
 CONVERSIONS = [
     (48000, 16000),
     (48000, 24000),
@@ -29,6 +29,10 @@ CONVERSIONS = [
     (24000, 48000),
     (44100, 48000),
     (48000, 22050),
+    # Without a common divisor.
+    (44101, 48000),
+    (191_999, 24000),
+    (48000, 16001),
 ]
 
 
@@ -104,6 +108,12 @@ def test_tone_keeps_its_snr(from_rate: int, to_rate: int, frequency: int) -> Non
     output = resample(StreamResampler(from_rate, to_rate, 1), frames)
     assert output.shape == (1, to_rate)
     assert tone_snr(output[0, to_rate // 10 : -to_rate // 10], frequency, to_rate) > 80
+
+
+@given(st.integers(1000, 384_000), st.integers(8000, 48_000))
+def test_filter_is_small_for_any_rates(from_rate: int, to_rate: int) -> None:
+    """Computing its coefficients holds up the event loop: 5 ms for 30,000."""
+    assert _Polyphase(from_rate, to_rate, 1)._bank.size <= 33_000
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), CONVERSIONS)

@@ -256,11 +256,9 @@ def test_channel_order_of_arrays() -> None:
 
 def test_floats_are_clipped_and_never_wrap() -> None:
     largest = np.finfo(np.float32).max
-    values = np.array(
-        [[0, 1, -0.1, 1.1, 256 / 255, np.inf, -np.inf, largest, -largest]], np.float32
-    )
+    values = np.array([[0, 1, -0.1, 1.1, 256 / 255, largest, -largest]], np.float32)
     got = as_video_frame(values).to_ndarray("gray")
-    assert got.tolist() == [[0, 255, 0, 255, 255, 255, 0, 255, 0]]
+    assert got.tolist() == [[0, 255, 0, 255, 255, 255, 0]]
 
 
 def test_masked_arrays_are_read_as_plain_arrays() -> None:
@@ -290,6 +288,7 @@ def test_masked_arrays_are_read_as_plain_arrays() -> None:
         (np.zeros((4, 0), np.float32), "0 x 4"),
         (np.zeros((1, MAX_SIDE + 1), np.uint8), "8193 x 1"),
         (np.full((4, 6), np.nan, np.float32), "NaN"),
+        (np.full((4, 6), -np.inf, np.float32), "-inf"),
         ([[1, 2], [3, 4]], r"\[\[1, 2\], \[3, 4\]\]"),
         (None, "None"),
         (b"png", "b'png'"),

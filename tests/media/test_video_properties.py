@@ -17,7 +17,8 @@ sides = st.integers(1, 12)
 shapes = st.one_of(st.tuples(sides, sides), st.tuples(sides, sides, st.just(3)))
 pictures = hnp.arrays(np.uint8, shapes)
 colored = hnp.arrays(np.uint8, st.tuples(sides, sides, st.just(3)))
-floats = hnp.arrays(np.float32, shapes, elements=st.floats(width=32, allow_nan=False))
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+floats = hnp.arrays(np.float32, shapes, elements=finite)
 anything = hnp.arrays(
     st.one_of(
         st.sampled_from([np.uint8, np.float32]),
