@@ -25,6 +25,7 @@ from ._core.groups import collapse_groups
 from ._core.host import Host
 from ._signaling.messages import encode_message
 from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
+from ._user_code import contain_exits
 from .abc import Peer
 from .errors import (
     Closed,
@@ -193,7 +194,7 @@ class SessionLife(ABC):
 
     async def _serve(self) -> None:
         try:
-            with collapse_groups():
+            with contain_exits("the handler"), collapse_groups():
                 await self._run_driver()
         except (BrokenResourceError, EndOfStream):
             # The client has disconnected, and its peer reports the reason now or soon. Otherwise
@@ -287,7 +288,8 @@ class SessionLife(ABC):
     async def _shut_down(self, deadline: float) -> None:
         with CancelScope(deadline=deadline) as scope:
             try:
-                await self._shut_down_driver()
+                with contain_exits("shutdown"), collapse_groups():
+                    await self._shut_down_driver()
             except Exception:  # logged only: the session has its reason already
                 logger.exception("session %s: shutdown failed", self.id)
         if scope.cancelled_caught:

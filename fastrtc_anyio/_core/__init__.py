@@ -3,7 +3,7 @@
 * :mod:`.host`: reach the session's event loop from any thread
 * :mod:`.threads`: run synchronous user code on daemon threads
 * :mod:`.gate`: a flag that tasks wait for and any thread sets
-* :mod:`.user_code`: call functions of the application
+* :mod:`.user_code`: tell the kinds of functions of the application apart
 * :mod:`.groups`: unwrap exception groups of one error
 * :mod:`.options`: check options, and describe values in error messages
 * :mod:`.attributes`: attributes that an object keeps on one of its parts

@@ -1,30 +1,9 @@
-"""Call functions of the application, and tell their kinds apart."""
+"""Tell the kinds of functions of the application apart."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
-
-from .threads import run_sync
-
-T = TypeVar("T")
-
-
-async def call_user_function(function: Callable[..., T | Awaitable[T]], *args: object) -> T:
-    """Call a plain or async function of the application.
-
-    A plain function runs on a new thread, because it may block, for instance to fetch credentials.
-    An awaitable that it returns is awaited. Exceptions from the function propagate.
-
-    Cancellation:
-        Abandons a plain function; its result is dropped.
-    """
-    coroutine = is_coroutine_function(function)
-    result = function(*args) if coroutine else await run_sync(function, *args)
-    if inspect.isawaitable(result):
-        return cast("T", await result)
-    return result
+from collections.abc import Callable
 
 
 def is_coroutine_function(function: object) -> bool:

@@ -7,7 +7,6 @@ run on the event loop. All methods run concurrently, and an error in any of them
 * :mod:`.handler` - a handler's parts as one task tree; its messages and audio
 * :mod:`.run` - one handler's service of one session
 * :mod:`.calls` - calls of the handler's code, plain or async
-* :mod:`.user_code` - errors of the handler's code, contained and annotated
 * :mod:`.emissions` - values from the handler's code, checked and taken apart
 * :mod:`.video`, :mod:`.generators` - further parts of a handler
 * :mod:`.conversation` - the part of a handler that takes turns, with its :mod:`.replies` and

@@ -1,7 +1,7 @@
 """Calls of a handler's methods and functions, plain or async.
 
 Plain functions run on threads of the session, one thread per function name, so that calls of one
-function never overlap. All calls go through :class:`.user_code`.
+function never overlap. All calls go through :class:`~fastrtc_anyio._user_code.user_code`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from anyio import CancelScope, create_task_group
 
 from fastrtc_anyio._core.threads import Worker
 from fastrtc_anyio._core.user_code import is_coroutine_function
+from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
-
-from .user_code import user_code
 
 logger = logging.getLogger("fastrtc_anyio")
 

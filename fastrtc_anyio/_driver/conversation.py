@@ -24,6 +24,7 @@ from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._media.resample import Rechunker
+from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.conversation.custom_rule import CustomPauseRule
 from fastrtc_anyio.conversation.events import (
     InterruptionRejected,
@@ -55,7 +56,6 @@ from fastrtc_anyio.speech.vad import Hops
 from .interruptions import Interruptions
 from .replies import Replies
 from .run import HandlerRun
-from .user_code import user_code
 
 logger = logging.getLogger("fastrtc_anyio")
 

@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator_function
 from fastrtc_anyio._media.media_plan import MediaNeeds, Modality, Mode
+from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.handlers import (
@@ -25,7 +26,6 @@ from fastrtc_anyio.session import Driver, Session, SessionFunction
 
 from .generators import GeneratorHandler
 from .handler import HandlerDriver
-from .user_code import user_code
 
 Handler: TypeAlias = (
     StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., object]
@@ -149,7 +149,8 @@ def _required(function: Callable[..., object]) -> list[Parameter]:
 
 
 def _make(make: Callable[[], object], modality: Modality, mode: Mode) -> StreamHandlerBase:
-    handler = make()
+    with user_code(getattr(make, "__qualname__", repr(make))):
+        handler = make()
     if not isinstance(handler, StreamHandlerBase):
         raise HandlerContractError(f"{make!r} must return a handler object; got {handler!r}")
     try:
@@ -160,7 +161,8 @@ def _make(make: Callable[[], object], modality: Modality, mode: Mode) -> StreamH
 
 
 def _copy(handler: StreamHandlerBase) -> StreamHandlerBase:
-    copy: object = handler.copy()
+    with user_code(f"{type(handler).__name__}.copy"):
+        copy: object = handler.copy()
     if copy is handler or not isinstance(copy, type(handler)):
         got = "itself" if copy is handler else f"{type(copy).__name__} {copy!r}"
         raise HandlerContractError(

@@ -11,13 +11,13 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
+from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.errors import HandlerContractError
 from fastrtc_anyio.handlers.functions import FunctionHandler
 
 from .calls import Calls
 from .emissions import Emission, read_audio_emission, read_video_emission
 from .run import HandlerRun, wait_for_inputs
-from .user_code import user_code
 
 M = TypeVar("M")
 

@@ -14,6 +14,7 @@ from inspect import isawaitable
 import anyio
 from anyio.abc import TaskGroup
 
+from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.conversation.events import Interruption, InterruptionJudge
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.conversation.machine import TurnMachine
@@ -21,7 +22,6 @@ from fastrtc_anyio.conversation.turn_table import InterruptionCandidate, TurnSte
 from fastrtc_anyio.errors import HandlerContractError
 
 from .run import HandlerRun
-from .user_code import user_code
 
 UNDECIDED_S = 2.0
 """Seconds within which a judge must decide; longer than any "uh-huh"."""

@@ -16,7 +16,6 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.options import check_type
-from fastrtc_anyio._core.user_code import call_user_function
 from fastrtc_anyio._driver.factory import Handler, make_driver_factory
 from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
@@ -31,6 +30,7 @@ from fastrtc_anyio._signaling.requests import (
     parse_request,
 )
 from fastrtc_anyio._signaling.restart import Remote
+from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio.abc import AsyncioBridge, Peer
 from fastrtc_anyio.errors import (
     CloseReason,

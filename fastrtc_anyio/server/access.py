@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.options import short_repr
-from fastrtc_anyio._core.user_code import call_user_function
+from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated
 
 if TYPE_CHECKING:  # so that a `Stream` can be made without Starlette

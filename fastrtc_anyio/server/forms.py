@@ -19,10 +19,10 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from fastrtc_anyio._core.options import short_repr
-from fastrtc_anyio._core.user_code import call_user_function
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
+from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSession
 from fastrtc_anyio.outputs import OutputStream
 

@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import failure_body
+from fastrtc_anyio._user_code import contain_exits
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
 from fastrtc_anyio.errors import (
     FastRTCError,
@@ -100,9 +101,10 @@ class Guard:
 
     async def _carry_out(self, request: Request, endpoint: Endpoint, is_admitted: bool) -> Response:
         try:
-            if not is_admitted:
-                await admit(self.rules, request)
-            return await endpoint(request)
+            with contain_exits("a function of the application"):
+                if not is_admitted:
+                    await admit(self.rules, request)
+                return await endpoint(request)
         except ClientDisconnect:
             return Response(status_code=400)  # no client is left to read it
         except SignalingError as exc:

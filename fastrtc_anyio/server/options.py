@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from fastrtc_anyio._core.options import check_type, short_repr
-from fastrtc_anyio._core.user_code import call_user_function
+from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
 
 from .access import Authenticate, check_origins

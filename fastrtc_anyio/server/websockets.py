@@ -17,6 +17,7 @@ from fastrtc_anyio._peers.websocket import NORMAL_CLOSE, WebSocketPeer, close_co
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import failure_body
+from fastrtc_anyio._user_code import contain_exits
 from fastrtc_anyio._wire.events import Connected, Framing, Malformed, Other, Ping, Pong, Start, Stop
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio.errors import (
@@ -95,7 +96,8 @@ async def serve_audio(service: SessionService, websocket: WebSocket, framing: Fr
         if scope.cancelled_caught:
             raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
         if start is not None:
-            await _serve(service, socket, framing, start)
+            with contain_exits("the handler"):
+                await _serve(service, socket, framing, start)
     except (EndOfStream, BrokenResourceError):
         pass  # the client disconnected before its start, or before it read an error
     except SignalingError as exc:

@@ -1,0 +1,109 @@
+"""Call functions of the application, and contain their errors."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TypeVar, cast
+
+from anyio import current_effective_deadline, get_cancelled_exc_class
+
+from ._core.threads import run_sync
+from ._core.user_code import is_coroutine_function
+from .errors import HandlerContractError
+
+T = TypeVar("T")
+
+
+class contain_exits:  # noqa: N801 - used like a function
+    """Keep ``sys.exit()`` and the like, in code of the application, from ending the server.
+
+    They become a `HandlerContractError`. Cancellations and KeyboardInterrupt pass.
+    """
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, Exception):
+            return
+        passing = KeyboardInterrupt, get_cancelled_exc_class()
+        if isinstance(error, BaseExceptionGroup):
+            others = error.split((Exception, *passing))[1]
+            interrupt = error.split(KeyboardInterrupt)[0]
+            contained = others is not None and interrupt is None
+        else:
+            contained = not isinstance(error, passing)
+        if contained:
+            raise HandlerContractError(f"{self._source} raised {error!r}") from error
+
+
+class user_code(contain_exits):  # noqa: N801 - a class, because it is entered per frame
+    """Contain errors of a handler: wrap each call of its code in this context manager.
+
+    Exceptions get a note that names the source. A cancellation that no scope of the session
+    requested becomes a `HandlerContractError`, too: the handler awaited a task of the application
+    that was cancelled.
+    """
+
+    __slots__ = ()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, GeneratorExit):
+            return
+        if isinstance(error, Exception):
+            error.add_note(f"raised in {self._source}")
+            if _is_asyncio_under_trio(traceback):
+                error.add_note(
+                    "This runs under trio, where asyncio's own objects do not work: use anyio's, "
+                    'or run_asyncio(), or serve under asyncio: launch(backend="asyncio").'
+                )
+        elif isinstance(error, get_cancelled_exc_class()):
+            if current_effective_deadline() != -math.inf:
+                raise HandlerContractError(f"{self._source} raised {error!r}") from error
+        else:
+            super().__exit__(kind, error, traceback)
+
+
+def _is_asyncio_under_trio(traceback: TracebackType | None) -> bool:
+    if not get_cancelled_exc_class().__module__.startswith("trio"):
+        return False
+    while traceback is not None:
+        if str(traceback.tb_frame.f_globals.get("__name__")).startswith("asyncio"):
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+async def call_user_function(function: Callable[..., T | Awaitable[T]], *args: object) -> T:
+    """Call a plain or async function of the application.
+
+    A plain function runs on a new thread, because it may block, for instance to fetch credentials.
+    An awaitable that it returns is awaited. Exceptions from the function propagate; ``sys.exit()``
+    becomes a `HandlerContractError`.
+
+    Cancellation:
+        Abandons a plain function; its result is dropped.
+    """
+    coroutine = is_coroutine_function(function)
+    with contain_exits(getattr(function, "__qualname__", repr(function))):
+        result = function(*args) if coroutine else await run_sync(function, *args)
+        if inspect.isawaitable(result):
+            return cast("T", await result)
+    return result
