@@ -14,6 +14,7 @@ from anyio.abc import TaskStatus
 from ._media.media_plan import MediaNeeds, MediaPlan
 from ._session_life import SessionLife
 from ._signaling.messages import encode_message
+from ._user_code import contain_exits
 from .abc import (
     AsyncioBridge,
     AudioInStatistics,
@@ -155,7 +156,8 @@ class Session(SessionLife):
 
     def send_outputs(self, outputs: AdditionalOutputs) -> None:
         """Publish values to the application, and notify the client."""
-        self.outputs.publish(outputs)
+        with contain_exits("a listener of outputs"):
+            self.outputs.publish(outputs)
         self.messages.send_nowait(encode_message("fetch_output"))
 
     async def run_asyncio(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:

@@ -243,7 +243,8 @@ class Conversation:
             rule.reject(candidate)
         elif (ago := rule.wake(candidate, end)) is not None:
             self._machine.forget(ago)  # the pre-roll must not contain the stop word
-            handler.send_stopword()
+            with user_code(self._calls.source("send_stopword")):
+                handler.send_stopword()
             self._tell(StopWordHeard(self._now))
 
 

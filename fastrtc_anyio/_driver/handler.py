@@ -20,6 +20,7 @@ from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._media.resample import Rechunker
 from fastrtc_anyio._media.video import VideoFormat
 from fastrtc_anyio._signaling.messages import parse_digit
+from fastrtc_anyio._user_code import contain_exits
 from fastrtc_anyio.abc import AsyncioBridge
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.errors import CloseReason, HandlerContractError
@@ -74,7 +75,8 @@ class HandlerDriver:
 
     async def _run_part(self, part: Part, run: HandlerRun[StreamHandlerBase]) -> None:
         try:
-            await part(run)
+            with contain_exits(type(self.handler).__name__):
+                await part(run)
         except Exception as exc:
             # Here rather than in the session, which learns of it only once all parts have unwound.
             run.session.fail(exc)

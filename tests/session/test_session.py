@@ -541,12 +541,13 @@ async def test_client_messages_reach_handler_in_order() -> None:
 
 @pytest.mark.parametrize("exit_with", [SystemExit(3), NativePanic("native panic")])
 @pytest.mark.parametrize("kind", [Failing, SyncFailing])
-@pytest.mark.parametrize("where", ["start_up", "emit"])
+@pytest.mark.parametrize("where", ["start_up", "receive", "emit"])
 async def test_system_exit_in_handler_ends_its_session_only(
     kind: Any, where: str, exit_with: BaseException
 ) -> None:
     handler = kind(where, exit_with)
     async with open_call(handler, raise_errors=False) as call:
+        await speak(call, tone(440, 48_000, 0.1))
         await call.ended.wait()
         message = json.loads(await call.client.receive_message())
     assert message["type"] == "error"
@@ -554,6 +555,27 @@ async def test_system_exit_in_handler_ends_its_session_only(
     assert f"{kind.__name__}.{where} raised" in str(call.session.error)
     assert call.session.error.__cause__ is exit_with
     assert handler.calls == ["shutdown"]
+
+
+@pytest.mark.parametrize("kind", [Failing, SyncFailing])
+async def test_generator_exit_in_handler_ends_its_session_only(kind: Any) -> None:
+    async with open_call(kind("emit", GeneratorExit()), raise_errors=False) as call:
+        await call.ended.wait()
+    assert isinstance(call.session.error, HandlerContractError)
+
+
+async def test_system_exit_in_listener_of_outputs_ends_its_session_only() -> None:
+    class Publishing(Quiet):
+        async def emit(self) -> EmitType:
+            return AdditionalOutputs(1)
+
+    def leave(outputs: object) -> None:
+        raise SystemExit(1)
+
+    async with open_call(Publishing(), raise_errors=False) as call:
+        call.session.outputs.listen(leave)
+        await call.ended.wait()
+    assert isinstance(call.session.error, HandlerContractError)
 
 
 async def test_system_exit_in_session_function_ends_its_session_only() -> None:
