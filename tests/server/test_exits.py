@@ -36,11 +36,11 @@ class Unmade(Quiet):
 
 
 class Uncopied(Quiet):
-    copy = leave
+    copy: Any = leave
 
 
 class Unset(Quiet):
-    set_args = leave
+    set_args: Any = leave
 
     def copy(self) -> Unset:
         return Unset()
@@ -51,14 +51,17 @@ async def serve_and_check(stream: Stream, use: Callable[[str, httpx.AsyncClient]
     app, other = Starlette(), make_stream(echo)
     other.mount(app, path="/other")
     stream.mount(app)
-    async with open_server(app) as url, httpx.AsyncClient(base_url=url) as client:
-        async with open_wire(url, "/other/websocket/offer") as wire:
-            await wire.send(START)
-            await wait_until(lambda: len(other.sessions) == 1)
-            session = only_session(other)
-            await use(url, client)
-            assert session.closed is None
-            assert (await client.get("/other/webrtc/config")).status_code == 200
+    async with (
+        open_server(app) as url,
+        httpx.AsyncClient(base_url=url) as client,
+        open_wire(url, "/other/websocket/offer") as wire,
+    ):
+        await wire.send(START)
+        await wait_until(lambda: len(other.sessions) == 1)
+        session = only_session(other)
+        await use(url, client)
+        assert session.closed is None
+        assert (await client.get("/other/webrtc/config")).status_code == 200
 
 
 @pytest.mark.parametrize("handler", [Unmade, leave, Uncopied()], ids=["class", "factory", "copy"])
