@@ -23,6 +23,7 @@ from anyio.lowlevel import checkpoint
 
 from ._core.groups import collapse_groups
 from ._core.host import Host
+from ._core.stacks import describe_subtasks
 from ._signaling.messages import encode_message
 from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
 from ._user_code import contain_exits
@@ -69,10 +70,14 @@ class SessionLife(ABC):
         self.outputs = OutputBoard()
         """Values for the application."""
         self.abandoned_threads = 0
+        self.abandoned_tasks = 0
         self._host = Host()
         self._machine = SessionStateMachine()
         self._scope = CancelScope()
         self._is_client_notified = False
+        self._is_released = False
+        self._served = anyio.Event()
+        self._task_id = 0
 
     @abstractmethod
     async def _run_driver(self) -> None:
@@ -99,6 +104,11 @@ class SessionLife(ABC):
     def closed(self) -> Closed | None:
         """The reason for the end of the session; None while it lives."""
         return self._machine.closed
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the session has ended, but not all of its tasks."""
+        return self.abandoned_tasks > 0 and self.state is SessionState.CLOSED
 
     def close(self, reason: CloseReason, message: str = "") -> None:
         """End the session. Returns at once; :meth:`run` performs the end. Thread-safe."""
@@ -134,8 +144,11 @@ class SessionLife(ABC):
 
         Cancellation:
             Closes the connection at once, and returns within the shutdown and close limits. A
-            handler that shields itself delays the return.
+            handler that shields itself, or swallows its cancellation, delays the return. It is
+            abandoned after the shutdown limit: logged with its stack and counted, and the session
+            becomes CLOSED.
         """
+        self._task_id = anyio.get_current_task().id
         try:
             with self._scope:
                 await self._run(negotiate, task_status)
@@ -157,6 +170,8 @@ class SessionLife(ABC):
                         # Before the task group cancels _guard_peer, which sends the reason.
                         self.fail(exc)
                         raise
+                    finally:
+                        self._served.set()
                     # A driver returns at the end of its input, too: then the peer has the reason.
                     await checkpoint()
                     self.close(CloseReason.HANDLER_CLOSED)
@@ -238,7 +253,24 @@ class SessionLife(ABC):
         try:
             await anyio.sleep_forever()
         finally:
+            deadline = anyio.current_time() + self.limits.shutdown
             await self._close_peer()
+            with CancelScope(shield=True):
+                if not await _is_set_by(self._served, deadline):
+                    self._abandon("the handler")
+                    await self._release()
+
+    def _abandon(self, name: str) -> None:
+        """Log and count code that does not end, and free the session's slot."""
+        self.abandoned_tasks += 1
+        logger.warning(
+            "session %s: %s did not end within %g s after the session; it swallows its "
+            "cancellation, or shields itself:\n%s",
+            self.id,
+            name,
+            self.limits.shutdown,
+            describe_subtasks(self._task_id),
+        )
 
     def _notify_client(self) -> None:
         """Send the reason for the end, unless the client caused it. It may not arrive."""
@@ -269,14 +301,22 @@ class SessionLife(ABC):
             logger.error("session %s: the connection did not close in time", self.id)
 
     async def _release(self) -> None:
+        if self._is_released:
+            return
+        self._is_released = True
         with CancelScope(shield=True):
             deadline = anyio.current_time() + self.limits.shutdown
+            done = anyio.Event()
             async with create_task_group() as tg:
-                tg.start_soon(self._close_peer)
-                tg.start_soon(self._shut_down, deadline)
-            self._machine.handle(SessionEvent.PEER_RELEASED)
-            self.outputs.close()
-            self.abandoned_threads = await self._join_driver(deadline)
+                tg.start_soon(self._shut_down, deadline, done)
+                try:
+                    await self._close_peer()
+                    if not await _is_set_by(done, deadline + _GONE_SECONDS):
+                        self._abandon("shutdown")
+                finally:
+                    self._machine.handle(SessionEvent.PEER_RELEASED)
+                    self.outputs.close()
+                    self.abandoned_threads = await self._join_driver(deadline)
         if self.abandoned_threads:
             logger.warning(
                 "session %s: %d threads did not return from the handler within %g s",
@@ -285,12 +325,22 @@ class SessionLife(ABC):
                 self.limits.shutdown,
             )
 
-    async def _shut_down(self, deadline: float) -> None:
+    async def _shut_down(self, deadline: float, done: anyio.Event) -> None:
         with CancelScope(deadline=deadline) as scope:
             try:
                 with contain_exits("shutdown"), collapse_groups():
                     await self._shut_down_driver()
             except Exception:  # logged only: the session has its reason already
                 logger.exception("session %s: shutdown failed", self.id)
+            finally:
+                done.set()
         if scope.cancelled_caught:
             logger.error("session %s: shutdown exceeded %g s", self.id, self.limits.shutdown)
+
+
+async def _is_set_by(event: anyio.Event, deadline: float) -> bool:
+    """Wait for an event until ``deadline``, and return whether it is set."""
+    if not event.is_set():
+        with CancelScope(deadline=deadline):
+            await event.wait()
+    return event.is_set()

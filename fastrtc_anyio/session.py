@@ -66,6 +66,8 @@ class SessionStatistics:
     """Malformed items, none of which ended the session."""
     abandoned_threads: int
     """Threads that did not return from the handler within the shutdown limit."""
+    abandoned_tasks: int
+    """Tasks of the handler that did not end within the shutdown limit."""
 
 
 class Driver(Protocol):
@@ -199,6 +201,7 @@ class Session(SessionLife):
             outputs=self.outputs.statistics(),
             discarded=peer.discarded(),
             abandoned_threads=self.abandoned_threads,
+            abandoned_tasks=self.abandoned_tasks,
         )
 
     async def transport_statistics(self) -> Mapping[str, Any]:

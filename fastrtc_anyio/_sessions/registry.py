@@ -30,15 +30,21 @@ class SessionRegistry:
 
     @property
     def sessions(self) -> Mapping[str, Session]:
-        """The sessions by their own ids."""
-        return dict(self._sessions)
+        """The sessions by their own ids, except those whose tasks were abandoned."""
+        sessions = dict(self._sessions)
+        return {key: session for key, session in sessions.items() if not session.is_abandoned}
+
+    @property
+    def has_abandoned(self) -> bool:
+        """Whether tasks of an ended session still run."""
+        return any(session.is_abandoned for session in self._sessions.values())
 
     @property
     def handlers(self) -> Mapping[str, StreamHandlerBase]:
         """The handlers by both ids. Session functions are left out."""
         return {
             key: session.driver.handler
-            for session in list(self._sessions.values())
+            for session in self.sessions.values()
             for key in (session.alias, session.id)
             if key is not None and session.driver.handler is not None
         }

@@ -22,6 +22,7 @@ from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mod
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._signaling.ice import RtcConfiguration
+from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import (
     Answer,
     CandidateRequest,
@@ -330,6 +331,8 @@ class SessionService(AsyncContextManagerMixin):
             asyncio_bridge=opened.asyncio_bridge,
             websocket=websocket,
         )
+        if self.registry.has_abandoned:
+            session.messages.send_nowait(encode_message("log", "earlier_session_abandoned"))
         self.registry.add(session)
         if alias is not None:
             self.early_readers.attach(alias, session.outputs)

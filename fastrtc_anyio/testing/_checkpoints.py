@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Generator
-from inspect import isasyncgen, iscoroutine
 from types import FrameType
 
 _LIBRARIES = frozenset({"anyio", "asyncio", "trio"})
@@ -25,25 +22,6 @@ _CANNOT_FAIL = frozenset(
     }
 )
 _CANNOT_FAIL_METHODS = frozenset({"Condition.wait"})
-
-
-def awaiting_frames(coro: object) -> Generator[FrameType, None, None]:
-    """Yield the frames of a waiting coroutine, outermost first.
-
-    It is trio's ``Task.iter_await_frames``, for coroutines of any event loop.
-    """
-    while coro is not None:
-        for kind, awaits in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
-            frame = getattr(coro, f"{kind}_frame", None)
-            if frame is not None:
-                yield frame
-                coro = getattr(coro, awaits)
-                break
-        else:
-            # The awaitable of asend() does not reference its generator (CPython #76991), nor do the
-            # iterators of __await__. The garbage collector knows the reference.
-            referents = gc.get_referents(coro)
-            coro = next((x for x in referents if isasyncgen(x) or iscoroutine(x)), None)
 
 
 def _is_library(frame: FrameType) -> bool:

@@ -30,8 +30,9 @@ import anyio
 
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.options import check_number
+from fastrtc_anyio._core.stacks import awaiting_frames
 
-from ._checkpoints import awaiting_frames, can_fail, describe
+from ._checkpoints import can_fail, describe
 
 __all__ = ["FaultPlan", "FaultyFunction", "faulty", "inject_fault"]
 

@@ -1,16 +1,19 @@
-"""``sys.exit()`` in a function of the application fails one request or ends one session."""
+"""``sys.exit()`` and stubborn tasks of an application cost one request or one session."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import httpx
 import pytest
+from anyio import CancelScope
 from starlette.applications import Starlette
 
-from fastrtc_anyio import Stream
+from fastrtc_anyio import Limits, Stream
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.page.components import Checkbox
 from tests.kit.calls import echo, make_stream, only_session
@@ -116,3 +119,36 @@ async def test_exit_in_set_args_fails_the_request_for_input() -> None:
             assert session.closed is None
 
     await serve_and_check(stream, use)
+
+
+async def test_stubborn_handler_holds_no_slot(caplog: pytest.LogCaptureFixture) -> None:
+    released = anyio.Event()
+
+    class Stubborn(Quiet):
+        async def emit(self) -> None:
+            while not released.is_set():
+                with contextlib.suppress(BaseException):
+                    await released.wait()
+                with CancelScope(shield=True), anyio.move_on_after(0.02):
+                    await released.wait()
+            await anyio.sleep(0.02)
+
+        def copy(self) -> Stubborn:
+            return Stubborn()
+
+    stream = make_stream(Stubborn(), concurrency_limit=1, limits=Limits(shutdown=0.5))
+    app = Starlette()
+    stream.mount(app)
+    async with open_server(app) as url:
+        async with open_wire(url) as wire:
+            await wire.send(START)
+            await wait_until(lambda: len(stream.sessions) == 1)
+            session = only_session(stream)
+        await wait_until(lambda: session.is_abandoned)
+        assert "in emit" in caplog.text
+        async with open_wire(url) as wire:
+            await wire.send(START)
+            assert await wire.receive_json() == {"type": "log", "data": "earlier_session_abandoned"}
+            assert only_session(stream) is not session
+            released.set()
+    assert len(stream.handlers) == 0

@@ -40,6 +40,8 @@ _RECHECK_S = 0.05
 """Seconds between two checks whether a client can be reached again."""
 _PIECES_PER_SECOND = 4
 """Pieces that a long chunk is converted in, per second of audio."""
+_PIECE = 12_000
+"""Most samples of such a piece."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ class AudioOutput(AudioSendStream):
 
     async def _converted(self, audio: AudioFrame) -> Int16Array:
         """Convert piece by piece: a minute at once would block every session for seconds."""
-        size = audio.sample_rate // _PIECES_PER_SECOND
+        size = min(audio.sample_rate // _PIECES_PER_SECOND, _PIECE)
         if audio.samples.shape[1] <= size:
             return self._convert(audio)
         pieces: list[Int16Array] = []
