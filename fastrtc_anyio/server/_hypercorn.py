@@ -22,6 +22,8 @@ from typing import Any
 import anyio
 from anyio import CancelScope, create_task_group
 from hypercorn.config import Config, Sockets
+from hypercorn.events import Closed
+from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol import h2, h11
 from hypercorn.protocol.events import Event, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
@@ -120,14 +122,17 @@ def _load_worker(on_trio: bool) -> Callable[..., Awaitable[None]]:
 
     Some malformed handshakes raise an exception in the task of their connection. It ends the trio
     worker with all its connections; the asyncio worker leaves it to the loop's exception handler
-    (pgjones/hypercorn#225, #329). The worker finds its connection class by a global name, which is
-    replaced here. Can go once ``TCPServer.run`` handles exceptions.
+    (pgjones/hypercorn#225, #329). The trio worker shuts a connection down while another task sends,
+    whose error is not that of a closed connection. The worker finds its connection class by a
+    global name, which is replaced here. Can go once ``TCPServer`` handles these exceptions.
     """
     package = "hypercorn.trio" if on_trio else "hypercorn.asyncio"
     worker: Any = import_module(f"{package}.run")
     check_required({worker: ("TCPServer",)}, SUPPORTED)
-    check_required({worker.TCPServer: ("run",)}, SUPPORTED)
+    check_required({worker.TCPServer: ("protocol_send", "run")}, SUPPORTED)
     base: Any = worker.TCPServer
+    trio: Any = getattr(import_module(f"{package}.tcp_server"), "trio", None)
+    busy: Any = () if trio is None else trio.BusyResourceError
 
     class Connection(base):  # type: ignore[misc]  # the backend's class
         async def run(self) -> None:
@@ -135,6 +140,12 @@ def _load_worker(on_trio: bool) -> Callable[..., Awaitable[None]]:
                 await super().run()
             except Exception as exc:
                 logger.warning("closed a connection that failed: %r", exc)
+
+        async def protocol_send(self, event: ConnectionEvent) -> None:
+            try:
+                await super().protocol_send(event)
+            except busy:
+                await self.protocol.handle(Closed())
 
     worker.TCPServer = Connection
     for protocol in (h11, h2):

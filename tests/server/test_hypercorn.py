@@ -6,12 +6,18 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+from anyio.lowlevel import checkpoint
+from hypercorn.events import Closed, RawData
 
 import fastrtc_anyio
 from fastrtc_anyio.server import _hypercorn
+from tests.kit.backends import on_trio
 
 PACKAGE = Path(fastrtc_anyio.__file__).parent
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -58,3 +64,31 @@ def test_hypercorn_is_imported_in_one_module_only() -> None:
     imports = re.compile(r"^\s*(from|import) hypercorn|import_module\(.*hypercorn", re.MULTILINE)
     found = {path.name for path in PACKAGE.rglob("*.py") if imports.search(path.read_text())}
     assert found == {"_hypercorn.py"}
+
+
+class ShuttingDown:
+    """A stream of trio whose end is being sent by another task."""
+
+    async def send_all(self, data: bytes) -> None:
+        await checkpoint()
+        raise trio.BusyResourceError
+
+
+class Protocol:
+    def __init__(self) -> None:
+        self.handled: list[object] = []
+
+    async def handle(self, event: object) -> None:
+        await checkpoint()
+        self.handled.append(event)
+
+
+@on_trio
+async def test_send_while_the_connection_shuts_down_closes_it() -> None:
+    _hypercorn._load_worker(True)
+    worker: Any = import_module("hypercorn.trio.run")
+    connection = object.__new__(worker.TCPServer)
+    connection.stream, connection.send_lock = ShuttingDown(), trio.Lock()
+    connection.protocol = Protocol()
+    await connection.protocol_send(RawData(b"x"))
+    assert connection.protocol.handled == [Closed()]
