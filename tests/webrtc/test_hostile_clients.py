@@ -16,6 +16,7 @@ from aiortc.rtcsctptransport import (
     DataChunk,
     HeartbeatChunk,
     InitChunk,
+    SackChunk,
     serialize_packet,
     tsn_plus_one,
 )
@@ -169,6 +170,9 @@ async def test_malformed_messages_cost_themselves_alone(caplog: pytest.LogCaptur
             for kind, data in MALFORMED_MESSAGES:
                 number = client.channel.id if kind == 51 or len(data) == 12 else 9
                 await sctp._send(number, kind, data)
+            sack = SackChunk()  # 300 gap blocks, each with all numbers
+            sack.cumulative_tsn, sack.gaps = sctp._last_received_tsn, [(0, 65_535)] * 300
+            await sctp._send_chunk(sack)
             client.channel.send(b"\xffbytes")
             await sctp._send(client.channel.id, 51, b"x" * 300_000)  # too long
             client.channel.send("text")
@@ -182,8 +186,9 @@ async def test_malformed_messages_cost_themselves_alone(caplog: pytest.LogCaptur
         discarded = stream.session("bad").statistics().discarded
         assert discarded.messages_in == len(MALFORMED_MESSAGES) + 1
         assert discarded.messages_out == 2
+        assert discarded.packets == 1
     entries = [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert len(entries) == 2
+    assert len(entries) == 3
     assert "Traceback" not in caplog.text
 
 

@@ -23,7 +23,7 @@ from aiortc import RTCPeerConnection, RTCRtpTransceiver, rtcsctptransport
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtcsctptransport import DataChunk, InboundStream, RTCSctpTransport
+from aiortc.rtcsctptransport import DataChunk, InboundStream, RTCSctpTransport, SackChunk
 
 from fastrtc_anyio._core.required import check_required
 
@@ -44,6 +44,7 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
         "_inbound_streams",
         "_outbound_queue",
         "_receive_data_chunk",
+        "_receive_sack_chunk",
         "_sent_queue",
     ),
     rtcsctptransport: ("decode_params",),
@@ -267,6 +268,10 @@ def is_closed_by_client(transport: RTCDtlsTransport) -> bool:
 # Data channels.
 
 
+_GAP_NUMBERS = 65_536
+"""Numbers that the 16-bit offsets of disjoint gap blocks can cover."""
+
+
 class SctpLoad(NamedTuple):
     """Memory that a client occupies in SCTP reassembly when another chunk arrives."""
 
@@ -291,6 +296,7 @@ def guard_sctp(
     window.
     """
     receive, receive_message = sctp._receive_data_chunk, sctp._data_channel_receive
+    receive_sack = sctp._receive_sack_chunk
 
     async def receive_data_chunk(chunk: DataChunk) -> None:
         streams = sctp._inbound_streams
@@ -303,6 +309,13 @@ def guard_sctp(
         if admit_chunk(load):
             await receive(chunk)
 
+    async def receive_sack_chunk(chunk: SackChunk) -> None:
+        # aiortc 1.16 visits each number in each block, which takes seconds if they all overlap.
+        numbers = sum(last - first + 1 for first, last in chunk.gaps)
+        if numbers > _GAP_NUMBERS:
+            raise ValueError(f"gap blocks must be disjoint (RFC 9260 3.3.4); got {numbers} numbers")
+        await receive_sack(chunk)
+
     async def data_channel_receive(stream_id: int, kind: int, data: bytes) -> None:
         try:
             await receive_message(stream_id, kind, data)
@@ -312,6 +325,7 @@ def guard_sctp(
             on_malformed(exc)
 
     replace_attribute(sctp, "_receive_data_chunk", receive_data_chunk)
+    replace_attribute(sctp, "_receive_sack_chunk", receive_sack_chunk)
     replace_attribute(sctp, "_data_channel_receive", data_channel_receive)
 
 
