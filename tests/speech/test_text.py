@@ -113,7 +113,7 @@ def test_missing_kokoro_names_the_offline_alternative(monkeypatch: pytest.Monkey
     ("get", "name", "known"),
     [
         (get_stt_model, "whisper/tiny.en", "'moonshine/base', 'moonshine/tiny', 'pocketsphinx'"),
-        (get_tts_model, "piper", "'kokoro', 'espeak-ng'"),
+        (get_tts_model, "piper", "'kokoro', 'espeak-ng', 'cartesia'"),
     ],
 )
 def test_unknown_model_name_lists_the_known_names(
