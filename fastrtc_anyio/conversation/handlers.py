@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -32,6 +31,7 @@ from .events import InterruptionJudge, TurnListener
 from .foreground import BACKGROUND_DB
 from .machine import PRE_ROLL_S
 from .pause_rules import SPEECH_PROBABILITY, AlgoOptions
+from .phrases import contains_phrase, spoken_words
 from .reply_calls import InputNeed, ReplyCall, check_functions, fit_arguments, input_need
 
 __all__ = ["ReplyOnPause", "ReplyOnStopWords", "TurnSettings"]
@@ -284,7 +284,7 @@ class ReplyOnStopWords(ReplyOnPause):
 
     Args:
         fn: see :class:`ReplyOnPause`.
-        stop_words: words or phrases; case is ignored.
+        stop_words: words or phrases; see :meth:`stop_word_detected`.
         stt_model: finds the stop words: a :class:`PhraseSpotter` or an :class:`STTModel`;
             ``get_stt_model("moonshine/base")`` by default, as in FastRTC.
 
@@ -294,7 +294,8 @@ class ReplyOnStopWords(ReplyOnPause):
         ImportError: a model is not given, and the packages that the default needs are not
             installed.
         TypeError: an argument has the wrong type.
-        ValueError: ``stop_words`` is empty, or the model cannot recognise one of them.
+        ValueError: ``stop_words`` is empty or holds one without a letter or digit, or the model
+            cannot recognise one of them.
     """
 
     def __init__(
@@ -317,9 +318,12 @@ class ReplyOnStopWords(ReplyOnPause):
     ) -> None:
         if isinstance(stop_words, str) or not all(isinstance(word, str) for word in stop_words):
             raise TypeError(f"stop_words must be a list of strings; got {stop_words!r}")
-        self.stop_words = [words for given in stop_words if (words := _normalise(given))]
-        if not self.stop_words:
-            raise ValueError(f"stop_words must hold at least one word; got {stop_words!r}")
+        self.stop_words = [spoken_words(given) for given in stop_words]
+        if not self.stop_words or not all(self.stop_words):
+            raise ValueError(
+                "stop_words must hold at least one phrase, each of at least one word; got "
+                f"{stop_words!r}"
+            )
         super().__init__(
             fn,
             startup_fn,
@@ -346,9 +350,12 @@ class ReplyOnStopWords(ReplyOnPause):
             check_phrases(self.stop_words)
 
     def stop_word_detected(self, text: str) -> bool:
-        """Return whether a text contains a stop word; case and punctuation are ignored."""
-        text = _normalise(text)
-        return any(re.search(rf"\b{re.escape(words)}\b", text) for words in self.stop_words)
+        """Return whether a text contains a stop word as whole words.
+
+        Ignores case, punctuation, Unicode normal forms and vowel points. In scripts without spaces
+        a stop word may be anywhere; in Korean a particle may follow.
+        """
+        return any(contains_phrase(text, words) for words in self.stop_words)
 
     def find_stop_word(self, audio: Audio) -> int | None:
         """Search audio for a stop word; called on a thread.
@@ -371,8 +378,3 @@ class ReplyOnStopWords(ReplyOnPause):
         """Send the client the message ``stopword``."""
         if self.channel is not None:
             self.channel.send(encode_message("stopword", ""))
-
-
-def _normalise(text: str) -> str:
-    """Reduce a text to its words, in lower case and separated by single spaces."""
-    return " ".join(re.findall(r"[\w']+", text.lower()))

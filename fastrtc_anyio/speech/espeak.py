@@ -24,6 +24,7 @@ from fastrtc_anyio._core.threads import hold_virtual_clock
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.errors import UnsupportedFormat
 
+from .sentences import speakable
 from .tts import SentenceTTS, TTSOptions
 
 __all__ = ["EspeakOptions", "EspeakTTSModel"]
@@ -86,7 +87,10 @@ class EspeakTTSModel(SentenceTTS[EspeakOptions]):
             UnsupportedFormat: the program did not write a WAV file.
         """
         finished = subprocess.run(
-            self._command(options), input=sentence.encode(), capture_output=True, check=False
+            self._command(options),
+            input=speakable(sentence).encode(),
+            capture_output=True,
+            check=False,
         )
         return self._speech(finished.returncode, finished.stdout, finished.stderr)
 
@@ -102,7 +106,7 @@ class EspeakTTSModel(SentenceTTS[EspeakOptions]):
         with hold_virtual_clock.get()(self._program):  # As for a thread.
             async with await anyio.open_process(self._command(options)) as process:
                 try:
-                    await _converse(process, sentence.encode(), output, complaint)
+                    await _converse(process, speakable(sentence).encode(), output, complaint)
                     status = await process.wait()
                 except BaseException:
                     with suppress(ProcessLookupError):

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from fastrtc_anyio._core.host import Lock
 from fastrtc_anyio._core.options import check_number
 
+from .sentences import speakable
 from .tts import SentenceTTS, Speech, TTSOptions
 
 __all__ = ["KokoroTTSModel", "KokoroTTSOptions"]
@@ -73,6 +74,6 @@ class KokoroTTSModel(SentenceTTS[KokoroTTSOptions]):
         options = options or KokoroTTSOptions()
         with self._lock:
             samples, rate = self._model.create(
-                sentence, voice=options.voice, speed=options.speed, lang=options.lang
+                speakable(sentence), voice=options.voice, speed=options.speed, lang=options.lang
             )
         return int(rate), samples
