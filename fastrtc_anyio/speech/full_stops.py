@@ -45,16 +45,18 @@ BEFORE_NUMBERS = frozenset(
 )
 # May end a sentence although they look like abbreviations.
 ENDINGS = re.compile(
-    r"(?:^|\W)(?:[ap]\.m|т\. ?[дп]|н\. ?э|κ\. ?ά|κ\.?λπ|stb|dll|hm+|m+|hmph|sh+|psst|pfft|brr+|grr+|"
+    r"(?:^|\W)(?:[ap]\.m|т\. ?[дп]|н\. ?э|κ\. ?ά|κ\.?λπ|stb|dll|"
+    r"hm+|mm+|hmph|sh+|psst|pfft|brr+|grr+|"
     r"tsk|zzz+|nth)$",
     re.IGNORECASE,
 )
-# Letters of languages that write ordinals with a full stop.
-ORDINAL_LETTERS = re.compile("[äöüßčďěňřšťůžąęłńśźżđæøåõőűğış]", re.IGNORECASE)
+# Letters of languages in which a capital may follow an ordinal.
+ORDINAL_LETTERS = re.compile("[äöüßğışčćđž]")
 # Words before an ordinal, German but for the last two.
 BEFORE_ORDINALS = frozenset(
     "am im der die das den dem des vom zum zur beim ein eine einen einem einer eines und bis seit "
-    "ab jeder jede jedes jeden ihr ihre ihrem sein seine seinem unser unsere dieser diese u od".split()
+    "ab jeder jede jedes jeden ihr ihre ihrem sein seine seinem unser unsere dieser diese u "
+    "od".split()
 )
 GERMAN_MONTHS = tuple("Jan Feb Mär Apr Mai Jun Jul Aug Sep Okt Nov Dez Jän".split())
 VOWELS = frozenset("aeiouyæœøəıаеёиоуыэюяіїєґўαεηιουω")
@@ -103,8 +105,8 @@ def ends_sentence(before: str, rest: str) -> bool | None:
         return False
     if ENDINGS.search(before[-12:]):
         return not rest[0].isdecimal()
-    if number_before and last.islower() and last.isalpha() and len(last) <= 3:
-        return not rest[0].isdecimal()  # A unit.
+    if number_before and last.islower() and last.isalpha() and len(last) <= 3 and last != "v":
+        return not rest[0].isdecimal()  # A unit, but not "500 v. Chr."
     return not _is_abbreviation(last)
 
 
@@ -117,10 +119,14 @@ def _number_ends(before: str, head: str, last: str, rest: str) -> bool | None:
     words = head.split()
     if words and words[-1].lower().strip("(\"'„»") in BEFORE_ORDINALS:
         return False
-    if ORDINAL_LETTERS.search(head):
+    if ORDINAL_LETTERS.search(head.lower()):
         return False
     start = rest[:3]
-    if any(month.startswith(start) for month in GERMAN_MONTHS):
+    if (
+        words
+        and words[-1].endswith(",")
+        and any(month.startswith(start) for month in GERMAN_MONTHS)
+    ):
         return False if len(start) == 3 else None
     return True
 

@@ -151,6 +151,7 @@ def test_stop_word_detected_ignores_case_and_punctuation(text: str, found: bool)
         ([3], TypeError, r"a list of strings; got \[3\]"),
         ([], ValueError, "at least one word"),
         (["  "], ValueError, "at least one word"),
+        (["hey", "?!"], ValueError, r"at least one word; got \['hey', '\?!'\]"),
     ],
 )
 def test_invalid_stop_words_are_refused(

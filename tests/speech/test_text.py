@@ -273,6 +273,37 @@ async def test_stream_tts_rejects_other_types() -> None:
         await anext(Beeps().stream_tts(5))  # type: ignore[arg-type]
 
 
+async def test_halves_of_characters_are_joined_or_left_out() -> None:
+    async def pieces(*texts: str) -> AsyncGenerator[str, None]:
+        for text in texts:
+            yield text
+
+    model = Beeps()
+    for text in (
+        "Hi \ud83d\x00the\x1bre. Bye\udc00.",
+        pieces("Hi \ud83d", "there. Bye\udc00", ".\ud83d"),
+    ):
+        model.sentences.clear()
+        assert len([chunk async for chunk in model.stream_tts(text)]) == 2
+        assert model.sentences == ["Hi there.", "Bye."]
+    model.sentences.clear()
+    async for _ in model.stream_tts(pieces("Hi \ud83d", "", "\ude00 there.")):
+        pass
+    assert model.sentences == ["Hi \U0001f600 there."]
+
+
+@pytest.mark.parametrize("piece", [None, b"bytes", 5, ["list"]])
+async def test_piece_that_is_no_string_is_named(piece: Any) -> None:
+    async def pieces() -> AsyncGenerator[Any, None]:
+        yield piece
+
+    name = type(piece).__name__
+    with pytest.raises(TypeError, match=f"text must be a str; got {name}"):
+        await anext(Beeps().stream_tts(pieces()))
+    with pytest.raises(TypeError, match=f"text must be a str; got {name}"):
+        next(Beeps().stream_tts_sync(piece))
+
+
 async def test_blank_text_yields_nothing_and_tts_raises() -> None:
     assert [chunk async for chunk in Beeps().stream_tts(" \n ")] == []
     with pytest.raises(ValueError, match="text must contain something to say; got ' '"):
@@ -322,6 +353,30 @@ async def test_whole_text_reaches_the_program(
     assert (rate, samples.shape) == (RATE, (1, len("-v größer".encode())))
     assert samples.dtype == np.int16
     assert model.tts("-v größer")[1].shape == samples.shape
+
+
+async def test_unspeakable_characters_do_not_reach_the_program(
+    make_model: Callable[[str], EspeakTTSModel],
+) -> None:
+    model = make_model("wav(len(sys.stdin.buffer.read()))")
+    expected = (1, len(b"Hi  you."))
+    async for _, samples in model.stream_tts("Hi \ud83d\x00 you."):
+        assert samples.shape == (1, len("Hi you."))
+    assert model.speak("Hi \ud83d\x00 you.", None)[1].shape == expected
+    assert (await model.speak_async("Hi \udc00 you.", None))[1].shape == expected
+    assert (await model.speak_async("\ud83d\ude00", None))[1].shape == (1, 4)
+
+
+def test_kokoro_receives_speakable_text() -> None:
+    model, spoken = KokoroTTSModel.__new__(KokoroTTSModel), []
+
+    def create(text: str, **_options: object) -> tuple[Any, int]:
+        spoken.append(text)
+        return np.zeros(10, np.float32), 24_000
+
+    model._lock, model._model = threading.Lock(), SimpleNamespace(create=create)
+    model.speak("Hi \ud83d\x00you.", None)
+    assert spoken == ["Hi you."]
 
 
 async def test_options_reach_the_program(make_model: Callable[[str], EspeakTTSModel]) -> None:
