@@ -23,7 +23,7 @@ __all__ = ["ends_sentence", "is_lower", "is_next_item"]
 ABBREVIATIONS = frozenset(
     # English
     "adm approx apt assn ave brig bros capt co col corp dept eds est esp gen gov hon inc incl inst "
-    "lieut maj messrs misc prof ref rep rev sen supt univ viz adj assoc "
+    "lieut maj messrs misc prof ref rep rev sen supt univ viz adj assoc mrs hrsg "
     # Spanish, Portuguese, Catalan, Italian, French, Romanian
     "sra srta dra dña profa exmo exma av avda ud uds ee núm pág tel sig dott avv geom pag ecc mme "
     "mlle mgr ste ex env éd chap ing arq lic gral "
@@ -38,10 +38,13 @@ ABBREVIATIONS = frozenset(
     # Hindi, Bengali, Tamil, Thai: more than one letter
     "श्री डॉ स्व मो मु ডাঃ திரு".split()
 )
+# The only ones in capitals: EST is a time zone.
+CAPITAL_ABBREVIATIONS = frozenset("tp pgs ts gs bs ks ee".split())
 # Ordinary words too: abbreviations only before a number.
 BEFORE_NUMBERS = frozenset(
     "art ch fig figs no nos p pp sec vol vols cap kap abs ep op opus núm pág ex eq janv févr avr "
-    "juil sept genn febbr".split()
+    "juil sept genn febbr jan feb fev mar abr apr mai maj jun jul ago aug sep set out okt oct nov "
+    "dez dec dic ene".split()
 )
 # May end a sentence although they look like abbreviations.
 ENDINGS = re.compile(
@@ -66,6 +69,7 @@ WORD = re.compile(r"[^\s(\[{<\"'\u2018\u201a-\u201f\xab\xbb\u2039\u203a*_`¿¡/\
 DOTTED = re.compile(r"(?!.*\.(?:ai|co|com|net|org|io|de)$)(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,3}")
 # "p. ex.", "v. Chr."
 ABBREVIATED_BEFORE = re.compile(r"(?:^|\s)[^\W\d_A-ZА-Я]\.\s?$")
+CLOCK = re.compile(r"\d\s?[ap]\.m$", re.IGNORECASE)
 ROMAN = re.compile(r"(?=.)(?:x{0,3})(?:ix|iv|v?i{0,3})", re.IGNORECASE)
 ITEM = re.compile(r"(?:^|[\n:;,]|(?<=\s)|(?<=[(*]))[\s(*_#>•+-]*(\d{1,3})[.)](?=\s|\*|$)")
 
@@ -98,13 +102,15 @@ def ends_sentence(before: str, rest: str) -> bool | None:
             return False
     if len(last) > 1 and ROMAN.fullmatch(last) and re.search(r"(?:^|\s)[^\W\d_A-Z]\w*\s$", head):
         return False  # An ordinal: "volt IV. Béla".
-    if ABBREVIATED_BEFORE.search(head) and len(last) <= 3:
-        return False
     bullet = not any(c.isalnum() for c in head.rpartition("\n")[2])
     if bullet and ROMAN.fullmatch(last):
         return False
+    if CLOCK.search(before[-5:]) and rest[0].isupper():  # A time zone may follow.
+        return not rest[1].isupper() if len(rest) > 1 else None
     if ENDINGS.search(before[-12:]):
         return not rest[0].isdecimal()
+    if ABBREVIATED_BEFORE.search(head) and len(last) <= 3:
+        return False
     if number_before and last.islower() and last.isalpha() and len(last) <= 3 and last != "v":
         return not rest[0].isdecimal()  # A unit, but not "500 v. Chr."
     return not _is_abbreviation(last)
@@ -159,7 +165,7 @@ def _items(text: str) -> list[tuple[int, int]]:
 
 def _is_abbreviation(word: str) -> bool:
     lower = word.lower()
-    if lower in ABBREVIATIONS:
+    if lower in ABBREVIATIONS and (lower in CAPITAL_ABBREVIATIONS or not word.isupper()):
         return True
     letters = [c for c in word if category(c)[0] != "M"]
     if len(letters) == 1:  # Syllables of Korean, Chinese and Japanese are words.

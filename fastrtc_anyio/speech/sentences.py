@@ -42,7 +42,9 @@ STOPS = (
     r"|\u1361\u1361|(?<=[\u0370-\u03ff\u1f00-\u1fff])[;\u037e]|(?<=[\u0561-\u0587]):)+"
 )
 # French puts a space before a closing guillemet. Some write spaces between full stops.
-TAIL = rf"(?:[{CLOSING}{EMOJI}]|\s+[{EMOJI}]|\s+[\xbb\u203a](?=[\s.,;:!?])|\s+[.!?](?=\s))*"
+TAIL = (
+    rf"(?:[{CLOSING}{EMOJI}]|\s+[{EMOJI}]|\s+[\xbb\u203a](?=[\s.,;:!?])|\s+[.!?](?=\s)|\s+\u0f0d)*"
+)
 OPENING = re.compile(r"[\xab\u2018\u201b\u201c\u201f]")
 BOUNDARY = re.compile(
     rf"(?P<stop>{STOPS})(?P<tail>{TAIL})(?P<space>\s*)"
@@ -68,7 +70,7 @@ HEADING = re.compile(r"#{1,6}\s|\|")
 NUMBER = re.compile(r"[(*_]*(\d{1,3})(?:[.)][*_]*(\s)?)?")
 # Polite and questioning particles end sentences in Thai and Lao.
 PARTICLES = re.compile("(?:ครับ|คับ|ค่ะ|คะ|จ้ะ|จ้า|ไหม|มั้ย|ບໍ່?|ເຈົ້າ|ເດີ້|ແດ່)$")
-SHORTEST_PHRASE = 12
+SHORTEST_PHRASE = 10
 CLAUSE = re.compile(
     rf"[,;:][{CLOSING}]*(?:\s+|(?=[{UNSPACED}]))|[{CLAUSE_MARKS}][{CLOSING}]*(?!\d)\s*"
 )

@@ -135,5 +135,5 @@ def test_endless_text_is_cut_in_linear_time(text: str) -> None:
 
 def test_whole_long_text_is_split_in_linear_time() -> None:
     begin = time.process_time()
-    assert len(split_sentences("It is so. " * 50_000)) == 50_000
-    assert time.process_time() - begin < 20
+    assert len(split_sentences("It is so. " * 10_000)) == 10_000
+    assert time.process_time() - begin < 5
