@@ -22,6 +22,8 @@ POINTS = re.compile(
 LETTERS = {"\u064a": "\u06cc", "\u0649": "\u06cc", "\u0643": "\u06a9", "\u0131": "i"}
 # Hiragana for katakana: a recogniser chooses either for a name.
 FOLDING = str.maketrans(LETTERS | {chr(code): chr(code - 0x60) for code in range(0x30A1, 0x30F7)})
+# A space between words of Khmer or Thai, and between the parts of a Persian word.
+INVISIBLE_SPACE = re.compile(r"\u200b|(?<=[\u0600-\u06ff])\u200c")
 GREEK_ACCENT = re.compile(r"(?<=[\u0370-\u03ff])\u0301")
 ANY_UNSPACED = re.compile(f"[{UNSPACED}]")
 UNSPACED_GAP = re.compile(rf"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
@@ -55,7 +57,7 @@ def contains_phrase(text: str, phrase: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    """Remove differences of spelling that cannot be heard."""
+    """Remove differences of spelling that have no sound."""
     text = normalize("NFKC", text.translate(APOSTROPHES))
     text = normalize("NFKC", POINTS.sub("", text).casefold().replace("i\u0307", "i"))
     text = normalize("NFC", GREEK_ACCENT.sub("", normalize("NFD", text)))
@@ -66,7 +68,7 @@ def _words(text: str) -> str:
     """Replace everything but letters, marks, digits and apostrophes within words by spaces."""
     kept = "".join(
         character if _in_word(character) or character == "'" else " "
-        for character in text
+        for character in INVISIBLE_SPACE.sub(" ", text)
         if category(character) != "Cf"  # Joiners and directions, which are invisible.
     )
     return " ".join(word for part in kept.split() if (word := part.strip("'")))
