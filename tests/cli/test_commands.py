@@ -197,12 +197,11 @@ def test_handler_error_fails_call(program: Path) -> None:
     assert "error: the handler failed: no train today" in done.stderr
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_terminal_shows_progress_and_ctrl_c_ends_call(backend: str, program: Path) -> None:
-    with serving("served:stream", backend, program.parent) as url:
+def test_terminal_shows_progress_and_ctrl_c_ends_call(program: Path) -> None:
+    with serving("served:stream", "asyncio", program.parent) as url:
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
-            command("call", url, "--listen", "60", "--backend", backend),
+            command("call", url, "--listen", "60", "--backend", "trio"),
             stdout=subprocess.PIPE,
             stderr=theirs,
             env=environment(),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
-from hypothesis import find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from fastrtc_anyio import (
@@ -132,17 +133,23 @@ def test_hang_ups_stay_in_range(leaves: HangUp) -> None:
     assert 0.02 <= leaves.after <= 2
 
 
+def least(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool]) -> Any:
+    """Return the example that Hypothesis shrinks to. Explaining it would take most of the time."""
+    phases = settings(phases=[Phase.generate, Phase.shrink])
+    return find(strategy, condition, settings=phases)
+
+
 def test_examples_shrink_to_the_minimum() -> None:
-    assert find(sample_rates(), lambda _: True) == 48_000
-    assert find(chunkings(999), lambda _: True) == [999]
-    assert find(chunkings(999), lambda sizes: len(sizes) == 2) == [1, 998]
-    assert find(chunkings(0), lambda _: True) == []
-    assert find(emissions(), lambda _: True) is None
-    assert repr(find(link_faults(), lambda f: f.loss > 0.25)) == "LinkFaults(loss=0.251)"
-    assert find(hang_ups(), lambda _: True) == HangUp(0.02, CloseReason.HUNG_UP)
-    assert find(hang_ups(min_seconds=0), lambda _: True) == HangUp(0.0, CloseReason.HUNG_UP)
-    assert find(hang_ups(5), lambda h: h.after >= 1) == HangUp(1.0, CloseReason.HUNG_UP)
-    frame = find(audio_frames(), lambda f: f.samples.shape[1] >= 7)
+    assert least(sample_rates(), lambda _: True) == 48_000
+    assert least(chunkings(999), lambda _: True) == [999]
+    assert least(chunkings(999), lambda sizes: len(sizes) == 2) == [1, 998]
+    assert least(chunkings(0), lambda _: True) == []
+    assert least(emissions(), lambda _: True) is None
+    assert repr(least(link_faults(), lambda f: f.loss > 0.25)) == "LinkFaults(loss=0.251)"
+    assert least(hang_ups(), lambda _: True) == HangUp(0.02, CloseReason.HUNG_UP)
+    assert least(hang_ups(min_seconds=0), lambda _: True) == HangUp(0.0, CloseReason.HUNG_UP)
+    assert least(hang_ups(5), lambda h: h.after >= 1) == HangUp(1.0, CloseReason.HUNG_UP)
+    frame = least(audio_frames(), lambda f: f.samples.shape[1] >= 7)
     assert frame.sample_rate == 48_000
     assert np.array_equal(frame.samples, np.zeros((1, 7)))
 

@@ -23,6 +23,7 @@ from fastrtc_anyio import (
 )
 from fastrtc_anyio._driver import HandlerDriver
 from tests.kit.aiortc_client import open_client
+from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, place_call
 from tests.kit.handlers import AsyncEcho, Echo, Quiet
 from tests.kit.measure import echo_of_tones
@@ -36,6 +37,7 @@ def record_handler(handlers: list[AsyncEcho]) -> AsyncEcho:
     return handlers[-1]
 
 
+@on_trio
 @pytest.mark.parametrize("index", range(len(RATES)))
 async def test_echo_at_each_sample_rate(index: int) -> None:
     """Each rate in mono and stereo, with sync and async handlers in turn."""

@@ -27,6 +27,7 @@ from fastrtc_anyio import CloseReason, InvalidCandidate, InvalidOffer, LimitExce
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import IceCandidate
 from tests.kit.aiortc_client import open_client
+from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, place_call
 from tests.kit.handlers import AsyncEcho
 from tests.kit.measure import echo_of_tones
@@ -86,6 +87,7 @@ async def test_candidate_with_invalid_port_is_rejected(port: int) -> None:
             await stream.offer({"type": "ice-candidate", "candidate": candidate, "webrtc_id": "me"})
 
 
+@on_trio
 @pytest.mark.parametrize(
     ("streams", "size"), [(1, 1), (1, 1100), (1000, 1)], ids=["many", "large", "streams"]
 )
