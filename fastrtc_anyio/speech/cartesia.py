@@ -16,13 +16,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from anyio import move_on_after
-from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.options import check_choice, check_number, short_repr
 from fastrtc_anyio._media.frames import Int16Array
 
-from .sentences import SentenceSplitter
-from .tts import SentenceTTS, TTSOptions
+from .tts import SentenceTTS, TTSOptions, read_sentences
 
 if TYPE_CHECKING:
     import httpx
@@ -203,7 +201,7 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
             if http is None:
                 http = httpx.AsyncClient(verify=self._certificates, timeout=_SECONDS)
                 await stack.enter_async_context(http)
-            sentences = await stack.enter_async_context(aclosing(_sentences(text)))
+            sentences = await stack.enter_async_context(aclosing(read_sentences(text)))
             async for sentence in sentences:
                 if _is_speakable(sentence):
                     async with aclosing(self._stream(http, sentence, options)) as speech:
@@ -287,22 +285,3 @@ def _to_samples(data: bytes) -> Int16Array:
 def _is_speakable(sentence: str) -> bool:
     """Whether a sentence contains more than punctuation, which the service refuses."""
     return any(character.isalnum() for character in sentence)
-
-
-async def _sentences(text: object) -> AsyncGenerator[str, None]:
-    await checkpoint()
-    splitter = SentenceSplitter()
-    if isinstance(text, str):
-        for sentence in [*splitter.push(text), *splitter.flush()]:
-            yield sentence
-        return
-    if not isinstance(text, AsyncIterable):
-        raise TypeError(f"text must be a str or yield strings; got {type(text).__name__}")
-    async with AsyncExitStack() as stack:
-        if (aclose := getattr(text, "aclose", None)) is not None:
-            stack.push_async_callback(aclose)
-        async for piece in text:
-            for sentence in splitter.push(piece):
-                yield sentence
-        for sentence in splitter.flush():
-            yield sentence

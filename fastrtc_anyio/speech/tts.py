@@ -122,7 +122,7 @@ class SentenceTTS(ABC, Generic[OptionsT]):
             first begins with a short pause.
         """
         pause = False
-        async with aclosing(_sentences(text)) as sentences:
+        async with aclosing(read_sentences(text)) as sentences:
             async for sentence in sentences:
                 rate, samples = _trim(await self.speak_async(sentence, options), pause)
                 if samples.size:
@@ -141,7 +141,12 @@ class SentenceTTS(ABC, Generic[OptionsT]):
                 yield rate, samples
 
 
-async def _sentences(text: object) -> AsyncGenerator[str, None]:
+async def read_sentences(text: object) -> AsyncGenerator[str, None]:
+    """Yield the sentences of a text, or of the pieces that an async iterable yields.
+
+    Raises:
+        TypeError: ``text`` or a piece is something else.
+    """
     await checkpoint()
     if isinstance(text, str):
         for sentence in split_sentences(text):
