@@ -84,7 +84,8 @@ def typecheck(session: nox.Session) -> None:
 @nox.session
 def interop(session: nox.Session) -> None:
     """Place calls with browsers and other foreign peers; a missing peer fails."""
-    session.install(".[test]")
+    # imageio-ffmpeg ships ffmpeg 9; WHIP needs ffmpeg 8, and Debian 12 has ffmpeg 5.
+    session.install(".[test]", "imageio-ffmpeg>=0.8")
     if (INTEROP / "package.json").exists():
         session.run("npm", "--prefix", str(INTEROP), "ci", "--no-audit", "--no-fund", external=True)
     # One browser test at a time, beside one test of another kind: tests/interop/conftest.py.

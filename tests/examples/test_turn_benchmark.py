@@ -5,6 +5,7 @@ A model that knows the labels takes the place of a real one.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import EnergyVad
+
+from tests.kit.documentation import find_block
 
 from .loading import load
 
@@ -191,11 +194,18 @@ def test_score_counts_each_kind_of_error() -> None:
     assert score.stopped_after == [30]
 
 
-def test_main_prints_a_table(
+def test_documented_commands_print_tables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--conversations=1", "--speech=noise", "--vad=energy", "--markdown"]
-    monkeypatch.setattr(sys, "argv", ["turn_benchmark.py", *arguments])
+    block = find_block("docs/turn_benchmark.md", "--conversations 48")
+    documented: list[str] = []
+    for command in block.text.splitlines():
+        python, script, *options = shlex.split(command, comments=True)
+        assert (python, script) == ("python", "examples/turn_benchmark.py")
+        documented += options
+    # Repeated options replace the documented ones, which would take minutes.
+    shorter = ["--conversations=1", "--speech=noise", "--vad=energy"]
+    monkeypatch.setattr(sys, "argv", ["turn_benchmark.py", *documented, *shorter])
     bench.main()
     printed = capsys.readouterr().out
     assert "Speech: noise. Voice activity: energy" in printed

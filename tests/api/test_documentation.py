@@ -1,0 +1,179 @@
+"""Every fenced block of the documentation runs as written, or is marked with the reason why not."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+from pathlib import Path
+
+import pytest
+
+from fastrtc_anyio import _cli
+from tests.kit.documentation import (
+    PAGES,
+    ROOT,
+    Block,
+    DocumentationError,
+    all_blocks,
+    blocks_of,
+    find_blocks,
+    prose,
+    read,
+)
+from tests.testing.test_plugin import Run
+
+RUNNERS = {
+    "python": "test_python_of_a_page_runs",
+    "mermaid": "test_diagrams_are_generated",
+    "sh": "tests/examples/test_documentation.py::test_commands_run",
+    "json": "tests/examples/test_documentation.py::test_messages_are_accepted",
+}
+"""Tests that run the blocks of a language without a marker."""
+
+PROGRAM = '''
+"""All blocks of a page, in one namespace. Its streams and handlers are called in memory."""
+
+import wave
+
+import anyio
+import numpy as np
+import pytest
+
+from fastrtc_anyio import Stream
+from fastrtc_anyio.handlers import StreamHandlerBase
+
+_shown = []
+
+with pytest.MonkeyPatch.context() as _patch:
+    # tests/examples/test_documentation.py launches the streams.
+    _patch.setattr(Stream, "launch", lambda self, *args, **options: None)
+    for _line, _text in BLOCKS:
+        # Tracebacks show the page and its line.
+        exec(compile("\\n" * (_line - 1) + _text, PAGE, "exec"), globals())
+        for _value in list(globals().values()):
+            if isinstance(_value, Stream | StreamHandlerBase) and _value not in _shown:
+                _shown.append(_value)
+
+with wave.open(SPEECH) as _file:
+    _rate = _file.getframerate()
+    _said = np.frombuffer(_file.readframes(_file.getnframes()), np.int16)[np.newaxis, : _rate * 3 // 2]
+
+
+@pytest.mark.parametrize("number", range(len(_shown)))
+async def test_shown_handler_serves_a_call(open_call, number):
+    """The client speaks twice: to a conversation, over its reply."""
+    shown = _shown[number]
+    stream = shown if isinstance(shown, Stream) else Stream(shown, modality="audio")
+    inputs = tuple(component.value for component in stream._web.additional_inputs)
+    async with open_call(stream.handler, inputs=inputs, thread_limit=10) as call:
+        await call.speak(_said, _rate)
+        if hasattr(stream.handler, "can_interrupt"):
+            with anyio.fail_after(5):
+                while "response_starting" not in await call.client.receive_message():
+                    pass
+        else:
+            assert call.heard.any()
+        await call.speak(_said, _rate)
+        await anyio.sleep(2)
+'''
+
+
+@pytest.mark.parametrize("block", all_blocks(), ids=str)
+def test_block_has_a_runner_or_a_reason(block: Block) -> None:
+    if block.marker is None:
+        assert block.language in RUNNERS, (
+            f"no test runs a block in {block.language or 'no language'}: run it, or mark it with "
+            "`<!-- not run: the reason -->`"
+        )
+    elif block.marker.place is not None:
+        check_place(block, block.marker.place)
+
+
+def check_place(block: Block, place: str) -> None:
+    """Check that a script contains the block, or that a test takes the block from its page."""
+    name, _, test = place.partition("::")
+    code = (ROOT / name).read_text(encoding="utf-8")
+    if not test:
+        assert [line for line in block.text.splitlines() if line not in code.splitlines()] == []
+        return
+    (function,) = [node for node in ast.walk(ast.parse(code)) if getattr(node, "name", "") == test]
+    taken = ast.get_source_segment(code, function) or ""
+    assert f'find_block("{block.page}"' in taken, f"{place} does not run {block}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "python")])
+def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    """All code of a page runs in one namespace, and its tests pass."""
+    blocks = [(block.line, block.text) for block in blocks_of(page, "python")]
+    speech = str(Path(_cli.__file__).with_name("speech.wav"))
+    begin = f"BLOCKS = {blocks!r}\nPAGE = {str(ROOT / page)!r}\nSPEECH = {speech!r}\n"
+    run = Run(tmp_path, begin + PROGRAM)
+    assert run.outcomes, run.output
+    assert set(run.outcomes.values()) == {"PASSED"}, run.output
+    shown = [ast.parse(text) for _, text in blocks]
+    wanted = [getattr(node, "name", "") for tree in shown for node in ast.walk(tree)]
+    tests = [name for name in wanted if name.startswith("test_")]
+    assert len(tests) == len(set(tests))
+    assert all(any(name in outcome for outcome in run.outcomes) for name in tests), run.output
+
+
+def test_diagrams_are_generated() -> None:
+    """tests/api/test_diagrams.py compares the rest of these pages."""
+    states = runpy.run_path(str(ROOT / "docs/diagrams.py"))["render"]()
+    layers = runpy.run_path(str(ROOT / "docs/layers.py"))["render"]
+    generated = states + layers(read("CONTRIBUTING.md"), read("pyproject.toml"))
+    assert [
+        block
+        for block in all_blocks()
+        if block.language == "mermaid" and block.text not in generated
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "language", "text"),
+    [
+        ("```sh\nls\n```", "sh", "ls\n"),
+        ("~~~~ python title='x'\n~~~\n~~~~", "python", "~~~\n"),
+        ("1. step\n\n   ```{.js}\n   f()\n   ```\n", "js", "f()\n"),
+        ("- ```\n  nothing\n  ```", "", "nothing\n"),
+        ("> ```nginx\n> a\n> ```", "nginx", "> a\n"),
+    ],
+)
+def test_blocks_of_all_forms_are_found(source: str, language: str, text: str) -> None:
+    (block,) = find_blocks("page.md", source)
+    assert (block.language, block.text, block.marker) == (language, text, None)
+
+
+def test_marker_gives_place_and_reason() -> None:
+    source = "<!-- run by tests/x.py::test_y: needs\n  ffmpeg -->\n```sh\nls\n```\n"
+    (block,) = find_blocks("page.md", source)
+    assert block.marker is not None
+    assert (block.marker.place, block.marker.reason) == ("tests/x.py::test_y", "needs ffmpeg")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "<!-- not run -->\n```sh\nls\n```",
+        "<!-- not run: -->\n```sh\nls\n```",
+        "<!-- run by tests/x.py -->\n```sh\nls\n```",
+        "<!-- not run: no block follows -->\ntext",
+        "<!-- not run: a text is between -->\ntext\n```sh\nls\n```",
+        "```sh\nls",
+    ],
+)
+def test_marker_without_reason_or_block_is_an_error(source: str) -> None:
+    with pytest.raises(DocumentationError):
+        find_blocks("page.md", source)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_is_fenced(page: str) -> None:
+    """No indented or HTML code, which the other tests would not find."""
+    lines = prose(read(page)).split("\n")
+    indented = [
+        text
+        for above, text in zip(lines, lines[1:], strict=False)
+        if not above.strip() and text.startswith(("    ", "\t", "<pre", "<code"))
+    ]
+    assert indented == []

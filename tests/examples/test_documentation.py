@@ -1,0 +1,148 @@
+"""Programs, commands and messages of the documentation as written, with real servers and calls."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import wave
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+from anyio.abc import Process
+from anyio.streams.text import TextReceiveStream
+
+from fastrtc_anyio import _cli
+from fastrtc_anyio._media.resample import StreamResampler
+from tests.kit.backends import anyio_backend as anyio_backend
+from tests.kit.backends import on_asyncio
+from tests.kit.calls import make_stream, only_session, place_call, serve
+from tests.kit.documentation import Block, all_blocks
+from tests.kit.measure import speak
+from tests.kit.waiting import wait_until
+from tests.kit.websockets import open_wire
+
+from .loading import EXAMPLES
+from .test_scripts import RUN
+
+SPEECH = Path(_cli.__file__).with_name("speech.wav")
+SERVED = """\
+from fastrtc_anyio import Stream
+
+async def echo(session):
+    async for frame in session.audio_in:
+        await session.audio_out.send(frame)
+
+stream = Stream(echo, modality="audio")
+"""
+PROGRAMS = [
+    block
+    for block in all_blocks()
+    if block.language == "python" and block.marker is None and ".launch(" in block.text
+]
+COMMANDS = [block for block in all_blocks() if block.language == "sh" and block.marker is None]
+MESSAGES = [block for block in all_blocks() if block.language == "json" and block.marker is None]
+LIMIT = 50
+
+pytestmark = on_asyncio  # the backend of the tests, not of the programs
+
+
+@asynccontextmanager
+async def open_program(
+    command: list[str], folder: Path, printed: list[str]
+) -> AsyncGenerator[Process, None]:
+    """Run a program, collect its output, and interrupt it if it is still running at the end."""
+    # A stand-in for espeak-ng, if that is not installed.
+    voice = folder / "bin" / "espeak-ng"
+    voice.parent.mkdir(exist_ok=True)
+    voice.write_text(f"#!/bin/sh\ncat > /dev/null\ncat '{SPEECH}'\n")
+    voice.chmod(0o700)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(voice.parent)])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent)}
+
+    async def read(process: Process) -> None:
+        assert process.stdout is not None
+        async for text in TextReceiveStream(process.stdout):
+            printed.append(text)
+
+    with anyio.fail_after(LIMIT):
+        async with (
+            await anyio.open_process(
+                command, stderr=subprocess.STDOUT, cwd=folder, env=environment
+            ) as process,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(read, process)
+            yield process
+            if process.returncode is None:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 0, "".join(printed)
+    assert "Traceback" not in "".join(printed), "".join(printed)
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
+async def test_program_answers_a_call(block: Block, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(block.text, encoding="utf-8")
+    printed: list[str] = []
+    async with open_program([sys.executable, str(RUN), str(program)], tmp_path, printed):
+        url = re.compile(r"http://127\.0\.0\.1:[1-9]\d*(?=\D)")
+        await wait_until(lambda: url.search("".join(printed)), "the server")
+        async with place_call(url.findall("".join(printed))[0]) as client:
+            speak(client, read_utterance())
+            with anyio.fail_after(LIMIT):
+                while np.abs((await client.receive_audio()).samples).max() < 1000:
+                    pass
+
+
+def read_utterance() -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    """The first words of the demo's speech: int16, shape ``(1, n)``, at 48 kHz."""
+    with wave.open(str(SPEECH)) as file:
+        rate = file.getframerate()
+        samples = np.frombuffer(file.readframes(rate * 3 // 2), np.int16)[np.newaxis]
+    return StreamResampler(rate, 48_000, 1).push(samples)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+async def test_commands_run(block: Block, tmp_path: Path) -> None:
+    """Each command succeeds. Servers run beside the commands below them, until Ctrl-C."""
+    (tmp_path / "module.py").write_text(SERVED)
+    (tmp_path / "question.wav").write_bytes(SPEECH.read_bytes())
+    for port in map(int, re.findall(r"--port (\d+)", block.text)):
+        await wait_until(lambda port=port: is_free(port), f"port {port}")
+    async with AsyncExitStack() as servers:
+        for command in block.text.splitlines():
+            printed: list[str] = []
+            # exec: the signal is for the command, not for its shell.
+            process = await servers.enter_async_context(
+                open_program(["sh", "-ec", f"exec {command}"], tmp_path, printed)
+            )
+
+            def has_started(process: Process = process, printed: list[str] = printed) -> bool:
+                return process.returncode is not None or "Ctrl-C ends it" in "".join(printed)
+
+            await wait_until(has_started, command, seconds=LIMIT)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize("block", MESSAGES, ids=str)
+async def test_messages_are_accepted(block: Block) -> None:
+    """A JSON block is a message that begins a session over a WebSocket."""
+    stream = make_stream()
+    async with serve(stream) as url, open_wire(url) as wire:
+        await wire.send(block.text)
+        await wire.send('{"event": "ping"}')
+        assert await wire.receive_json() == {"event": "pong"}
+        assert only_session(stream).closed is None
