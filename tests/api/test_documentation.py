@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import runpy
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ with pytest.MonkeyPatch.context() as _patch:
 
 with wave.open(SPEECH) as _file:
     _rate = _file.getframerate()
-    _said = np.frombuffer(_file.readframes(_file.getnframes()), np.int16)[np.newaxis, : _rate * 3 // 2]
+    _said = np.frombuffer(_file.readframes(_rate * 3 // 2), np.int16)[np.newaxis]
 
 
 @pytest.mark.parametrize("number", range(len(_shown)))
@@ -173,7 +174,7 @@ def test_code_is_fenced(page: str) -> None:
     lines = prose(read(page)).split("\n")
     indented = [
         text
-        for above, text in zip(lines, lines[1:], strict=False)
+        for above, text in pairwise(lines)
         if not above.strip() and text.startswith(("    ", "\t", "<pre", "<code"))
     ]
     assert indented == []

@@ -11,6 +11,7 @@ import sys
 import wave
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -64,8 +65,8 @@ async def open_program(
     voice.parent.mkdir(exist_ok=True)
     voice.write_text(f"#!/bin/sh\ncat > /dev/null\ncat '{SPEECH}'\n")
     voice.chmod(0o700)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(voice.parent)])
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent)}
+    folders = [str(Path(sys.executable).parent), os.environ["PATH"], str(voice.parent)]
+    environment = os.environ | {"PATH": ":".join(folders), "PYTHONPATH": str(EXAMPLES.parent)}
 
     async def read(process: Process) -> None:
         assert process.stdout is not None
@@ -116,8 +117,8 @@ async def test_commands_run(block: Block, tmp_path: Path) -> None:
     """Each command succeeds. Servers run beside the commands below them, until Ctrl-C."""
     (tmp_path / "module.py").write_text(SERVED)
     (tmp_path / "question.wav").write_bytes(SPEECH.read_bytes())
-    for port in map(int, re.findall(r"--port (\d+)", block.text)):
-        await wait_until(lambda port=port: is_free(port), f"port {port}")
+    for port in re.findall(r"--port (\d+)", block.text):
+        await wait_until(partial(is_free, int(port)), f"port {port}")
     async with AsyncExitStack() as servers:
         for command in block.text.splitlines():
             printed: list[str] = []

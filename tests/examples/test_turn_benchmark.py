@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import EnergyVad
-
 from tests.kit.documentation import find_block
 
 from .loading import load

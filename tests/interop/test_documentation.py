@@ -21,7 +21,7 @@ from tests.kit.calls import make_stream, serve
 from tests.kit.documentation import ROOT, find_block
 from tests.kit.waiting import wait_until
 
-pytestmark = [pytest.mark.interop, on_trio]
+pytestmark = pytest.mark.interop
 
 PORT = 7860
 NOT_COPIED = (".*", "__pycache__", "node_modules", "soak")
@@ -36,6 +36,7 @@ def ffmpeg(tmp_path: Path) -> Path:
     return folder
 
 
+@on_trio
 async def test_ffmpeg_command_publishes(ffmpeg: Path, tmp_path: Path) -> None:
     """The command publishes a film with the token that the page shows."""
     sources = ("testsrc=size=320x240:rate=25", "sine=frequency=440")
@@ -78,14 +79,16 @@ async def test_ffmpeg_command_publishes(ffmpeg: Path, tmp_path: Path) -> None:
     assert pictures > 50
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_demo_and_voice_agent_run_in_a_copy(tmp_path: Path) -> None:
     """The README's first commands, in a folder without an environment."""
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
     # The interpreter of this environment, without the environment.
     base = Path(sys.base_prefix) / "bin"
-    kept = [part for part in os.environ["PATH"].split(":") if part != str(Path(sys.executable).parent)]
+    kept = [
+        part for part in os.environ["PATH"].split(":") if part != str(Path(sys.executable).parent)
+    ]
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -101,7 +104,7 @@ def test_demo_and_voice_agent_run_in_a_copy(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=350,
+            timeout=500,
             check=False,
         )
         assert done.returncode == 0, done.stdout
