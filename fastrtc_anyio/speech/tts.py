@@ -29,7 +29,7 @@ from fastrtc_anyio._core.threads import run_sync
 
 from .sentences import SentenceSplitter, split_sentences
 
-__all__ = ["SentenceTTS", "Speech", "TTSModel", "TTSOptions"]
+__all__ = ["SentenceTTS", "Speech", "TTSModel", "TTSOptions", "read_sentences"]
 
 Samples: TypeAlias = NDArray[np.int16] | NDArray[np.float32]
 Speech: TypeAlias = tuple[int, Samples]
