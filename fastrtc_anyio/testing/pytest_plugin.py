@@ -5,7 +5,7 @@
     async def test_it_answers(open_call):
         async with open_call(MyHandler()) as call:
             await call.speak(tone(440, 48_000, 1.0))
-            await anyio.sleep(600)
+            await anyio.sleep(60)
 
 The test needs no mark, no other plugin and no real waiting. It runs under trio with its own
 ``MockClock``, which jumps to the next deadline whenever all tasks wait, for at most an hour of

@@ -5,10 +5,11 @@ perfect network and a client that stays.
 
 Example::
 
-    from hypothesis import given
+    from hypothesis import given, settings
     from fastrtc_anyio.testing import open_call
     from fastrtc_anyio.testing.strategies import audio_frames, hang_ups
 
+    @settings(deadline=None)
     @given(audio_frames(), hang_ups(max_seconds=2))
     async def test_any_audio_and_any_end(open_call, frame, leaves):
         async with open_call(MyHandler()) as call:

@@ -18,8 +18,17 @@ from typing import Any
 
 import pytest
 
-from fastrtc_anyio import AlgoOptions, CloseReason, Limits, RequestLimits, Session, Stream
+from fastrtc_anyio import (
+    AlgoOptions,
+    CloseReason,
+    Limits,
+    ReplyOnPause,
+    RequestLimits,
+    Session,
+    Stream,
+)
 from fastrtc_anyio._cli.main import _make_parser
+from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio.handlers import AudioVideoStreamHandler
 from fastrtc_anyio.testing.call import Call
 from tests.kit.documentation import (
@@ -142,6 +151,7 @@ def test_arguments_in_code_spans_exist() -> None:
             function = find_public(getattr(call.func, "id", ""))
             if function is None or (inspect.isclass(function) and issubclass(function, Exception)):
                 continue
+            function = function.__init__ if inspect.isclass(function) else function
             parameters = inspect.signature(function).parameters
             if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 continue
@@ -293,6 +303,22 @@ def test_limits_are_mentioned_with_their_defaults(page: str) -> None:
         default = getattr(Limits() if owner == "Limits" else RequestLimits(), name)
         assert default == (None if number == "unlimited" else float(number)), (owner, name)
         assert unit or default is None
+
+
+def test_arguments_are_mentioned_with_their_defaults() -> None:
+    """Such as 0.3 s (``pre_roll_s``)."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for function in (Stream.__init__, ReplyOnPause.__init__):
+        parameters |= inspect.signature(function).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    defaults["output_buffer_s"] = BufferOptions().output_s
+    mentioned = {
+        (name, float(number))
+        for page in LIVING
+        for number, name in re.findall(r"([\d.]+) (?:s|dB) \(`(\w+)`\)", text_of(page))
+    }
+    assert mentioned == {(name, defaults[name]) for name, _ in mentioned}
+    assert len(mentioned) >= 4
 
 
 def test_table_of_turn_options_has_the_defaults() -> None:
