@@ -106,8 +106,8 @@ def serving(target: str, backend: str, cwd: Path) -> Generator[str, None, None]:
 
 
 @pytest.mark.timeout(240)  # a call takes 6 s and may be repeated three times
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_call_reports_measurements_as_json(backend: str, program: Path, tmp_path: Path) -> None:
+def test_call_reports_measurements_as_json(program: Path, tmp_path: Path) -> None:
+    backend = "asyncio"
     out = tmp_path / "heard.wav"
     with serving("served:stream", backend, program.parent) as url:
         options = ("--listen", "0.6", "--out", str(out), "--backend", backend)

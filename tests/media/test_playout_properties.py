@@ -198,7 +198,7 @@ def check_fade(frame: Int16Array, samples: Int16Array) -> None:
 
 
 TestPlayout = Playout.TestCase
-TestPlayout.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestPlayout.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
 TestLivePlayout = LivePlayout.TestCase
 TestLivePlayout.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 

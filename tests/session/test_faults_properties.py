@@ -202,7 +202,7 @@ async def test_fault_at_any_checkpoint_closes_session_and_threads(kind: Any, fai
     assert handler_threads(kind) == set()
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     link_faults(),
     link_faults(),

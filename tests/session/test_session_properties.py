@@ -88,7 +88,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(scripts, actions, st.none() | st.floats(0.1, 3))
 async def test_session_ends_and_accounts_for_all_media_after_any_actions(
     script: Script, steps: list[tuple[str, Any]], time_limit: float | None
@@ -133,7 +133,7 @@ async def test_session_ends_and_accounts_for_all_media_after_any_actions(
     assert out.sent == out.played + out.flushed + out.buffered
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 4000), min_size=1, max_size=20), st.sampled_from([8_000, 22_050]))
 async def test_handler_receives_same_audio_for_any_chunking(sizes: list[int], rate: int) -> None:
     audio = np.random.default_rng(1).integers(-9000, 9000, (1, sum(sizes)), np.int16)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastrtc_anyio import InvalidMessage
@@ -64,6 +64,7 @@ names = st.text(min_size=1, max_size=128)
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
+@settings(max_examples=50)
 @given(st.lists(st.text() | (json_values | messages).map(json.dumps), min_size=1, max_size=3))
 @example(["[" * 100_000])
 @example(['{"event": "start", "websocket_id": %s}' % ("9" * 400)])
