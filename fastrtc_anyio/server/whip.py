@@ -183,8 +183,8 @@ class _Endpoints:
 
         Only the client knows that URL: proxies replace the host, and remove parts of the path.
         The query stays, since it may contain the client's token. RFC 9110 10.2.2 allows relative
-        references. ffmpeg 8 and GStreamer 1.26 resolve them; OBS 31 takes one for a path from the
-        root, and only its DELETE is lost, after it has closed the connection.
+        references. ffmpeg and GStreamer resolve them. OBS takes one for a path from the root, and
+        only its DELETE is lost, after it has closed the connection.
         """
         place = key if request.scope["path"].endswith("/") else f"{self._protocol}/{key}"
         query = quote(request.scope["query_string"], safe=URL_CHARACTERS)

@@ -36,7 +36,7 @@ ABBREVIATIONS = frozenset(
     # Russian, Ukrainian, Greek
     "див стор акад проф тов ул им обл рис руб тыс напр пер вул ім δηλ αρ σελ κα "
     # Hindi, Bengali, Tamil, Thai: more than one letter
-    "श्री डॉ स्व मो मु ডাঃ திரு".split()
+    "श्री डॉ प्रो स्व मो मु ডাঃ திரு".split()
 )
 # The only ones in capitals: EST is a time zone.
 CAPITAL_ABBREVIATIONS = frozenset("tp pgs ts gs bs ks ee".split())

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import anyio
-import imageio_ffmpeg
+import imageio_ffmpeg  # pyright: ignore[reportMissingImports]
 import pytest
 
 from fastrtc_anyio import Session
