@@ -1,0 +1,76 @@
+"""Numbers in the documentation are those of the code."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fastrtc_anyio import RtcConfiguration, Stream, turn_servers
+from fastrtc_anyio._driver import interruptions, replies
+from fastrtc_anyio._media import conceal, gaps, playout, reorder
+from fastrtc_anyio._media.read import MAX_RATE, MIN_RATE
+from fastrtc_anyio._peers.streams import messages, paced, phone
+from fastrtc_anyio._peers.streams.audio import BufferOptions
+from fastrtc_anyio._peers.webrtc import consent
+from fastrtc_anyio._signaling import requests
+from fastrtc_anyio._wire import fastrtc, signatures
+from fastrtc_anyio.conversation import foreground, machine
+from fastrtc_anyio.outputs import BACKLOG
+from fastrtc_anyio.server import telephone_proof
+from fastrtc_anyio.server.page.document import page_document
+from fastrtc_anyio.testing import pytest_plugin
+from fastrtc_anyio.testing.virtual_time import THREAD_LIMIT
+from tests.kit.calls import echo
+from tests.kit.documentation import prose, read
+
+NUMBERS = [
+    ("README.md", r"An id has at most (\d+) characters", requests.MAX_ID_LENGTH),
+    ("README.md", r"audio out \| (\d+) s", BufferOptions().output_s),
+    ("README.md", r"`live=True` \| ([\d.]+) s", BufferOptions.choose(True, None, 1.0).output_s),
+    ("README.md", r"messages, each direction \| (\d+)", messages.QUEUE_LIMIT),
+    ("README.md", r"outputs, for each reader \| (\d+)", BACKLOG),
+    ("README.md", r"with a fade of (\d+) ms", 1000 * playout.FADE_SECONDS),
+    ("README.md", r"at any rate from (\d+) to", MIN_RATE),
+    ("README.md", r"at any rate from \d+ to (\d+)", MAX_RATE),
+    ("docs/packet_loss.md", r"to silence (\d+) ms after", 1000 * conceal.CONCEALED_SECONDS),
+    ("docs/packet_loss.md", r"arrive, for (\d+) ms", 1000 * reorder.HOLD_SECONDS),
+    ("docs/reaching.md", r"leaves (\d+) s, for which consent", consent.CONSENT),
+    ("docs/reaching.md", r"without them; (\d+) by default", RtcConfiguration().gather_timeout),
+    ("docs/reaching.md", r"not answer within (\d+) s", turn_servers._SECONDS),
+    ("docs/sockets.md", r"(\d+) by default if `encoding`", fastrtc.DEFAULT_RATE),
+    ("docs/sockets.md", r"20 ms, at most ([\d.]+) s ahead", paced.CLIENT_LEAD),
+    ("docs/sockets.md", r"it sends at most ([\d.]+) s ahead", paced.LIVE_LEAD),
+    ("docs/sockets.md", r"ed25519`, at most (\d+) minutes", telephone_proof.TELNYX_SECONDS / 60),
+    ("docs/sockets.md", r"present it within (\d+) minutes", signatures.TOKEN_SECONDS / 60),
+    ("docs/sockets.md", r"is sent at most ([\d.]+) s ahead", phone.PHONE_LEAD),
+    ("docs/sockets.md", r"a mark after every ([\d.]+) s", phone.MARK_SECONDS),
+    ("docs/sockets.md", r"takes more than (\d+) s is ignored", phone.OVERDUE_SECONDS),
+    ("docs/talking.md", r"begins ([\d.]+) s \(`pre_roll_s`\)", machine.PRE_ROLL_S),
+    ("docs/talking.md", r"is (\d+) dB \(`background_db`\)", foreground.BACKGROUND_DB),
+    ("docs/talking.md", r"arrived for ([\d.]+) s while", gaps.GRACE_S),
+    ("docs/talking.md", r"is (\d+) s of silence in one gap", gaps.LONGEST_GAP_S),
+    ("docs/talking.md", r"takes longer than (\d+) s, or", interruptions.UNDECIDED_S),
+    ("docs/talking.md", r"for this for at most (one) second", replies.UNWINDING_S),
+    ("docs/fastrtc.md", r"for (\d+) s, and only from clients", replies.INPUTS_S),
+    ("docs/testing.md", r"fails after (an hour)", pytest_plugin._LIMIT / 3600),
+    ("docs/testing.md", r"more than (one) second of real", THREAD_LIMIT),
+]
+WORDS = {"one": 1.0, "an hour": 1.0}
+
+
+@pytest.mark.parametrize(("page", "pattern", "value"), NUMBERS)
+def test_number_is_that_of_the_code(page: str, pattern: str, value: float) -> None:
+    text = " ".join(prose(read(page)).split())
+    found = [WORDS.get(number) or float(number) for number in re.findall(pattern, text)]
+    assert found == [pytest.approx(value)], f"{page}: {pattern}"
+
+
+def test_size_of_the_page() -> None:
+    (kilobytes,) = re.findall(r"one document of about (\d+) kB", read("docs/page.md"))
+    assert len(page_document().encode()) / 1000 == pytest.approx(int(kilobytes), abs=3)
+
+
+def test_default_concurrency_limit_is_one() -> None:
+    assert Stream(echo, modality="audio").concurrency_limit == 1
+    assert Stream(echo, modality="audio", concurrency_limit=None).concurrency_limit is None
