@@ -76,12 +76,11 @@ SLACK_FRAMES = 2
 TRANSPORT_FRAMES = 2
 # Checks after which a lead of the input that has not raised the depth is forgotten: 5 s.
 LEAD_CHECKS = 5 * FRAMES_PER_SECOND // CHECK_PULLS
-# Sounding pulls without a steady band after which the usual depth is forgotten.
+# Sounding pulls without a steady band, and without a lead of the input, after which the usual depth
+# is forgotten.
 FORGET_PULLS = 10 * FRAMES_PER_SECOND
-
-
-_NOTICE_S = 0.2
-"""Seconds within which reading and playout both go on after a stall of the process."""
+# Seconds within which reading and playout both go on after a stall of the process.
+NOTICE_S = 0.2
 
 
 class InputLead:
@@ -111,7 +110,7 @@ class InputLead:
         After a stall of the process the first input may be read before playout notices the stall.
         """
         since, dry = self._dry
-        self._until += seconds if since < now - _NOTICE_S else max(0.0, seconds - dry)
+        self._until += seconds if since < now - NOTICE_S else max(0.0, seconds - dry)
         self.seconds = max(0.0, self._until - now - self._duration)
 
     def reduce(self, seconds: float) -> None:
@@ -235,15 +234,15 @@ class EchoDelay(StandingDelay):
         return self._usual is not None
 
     def _find_excess(self, depth: int, held_back: bool) -> int:
+        lead = self._lead_samples
         # Bursts of input make any source unsteady.
-        self._unsteady_pulls += self._lead_samples < LEAST_ECHO_TRIM_FRAMES * self._frame
+        self._unsteady_pulls += lead < LEAST_ECHO_TRIM_FRAMES * self._frame
         if self._unsteady_pulls > FORGET_PULLS:
             self._usual = None
         if held_back:
             self._depths.clear()
             return 0
         # Without the lead, so that the band of an echo is steady through bursts of input, too.
-        lead = self._lead_samples
         self._depths.append(depth - lead)
         if len(self._depths) < LONG_PULLS or self._sounding_pulls % CHECK_PULLS:
             return 0
