@@ -93,13 +93,18 @@ class InputLead:
     def __init__(self) -> None:
         self.seconds = 0.0
         self._until = -math.inf
+        self._read_at = -math.inf
         self._duration = 0.0  # of the last frame
-        self._dry = -math.inf, 0.0  # when an echo had run dry, and for how long
+        # The longest recent time without a read: its end, its length, and for how long an echo had
+        # run dry by then.
+        self._pause = -math.inf, 0.0, 0.0
 
     def read(self, now: float, duration: float) -> None:
         """Note that input of ``duration`` seconds was read at ``now``."""
-        if self._until < now:
-            self._dry = now, now - self._until
+        ended, longest, _ = self._pause
+        if now - self._read_at >= longest or ended < now - NOTICE_S:
+            self._pause = now, now - self._read_at, max(0.0, now - self._until)
+        self._read_at = now
         self.seconds = max(0.0, self._until - now)
         self._until = now + self.seconds + duration
         self._duration = duration
@@ -107,10 +112,14 @@ class InputLead:
     def skip(self, now: float, seconds: float) -> None:
         """Note that playout stood still for so long until now: an echo keeps what it has queued.
 
-        After a stall of the process the first input may be read before playout notices the stall.
+        It counts as far as nothing was read meanwhile either, as in a stall of the process. After
+        such a stall the first input may be read before playout notices the stall.
         """
-        since, dry = self._dry
-        self._until += seconds if since < now - NOTICE_S else max(0.0, seconds - dry)
+        ended, pause, dry = self._pause
+        if ended < now - NOTICE_S:
+            pause = dry = 0.0
+        stalled = min(seconds, max(pause, now - self._read_at))
+        self._until += max(0.0, stalled - dry)
         self.seconds = max(0.0, self._until - now - self._duration)
 
     def reduce(self, seconds: float) -> None:
