@@ -76,12 +76,11 @@ SLACK_FRAMES = 2
 TRANSPORT_FRAMES = 2
 # Checks after which a lead of the input that has not raised the depth is forgotten: 5 s.
 LEAD_CHECKS = 5 * FRAMES_PER_SECOND // CHECK_PULLS
-# Sounding pulls without a steady band after which the usual depth is forgotten.
+# Sounding pulls without a steady band, and without a lead of the input, after which the usual depth
+# is forgotten.
 FORGET_PULLS = 10 * FRAMES_PER_SECOND
-
-
-_NOTICE_S = 0.2
-"""Seconds within which reading and playout both go on after a stall of the process."""
+# Seconds within which reading and playout both go on after a stall of the process.
+NOTICE_S = 0.2
 
 
 class InputLead:
@@ -94,13 +93,18 @@ class InputLead:
     def __init__(self) -> None:
         self.seconds = 0.0
         self._until = -math.inf
+        self._read_at = -math.inf
         self._duration = 0.0  # of the last frame
-        self._dry = -math.inf, 0.0  # when an echo had run dry, and for how long
+        # The longest recent time without a read: its end, its length, and for how long an echo had
+        # run dry by then.
+        self._pause = -math.inf, 0.0, 0.0
 
     def read(self, now: float, duration: float) -> None:
         """Note that input of ``duration`` seconds was read at ``now``."""
-        if self._until < now:
-            self._dry = now, now - self._until
+        ended, longest, _ = self._pause
+        if now - self._read_at >= longest or ended < now - NOTICE_S:
+            self._pause = now, now - self._read_at, max(0.0, now - self._until)
+        self._read_at = now
         self.seconds = max(0.0, self._until - now)
         self._until = now + self.seconds + duration
         self._duration = duration
@@ -108,10 +112,14 @@ class InputLead:
     def skip(self, now: float, seconds: float) -> None:
         """Note that playout stood still for so long until now: an echo keeps what it has queued.
 
-        After a stall of the process the first input may be read before playout notices the stall.
+        It counts as far as nothing was read meanwhile either, as in a stall of the process. After
+        such a stall the first input may be read before playout notices the stall.
         """
-        since, dry = self._dry
-        self._until += seconds if since < now - _NOTICE_S else max(0.0, seconds - dry)
+        ended, pause, dry = self._pause
+        if ended < now - NOTICE_S:
+            pause = dry = 0.0
+        stalled = min(seconds, max(pause, now - self._read_at))
+        self._until += max(0.0, stalled - dry)
         self.seconds = max(0.0, self._until - now - self._duration)
 
     def reduce(self, seconds: float) -> None:
@@ -235,15 +243,15 @@ class EchoDelay(StandingDelay):
         return self._usual is not None
 
     def _find_excess(self, depth: int, held_back: bool) -> int:
+        lead = self._lead_samples
         # Bursts of input make any source unsteady.
-        self._unsteady_pulls += self._lead_samples < LEAST_ECHO_TRIM_FRAMES * self._frame
+        self._unsteady_pulls += lead < LEAST_ECHO_TRIM_FRAMES * self._frame
         if self._unsteady_pulls > FORGET_PULLS:
             self._usual = None
         if held_back:
             self._depths.clear()
             return 0
         # Without the lead, so that the band of an echo is steady through bursts of input, too.
-        lead = self._lead_samples
         self._depths.append(depth - lead)
         if len(self._depths) < LONG_PULLS or self._sounding_pulls % CHECK_PULLS:
             return 0

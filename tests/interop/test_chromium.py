@@ -5,6 +5,8 @@ Screenshots are in each test's ``tmp_path``.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -263,9 +265,9 @@ MUTE = {
 }
 
 
-@on_trio
-@pytest.mark.parametrize("way", MUTE)
-async def test_caller_who_mutes_while_speaking_hears_a_reply(browser: Browser, way: str) -> None:
+@asynccontextmanager
+async def open_conversation(browser: Browser) -> AsyncGenerator[tuple[Page, Log], None]:
+    """A call in which the user has begun to speak, and hears half a second of words in reply."""
     log = Log()
 
     async def reply(audio: Any) -> Any:
@@ -276,12 +278,24 @@ async def test_caller_who_mutes_while_speaking_hears_a_reply(browser: Browser, w
         page = await browser.open_page(url)
         await connect(page)
         await wait_until(lambda: "UserStartedSpeaking" in log.kinds, "speech")
+        yield page, log
+
+
+async def wait_heard(page: Page, before: float, seconds: float) -> None:
+    """Wait until the page has played more audio energy than ``before``."""
+    with anyio.fail_after(seconds):
+        while (await page.evaluate(COUNTS))["heard"] < before + 1e-4:
+            await anyio.sleep(0.05)
+
+
+@on_trio
+@pytest.mark.parametrize("way", MUTE)
+async def test_caller_who_mutes_while_speaking_hears_a_reply(browser: Browser, way: str) -> None:
+    async with open_conversation(browser) as (page, log):
         before = (await page.evaluate(COUNTS))["heard"]
         await page.evaluate(f"{MUTE[way]}; 0")
         await wait_until(lambda: "ReplyStarted" in log.kinds, "the reply", seconds=5)
-        with anyio.fail_after(10):
-            while (await page.evaluate(COUNTS))["heard"] < before + 1e-4:
-                await anyio.sleep(0.05)
+        await wait_heard(page, before, 10)
 
 
 @on_trio
@@ -289,16 +303,7 @@ async def test_caller_who_mutes_while_speaking_hears_a_reply(browser: Browser, w
 async def test_caller_whose_page_is_in_the_background_hears_replies(
     talker: Browser, frozen: bool
 ) -> None:
-    log = Log()
-
-    async def reply(audio: Any) -> Any:
-        yield words(0.5)
-
-    handler = ReplyOnPause(reply, model=EnergyVad(), on_event=log)
-    async with serve(make_stream(handler)) as url:
-        page = await talker.open_page(url)
-        await connect(page)
-        await wait_until(lambda: "UserStartedSpeaking" in log.kinds, "speech")
+    async with open_conversation(talker) as (page, log):
         before = (await page.evaluate(COUNTS))["heard"]
         front = await talker.open_page("about:blank")
         await front.command("Page.bringToFront")
@@ -310,6 +315,4 @@ async def test_caller_whose_page_is_in_the_background_hears_replies(
             lambda: log.kinds.count("ReplyFinished") >= replies, "the reply", seconds=20
         )
         await page.command("Page.setWebLifecycleState", state="active")
-        with anyio.fail_after(20):
-            while (await page.evaluate(COUNTS))["heard"] < before + 1e-4:
-                await anyio.sleep(0.05)
+        await wait_heard(page, before, 20)

@@ -170,13 +170,11 @@ def test_latency_of_an_echo_is_the_same_after_the_process_was_starved(
     stopped: int, running: int, count: int, chunk: int, late: bool, silent: bool
 ) -> None:
     """Input waits in the socket while the process is stopped. Playout does not make up for it."""
-    stops = [
-        (4000.0 + i * (stopped + running), 4000.0 + i * (stopped + running) + stopped)
-        for i in range(count)
-    ]
-    reads = in_real_time(*stops, chunk=chunk, end=stops[-1][1] + 6000)
-    pushes = [(at, -ms if silent else ms) for at, ms in reads]
+    begins = [4000.0 + i * (stopped + running) for i in range(count)]
+    stops = [(begin, begin + stopped) for begin in begins]
     end = stops[-1][1] + 6000
+    reads = in_real_time(*stops, chunk=chunk, end=end)
+    pushes = [(at, -ms if silent else ms) for at, ms in reads]
     result = Simulation().run(reads, pushes, end, stopped=stops, notices_late=late)
     assert min(result.depths[-100:]) <= result.depth(2000, 4000) + 60
     assert max(result.depths) < 7000

@@ -48,9 +48,11 @@ class PacedOutput(AudioOutput):
         self._lead = lead
         self._notify = notify
         self._end = 0.0  # when the client will have played everything sent
-        self._tick = 0.0  # when to ask the buffer again, after it had nothing to play
+        self._tick = 0.0  # when to ask the buffer again, after it had nothing to play, or held it
 
     async def _queue(self, samples: Int16Array, generation: int) -> None:
+        if not self._buffer.buffered_samples:  # until now there was nothing to play
+            self._tick = max(self._tick, self._link.clock())
         await super()._queue(samples, generation)
         self._notify()
 
@@ -75,6 +77,11 @@ class PacedOutput(AudioOutput):
             due = self._next_due()
             if due is None or due > now + _EPSILON:
                 return None, due
+            # Seconds in which the client was dry beside a queue: the process was stopped, or a send
+            # was slow.
+            stood_still = now - max(self._end, self._tick)
+            if stood_still > 0:
+                self._link.input_lead.skip(now, stood_still)
             samples = self._buffer.pull(held_back=self._room.occupied)
             count = self._buffer.pulled
             self._wake()
