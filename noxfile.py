@@ -25,8 +25,8 @@ REAL_TIME = (
     "tests/webrtc",
 )
 """Real servers, processes and calls. All other tests are on virtual time."""
-CACHED = {"PYTHONDONTWRITEBYTECODE": ""}
-"""Lets pytest keep the modules that it rewrites; some tests start pytest many times."""
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "", "OPENBLAS_NUM_THREADS": "1"}
+"""Many tests start processes: keep their compiled modules, and start no threads for numpy."""
 
 
 @nox.session
@@ -42,13 +42,13 @@ def tests(session: nox.Session) -> None:
     # Compiling all modules takes longer than compiling those that are imported.
     session.install("--no-compile", ".[test]")
     if session.posargs:
-        session.run("pytest", *session.posargs, env=CACHED)
+        session.run("pytest", *session.posargs, env=ENVIRONMENT)
         return
     # Tests on virtual time are limited by the processor. Tests in real time mostly wait, but fail
     # when they have to wait long for the processor: five at a time on two cores.
     virtual = [f"--ignore={path}" for path in REAL_TIME]
-    session.run("pytest", "-n", "auto", "--dist", "worksteal", *virtual, env=CACHED)
-    session.run("pytest", "-n", "5", "--dist", "worksteal", *REAL_TIME, env=CACHED)
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *virtual, env=ENVIRONMENT)
+    session.run("pytest", "-n", "5", "--dist", "worksteal", *REAL_TIME, env=ENVIRONMENT)
 
 
 @nox.session

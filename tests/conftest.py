@@ -11,7 +11,9 @@ from fastrtc_anyio._core.threads import hold_virtual_clock
 from tests.kit.virtual_asyncio import VirtualLoop
 
 # The same examples on every run, and no deadline on a busy machine.
-hypothesis.settings.register_profile("deterministic", derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "deterministic", derandomize=True, deadline=None, max_examples=60
+)
 hypothesis.settings.load_profile("deterministic")
 
 

@@ -49,7 +49,7 @@ OPENING = re.compile(r"[\xab\u2018\u201b\u201c\u201f]")
 BOUNDARY = re.compile(
     rf"(?P<stop>{STOPS})(?P<tail>{TAIL})(?P<space>\s*)"
     r"|(?P<line>[\n\u2028\u2029]\s*)"
-    r"|(?P<item>[^\S\n]+)(?=[(*_]*\d)"
+    r"|(?P<item>[^\S\n\u2028\u2029]+)(?=[(*_]*\d)"
     r"|(?P<phrase>(?<=[\u0e01-\u0e45\u0e47-\u0ec5\u0ec7-\u0ed9])[ \u200b]+)"
     r"(?=[\u0e01-\u0e2e\u0e40-\u0e44\u0e81-\u0eae\u0ec0-\u0ec4])"
 )

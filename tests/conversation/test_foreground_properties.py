@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrtc_anyio._media.frames import Int16Array
@@ -30,6 +30,7 @@ def window(background_db: float = 12) -> SlidingWindow:
     return SlidingWindow(RATE, AlgoOptions(), background_db=background_db)
 
 
+@settings(max_examples=30)
 @given(st.floats(-40, -6), st.floats(13, 25))
 def test_background_voices_do_not_prolong_a_turn(speaker: float, below: float) -> None:
     rule = window()

@@ -387,7 +387,7 @@ def test_slow_backlog_is_trimmed_after_it_has_arrived() -> None:
 @pytest.mark.parametrize("jitter", [0, 5, 20])
 @pytest.mark.parametrize("chunk", [10, 20, 40, 60])
 def test_minute_without_stall_is_not_trimmed(chunk: int, jitter: int) -> None:
-    for seed in range(3):
+    for seed in range(2):
         result = run(echo(60000, chunk, jitter, seed), 60000, phase=6.5 * seed)
         assert result.trims == []
 
@@ -467,7 +467,7 @@ def test_bursts_are_not_trimmed(burst: int, chunk: int) -> None:
 @pytest.mark.parametrize("pace", [1.05, 1.1, 1.2, 1.5, 3.0])
 @pytest.mark.parametrize("chunk", [20, 60, 85])
 def test_source_faster_than_real_time_is_not_trimmed(chunk: int, pace: float) -> None:
-    for phase in range(0, 20, 4):
+    for phase in (0, 7, 14):
         result = run(echo(20000, chunk, pace=pace), 20000, phase=phase)
         assert result.playout.statistics().trimmed == 0
 

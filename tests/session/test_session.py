@@ -58,11 +58,11 @@ def heard(call: Call) -> Any:
 async def test_echoed_tone_keeps_snr(kind: Any, input_rate: int, output_rate: int) -> None:
     handler = kind(input_sample_rate=input_rate, output_sample_rate=output_rate)
     async with open_call(handler) as call:
-        await speak(call, tone(440, 48_000, 1.0))
+        await speak(call, tone(440, 48_000, 0.6))
         await anyio.sleep(0.2)
     samples = heard(call)[0]
     loud = np.flatnonzero(np.abs(samples) > 1000)
-    assert loud.size > 0.9 * output_rate
+    assert loud.size > 0.5 * output_rate
     if kind is Echo:  # receive and emit run on two threads, so frames may repeat or be missing
         assert typical_snr(samples, 440, output_rate) > 50
     else:

@@ -108,7 +108,7 @@ async def test_too_many_unfinished_messages_end_the_call(streams: int, size: int
                 chunk.user_data = bytes(size)
                 await sctp._send_chunk(chunk)
                 if i % 50 == 0:
-                    await asyncio.sleep(0.002)  # a full socket buffer drops packets
+                    await asyncio.sleep(0.01)  # a full socket buffer drops packets
 
         sessions = list(stream.sessions.values())
         with suppress(ConnectionError):
