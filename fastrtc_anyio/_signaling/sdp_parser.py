@@ -38,7 +38,7 @@ _PARAMETER = re.compile(r"([!-:<>-~]{1,256})(?:=([ -:<-~]{0,1024}))?")
 _ADDRESS = re.compile(r"IN\s+IP[46]\s+([0-9A-Fa-f.:]{1,45})")
 _DIRECTIONS = get_args(Direction)
 _SETUP = ("actpass", "active", "passive", "holdconn")
-_STATIC = {0: ("PCMU", 8000), 8: ("PCMA", 8000), 9: ("G722", 8000)}
+_STATIC = {0: ("PCMU", 8000, None), 8: ("PCMA", 8000, None), 9: ("G722", 8000, None)}
 """Payload types that need no ``a=rtpmap`` (RFC 3551 6)."""
 
 
@@ -338,7 +338,8 @@ def _list_formats(draft: _Draft) -> tuple[Format, ...]:
         if _PAYLOAD_TYPE.fullmatch(token) is None:
             continue
         number = int(token)
-        codec = draft.codecs.get(number, (*_STATIC[number], None) if number in _STATIC else None)
+        # Static payload types need no a=rtpmap, so a broken one leaves them as they are.
+        codec = draft.codecs.get(number) or _STATIC.get(number)
         if codec is not None:
             formats[number] = Format(
                 number,

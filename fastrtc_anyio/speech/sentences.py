@@ -41,15 +41,17 @@ STOPS = (
     rf"\U0001f600-\U0001f64f{NATIVE_STOPS}]"
     r"|\u1361\u1361|(?<=[\u0370-\u03ff\u1f00-\u1fff])[;\u037e]|(?<=[\u0561-\u0587]):)+"
 )
+IN_LINE = r"[^\S\n\u2028\u2029]"  # White space.
 # French puts a space before a closing guillemet. Some write spaces between full stops.
 TAIL = (
-    rf"(?:[{CLOSING}{EMOJI}]|\s+[{EMOJI}]|\s+[\xbb\u203a](?=[\s.,;:!?])|\s+[.!?](?=\s)|\s+\u0f0d)*"
+    rf"(?:[{CLOSING}{EMOJI}]"
+    rf"|{IN_LINE}+(?:[{EMOJI}]|[\xbb\u203a](?=[\s.,;:!?])|[.!?](?=\s)|\u0f0d))*"
 )
 OPENING = re.compile(r"[\xab\u2018\u201b\u201c\u201f]")
 BOUNDARY = re.compile(
     rf"(?P<stop>{STOPS})(?P<tail>{TAIL})(?P<space>\s*)"
     r"|(?P<line>[\n\u2028\u2029]\s*)"
-    r"|(?P<item>[^\S\n\u2028\u2029]+)(?=[(*_]*\d)"
+    rf"|(?P<item>{IN_LINE}+)(?=[(*_]*\d)"
     r"|(?P<phrase>(?<=[\u0e01-\u0e45\u0e47-\u0ec5\u0ec7-\u0ed9])[ \u200b]+)"
     r"(?=[\u0e01-\u0e2e\u0e40-\u0e44\u0e81-\u0eae\u0ec0-\u0ec4])"
 )

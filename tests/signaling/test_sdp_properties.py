@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastrtc_anyio._media.media_plan import MediaPlan
@@ -132,6 +132,7 @@ def test_any_text_is_a_description_or_raises_invalid_offer(text: str, before: st
 
 
 @given(st.integers(0, 10**9))
+@example(17517811)  # a=rtpmap:0 PCMU
 def test_broken_offer_is_written_in_a_form_that_stays(seed: int) -> None:
     with suppress(InvalidOffer):
         description = parse_description(mutate(list(OFFERS.values()), seed).sdp, LIMITS)

@@ -72,6 +72,7 @@ def test_pieces_of_a_text_give_the_same_sentences(text: str, cuts: list[int]) ->
 
 @given(text=TEXTS)
 @example(text="Mr \u20293")
+@example(text="1. \u2029.\n- ")
 def test_single_characters_give_the_same_sentences(text: str) -> None:
     splitter = SentenceSplitter()
     sentences = [sentence for character in text for sentence in splitter.push(character)]
