@@ -183,8 +183,7 @@ class _Endpoints:
 
         Only the client knows that URL: proxies replace the host, and remove parts of the path.
         The query stays, since it may contain the client's token. RFC 9110 10.2.2 allows relative
-        references. ffmpeg and GStreamer resolve them. OBS takes one for a path from the root, and
-        only its DELETE is lost, after it has closed the connection.
+        references. A client that does not resolve them loses only its DELETE.
         """
         place = key if request.scope["path"].endswith("/") else f"{self._protocol}/{key}"
         query = quote(request.scope["query_string"], safe=URL_CHARACTERS)

@@ -45,6 +45,7 @@ from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.handlers import AsyncEcho, Quiet, TalkativeEcho
 from tests.kit.network import open_network
+from tests.kit.proxy import open_proxy
 from tests.kit.waiting import wait_until
 
 from .chromium import Browser, Page, open_browser
@@ -303,6 +304,32 @@ async def test_inputs_changed_by_keyboard_reach_the_handler(
         await handler.fetch_args()
         await wait_until(lambda: latest() == [7, "Alex", "Bo", True], "an answer to send_input")
         await page.look(pictures / "inputs-phone.png", width=390, height=1500)
+        assert page.complaints == []
+
+
+@on_trio
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_call_inputs_and_outputs_pass_a_proxy_that_strips_a_prefix(
+    browser: Browser, slash: str
+) -> None:
+    stream = make_stream(
+        TalkativeEcho,
+        additional_inputs=[Slider("Volume", 0, 10, value=5)],
+        additional_outputs=[Textbox("Answer")],
+    )
+    async with serve(stream) as upstream, open_proxy(upstream, "/outer/voice") as url:
+        page = await browser.open_page(url + slash)
+        await connect(page)
+        session = only_session(stream)
+        (handler,) = set(stream.handlers.values())
+        await wait_until(lambda: handler.latest_args[1:] == [5], "the initial inputs")
+        await page.focus("input-volume")
+        await page.press("ArrowRight")
+        await wait_until(lambda: handler.latest_args[1:] == [6], "the slider")
+        session.send_outputs(AdditionalOutputs("through the proxy"))
+        await page.wait_for_text("output-answer", "through the proxy")
+        await page.click("connect")
+        assert await wait_ended(stream, session) is CloseReason.HUNG_UP
         assert page.complaints == []
 
 
