@@ -780,6 +780,29 @@ async def test_converting_long_chunk_yields_to_other_tasks(rate: int, size: int)
     assert abs(sent - size * 24_000 / rate) < 24_000 / rate * 64
 
 
+async def test_converting_large_picture_yields_to_other_tasks() -> None:
+    """A session function sends it, so no driver has converted it before."""
+    turns = 0
+
+    async def show(session: Session) -> None:
+        picture = np.full((2048, 2048, 3), 0.25, np.float32)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count_turns)
+            await session.video_out.send(picture)
+            tasks.cancel_scope.cancel()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with open_call(show, modality="video") as call:
+        picture = await call.client.receive_video()
+        assert turns > 50
+        assert picture.to_ndarray().shape == (2048, 2048, 3)
+
+
 async def test_library_error_raised_in_handler_is_handler_error() -> None:
     """For example `UnknownSession` of a ``set_input`` call for an ended session."""
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
+import numpy as np
 
+from fastrtc_anyio._core.threads import run_sync
 from fastrtc_anyio._media.queues import LatestQueue
 from fastrtc_anyio._media.video import PictureOrder, VideoFrame, as_video_frame
 from fastrtc_anyio.abc import (
@@ -25,6 +27,10 @@ class VideoInput(Input[VideoFrame, VideoInStatistics], VideoReceiveStream):
 
     def __init__(self, link: Link) -> None:
         super().__init__(link, LatestQueue(link.clock))
+
+
+_LARGE = 2_000_000
+"""Bytes of an array beyond which its conversion takes milliseconds: up to seconds of floats."""
 
 
 class VideoOutput(VideoSendStream):
@@ -49,7 +55,7 @@ class VideoOutput(VideoSendStream):
         self._ended = False
 
     async def send(self, picture: object, order: PictureOrder = "bgr24") -> None:
-        frame = as_video_frame(picture, order)
+        frame = await _convert(picture, order)
         counters = self._counters
 
         def put() -> int | None:
@@ -137,3 +143,9 @@ class VideoOutput(VideoSendStream):
         self._counters.flushed += self._counters.buffered
         self._counters.buffered = 0
         self._changed.wake()
+
+
+async def _convert(picture: object, order: PictureOrder) -> VideoFrame:
+    if isinstance(picture, np.ndarray) and picture.nbytes > _LARGE:
+        return await run_sync(as_video_frame, picture, order)
+    return as_video_frame(picture, order)
