@@ -102,27 +102,27 @@ async def test_posted_inputs_set_args_of_the_handler(framework: Any) -> None:
         assert handler.args_set.is_set()
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "message"),
-    [
-        ({"webrtc_id": "unknown", **VALUES}, 404, "no session has the id 'unknown'"),
-        ({"webrtc_id": "me", **VALUES, "temperature": 3}, 422, "must be from 0 to 2; got 3"),
-        ({"webrtc_id": "me", "loud": True}, 422, "'temperature', 'voice' missing"),
-        ({"webrtc_id": "me", **VALUES, "more": 1}, 422, "got 'more'"),
-        ({**VALUES}, 422, 'must be a JSON object with a "webrtc_id"'),
-        ({"webrtc_id": "x" * 129, **VALUES}, 422, 'must be a JSON object with a "webrtc_id"'),
-        ([1], 422, 'must be a JSON object with a "webrtc_id"'),
-        ({"webrtc_id": "me", "voice": "x" * 1_000_000}, 413, "larger than"),
-    ],
-)
-async def test_invalid_inputs_change_no_args(body: Any, status: int, message: str) -> None:
+INVALID_INPUTS: list[tuple[Any, int, str]] = [
+    ({"webrtc_id": "unknown", **VALUES}, 404, "no session has the id 'unknown'"),
+    ({"webrtc_id": "me", **VALUES, "temperature": 3}, 422, "must be from 0 to 2; got 3"),
+    ({"webrtc_id": "me", "loud": True}, 422, "'temperature', 'voice' missing"),
+    ({"webrtc_id": "me", **VALUES, "more": 1}, 422, "got 'more'"),
+    ({**VALUES}, 422, 'must be a JSON object with a "webrtc_id"'),
+    ({"webrtc_id": "x" * 129, **VALUES}, 422, 'must be a JSON object with a "webrtc_id"'),
+    ([1], 422, 'must be a JSON object with a "webrtc_id"'),
+    ({"webrtc_id": "me", "voice": "x" * 1_000_000}, 413, "larger than"),
+]
+
+
+async def test_invalid_inputs_change_no_args() -> None:
     stream = make_stream(additional_inputs=INPUTS)
     async with serve(stream) as url, place_call(url, "me"):
-        reply = await send(url, body)
-        assert reply.status_code == status
-        assert reply.json()["status"] == "failed"
-        assert message in reply.json()["meta"]["error"]
-        assert stream.handlers["me"].latest_args == []
+        for body, status, message in INVALID_INPUTS:
+            reply = await send(url, body)
+            assert reply.status_code == status
+            assert reply.json()["status"] == "failed"
+            assert message in reply.json()["meta"]["error"]
+            assert stream.handlers["me"].latest_args == []
 
 
 async def test_stream_without_components_has_no_input_or_output_endpoint() -> None:

@@ -15,6 +15,7 @@ from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.testing import check_peer
 from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.backends import on_trio
 
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
 
@@ -32,6 +33,11 @@ async def open_pair(codec: str) -> AsyncGenerator[tuple[WebRTCPeer, AiortcClient
             await peer.aclose()
 
 
-@pytest.mark.parametrize("codec", ["opus", "G722", "PCMU", "PCMA"])
-async def test_webrtc_peer_conforms(codec: str) -> None:
+async def test_webrtc_peer_conforms() -> None:
+    await check_peer(partial(open_pair, "opus"))
+
+
+@on_trio
+@pytest.mark.parametrize("codec", ["G722", "PCMU", "PCMA"])
+async def test_webrtc_peer_conforms_in_other_codecs(codec: str) -> None:
     await check_peer(partial(open_pair, codec))

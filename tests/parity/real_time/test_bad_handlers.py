@@ -86,7 +86,7 @@ async def test_blocked_method_is_abandoned_at_the_end(
     handler = Blocked(where)
     async with open_call(AsyncEcho(output_sample_rate=48_000)) as neighbour:
         try:
-            async with open_call(handler, limits=Limits(shutdown=0.5)) as call:
+            async with open_call(handler, limits=Limits(shutdown=0.2)) as call:
                 nudge(call)
                 await wait_until(handler.entered.is_set)
                 nudge(call)
@@ -99,7 +99,7 @@ async def test_blocked_method_is_abandoned_at_the_end(
             assert call.session.closed.reason is CloseReason.HUNG_UP
             assert call.session.error is None
             assert call.session.abandoned_threads == 1
-            assert "1 threads did not return from the handler within 0.5 s" in caplog.text
+            assert "1 threads did not return from the handler within 0.2 s" in caplog.text
             await check_every_frame_comes_back(neighbour)
         finally:
             handler.release.set()
