@@ -36,19 +36,27 @@ ABBREVIATIONS = frozenset(
     # Russian, Ukrainian, Greek
     "див стор акад проф тов ул им обл рис руб тыс напр пер вул ім δηλ αρ σελ κα "
     # Hindi, Bengali, Tamil, Thai: more than one letter
-    "श्री डॉ प्रो स्व मो मु ডাঃ திரு".split()
+    "श्री डॉ प्रो स्व मो मु ডাঃ திரு "
+    # Eras in French and Finnish
+    "apr ekr jkr insb".split()
 )
+# Abbreviations with a capital, words without one.
+NAMES = frozenset("Mon Tue Tues Wed Thu Thur Thurs Fri Sat Fa Abt Mill Mio Mrd Tsd".split())
+# Behind a number: "52 av. J.-C.", "44 a. C.", "44 f. Kr.".
+ERAS = frozenset("av ap apr a d e f n v".split())
+# What is measured follows, with a capital at times: "8 oz. Philadelphia".
+MEASURES = frozenset("tsp tbsp tbs oz lb lbs".split())
 # The only ones in capitals: EST is a time zone.
 CAPITAL_ABBREVIATIONS = frozenset("tp pgs ts gs bs ks ee".split())
 # Ordinary words too: abbreviations only before a number.
 BEFORE_NUMBERS = frozenset(
     "art ch fig figs no nos p pp sec vol vols cap kap abs ep op opus núm pág ex eq janv févr avr "
     "juil sept genn febbr jan feb fev mar abr apr mai maj jun jul ago aug sep set out okt oct nov "
-    "dez dec dic ene".split()
+    "dez dec dic ene max min mind".split()
 )
 # May end a sentence although they look like abbreviations.
 ENDINGS = re.compile(
-    r"(?:^|\W)(?:[ap]\.m|т\. ?[дп]|н\. ?э|κ\. ?ά|κ\.?λπ|stb|dll|"
+    r"(?:^|\W)(?:[ap]\.m|т\. ?[дп]|κ\. ?ά|κ\.?λπ|stb|dll|"
     r"hm+|mm+|hmph|sh+|psst|pfft|brr+|grr+|"
     r"tsk|zzz+|nth)$",
     re.IGNORECASE,
@@ -62,7 +70,21 @@ BEFORE_ORDINALS = frozenset(
     "od".split()
 )
 GERMAN_MONTHS = tuple("Jan Feb Mär Apr Mai Jun Jul Aug Sep Okt Nov Dez Jän".split())
+# Words of one letter, and verbs of Indian languages that are one letter with its vowel sign.
+SHORTEST_WORDS = frozenset("I à è é ö ø ő я છે છું છો છ છીએ ය වේ है हैं हूँ हूं हो था थी थे छ ਹੈ".split())
+# May continue a time: "8 p.m. Eastern", "10 a.m. Monday". So may time zones in capitals.
+AFTER_CLOCKS = tuple(
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May "
+    "June July August September October November December Eastern Central Mountain Pacific "
+    "Greenwich".split()
+)
+# Begin a sentence even behind "Inc." or "U.S.".
+BEGINNINGS = tuple("The It He She We They This That These Those There You But So".split())
+NO_TITLES = frozenset("inc corp ltd llc co jr sr etc bros".split())
 VOWELS = frozenset("aeiouyæœøəıаеёиоуыэюяіїєґўαεηιουω")
+
+# The first words of a sentence in Russian, Ukrainian or Polish: "In the year 1812".
+ONLY_A_YEAR = re.compile(r"\W*(?:в|во|у|w|z|до|od|с|к|od|do)\s+\d{1,4}\s*", re.IGNORECASE)
 
 # The last word: after a space, an opening quote or bracket, Markdown or a hyphen.
 WORD = re.compile(r"[^\s(\[{<\"'\u2018\u201a-\u201f\xab\xbb\u2039\u203a*_`¿¡/\u2013\u2014-]*$")
@@ -105,15 +127,33 @@ def ends_sentence(before: str, rest: str) -> bool | None:
     bullet = not any(c.isalnum() for c in head.rpartition("\n")[2])
     if bullet and ROMAN.fullmatch(last):
         return False
-    if CLOCK.search(before[-5:]) and rest[0].isupper():  # A time zone may follow.
-        return not rest[1].isupper() if len(rest) > 1 else None
+    if CLOCK.search(before[-5:]) and rest[0].isupper():
+        continues = _begins_with(AFTER_CLOCKS, rest) if len(rest) > 1 else None
+        return None if continues is None else not continues and not rest[1].isupper()
     if ENDINGS.search(before[-12:]):
         return not rest[0].isdecimal()
     if ABBREVIATED_BEFORE.search(head) and len(last) <= 3:
         return False
-    if number_before and last.islower() and last.isalpha() and len(last) <= 3 and last != "v":
-        return not rest[0].isdecimal()  # A unit, but not "500 v. Chr."
-    return not _is_abbreviation(last)
+    if number_before and last in MEASURES:
+        return False
+    unit = number_before and last.islower() and last.isalpha() and len(last) <= 3
+    if unit and last not in ERAS:
+        return not rest[0].isdecimal() and not ONLY_A_YEAR.fullmatch(head)
+    if not _is_abbreviation(last):
+        return True
+    plain = last.isupper() and len(last) == 1 and re.search(r"[a-z]\s$", head)
+    if plain or last.lower() in NO_TITLES or (DOTTED.fullmatch(last) and last[0].isupper()):
+        return _begins_with(BEGINNINGS, rest)
+    return False
+
+
+def _begins_with(words: tuple[str, ...], text: str) -> bool | None:
+    """Whether the first word of a text is one of these; None if it is too short to decide."""
+    found = re.match(r"[^\W\d_]+", text)
+    first = found[0] if found else ""
+    if len(first) < len(text):
+        return first in words
+    return None if any(word.startswith(first) for word in words) else False
 
 
 def _number_ends(before: str, head: str, last: str, rest: str) -> bool | None:
@@ -128,10 +168,8 @@ def _number_ends(before: str, head: str, last: str, rest: str) -> bool | None:
     if ORDINAL_LETTERS.search(head.lower()):
         return False
     start = rest[:3]
-    if (
-        words
-        and words[-1].endswith(",")
-        and any(month.startswith(start) for month in GERMAN_MONTHS)
+    if head.rstrip()[-1:] in tuple(",(:-\u2013\u2014/") and any(
+        month.startswith(start) for month in GERMAN_MONTHS
     ):
         return False if len(start) == 3 else None
     return True
@@ -165,11 +203,15 @@ def _items(text: str) -> list[tuple[int, int]]:
 
 def _is_abbreviation(word: str) -> bool:
     lower = word.lower()
+    if normalize("NFC", word) in SHORTEST_WORDS:
+        return False
+    if word in NAMES:
+        return True
     if lower in ABBREVIATIONS and (lower in CAPITAL_ABBREVIATIONS or not word.isupper()):
         return True
     letters = [c for c in word if category(c)[0] != "M"]
     if len(letters) == 1:  # Syllables of Korean, Chinese and Japanese are words.
-        return letters[0].isalpha() and word != "I" and not "\u1100" <= letters[0] <= "\ud7ff"
+        return letters[0].isalpha() and not "\u1100" <= letters[0] <= "\ud7ff"
     if DOTTED.fullmatch(lower):
         return True
     if "\u0e00" <= word[:1] <= "\u0eff":  # Thai and Lao have no other use for a full stop.

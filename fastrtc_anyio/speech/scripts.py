@@ -6,7 +6,7 @@ categories of closing punctuation. ``re`` does not know these properties.
 
 from __future__ import annotations
 
-__all__ = ["CLAUSE_MARKS", "CLOSING", "EMOJI", "NATIVE_STOPS", "UNSPACED"]
+__all__ = ["CLAUSE_MARKS", "CLOSING", "EMOJI", "NATIVE_STOPS", "SUPERSCRIPTS", "UNSPACED"]
 
 NATIVE_STOPS = (
     r"\u0589\u061d-\u061f\u06d4\u0700-\u0702\u07f9\u0837\u0839\u083d\u083e\u0964\u0965\u0f0d-\u0f12"
@@ -46,6 +46,8 @@ EMOJI = (
     r"\U0001f000-\U0001faff\U000e0020-\U000e007f"
 )
 """Emoji and the characters that join and vary them."""
+
+SUPERSCRIPTS = r"\xb9\xb2\xb3\u2070\u2074-\u2079"
 
 UNSPACED = (
     r"\u0e00-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029"

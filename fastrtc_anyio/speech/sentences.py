@@ -17,7 +17,7 @@ import re
 from unicodedata import category
 
 from .full_stops import ends_sentence, is_lower, is_next_item
-from .scripts import CLAUSE_MARKS, CLOSING, EMOJI, NATIVE_STOPS, UNSPACED
+from .scripts import CLAUSE_MARKS, CLOSING, EMOJI, NATIVE_STOPS, SUPERSCRIPTS, UNSPACED
 
 __all__ = ["LONGEST_SENTENCE", "LONGEST_WORD", "SentenceSplitter", "speakable", "split_sentences"]
 
@@ -42,9 +42,10 @@ STOPS = (
     r"|\u1361\u1361|(?<=[\u0370-\u03ff\u1f00-\u1fff])[;\u037e]|(?<=[\u0561-\u0587]):)+"
 )
 IN_LINE = r"[^\S\n\u2028\u2029]"  # White space.
-# French puts a space before a closing guillemet. Some write spaces between full stops.
+# French puts a space before a closing guillemet. Some write spaces between full stops. Citations
+# look like [1] or [^1].
 TAIL = (
-    rf"(?:[{CLOSING}{EMOJI}]"
+    rf"(?:[{CLOSING}{EMOJI}{SUPERSCRIPTS}]|\[\^?\d{{1,3}}\]"
     rf"|{IN_LINE}+(?:[{EMOJI}]|[\xbb\u203a](?=[\s.,;:!?])|[.!?](?=\s)|\u0f0d))*"
 )
 OPENING = re.compile(r"[\xab\u2018\u201b\u201c\u201f]")
@@ -55,6 +56,7 @@ BOUNDARY = re.compile(
     r"|(?P<phrase>(?<=[\u0e01-\u0e45\u0e47-\u0ec5\u0ec7-\u0ed9])[ \u200b]+)"
     r"(?=[\u0e01-\u0e2e\u0e40-\u0e44\u0e81-\u0eae\u0ec0-\u0ec4])"
 )
+CITATION_BEGINS = re.compile(r"\[\^?\d{0,3}")
 PARAGRAPH = re.compile(r"\u2029|\n[^\S\n]*\n")
 NATIVE = re.compile(rf"[{NATIVE_STOPS}\u1361]")
 OF_UNSPACED = re.compile(rf"[{UNSPACED}]")
@@ -63,16 +65,20 @@ LETTER = re.compile(r"[^\W_]")
 BULLET = r"[-+*\u2022\u2023\u25aa\u25cf\u25e6\u2013\u2014]|#{1,6}"
 NEW_LINE = re.compile(
     rf"(?:{BULLET}|[(*_]*(?:\d{{1,3}}|[^\W\d_]|[ivxIVX]{{2,5}})[.)][*_]*)\s"
-    rf"|[|>{EMOJI}]|```|[\u4e00-\u9fff\d]{{1,3}}\u3001"
+    rf"|[|>{EMOJI}]|\d\ufe0f?\u20e3|\[\d{{1,3}}\]\s|```|[\u4e00-\u9fff\d]{{1,3}}\u3001"
 )
 NEW_LINE_BEGINS = re.compile(
-    rf"{BULLET}|`{{1,2}}|[(*_]*(?:\d{{1,3}}|[\u4e00-\u9fff]{{1,3}}|[ivxIVX]{{2,5}}|[^\W\d_])?[.)]?[*_]*"
+    rf"{BULLET}|`{{1,2}}|\d\ufe0f|\[(?:\d{{1,3}}\]?)?|[(*_]*(?:\d{{1,3}}|[\u4e00-\u9fff]{{1,3}}|[ivxIVX]{{2,5}}|[^\W\d_])?[.)]?[*_]*"
 )
-HEADING = re.compile(r"#{1,6}\s|\|")
+HEADING = re.compile(r"#{1,6}\s|\||\*\*[^*]+\*\*:?\s*$")
 NUMBER = re.compile(r"[(*_]*(\d{1,3})(?:[.)][*_]*(\s)?)?")
 # Polite and questioning particles end sentences in Thai and Lao.
 PARTICLES = re.compile("(?:ครับ|คับ|ค่ะ|คะ|จ้ะ|จ้า|ไหม|มั้ย|ບໍ່?|ເຈົ້າ|ເດີ້|ແດ່)$")
 SHORTEST_PHRASE = 10
+# Conjunctions continue the sentence.
+CONJUNCTIONS = "และ หรือ ซึ่ง เพราะ แต่ ที่ เพื่อ โดย ແລະ ຫຼື ເພາະ ແຕ່ ທີ່ ເພື່ອ ໂດຍ".split()
+# Particles behind a quotation in Japanese.
+QUOTED_PARTICLES = frozenset("とっはがのをにでも")
 CLAUSE = re.compile(
     rf"[,;:][{CLOSING}]*(?:\s+|(?=[{UNSPACED}]))|[{CLAUSE_MARKS}][{CLOSING}]*(?!\d)\s*"
 )
@@ -173,6 +179,10 @@ def _judge(text: str, found: re.Match[str]) -> int | None:
         return _judge_line(found["line"], before, rest, found.end())
     if found["item"] is not None:
         return _judge_item(before, rest, found.end())
+    if rest.startswith(tuple(CONJUNCTIONS)):
+        return 0
+    if any(word.startswith(rest) for word in CONJUNCTIONS):
+        return None
     long = len(before.strip()) >= SHORTEST_PHRASE
     return found.end() if long or PARTICLES.search(before) else 0
 
@@ -193,27 +203,27 @@ def _judge_line(line: str, before: str, rest: str, end: int) -> int | None:
         return end
     if NEW_LINE.match(rest):
         return end
-    begins = NEW_LINE_BEGINS.match(rest)
-    return None if begins and begins.end() == len(rest) else 0
+    return None if NEW_LINE_BEGINS.fullmatch(rest) else 0
 
 
 def _judge_stop(found: re.Match[str], before: str, rest: str) -> int | None:
     """Judge a mark that may end a sentence."""
     stop, tail, space, end = found["stop"], found["tail"], found["space"], found.end()
+    native, spoken = NATIVE.search(stop), LETTER.search(before)
+    if native and spoken and (opening := OPENING.search(tail)):
+        return found.start("tail") + opening.start()
     if PARAGRAPH.search(space):
         return end
-    if not LETTER.search(before):
+    if not spoken:
         return 0 if rest else None
-    if NATIVE.search(stop) and (opening := OPENING.search(tail)):
-        return found.start("tail") + opening.start()
-    if not rest:
+    if not rest or (not space and CITATION_BEGINS.fullmatch(rest)):
         return None
     if (before + tail).count("`") % 2:
         return 0  # Within code.
-    if NATIVE.search(stop):
-        if rest[0] in "\xbb\u203a":
-            return None if len(rest) == 1 else end
-        return 0 if tail and not space and rest[0] in "とっ" else end  # Quotes in Japanese.
+    if native:
+        if rest in {"\xbb", "\u203a", ".", "!", "?", "\u1361"}:  # They may belong to the tail.
+            return None
+        return 0 if tail and not space and rest[0] in QUOTED_PARTICLES else end
     ends = _begins_sentence(stop, before, rest, bool(space))
     if not ends and "\n" in space and (line := _judge_line(space, "", rest, end)) != 0:
         return line
