@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
@@ -46,7 +47,11 @@ class contain_exits:  # noqa: N801 - used like a function
         else:
             contained = not isinstance(error, passing)
         if contained:
-            raise HandlerContractError(f"{self._source} raised {error!r}") from error
+            self._refuse(error)
+
+    def _refuse(self, error: BaseException) -> NoReturn:
+        described = _describe(error) or f"{type(error).__qualname__}, whose repr() raises an error"
+        raise HandlerContractError(f"{self._source} raised {described}") from error
 
 
 class user_code(contain_exits):  # noqa: N801 - a class, because it is entered per frame
@@ -68,17 +73,41 @@ class user_code(contain_exits):  # noqa: N801 - a class, because it is entered p
         if error is None or isinstance(error, GeneratorExit):
             return
         if isinstance(error, Exception):
-            error.add_note(f"raised in {self._source}")
+            if _describe(error) is None:  # trio, which shows it, would fail
+                self._refuse(error)
+            _add_note(error, f"raised in {self._source}")
             if _is_asyncio_under_trio(traceback):
-                error.add_note(
+                _add_note(
+                    error,
                     "This runs under trio, where asyncio's own objects do not work: use anyio's, "
-                    'or run_asyncio(), or serve under asyncio: launch(backend="asyncio").'
+                    'or run_asyncio(), or serve under asyncio: launch(backend="asyncio").',
                 )
-        elif isinstance(error, get_cancelled_exc_class()):
+        elif _has_cancellation(error):
             if current_effective_deadline() != -math.inf:
-                raise HandlerContractError(f"{self._source} raised {error!r}") from error
+                self._refuse(error)
         else:
             super().__exit__(kind, error, traceback)
+
+
+def _has_cancellation(error: BaseException) -> bool:
+    cancelled = get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(cancelled)[0] is not None and error.split(KeyboardInterrupt)[0] is None
+    return isinstance(error, cancelled)
+
+
+def _describe(error: BaseException) -> str | None:
+    """Return the ``repr`` of an exception of the application; None if that fails."""
+    try:
+        return repr(error)
+    except BaseException:
+        return None
+
+
+def _add_note(error: Exception, note: str) -> None:
+    # Exceptions may be immutable.
+    with suppress(Exception):
+        error.add_note(note)
 
 
 def _is_asyncio_under_trio(traceback: TracebackType | None) -> bool:

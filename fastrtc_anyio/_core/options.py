@@ -93,5 +93,8 @@ def check_type(name: str, value: object, kind: type, *, optional: bool = False) 
 
 def short_repr(value: object) -> str:
     """Return a ``repr`` of at most 80 characters for values of any size and depth."""
-    text = _REPR.repr(value)
+    try:
+        text = _REPR.repr(value)
+    except Exception:  # of a value's own __repr__, or an int of more than 4300 digits
+        text = f"<{type(value).__qualname__}>"
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."

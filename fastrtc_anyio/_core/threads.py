@@ -84,6 +84,10 @@ class Worker:
                 # A new thread may start later than the caller is cancelled: without the check, a
                 # handler's start_up could run after its shutdown.
                 outcome.append((True, context.run(function, *args) if waiting else None))
+            except KeyboardInterrupt as exc:
+                error = RuntimeError("KeyboardInterrupt was raised on a thread: it is no Ctrl-C")
+                error.__cause__ = exc
+                outcome.append((False, error))
             except BaseException as exc:  # the awaiting task raises it
                 outcome.append((False, exc))
             self._host.post(finished)

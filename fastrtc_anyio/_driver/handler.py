@@ -194,8 +194,10 @@ async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
 async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     """Call ``emit`` repeatedly and play its audio."""
     source = run.calls.source("emit")
+    read = partial(read_audio_emission, source=source)
     while True:
-        emission = read_audio_emission(await run.calls.method("emit"), source)
+        value = await run.calls.method("emit")
+        emission = await run.calls.convert(read, source, value)
         await run.play(emission)
         if emission.media is None or not run.session.media.audio_out:
             # No playout queue slows this loop down: without the pause it would occupy a core.

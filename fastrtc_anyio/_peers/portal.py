@@ -176,7 +176,8 @@ def _name(function: object) -> str:
 def _run(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        while not _run_until_stopped(loop):
+            pass
     finally:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
@@ -187,6 +188,16 @@ def _run(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return False if code on the loop called ``sys.exit()``: it ends itself, not the others."""
+    try:
+        loop.run_forever()
+    except (SystemExit, KeyboardInterrupt) as exc:
+        logger.error("%r was raised on the thread of asyncio code; the thread goes on", exc)
+        return False
+    return True
 
 
 _process_portal = Portal(workers=_PORTAL_WORKERS)

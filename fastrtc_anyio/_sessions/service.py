@@ -256,9 +256,7 @@ class SessionService(AsyncContextManagerMixin):
     ) -> None:
         """See :meth:`fastrtc_anyio.Stream.serve_peer`."""
         opened = self._require_open()
-        session, peer = self._create_session(opened, make_peer, alias, websocket)
-        if session.driver.handler is not None:
-            session.driver.handler.phone_mode = phone
+        session, peer = self._create_session(opened, make_peer, alias, websocket, phone)
 
         async def carry() -> None:
             with CancelScope(shield=True):  # the end of a session needs its connection
@@ -317,9 +315,12 @@ class SessionService(AsyncContextManagerMixin):
         make_peer: Callable[[MediaNeeds, BufferOptions], P],
         alias: str | None,
         websocket: Any = None,
+        phone: bool = False,
     ) -> tuple[Session, P]:
         self.registry.admit(alias, self.concurrency_limit)
         driver = self.make_driver()
+        if driver.handler is not None:
+            driver.handler.phone_mode = phone
         needs = driver.needs
         live = needs.live if self._live is None else self._live
         peer = make_peer(needs, self._choose_buffers(live))

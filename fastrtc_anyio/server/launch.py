@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import anyio
 from anyio import create_task_group
@@ -42,11 +42,17 @@ def launch(
 async def open_page(
     mount: Callable[[Starlette], None], limits: RequestLimits, host: str, port: int
 ) -> AsyncGenerator[str, None]:
-    """Serve a stream and its page while the block runs; see :func:`open_server`."""
+    """Serve a stream and its page while the block runs; see :func:`open_server`.
+
+    The end waits for code that swallows its cancellation. Ctrl-C then ends the process at once.
+    """
     app = Starlette(routes=[page_route()])
     mount(app)
-    async with open_server(app, host, port, limits) as url:
-        yield url
+    with ExitStack() as ended:
+        async with open_server(app, host, port, limits) as url:
+            yield url
+            before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+            ended.callback(signal.signal, signal.SIGINT, before)
 
 
 def invitation(url: str) -> str:

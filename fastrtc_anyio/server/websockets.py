@@ -91,15 +91,16 @@ async def serve_audio(service: SessionService, websocket: WebSocket, framing: Fr
         return
     limit = service.limits.connect
     try:
-        with anyio.move_on_after(limit) as scope:
-            start = await _read_start(socket, framing)
+        try:
+            with anyio.move_on_after(limit) as scope:
+                start = await _read_start(socket, framing)
+        except (EndOfStream, BrokenResourceError):
+            return  # the client disconnected before its start
         if scope.cancelled_caught:
             raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
         if start is not None:
             with contain_exits("the handler"):
                 await _serve(service, socket, framing, start)
-    except (EndOfStream, BrokenResourceError):
-        pass  # the client disconnected before its start, or before it read an error
     except SignalingError as exc:
         await _report_failure(socket, framing, exc, close_code(exc))
     except Exception as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import anyio
 from starlette.applications import Starlette
@@ -12,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from fastrtc_anyio import RtcConfiguration, Session, Stream
+from fastrtc_anyio import Limits, RtcConfiguration, Session, Stream
 from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
 
 
@@ -44,6 +45,13 @@ async def flood(_request: Request) -> Response:
     return StreamingResponse(noise())
 
 
+async def persist(session: Session) -> None:
+    session.messages.send_nowait("running")
+    while True:
+        with suppress(BaseException):
+            await anyio.sleep(0.01)
+
+
 def main(mode: str) -> None:
     stream = Stream(
         echo,
@@ -52,6 +60,10 @@ def main(mode: str) -> None:
     )
     if mode in ("launch-trio", "launch-asyncio"):
         stream.launch(port=0, backend="trio" if mode == "launch-trio" else "asyncio")
+        return
+    if mode in ("stubborn-trio", "stubborn-asyncio"):
+        stubborn = Stream(persist, modality="audio", limits=Limits(shutdown=0.1))
+        stubborn.launch(port=0, backend="trio" if mode == "stubborn-trio" else "asyncio")
         return
     app = Starlette(
         routes=[

@@ -85,6 +85,25 @@ async def test_exit_while_a_handler_is_made_fails_its_offer(handler: Any) -> Non
     await serve_and_check(stream, use)
 
 
+@pytest.mark.parametrize("error", [anyio.EndOfStream, anyio.BrokenResourceError])
+async def test_stream_error_while_a_handler_is_copied_is_reported(
+    error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(Quiet):
+        def copy(self) -> Failing:
+            raise error
+
+    stream = make_stream(Failing())
+
+    async def use(url: str, client: httpx.AsyncClient) -> None:
+        async with open_wire(url) as wire:
+            await wire.send(START)
+            assert await wire.receive_end() == 1011
+        assert "raised in Failing.copy" in caplog.text
+
+    await serve_and_check(stream, use)
+
+
 @pytest.mark.parametrize("function", [leave, leave_later])
 @pytest.mark.parametrize(
     "option", ["authenticate", "rtc_configuration", "server_rtc_configuration"]

@@ -21,6 +21,7 @@ from anyio.streams.text import TextReceiveStream
 from tests.kit.calls import place_call
 from tests.kit.measure import check_echo
 from tests.kit.waiting import wait_until
+from tests.kit.websockets import open_wire
 
 PROGRAM = Path(__file__).with_name("interruptible.py")
 LIMIT = 5.0
@@ -143,6 +144,18 @@ async def test_launch_returns_after_interrupt_or_sigterm(mode: str, number: sign
     assert program.process.returncode == 0, program.printed
     assert program.printed["stderr"] == ""
     assert program.printed["stdout"].startswith(f"Open {program.url} in a browser")
+
+
+@pytest.mark.parametrize("mode", ["stubborn-trio", "stubborn-asyncio"])
+async def test_second_interrupt_ends_launch_despite_a_stubborn_handler(mode: str) -> None:
+    async with running(mode) as program, open_wire(program.url) as wire:
+        await wire.send('{"event": "start", "websocket_id": "me"}')
+        assert await wire.receive() == "running"
+        program.process.send_signal(signal.SIGINT)
+        await wait_until(lambda: "it swallows its cancellation" in program.printed["stderr"])
+        await program.interrupt()
+    assert program.process.returncode == -signal.SIGINT  # the first one would give 0
+    assert "in persist" in program.printed["stderr"]
 
 
 @pytest.mark.parametrize("kind", ["call", "events"])
