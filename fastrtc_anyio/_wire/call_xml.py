@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Literal, TypeAlias, get_args
-from urllib.parse import urlsplit
 
 from fastrtc_anyio._core.options import check_choice, short_repr
 
@@ -19,6 +19,7 @@ Carrier: TypeAlias = Literal["twilio", "telnyx", "plivo"]
 TOKEN_PARAMETER = "fastrtc_token"
 """Parameter of a Telnyx ``start`` that contains the token."""
 
+_PUBLIC_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
 _OWNERS: Mapping[str, Carrier] = {
     "auth_token": "twilio",
     "plivo_auth_token": "plivo",
@@ -40,7 +41,8 @@ class TelephoneOptions:
             WebSockets of every carrier are understood.
         auth_token: secret of a Twilio account, which signs ``X-Twilio-Signature``.
         public_url: URL of this server as the carrier sees it, such as ``https://example.com``.
-            Needed behind a proxy. A path in it replaces the ``root_path`` of the server.
+            Needed behind a proxy. A path in it replaces the ``root_path`` of the server. The path
+            at which the stream is mounted follows it.
         trust_forwarded: derive the public URL from ``X-Forwarded-Proto``, ``X-Forwarded-Host`` and,
             unless a ``root_path`` is set, ``X-Forwarded-Prefix``. Use it only behind a proxy that
             sets or removes all three: clients can forge them.
@@ -87,18 +89,21 @@ class TelephoneOptions:
             _check_key(self.telnyx_public_key)
         elif self.secret is not None:
             raise ValueError("secret has no effect without telnyx_public_key")
-        if self.public_url is not None:
-            parts = urlsplit(self.public_url)
-            if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
-                raise ValueError(
-                    "public_url must be a URL like https://example.com; "
-                    f"got {short_repr(self.public_url)}"
-                )
+        if self.public_url is not None and not _is_public_url(self.public_url):
+            raise ValueError(
+                "public_url must be a URL like https://example.com; "
+                f"got {short_repr(self.public_url)}"
+            )
 
     @property
     def proofs(self) -> tuple[str, ...]:
         """Names of the options in use that authenticate a carrier."""
         return tuple(name for name in _OWNERS if getattr(self, name) is not None)
+
+
+def _is_public_url(url: object) -> bool:
+    found = _PUBLIC_URL.fullmatch(url) if isinstance(url, str) else None
+    return found is not None and int(found["port"] or 0) < 65_536
 
 
 def _check_key(text: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from anyio import move_on_after
+from starlette.datastructures import URL
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
@@ -47,6 +49,10 @@ logger = logging.getLogger("fastrtc_anyio")
 
 URL_CHARACTERS = "/?%!$&'()*+,;=:@~"
 """Punctuation that a path or a query may contain (RFC 3986 3.4); ``%`` begins an encoded byte."""
+
+_SCHEMES = ("http", "https", "ws", "wss")
+_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
+_PREFIX = re.compile(r"(?:/[^\s?#]*)?")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -180,25 +186,30 @@ async def read_json(request: Request, limits: RequestLimits) -> object:
 
 def own_url(connection: HTTPConnection, options: TelephoneOptions) -> str:
     """Return the URL of a request as its client sees it, even through a proxy."""
-    own, headers, prefix = urlsplit(str(connection.url)), connection.headers, ""
+    headers, prefix = connection.headers, ""
+    own = urlsplit(str(URL(scope={**connection.scope, "query_string": b""})))
     scheme, netloc = own.scheme, own.netloc
-    socket = scheme in ("ws", "wss")
     if options.trust_forwarded:
         # The first entry of a header is that of the proxy nearest to the client.
-        scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip() or scheme
-        netloc = headers.get("x-forwarded-host", "").partition(",")[0].strip() or netloc
+        forwarded_scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+        scheme = forwarded_scheme if forwarded_scheme in _SCHEMES else scheme
+        host = headers.get("x-forwarded-host", "").partition(",")[0].strip()
+        netloc = host if _HOST.fullmatch(host) else netloc
         # Each proxy removes its part of the path, the one nearest to the client first.
         stripped = ",".join(headers.getlist("x-forwarded-prefix")).split(",")
-        prefix = "".join(part.strip().rstrip("/") for part in stripped)
+        joined = "".join(part.strip().rstrip("/") for part in stripped)
+        prefix = joined if _PREFIX.fullmatch(joined) else ""
     root, path = _split_path(connection.scope)
     prefix = root or prefix
     if options.public_url is not None:
         public = urlsplit(options.public_url)
         scheme, netloc, prefix = public.scheme, public.netloc, public.path.rstrip("/") or prefix
-    secure = scheme in ("https", "wss")
+    # The scheme does not tell: hypercorn's ProxyFixMiddleware sets "https" for WebSockets, too.
+    secure, socket = scheme in ("https", "wss"), connection.scope["type"] == "websocket"
     scheme = ("wss" if secure else "ws") if socket else ("https" if secure else "http")
     path = quote(prefix + path, safe=URL_CHARACTERS)
-    return own._replace(scheme=scheme, netloc=netloc, path=path).geturl()
+    query = connection.scope["query_string"].decode("latin-1")
+    return SplitResult(scheme, netloc, path, query, "").geturl()
 
 
 def _split_path(scope: Scope) -> tuple[str, str]:

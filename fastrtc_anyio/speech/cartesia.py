@@ -12,12 +12,11 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import numpy as np
 from anyio import move_on_after
 
-from fastrtc_anyio._core.options import check_choice, check_number, short_repr
+from fastrtc_anyio._core.options import check_choice, check_number, check_type, short_repr
 from fastrtc_anyio._media.frames import Int16Array
 
 from .tts import SentenceTTS, TTSOptions, read_sentences
@@ -33,6 +32,9 @@ _SECONDS = 10.0
 _CLOSE_SECONDS = 1.0
 _MAX_SHOWN = 300
 """Characters of the service's error message that an error quotes."""
+_MAX_READ = 4096
+"""Bytes of a refusal that are read."""
+_BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
 _FORMS = {
     "voice": (re.compile(r"[\w-]+", re.ASCII), "the id of a voice"),
     "language": (re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*"), 'a language code such as "en"'),
@@ -130,6 +132,7 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
 
     Raises:
         ImportError: httpx is missing.
+        TypeError: ``client`` is no ``httpx.AsyncClient``.
         ValueError: there is no key, or the key or the address is malformed.
     """
 
@@ -146,9 +149,11 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
                 "Cartesia needs httpx: pip install 'fastrtc-anyio[cartesia]'"
             ) from exc
         self._api_key = find_api_key(api_key)
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        given: object = base_url
+        found = _BASE_URL.fullmatch(given) if isinstance(given, str) else None
+        if found is None or int(found["port"] or 0) >= 65_536:
             raise ValueError(f"base_url must be an http or https URL; got {short_repr(base_url)}")
+        check_type("client", client, httpx.AsyncClient, optional=True)
         self._url = f"{base_url.rstrip('/')}/tts/bytes"
         self._client = client
         # Shared, because loading the certificates takes some 20 ms.
@@ -162,7 +167,7 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
         """
         import httpx
 
-        options = options or CartesiaTTSOptions()
+        options = _check_options(options)
         data = b""
         if _is_speakable(sentence):
             body, headers = options.request_body(sentence), self._headers(options)
@@ -171,9 +176,10 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
                 httpx.Client(verify=self._certificates, timeout=_SECONDS) as http,
                 http.stream("POST", self._url, json=body, headers=headers) as response,
             ):
-                data = response.read()
                 if not _is_audio(response):
-                    raise self._refusal(response)
+                    raise self._refusal(response, next(response.iter_bytes(_MAX_READ), b""))
+                data = response.read()
+            _check_speech(len(data))
         return options.sample_rate, _to_samples(data)
 
     async def stream_tts(
@@ -195,7 +201,7 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
         """
         import httpx
 
-        options = options or CartesiaTTSOptions()
+        options = _check_options(options)
         async with AsyncExitStack() as stack:
             http = self._client
             if http is None:
@@ -216,16 +222,21 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
         body, headers = options.request_body(sentence), self._headers(options)
         with self._convert_errors():
             async with http.stream("POST", self._url, json=body, headers=headers) as response:
-                if not _is_audio(response):
-                    await response.aread()
-                    raise self._refusal(response)
-                chunks, rest = response.aiter_bytes(), b""
+                chunks, rest, received = response.aiter_bytes(), b"", 0
                 try:
+                    if not _is_audio(response):
+                        async for chunk in chunks:
+                            rest += chunk
+                            if len(rest) > _MAX_READ:
+                                break
+                        raise self._refusal(response, rest)
                     async for chunk in chunks:
+                        received += len(chunk)
                         data = rest + chunk
                         rest = data[len(data) // 2 * 2 :]
                         if len(data) > 1:
                             yield _to_samples(data)
+                    _check_speech(received)
                 finally:
                     # httpx (0.28) nests generators, and closing the outermost would leave the rest
                     # to the garbage collector. They end with the connection.
@@ -247,11 +258,12 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
             reason = str(exc) or type(exc).__name__
             raise RuntimeError(f"the request to Cartesia at {self._url} failed: {reason}") from exc
 
-    def _refusal(self, response: httpx.Response) -> RuntimeError:
+    def _refusal(self, response: httpx.Response, body: bytes) -> RuntimeError:
         import httpx
 
         # A service may quote the key that it does not know.
-        said = " ".join(response.text.replace(self._api_key, "(the key)").split())[:_MAX_SHOWN]
+        text = body[:_MAX_READ].decode(errors="replace").replace(self._api_key, "(the key)")
+        said = " ".join(text.split())[:_MAX_SHOWN]
         code = response.status_code
         status = f"{code} {httpx.codes.get_reason_phrase(code)}".strip()
         return RuntimeError(f"Cartesia refused the request with {status}: {said or '(no message)'}")
@@ -273,8 +285,18 @@ def find_api_key(api_key: str | None) -> str:
 
 def _is_audio(response: httpx.Response) -> bool:
     # A gateway may answer in the place of the service, with a page.
-    kind = response.headers.get("content-type", "")
-    return response.is_success and not re.match(r"text/html|application/(\w+\+)?json", kind, re.I)
+    kind = response.headers.get("content-type", "audio/")
+    return response.is_success and bool(re.match(r"audio/|application/octet-stream", kind, re.I))
+
+
+def _check_speech(received: int) -> None:
+    if received < 2:
+        raise RuntimeError("Cartesia answered a sentence without audio")
+
+
+def _check_options(options: CartesiaTTSOptions | None) -> CartesiaTTSOptions:
+    check_type("options", options, CartesiaTTSOptions, optional=True)
+    return options or CartesiaTTSOptions()
 
 
 def _to_samples(data: bytes) -> Int16Array:

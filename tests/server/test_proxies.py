@@ -29,6 +29,7 @@ from fastrtc_anyio._wire.call_xml import TelephoneOptions
 from fastrtc_anyio._wire.signatures import sign_twilio
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.server import _hypercorn, open_server, page_route
+from fastrtc_anyio.server.http import own_url
 from fastrtc_anyio.testing.signals import tone
 from tests.kit.backends import on_asyncio, on_trio
 from tests.kit.calls import make_stream, open_uvicorn
@@ -285,6 +286,50 @@ async def test_telephone_url_is_that_of_options_root_path_or_trusted_headers(
         signed = {"X-Twilio-Signature": sign_twilio(TOKEN, f"{public}/telephone/handler")}
         async with open_wire(url, "/telephone/handler", signed):
             pass
+
+
+def own_url_of(scope: dict[str, Any], headers: dict[str, str], **options: Any) -> str:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    request = {"path": "/call", "query_string": b"a=b", "server": ("127.0.0.1", 80)}
+    connection = HTTPConnection({"headers": raw, **request, **scope})
+    return own_url(connection, TelephoneOptions(**options))
+
+
+def test_web_socket_has_a_web_socket_url_though_the_scheme_is_that_of_http() -> None:
+    """As hypercorn's ProxyFixMiddleware sets it."""
+    for kind, expected in (
+        ("websocket", "wss://a.example/call?a=b"),
+        ("http", "https://a.example/call?a=b"),
+    ):
+        assert own_url_of({"type": kind, "scheme": "https"}, {"host": "a.example"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-forwarded-proto": "HTTPS"}, "https://a.example/call?a=b"),
+        ({"x-forwarded-proto": "javascript"}, "http://a.example/call?a=b"),
+        ({"x-forwarded-host": "["}, "http://a.example/call?a=b"),
+        ({"x-forwarded-host": "[::1]:8000"}, "http://[::1]:8000/call?a=b"),
+        ({"x-forwarded-host": "b.example/c?d#e"}, "http://a.example/call?a=b"),
+        ({"x-forwarded-host": 'b.example" c'}, "http://a.example/call?a=b"),
+        ({"x-forwarded-host": "me@b.example"}, "http://a.example/call?a=b"),
+        ({"x-forwarded-prefix": "/b?c"}, "http://a.example/call?a=b"),
+        ({"x-forwarded-prefix": "b"}, "http://a.example/call?a=b"),
+        ({"x-forwarded-prefix": "/b/"}, "http://a.example/b/call?a=b"),
+    ],
+)
+def test_malformed_forwarded_header_counts_as_missing(
+    headers: dict[str, str], expected: str
+) -> None:
+    headers |= {"host": "a.example"}
+    scope = {"type": "http", "scheme": "http"}
+    assert own_url_of(scope, headers, trust_forwarded=True) == expected
+
+
+def test_query_that_is_not_utf8_is_part_of_the_url() -> None:
+    scope = {"type": "http", "scheme": "http", "query_string": b"a=\xff"}
+    assert own_url_of(scope, {"host": "a.example"}) == "http://a.example/call?a=\xff"
 
 
 class Monitor:

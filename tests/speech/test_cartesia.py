@@ -6,9 +6,10 @@ import gc
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import httpx
 import numpy as np
 import pytest
@@ -172,6 +173,9 @@ async def test_abandoned_speech_closes_its_request(end: str, shared: bool) -> No
         (503, PlainTextResponse("x" * 10_000, 503), "503 Service Unavailable: xxx"),
         (500, Response(status_code=500), "500 Internal Server Error: (no message)"),
         (200, JSONResponse({"error": "later"}), '200 OK: {"error":"later"}'),
+        (200, PlainTextResponse("no sound"), "200 OK: no sound"),
+        (200, Response(media_type="audio/pcm"), "answered a sentence without audio"),
+        (204, Response(status_code=204), "answered a sentence without audio"),
         (307, Response(status_code=307, headers={"Location": "/elsewhere"}), "307 Temporary"),
     ],
 )
@@ -190,6 +194,39 @@ async def test_refusal_quotes_the_service_without_the_key(
     assert len(str(caught.value)) < 500
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert len(service.bodies) == 2, f"{status} was followed or repeated"
+
+
+class Endless:
+    """A body that never ends."""
+
+    def __aiter__(self) -> Endless:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        return b"no " * 1000
+
+
+async def test_refusal_is_not_read_to_its_end() -> None:
+    service = Service()
+    async with serve(service) as model:
+        with anyio.fail_after(SECONDS):
+            service.refusal = StreamingResponse(Endless(), 500)
+            with pytest.raises(RuntimeError, match="no no no"):
+                await collect(model.stream_tts("Hello."))
+            service.refusal = StreamingResponse(Endless(), 500)
+            with pytest.raises(RuntimeError, match="no no no"):
+                await to_thread.run_sync(model.tts, "Hello.")
+
+
+def test_wrong_arguments_are_errors() -> None:
+    for url in ("example.com", "http://a b", "http://a?b", "http://a:99999", 3):
+        with pytest.raises(ValueError, match="base_url must be an http or https URL; got"):
+            CartesiaTTSModel(KEY, cast("Any", url))
+    with pytest.raises(TypeError, match="client must be an AsyncClient or None; got"):
+        CartesiaTTSModel(KEY, client=cast("Any", httpx.Client))
+    with pytest.raises(TypeError, match="options must be a CartesiaTTSOptions or None; got"):
+        CartesiaTTSModel(KEY).tts("Hello.", cast("Any", {"voice": "a"}))
 
 
 async def test_unreachable_and_broken_service_is_an_error_that_names_it() -> None:

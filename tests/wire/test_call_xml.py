@@ -48,6 +48,10 @@ def test_carrier_is_detected_from_its_headers_and_fields() -> None:
         ({"secret": "x"}, "has no effect without telnyx_public_key"),
         ({"telnyx_codec": "OPUS"}, "telnyx_codec must be one of"),
         ({"public_url": "example.com"}, "like https://example.com"),
+        ({"public_url": "https://exam ple.com"}, "like https://example.com"),
+        ({"public_url": "https://example.com:99999"}, "like https://example.com"),
+        ({"public_url": "https://me@example.com"}, "like https://example.com"),
+        ({"public_url": "https://example.com/#a"}, "like https://example.com"),
     ],
 )
 def test_invalid_telephone_options_are_rejected(options: dict[str, Any], message: str) -> None:
