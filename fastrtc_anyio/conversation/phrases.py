@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from unicodedata import category, combining, normalize
+from unicodedata import category, combining, decimal, normalize
 
 from fastrtc_anyio.speech.scripts import UNSPACED
 
@@ -11,7 +11,7 @@ __all__ = ["contains_phrase", "spoken_words"]
 
 # Accents and modifier letters used as apostrophes. Translated first: NFKC takes some of them apart.
 APOSTROPHES = dict.fromkeys(
-    map(ord, "\u2018\u2019\u201b\u2032\u02b9\u02bb\u02bc\u02bd\u055a\ua78c\uff07`\xb4"), "'"
+    map(ord, "\u2018\u2019\u201b\u2032\u02b9\u02bb\u02bc\u02bd\u055a\u05f3\ua78c\uff07`\xb4"), "'"
 )
 # Vowel points of Arabic and Hebrew, which few write; the Arabic tatweel; variation selectors.
 POINTS = re.compile(
@@ -19,7 +19,17 @@ POINTS = re.compile(
     r"\ufe00-\ufe0f]"
 )
 # Persian and Arabic keyboards differ in two letters. Turkish has i without a dot, and a dot on I.
-LETTERS = {"\u064a": "\u06cc", "\u0649": "\u06cc", "\u0643": "\u06a9", "\u0131": "i"}
+# Many write no hamza on an alef, no dots on a final he, and no dots on a Russian e.
+LETTERS = {
+    "\u064a": "\u06cc",
+    "\u0649": "\u06cc",
+    "\u0643": "\u06a9",
+    "\u0131": "i",
+    **dict.fromkeys("\u0622\u0623\u0625", "\u0627"),
+    "\u0629": "\u0647",
+    "\u0451": "\u0435",
+    "\u0153": "oe",
+}
 # Hiragana for katakana: a recogniser chooses either for a name.
 FOLDING = str.maketrans(LETTERS | {chr(code): chr(code - 0x60) for code in range(0x30A1, 0x30F7)})
 # A space between words of Khmer or Thai, and between the parts of a Persian word.
@@ -28,10 +38,15 @@ GREEK_ACCENT = re.compile(r"(?<=[\u0370-\u03ff])\u0301")
 ANY_UNSPACED = re.compile(f"[{UNSPACED}]")
 UNSPACED_GAP = re.compile(rf"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
 HANGUL = re.compile(r"[\uac00-\ud7a3]")
-# Particles follow a Korean noun without a space, the vocative first.
-PARTICLES = re.compile(
-    r"(?:야|아|이야|이여|여|이|가|은|는|을|를|의|에|에게|에서|한테|도|만|님|씨|와|과|랑|이랑|하고|로|으로|까지|부터|처럼|보다|요)?(?!\w)"
-)
+# Particles follow a Korean noun without a space, the vocative first. Some depend on its last sound,
+# a vowel or a consonant.
+ALL_PARTICLES = "의|에|에게|에서|한테|도|만|님|씨|하고|로|까지|부터|처럼|보다|요"
+AFTER_VOWELS = re.compile(rf"(?:야|여|가|는|를|와|랑|{ALL_PARTICLES})?(?!\w)")
+AFTER_CONSONANTS = re.compile(rf"(?:아|이야|이여|이|은|을|과|이랑|으로|{ALL_PARTICLES})?(?!\w)")
+# They belong to the sound before: the second half of a long vowel or of a syllable in Japanese.
+CONTINUING_KANA = frozenset("\u30fcぁぃぅぇぉゃゅょゎ")
+# Vowels that precede their consonant in Thai and Lao.
+LEADING_VOWELS = frozenset("เแโใไເແໂໃໄ")
 
 
 def spoken_words(text: str) -> str:
@@ -61,6 +76,7 @@ def _fold(text: str) -> str:
     text = normalize("NFKC", text.translate(APOSTROPHES))
     text = normalize("NFKC", POINTS.sub("", text).casefold().replace("i\u0307", "i"))
     text = normalize("NFC", GREEK_ACCENT.sub("", normalize("NFD", text)))
+    text = "".join(str(decimal(c)) if c.isdecimal() else c for c in text)
     return UNSPACED_GAP.sub("", _words(text.translate(FOLDING)))
 
 
@@ -84,7 +100,8 @@ def _begins(text: str, place: int) -> bool:
         return True
     last = text[place - 1]
     if ANY_UNSPACED.match(text[place]):
-        return combining(last) != 9  # A virama joins the next letter.
+        # A virama joins the next letter.
+        return combining(last) != 9 and last not in LEADING_VOWELS
     return not _in_word(last) or bool(ANY_UNSPACED.match(last))
 
 
@@ -93,8 +110,11 @@ def _ends(text: str, place: int) -> bool:
     if place == len(text):
         return True
     following, last = text[place], text[place - 1]
-    if category(following)[0] == "M":
+    if category(following)[0] == "M" or following in CONTINUING_KANA:
         return False
     if not _in_word(following) or ANY_UNSPACED.match(following) or ANY_UNSPACED.match(last):
         return True
-    return bool(HANGUL.match(last) and PARTICLES.match(text, place))
+    if not HANGUL.match(last):
+        return False
+    ends_in_vowel = (ord(last) - 0xAC00) % 28 == 0
+    return bool((AFTER_VOWELS if ends_in_vowel else AFTER_CONSONANTS).match(text, place))
