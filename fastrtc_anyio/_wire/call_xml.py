@@ -19,7 +19,9 @@ Carrier: TypeAlias = Literal["twilio", "telnyx", "plivo"]
 TOKEN_PARAMETER = "fastrtc_token"
 """Parameter of a Telnyx ``start`` that contains the token."""
 
-_PUBLIC_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
+_PUBLIC_URL = re.compile(
+    r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[^\s?#]*)?"
+)
 _OWNERS: Mapping[str, Carrier] = {
     "auth_token": "twilio",
     "plivo_auth_token": "plivo",

@@ -34,7 +34,7 @@ _MAX_SHOWN = 300
 """Characters of the service's error message that an error quotes."""
 _MAX_READ = 4096
 """Bytes of a refusal that are read."""
-_BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
+_BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[^\s?#]*)?")
 _FORMS = {
     "voice": (re.compile(r"[\w-]+", re.ASCII), "the id of a voice"),
     "language": (re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*"), 'a language code such as "en"'),
@@ -263,6 +263,8 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
 
         # A service may quote the key that it does not know.
         text = body[:_MAX_READ].decode(errors="replace").replace(self._api_key, "(the key)")
+        if len(body) >= _MAX_READ:  # The end of what was read may be the beginning of the key.
+            text = text[: -len(self._api_key)]
         said = " ".join(text.split())[:_MAX_SHOWN]
         code = response.status_code
         status = f"{code} {httpx.codes.get_reason_phrase(code)}".strip()

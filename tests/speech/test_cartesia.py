@@ -219,6 +219,20 @@ async def test_refusal_is_not_read_to_its_end() -> None:
                 await to_thread.run_sync(model.tts, "Hello.")
 
 
+async def test_key_at_the_end_of_what_is_read_is_not_quoted() -> None:
+    service = Service()
+    async with serve(service) as model:
+        for spaces in (4096 - len(KEY) + 1, 4095 - len(KEY) // 2, 4095):
+            service.refusal = PlainTextResponse(" " * spaces + KEY, 401)
+            with pytest.raises(RuntimeError) as caught:
+                await collect(model.stream_tts("Hello."))
+            assert KEY[:4] not in str(caught.value)
+            service.refusal = PlainTextResponse(" " * spaces + KEY, 401)
+            with pytest.raises(RuntimeError) as caught:
+                await to_thread.run_sync(model.tts, "Hello.")
+            assert KEY[:4] not in str(caught.value)
+
+
 def test_wrong_arguments_are_errors() -> None:
     for url in ("example.com", "http://a b", "http://a?b", "http://a:99999", 3):
         with pytest.raises(ValueError, match="base_url must be an http or https URL; got"):

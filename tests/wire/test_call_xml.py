@@ -50,6 +50,7 @@ def test_carrier_is_detected_from_its_headers_and_fields() -> None:
         ({"public_url": "example.com"}, "like https://example.com"),
         ({"public_url": "https://exam ple.com"}, "like https://example.com"),
         ({"public_url": "https://example.com:99999"}, "like https://example.com"),
+        ({"public_url": "https://example.com:\uff11\uff12"}, "like https://example.com"),
         ({"public_url": "https://me@example.com"}, "like https://example.com"),
         ({"public_url": "https://example.com/#a"}, "like https://example.com"),
     ],
