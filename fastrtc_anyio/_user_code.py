@@ -37,16 +37,13 @@ class contain_exits:  # noqa: N801 - used like a function
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None or isinstance(error, Exception):
+        if error is not None:
+            self._check(error, traceback)
+
+    def _check(self, error: BaseException, _traceback: TracebackType | None) -> None:
+        if isinstance(error, Exception) or _contains(error, KeyboardInterrupt):
             return
-        passing = KeyboardInterrupt, get_cancelled_exc_class()
-        if isinstance(error, BaseExceptionGroup):
-            others = error.split((Exception, *passing))[1]
-            interrupt = error.split(KeyboardInterrupt)[0]
-            contained = others is not None and interrupt is None
-        else:
-            contained = not isinstance(error, passing)
-        if contained:
+        if not _consists_of(error, (Exception, get_cancelled_exc_class())):
             self._refuse(error)
 
     def _refuse(self, error: BaseException) -> NoReturn:
@@ -64,13 +61,8 @@ class user_code(contain_exits):  # noqa: N801 - a class, because it is entered p
 
     __slots__ = ()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None or isinstance(error, GeneratorExit):
+    def _check(self, error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, GeneratorExit) or _contains(error, KeyboardInterrupt):
             return
         if isinstance(error, Exception):
             if _describe(error) is None:  # trio, which shows it, would fail
@@ -82,18 +74,25 @@ class user_code(contain_exits):  # noqa: N801 - a class, because it is entered p
                     "This runs under trio, where asyncio's own objects do not work: use anyio's, "
                     'or run_asyncio(), or serve under asyncio: launch(backend="asyncio").',
                 )
-        elif _has_cancellation(error):
+        elif _contains(error, get_cancelled_exc_class()):
             if current_effective_deadline() != -math.inf:
                 self._refuse(error)
         else:
-            super().__exit__(kind, error, traceback)
+            super()._check(error, traceback)
 
 
-def _has_cancellation(error: BaseException) -> bool:
-    cancelled = get_cancelled_exc_class()
+def _contains(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether an exception, or one of a group, is of a kind."""
     if isinstance(error, BaseExceptionGroup):
-        return error.split(cancelled)[0] is not None and error.split(KeyboardInterrupt)[0] is None
-    return isinstance(error, cancelled)
+        return error.split(kind)[0] is not None
+    return isinstance(error, kind)
+
+
+def _consists_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Whether an exception, or each of a group, is of one of these kinds."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kinds)[1] is None
+    return isinstance(error, kinds)
 
 
 def _describe(error: BaseException) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from reprlib import Repr
 from typing import Protocol
@@ -23,6 +24,7 @@ class _Array(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
+_HTTP_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[^\s?#]*)?")
 _REPR = _ShortRepr()
 _REPR.maxstring = _REPR.maxother = 60
 _REPR.maxlevel = 2
@@ -89,6 +91,12 @@ def check_type(name: str, value: object, kind: type, *, optional: bool = False) 
         article = "an" if kind.__name__[0] in "AEIOaeio" else "a"
         got = short_repr(value)
         raise TypeError(f"{name} must be {article} {kind.__name__}{ending}; got {got}")
+
+
+def is_http_url(value: object) -> bool:
+    """Whether a value is an http or https URL of a host, a port and a path, and nothing else."""
+    found = _HTTP_URL.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and int(found["port"] or 0) < 65_536
 
 
 def short_repr(value: object) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Literal, TypeAlias, get_args
 
-from fastrtc_anyio._core.options import check_choice, short_repr
+from fastrtc_anyio._core.options import check_choice, is_http_url, short_repr
 
 from .telnyx import TelnyxCodec
 
@@ -19,9 +18,6 @@ Carrier: TypeAlias = Literal["twilio", "telnyx", "plivo"]
 TOKEN_PARAMETER = "fastrtc_token"
 """Parameter of a Telnyx ``start`` that contains the token."""
 
-_PUBLIC_URL = re.compile(
-    r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[^\s?#]*)?"
-)
 _OWNERS: Mapping[str, Carrier] = {
     "auth_token": "twilio",
     "plivo_auth_token": "plivo",
@@ -91,7 +87,7 @@ class TelephoneOptions:
             _check_key(self.telnyx_public_key)
         elif self.secret is not None:
             raise ValueError("secret has no effect without telnyx_public_key")
-        if self.public_url is not None and not _is_public_url(self.public_url):
+        if self.public_url is not None and not is_http_url(self.public_url):
             raise ValueError(
                 "public_url must be a URL like https://example.com; "
                 f"got {short_repr(self.public_url)}"
@@ -101,11 +97,6 @@ class TelephoneOptions:
     def proofs(self) -> tuple[str, ...]:
         """Names of the options in use that authenticate a carrier."""
         return tuple(name for name in _OWNERS if getattr(self, name) is not None)
-
-
-def _is_public_url(url: object) -> bool:
-    found = _PUBLIC_URL.fullmatch(url) if isinstance(url, str) else None
-    return found is not None and int(found["port"] or 0) < 65_536
 
 
 def _check_key(text: str) -> None:

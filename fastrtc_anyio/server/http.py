@@ -187,7 +187,7 @@ async def read_json(request: Request, limits: RequestLimits) -> object:
 def own_url(connection: HTTPConnection, options: TelephoneOptions) -> str:
     """Return the URL of a request as its client sees it, even through a proxy."""
     headers, prefix = connection.headers, ""
-    own = urlsplit(str(URL(scope={**connection.scope, "query_string": b""})))
+    own = URL(scope={**connection.scope, "query_string": b""})
     scheme, netloc = own.scheme, own.netloc
     if options.trust_forwarded:
         # The first entry of a header is that of the proxy nearest to the client.

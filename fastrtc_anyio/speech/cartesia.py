@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anyio import move_on_after
 
-from fastrtc_anyio._core.options import check_choice, check_number, check_type, short_repr
+from fastrtc_anyio._core.options import (
+    check_choice,
+    check_number,
+    check_type,
+    is_http_url,
+    short_repr,
+)
 from fastrtc_anyio._media.frames import Int16Array
 
+from .sentences import speakable
 from .tts import SentenceTTS, TTSOptions, read_sentences
 
 if TYPE_CHECKING:
@@ -34,7 +41,6 @@ _MAX_SHOWN = 300
 """Characters of the service's error message that an error quotes."""
 _MAX_READ = 4096
 """Bytes of a refusal that are read."""
-_BASE_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[^\s?#]*)?")
 _FORMS = {
     "voice": (re.compile(r"[\w-]+", re.ASCII), "the id of a voice"),
     "language": (re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*"), 'a language code such as "en"'),
@@ -101,8 +107,7 @@ class CartesiaTTSOptions(TTSOptions):
         voice: dict[str, object] = {"mode": "id", "id": self.voice}
         body: dict[str, object] = {
             "model_id": self.model,
-            # UTF-8 has no lone surrogates: the rest of the sentence is spoken.
-            "transcript": sentence.encode(errors="ignore").decode(),
+            "transcript": speakable(sentence),
             "voice": voice,
             "language": self.language,
             "output_format": {
@@ -149,9 +154,7 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
                 "Cartesia needs httpx: pip install 'fastrtc-anyio[cartesia]'"
             ) from exc
         self._api_key = find_api_key(api_key)
-        given: object = base_url
-        found = _BASE_URL.fullmatch(given) if isinstance(given, str) else None
-        if found is None or int(found["port"] or 0) >= 65_536:
+        if not is_http_url(base_url):
             raise ValueError(f"base_url must be an http or https URL; got {short_repr(base_url)}")
         check_type("client", client, httpx.AsyncClient, optional=True)
         self._url = f"{base_url.rstrip('/')}/tts/bytes"
@@ -222,14 +225,11 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
         body, headers = options.request_body(sentence), self._headers(options)
         with self._convert_errors():
             async with http.stream("POST", self._url, json=body, headers=headers) as response:
-                chunks, rest, received = response.aiter_bytes(), b"", 0
+                is_audio, rest, received = _is_audio(response), b"", 0
+                chunks = response.aiter_bytes(None if is_audio else _MAX_READ)
                 try:
-                    if not _is_audio(response):
-                        async for chunk in chunks:
-                            rest += chunk
-                            if len(rest) > _MAX_READ:
-                                break
-                        raise self._refusal(response, rest)
+                    if not is_audio:
+                        raise self._refusal(response, await anext(chunks, b""))
                     async for chunk in chunks:
                         received += len(chunk)
                         data = rest + chunk
@@ -262,7 +262,7 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
         import httpx
 
         # A service may quote the key that it does not know.
-        text = body[:_MAX_READ].decode(errors="replace").replace(self._api_key, "(the key)")
+        text = body.decode(errors="replace").replace(self._api_key, "(the key)")
         if len(body) >= _MAX_READ:  # The end of what was read may be the beginning of the key.
             text = text[: -len(self._api_key)]
         said = " ".join(text.split())[:_MAX_SHOWN]

@@ -37,7 +37,7 @@ ABBREVIATIONS = frozenset(
     "див стор акад проф тов ул им обл рис руб тыс напр пер вул ім δηλ αρ σελ κα "
     # Hindi, Bengali, Tamil, Thai: more than one letter
     "श्री डॉ प्रो स्व मो मु ডাঃ திரு "
-    # Eras in French and Finnish
+    # Eras in French and Finnish, and more German
     "apr ekr jkr insb".split()
 )
 # Abbreviations with a capital, words without one.
@@ -138,7 +138,7 @@ def ends_sentence(before: str, rest: str) -> bool | None:
         return False
     unit = number_before and last.islower() and last.isalpha() and len(last) <= 3
     if unit and last not in ERAS:
-        return not rest[0].isdecimal() and not ONLY_A_YEAR.fullmatch(head)
+        return not ONLY_A_YEAR.fullmatch(head)
     if not _is_abbreviation(last):
         return True
     plain = last.isupper() and len(last) == 1 and re.search(r"[a-z]\s$", head)

@@ -16,6 +16,8 @@ from __future__ import annotations
 import re
 from unicodedata import category
 
+from fastrtc_anyio._signaling.messages import mend_text
+
 from .full_stops import ends_sentence, is_lower, is_next_item
 from .scripts import CLAUSE_MARKS, CLOSING, EMOJI, NATIVE_STOPS, SUPERSCRIPTS, UNSPACED
 
@@ -27,12 +29,8 @@ wait for the end of a paragraph, and models take about 500 phonemes."""
 LONGEST_WORD = 2000
 """Characters of a word, such as a URL. A longer word is cut."""
 
-# Halves of characters, control characters other than white space, and what decoders put in place
-# of broken bytes.
-UNSPEAKABLE = re.compile(
-    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffd-\uffff]"
-)
-SURROGATES = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
+# Control characters other than white space, and what replaces broken bytes and half characters.
+UNSPEAKABLE = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufdd0-\ufdef\ufffd-\uffff]")
 
 # Faces end sentences too: "Good 😀 Next". Greek writes ; for a question mark, Armenian : for a
 # full stop, Ethiopic two word spaces.
@@ -87,11 +85,7 @@ SPACE = re.compile(r"\s*")
 
 def speakable(text: str) -> str:
     """Join the halves of characters, and remove characters that no voice can speak."""
-    return UNSPEAKABLE.sub("", SURROGATES.sub(_join, text))
-
-
-def _join(halves: re.Match[str]) -> str:
-    return halves[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    return UNSPEAKABLE.sub("", mend_text(text))
 
 
 class SentenceSplitter:

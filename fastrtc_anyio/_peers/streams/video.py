@@ -21,16 +21,15 @@ from fastrtc_anyio.abc import (
 from .audio import Input
 from .link import Link, Parking, wait_for
 
+_LARGE = 2_000_000
+"""Bytes of an array beyond which its conversion takes milliseconds: up to seconds of floats."""
+
 
 class VideoInput(Input[VideoFrame, VideoInStatistics], VideoReceiveStream):
     """Pictures from the client, of which only the latest is kept."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link, LatestQueue(link.clock))
-
-
-_LARGE = 2_000_000
-"""Bytes of an array beyond which its conversion takes milliseconds: up to seconds of floats."""
 
 
 class VideoOutput(VideoSendStream):

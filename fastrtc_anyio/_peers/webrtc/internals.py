@@ -215,6 +215,18 @@ def guard_datagrams(
 # Packets.
 
 
+async def _contain(
+    on_malformed: Callable[[Exception], None], handling: Coroutine[Any, Any, None]
+) -> None:
+    """Await aiortc's handling of a packet or message, and pass its exception to a function."""
+    try:
+        await handling
+    except ConnectionError:  # aiortc's signal for the regular end of the transport
+        raise
+    except Exception as exc:  # of any type
+        on_malformed(exc)
+
+
 def watch_packets(
     transport: RTCDtlsTransport,
     sctp: RTCSctpTransport | None,
@@ -236,12 +248,7 @@ def watch_packets(
 
         async def call(*args: Any, **options: Any) -> None:
             on_packet()
-            try:
-                await function(*args, **options)
-            except ConnectionError:  # aiortc's signal for the regular end of the transport
-                raise
-            except Exception as exc:
-                on_malformed(exc)
+            await _contain(on_malformed, function(*args, **options))
 
         replace_attribute(target, name, call)
 
@@ -317,12 +324,7 @@ def guard_sctp(
         await receive_sack(chunk)
 
     async def data_channel_receive(stream_id: int, kind: int, data: bytes) -> None:
-        try:
-            await receive_message(stream_id, kind, data)
-        except ConnectionError:  # aiortc's signal for the regular end of the transport
-            raise
-        except Exception as exc:
-            on_malformed(exc)
+        await _contain(on_malformed, receive_message(stream_id, kind, data))
 
     replace_attribute(sctp, "_receive_data_chunk", receive_data_chunk)
     replace_attribute(sctp, "_receive_sack_chunk", receive_sack_chunk)
