@@ -11,7 +11,7 @@ import anyio
 import numpy as np
 import pytest
 
-from fastrtc_anyio import AdditionalOutputs, CloseReason, HandlerContractError
+from fastrtc_anyio import AdditionalOutputs, CloseReason, HandlerContractError, run_sync
 from fastrtc_anyio.conversation.events import (
     ReplyFinished,
     ReplyInterrupted,
@@ -226,7 +226,7 @@ class TestTriggers:
             await say(call, silence(0.5))
             assert said[0][1].shape == (1, 0)
             await say(call, voice(1))
-            await anyio.to_thread.run_sync(handler.trigger_response)
+            await run_sync(handler.trigger_response)
             await say(call, silence(0.5))
             assert np.count_nonzero(said[2][1]) > 0.9 * RATE
             assert heard_samples(call) == 0.4 * OUT
