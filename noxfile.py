@@ -38,7 +38,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests in parallel, except interop and soak; or pytest with the arguments after --."""
+    """Run the tests in parallel, except attacks, interop and soak; or pytest with the arguments after --."""
     # Compiling all modules takes longer than compiling those that are imported.
     session.install("--no-compile", ".[test]")
     if session.posargs:
@@ -49,6 +49,13 @@ def tests(session: nox.Session) -> None:
     virtual = [f"--ignore={path}" for path in REAL_TIME]
     session.run("pytest", "-n", "auto", "--dist", "worksteal", *virtual, env=ENVIRONMENT)
     session.run("pytest", "-n", "5", "--dist", "worksteal", *REAL_TIME, env=ENVIRONMENT)
+
+
+@nox.session
+def attacks(session: nox.Session) -> None:
+    """Attack live calls and servers, one test at a time: some measure gaps in other calls."""
+    session.install(".[test]")
+    session.run("pytest", *(session.posargs or ("tests/attacks",)), env=ENVIRONMENT)
 
 
 @nox.session

@@ -1,1 +1,1 @@
-"""WebRTC: do calls with plain aiortc connect, exchange media, end clean, and resist attacks?"""
+"""WebRTC: do calls with plain aiortc connect, exchange media and end clean?"""

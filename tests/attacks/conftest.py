@@ -1,0 +1,1 @@
+from tests.kit.backends import anyio_backend as anyio_backend
