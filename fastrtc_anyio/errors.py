@@ -11,6 +11,7 @@
         UnknownSession 404   InvalidStateError 409   NotAuthenticated 401   NotAllowed 403
         LimitExceeded 408, 413 or 429
         AdmissionError 503          .limit .active
+        Overloaded 503              .retry_after
         StreamNotOpen 503
       PeerError                   .reason
         ConnectTimeout   PeerFailed   PeerClosed
@@ -48,6 +49,7 @@ __all__ = [
     "NoFreePort",
     "NotAllowed",
     "NotAuthenticated",
+    "Overloaded",
     "PeerClosed",
     "PeerError",
     "PeerFailed",
@@ -126,6 +128,8 @@ class SignalingError(FastRTCError):
 
     status_hint = 400
     """The matching HTTP status."""
+    retry_after: float | None = None
+    """Seconds after which the request may succeed; None if it would fail again."""
 
 
 class InvalidOffer(SignalingError):
@@ -188,6 +192,7 @@ class AdmissionError(SignalingError):
     """The stream has as many sessions as its ``concurrency_limit`` allows."""
 
     status_hint = 503
+    retry_after = 5.0
 
     def __init__(self, limit: int, active: int) -> None:
         super().__init__(limit, active)
@@ -196,6 +201,16 @@ class AdmissionError(SignalingError):
 
     def __str__(self) -> str:
         return f"the limit of {self.limit} concurrent sessions is reached ({self.active} active)"
+
+
+class Overloaded(SignalingError):
+    """The server has too much load, or too few file descriptors, threads or memory."""
+
+    status_hint = 503
+
+    def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class PeerError(FastRTCError):
@@ -224,6 +239,7 @@ class NoFreePort(PeerFailed, SignalingError):
     """All UDP ports that ``server_rtc_configuration`` allows are in use for now."""
 
     status_hint = 503
+    retry_after = 5.0
     reason = CloseReason.REJECTED
 
 

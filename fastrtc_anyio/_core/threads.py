@@ -99,7 +99,11 @@ class Worker:
                 error = cast(BaseException, outcome[0][1])
                 logger.error("%s failed after it was abandoned", self._name, exc_info=error)
 
-        self._put(work)
+        try:
+            self._put(work)
+        except BaseException:
+            self._pending -= 1
+            raise
         with hold_virtual_clock.get()(self._name):
             try:
                 await done.wait()
@@ -133,8 +137,8 @@ class Worker:
             self._pending -= 1
             done.set()
 
-        self._pending += 1
         self.post(work)
+        self._pending += 1
         await checkpoint()
         with hold_virtual_clock.get()(self._name):
             await done.wait()
@@ -157,8 +161,9 @@ class Worker:
 
     def _put(self, call: Callable[[], None]) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            thread.start()  # it may raise RuntimeError: the process is out of threads
+            self._thread = thread
         self._calls.put(call)
 
     def _loop(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._user_code import contain_exits
@@ -43,6 +45,7 @@ __all__ = [
     "own_url",
     "read_body",
     "read_json",
+    "retry_headers",
 ]
 
 logger = logging.getLogger("fastrtc_anyio")
@@ -119,6 +122,8 @@ class Guard:
                 logger.warning("%s was refused: %s", self.subject, exc)
             return self.fail(exc, exc.status_hint)
         except Exception as exc:
+            if (refusal := as_overloaded(exc)) is not None:
+                return self.fail(refusal, refusal.status_hint)
             if isinstance(exc, PeerFailed):
                 # A network without a usable address: the message says all, a traceback nothing.
                 logger.error("%s could not be answered: %s", self.subject, exc)
@@ -140,10 +145,16 @@ def guard_json(rules: AccessRules, endpoint: Endpoint) -> Endpoint:
 
 
 def _fail_as_json(error: FastRTCError, status: int) -> Response:
-    response = JSON(failure_body(error), status)
+    response = JSON(failure_body(error), status, retry_headers(error))
     if isinstance(error, NotAuthenticated):
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def retry_headers(error: FastRTCError) -> dict[str, str]:
+    """Return the header that tells a client when to repeat a request, if it should."""
+    seconds = error.retry_after if isinstance(error, SignalingError) else None
+    return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
 
 
 async def read_body(request: Request, limits: RequestLimits) -> bytes:

@@ -40,19 +40,17 @@ from fastrtc_anyio._signaling.whip import (
     problem_body,
 )
 from fastrtc_anyio.errors import (
-    AdmissionError,
     CloseReason,
     FastRTCError,
     InvalidOffer,
     LimitExceeded,
-    NoFreePort,
     NotAuthenticated,
     SignalingError,
     UnknownSession,
 )
 
 from .access import admit
-from .http import URL_CHARACTERS, Endpoint, Guard, read_body
+from .http import URL_CHARACTERS, Endpoint, Guard, read_body, retry_headers
 from .options import WebOptions
 
 __all__ = ["whip_routes"]
@@ -61,7 +59,6 @@ logger = logging.getLogger("fastrtc_anyio")
 
 _METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 """The routes match every method, so that a useless one is refused with problem details too."""
-_RETRY_SECONDS = 5
 
 
 def whip_routes(service: SessionService, options: WebOptions, prefix: str) -> list[Route]:
@@ -142,8 +139,8 @@ class _Endpoints:
                 headers = accepted
             elif isinstance(error, NotAuthenticated):
                 headers = {"WWW-Authenticate": "Bearer"}
-            elif isinstance(error, AdmissionError | NoFreePort):
-                headers = {"Retry-After": str(_RETRY_SECONDS)}
+            else:
+                headers = retry_headers(error)
             body = problem_body(status, error)
             return JSONResponse(body, status, headers, media_type=PROBLEM_TYPE)
 

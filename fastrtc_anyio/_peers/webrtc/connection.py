@@ -18,6 +18,7 @@ from aiortc import (
 )
 from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
 
+from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._signaling.answer import describe_local, restore_answer
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.offer import Negotiation, check_answer, negotiate
@@ -384,6 +385,8 @@ def _blaming(description: str) -> Generator[None, None, None]:
     except FastRTCError:  # raised by this package, about this side
         raise
     except Exception as exc:
+        if (refusal := as_overloaded(exc)) is not None:
+            raise refusal from exc
         logger.debug("aiortc cannot use the %s", description, exc_info=True)
         text = f"the {description} cannot be used; the server's log has the reason at level DEBUG"
         raise InvalidOffer(text) from exc

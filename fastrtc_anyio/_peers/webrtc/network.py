@@ -15,8 +15,9 @@ import ifaddr
 from aioice.candidate import Candidate
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
+from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._signaling.ice import RtcConfiguration
-from fastrtc_anyio.errors import NoFreePort, PeerFailed
+from fastrtc_anyio.errors import FastRTCError, NoFreePort, PeerFailed
 
 from . import internals
 
@@ -79,7 +80,10 @@ def _local(configuration: RtcConfiguration) -> tuple[str, ...]:
 
 def _explain(
     configuration: RtcConfiguration, addresses: list[str], errors: list[OSError]
-) -> PeerFailed:
+) -> FastRTCError:
+    refusals = (as_overloaded(error) for error in errors)
+    if (refusal := next(filter(None, refusals), None)) is not None:
+        return refusal
     if configuration.ice_transport_policy == "relay":
         limit = configuration.gather_timeout
         return PeerFailed(
