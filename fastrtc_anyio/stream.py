@@ -13,8 +13,9 @@ from ._driver.factory import Handler
 from ._media.encode import OpusOptions, VideoOptions
 from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
 from ._peers.streams.audio import BufferOptions
-from ._sessions.registry import ConcurrencyLimit
-from ._sessions.service import OutputListener, RtcSource, SessionService
+from ._sessions.admission import ConcurrencyLimit
+from ._sessions.offers import OutputListener, RtcSource
+from ._sessions.service import SessionService
 from ._signaling.requests import IceCandidate
 from ._wire.call_xml import TelephoneOptions
 from .abc import Peer

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from anyio import EndOfStream
 
 from fastrtc_anyio._signaling.session_state import SessionState
-from fastrtc_anyio.errors import AdmissionError, InvalidStateError, UnknownSession
+from fastrtc_anyio.errors import InvalidStateError, UnknownSession
 from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.outputs import AdditionalOutputs
 from fastrtc_anyio.session import Session
-
-ConcurrencyLimit = int | Literal["default"] | None
 
 
 class SessionRegistry:
@@ -48,19 +45,6 @@ class SessionRegistry:
             for key in (session.alias, session.id)
             if key is not None and session.driver.handler is not None
         }
-
-    def admit(self, alias: str | None, limit: int | None) -> None:
-        """Check that a further session may begin.
-
-        Raises:
-            InvalidStateError: the alias is in use.
-            AdmissionError: the limit of concurrent sessions is reached.
-        """
-        if alias is not None and self.find(alias) is not None:
-            raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
-        active = self.active
-        if limit is not None and active >= limit:
-            raise AdmissionError(limit, active)
 
     def add(self, session: Session) -> None:
         """Add a session under its id and its alias."""
@@ -116,12 +100,3 @@ class SessionRegistry:
         if handler is None:
             raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
         return handler
-
-
-def parse_limit(limit: object) -> int | None:
-    """Return the option ``concurrency_limit`` as a number of sessions, or None for no limit."""
-    if limit == "default":
-        return 1
-    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
-        return limit
-    raise ValueError(f'concurrency_limit must be a positive int, "default" or None; got {limit!r}')

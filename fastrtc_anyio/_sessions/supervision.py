@@ -1,0 +1,165 @@
+"""Run sessions in tasks of the service, and log how they end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from anyio.abc import TaskGroup, TaskStatus
+
+from fastrtc_anyio._media.media_plan import MediaNeeds
+from fastrtc_anyio._peers.streams.audio import BufferOptions
+from fastrtc_anyio._signaling.messages import encode_message
+from fastrtc_anyio.abc import AsyncioBridge, Peer
+from fastrtc_anyio.errors import (
+    CloseReason,
+    InvalidStateError,
+    PeerError,
+    StreamNotOpen,
+    WebRTCError,
+)
+from fastrtc_anyio.limits import Limits
+from fastrtc_anyio.session import Driver, Session
+
+from .admission import Admission
+from .early import EarlyReaders
+
+if TYPE_CHECKING:
+    from fastrtc_anyio._peers.portal import Portal
+    from fastrtc_anyio._peers.webrtc import WebRTCPeer
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_LOST = {CloseReason.VANISHED, CloseReason.PEER_FAILED}
+"""Ends that a client did not want; logged as warnings."""
+
+P = TypeVar("P", bound=Peer)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Resources of an open service."""
+
+    tasks: TaskGroup
+    """Owns the sessions."""
+    portal: Portal
+    asyncio_bridge: AsyncioBridge
+    peer_class: type[WebRTCPeer]
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """Settings of every session of a service."""
+
+    make_driver: Callable[[], Driver]
+    choose_buffers: Callable[[bool | None], BufferOptions]
+    limits: Limits
+    live: bool | None
+    log_level: int
+
+
+class Supervisor:
+    """Creates the sessions of a service, and runs each in a task of its own."""
+
+    def __init__(
+        self, options: SessionOptions, admission: Admission, early_readers: EarlyReaders
+    ) -> None:
+        self.resources: Resources | None = None
+        """None while the service is not open."""
+        self._options = options
+        self._admission = admission
+        self._registry = admission.registry
+        self._early_readers = early_readers
+
+    def require_open(self) -> Resources:
+        """Return the resources of the service.
+
+        Raises:
+            StreamNotOpen: it is not open.
+        """
+        if self.resources is None:
+            raise StreamNotOpen(
+                "the stream is not open: enter `async with stream:`, or run the lifespan of the "
+                "application that it is mounted on. The lifespan of an application mounted inside "
+                "another never runs: enter `async with stream:` in that of the outermost one"
+            )
+        return self.resources
+
+    def create(
+        self,
+        make_peer: Callable[[MediaNeeds, BufferOptions], P],
+        alias: str | None,
+        websocket: object = None,
+        phone: bool = False,
+    ) -> tuple[Session, P]:
+        """Admit a client, and create its session, which :meth:`start` has to run."""
+        resources, options = self.require_open(), self._options
+        self._admission.admit(alias)
+        driver = options.make_driver()
+        if driver.handler is not None:
+            driver.handler.phone_mode = phone
+        needs = driver.needs
+        live = needs.live if options.live is None else options.live
+        peer = make_peer(needs, options.choose_buffers(live))
+        session = Session(
+            peer,
+            driver,
+            limits=options.limits,
+            alias=alias,
+            asyncio_bridge=resources.asyncio_bridge,
+            websocket=websocket,
+        )
+        if self._registry.has_abandoned:
+            session.messages.send_nowait(encode_message("log", "earlier_session_abandoned"))
+        self._registry.add(session)
+        if alias is not None:
+            self._early_readers.attach(alias, session.outputs)
+        return session, peer
+
+    async def start(self, session: Session, negotiate: Callable[[], Awaitable[T]]) -> T:
+        """Run a session in a task of the service, and return the result of ``negotiate``."""
+        try:
+            tasks = self.require_open().tasks
+            negotiated: T = await tasks.start(self._supervise, session, negotiate)
+        except BaseException:
+            # asyncio may have cancelled the task before it ran a single line.
+            self._registry.forget(session)
+            raise
+        return negotiated
+
+    async def _supervise(
+        self,
+        session: Session,
+        negotiate: Callable[[], Awaitable[T]],
+        task_status: TaskStatus[object],
+    ) -> None:
+        """Run a session, and log its error: other sessions are unaffected."""
+        answered = False
+
+        async def answer() -> T:
+            nonlocal answered
+            negotiated = await negotiate()
+            answered = True
+            logger.log(self._options.log_level, "session %s: answered", session.id)
+            return negotiated
+
+        try:
+            await session.run(answer, task_status=task_status)
+            if not answered:
+                raise InvalidStateError(f"the session was ended: {session.closed}")
+        except Exception as exc:
+            if not answered:
+                raise  # to the caller of offer() or serve()
+            raised = session.closed and session.closed.reason is CloseReason.HANDLER_ERROR
+            if isinstance(exc, WebRTCError) or (not raised and isinstance(exc, PeerError)):
+                logger.warning("session %s ended: %r", session.id, exc)
+                return
+            logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
+        finally:
+            self._registry.forget(session)
+            lost = session.closed is not None and session.closed.reason in _LOST
+            level = logging.WARNING if lost else self._options.log_level
+            logger.log(level, "session %s: %s", session.id, session.closed)
