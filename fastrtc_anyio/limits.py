@@ -76,6 +76,9 @@ class RequestLimits:
     message_bytes: int = 262_144
     """Maximum size of a message, in bytes. Clients send 20 to 100 ms of audio in one: 20,000 at
     most."""
+    picture_pixels: int = 9_437_184
+    """Maximum width times height of a picture from a client, before cropping: by default 4096 x
+    2304. Its header is read before it is decoded."""
     event_streams: int = 16
     """Maximum concurrent HTTP readers of one session's outputs."""
 

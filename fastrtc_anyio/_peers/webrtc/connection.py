@@ -82,7 +82,7 @@ class Connection:
         self._on_connected = on_connected
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
-        self.media = ConnectionMedia(media, streams, self._on_broken, self._on_sender_ended)
+        self.media = ConnectionMedia(media, streams, limits, self._on_broken, self._on_sender_ended)
         self.data_channels = DataChannels(streams.messages, limits, streams.discards)
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()

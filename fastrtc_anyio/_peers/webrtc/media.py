@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,9 +20,11 @@ from fastrtc_anyio._signaling.codecs import codec_name
 from fastrtc_anyio._signaling.offer import Negotiation
 from fastrtc_anyio._signaling.sdp import Format
 from fastrtc_anyio.errors import InvalidOffer, UnsupportedFormat
+from fastrtc_anyio.limits import RequestLimits
 
 from . import internals, media_internals
 from .audio import AudioTap, PlayoutTrack, tap_audio
+from .decode_pictures import PictureTap
 from .video import PictureTrack, keep_receiving, limit_bitrate, receive_pictures
 
 
@@ -59,12 +62,14 @@ class ConnectionMedia:
         self,
         options: MediaOptions,
         streams: Streams,
+        limits: RequestLimits,
         on_broken: Callable[[Exception], None],
         on_sender_ended: Callable[[], None],
     ) -> None:
         self._options = options
         self._plan = options.plan
         self._streams = streams
+        self._limits = limits
         self._on_broken = on_broken
         self._on_sender_ended = on_sender_ended
         self._encoder: AudioEncoder | None = None
@@ -178,10 +183,15 @@ class ConnectionMedia:
             self._tap = tap_audio(transceiver, self._streams.audio_in, self._streams.discards)
         else:
             self._video_receiver = transceiver
-            count = self._streams.discards.count
+            discards, receiver = self._streams.discards, transceiver.receiver
+            tap = PictureTap(self._limits, discards, asyncio.get_running_loop().time)
             media_internals.guard_decoder(
-                transceiver.receiver, lambda: count("video", "a picture could not be decoded")
+                receiver,
+                tap.admit,
+                tap.wants_key_frame,
+                lambda: discards.count("video", "a picture could not be decoded"),
             )
+            media_internals.stop_decoder_off_loop(receiver)
             keep_receiving(transceiver)
 
     def _send(self, kind: str, sender: RTCRtpTransceiver | None, codec: str) -> None:

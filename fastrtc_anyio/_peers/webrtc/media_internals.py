@@ -7,8 +7,12 @@ Verified against aiortc 1.16.0. :data:`REQUIRED` is checked on import.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import queue
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -23,7 +27,15 @@ from fastrtc_anyio._core.required import check_required
 from .internals import SUPPORTED, replace_attribute
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
-    RTCRtpReceiver: ("__jitter_buffer", "__decoder_error", "_handle_rtcp_packet"),
+    RTCRtpReceiver: (
+        "__codecs",
+        "__decoder_error",
+        "__decoder_queue",
+        "__decoder_thread",
+        "__jitter_buffer",
+        "__stop_decoder",
+        "_handle_rtcp_packet",
+    ),
     RTCRtpSender: ("__encoder",),
     H264Encoder: ("__target_bitrate",),
     Vp8Encoder: ("__target_bitrate",),
@@ -48,21 +60,39 @@ def replace_audio_jitter_buffer(receiver: RTCRtpReceiver, buffer: PacketBuffer) 
     replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)
 
 
-def guard_decoder(receiver: RTCRtpReceiver, on_failure: Callable[[], None]) -> None:
-    """Call ``on_failure``, on any thread, for each picture of a receiver that cannot be decoded.
+def guard_decoder(
+    receiver: RTCRtpReceiver,
+    admit: Callable[[str, bytes, int], bool],
+    wants_key_frame: Callable[[], bool],
+    on_failure: Callable[[], None],
+) -> None:
+    """Decode only the pictures of a receiver that ``admit`` admits.
 
-    aiortc 1.16 only logs each one. It also decodes packets without data, such as padding, which
-    FFmpeg takes for the end of the stream: no later picture is decoded. They are dropped here. Can
-    go once aiortc drops them and counts failures.
+    ``admit`` is called with the name of the codec, the encoded picture and the number of pictures
+    that wait for the decoder. If ``wants_key_frame`` returns True after a refusal, a key frame is
+    requested. ``on_failure`` is called, on any thread, for each picture that cannot be decoded.
+
+    aiortc 1.16 decodes pictures of any size, any number of which may wait, and only logs failures.
+    It also decodes packets without data, such as padding, which FFmpeg takes for the end of the
+    stream: no later picture is decoded. They are dropped here. Can go once aiortc has limits, drops
+    packets without data and counts failures.
     """
     logging.getLogger("aiortc.rtcrtpreceiver").addFilter(_is_not_about_decoding)
     buffer = getattr(receiver, "_RTCRtpReceiver__jitter_buffer")  # noqa: B009 - a mangled name
     failed = getattr(receiver, "_RTCRtpReceiver__decoder_error")  # noqa: B009
+    codecs = getattr(receiver, "_RTCRtpReceiver__codecs")  # noqa: B009
+    waiting = getattr(receiver, "_RTCRtpReceiver__decoder_queue")  # noqa: B009
     add, notice = buffer.add, failed.set
 
     def add_packet(packet: RtpPacket) -> tuple[bool, Any]:
         needs_key_frame, picture = add(packet)
-        return needs_key_frame, picture if picture is not None and picture.data else None
+        if picture is None or not picture.data:
+            return needs_key_frame, None
+        # The decoder is that of the packet which completes the picture, here as in aiortc.
+        codec = codecs[packet.payload_type].name
+        if admit(codec, picture.data, waiting.qsize()):
+            return needs_key_frame, picture
+        return needs_key_frame or wants_key_frame(), None
 
     def set_failed() -> None:
         on_failure()
@@ -70,6 +100,36 @@ def guard_decoder(receiver: RTCRtpReceiver, on_failure: Callable[[], None]) -> N
 
     replace_attribute(buffer, "add", add_packet)
     replace_attribute(failed, "set", set_failed)
+
+
+def stop_decoder_off_loop(receiver: RTCRtpReceiver) -> None:
+    """Wait for the end of a receiver's decoder thread off the loop, and discard what waits for it.
+
+    aiortc 1.16 joins the thread on the loop, once it has decoded all pictures that wait: all
+    connections would stand still meanwhile. Can go once aiortc does neither.
+    """
+    waiting = getattr(receiver, "_RTCRtpReceiver__decoder_queue")  # noqa: B009 - a mangled name
+    stop = receiver.stop
+    ended: list[threading.Thread] = []
+
+    def stop_decoder() -> None:
+        thread = getattr(receiver, "_RTCRtpReceiver__decoder_thread")  # noqa: B009
+        if thread is None:
+            return
+        with suppress(queue.Empty):
+            while True:
+                waiting.get_nowait()
+        waiting.put(None)
+        replace_attribute(receiver, "_RTCRtpReceiver__decoder_thread", None)
+        ended.append(thread)
+
+    async def stop_receiver() -> None:
+        await stop()
+        for thread in ended:
+            await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+    replace_attribute(receiver, "_RTCRtpReceiver__stop_decoder", stop_decoder)
+    replace_attribute(receiver, "stop", stop_receiver)
 
 
 def _is_not_about_decoding(record: logging.LogRecord) -> bool:

@@ -1,0 +1,69 @@
+"""Admission of encoded pictures to the decoder of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastrtc_anyio._media.picture_headers import MalformedPicture, find_sizes
+from fastrtc_anyio._peers.discards import Discards
+from fastrtc_anyio.limits import RequestLimits
+
+_QUEUE = 30
+"""Maximum pictures that wait for the decoder: one second of video."""
+_REFERENCES = 5
+"""Pictures of the maximum size that a decoder may keep, as in level 5.1 (H.264 A.3.1)."""
+_KEY_FRAME_INTERVAL = 1.0
+"""Seconds between requests for a key frame because of discarded pictures."""
+
+
+class PictureTap:
+    """Decides which encoded pictures are decoded. Runs on the portal's loop.
+
+    Args:
+        limits: have the maximum size of a picture.
+        discards: counts the pictures that are discarded.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(
+        self, limits: RequestLimits, discards: Discards, clock: Callable[[], float]
+    ) -> None:
+        self._pixels = limits.picture_pixels
+        self._discards = discards
+        self._clock = clock
+        self._next_request = 0.0
+
+    def admit(self, codec: str, data: bytes, waiting: int) -> bool:
+        """Return whether a picture is to be decoded.
+
+        Args:
+            codec: name of the codec.
+            data: the encoded picture.
+            waiting: number of pictures that wait for the decoder.
+        """
+        if waiting >= _QUEUE:
+            self._discards.count("video", "a client sends pictures faster than they are decoded")
+            return False
+        try:
+            sizes = find_sizes(codec, data)
+        except MalformedPicture as exc:
+            self._discards.count("video", "the header of a picture is malformed", exc)
+            return False
+        for width, height, references in sizes:
+            pixels = width * height
+            if not 0 < pixels <= self._pixels or pixels * references > _REFERENCES * self._pixels:
+                self._discards.count(
+                    "video",
+                    "a picture is too large (RequestLimits.picture_pixels)",
+                    f"{width} x {height} pixels, {references} references",
+                )
+                return False
+        return True
+
+    def wants_key_frame(self) -> bool:
+        """Return whether to request a key frame now, after a picture was discarded."""
+        now = self._clock()
+        if now < self._next_request:
+            return False
+        self._next_request = now + _KEY_FRAME_INTERVAL
+        return True

@@ -1,0 +1,67 @@
+"""Which encoded pictures are decoded."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastrtc_anyio._peers.discards import Discards
+from fastrtc_anyio._peers.webrtc.decode_pictures import PictureTap
+from fastrtc_anyio.limits import RequestLimits
+
+
+def vp8_key_frame(width: int, height: int) -> bytes:
+    sides = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return b"\x10\0\0\x9d\x01\x2a" + sides + bytes(50)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "admitted"),
+    [
+        (4096, 2304, True),
+        (2304, 4096, True),
+        (4097, 2304, False),
+        (16_383, 16_383, False),
+        (0, 480, False),
+        (0x4000 | 640, 0x8000 | 480, True),  # with bits for scaling
+    ],
+)
+def test_picture_above_the_limit_is_not_decoded(width: int, height: int, admitted: bool) -> None:
+    discards = Discards()
+    tap = PictureTap(RequestLimits(), discards, lambda: 0.0)
+    assert tap.admit("VP8", vp8_key_frame(width, height), 0) is admitted
+    assert discards.statistics().video == (not admitted)
+
+
+def test_many_references_of_large_pictures_are_not_decoded() -> None:
+    # Baseline, level 5.1, 4096 x 2304, with 5 and with 6 references: codes 00110 and 00111.
+    for references, admitted in ((5, True), (6, False)):
+        bits = f"{66:08b}{0:08b}{51:08b}" + "1" + "1" + "1" + "1" + f"{references + 1:05b}" + "0"
+        bits += f"{256:017b}" + f"{144:015b}" + "1" + "1"
+        bits += "0" * (-len(bits) % 8)
+        data = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+        tap = PictureTap(RequestLimits(), Discards(), lambda: 0.0)
+        assert tap.admit("H264", b"\0\0\0\1\x67" + data, 0) is admitted
+
+
+def test_pictures_beyond_30_waiting_ones_are_discarded() -> None:
+    discards = Discards()
+    tap = PictureTap(RequestLimits(), discards, lambda: 0.0)
+    assert tap.admit("VP8", b"\x11", 29)
+    assert not tap.admit("VP8", b"\x11", 30)
+    assert discards.statistics().video == 1
+
+
+def test_malformed_header_is_discarded() -> None:
+    discards = Discards()
+    tap = PictureTap(RequestLimits(), discards, lambda: 0.0)
+    assert not tap.admit("VP8", b"\x10" + bytes(20), 0)
+    assert discards.statistics().video == 1
+
+
+def test_key_frames_are_requested_once_a_second() -> None:
+    now = 5.0
+    tap = PictureTap(RequestLimits(), Discards(), lambda: now)
+    assert tap.wants_key_frame()
+    assert not tap.wants_key_frame()
+    now = 6.0
+    assert tap.wants_key_frame()
