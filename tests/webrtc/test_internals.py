@@ -13,11 +13,16 @@ from pathlib import Path
 import pytest
 
 import fastrtc_anyio
-from fastrtc_anyio._peers.webrtc import ice_internals, internals, media_internals
+from fastrtc_anyio._peers.webrtc import (
+    ice_internals,
+    internals,
+    media_internals,
+    task_internals,
+)
 
 PACKAGE = Path(fastrtc_anyio.__file__).parent
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-MODULES = (internals, ice_internals, media_internals)
+MODULES = (internals, ice_internals, media_internals, task_internals)
 INTERNALS = [PACKAGE / "_peers/webrtc" / f"{one.__name__.rpartition('.')[2]}.py" for one in MODULES]
 _COMMON = {"_queue"}
 """Names that this package uses for something else, too."""
@@ -53,7 +58,7 @@ def test_private_names_are_written_in_internals_only() -> None:
         ),
         (
             "from aiortc import RTCRtpReceiver as R; R.__init__ = lambda self: None",
-            "RTCRtpReceiver.__jitter_buffer",
+            "RTCRtpReceiver.__rtcp_exited",
         ),
     ],
 )

@@ -36,19 +36,19 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits
 
-from . import internals
+from . import internals, task_internals
+from .closing import Closing
 from .consent import Clock, Reach, wait_silent
-from .data import DRAIN_LIMIT, DataChannels, guard_sctp, poll
+from .data import DataChannels, guard_sctp
 from .ice_internals import Origin
 from .ice_path import IcePath, Section, by_transport, explain_end
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
 from .network import choose_addresses
 from .remote_ice import RemoteIce
+from .tasks import ConnectionTasks
 
 logger = logging.getLogger("fastrtc_anyio")
 
-_LAST_STEP = 1.0
-"""Seconds a connect task gets to notice that the connection is closed."""
 _EXPLAINED = 1.0
 """Seconds to wait after the end of a sender for the event that explains it, such as a hang-up."""
 
@@ -85,13 +85,17 @@ class Connection:
         self.media = ConnectionMedia(media, streams, limits, self._on_broken, self._on_sender_ended)
         self.data_channels = DataChannels(streams.messages, limits, streams.discards)
         self._negotiation: asyncio.Task[str] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = ConnectionTasks(self._on_task_failed)
         self._paths: list[IcePath] = []
         self.reach: Reach[Origin] = Reach()
         self._ice: RemoteIce | None = None
         self._connect_tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._over = False
+
+    def run(self, function: Callable[[], object]) -> None:
+        """Call a function. The tasks that it starts belong to the connection."""
+        self._tasks.run(function)
 
     async def negotiate(self, step: Callable[..., Coroutine[Any, Any, str]], *args: str) -> str:
         """Run one step of the negotiation as a task that goes on if the caller is cancelled.
@@ -104,7 +108,7 @@ class Connection:
         """
         if self._closing:
             raise PeerClosed("the connection is closed")
-        self._negotiation = asyncio.get_running_loop().create_task(step(*args))
+        self._negotiation = self._tasks.start_apart(step(*args))
         return await asyncio.shield(self._negotiation)
 
     async def answer(self, offer_sdp: str) -> str:
@@ -201,37 +205,16 @@ class Connection:
         the next one waits for ever (aiortc 1.16).
         """
         self._closing = True
-        if self._negotiation is not None:
-            # Awaited instead of cancelled: aioice 0.13 registers the sockets it opens only when all
-            # of them are open. pc.close() would leave the others open.
-            await asyncio.wait([self._negotiation])
-            if not self._negotiation.cancelled():
-                self._negotiation.exception()  # retrieves it: the caller may be cancelled
-        for path in self._paths:
-            await path.close()
-        if self._pc is not None:
-            # Only after the handshake does DTLS send a close alert. Without the alert the client
-            # takes up to 30 s to notice the end.
-            transports = [t.sender.transport for t in self._pc.getTransceivers()]
-            await poll(lambda: all(t.state != "connecting" for t in transports), DRAIN_LIMIT)
-            if self._pc.connectionState == "connected" and self._pc.sctp is not None:
-                await self.data_channels.drain(self._pc.sctp)
-            # Before pc.close(), so that the handler's receive loop does not wait for it.
-            self.media.end_input()
-            try:
-                await self._pc.close()
-            except Exception:  # aiortc 1.16 can fail after an offer that it applied in part
-                logger.exception("closing a WebRTC connection failed")
-            # After pc.close(), which neither awaits nor cancels the task that connects: that task
-            # may start receivers after they were stopped.
-            await self._end_connecting(self._pc)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._end(Closed(CloseReason.CANCELLED, "closed by this side"))
-        # Last, because the playout track uses the encoder until pc.close() returns.
-        self.media.close()
+        await Closing(
+            tasks=self._tasks,
+            negotiation=self._negotiation,
+            find_pc=lambda: self._pc,
+            paths=self._paths,
+            data_channels=self.data_channels,
+            media=self.media,
+            connecting=self._connect_tasks,
+            end=lambda: self._end(Closed(CloseReason.CANCELLED, "closed by this side")),
+        ).run()
 
     async def _connect(self, connect: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Perform ICE and DTLS, in a task of aiortc that :meth:`close` has to end."""
@@ -244,15 +227,6 @@ class Connection:
             logger.debug("closed while it was connecting")
         finally:
             self._connect_tasks.discard(task)
-
-    async def _end_connecting(self, pc: RTCPeerConnection) -> None:
-        """End the connect tasks, and the senders they started meanwhile."""
-        if self._connect_tasks:
-            await asyncio.wait(self._connect_tasks, timeout=_LAST_STEP)
-        for task in list(self._connect_tasks):
-            task.cancel()
-        for transceiver in pc.getTransceivers():
-            await transceiver.stop()
 
     def _open(self) -> RTCPeerConnection:
         configuration = self._configuration
@@ -363,15 +337,16 @@ class Connection:
         self._end(Closed(CloseReason.VANISHED, text))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._finish)
+        self._tasks.start(coroutine)
 
-    def _finish(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a task of a WebRTC connection failed", exc_info=error)
-            self._end(Closed(CloseReason.PEER_FAILED, f"internal error: {error!r}"))
+    def _on_task_failed(self, name: str, error: BaseException) -> None:
+        if self._pc is not None:
+            task_internals.release_ended(self._pc)
+        if self._closing or self._over:  # a consequence; the first failure has been logged
+            logger.debug("%s failed after the end", name, exc_info=error)
+            return
+        logger.error("a task of a WebRTC connection failed: %s", name, exc_info=error)
+        self._end(Closed(CloseReason.PEER_FAILED, f"internal error in {name}: {error!r}"))
 
 
 @contextmanager

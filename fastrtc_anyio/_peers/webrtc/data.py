@@ -18,7 +18,7 @@ from . import internals
 
 DRAIN_LIMIT = 0.5
 """Seconds to wait for the acknowledgement of messages before the connection is closed."""
-OPEN_LIMIT = 2.0
+OPEN_LIMIT = 1.4
 """Seconds to wait for a data channel to open when messages are queued."""
 _BUFFER = 65_536
 """Bytes that may wait in the data channel's own buffer."""

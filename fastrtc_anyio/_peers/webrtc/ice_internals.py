@@ -23,6 +23,7 @@ from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
 from fastrtc_anyio._core.required import check_required
 
 from .internals import SUPPORTED, Address, Receive, replace_attribute
+from .task_internals import abort_sockets
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCIceGatherer: ("_connection", "_remote_candidates_end"),
@@ -304,6 +305,10 @@ class IceSockets:
         """Close an agent that is not in use."""
         self._agents.pop(agent.ufrag, None)
         await agent.close()
+
+    def abort(self) -> None:
+        """Close the sockets at once, if they are still open."""
+        abort_sockets(self.agent._connection._protocols)
 
     async def _receive(self) -> bytes:
         item = await self._queue.get()

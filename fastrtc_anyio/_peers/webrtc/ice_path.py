@@ -144,6 +144,10 @@ class IcePath:
         if agent is not None:
             await self._sockets.close_agent(agent)
 
+    def abort(self) -> None:
+        """Close the sockets at once, if they are still open."""
+        self._sockets.abort()
+
     async def _connect(self) -> None:
         """Connect for aiortc: return once any generation is connected."""
         self._sockets.open()

@@ -4,7 +4,7 @@ The libraries have no setting for the behaviour changed here, so each function r
 attribute of a live object. Its docstring states the reason, the upstream issue if there is one, and
 when the function can go. Policy (limits, ports, timing) belongs to the callers.
 :mod:`.ice_internals` does the same for the checks of ICE, :mod:`.media_internals` for senders and
-receivers.
+receivers, :mod:`.task_internals` for tasks.
 
 Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked on import.
 """

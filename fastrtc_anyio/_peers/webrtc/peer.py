@@ -177,12 +177,12 @@ class WebRTCPeer(LifecyclePeer):
 
     def _probe(self) -> None:
         if self._released is None:
-            self._portal.post(self._connection.reach.probe)
+            self._portal.post(self._connection.run, self._connection.reach.probe)
 
     def _flush_pictures(self) -> None:
         if self._released is None:
-            self._portal.post(self._connection.media.flush_pictures)
+            self._portal.post(self._connection.run, self._connection.media.flush_pictures)
 
     def _flush_messages(self) -> None:
         if self._released is None:
-            self._portal.post(self._connection.data_channels.flush)
+            self._portal.post(self._connection.run, self._connection.data_channels.flush)

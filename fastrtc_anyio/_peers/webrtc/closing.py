@@ -1,0 +1,189 @@
+"""The end of a connection: steps that each run whatever became of those before.
+
+A step that raises leaves one record in the log, and so does one that exceeds its limit. The next
+one runs in either case. Together the limits are below the default of ``Limits.close``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc import RTCPeerConnection
+
+from . import task_internals
+from .data import DRAIN_LIMIT, DataChannels, poll
+from .ice_path import IcePath
+from .media import ConnectionMedia
+from .tasks import ConnectionTasks
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_PART = 0.08
+"""Seconds to stop the parts of one kind."""
+
+_abandoned: set[asyncio.Task[Any]] = set()
+"""Tasks of steps that exceeded their limit, until they end."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the end."""
+
+    name: str
+    limit: float
+    """Seconds."""
+    run: Callable[[], Coroutine[Any, Any, object]]
+    is_cancellable: bool = True
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Closes a connection, of which these are the parts."""
+
+    tasks: ConnectionTasks
+    negotiation: asyncio.Task[str] | None
+    find_pc: Callable[[], RTCPeerConnection | None]
+    paths: Sequence[IcePath]
+    data_channels: DataChannels
+    media: ConnectionMedia
+    connecting: Collection[asyncio.Task[Any]]
+    """Tasks that perform ICE and DTLS."""
+    end: Callable[[], None]
+    """Ends all streams."""
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the steps in their order."""
+        return (
+            Step("waiting for the negotiation", 0.5, self._end_negotiation),
+            Step("abandoning ICE restarts", 0.1, self._abandon_restarts),
+            Step("waiting for the handshake", DRAIN_LIMIT, self._wait_handshake),
+            Step("sending the last messages", 2.0, self._send_last),
+            # Before pc.close(), so that the handler's receive loop does not wait for it.
+            Step("ending the input", 0.1, self._end_input),
+            Step("closing the peer connection", 0.9, self._close_pc, is_cancellable=False),
+            Step("ending the connect tasks", 0.2, self._end_connecting),
+            Step("releasing the transports", 0.3, self._release),
+            Step("ending the tasks", 0.2, self._end_tasks),
+            # Last, because the playout track uses the encoder until pc.close() returns.
+            Step("ending the streams", 0.1, self._end_streams),
+        )
+
+    async def run(self) -> None:
+        """Run the steps, each as a task."""
+        for step in self.steps():
+            await self._run_step(step)
+
+    async def _run_step(self, step: Step) -> None:
+        task = self.tasks.start_apart(step.run())
+        await asyncio.wait([task], timeout=step.limit)
+        if not task.done():
+            text = "closing a WebRTC connection: %s exceeds %g s"
+            logger.warning(text, step.name, step.limit)
+            if step.is_cancellable:
+                task.cancel()
+            _abandoned.add(task)
+            task.add_done_callback(_forget)
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("closing a WebRTC connection: %s failed", step.name, exc_info=error)
+
+    async def _end_negotiation(self) -> None:
+        # Cancelled late: aioice 0.13 registers the sockets it opens only when all of them are open,
+        # so that pc.close() would leave the others open. After that it waits for STUN servers.
+        if self.negotiation is None:
+            return
+        try:
+            await asyncio.wait([self.negotiation])
+        finally:
+            self.negotiation.cancel()
+        if not self.negotiation.cancelled():
+            self.negotiation.exception()  # retrieves it: the caller may be cancelled
+
+    async def _abandon_restarts(self) -> None:
+        errors = []
+        for path in self.paths:
+            try:
+                await path.close()
+            except Exception as exc:
+                errors.append(exc)
+        if errors:
+            raise ExceptionGroup("ICE restarts could not be abandoned", errors)
+
+    async def _wait_handshake(self) -> None:
+        """Wait for DTLS: only after the handshake does it send a close alert.
+
+        Without the alert the client takes up to 30 s to notice the end.
+        """
+        if (pc := self.find_pc()) is not None:
+            transports = [transceiver.sender.transport for transceiver in pc.getTransceivers()]
+            await poll(lambda: all(one.state != "connecting" for one in transports), DRAIN_LIMIT)
+
+    async def _send_last(self) -> None:
+        pc = self.find_pc()
+        if pc is not None and pc.connectionState == "connected" and pc.sctp is not None:
+            await self.data_channels.drain(pc.sctp)
+
+    async def _end_input(self) -> None:
+        self.media.end_input()
+
+    async def _close_pc(self) -> None:
+        if (pc := self.find_pc()) is None:
+            return
+        task_internals.release_ended(pc)
+        closing = task_internals.get_close_task(pc)
+        if closing is None:
+            await pc.close()
+        else:  # aiortc has begun to close it; if that task failed, close() would wait for ever
+            await asyncio.wait([closing])
+
+    async def _end_connecting(self) -> None:
+        """End the connect tasks, which ``pc.close()`` neither awaits nor cancels."""
+        try:
+            if self.connecting:
+                await asyncio.wait(self.connecting, timeout=_PART)
+        finally:
+            for task in list(self.connecting):
+                task.cancel()
+
+    async def _release(self) -> None:
+        """Stop what ``pc.close()`` has not reached or a connect task has started since."""
+        if (pc := self.find_pc()) is not None:
+            task_internals.release_ended(pc)
+            media = [transceiver.stop() for transceiver in pc.getTransceivers()]
+            await _stop(media if pc.sctp is None else [*media, pc.sctp.stop()])
+        await _stop([path.transport.stop() for path in self.paths])
+        await _stop([path.transport.transport.stop() for path in self.paths])
+        for path in self.paths:
+            path.abort()
+
+    async def _end_tasks(self) -> None:
+        await self.tasks.cancel(spare=task_internals.CLOSE)
+
+    async def _end_streams(self) -> None:
+        try:
+            self.end()
+        finally:
+            self.media.close()
+
+
+async def _stop(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Stop parts of a connection at the same time. One that fails stops no other."""
+    loop = asyncio.get_running_loop()
+    stopping = {loop.create_task(part) for part in parts}
+    if not stopping:
+        return
+    ended, late = await asyncio.wait(stopping, timeout=_PART)
+    for task in late:
+        task.cancel()
+    for task in ended:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("a part of a WebRTC connection failed to stop", exc_info=error)
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _abandoned.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.debug("an abandoned step failed", exc_info=error)

@@ -1,0 +1,96 @@
+"""Access to private names of aiortc and aioice for the tasks and sockets of a connection.
+
+The rules are those of :mod:`.internals`, which does the same for everything else.
+
+Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked on import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+
+from aioice import ice, turn
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
+
+from fastrtc_anyio._core.required import check_required
+
+from .internals import SUPPORTED
+
+REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
+    RTCPeerConnection: ("__closeTask",),
+    RTCRtpReceiver: ("__rtcp_exited", "__rtcp_started", "__rtcp_task"),
+    RTCRtpSender: (
+        "__rtcp_exited",
+        "__rtcp_started",
+        "__rtcp_task",
+        "__rtp_exited",
+        "__rtp_started",
+        "__rtp_task",
+    ),
+    turn.TurnTransport: ("__inner_protocol",),
+}
+"""Undocumented names by the class or module that has them."""
+
+check_required(REQUIRED, SUPPORTED)
+
+HANDLED = frozenset(
+    {
+        # Awaited by gather() in the function that starts them.
+        "Event.wait",
+        "RTCIceGatherer.gather",
+        "add_remote_candidates",
+        "replace_gathering.<locals>.get_component_candidates",
+        # A STUN or TURN server that fails costs a candidate.
+        "relayed_candidate",
+        "server_reflexive_candidate",
+        # TurnTransport passes the error to the protocol.
+        "TurnClientMixin.send_data",
+    }
+)
+"""Names of coroutines whose errors are handled by the code that starts them as tasks."""
+CLOSE = "RTCPeerConnection.close"
+"""Name of a coroutine that must not be cancelled: aiortc 1.16 would never finish to close."""
+SWALLOWING = ("aiortc.rtcdtlstransport", "aiortc.rtcrtpsender")
+"""Names of the loggers to which aiortc 1.16 writes exceptions as text before it drops them."""
+
+
+def get_close_task(pc: RTCPeerConnection) -> asyncio.Task[None] | None:
+    """Return the task in which a connection closes itself, after its transports were closed.
+
+    If that task fails, ``close()`` of aiortc 1.16 waits for ever. Can go once it does not.
+    """
+    task: asyncio.Task[None] | None = getattr(pc, "_RTCPeerConnection__closeTask")  # noqa: B009
+    return task
+
+
+def release_ended(pc: RTCPeerConnection) -> None:
+    """Let ``stop()`` of senders and receivers return although their tasks have failed.
+
+    In aiortc 1.16 it waits until the tasks report their end, which one that was ended by an
+    unexpected exception never does. Can go once it waits for the tasks themselves.
+    """
+    for transceiver in pc.getTransceivers():
+        for part in (transceiver.sender, transceiver.receiver):
+            for kind in ("rtp", "rtcp"):
+                name = f"_{type(part).__name__}__{kind}"
+                task: asyncio.Task[None] | None = getattr(part, f"{name}_task", None)
+                if task is not None and task.done():
+                    getattr(part, f"{name}_started").set()
+                    getattr(part, f"{name}_exited").set()
+
+
+def abort_sockets(protocols: Iterable[ice.StunProtocol]) -> None:
+    """Close sockets at once, those of relays without a word to the TURN server.
+
+    ``close()`` of aioice 0.13 waits up to 32 s for a TURN server that does not answer. Can go once
+    it has a limit.
+    """
+    for protocol in protocols:
+        transport: object = protocol.transport
+        if isinstance(transport, turn.TurnTransport):
+            transport = getattr(transport, "_TurnTransport__inner_protocol").transport  # noqa: B009
+        abort = getattr(transport, "abort", None)
+        if abort is not None:
+            abort()
