@@ -12,6 +12,8 @@ Importing this package loads neither asyncio nor any media library; they load on
 
 from __future__ import annotations
 
+from ._core.records import LOGGER as _LOGGER
+from ._core.records import install as _install
 from ._core.threads import run_sync
 from ._media.encode import OpusOptions, VideoOptions
 from ._media.frames import AudioFrame
@@ -115,6 +117,8 @@ from .turn_servers import (
 )
 
 __version__ = "0.1.0"
+
+_install(_LOGGER)
 
 __all__ = [
     "AdditionalOutputs",

@@ -23,7 +23,9 @@ from anyio.lowlevel import checkpoint
 
 from ._core.groups import collapse_groups
 from ._core.host import Host
+from ._core.records import Lines
 from ._core.stacks import describe_subtasks
+from ._signaling.log_text import log_text
 from ._signaling.messages import encode_message
 from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
 from ._user_code import contain_exits
@@ -197,7 +199,7 @@ class SessionLife(ABC):
             self.close(exc.reason, str(exc))
             raise
         except SignalingError as exc:
-            self.close(CloseReason.REJECTED, str(exc))
+            self.close(CloseReason.REJECTED, log_text(exc))
             raise
         self._machine.handle(SessionEvent.PEER_CONNECTED)
         tasks.start_soon(self._watch_peer)
@@ -269,7 +271,7 @@ class SessionLife(ABC):
             self.id,
             name,
             self.limits.shutdown,
-            describe_subtasks(self._task_id),
+            Lines(describe_subtasks(self._task_id)),
         )
 
     def _notify_client(self) -> None:

@@ -130,6 +130,9 @@ class SignalingError(FastRTCError):
     """The matching HTTP status."""
     retry_after: float | None = None
     """Seconds after which the request may succeed; None if it would fail again."""
+    rule = ""
+    """The violated rule, without anything that the client sent: the text for logs, if there is one.
+    The message is for the client."""
 
 
 class InvalidOffer(SignalingError):
@@ -144,7 +147,20 @@ class InvalidBody(SignalingError):
     """The body of an HTTP request is not JSON."""
 
 
-class InvalidMessage(SignalingError):
+class _RuleViolation(SignalingError):
+    """A violation of a rule.
+
+    Args:
+        rule: the rule. It must not quote the client, because it is logged.
+        got: a description of what the client sent.
+    """
+
+    def __init__(self, rule: str, got: str | None = None) -> None:
+        super().__init__(rule if got is None else f"{rule}; got {got}")
+        self.rule = rule
+
+
+class InvalidMessage(_RuleViolation):
     """A WebSocket message violates its protocol."""
 
 
@@ -160,7 +176,7 @@ class InvalidStateError(SignalingError):
     status_hint = 409
 
 
-class LimitExceeded(SignalingError):
+class LimitExceeded(_RuleViolation):
     """The client exceeded a limit of ``RequestLimits``."""
 
     status_hint = 413
@@ -170,13 +186,13 @@ class LimitExceeded(SignalingError):
         self.status_hint = status_hint
 
 
-class NotAuthenticated(SignalingError):
+class NotAuthenticated(_RuleViolation):
     """The request carries no valid credentials: ``authenticate`` refused it."""
 
     status_hint = 401
 
 
-class NotAllowed(SignalingError):
+class NotAllowed(_RuleViolation):
     """The client may not do this with any credentials."""
 
     status_hint = 403
@@ -198,6 +214,7 @@ class AdmissionError(SignalingError):
         super().__init__(limit, active)
         self.limit = limit
         self.active = active
+        self.rule = str(self)
 
     def __str__(self) -> str:
         return f"the limit of {self.limit} concurrent sessions is reached ({self.active} active)"
@@ -210,6 +227,7 @@ class Overloaded(SignalingError):
 
     def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
         super().__init__(message)
+        self.rule = message
         self.retry_after = retry_after
 
 

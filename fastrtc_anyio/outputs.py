@@ -199,7 +199,8 @@ class OutputReader(AsyncIterator[AdditionalOutputs]):
                 await self.wait_begun()
             except UnknownSession as exc:
                 # Not raised: an open page requests the outputs of an ended call repeatedly.
-                logger.warning("%s", exc)
+                logger.warning("a reader waited for a session that did not begin in time")
+                logger.debug("%s", exc)
                 self.end()
         try:
             return await self._receive.receive()

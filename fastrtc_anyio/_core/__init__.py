@@ -8,5 +8,6 @@
 * :mod:`.groups`: unwrap exception groups of one error
 * :mod:`.options`: check options, and describe values in error messages
 * :mod:`.attributes`: attributes that an object keeps on one of its parts
+* :mod:`.records`: limit and clean the package's log records
 * :mod:`.required`: check the private names of libraries at import
 """

@@ -22,6 +22,7 @@ from fastrtc_anyio._media.decode import create_pcm_decoder
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._media.reception import Reception
 from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
+from fastrtc_anyio._signaling.log_text import log_text
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._wire.events import (
     Clear,
@@ -244,7 +245,7 @@ class WebSocketPeer(LifecyclePeer):
         except SignalingError as exc:
             self._code = close_code(exc)
             self._channel.send_nowait(encode_message("error", str(exc)))
-            self._close(CloseReason.PEER_FAILED, f"the client broke the protocol: {exc}")
+            self._close(CloseReason.PEER_FAILED, f"the client broke the protocol: {log_text(exc)}")
 
     async def _handle(self, event: Event) -> None:
         match event:

@@ -48,7 +48,8 @@ class CarrierFraming(ABC):
         stream = body.get(self._stream)
         if stream is not None and self.stream_id is not None and stream != self.stream_id:
             raise InvalidMessage(
-                f'"{self._stream}" must be {short_repr(self.stream_id)}; got {short_repr(stream)}'
+                f'"{self._stream}" must be that of the "start"',
+                f"{short_repr(stream)} after {short_repr(self.stream_id)}",
             )
         return self._decode(body)
 

@@ -38,7 +38,7 @@ def parse_part(body: Fields, key: str) -> Fields:
     """Return the object ``body[key]``."""
     part = body.get(key)
     if not isinstance(part, Mapping):
-        raise InvalidMessage(f'"{key}" must be an object; got {short_repr(part)}')
+        raise InvalidMessage(f'"{key}" must be an object', short_repr(part))
     return part
 
 
@@ -47,7 +47,7 @@ def parse_name(part: Fields, key: str) -> str:
     name = part.get(key)
     if not isinstance(name, str) or not 0 < len(name) <= MAX_ID_LENGTH:
         raise InvalidMessage(
-            f'"{key}" must be a string of 1 to {MAX_ID_LENGTH} characters; got {short_repr(name)}'
+            f'"{key}" must be a string of 1 to {MAX_ID_LENGTH} characters', short_repr(name)
         )
     return name
 
@@ -58,7 +58,7 @@ def parse_text(part: Fields, key: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise InvalidMessage(f'"{key}" must be a string; got {short_repr(text)}')
+        raise InvalidMessage(f'"{key}" must be a string', short_repr(text))
     return text
 
 
@@ -66,7 +66,7 @@ def parse_digit(part: Fields) -> str:
     """Return the telephone key ``part["digit"]`` in upper case."""
     digit = part.get("digit")
     if not isinstance(digit, str) or len(digit) != 1 or digit.upper() not in DIGITS:
-        raise InvalidMessage(f'"digit" must be one of {DIGITS}; got {short_repr(digit)}')
+        raise InvalidMessage(f'"digit" must be one of {DIGITS}', short_repr(digit))
     return digit.upper()
 
 
@@ -102,7 +102,7 @@ def parse_parameters(part: Fields, key: str) -> dict[str, str]:
         or not all(isinstance(value, str) for value in found.values())
     ):
         raise InvalidMessage(
-            f'"{key}" must be an object of at most {_MAX_PARAMETERS} strings; '
-            f"got {short_repr(found)}"
+            f'"{key}" must be an object of at most {_MAX_PARAMETERS} strings',
+            f"an object of type {type(found).__name__}",  # its values may be secret
         )
     return dict(found)

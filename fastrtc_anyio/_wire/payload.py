@@ -140,15 +140,14 @@ def parse_encoding(codec: object, rate: object, codecs: tuple[str, ...]) -> Audi
         InvalidMessage: for any other name or rate.
     """
     if codec not in codecs or codec not in get_args(Codec):
-        raise InvalidMessage(
-            f"the encoding must be one of {', '.join(codecs)}; got {short_repr(codec)}"
-        )
+        raise InvalidMessage(f"the encoding must be one of {', '.join(codecs)}", short_repr(codec))
     try:
         return AudioEncoding(codec, check_sample_rate(rate))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise InvalidMessage(
             f"the sample rate must be a multiple of {FRAMES_PER_SECOND} from {MIN_SAMPLE_RATE} to "
-            f"{MAX_SAMPLE_RATE} Hz; got {short_repr(rate)}"
+            f"{MAX_SAMPLE_RATE} Hz",
+            short_repr(rate),
         ) from None
 
 
@@ -161,7 +160,7 @@ def decode_media(body: Mapping[str, object]) -> bytes:
     inner = body.get("media")
     payload = inner.get("payload") if isinstance(inner, Mapping) else None
     if not isinstance(payload, str):
-        raise InvalidMessage(f'"media.payload" must be a base64 string; got {short_repr(payload)}')
+        raise InvalidMessage('"media.payload" must be a base64 string', short_repr(payload))
     try:
         return base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as exc:

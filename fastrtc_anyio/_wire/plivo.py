@@ -54,8 +54,8 @@ class PlivoFraming(CarrierFraming):
         encoding = AudioEncoding(codec, rate) if codec and isinstance(rate, int) else None
         if encoding not in _POSSIBLE:
             raise InvalidMessage(
-                '"mediaFormat" must be audio/x-mulaw at 8000 Hz, or audio/x-l16 at 8000 or 16000; '
-                f"got {short_repr(kind)} at {short_repr(rate)}"
+                '"mediaFormat" must be audio/x-mulaw at 8000 Hz, or audio/x-l16 at 8000 or 16000',
+                f"{short_repr(kind)} at {short_repr(rate)}",
             )
         name = parse_name(start, "streamId")
         call, headers = parse_text(start, "callId"), parse_text(body, "extra_headers")

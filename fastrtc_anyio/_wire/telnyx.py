@@ -58,8 +58,8 @@ class TelnyxFraming(CarrierFraming):
         encoding = _IN.get((codec, rate)) if known else None
         if encoding is None:
             raise InvalidMessage(
-                '"media_format" must be PCMU or PCMA at 8000 Hz, or L16 at 8000, 16000 or 24000; '
-                f"got {short_repr(codec)} at {short_repr(rate)}"
+                '"media_format" must be PCMU or PCMA at 8000 Hz, or L16 at 8000, 16000 or 24000',
+                f"{short_repr(codec)} at {short_repr(rate)}",
             )
         name = parse_name(body, "stream_id")
         call = parse_text(start, "call_control_id")

@@ -31,7 +31,7 @@ class TwilioFraming(CarrierFraming):
         name = parse_name(start if "streamSid" in start else body, "streamSid")
         form = start.get("mediaFormat", _FORMAT)
         if form != _FORMAT:
-            raise InvalidMessage(f'"mediaFormat" must be {_FORMAT}; got {short_repr(form)}')
+            raise InvalidMessage(f'"mediaFormat" must be {_FORMAT}', short_repr(form))
         parameters = parse_parameters(start, "customParameters")
         self.stream_id = name
         return Start(name, MULAW_8K, parse_text(start, "callSid"), parameters)

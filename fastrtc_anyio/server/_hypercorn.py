@@ -139,7 +139,8 @@ def _load_worker(on_trio: bool) -> Callable[..., Awaitable[None]]:
             try:
                 await super().run()
             except Exception as exc:
-                logger.warning("closed a connection that failed: %r", exc)
+                logger.warning("closed a connection that failed: %s", type(exc).__name__)
+                logger.debug("closed a connection that failed", exc_info=exc)
 
         async def protocol_send(self, event: ConnectionEvent) -> None:
             try:

@@ -65,8 +65,9 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> None:
     headers = connection.headers
     if not is_allowed(headers.get("origin"), headers.get("host", ""), rules.allowed_origins):
         raise NotAllowed(
-            f"pages of {headers['origin']!r} may not call this stream; "
-            "Stream(allowed_origins=[...]) allows them"
+            "pages of other origins may not call this stream; Stream(allowed_origins=[...]) allows "
+            "them",
+            repr(headers["origin"]),
         )
     if rules.authenticate is None:
         await checkpoint()

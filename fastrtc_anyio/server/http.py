@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from fastrtc_anyio._overload import as_overloaded
+from fastrtc_anyio._signaling.log_text import log_text
 from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._user_code import contain_exits
@@ -119,14 +120,15 @@ class Guard:
         except SignalingError as exc:
             if isinstance(exc, NotAllowed):
                 # Most pages do not show the response to a request that a browser blocked.
-                logger.warning("%s was refused: %s", self.subject, exc)
+                logger.warning("%s was refused: %s", self.subject, log_text(exc))
+                logger.debug("%s was refused: %s", self.subject, exc)
             return self.fail(exc, exc.status_hint)
         except Exception as exc:
             if (refusal := as_overloaded(exc)) is not None:
                 return self.fail(refusal, refusal.status_hint)
             if isinstance(exc, PeerFailed):
                 # A network without a usable address: the message says all, a traceback nothing.
-                logger.error("%s could not be answered: %s", self.subject, exc)
+                logger.error("%s could not be answered: %s", self.subject, log_text(exc))
             else:
                 logger.exception("%s could not be answered", self.subject)
             return self.fail(exc if isinstance(exc, WebRTCError) else FastRTCError(HIDDEN), 500)

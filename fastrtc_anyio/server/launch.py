@@ -17,6 +17,7 @@ from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio.limits import RequestLimits
 
 from ._hypercorn import serve
+from ._library_logs import protect_logs
 from .routes import page_route
 
 __all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
@@ -46,6 +47,7 @@ async def open_page(
 
     The end waits for code that swallows its cancellation. Ctrl-C then ends the process at once.
     """
+    protect_logs()
     app = Starlette(routes=[page_route()])
     mount(app)
     with ExitStack() as ended:

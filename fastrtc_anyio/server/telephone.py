@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._wire.any_carrier import TelephoneFraming
 from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
-from fastrtc_anyio.errors import FastRTCError, LimitExceeded, NotAllowed
+from fastrtc_anyio.errors import FastRTCError, LimitExceeded
 
 from .http import HIDDEN, Guard, own_url, read_body
 from .options import WebOptions
@@ -56,7 +56,7 @@ def _answer(options: TelephoneOptions, request: Request, body: bytes) -> Respons
     elif (signer := signed_by(options, request.headers, url, form, body)) is not None:
         carrier = signer
     else:
-        raise NotAllowed(refusal(options, url))
+        raise refusal(options, url)
     parts = urlsplit(url)
     target = parts._replace(
         scheme="wss" if parts.scheme == "https" else "ws",
@@ -85,7 +85,8 @@ async def serve_telephone(
         or shows_secret(telephone, websocket.headers)
     ):
         if telephone.telnyx_public_key is None:
-            await refuse(websocket, refusal(telephone, url))
+            error = refusal(telephone, url)
+            await refuse(websocket, error, error.status_hint)
             return
         admit = partial(admit_by_token, telephone)  # Telnyx does not sign WebSocket handshakes
     await serve_audio(service, websocket, TelephoneFraming(telephone.telnyx_codec, admit))

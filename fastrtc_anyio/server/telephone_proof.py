@@ -10,13 +10,14 @@ import secrets
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
 from fastrtc_anyio._wire.call_xml import TOKEN_PARAMETER, Carrier, TelephoneOptions
 from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio._wire.signatures import is_plivo, is_token, is_twilio, make_token, telnyx_message
-from fastrtc_anyio.errors import InvalidMessage
+from fastrtc_anyio.errors import InvalidMessage, NotAllowed
 
 __all__ = ["admit_by_token", "give_token", "refusal", "shows_secret", "signed_by"]
 
@@ -61,9 +62,14 @@ def signed_by(
     return None
 
 
-def refusal(options: TelephoneOptions, url: str) -> str:
-    """Return the message for a request that no carrier signed: it names the settings."""
-    return f"{'; '.join(_WRONG[name] for name in options.proofs)} for {url}"
+def refusal(options: TelephoneOptions, url: str) -> NotAllowed:
+    """Return the error for a request that no carrier signed: it names the settings.
+
+    It has no query, which may be secret: even the log at level DEBUG has no secrets.
+    """
+    parts = urlsplit(url)
+    shown = parts._replace(query="...").geturl() if parts.query else url
+    return NotAllowed("; ".join(_WRONG[name] for name in options.proofs), f"a request to {shown}")
 
 
 def _is_telnyx(key: str, headers: Headers, body: bytes) -> bool:

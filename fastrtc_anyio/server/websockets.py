@@ -15,6 +15,7 @@ from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.websocket import NORMAL_CLOSE, WebSocketPeer, close_code
 from fastrtc_anyio._sessions.service import SessionService
+from fastrtc_anyio._signaling.log_text import log_text
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._user_code import contain_exits
@@ -55,21 +56,22 @@ async def admit_websocket(rules: AccessRules, websocket: WebSocket) -> bool:
     try:
         await admit(rules, websocket)
     except SignalingError as exc:
-        await refuse(websocket, str(exc), exc.status_hint)
+        await refuse(websocket, exc, exc.status_hint)
         return False
     except Exception:
         logger.exception("a WebSocket could not be admitted")
-        await refuse(websocket, HIDDEN, 500)
+        await refuse(websocket, FastRTCError(HIDDEN), 500)
         return False
     return True
 
 
-async def refuse(websocket: WebSocket, why: str, status: int = 403) -> None:
-    """Answer a handshake with a status and a reason, and log the reason."""
-    logger.warning("a WebSocket was refused: %s", why)
+async def refuse(websocket: WebSocket, error: FastRTCError, status: int) -> None:
+    """Answer a handshake with a status and an error, and log the error."""
+    logger.warning("a WebSocket was refused: %s", log_text(error))
+    logger.debug("a WebSocket was refused: %s", error)
     try:
         if "websocket.http.response" in websocket.scope.get("extensions", {}):
-            await websocket.send_denial_response(PlainTextResponse(why, status))
+            await websocket.send_denial_response(PlainTextResponse(str(error), status))
         else:
             await websocket.close()
     except Exception as exc:
@@ -78,7 +80,8 @@ async def refuse(websocket: WebSocket, why: str, status: int = 403) -> None:
 
 def _log_failed_handshake(error: Exception) -> None:
     # The client is gone, or sent a message too early. Servers raise different exceptions.
-    logger.info("a WebSocket's handshake could not be answered: %r", error)
+    logger.info("a WebSocket's handshake could not be answered: %s", log_text(error))
+    logger.debug("a WebSocket's handshake could not be answered: %r", error)
 
 
 async def serve_audio(service: SessionService, websocket: WebSocket, framing: Framing) -> None:
@@ -153,7 +156,8 @@ async def _report_failure(socket: Socket, framing: Framing, error: FastRTCError,
         text = json.dumps(failure_body(error))  # FastRTC's clients expect this form
     else:
         text = encode_message("error", str(error))
-    logger.info("a WebSocket was closed: %s", error)
+    logger.info("a WebSocket was closed: %s", log_text(error))
+    logger.debug("a WebSocket was closed: %s", error)
     try:
         if not framing.phone:
             await socket.send(text)

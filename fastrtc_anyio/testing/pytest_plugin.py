@@ -27,7 +27,7 @@ from typing import Any, ParamSpec
 
 import pytest
 
-__all__ = ["open_call", "pytest_pyfunc_call"]
+__all__ = ["open_call", "pytest_pyfunc_call", "pytest_runtest_setup"]
 
 P = ParamSpec("P")
 
@@ -42,6 +42,13 @@ def open_call() -> object:
     from . import call
 
     return call.open_call
+
+
+def pytest_runtest_setup() -> None:
+    """Let each test log as if it ran in a process of its own: records that repeat are limited."""
+    from fastrtc_anyio._core.records import forget_records  # the package itself is loaded
+
+    forget_records()
 
 
 @pytest.hookimpl(tryfirst=True)

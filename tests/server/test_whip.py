@@ -433,7 +433,7 @@ async def test_cors_headers_need_allowed_origin(caplog: pytest.LogCaptureFixture
     async with serve(make_stream()) as http:
         reply = await http.get("/webrtc/config", headers={"Origin": other})
         assert reply.status_code == 403
-        assert f"pages of '{other}' may not call" in caplog.text
+        assert "pages of other origins may not call" in caplog.text
         assert "access-control-allow-origin" not in reply.headers
         options = await http.options("/whip")
         assert options.status_code == 200  # RFC 9725 4.2

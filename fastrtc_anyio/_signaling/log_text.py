@@ -1,0 +1,20 @@
+"""Texts of errors for the log, without anything that a client sent."""
+
+from __future__ import annotations
+
+from fastrtc_anyio.errors import FastRTCError, SignalingError
+
+__all__ = ["log_text"]
+
+
+def log_text(error: BaseException) -> str:
+    """Return the text of an error for levels above DEBUG.
+
+    Only errors of this package are known to quote no client, and a :exc:`.SignalingError` only in
+    its rule. The type stands for any other.
+    """
+    if isinstance(error, SignalingError):
+        return error.rule or type(error).__name__
+    if isinstance(error, FastRTCError):
+        return str(error)
+    return type(error).__name__
