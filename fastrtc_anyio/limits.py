@@ -61,8 +61,8 @@ class RequestLimits:
     sections: int = 32
     """Maximum media sections of an offer."""
     lines: int = 2000
-    """Maximum lines of an offer, without candidates. A browser's offer has fewer than 500. Parsing
-    time grows with the square of the number and delays every other connection."""
+    """Maximum lines of an offer, without candidates, and of an SDP fragment. A browser's offer has
+    fewer than 500."""
     candidates: int = 100
     """Maximum ICE candidates of one client. Each costs connectivity checks; RFC 8445 6.1.2.5 sets
     the same limit."""

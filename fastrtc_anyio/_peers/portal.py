@@ -30,6 +30,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._core.steps import Steps
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -119,6 +120,18 @@ class Portal:
         if task.cancelled():
             raise RuntimeError(f"{_name(function)} was cancelled on its own event loop")
         return task.result()
+
+    @staticmethod
+    async def take_turns(steps: Steps[T]) -> T:
+        """Run a computation on the portal's loop, which serves other connections between steps."""
+        while True:
+            # Not take_turns() of _core: here the library of the context may be the host's.
+            await asyncio.sleep(0)
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
 
     def start(self) -> None:
         """Count one more user, and start the thread for the first.

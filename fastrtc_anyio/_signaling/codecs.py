@@ -16,6 +16,8 @@ CODECS: Mapping[str, Mapping[str, int]] = {
 
 _CHANNELS: Mapping[str, tuple[int | None, ...]] = {"opus": (None, 1, 2)}
 _NAMES = {name.lower(): name for codecs in CODECS.values() for name in (*codecs, "rtx")}
+_MAX_USABLE = 32
+"""Formats of a section that are used. Browsers offer up to 20."""
 # RFC 5761 4: with RTP and RTCP on one port, these look like RTCP.
 _RTCP_TYPES = range(64, 96)
 # The profiles that libavcodec decodes: all but Extended (0x58), which has data partitioning, and
@@ -33,7 +35,8 @@ def codec_name(one: Format) -> str:
 def list_usable(section: Section) -> tuple[Format, ...]:
     """Return the formats that can be received, in the order of the offer.
 
-    Retransmissions (RFC 4588) follow the format that they repeat.
+    Retransmissions (RFC 4588) follow the format that they repeat. There are about
+    :data:`_MAX_USABLE` at most: each costs lines in the answer and work in aiortc.
     """
     repeating: dict[tuple[str | None, int], Format] = {}
     for one in section.formats:
@@ -41,6 +44,8 @@ def list_usable(section: Section) -> tuple[Format, ...]:
             repeating.setdefault((one.get("apt"), one.clock_rate), one)
     usable: list[Format] = []
     for one in section.formats:
+        if len(usable) >= _MAX_USABLE:
+            break
         if _is_usable(section.kind, one):
             usable.append(one)
             if repeat := repeating.get((str(one.payload_type), one.clock_rate)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import cast, get_args
 
 from fastrtc_anyio._core.options import short_repr
+from fastrtc_anyio._core.steps import Steps, run_steps
 from fastrtc_anyio._media.media_plan import Direction
 from fastrtc_anyio.errors import InvalidOffer
 from fastrtc_anyio.limits import RequestLimits, check_limit
@@ -21,11 +22,23 @@ from .sdp import FEEDBACK, Description, Fingerprint, Format, Section, Source, Tr
 
 MAX_FORMATS = 128
 """Payload types have 7 bits (RFC 3550 5.1)."""
+_MAX_LINE = 4096
+"""Maximum characters of a line. Browsers send lines of up to 300."""
+_MAX_BUNDLES = 32
+_MAX_FINGERPRINTS = 32
+_MAX_SOURCES = 64
+"""Sources of a section that are read. Senders describe up to six."""
+_STEP_LINES = 100
+"""Lines that are parsed in one step: less than 2 ms."""
 _MAX_PARAMETERS = 64
 """H.264, which has most, has 25 (RFC 6184 8.1)."""
 
-_LINE_END = re.compile(r"\r\n|\n|\r")
-_MEDIA = re.compile(r"([!-~]{1,64})\s+(\d{1,5})(?:/\d+)?\s+([!-~]{1,64})\s+([\t -~]+)", re.ASCII)
+# No two neighbours in these patterns match the same character: the time to match a line is
+# proportional to its length.
+_LINE = re.compile(r"[^\r\n]+")
+_MEDIA = re.compile(
+    r"([!-~]{1,64})\s+(\d{1,5})(?:/\d+)?\s+([!-~]{1,64})\s+([!-~][\t -~]*)", re.ASCII
+)
 _TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-~]{1,128}")
 _SECRET = re.compile(r"[!-~]{1,256}")
 _PAYLOAD_TYPE = re.compile(r"(\d{1,2}|1[01]\d|12[0-7])", re.ASCII)
@@ -43,7 +56,16 @@ _STATIC = {0: ("PCMU", 8000, None), 8: ("PCMA", 8000, None), 9: ("G722", 8000, N
 
 
 def parse_description(text: str, limits: RequestLimits | None = None) -> Description:
-    """Parse a session description.
+    """Parse a session description; see :func:`parse_in_steps`."""
+    return run_steps(parse_in_steps(text, limits))
+
+
+def parse_in_steps(text: str, limits: RequestLimits | None = None) -> Steps[Description]:
+    """Parse a session description, in time that is proportional to its length.
+
+    Returns:
+        The description. With ``limits``, each section has at most one candidate more than they
+        allow.
 
     Raises:
         LimitExceeded: there are more sections or lines than ``limits`` allows. Candidates have a
@@ -51,39 +73,80 @@ def parse_description(text: str, limits: RequestLimits | None = None) -> Descrip
         InvalidOffer: the text is not a session description, or a line is malformed. The message
             begins with the number of the line.
     """
-    numbered = [
-        (number, line)
-        for number, raw in enumerate(_LINE_END.split(text.strip("\ufeff\0")), 1)
-        if (line := raw.strip(" \t"))
-    ]
-    if limits is not None:
-        count = sum(line.startswith("m=") for _, line in numbered)
-        check_limit(f"the offer has {count} sections", count, "sections", limits)
-        count = sum(not line.startswith("a=candidate:") for _, line in numbered)
-        check_limit(f"the offer has {count} lines", count, "lines", limits)
-    if not numbered or not numbered[0][1].startswith("v="):
-        first = numbered[0][1] if numbered else ""
-        raise InvalidOffer(
-            f'a session description must begin with the line "v=0"; got {short_repr(first)}'
-        )
-    session = _Draft()
-    drafts: list[_Draft] = []
-    for number, line in numbered:
+    reader = _Reader(limits)
+    text = text.strip("\ufeff\0")
+    for number, found in enumerate(_LINE.finditer(text), 1):
         try:
-            if line.startswith("m="):
-                drafts.append(_parse_media(line[2:]))
-            else:
-                _parse_line(drafts[-1] if drafts else session, line)
+            reader.read(found[0].strip(" \t"))
         except _Malformed as exc:
-            raise InvalidOffer(f"line {number}: {exc}") from None
+            raise InvalidOffer(f"line {_number_line(text, found.start())}: {exc}") from None
+        if number % _STEP_LINES == 0:
+            yield
+    if reader.is_empty:
+        raise InvalidOffer(_no_description(""))
+    sections: list[Section] = []
+    for draft in reader.drafts:
+        sections.append(_finish(draft, reader.session))
+        yield
     description = Description(
-        sections=tuple(_finish(draft, session) for draft in drafts),
-        bundles=tuple(session.bundles),
-        ice_lite=session.ice_lite,
-        origin=session.origin,
+        sections=tuple(sections),
+        bundles=tuple(reader.session.bundles),
+        ice_lite=reader.session.ice_lite,
+        origin=reader.session.origin,
     )
     _check_mids(description)
     return description
+
+
+def _number_line(text: str, position: int) -> int:
+    """Return the number of a line that ends with CR LF, LF or CR, as the lines before it do."""
+    ends = [text.count(end, 0, position) for end in ("\n", "\r", "\r\n")]
+    return 1 + ends[0] + ends[1] - ends[2]
+
+
+def _no_description(line: str) -> str:
+    return f'a session description must begin with the line "v=0"; got {short_repr(line)}'
+
+
+class _Reader:
+    """Reads the lines of a description, as many as the limits allow."""
+
+    def __init__(self, limits: RequestLimits | None) -> None:
+        self.session = _Draft()
+        self.drafts: list[_Draft] = []
+        self.is_empty = True
+        self._limits = limits
+        self._lines = 0
+
+    def read(self, line: str) -> None:
+        """Read a line without spaces around it."""
+        is_candidate = line.startswith("a=candidate:")
+        if is_candidate and self._limits is not None:
+            if len(self._draft.candidates) > self._limits.candidates:
+                return
+        elif self._limits is not None:
+            self._lines += 1
+            text = f"the offer has {self._lines} lines or more"
+            check_limit(text, self._lines, "lines", self._limits)
+        if not line:
+            return
+        if self.is_empty and not line.startswith("v="):
+            raise InvalidOffer(_no_description(line))
+        self.is_empty = False
+        if len(line) > _MAX_LINE:
+            raise _Malformed(f"a line must have at most {_MAX_LINE} characters; got {len(line)}")
+        if line.startswith("m="):
+            self.drafts.append(_parse_media(line[2:]))
+            count = len(self.drafts)
+            if self._limits is not None:
+                text = f"the offer has {count} sections or more"
+                check_limit(text, count, "sections", self._limits)
+        else:
+            _parse_line(self._draft, line)
+
+    @property
+    def _draft(self) -> _Draft:
+        return self.drafts[-1] if self.drafts else self.session
 
 
 class _Malformed(Exception):
@@ -159,7 +222,7 @@ def _mid(draft: _Draft, value: str) -> None:
 
 def _group(draft: _Draft, value: str) -> None:
     semantics, *mids = value.split()[:MAX_FORMATS] or [""]
-    if semantics == "BUNDLE" and mids:
+    if semantics == "BUNDLE" and mids and len(draft.bundles) < _MAX_BUNDLES:
         draft.bundles.append(tuple(dict.fromkeys(mids)))
 
 
@@ -188,6 +251,8 @@ def _fingerprint(draft: _Draft, value: str) -> None:
             "a=fingerprint must be a hash function and pairs of hexadecimal digits "
             f"(RFC 8122 5); got {short_repr(value)}"
         )
+    if len(draft.fingerprints) == _MAX_FINGERPRINTS:
+        raise _Malformed(f"a section must have at most {_MAX_FINGERPRINTS} a=fingerprint")
     draft.fingerprints[Fingerprint(match[1].lower(), match[2].upper())] = None
 
 
@@ -235,12 +300,14 @@ def _extmap(draft: _Draft, value: str) -> None:
 
 
 def _ssrc(draft: _Draft, value: str) -> None:
-    if (match := _SOURCE.fullmatch(value)) and int(match[1]) < 1 << 32:
+    full = len(draft.sources) == _MAX_SOURCES
+    if not full and (match := _SOURCE.fullmatch(value)) and int(match[1]) < 1 << 32:
         draft.sources.setdefault(int(match[1]), match[2])
 
 
 def _ssrc_group(draft: _Draft, value: str) -> None:
-    if match := _RETRANSMISSION.fullmatch(value):
+    full = len(draft.retransmissions) == _MAX_SOURCES
+    if not full and (match := _RETRANSMISSION.fullmatch(value)):
         pair = (int(match[1]), int(match[2]))
         if max(pair) < 1 << 32:
             draft.retransmissions[pair] = None

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 from fastrtc_anyio._media.media_plan import Direction
 from fastrtc_anyio.errors import AdmissionError, FastRTCError, InvalidCandidate, InvalidOffer
+from fastrtc_anyio.limits import RequestLimits, check_limit
 
 from .ice import IceServer
 from .requests import IceCandidate
@@ -90,15 +91,19 @@ def find_ice_users(sdp: str) -> frozenset[str]:
     return frozenset(re.findall(r"^a=ice-ufrag:(\S+)", sdp, re.MULTILINE))
 
 
-def parse_fragment(text: str) -> Fragment:
+def parse_fragment(text: str, limits: RequestLimits | None = None) -> Fragment:
     """Read the body of a ``PATCH`` request.
 
     Other lines are ignored, and candidates are not checked: one that cannot be used must not cost
-    the rest of the fragment.
+    the rest of the fragment. One candidate more than the limit is read, which is then refused.
 
     Raises:
         InvalidCandidate: nothing in the fragment can be used.
+        LimitExceeded: the fragment has too many lines or user fragments.
     """
+    limits = limits or RequestLimits()
+    count = text.count("\n")
+    check_limit(f"the fragment has {count} lines", count, "lines", limits)
     candidates: list[IceCandidate] = []
     credentials: dict[str | None, IceCredentials] = {}
     mid = user = password = None
@@ -109,7 +114,8 @@ def parse_fragment(text: str) -> Fragment:
         elif line.startswith("a=mid:"):
             mid = line.removeprefix("a=mid:")
         elif line.startswith("a=candidate:"):
-            candidates.append(IceCandidate(line[2:_MAX_LINE], mid))
+            if len(candidates) <= limits.candidates:
+                candidates.append(IceCandidate(line[2:_MAX_LINE], mid))
         elif line == "a=end-of-candidates":
             complete = True
         elif line.startswith("a=ice-ufrag:"):
@@ -119,6 +125,8 @@ def parse_fragment(text: str) -> Fragment:
         if user is not None and password is not None:
             credentials[mid] = IceCredentials(user, password)
     users = find_ice_users(text)
+    # One for each section: they are kept for as long as the session lasts.
+    check_limit(f"the fragment has {len(users)} ice-ufrags", len(users), "sections", limits)
     if not (users or candidates or complete):
         raise InvalidCandidate(
             "the SDP fragment has no candidate, no end of them, and no ice-ufrag"

@@ -21,10 +21,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fastrtc_anyio._core.turns import take_turns
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.ice import parse_ice_servers
 from fastrtc_anyio._signaling.requests import OfferRequest, SessionDescription
-from fastrtc_anyio._signaling.sdp_parser import parse_description
+from fastrtc_anyio._signaling.sdp_parser import parse_in_steps
 from fastrtc_anyio._signaling.whip import (
     FRAGMENT_TYPE,
     PROBLEM_TYPE,
@@ -59,6 +60,8 @@ logger = logging.getLogger("fastrtc_anyio")
 
 _METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 """The routes match every method, so that a useless one is refused with problem details too."""
+_FORMER = 16
+"""Former ICE sessions to remember, whose candidates are refused."""
 
 
 def whip_routes(service: SessionService, options: WebOptions, prefix: str) -> list[Route]:
@@ -81,8 +84,8 @@ class _Resource:
     tag: str
     ice_users: frozenset[str]
     """User fragments of the client in the newest ICE session."""
-    former: frozenset[str] = frozenset()
-    """Those of ICE sessions before."""
+    former: tuple[frozenset[str], ...] = ()
+    """Those of the last ICE sessions before."""
 
 
 class _Refusal(SignalingError):
@@ -160,7 +163,7 @@ class _Endpoints:
             # Not 406: from a WHEP endpoint, that is a counter-offer.
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
         sdp = _decode(await read_body(request, service.request_limits))
-        parsed = parse_description(sdp, service.request_limits)
+        parsed = await take_turns(parse_in_steps(sdp, service.request_limits))
         offer = SessionDescription("offer", str(narrow_offer(parsed, protocol)))
         links = await self._links()
         answer = await service.offer(OfferRequest(offer, None))
@@ -168,7 +171,7 @@ class _Endpoints:
         live = service.registry.sessions
         self._resources = {k: r for k, r in self._resources.items() if k in live}
         tag = _make_tag()
-        self._resources[key] = _Resource(tag, find_ice_users(sdp))
+        self._resources[key] = _Resource(tag, find_ice_users(offer.sdp))
         headers = {"Location": self._locate(request, key), "ETag": tag}
         response = Response(answer.description.sdp, 201, headers, media_type=SDP_TYPE)
         for link in links:
@@ -197,8 +200,8 @@ class _Endpoints:
             detail = "If-Match names a different ICE session"
             raise _Refusal(HTTPStatus.PRECONDITION_FAILED, detail)
         body = await read_body(request, self._service.request_limits)
-        fragment = parse_fragment(_decode(body))
-        if fragment.ice_users & resource.former:
+        fragment = parse_fragment(_decode(body), self._service.request_limits)
+        if any(fragment.ice_users & users for users in resource.former):
             detail = "the ICE session of these candidates was replaced by a restart"
             raise _Refusal(HTTPStatus.PRECONDITION_FAILED, detail)
         response = Response(status_code=204)
@@ -229,7 +232,7 @@ class _Endpoints:
     async def _restart(self, key: str, resource: _Resource, fragment: Fragment) -> Response:
         """Restart ICE (RFC 9725 4.3.3). A failure leaves the session as it is."""
         answer = await self._service.restart_ice(key, fragment.credentials)
-        former = resource.former | resource.ice_users
+        former = (*resource.former[1 - _FORMER :], resource.ice_users)
         self._resources[key] = _Resource(_make_tag(), fragment.ice_users, former)
         headers = {"ETag": self._resources[key].tag}
         return Response(answer, 200, headers, media_type=FRAGMENT_TYPE)

@@ -62,7 +62,7 @@ async def test_candidates_beyond_limit_are_rejected(caplog: Any) -> None:
         (session,) = stream.sessions.values()
         assert isinstance(session.peer, WebRTCPeer)
         connection = session.peer._connection
-        await wait_until(lambda: "an offer has 400" in caplog.text)
+        await wait_until(lambda: "an offer has too many candidates" in caplog.text)
         assert "RequestLimits.candidates" in caplog.text
         with pytest.raises(LimitExceeded, match="a client may send 100 candidates"):
             await stream.add_ice_candidate(

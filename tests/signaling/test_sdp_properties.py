@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -20,12 +22,12 @@ from fastrtc_anyio._signaling.sdp import (
     Source,
     Transport,
 )
-from fastrtc_anyio._signaling.sdp_parser import parse_description
+from fastrtc_anyio._signaling.sdp_parser import parse_description, parse_in_steps
 from fastrtc_anyio.errors import InvalidOffer, LimitExceeded
 from fastrtc_anyio.limits import RequestLimits
 from tests.kit.jsep import DIRECTIONS
 from tests.kit.offer_corpus import OFFERS
-from tests.kit.offers import audio, describe, mutate, section, video
+from tests.kit.offers import SAVPF, audio, describe, mutate, section, video
 
 LIMITS = RequestLimits()
 
@@ -213,14 +215,16 @@ def test_mids_are_unique_and_those_of_a_bundle_group_exist() -> None:
 
 def test_sections_and_lines_are_limited_without_candidates() -> None:
     many = describe(*[section("audio 9 RTP/SAVPF 0", None)] * 102)
-    with pytest.raises(LimitExceeded, match=r"has 102 sections; at most 32 .*\.sections\)"):
+    with pytest.raises(LimitExceeded, match=r"has 33 sections or more; at most 32 .*\.sections\)"):
         parse_description(many, LIMITS)
     lines = [f"a=ssrc:{i} cname:c" for i in range(LIMITS.lines)]
-    with pytest.raises(LimitExceeded, match=r"lines; at most 2000 .*RequestLimits\.lines\)"):
+    with pytest.raises(
+        LimitExceeded, match=r"lines or more; at most 2000 .*RequestLimits\.lines\)"
+    ):
         parse_description(describe(audio("0", None, *lines)), LIMITS)
     candidates = ["a=candidate:1 1 udp 1 127.0.0.1 1000 typ host"] * LIMITS.lines
     (one,) = parse_description(describe(audio("0", None, *candidates)), LIMITS).sections
-    assert len(one.transport.candidates) == LIMITS.lines
+    assert len(one.transport.candidates) == LIMITS.candidates + 1
 
 
 def test_costly_offer_within_the_limits_is_negotiated_soon() -> None:
@@ -236,3 +240,54 @@ def test_costly_offer_within_the_limits_is_negotiated_soon() -> None:
     negotiation = negotiate(parse_description(sdp, LIMITS), MediaPlan(False, False, True, True))
     assert negotiation.present().sections[0].formats
     assert time.process_time() - started < 1
+
+
+REPEATED = [f"a=rtpmap:{i} VP8/90000" for i in range(44)] + ["a=rtcp-fb:* nack"]
+COSTLY = {
+    "blank lines": "v=0" + "\n" * 500_000,
+    "spaces": "v=0" + " \n" * 250_000,
+    "candidates": describe(audio()) + "a=candidate:\n" * 40_000,
+    "long line": "v=0\ns=" + "x" * 500_000,
+    "spaces in m=": "v=0\n" + f"m=audio 9 A{' ' * 4000}\1\n" * 100,
+    "fingerprints": describe(audio("0", None, *[f"a=fingerprint:sha-{i} AB" for i in range(1900)])),
+    "groups": describe(audio(), session=(f"a=group:BUNDLE {'0 ' * 120}",) * 1900),
+    "formats": describe(
+        *[
+            section(f"video 9 {SAVPF} {' '.join(map(str, range(128)))}", str(i), *REPEATED)
+            for i in range(30)
+        ]
+    ),
+}
+"""Descriptions within the size of a body, each costly in a different way."""
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_costly_description_is_parsed_in_small_steps(name: str) -> None:
+    text = COSTLY[name]
+    assert len(text) <= LIMITS.body_bytes
+    steps = parse_in_steps(text, LIMITS)
+    times = [time.thread_time()]
+    with suppress(LimitExceeded, InvalidOffer):
+        for _ in steps:
+            times.append(time.thread_time())
+    times.append(time.thread_time())
+    # A step takes 2 ms on an idle machine.
+    assert max(after - before for before, after in pairwise(times)) < 0.05
+
+
+def test_session_level_fields_are_bounded() -> None:
+    lines = [f"a=ssrc:{i} cname:c" for i in range(500)]
+    lines += [f"a=ssrc-group:FID {i} {i + 1}" for i in range(500)]
+    sdp = describe(audio("0", None, *lines), session=("a=group:BUNDLE 0",) * 500)
+    description = parse_description(sdp, LIMITS)
+    assert len(description.bundles) == 32
+    assert len(description.sections[0].sources) == 64
+    assert len(description.sections[0].retransmissions) == 64
+
+
+@given(st.text(alphabet="vs=0 \r\n\t\1", max_size=60))
+def test_line_numbers_count_every_line_end(text: str) -> None:
+    sdp = f"v=0\n{text}\na=mid:\n"
+    number = len(re.split(r"\r\n|\n|\r", sdp)) - 1
+    with pytest.raises(InvalidOffer, match=f"line {number}: a=mid must be"):
+        parse_description(sdp)

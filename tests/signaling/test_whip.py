@@ -22,7 +22,8 @@ from fastrtc_anyio._signaling.whip import (
     parse_fragment,
     problem_body,
 )
-from fastrtc_anyio.errors import AdmissionError, InvalidCandidate, InvalidOffer
+from fastrtc_anyio.errors import AdmissionError, InvalidCandidate, InvalidOffer, LimitExceeded
+from fastrtc_anyio.limits import RequestLimits
 
 AUDIO = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n"
 VIDEO = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n"
@@ -120,6 +121,16 @@ def test_any_text_is_a_fragment_or_raises_invalid_candidate(text: str) -> None:
     for prefix in ("", "a=mid:0\n", "m=audio\na=mid:0\na=candidate:"):
         with suppress(InvalidCandidate):
             parse_fragment(prefix + text)
+
+
+def test_fragment_is_bounded() -> None:
+    limits = RequestLimits(candidates=3, lines=8, sections=2)
+    candidates = "a=candidate:x\n" * 8
+    assert len(parse_fragment(candidates, limits).candidates) == 4
+    with pytest.raises(LimitExceeded, match=r"9 lines; at most 8 .*RequestLimits\.lines"):
+        parse_fragment(candidates + "\n", limits)
+    with pytest.raises(LimitExceeded, match=r"3 ice-ufrags; at most 2 .*\.sections"):
+        parse_fragment("a=ice-ufrag:a\na=ice-ufrag:b\na=ice-ufrag:c", limits)
 
 
 def test_ice_users_of_all_sections_are_found() -> None:

@@ -73,7 +73,7 @@ def test_each_candidate_joins_its_generation() -> None:
         ice.add(candidate("10.0.0.5", "never"))
         await asyncio.sleep(0)
         assert path.candidates == [(0, "10.0.0.1"), (0, "10.0.0.2")]
-        assert ice.restart(NEW) is not None
+        assert await ice.restart(NEW) is not None
         ice.add(candidate("10.0.0.6", "other"))
         ice.add(candidate("10.0.0.7", None))
         with pytest.raises(InvalidStateError, match="replaced"):
@@ -111,7 +111,7 @@ def test_candidates_of_each_generation_are_limited() -> None:
             with pytest.raises(LimitExceeded):
                 ice.add(candidate("10.0.0.9", text))
             if text == "user":
-                ice.restart(NEW)
+                await ice.restart(NEW)
 
     run(main())
 

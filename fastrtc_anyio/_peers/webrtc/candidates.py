@@ -78,7 +78,7 @@ class RemoteCandidates:
             except InvalidCandidate:
                 pass  # counted; the others are used
             except LimitExceeded as exc:
-                logger.warning("an offer has %d candidates: %s", len(candidates), exc)
+                logger.warning("an offer has too many candidates: %s", exc)
                 break
         if complete:
             for path in self._paths:  # tasks start in order: after the candidates

@@ -19,13 +19,14 @@ from aiortc import (
 from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
 
 from fastrtc_anyio._overload import as_overloaded
+from fastrtc_anyio._peers.portal import Portal
 from fastrtc_anyio._signaling.answer import describe_local, restore_answer
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.offer import Negotiation, check_answer, negotiate
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio._signaling.restart import Remote
 from fastrtc_anyio._signaling.sdp import Description
-from fastrtc_anyio._signaling.sdp_parser import parse_description
+from fastrtc_anyio._signaling.sdp_parser import parse_description, parse_in_steps
 from fastrtc_anyio.errors import (
     Closed,
     CloseReason,
@@ -118,7 +119,7 @@ class Connection:
             InvalidOffer: the offer is malformed, or has no media this stream can use.
             LimitExceeded: the offer has too many media sections.
         """
-        offer = parse_description(offer_sdp, self._limits)
+        offer = await Portal.take_turns(parse_in_steps(offer_sdp, self._limits))
         negotiation = negotiate(offer, self.media.plan, self.media.video_codec)
         pc = self._open()
         with _blaming("offer"):
@@ -157,7 +158,7 @@ class Connection:
             InvalidOffer: the answer is malformed, or rejects a section of the offer.
         """
         assert self._pc is not None, "accept() comes after offer()"
-        answer = parse_description(answer_sdp, self._limits)
+        answer = await Portal.take_turns(parse_in_steps(answer_sdp, self._limits))
         negotiation = check_answer(parse_description(self._pc.localDescription.sdp), answer)
         with _blaming("answer"):
             answered = str(negotiation.present())
@@ -183,7 +184,7 @@ class Connection:
     async def restart(self, offer_sdp: str) -> str | None:
         """Answer an offer for an ICE restart; see :meth:`.RemoteIce.restart`."""
         ice = await self._wait_negotiated()
-        return None if ice is None else ice.restart(offer_sdp)
+        return None if ice is None else await ice.restart(offer_sdp)
 
     async def restart_ice(self, remote: Remote) -> str:
         """Restart ICE with a client's new credentials; see :meth:`.RemoteIce.restart_with`."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastrtc_anyio._peers.discards import Discards
+from fastrtc_anyio._peers.portal import Portal
 from fastrtc_anyio._signaling.offer import Negotiation
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio._signaling.restart import (
@@ -20,7 +21,7 @@ from fastrtc_anyio._signaling.restart import (
     write_fragment,
 )
 from fastrtc_anyio._signaling.sdp import Description
-from fastrtc_anyio._signaling.sdp_parser import parse_description
+from fastrtc_anyio._signaling.sdp_parser import parse_in_steps
 from fastrtc_anyio.errors import InvalidCandidate, InvalidStateError, LimitExceeded
 from fastrtc_anyio.limits import RequestLimits
 
@@ -86,7 +87,7 @@ class RemoteIce:
         else:
             self._early.append(candidate)
 
-    def restart(self, offer_sdp: str) -> str | None:
+    async def restart(self, offer_sdp: str) -> str | None:
         """Answer an offer for an ICE restart; return None if it is for none.
 
         Raises:
@@ -96,7 +97,7 @@ class RemoteIce:
         """
         if self._answer is None:
             return None
-        offer = parse_description(offer_sdp, self._limits)
+        offer = await Portal.take_turns(parse_in_steps(offer_sdp, self._limits))
         after = read_restart(self._negotiation, self._answer, offer)
         if after is None:
             return None
