@@ -38,7 +38,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests in parallel, except attacks, interop and soak; or pytest with the arguments after --."""
+    """Run the tests in parallel, except attacks, interop and soak; or run pytest with arguments."""
     # Compiling all modules takes longer than compiling those that are imported.
     session.install("--no-compile", ".[test]")
     if session.posargs:

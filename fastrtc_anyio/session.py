@@ -101,6 +101,7 @@ class Session(SessionLife):
         driver: the code to run while connected.
         limits: deadlines.
         alias: the client's id for the connection.
+        identity: the client's identity, as ``authenticate`` returned it.
         asyncio_bridge: runs asyncio-only libraries.
         websocket: the web framework's WebSocket, if the client connected over one.
     """
@@ -112,12 +113,14 @@ class Session(SessionLife):
         *,
         limits: Limits | None = None,
         alias: str | None = None,
+        identity: str | None = None,
         asyncio_bridge: AsyncioBridge | None = None,
         websocket: Any = None,
     ) -> None:
         # 128 random bits: a client cannot guess the id of another client's session.
         super().__init__(secrets.token_urlsafe(16), peer, limits or Limits())
         self.alias = alias
+        self.identity = identity
         self.websocket = websocket
         self.driver = driver
         self._asyncio_bridge = asyncio_bridge
@@ -258,6 +261,8 @@ class Context:
     """The client's id for its connection, or the session's id if the client sent none."""
     websocket: Any = None
     """The web framework's WebSocket, if the client or its carrier connected over one."""
+    identity: str | None = None
+    """The client's identity, as ``authenticate`` returned it; None if it returned True."""
 
 
 def get_current_context() -> Context:
@@ -267,7 +272,7 @@ def get_current_context() -> Context:
         RuntimeError: called outside a handler.
     """
     session = _get_session("get_current_context()")
-    return Context(session.alias or session.id, session.websocket)
+    return Context(session.alias or session.id, session.websocket, session.identity)
 
 
 def Warning(message: str = "Warning issued.") -> None:  # noqa: N802 - FastRTC's name

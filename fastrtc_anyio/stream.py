@@ -82,8 +82,10 @@ class Stream(AsyncContextManagerMixin):
         video: codec and bitrate of outgoing video.
         telephone: how a carrier reaches this server, and how it authenticates.
         authenticate: guards every endpoint, but not methods that the application calls. A plain
-            (on a thread) or async function of Starlette's ``HTTPConnection``. It returns True, or
-            False for a 401, or raises :class:`NotAuthenticated` or :class:`NotAllowed`.
+            (on a thread) or async function of Starlette's ``HTTPConnection``. It returns the
+            client's identity (a string that identifies it, such as a user's id), or True, or False
+            for a 401, or raises :class:`NotAuthenticated` or :class:`NotAllowed`. Only requests
+            with the same identity reach a session that a client with an identity has begun.
         allowed_origins: further origins whose pages may call, such as ``"https://example.com"``, or
             ``"*"``. The server's own pages, and clients that are not pages, are always allowed.
 
@@ -192,13 +194,15 @@ class Stream(AsyncContextManagerMixin):
         """
         return self._registry.get(webrtc_id)
 
-    async def offer(self, body: object) -> dict[str, str]:
+    async def offer(self, body: object, *, identity: str | None = None) -> dict[str, str]:
         """Carry out a request of the signalling protocol: an offer, or a candidate.
 
         Args:
             body: ``{"type": "offer", "sdp": ..., "webrtc_id": ...}`` or ``{"type":
                 "ice-candidate", "candidate": {...} | None, "webrtc_id": ...}``; or an object with
                 these attributes.
+            identity: the client's, as :func:`.server.admit` returned it. Only this client reaches
+                the session. None: the application's own, which reaches every session.
 
         Returns:
             ``{"type": "answer", "sdp": ..., "webrtc_id": ...}``, with the session's id if the
@@ -213,22 +217,26 @@ class Stream(AsyncContextManagerMixin):
         Cancellation:
             Ends the session that is being negotiated.
         """
-        return await self._service.handle_request(body)
+        return await self._service.handle_request(body, identity=identity)
 
     async def handle_offer(
-        self, body: object, set_outputs: OutputListener | None
+        self, body: object, set_outputs: OutputListener | None, *, identity: str | None = None
     ) -> dict[str, str]:
         """Do the same as :meth:`offer`, and call a function with all ``AdditionalOutputs``."""
-        return await self._service.handle_request(body, on_outputs=set_outputs)
+        return await self._service.handle_request(body, on_outputs=set_outputs, identity=identity)
 
-    async def add_ice_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
+    async def add_ice_candidate(
+        self, webrtc_id: str, candidate: IceCandidate | None, *, identity: str | None = None
+    ) -> None:
         """Add an ICE candidate of a client, or None at their end, also before the client's offer.
+
+        For ``identity`` see :meth:`offer`. The candidates of another client are not used.
 
         Raises:
             InvalidCandidate, LimitExceeded: the candidate is malformed, or one too many.
             InvalidStateError: the client is not connected over WebRTC.
         """
-        await self._service.add_candidate(webrtc_id, candidate)
+        await self._service.add_candidate(webrtc_id, candidate, identity)
 
     async def serve_peer(
         self,
@@ -237,6 +245,7 @@ class Stream(AsyncContextManagerMixin):
         alias: str | None = None,
         phone: bool = False,
         websocket: WebSocket | None = None,
+        identity: str | None = None,
     ) -> None:
         """Serve a client that is already connected, by any transport, until its connection closes.
 
@@ -248,12 +257,15 @@ class Stream(AsyncContextManagerMixin):
             alias: the client's id for the connection.
             phone: whether the client is a telephone: the handler's ``phone_mode``.
             websocket: for ``Context.websocket``.
+            identity: the client's; see :meth:`offer`.
 
         Raises:
             AdmissionError, InvalidStateError, StreamNotOpen: no session with this alias can begin.
             HandlerContractError: the handler's ``copy()`` or methods break their contract.
         """
-        await self._service.serve(make_peer, alias=alias, phone=phone, websocket=websocket)
+        await self._service.serve(
+            make_peer, alias=alias, phone=phone, websocket=websocket, identity=identity
+        )
 
     async def websocket_offer(self, websocket: WebSocket) -> None:
         """Serve a ``WebSocket`` that was not accepted yet, until it closes. Raises nothing."""
@@ -273,56 +285,74 @@ class Stream(AsyncContextManagerMixin):
 
         return await answer_incoming_call(self._service, self._web, request)
 
-    def set_input(self, webrtc_id: str, *args: object) -> None:
+    def set_input(self, webrtc_id: str, *args: object, identity: str | None = None) -> None:
         """Set a handler's input: values, or one :class:`WebRTCData`. Thread-safe.
+
+        If it comes from a client, pass the client's ``identity``; see :meth:`offer`.
 
         Raises:
             UnknownSession: there is no such session.
             InvalidStateError: a session function serves it, which has no inputs.
         """
-        self._registry.get_handler(webrtc_id).set_args(list(args))
+        self._registry.get_handler(webrtc_id, identity).set_args(list(args))
 
-    def trigger_response(self, webrtc_id: str) -> None:
+    def trigger_response(self, webrtc_id: str, *, identity: str | None = None) -> None:
         """Make a handler answer now: call its ``trigger_response()``. Thread-safe.
+
+        If a client asks for it, pass the client's ``identity``; see :meth:`offer`.
 
         Raises:
             UnknownSession: there is no such session.
             InvalidStateError: a session function serves it.
             NotImplementedError: its handler does not support this.
         """
-        self._registry.get_handler(webrtc_id).trigger_response()
+        self._registry.get_handler(webrtc_id, identity).trigger_response()
 
-    def open_outputs(self, webrtc_id: str) -> AbstractAsyncContextManager[OutputReader]:
+    def open_outputs(
+        self, webrtc_id: str, *, identity: str | None = None
+    ) -> AbstractAsyncContextManager[OutputReader]:
         """Read a handler's ``AdditionalOutputs`` within an ``async with`` block.
 
         Entering the block waits up to ``RequestLimits.early_seconds`` for the session to begin. A
         reader receives all outputs from then on, and the last 64 published without any reader. It
         ends with the session. A reader that falls 64 behind loses the oldest.
 
+        If they are for a client, pass the client's ``identity``; see :meth:`offer`.
+
         Raises:
             UnknownSession: no such session began in time.
             StreamNotOpen, LimitExceeded: the reader cannot wait for the session.
         """
-        return self._service.open_outputs(webrtc_id)
+        return self._service.open_outputs(webrtc_id, identity)
 
-    def output_stream(self, webrtc_id: str) -> OutputStream:
+    def output_stream(self, webrtc_id: str, *, identity: str | None = None) -> OutputStream:
         """Iterate over a handler's ``AdditionalOutputs`` until its session ends.
 
         Dropping the iterator closes it. If no such session begins in time, the iteration ends and
         the log says so; ``wait_begun()`` of the iterator raises :class:`UnknownSession` instead.
-        """
-        return self._service.read_outputs(webrtc_id)
 
-    async def fetch_latest_output(self, webrtc_id: str) -> AdditionalOutputs:
+        If they are for a client, pass the client's ``identity``; see :meth:`offer`.
+        """
+        return self._service.read_outputs(webrtc_id, identity)
+
+    async def fetch_latest_output(
+        self, webrtc_id: str, *, identity: str | None = None
+    ) -> AdditionalOutputs:
         """Return a handler's newest ``AdditionalOutputs``. Waits for the first.
+
+        If they are for a client, pass the client's ``identity``; see :meth:`offer`.
 
         Raises:
             UnknownSession: there is no such session, or it ended without any.
         """
-        return await self._registry.fetch_latest_output(webrtc_id)
+        return await self._registry.fetch_latest_output(webrtc_id, identity)
 
-    def update_connection(self, webrtc_id: str, state: Literal["closed"]) -> None:
+    def update_connection(
+        self, webrtc_id: str, state: Literal["closed"], *, identity: str | None = None
+    ) -> None:
         """End a session from the application. Returns at once. Thread-safe.
+
+        If a client asks for it, pass the client's ``identity``; see :meth:`offer`.
 
         Raises:
             UnknownSession: there is no such session.
@@ -330,7 +360,8 @@ class Stream(AsyncContextManagerMixin):
         """
         if state != "closed":
             raise ValueError(f'state must be "closed"; got {state!r}')
-        self._registry.get(webrtc_id).close(CloseReason.HANDLER_CLOSED, "closed by the application")
+        session = self._registry.get(webrtc_id, identity)
+        session.close(CloseReason.HANDLER_CLOSED, "closed by the application")
 
     def mount(self, app: Starlette, path: str = "", tags: list[str] | None = None) -> None:
         """Add the endpoints to an application, and open the stream in its lifespan.

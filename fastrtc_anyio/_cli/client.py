@@ -148,7 +148,7 @@ async def _connect(
     began = anyio.current_time()
     try:
         offer = await peer.offer()
-        body = {"type": "offer", "sdp": offer.sdp, "webrtc_id": secrets.token_hex(8)}
+        body = {"type": "offer", "sdp": offer.sdp, "webrtc_id": secrets.token_hex(16)}
         reply = await http.post(url, json=body, timeout=_CONNECT_SECONDS)
         await peer.accept(SessionDescription("answer", _read_answer(reply)))
         with anyio.fail_after(_CONNECT_SECONDS):

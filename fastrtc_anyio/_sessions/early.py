@@ -14,32 +14,46 @@ from fastrtc_anyio.errors import LimitExceeded
 from fastrtc_anyio.limits import RequestLimits, check_candidates
 from fastrtc_anyio.outputs import OutputBoard, OutputReader
 
+from .ownership import ANONYMOUS
+
+_Key = tuple[str, str]
+"""The client's id for its session, and the client's identity."""
+
 
 class EarlyCandidates:
     """Keeps candidates for a limited time, for a limited number of clients."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
-        self._clients: OrderedDict[str, tuple[float, list[IceCandidate | None]]] = OrderedDict()
+        self._clients: OrderedDict[_Key, tuple[float, list[IceCandidate | None]]] = OrderedDict()
 
-    def add(self, webrtc_id: str, candidate: IceCandidate | None, now: float) -> None:
+    def add(
+        self,
+        webrtc_id: str,
+        candidate: IceCandidate | None,
+        now: float,
+        identity: str = ANONYMOUS,
+    ) -> None:
         """Keep a candidate of a client, or None at their end. ``now`` is in seconds.
 
         Raises:
             LimitExceeded: the client has sent too many candidates.
         """
-        since, candidates = self._clients.pop(webrtc_id, (-inf, []))
+        key = webrtc_id, identity
+        since, candidates = self._clients.pop(key, (-inf, []))
         if now - since > self._limits.early_seconds:
             since, candidates = now, []
-        self._clients[webrtc_id] = (since, candidates)
+        self._clients[key] = (since, candidates)
         if len(self._clients) > self._limits.early_clients:
             self._clients.popitem(last=False)
         check_candidates(len(candidates), self._limits)
         candidates.append(candidate)
 
-    def take(self, webrtc_id: str, now: float) -> list[IceCandidate | None]:
+    def take(
+        self, webrtc_id: str, now: float, identity: str = ANONYMOUS
+    ) -> list[IceCandidate | None]:
         """Remove and return the candidates of a client, in their order."""
-        since, candidates = self._clients.pop(webrtc_id, (now, []))
+        since, candidates = self._clients.pop((webrtc_id, identity), (now, []))
         return candidates if now - since <= self._limits.early_seconds else []
 
     def clear(self) -> None:
@@ -52,13 +66,15 @@ class EarlyReaders:
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
         # `list(d)` and `d.pop(k, None)` are atomic: threads need no lock.
-        self._awaited: dict[OutputReader, str] = {}
+        self._awaited: dict[OutputReader, tuple[str, str | None]] = {}
 
     def __len__(self) -> int:
         return len(self._open_readers())
 
-    def add(self, webrtc_id: str) -> OutputReader:
+    def add(self, webrtc_id: str, identity: str | None = None) -> OutputReader:
         """Create a reader that waits for the session ``webrtc_id``. Thread-safe.
+
+        ``identity`` is that of the client that reads, None for the application.
 
         Raises:
             LimitExceeded: too many readers are waiting already.
@@ -68,13 +84,17 @@ class EarlyReaders:
             text = f"{limit} readers wait for their sessions already (RequestLimits.early_clients)"
             raise LimitExceeded(text, 429)
         reader = OutputReader(webrtc_id, self._limits.early_seconds)
-        self._awaited[reader] = webrtc_id
+        self._awaited[reader] = webrtc_id, identity
         return reader
 
-    def attach(self, webrtc_id: str, board: OutputBoard) -> None:
-        """Move the readers that wait for ``webrtc_id`` to the board of its session."""
+    def attach(self, webrtc_id: str, board: OutputBoard, owner: str = ANONYMOUS) -> None:
+        """Move the readers that wait for ``webrtc_id`` to the board of its session.
+
+        Only those of its owner and of the application: the others never find the session.
+        """
+        reached = ((webrtc_id, owner), (webrtc_id, None))
         for reader in self._open_readers():
-            if self._awaited.get(reader) == webrtc_id:
+            if self._awaited.get(reader) in reached:
                 self._awaited.pop(reader, None)
                 board.add(reader)
 

@@ -24,6 +24,7 @@ from fastrtc_anyio.session import Session
 
 from .admission import Admission
 from .early import EarlyCandidates
+from .ownership import ANONYMOUS
 from .supervision import Supervisor
 
 if TYPE_CHECKING:
@@ -74,19 +75,24 @@ class Offers:
         self._early.clear()
 
     async def answer(
-        self, request: OfferRequest, *, on_outputs: OutputListener | None = None
+        self,
+        request: OfferRequest,
+        *,
+        on_outputs: OutputListener | None = None,
+        identity: str | None = None,
     ) -> Answer:
         """Begin a WebRTC session; see :meth:`fastrtc_anyio.Stream.offer`."""
         self._supervisor.require_open()
-        if (restarted := await self._restart(request)) is not None:
+        if (restarted := await self._restart(request, identity)) is not None:
             return restarted
         session, peer = self._supervisor.create(
-            await self._prepare_peer(request.webrtc_id), request.webrtc_id
+            await self._prepare_peer(request.webrtc_id), request.webrtc_id, identity
         )
+        key, owner = request.webrtc_id or "", identity or ANONYMOUS
 
         async def negotiate() -> Answer:
             description = await peer.answer(request.description)
-            for candidate in self._early.take(request.webrtc_id or "", current_time()):
+            for candidate in self._early.take(key, current_time(), owner):
                 try:
                     await peer.add_ice_candidate(candidate)
                 except SignalingError as exc:
@@ -127,10 +133,10 @@ class Offers:
 
         return make_peer
 
-    async def _restart(self, request: OfferRequest) -> Answer | None:
+    async def _restart(self, request: OfferRequest, identity: str | None) -> Answer | None:
         """Answer an offer for an ICE restart of a live session; None if the offer is for none."""
         webrtc_id = request.webrtc_id or ""
-        session = self._registry.find(webrtc_id)
+        session = self._registry.find(webrtc_id, identity)
         if session is None:
             if request.restart:
                 raise UnknownSession(f"no session has the id {webrtc_id!r}")
@@ -154,11 +160,13 @@ class Offers:
         logger.log(self._options.log_level, "session %s: ICE restarts", session.id)
         return fragment
 
-    async def add_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
+    async def add_candidate(
+        self, webrtc_id: str, candidate: IceCandidate | None, identity: str | None = None
+    ) -> None:
         """See :meth:`fastrtc_anyio.Stream.add_ice_candidate`."""
-        session = self._registry.find(webrtc_id)
+        session = self._registry.find(webrtc_id, identity)
         if session is None:
-            self._early.add(webrtc_id, candidate, current_time())
+            self._early.add(webrtc_id, candidate, current_time(), identity or ANONYMOUS)
             await checkpoint()
             return
         await self._webrtc_peer(session, webrtc_id).add_ice_candidate(candidate)

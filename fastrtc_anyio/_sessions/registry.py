@@ -12,6 +12,8 @@ from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.outputs import AdditionalOutputs
 from fastrtc_anyio.session import Session
 
+from .ownership import is_reachable
+
 
 class SessionRegistry:
     """Finds live sessions by their own ids and by the ids of their clients."""
@@ -59,44 +61,50 @@ class SessionRegistry:
             del self._aliases[session.alias]
         session.outputs.close()  # a session that never ran may have readers
 
-    def find(self, webrtc_id: str) -> Session | None:
-        """Return a live session by its client's id or by its own."""
+    def find(self, webrtc_id: str, identity: str | None = None) -> Session | None:
+        """Return a live session by its client's id or by its own.
+
+        ``identity`` is that of the client that asks, None for the application. A client finds only
+        the sessions that it has begun.
+        """
         session = self._aliases.get(webrtc_id) or self._sessions.get(webrtc_id)
         if session is None or session.state is SessionState.CLOSED:
             return None
-        return session
+        return session if is_reachable(session, identity) else None
 
-    def get(self, webrtc_id: str) -> Session:
-        """Return a live session by its client's id or by its own.
+    def get(self, webrtc_id: str, identity: str | None = None) -> Session:
+        """Do the same as :meth:`find`, and raise an error if there is none.
 
         Raises:
             UnknownSession: there is no such session.
         """
-        session = self.find(webrtc_id)
+        session = self.find(webrtc_id, identity)
         if session is None:
             raise UnknownSession(f"no session has the id {webrtc_id!r}")
         return session
 
-    async def fetch_latest_output(self, webrtc_id: str) -> AdditionalOutputs:
+    async def fetch_latest_output(
+        self, webrtc_id: str, identity: str | None = None
+    ) -> AdditionalOutputs:
         """Return the newest outputs of a session. Waits for the first.
 
         Raises:
             UnknownSession: there is no such session, or it ended without any.
         """
-        outputs = self.get(webrtc_id).outputs
+        outputs = self.get(webrtc_id, identity).outputs
         try:
             return await outputs.latest()
         except EndOfStream:
             raise UnknownSession(f"the session of {webrtc_id!r} ended without outputs") from None
 
-    def get_handler(self, webrtc_id: str) -> StreamHandlerBase:
+    def get_handler(self, webrtc_id: str, identity: str | None = None) -> StreamHandlerBase:
         """Return the handler of a session.
 
         Raises:
             UnknownSession: there is no such session.
             InvalidStateError: a session function serves it.
         """
-        handler = self.get(webrtc_id).driver.handler
+        handler = self.get(webrtc_id, identity).driver.handler
         if handler is None:
             raise InvalidStateError(f"a session function serves {webrtc_id!r}; it has no inputs")
         return handler

@@ -127,15 +127,19 @@ class SessionService(AsyncContextManagerMixin):
         return self._supervisor.resources is not None
 
     async def handle_request(
-        self, body: object, *, on_outputs: OutputListener | None = None
+        self,
+        body: object,
+        *,
+        on_outputs: OutputListener | None = None,
+        identity: str | None = None,
     ) -> dict[str, str]:
         """See :meth:`fastrtc_anyio.Stream.handle_offer`."""
         self._supervisor.require_open()
         request = parse_request(body, self.request_limits)
         if isinstance(request, CandidateRequest):
-            await self.add_candidate(request.webrtc_id, request.candidate)
+            await self.add_candidate(request.webrtc_id, request.candidate, identity)
             return {"status": "success"}
-        answer = await self.offer(request, on_outputs=on_outputs)
+        answer = await self.offer(request, on_outputs=on_outputs, identity=identity)
         return {
             "type": answer.description.type,
             "sdp": answer.description.sdp,
@@ -143,18 +147,24 @@ class SessionService(AsyncContextManagerMixin):
         }
 
     async def offer(
-        self, request: OfferRequest, *, on_outputs: OutputListener | None = None
+        self,
+        request: OfferRequest,
+        *,
+        on_outputs: OutputListener | None = None,
+        identity: str | None = None,
     ) -> Answer:
         """Begin a WebRTC session; see :meth:`fastrtc_anyio.Stream.offer`."""
-        return await self._offers.answer(request, on_outputs=on_outputs)
+        return await self._offers.answer(request, on_outputs=on_outputs, identity=identity)
 
     async def restart_ice(self, session_id: str, remote: Remote) -> str:
         """Restart ICE in a session; see :meth:`.Offers.restart_ice`."""
         return await self._offers.restart_ice(session_id, remote)
 
-    async def add_candidate(self, webrtc_id: str, candidate: IceCandidate | None) -> None:
+    async def add_candidate(
+        self, webrtc_id: str, candidate: IceCandidate | None, identity: str | None = None
+    ) -> None:
         """See :meth:`fastrtc_anyio.Stream.add_ice_candidate`."""
-        await self._offers.add_candidate(webrtc_id, candidate)
+        await self._offers.add_candidate(webrtc_id, candidate, identity)
 
     async def serve(
         self,
@@ -163,9 +173,12 @@ class SessionService(AsyncContextManagerMixin):
         alias: str | None = None,
         phone: bool = False,
         websocket: object = None,
+        identity: str | None = None,
     ) -> None:
         """See :meth:`fastrtc_anyio.Stream.serve_peer`."""
-        session, peer = self._supervisor.create(make_peer, alias, websocket, phone)
+        session, peer = self._supervisor.create(
+            make_peer, alias, identity, websocket=websocket, phone=phone
+        )
 
         async def carry() -> None:
             with CancelScope(shield=True):  # the end of a session needs its connection
@@ -187,24 +200,26 @@ class SessionService(AsyncContextManagerMixin):
                     raise
 
     @asynccontextmanager
-    async def open_outputs(self, webrtc_id: str) -> AsyncGenerator[OutputReader, None]:
+    async def open_outputs(
+        self, webrtc_id: str, identity: str | None = None
+    ) -> AsyncGenerator[OutputReader, None]:
         """See :meth:`fastrtc_anyio.Stream.open_outputs`."""
-        reader = self._attach_reader(webrtc_id)
+        reader = self._attach_reader(webrtc_id, identity)
         try:
             await reader.wait_begun()
             yield reader
         finally:
             await reader.aclose()
 
-    def read_outputs(self, webrtc_id: str) -> OutputStream:
+    def read_outputs(self, webrtc_id: str, identity: str | None = None) -> OutputStream:
         """See :meth:`fastrtc_anyio.Stream.output_stream`."""
-        return OutputStream(self._attach_reader(webrtc_id))
+        return OutputStream(self._attach_reader(webrtc_id, identity))
 
-    def _attach_reader(self, webrtc_id: str) -> OutputReader:
-        session = self.registry.find(webrtc_id)
+    def _attach_reader(self, webrtc_id: str, identity: str | None) -> OutputReader:
+        session = self.registry.find(webrtc_id, identity)
         if session is None:
             self._supervisor.require_open()
-            return self.early_readers.add(webrtc_id)
+            return self.early_readers.add(webrtc_id, identity)
         reader = OutputReader()
         session.outputs.add(reader)
         return reader

@@ -25,6 +25,7 @@ from fastrtc_anyio.session import Driver, Session
 
 from .admission import Admission
 from .early import EarlyReaders
+from .ownership import ANONYMOUS, IdCheck
 
 if TYPE_CHECKING:
     from fastrtc_anyio._peers.portal import Portal
@@ -73,6 +74,7 @@ class Supervisor:
         self._admission = admission
         self._registry = admission.registry
         self._early_readers = early_readers
+        self._id_check = IdCheck()
 
     def require_open(self) -> Resources:
         """Return the resources of the service.
@@ -92,12 +94,16 @@ class Supervisor:
         self,
         make_peer: Callable[[MediaNeeds, BufferOptions], P],
         alias: str | None,
+        identity: str | None,
+        *,
         websocket: object = None,
         phone: bool = False,
     ) -> tuple[Session, P]:
         """Admit a client, and create its session, which :meth:`start` has to run."""
         resources, options = self.require_open(), self._options
         self._admission.admit(alias)
+        if alias is not None and not identity and not phone:
+            self._id_check.check(alias)
         driver = options.make_driver()
         if driver.handler is not None:
             driver.handler.phone_mode = phone
@@ -109,6 +115,7 @@ class Supervisor:
             driver,
             limits=options.limits,
             alias=alias,
+            identity=identity or None,
             asyncio_bridge=resources.asyncio_bridge,
             websocket=websocket,
         )
@@ -116,7 +123,7 @@ class Supervisor:
             session.messages.send_nowait(encode_message("log", "earlier_session_abandoned"))
         self._registry.add(session)
         if alias is not None:
-            self._early_readers.attach(alias, session.outputs)
+            self._early_readers.attach(alias, session.outputs, identity or ANONYMOUS)
         return session, peer
 
     async def start(self, session: Session, negotiate: Callable[[], Awaitable[T]]) -> T:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, overload
 from urllib.parse import urlsplit
 
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.options import short_repr
+from fastrtc_anyio._sessions.ownership import ANONYMOUS
 from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # so that a `Stream` can be made without Starlette
 __all__ = [
     "AccessRules",
     "Authenticate",
+    "Visitor",
     "admit",
     "check_origins",
     "cors_headers",
@@ -30,7 +33,7 @@ __all__ = [
     "require_token",
 ]
 
-Authenticate = Callable[["HTTPConnection"], bool | Awaitable[bool]]
+Authenticate = Callable[["HTTPConnection"], bool | str | Awaitable[bool | str]]
 
 _PREFLIGHT_SECONDS = 600
 """Seconds for which a browser may cache the response to a preflight request."""
@@ -49,8 +52,19 @@ class AccessRules(Protocol):
     def allowed_origins(self) -> Iterable[str]: ...
 
 
-async def admit(rules: AccessRules, connection: HTTPConnection) -> None:
+@dataclass(frozen=True)
+class Visitor:
+    """The client of a request or a WebSocket that was admitted."""
+
+    identity: str = ANONYMOUS
+
+
+async def admit(rules: AccessRules, connection: HTTPConnection) -> str:
     """Check the origin and the credentials of a request or a WebSocket.
+
+    Returns:
+        The client's identity, which methods of ``Stream`` take as ``identity``: the string that
+        ``authenticate`` returned, or an empty one.
 
     Args:
         rules: a stream, or another object with ``authenticate`` and ``allowed_origins``.
@@ -59,7 +73,7 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> None:
     Raises:
         NotAllowed: a page of a foreign origin sent the request.
         NotAuthenticated: ``authenticate`` returned False.
-        HandlerContractError: ``authenticate`` returned neither True nor False.
+        HandlerContractError: ``authenticate`` returned neither True, False nor an identity.
         Any exception that ``authenticate`` raises.
     """
     headers = connection.headers
@@ -71,35 +85,73 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> None:
         )
     if rules.authenticate is None:
         await checkpoint()
-        return
+        return ANONYMOUS
     verdict: object = await call_user_function(rules.authenticate, connection)
     if verdict is False:
         raise NotAuthenticated("authentication required: log in or send a bearer token")
-    if verdict is not True:
-        # A function without a return statement returns None: report the mistake.
-        raise HandlerContractError(
-            f"authenticate must return True or False; got {short_repr(verdict)}"
-        )
+    if verdict is True:
+        return ANONYMOUS
+    if isinstance(verdict, str) and verdict:
+        return verdict
+    # A function without a return statement returns None. Other objects are no identities: an error
+    # or a response that is returned by mistake must not admit the client.
+    raise HandlerContractError(
+        "authenticate must return True or False, or the client's identity, a non-empty str; got "
+        f"{short_repr(verdict)}"
+    )
 
 
-def require_token(*tokens: str) -> Callable[[HTTPConnection], bool]:
+@overload
+def require_token(*tokens: str) -> Callable[[HTTPConnection], bool]: ...
+
+
+@overload
+def require_token(identities: Mapping[str, str], /) -> Callable[[HTTPConnection], bool | str]: ...
+
+
+def require_token(
+    *tokens: str | Mapping[str, str],
+) -> Callable[[HTTPConnection], bool] | Callable[[HTTPConnection], bool | str]:
     """Create an ``authenticate`` function that accepts these bearer tokens (RFC 6750).
 
-    Raises:
-        ValueError: a token is empty, or there is none.
-    """
-    if not tokens or not all(tokens):
-        raise ValueError("require_token needs at least one token, and no empty one")
-    known = [token.encode() for token in tokens]
+    A mapping from tokens to identities returns the identity of a token's owner:
+    ``require_token({"token of Ada": "ada", "token of Bo": "bo"})``.
 
-    def authenticate(connection: HTTPConnection) -> bool:
+    Raises:
+        TypeError: a token or an identity is not a string.
+        ValueError: a token or an identity is empty, or there is no token.
+    """
+    known = _known_tokens(tokens)
+
+    def authenticate(connection: HTTPConnection) -> bool | str:
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return False
+        verdict: bool | str = False
         sent = given.strip().encode()
-        return any(hmac.compare_digest(sent, token) for token in known)
+        # No early exit: the time does not depend on which token matches.
+        for token, admitted in known:
+            if hmac.compare_digest(sent, token):
+                verdict = admitted
+        return verdict
 
     return authenticate
+
+
+def _known_tokens(tokens: tuple[str | Mapping[str, str], ...]) -> list[tuple[bytes, bool | str]]:
+    known: list[tuple[str, bool | str]] = []
+    strings: list[object] = [*tokens]
+    if len(tokens) == 1 and isinstance(tokens[0], Mapping):
+        known += tokens[0].items()
+        strings = [part for item in known for part in item]
+    for given in strings:
+        if not isinstance(given, str):
+            kind = type(given).__name__
+            raise TypeError(f"require_token takes tokens, or one mapping to identities; got {kind}")
+    if not all(strings) or not strings:
+        raise ValueError("require_token needs at least one token, and no empty token or identity")
+    known = known or [(str(token), True) for token in tokens]
+    return [(token.encode(), verdict) for token, verdict in known]
 
 
 def cors_headers(

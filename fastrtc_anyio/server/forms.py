@@ -26,6 +26,7 @@ from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSession
 from fastrtc_anyio.outputs import OutputStream
 
+from .access import Visitor
 from .http import JSON, Endpoint, guard_json, read_json
 from .options import WebOptions
 from .page.components import InvalidInput, OutputsHandler, parse_inputs
@@ -73,27 +74,29 @@ class _LastRoute(Route):
         return super().matches(scope)
 
 
-async def _set_input(service: SessionService, options: WebOptions, request: Request) -> Response:
+async def _set_input(
+    service: SessionService, options: WebOptions, request: Request, visitor: Visitor
+) -> Response:
     body = await read_json(request, service.request_limits)
     values = body if isinstance(body, dict) else {}
     webrtc_id = values.get("webrtc_id")
     if not isinstance(webrtc_id, str) or len(webrtc_id) > MAX_ID_LENGTH:
         raise InvalidInput('the body must be a JSON object with a "webrtc_id"')
     inputs = parse_inputs(options.additional_inputs, values)
-    service.registry.get_handler(webrtc_id).set_args(inputs)
+    service.registry.get_handler(webrtc_id, visitor.identity).set_args(inputs)
     return JSON({"status": "success"})
 
 
 async def _stream_outputs(
-    service: SessionService, options: WebOptions, request: Request
+    service: SessionService, options: WebOptions, request: Request, visitor: Visitor
 ) -> Response:
     webrtc_id = request.query_params.get("webrtc_id", "")
     if not webrtc_id:
         raise UnknownSession("the URL must name a session: append ?webrtc_id=...")
-    reader = service.read_outputs(webrtc_id)
+    reader = service.read_outputs(webrtc_id, visitor.identity)
     await reader.wait_begun()
     limit = service.request_limits.event_streams
-    if service.registry.get(webrtc_id).outputs.statistics().readers > limit:
+    if service.registry.get(webrtc_id, visitor.identity).outputs.statistics().readers > limit:
         await reader.aclose()
         text = f"{limit} streams of outputs are being read already (RequestLimits.event_streams)"
         raise LimitExceeded(text, 429)

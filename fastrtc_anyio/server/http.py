@@ -34,9 +34,10 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits
 
-from .access import AccessRules, admit, cors_headers
+from .access import AccessRules, Visitor, admit, cors_headers
 
 __all__ = [
+    "AdmittedEndpoint",
     "Endpoint",
     "Guard",
     "HIDDEN",
@@ -59,6 +60,7 @@ _HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII | 
 _PREFIX = re.compile(r"(?:/[^\s?#]*)?")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+AdmittedEndpoint = Callable[[Request, Visitor], Awaitable[Response]]
 
 HIDDEN = "the server has met an error, which is in its log"
 """The message of an error whose details clients must not see."""
@@ -87,7 +89,7 @@ class Guard:
     async def respond(
         self,
         request: Request,
-        endpoint: Endpoint,
+        endpoint: AdmittedEndpoint,
         *,
         methods: str = "",
         options: Response | None = None,
@@ -109,12 +111,13 @@ class Guard:
         response.headers.update(cors)
         return response
 
-    async def _carry_out(self, request: Request, endpoint: Endpoint, is_admitted: bool) -> Response:
+    async def _carry_out(
+        self, request: Request, endpoint: AdmittedEndpoint, is_admitted: bool
+    ) -> Response:
         try:
             with contain_exits("a function of the application"):
-                if not is_admitted:
-                    await admit(self.rules, request)
-                return await endpoint(request)
+                visitor = Visitor() if is_admitted else Visitor(await admit(self.rules, request))
+                return await endpoint(request, visitor)
         except ClientDisconnect:
             return Response(status_code=400)  # no client is left to read it
         except SignalingError as exc:
@@ -134,7 +137,7 @@ class Guard:
             return self.fail(exc if isinstance(exc, WebRTCError) else FastRTCError(HIDDEN), 500)
 
 
-def guard_json(rules: AccessRules, endpoint: Endpoint) -> Endpoint:
+def guard_json(rules: AccessRules, endpoint: AdmittedEndpoint) -> Endpoint:
     """Guard an endpoint whose failures have FastRTC's JSON body."""
     guard = Guard(rules, _fail_as_json)
 

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from fastrtc_anyio._sessions.service import SessionService
 
+from .access import Visitor
 from .forms import field_routes
 from .http import JSON, Endpoint, guard_json, read_json
 from .options import WebOptions
@@ -83,12 +84,14 @@ def mount(
     _open_in_lifespan(service, app)
 
 
-async def _offer(service: SessionService, request: Request) -> Response:
+async def _offer(service: SessionService, request: Request, visitor: Visitor) -> Response:
     body = await read_json(request, service.request_limits)
-    return JSON(await service.handle_request(body))
+    return JSON(await service.handle_request(body, identity=visitor.identity))
 
 
-async def _configure(service: SessionService, options: WebOptions, _request: Request) -> Response:
+async def _configure(
+    service: SessionService, options: WebOptions, _request: Request, _visitor: Visitor
+) -> Response:
     # Read anew for each call: credentials of TURN servers expire.
     config = await client_config(service, options)
     return JSON(config, headers={"Cache-Control": "no-store"})

@@ -15,6 +15,7 @@ from fastrtc_anyio._wire.any_carrier import TelephoneFraming
 from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
 from fastrtc_anyio.errors import FastRTCError, LimitExceeded
 
+from .access import Visitor
 from .http import HIDDEN, Guard, own_url, read_body
 from .options import WebOptions
 from .telephone_proof import admit_by_token, give_token, refusal, shows_secret, signed_by
@@ -36,7 +37,7 @@ async def answer_incoming_call(
     """Answer a carrier's request about an incoming call with XML that connects it."""
     telephone = options.telephone
 
-    async def answer(request: Request) -> Response:
+    async def answer(request: Request, _visitor: Visitor) -> Response:
         return _answer(telephone, request, await read_body(request, service.request_limits))
 
     guard = Guard(options, _fail_as_text, "an incoming call")
@@ -78,7 +79,8 @@ async def serve_telephone(
     telephone = options.telephone
     admit = None
     if not telephone.proofs:
-        if not await admit_websocket(options, websocket):
+        # A call of a carrier belongs to no client, whatever identity the carrier has.
+        if await admit_websocket(options, websocket) is None:
             return
     elif not (
         signed_by(telephone, websocket.headers, url := own_url(websocket, telephone))

@@ -31,7 +31,7 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits, check_message
 
-from .access import AccessRules, admit
+from .access import AccessRules, Visitor, admit
 from .http import HIDDEN
 from .options import WebOptions
 
@@ -41,28 +41,29 @@ logger = logging.getLogger("fastrtc_anyio")
 
 _ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
 _SERVER_ERROR = 1011
+_NO_VISITOR = Visitor()
 
 
 async def serve_websocket(
     service: SessionService, options: WebOptions, websocket: WebSocket
 ) -> None:
     """Serve a WebSocket of FastRTC's protocol from its handshake to its end."""
-    if await admit_websocket(options, websocket):
-        await serve_audio(service, websocket, FastRTCFraming())
+    visitor = await admit_websocket(options, websocket)
+    if visitor is not None:
+        await serve_audio(service, websocket, FastRTCFraming(), visitor)
 
 
-async def admit_websocket(rules: AccessRules, websocket: WebSocket) -> bool:
-    """Return whether a WebSocket is admitted; otherwise refuse its handshake."""
+async def admit_websocket(rules: AccessRules, websocket: WebSocket) -> Visitor | None:
+    """Return the client of a WebSocket; None if it is not admitted, and its handshake refused."""
     try:
-        await admit(rules, websocket)
+        return Visitor(await admit(rules, websocket))
     except SignalingError as exc:
         await refuse(websocket, exc, exc.status_hint)
-        return False
+        return None
     except Exception:
         logger.exception("a WebSocket could not be admitted")
         await refuse(websocket, FastRTCError(HIDDEN), 500)
-        return False
-    return True
+        return None
 
 
 async def refuse(websocket: WebSocket, error: FastRTCError, status: int) -> None:
@@ -84,7 +85,9 @@ def _log_failed_handshake(error: Exception) -> None:
     logger.debug("a WebSocket's handshake could not be answered: %r", error)
 
 
-async def serve_audio(service: SessionService, websocket: WebSocket, framing: Framing) -> None:
+async def serve_audio(
+    service: SessionService, websocket: WebSocket, framing: Framing, visitor: Visitor = _NO_VISITOR
+) -> None:
     """Accept a WebSocket that was admitted, and serve it until it is closed."""
     socket = Socket(websocket, service.request_limits)
     try:
@@ -103,7 +106,7 @@ async def serve_audio(service: SessionService, websocket: WebSocket, framing: Fr
             raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
         if start is not None:
             with contain_exits("the handler"):
-                await _serve(service, socket, framing, start)
+                await _serve(service, socket, framing, start, visitor)
     except SignalingError as exc:
         await _report_failure(socket, framing, exc, close_code(exc))
     except Exception as exc:
@@ -131,7 +134,9 @@ async def _read_start(socket: Socket, framing: Framing) -> Start | None:
                 )
 
 
-async def _serve(service: SessionService, socket: Socket, framing: Framing, start: Start) -> None:
+async def _serve(
+    service: SessionService, socket: Socket, framing: Framing, start: Start, visitor: Visitor
+) -> None:
     media = service.media
     if not media.audio:
         raise InvalidStateError("this stream carries video, which a WebSocket cannot")
@@ -148,7 +153,13 @@ async def _serve(service: SessionService, socket: Socket, framing: Framing, star
             liveness_s=service.limits.liveness,
         )
 
-    await service.serve(make_peer, alias=start.id, phone=framing.phone, websocket=socket.websocket)
+    await service.serve(
+        make_peer,
+        alias=start.id,
+        phone=framing.phone,
+        websocket=socket.websocket,
+        identity=visitor.identity,
+    )
 
 
 async def _report_failure(socket: Socket, framing: Framing, error: FastRTCError, code: int) -> None:

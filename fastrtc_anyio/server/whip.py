@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fastrtc_anyio._core.turns import take_turns
+from fastrtc_anyio._sessions.ownership import is_reachable
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.ice import parse_ice_servers
 from fastrtc_anyio._signaling.requests import OfferRequest, SessionDescription
@@ -50,8 +51,8 @@ from fastrtc_anyio.errors import (
     UnknownSession,
 )
 
-from .access import admit
-from .http import URL_CHARACTERS, Endpoint, Guard, read_body, retry_headers
+from .access import Visitor, admit
+from .http import URL_CHARACTERS, AdmittedEndpoint, Guard, read_body, retry_headers
 from .options import WebOptions
 
 __all__ = ["whip_routes"]
@@ -124,15 +125,18 @@ class _Endpoints:
         return await self._respond(request, methods, {"Accept-Patch": FRAGMENT_TYPE})
 
     async def _respond(
-        self, request: Request, methods: Mapping[str, Endpoint], accepted: Mapping[str, str]
+        self,
+        request: Request,
+        methods: Mapping[str, AdmittedEndpoint],
+        accepted: Mapping[str, str],
     ) -> Response:
         allowed = ", ".join([*methods, "OPTIONS"])
 
-        async def dispatch(request: Request) -> Response:
+        async def dispatch(request: Request, visitor: Visitor) -> Response:
             if request.method not in methods:
                 detail = f"{request.method} is not possible here; {allowed} are"
                 raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, detail)
-            return await methods[request.method](request)
+            return await methods[request.method](request, visitor)
 
         def fail(error: FastRTCError, status: int) -> Response:
             headers: Mapping[str, str] = {}
@@ -151,7 +155,7 @@ class _Endpoints:
         options = Response(headers={"Allow": allowed, **accepted})
         return await guard.respond(request, dispatch, methods=allowed, options=options)
 
-    async def _start(self, request: Request) -> Response:
+    async def _start(self, request: Request, visitor: Visitor) -> Response:
         _check_type(request, SDP_TYPE)
         if not accepts(request.headers.get("accept"), SDP_TYPE):
             detail = f"the answer is {SDP_TYPE}, which the request does not accept"
@@ -166,7 +170,7 @@ class _Endpoints:
         parsed = await take_turns(parse_in_steps(sdp, service.request_limits))
         offer = SessionDescription("offer", str(narrow_offer(parsed, protocol)))
         links = await self._links()
-        answer = await service.offer(OfferRequest(offer, None))
+        answer = await service.offer(OfferRequest(offer, None), identity=visitor.identity)
         key = answer.webrtc_id
         live = service.registry.sessions
         self._resources = {k: r for k, r in self._resources.items() if k in live}
@@ -189,8 +193,8 @@ class _Endpoints:
         query = quote(request.scope["query_string"], safe=URL_CHARACTERS)
         return f"{place}?{query}" if query else place
 
-    async def _trickle(self, request: Request) -> Response:
-        key, resource = self._find(request)
+    async def _trickle(self, request: Request, visitor: Visitor) -> Response:
+        key, resource = self._find(request, visitor)
         _check_type(request, FRAGMENT_TYPE)
         match = request.headers.get("if-match")
         if match is None:
@@ -237,12 +241,12 @@ class _Endpoints:
         headers = {"ETag": self._resources[key].tag}
         return Response(answer, 200, headers, media_type=FRAGMENT_TYPE)
 
-    async def _confirm(self, request: Request) -> Response:
-        self._find(request)
-        return await _respond_empty(request)
+    async def _confirm(self, request: Request, visitor: Visitor) -> Response:
+        self._find(request, visitor)
+        return await _respond_empty(request, visitor)
 
-    async def _end(self, request: Request) -> Response:
-        key, _ = self._find(request)
+    async def _end(self, request: Request, visitor: Visitor) -> Response:
+        key, _ = self._find(request, visitor)
         session = self._service.registry.sessions[key]
         session.close(CloseReason.HUNG_UP, "the client ended the session")
         del self._resources[key]
@@ -263,10 +267,11 @@ class _Endpoints:
         configuration = await self._options.load_rtc_configuration()
         return link_headers(parse_ice_servers(configuration.get("iceServers")))
 
-    def _find(self, request: Request) -> tuple[str, _Resource]:
+    def _find(self, request: Request, visitor: Visitor) -> tuple[str, _Resource]:
         key: str = request.path_params["session"]
         resource = self._resources.get(key)
-        if resource is None or key not in self._service.registry.sessions:
+        session = self._service.registry.sessions.get(key)
+        if resource is None or session is None or not is_reachable(session, visitor.identity):
             raise UnknownSession("no such session, or it has ended")
         return key, resource
 
@@ -275,7 +280,7 @@ def _make_tag() -> str:
     return f'"{secrets.token_hex(8)}"'
 
 
-async def _respond_empty(_request: Request) -> Response:
+async def _respond_empty(_request: Request, _visitor: Visitor) -> Response:
     # RFC 9725 4.1: the resource has no representation.
     await checkpoint()
     return Response(status_code=204)

@@ -86,6 +86,7 @@ async def open_call(
     uplink: LinkFaults | None = None,
     downlink: LinkFaults | None = None,
     inputs: tuple[object, ...] | None = None,
+    identity: str | None = None,
     raise_errors: bool = True,
     thread_limit: float = THREAD_LIMIT,
 ) -> AsyncGenerator[Call, None]:
@@ -108,6 +109,7 @@ async def open_call(
         uplink: faults of the link from the client.
         downlink: faults of the link to the client.
         inputs: inputs that the client set before the call.
+        identity: the client's identity, as if ``authenticate`` had returned it.
         raise_errors: raise the handler's error; otherwise it is only in ``call.session.error``.
         thread_limit: on a virtual clock, maximum seconds of real time for one call of a synchronous
             method. Increase it for large models.
@@ -125,7 +127,7 @@ async def open_call(
     )
     peer = _make_peer(driver.needs, MediaPlan.of(modality, mode), buffers, uplink, downlink)
     with collapse_groups(), _virtual_time(thread_limit):
-        async with _open_session(peer, driver, limits, raise_errors) as call:
+        async with _open_session(peer, driver, limits, identity, raise_errors) as call:
             if connect:
                 call.client.connect(channel=channel)
             yield call
@@ -154,10 +156,11 @@ async def _open_session(
     peer: MemoryPeer,
     driver: Driver,
     limits: Limits | None,
+    identity: str | None,
     raise_errors: bool,
 ) -> AsyncGenerator[Call, None]:
     async with open_asyncio_bridge() as bridge, peer.open(), create_task_group() as tg:
-        session = Session(peer, driver, limits=limits, asyncio_bridge=bridge)
+        session = Session(peer, driver, limits=limits, identity=identity, asyncio_bridge=bridge)
         call = Call(session, peer, peer.client, anyio.Event())
 
         async def run() -> None:

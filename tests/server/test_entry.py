@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
 from fastrtc_anyio import Checkbox, NotAllowed, NotAuthenticated, Stream
@@ -166,13 +167,19 @@ async def test_every_endpoint_accepts_allowed_origin(framework: Any) -> None:
         (NotAuthenticated("log in at /login"), 401, "log in at /login"),
         (NotAllowed("you have had enough"), 403, "you have had enough"),
         (None, 500, ""),
+        ("", 500, ""),
+        (1, 500, ""),
+        (PlainTextResponse("secret", 401), 500, ""),
         (ValueError("secret"), 500, ""),
     ],
 )
 async def test_authenticate_error_sets_status_and_text(
     verdict: Any, status: int, text: str
 ) -> None:
-    """An unexpected result or error of ``authenticate`` is a 500 without its text."""
+    """An unexpected result or error of ``authenticate`` is a 500 without its text.
+
+    A refusal that is returned by mistake must not admit the client as an identity.
+    """
 
     async def authenticate(connection: HTTPConnection) -> Any:
         await checkpoint()
