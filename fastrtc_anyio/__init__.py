@@ -19,6 +19,7 @@ from ._media.encode import OpusOptions, VideoOptions
 from ._media.frames import AudioFrame
 from ._media.playout import Played
 from ._media.video import VideoFrame
+from ._signaling.address_policy import AddressPolicy
 from ._signaling.ice import IceServer, RtcConfiguration
 from ._signaling.session_state import SessionState
 from ._wire.call_xml import TelephoneOptions
@@ -122,6 +123,7 @@ _install(_LOGGER)
 
 __all__ = [
     "AdditionalOutputs",
+    "AddressPolicy",
     "AdmissionError",
     "AlgoOptions",
     "AppState",

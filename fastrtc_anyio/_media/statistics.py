@@ -129,6 +129,9 @@ class DiscardStatistics:
     """Pictures that could not be decoded."""
     packets: int = 0
     """Authenticated packets that could not be processed."""
+    datagrams: int = 0
+    """Datagrams from the client's address that a library could not process, or that exceeded the
+    queue."""
     candidates: int = 0
     """ICE candidates that were malformed or unusable."""
     events: int = 0

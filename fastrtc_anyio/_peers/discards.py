@@ -12,7 +12,14 @@ from fastrtc_anyio.abc import DiscardStatistics
 logger = logging.getLogger("fastrtc_anyio")
 
 DiscardedKind: TypeAlias = Literal[
-    "audio", "video", "packets", "candidates", "events", "messages_in", "messages_out"
+    "audio",
+    "video",
+    "packets",
+    "datagrams",
+    "candidates",
+    "events",
+    "messages_in",
+    "messages_out",
 ]
 """Names of the fields of :class:`.DiscardStatistics`."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from fastrtc_anyio._core.options import check_choice, check_number
+from fastrtc_anyio._core.options import check_choice, check_number, check_type
+
+from .address_policy import AddressPolicy
 
 _URL = re.compile(r"(stuns?:[^?\s]+|turns?:[^?\s]+(\?transport=(udp|tcp))?)", re.IGNORECASE)
 """RFC 7064 and RFC 7065."""
@@ -59,8 +61,11 @@ class RtcConfiguration:
     one port for each address. Connections to TURN servers and their relayed ports use others."""
     gather_timeout: float = 2.0
     """Seconds for STUN and TURN servers to respond. The answer does not wait longer."""
+    address_policy: AddressPolicy = field(default_factory=AddressPolicy)
+    """Addresses of clients that connections use."""
 
     def __post_init__(self) -> None:
+        check_type("address_policy", self.address_policy, AddressPolicy)
         check_choice("ice_transport_policy", self.ice_transport_policy, ("all", "relay"))
         for address in self.addresses or ():
             ipaddress.ip_address(address)  # raises ValueError, naming the address
@@ -87,15 +92,19 @@ class RtcConfiguration:
             return cls()
         if isinstance(value, RtcConfiguration):
             return value
-        own = {"addresses", "interfaces", "ports", "gather_timeout"} & set(value)
+        sequences = {"addresses", "interfaces", "ports"}
+        own = (sequences | {"gather_timeout", "address_policy"}) & set(value)
         unknown = set(value) - own - {"iceServers", "iceTransportPolicy"}
         if unknown:
             raise ValueError(
                 "an RTC configuration has iceServers, iceTransportPolicy, addresses, interfaces, "
-                f"ports and gather_timeout; got also {', '.join(sorted(map(str, unknown)))}"
+                "ports, gather_timeout and address_policy; got also "
+                f"{', '.join(sorted(map(str, unknown)))}"
             )
         given: dict[str, Any] = {key: value[key] for key in own if value[key] is not None}
-        given |= {key: tuple(item) for key, item in given.items() if key != "gather_timeout"}
+        given |= {key: tuple(item) for key, item in given.items() if key in sequences}
+        if "address_policy" in given:
+            given["address_policy"] = AddressPolicy.parse(given["address_policy"])
         given["ice_transport_policy"] = value.get("iceTransportPolicy") or "all"
         return cls(ice_servers=parse_ice_servers(value.get("iceServers")), **given)
 

@@ -41,6 +41,7 @@ from . import internals, task_internals
 from .closing import Closing
 from .consent import Clock, Reach, wait_silent
 from .data import DataChannels, guard_sctp
+from .guard import Admission
 from .ice_internals import Origin
 from .ice_path import IcePath, Section, by_transport, explain_end
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
@@ -256,10 +257,11 @@ class Connection:
         if pc.sctp is not None:
             sections.append(pc.sctp)
             guard_sctp(pc.sctp, self._on_violation, self._discards)
-        clock, limit = self._clock, self._limits.candidates
+        clock, policy = self._clock, self._configuration.address_policy
+        admission = Admission(clock, policy, self._limits.candidates)
         for transport, carried in by_transport(sections).items():
-            choose_addresses(transport, self._configuration)
-            path = IcePath(transport, carried, clock, limit, self._spawn, self._discards)
+            path = IcePath(transport, carried, clock, admission, self._spawn, self._discards)
+            choose_addresses(transport, self._configuration, path.sockets)
             self._paths.append(path)
             self.reach.consents.append(path.consent)
 

@@ -88,6 +88,7 @@ class Consent(Generic[O]):
         self._selected: O | None = None
         self._selected_heard = self.heard
         self._due = self.heard
+        self._suspected = -math.inf
         self._checks: deque[tuple[float, O, Callable[[], None]]] = deque()
 
     @property
@@ -108,12 +109,26 @@ class Consent(Generic[O]):
             return
         if origin == self._selected:
             self._selected_heard = now
-        elif (quiet or nominates) and all(
-            # One check at a time for each path, not one for each packet.
-            sent < now - _QUIET / 2 or to != origin
-            for sent, to, _ in self._checks
-        ):
-            self._check(origin)
+        elif quiet or nominates:
+            self._check_once(origin, now)
+
+    @property
+    def misses_packets(self) -> bool:
+        """Whether the selected path is silent, so that the client may use another."""
+        now = self._clock()
+        return (
+            now - self._suspected >= _PROBE
+            and self._silence(now) >= _QUIET
+            and self._selected is not None
+        )
+
+    def suspect(self, origin: O) -> None:
+        """Check a path from which a packet came that is not authenticated.
+
+        Must be called only if :attr:`misses_packets`.
+        """
+        self._suspected = self._clock()
+        self._check_once(origin, self._suspected)
 
     def probe(self) -> None:
         """Check the selected path now, unless a packet came or a check left a moment ago."""
@@ -141,6 +156,11 @@ class Consent(Generic[O]):
         if self._paths.selected != self._selected:  # ICE has nominated another path
             self._selected, self._selected_heard = self._paths.selected, now
         return now - self._selected_heard
+
+    def _check_once(self, origin: O, now: float) -> None:
+        """Check a path unless an answer may be under way: not once for each packet."""
+        if all(sent < now - _QUIET / 2 or to != origin for sent, to, _ in self._checks):
+            self._check(origin)
 
     def _check(self, origin: O) -> None:
         forget = self._paths.send_check(origin, partial(self._on_answer, self._paths, origin))

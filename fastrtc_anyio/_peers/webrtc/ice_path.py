@@ -20,8 +20,10 @@ from fastrtc_anyio._signaling.restart import IceCredentials
 from fastrtc_anyio.errors import Closed, CloseReason
 
 from . import internals
-from .consent import CONSENT, Clock, Consent
-from .ice_internals import IceAgent, IceSockets, Origin
+from .consent import Clock, Consent
+from .guard import Admission, Guard
+from .ice_internals import IceAgent, Origin
+from .socket_internals import IceSockets
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -67,8 +69,9 @@ class IcePath:
         transport: the DTLS transport.
         sections: transceivers and SCTP transport that it carries.
         clock: the time in seconds.
-        max_learned: maximum addresses of the client that no candidate has named.
+        admission: limits of the call for what arrives.
         spawn: starts a task.
+        discards: counts what could not be processed.
     """
 
     def __init__(
@@ -76,21 +79,31 @@ class IcePath:
         transport: RTCDtlsTransport,
         sections: Sequence[Section],
         clock: Clock,
-        max_learned: int,
+        admission: Admission,
         spawn: Callable[[Coroutine[Any, Any, object]], None],
         discards: Discards,
     ) -> None:
         self.transport = transport
         self._sections = sections
         self._clock = clock
-        self._max_learned = max_learned
         self._spawn = spawn
-        self._sockets = IceSockets(transport, self._admit, self._connect, self._on_lost)
+        self._guard: Guard[Any] = Guard(clock, admission)
+        self.sockets = self._sockets = IceSockets(
+            transport,
+            self._guard,
+            admit=self._admit,
+            connect=self._connect,
+            on_lost=self._on_lost,
+            on_stranger=self._suspect,
+            on_failure=lambda why: discards.count(
+                "datagrams", "a datagram could not be processed", repr(why)
+            ),
+        )
+        """The sockets, shared by all generations."""
         self.consent: Consent[Origin] = Consent(self._sockets.agent, clock)
         self._pending: IceAgent | None = None
         self._connecting: set[IceAgent] = set()
         self._connected: asyncio.Future[None] | None = None
-        self._heard: dict[Origin, float] = {}
         self.lost = False
         """Whether the selected socket or relay has failed."""
         sctp = next((s for s in sections if isinstance(s, RTCSctpTransport)), None)
@@ -150,7 +163,6 @@ class IcePath:
 
     async def _connect(self) -> None:
         """Connect for aiortc: return once any generation is connected."""
-        self._sockets.open()
         self._connected = asyncio.get_running_loop().create_future()
         self._start(self._sockets.agent, None)
         await self._connected
@@ -181,7 +193,9 @@ class IcePath:
         """Use an agent whose path is nominated; return the former one."""
         former = self._sockets.use(agent)
         self.consent.use(agent)
-        self._heard = {o: heard for o, heard in self._heard.items() if agent.knows(o)}
+        # What the client sent over the former path may still be under way.
+        last = former.selected
+        self._guard.retain(lambda origin: origin == last or agent.knows(origin))
         return former
 
     def _report(self, failed: bool) -> None:
@@ -195,38 +209,28 @@ class IcePath:
             self._connected.set_exception(ConnectionError("ICE negotiation failed"))
 
     def _admit(self, agent: IceAgent, origin: Origin, nominates: bool) -> bool:
-        """Record a check; return False if the client sends from too many addresses."""
-        if not self._make_room(agent, origin):
+        """Record an authentic check or answer; False if the client has too many addresses."""
+        forgotten = self._guard.establish(origin, agent.named(), agent.selected)
+        if forgotten is None:
             logger.debug("ignored a check: the client sends from too many addresses")
             return False
-        self._heard[origin] = self._clock()
+        for former in forgotten:
+            agent.forget(former)
         current = agent is self._sockets.agent
         self.consent.hear(origin if current else None, nominates=nominates)
         return True
 
+    def _suspect(self, origin: Origin) -> None:
+        """Check whether the client sends from another address now. The packet was dropped."""
+        if self.consent.misses_packets and self._guard.destinations.permits(origin[1]):
+            self.consent.suspect(origin)
+
     def _hear_packet(self) -> None:
         """Record an authenticated packet that is not a check."""
-        agent, origin = self._sockets.agent, self._sockets.origin
-        if origin is not None and origin != agent.selected:
-            if self._make_room(agent, origin):
-                self._heard[origin] = self._clock()
-            else:
-                origin = None
+        origin = self._sockets.origin
+        if origin is not None:
+            self._guard.hear(origin)
         self.consent.hear(origin)
-
-    def _make_room(self, agent: IceAgent, origin: Origin) -> bool:
-        """Return whether a path is known or may be added. Paths long silent give way to it."""
-        if agent.knows(origin):
-            return True
-        learned = agent.learned()
-        if len(learned) < self._max_learned:
-            return True
-        before = self._clock() - CONSENT
-        stale = [o for o in learned if self._heard.get(o, 0.0) < before and o != agent.selected]
-        for former in stale:
-            agent.forget(former)
-            self._heard.pop(former, None)
-        return bool(stale)
 
     def _on_lost(self) -> None:
         self.lost = True

@@ -4,7 +4,7 @@ The libraries have no setting for the behaviour changed here, so each function r
 attribute of a live object. Its docstring states the reason, the upstream issue if there is one, and
 when the function can go. Policy (limits, ports, timing) belongs to the callers.
 :mod:`.ice_internals` does the same for the checks of ICE, :mod:`.media_internals` for senders and
-receivers, :mod:`.task_internals` for tasks.
+receivers, :mod:`.socket_internals` for sockets, :mod:`.task_internals` for tasks.
 
 Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked on import.
 """
@@ -52,7 +52,6 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     DataChunk: ("stream_id",),
     ice: ("get_host_addresses",),
     ice.Connection: ("get_component_candidates",),
-    ice.StunProtocol: ("datagram_received",),
 }
 """Undocumented names by the class or module that has them."""
 
@@ -170,12 +169,15 @@ OpenEndpoint = Callable[[ProtocolFactory, Address], Awaitable[Endpoint]]
 def replace_socket_opening(
     loop: asyncio.AbstractEventLoop,
     open_socket: Callable[[OpenEndpoint, ProtocolFactory, str], Awaitable[Endpoint]],
+    on_failure: Callable[[Exception], None],
 ) -> None:
     """Open the loop's UDP sockets for port 0 with ``open_socket``. Idempotent for each loop.
 
     aioice 0.13 always binds to port 0 (aioice#47, #112), and only logs why a socket could not be
-    opened. The loop's method is the only place to choose the port. Can go once
-    ``aioice.Connection`` takes a port range and raises the error.
+    opened. The loop's method is the only place to choose the port. The other sockets are those of
+    TURN and mDNS, whose parsers raise exceptions for what any host sends; asyncio would log a
+    traceback for each. ``on_failure`` is called instead. Can go once ``aioice.Connection`` takes a
+    port range, raises the error, and drops malformed datagrams.
     """
     if "create_datagram_endpoint" in vars(loop):
         return
@@ -185,7 +187,8 @@ def replace_socket_opening(
         factory: Any, local_addr: Any = None, *args: Any, **options: Any
     ) -> Any:
         if local_addr is None or local_addr[1] != 0:
-            return await create(factory, local_addr, *args, **options)
+            contained = partial(_contain_failures, factory, on_failure)
+            return await create(contained, local_addr, *args, **options)
         return await open_socket(
             lambda factory, address: create(factory, address, *args, **options),
             factory,
@@ -195,20 +198,19 @@ def replace_socket_opening(
     replace_attribute(loop, "create_datagram_endpoint", create_datagram_endpoint)
 
 
-Receive = Callable[[bytes, Any], None]
-
-
-def guard_datagrams(
-    factory: ProtocolFactory, receive: Callable[[Receive, bytes, Any], None]
+def _contain_failures(
+    factory: ProtocolFactory, on_failure: Callable[[Exception], None]
 ) -> asyncio.DatagramProtocol:
-    """Make a protocol that calls ``receive`` with aioice's method and each datagram.
-
-    An empty datagram ends the connection in aiortc 1.16 (``data[0]`` in ``_recv_next``), and
-    aioice 0.13 catches only one of the exceptions that its STUN parser raises. Can go once both
-    drop malformed datagrams.
-    """
     protocol = factory()
-    replace_attribute(protocol, "datagram_received", partial(receive, protocol.datagram_received))
+    receive = protocol.datagram_received
+
+    def datagram_received(data: bytes, address: Any) -> None:
+        try:
+            receive(data, address)
+        except Exception as exc:
+            on_failure(exc)
+
+    replace_attribute(protocol, "datagram_received", datagram_received)
     return protocol
 
 

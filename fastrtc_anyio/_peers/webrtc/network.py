@@ -9,7 +9,7 @@ import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import ifaddr
 from aioice.candidate import Candidate
@@ -20,6 +20,7 @@ from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio.errors import FastRTCError, NoFreePort, PeerFailed
 
 from . import internals
+from .socket_internals import IceSockets
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -29,6 +30,7 @@ class _Sockets:
     """The ports one connection may use, and the errors of sockets that could not be opened."""
 
     ports: tuple[int, int] | None
+    guarded: IceSockets
     errors: list[OSError] = field(default_factory=list)
 
 
@@ -41,14 +43,19 @@ def local_addresses() -> tuple[str, ...]:
     return tuple(internals.list_host_addresses())
 
 
-def choose_addresses(transport: RTCDtlsTransport, configuration: RtcConfiguration) -> None:
-    """Gather candidates on the configured addresses and ports, within the configured time."""
+def choose_addresses(
+    transport: RTCDtlsTransport, configuration: RtcConfiguration, guarded: IceSockets
+) -> None:
+    """Gather candidates on the configured addresses and ports, within the configured time.
+
+    ``guarded`` guards the sockets as soon as they are open.
+    """
 
     async def gather(collect: internals.Gatherer, addresses: list[str]) -> list[Candidate]:
         if configuration.ice_transport_policy == "all":
             addresses = list(_local(configuration) or addresses or ("127.0.0.1",))
-        internals.replace_socket_opening(asyncio.get_running_loop(), _open_socket)
-        sockets = _Sockets(configuration.ports)
+        internals.replace_socket_opening(asyncio.get_running_loop(), _open_socket, _on_failure)
+        sockets = _Sockets(configuration.ports, guarded)
         token = _sockets.set(sockets)
         try:
             found = await collect(addresses, configuration.gather_timeout)
@@ -56,6 +63,7 @@ def choose_addresses(transport: RTCDtlsTransport, configuration: RtcConfiguratio
             _sockets.reset(token)
         if not found:
             raise _explain(configuration, addresses, sockets.errors)
+        guarded.watch_all()  # the relays, too
         return found
 
     internals.replace_gathering(transport, gather)
@@ -116,7 +124,7 @@ async def _open_socket(
     sockets = _sockets.get()
     if sockets is None:
         return await create(factory, (host, 0))
-    guarded = partial(internals.guard_datagrams, factory, _receive)
+    guarded = partial(_make_guarded, factory, sockets.guarded)
     first, last = sockets.ports or (0, 0)
     size = last - first + 1
     start = secrets.randbelow(size)  # calls that start together should not race for one port
@@ -132,10 +140,13 @@ async def _open_socket(
     raise error
 
 
-def _receive(receive: internals.Receive, data: bytes, address: Any) -> None:
-    """Pass a datagram to aioice, and drop it if it is malformed: it may come from any host."""
-    try:
-        if data:
-            receive(data, address)
-    except Exception as exc:
-        logger.debug("dropped a datagram: %r", exc)
+def _make_guarded(
+    factory: internals.ProtocolFactory, guarded: IceSockets
+) -> asyncio.DatagramProtocol:
+    protocol: Any = factory()
+    guarded.watch(protocol)
+    return cast(asyncio.DatagramProtocol, protocol)
+
+
+def _on_failure(error: Exception) -> None:
+    logger.debug("dropped a datagram of TURN or mDNS: %r", error)
