@@ -65,10 +65,10 @@ async def serve_handler(handler: type[AsyncStreamHandler | StreamHandler]) -> No
 
 async def serve_aiortc() -> None:
     """Serve with plain aiortc, which sends each received track back."""
+    from aioice import ice
     from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-    from fastrtc_anyio._peers.webrtc.network import choose_addresses
-
+    ice.get_host_addresses = lambda **options: list(LOOPBACK.addresses or ())
     connections = []
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -76,7 +76,6 @@ async def serve_aiortc() -> None:
         connections.append(pc)
         pc.on("track", pc.addTrack)
         await pc.setRemoteDescription(RTCSessionDescription(json.loads(line), "offer"))
-        choose_addresses(pc.getTransceivers()[0].sender.transport, LOOPBACK)
         await pc.setLocalDescription()
         print(json.dumps(pc.localDescription.sdp), flush=True)
     for pc in connections:
