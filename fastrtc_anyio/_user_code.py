@@ -6,16 +6,32 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import NoReturn, TypeVar, cast
 
-from anyio import current_effective_deadline, get_cancelled_exc_class
+from anyio import (
+    CapacityLimiter,
+    current_effective_deadline,
+    get_cancelled_exc_class,
+    move_on_after,
+)
+from anyio.lowlevel import RunVar
 
-from ._core.threads import run_sync
+from ._core.host import Host
+from ._core.threads import Worker
 from ._core.user_code import is_coroutine_function
-from .errors import HandlerContractError
+from .errors import HandlerContractError, Overloaded
 
 T = TypeVar("T")
+
+MAX_CALLS = 40
+"""Maximum concurrent calls of plain functions, each on a thread."""
+_MAX_WAITING = 400
+"""Maximum calls that wait for one of these threads."""
+_MAX_WAIT = 10.0
+"""Seconds that a call waits for a thread."""
+_threads: RunVar[CapacityLimiter] = RunVar("threads for functions of the application")
 
 
 class contain_exits:  # noqa: N801 - used like a function
@@ -122,16 +138,57 @@ def _is_asyncio_under_trio(traceback: TracebackType | None) -> bool:
 async def call_user_function(function: Callable[..., T | Awaitable[T]], *args: object) -> T:
     """Call a plain or async function of the application.
 
-    A plain function runs on a new thread, because it may block, for instance to fetch credentials.
+    A plain function runs on a thread, because it may block, for instance to fetch credentials.
     An awaitable that it returns is awaited. Exceptions from the function propagate; ``sys.exit()``
     becomes a `HandlerContractError`.
 
+    Raises:
+        Overloaded: all threads are busy, and too many calls wait for one, or this one too long.
+
     Cancellation:
-        Abandons a plain function; its result is dropped.
+        Abandons a plain function; its result is dropped. It occupies its thread until it returns.
     """
     coroutine = is_coroutine_function(function)
     with contain_exits(getattr(function, "__qualname__", repr(function))):
-        result = function(*args) if coroutine else await run_sync(function, *args)
+        result = function(*args) if coroutine else await _run_on_thread(function, *args)
         if inspect.isawaitable(result):
             return cast("T", await result)
     return result
+
+
+async def _run_on_thread(function: Callable[..., T], *args: object) -> T:
+    """Call a plain function on one of a bounded number of threads."""
+    threads = _threads.get(None)
+    if threads is None:
+        threads = CapacityLimiter(MAX_CALLS)
+        _threads.set(threads)
+    call = object()
+    await _reserve_thread(threads, call)
+    release = partial(threads.release_on_behalf_of, call)
+    worker, host = Worker(getattr(function, "__qualname__", repr(function))), Host()
+    try:
+        return await worker.run(function, *args)
+    finally:
+        if worker.busy:  # an abandoned call: the thread is free once it has returned
+            worker.post(partial(host.post, release))
+        else:
+            release()
+        worker.end()
+
+
+async def _reserve_thread(threads: CapacityLimiter, call: object) -> None:
+    waiting = threads.statistics().tasks_waiting
+    if waiting >= _MAX_WAITING:
+        raise Overloaded(
+            f"{MAX_CALLS} functions of the application are running and {waiting} are waiting; "
+            "try again later",
+            retry_after=_MAX_WAIT,
+        )
+    with move_on_after(_MAX_WAIT) as scope:
+        await threads.acquire_on_behalf_of(call)
+    if scope.cancelled_caught:
+        raise Overloaded(
+            f"{MAX_CALLS} functions of the application are running, and none has returned within "
+            f"{_MAX_WAIT:g} s; try again later",
+            retry_after=_MAX_WAIT,
+        )

@@ -88,6 +88,9 @@ class Stream(AsyncContextManagerMixin):
             with the same identity reach a session that a client with an identity has begun.
         allowed_origins: further origins whose pages may call, such as ``"https://example.com"``, or
             ``"*"``. The server's own pages, and clients that are not pages, are always allowed.
+        allowed_hosts: names in the ``Host`` header of requests, such as ``"example.org"``,
+            ``"*.example.org"``, or ``"*"`` for any. On loopback addresses, loopback names and the
+            host of ``TelephoneOptions.public_url`` are allowed besides; on others, any by default.
 
     Raises:
         TypeError, ValueError: an argument is unsuitable, or does not suit the modality and mode.
@@ -117,6 +120,7 @@ class Stream(AsyncContextManagerMixin):
     telephone = PartAttribute[TelephoneOptions]("_web")
     authenticate = PartAttribute[Authenticate | None]("_web")
     allowed_origins = PartAttribute[tuple[str, ...]]("_web")
+    allowed_hosts = PartAttribute[tuple[str, ...]]("_web")
 
     def __init__(
         self,
@@ -146,6 +150,7 @@ class Stream(AsyncContextManagerMixin):
         telephone: TelephoneOptions | None = None,
         authenticate: Authenticate | None = None,
         allowed_origins: Iterable[str] = (),
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
         self._service = SessionService(
             handler,
@@ -175,6 +180,7 @@ class Stream(AsyncContextManagerMixin):
             telephone=telephone,
             authenticate=authenticate,
             allowed_origins=allowed_origins,
+            allowed_hosts=allowed_hosts,
         )
         self.handler = handler
         self.mode: Mode = mode
@@ -373,11 +379,22 @@ class Stream(AsyncContextManagerMixin):
 
         mount(self._service, self._web, app, path, tags)
 
-    def launch(self, host: str = "127.0.0.1", port: int = 7860, backend: Backend = "trio") -> None:
-        """Serve the handler and a page to talk to it, until Ctrl-C."""
+    def launch(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 7860,
+        backend: Backend = "trio",
+        *,
+        framed_by: Iterable[str] = (),
+    ) -> None:
+        """Serve the handler and a page to talk to it, until Ctrl-C.
+
+        ``framed_by`` are origins whose pages may show the page in a frame, such as
+        ``"https://example.com"``, or ``"*"`` for any.
+        """
         from .server.launch import launch
 
-        launch(self.mount, self.request_limits, host, port, backend)
+        launch(self, host, port, backend, framed_by)
 
     @property
     def ui(self) -> Page:

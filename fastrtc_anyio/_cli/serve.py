@@ -18,7 +18,7 @@ async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
     With ``as_json``, the address is printed as one line of JSON.
     """
     try:
-        async with open_page(stream.mount, stream.request_limits, host, port) as url:
+        async with open_page(stream, host, port) as url:
             where = {"event": "serving", "url": url}
             where |= {"modality": stream.modality, "mode": stream.mode}
             await wait_for_interrupt(json.dumps(where) if as_json else invitation(url))

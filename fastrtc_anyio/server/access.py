@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, overload
 from urllib.parse import urlsplit
 
+from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._sessions.ownership import ANONYMOUS
 from fastrtc_anyio._user_code import call_user_function
-from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated
+from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated, Overloaded
+
+from .hosts import HostRules, check_host
 
 if TYPE_CHECKING:  # so that a `Stream` can be made without Starlette
     from starlette.requests import HTTPConnection
@@ -35,6 +38,8 @@ __all__ = [
 
 Authenticate = Callable[["HTTPConnection"], bool | str | Awaitable[bool | str]]
 
+_VERDICT_SECONDS = 20.0
+"""Seconds for ``authenticate`` to return, with the wait for a thread."""
 _PREFLIGHT_SECONDS = 600
 """Seconds for which a browser may cache the response to a preflight request."""
 _FORBIDDEN = re.compile(r"[\s,;@\"'<>]")
@@ -42,7 +47,7 @@ _FORBIDDEN = re.compile(r"[\s,;@\"'<>]")
 _PORTS = {"http": ":80", "https": ":443"}
 
 
-class AccessRules(Protocol):
+class AccessRules(HostRules, Protocol):
     """Access rules. A ``Stream`` has these attributes."""
 
     @property
@@ -60,22 +65,25 @@ class Visitor:
 
 
 async def admit(rules: AccessRules, connection: HTTPConnection) -> str:
-    """Check the origin and the credentials of a request or a WebSocket.
+    """Check the host, the origin and the credentials of a request or a WebSocket.
 
     Returns:
         The client's identity, which methods of ``Stream`` take as ``identity``: the string that
         ``authenticate`` returned, or an empty one.
 
     Args:
-        rules: a stream, or another object with ``authenticate`` and ``allowed_origins``.
+        rules: a stream, or another object with ``authenticate``, ``allowed_origins``,
+            ``allowed_hosts`` and ``telephone``.
         connection: the request or WebSocket.
 
     Raises:
-        NotAllowed: a page of a foreign origin sent the request.
+        NotAllowed: the request names a foreign host, or a page of a foreign origin sent it.
         NotAuthenticated: ``authenticate`` returned False.
         HandlerContractError: ``authenticate`` returned neither True, False nor an identity.
+        Overloaded: ``authenticate`` did not return in time, or too many calls of it wait.
         Any exception that ``authenticate`` raises.
     """
+    check_host(rules, connection)
     headers = connection.headers
     if not is_allowed(headers.get("origin"), headers.get("host", ""), rules.allowed_origins):
         raise NotAllowed(
@@ -86,7 +94,10 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> str:
     if rules.authenticate is None:
         await checkpoint()
         return ANONYMOUS
-    verdict: object = await call_user_function(rules.authenticate, connection)
+    with move_on_after(_VERDICT_SECONDS) as scope:
+        verdict: object = await call_user_function(rules.authenticate, connection)
+    if scope.cancelled_caught:
+        raise Overloaded(f"authenticate did not return within {_VERDICT_SECONDS:g} s")
     if verdict is False:
         raise NotAuthenticated("authentication required: log in or send a bearer token")
     if verdict is True:

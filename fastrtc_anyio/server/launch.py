@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import ExitStack, asynccontextmanager
+from typing import Protocol
 
 import anyio
 from anyio import create_task_group
@@ -18,7 +19,8 @@ from fastrtc_anyio.limits import RequestLimits
 
 from ._hypercorn import serve
 from ._library_logs import protect_logs
-from .routes import page_route
+from .hosts import HostRules
+from .routes import create_page
 
 __all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
@@ -27,13 +29,22 @@ _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 that does so never ends."""
 
 
+class _Mountable(HostRules, Protocol):
+    """A :class:`fastrtc_anyio.Stream`."""
+
+    @property
+    def request_limits(self) -> RequestLimits: ...
+
+    def mount(self, app: Starlette, /) -> None: ...
+
+
 def launch(
-    mount: Callable[[Starlette], None], limits: RequestLimits, host: str, port: int, backend: str
+    stream: _Mountable, host: str, port: int, backend: str, framed_by: Iterable[str] = ()
 ) -> None:
     """See :meth:`fastrtc_anyio.Stream.launch`."""
 
     async def main() -> None:
-        async with open_page(mount, limits, host, port) as url:
+        async with open_page(stream, host, port, framed_by=framed_by) as url:
             await wait_for_interrupt(invitation(url))
 
     anyio.run(main, backend=backend)
@@ -41,17 +52,17 @@ def launch(
 
 @asynccontextmanager
 async def open_page(
-    mount: Callable[[Starlette], None], limits: RequestLimits, host: str, port: int
+    stream: _Mountable, host: str, port: int, *, framed_by: Iterable[str] = ()
 ) -> AsyncGenerator[str, None]:
     """Serve a stream and its page while the block runs; see :func:`open_server`.
 
     The end waits for code that swallows its cancellation. Ctrl-C then ends the process at once.
     """
     protect_logs()
-    app = Starlette(routes=[page_route()])
-    mount(app)
+    app = Starlette(routes=[create_page("/", stream, framed_by)])
+    stream.mount(app)
     with ExitStack() as ended:
-        async with open_server(app, host, port, limits) as url:
+        async with open_server(app, host, port, stream.request_limits) as url:
             yield url
             before = signal.signal(signal.SIGINT, signal.SIG_DFL)
             ended.callback(signal.signal, signal.SIGINT, before)

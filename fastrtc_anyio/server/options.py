@@ -10,6 +10,7 @@ from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
 
 from .access import Authenticate, check_origins
+from .hosts import check_hosts
 from .page.components import Component, OutputsHandler, check_components
 from .page.ui_args import UIArgs, check_ui_args
 
@@ -38,6 +39,7 @@ class WebOptions:
         telephone: TelephoneOptions | None = None,
         authenticate: Authenticate | None = None,
         allowed_origins: Iterable[str] = (),
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
         self.rtp_params = dict(rtp_params or {})
         self.rtc_configuration: ClientConfiguration = rtc_configuration or {}
@@ -54,6 +56,7 @@ class WebOptions:
             raise TypeError(f"authenticate must be a function; got {short_repr(authenticate)}")
         self.authenticate = authenticate
         self.allowed_origins = check_origins(allowed_origins)
+        self.allowed_hosts = check_hosts(allowed_hosts)
 
     async def load_rtc_configuration(self) -> dict[str, object]:
         """Return the client's RTC configuration: call the function that makes it, if one does."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from fastrtc_anyio._sessions.service import SessionService
+from fastrtc_anyio._signaling.log_text import log_text
+from fastrtc_anyio._wire.call_xml import TelephoneOptions
+from fastrtc_anyio.errors import NotAllowed
 
 from .access import Visitor
 from .forms import field_routes
+from .hosts import HostRules, check_host, check_hosts
 from .http import JSON, Endpoint, guard_json, read_json
 from .options import WebOptions
 from .page.document import page_document, page_headers
@@ -24,7 +30,9 @@ from .telephone import answer_incoming_call, serve_telephone
 from .websockets import serve_websocket
 from .whip import whip_routes
 
-__all__ = ["client_config", "mount", "page_route"]
+__all__ = ["client_config", "create_page", "mount", "page_route"]
+
+logger = logging.getLogger("fastrtc_anyio")
 
 _TITLE = "fastrtc_anyio"
 
@@ -128,24 +136,44 @@ def _wants_stereo(handler: object, constraints: Mapping[str, object]) -> bool:
     return getattr(handler, "expected_layout", None) == "stereo" or 2 in wanted
 
 
-def page_route(path: str = "/", *, framed_by: Iterable[str] | None = None) -> Route:
+@dataclass(frozen=True)
+class _PageHosts:
+    allowed_hosts: tuple[str, ...]
+    telephone: TelephoneOptions = field(default_factory=TelephoneOptions)
+
+
+def page_route(
+    path: str = "/", *, framed_by: Iterable[str] = (), allowed_hosts: Iterable[str] = ()
+) -> Route:
     """Create the route of the page that talks to the stream mounted at the same path.
 
-    The page is not guarded: it is the same for every visitor and holds no data of the stream. Its
-    requests are guarded, and it asks the visitor for a token where one is required.
+    The page needs no authentication: it is the same for every visitor and holds no data of the
+    stream. Its requests are guarded, and it asks the visitor for a token where one is required.
 
     Args:
         path: path of the page.
-        framed_by: origins whose pages may show it in a frame, such as ``["https://example.com"]``;
-            an empty list allows its own origin only. By default any page may: a frame has a
-            microphone only if the page around it grants one.
+        framed_by: origins whose pages may show it in a frame, such as ``["https://example.com"]``,
+            or ``["*"]`` for any. By default only pages of its own origin may.
+        allowed_hosts: names of the server, as for :class:`fastrtc_anyio.Stream`.
 
     Raises:
-        TypeError, ValueError: ``framed_by`` is not a list of origins.
+        TypeError, ValueError: ``framed_by`` is not a list of origins, or ``allowed_hosts`` of
+            hosts.
     """
+    return create_page(path, _PageHosts(check_hosts(allowed_hosts)), framed_by)
+
+
+def create_page(path: str, rules: HostRules, framed_by: Iterable[str]) -> Route:
+    """Create the route of the page, with the host rules of a stream."""
     headers = page_headers(framed_by)
 
-    async def page(_request: Request) -> Response:
+    async def page(request: Request) -> Response:
+        try:
+            check_host(rules, request)
+        except NotAllowed as exc:
+            logger.warning("the page was refused: %s", log_text(exc))
+            logger.debug("the page was refused: %s", exc)
+            return PlainTextResponse(str(exc), exc.status_hint)
         return Response(page_document(), media_type="text/html", headers=headers)
 
     route = Route(path, page)

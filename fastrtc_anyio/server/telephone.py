@@ -13,9 +13,10 @@ from starlette.websockets import WebSocket
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._wire.any_carrier import TelephoneFraming
 from fastrtc_anyio._wire.call_xml import TelephoneOptions, answer_call, recognise_carrier
-from fastrtc_anyio.errors import FastRTCError, LimitExceeded
+from fastrtc_anyio.errors import FastRTCError, LimitExceeded, NotAllowed
 
 from .access import Visitor
+from .hosts import check_host
 from .http import HIDDEN, Guard, own_url, read_body
 from .options import WebOptions
 from .telephone_proof import admit_by_token, give_token, refusal, shows_secret, signed_by
@@ -38,6 +39,7 @@ async def answer_incoming_call(
     telephone = options.telephone
 
     async def answer(request: Request, _visitor: Visitor) -> Response:
+        check_host(options, request)
         return _answer(telephone, request, await read_body(request, service.request_limits))
 
     guard = Guard(options, _fail_as_text, "an incoming call")
@@ -78,6 +80,11 @@ async def serve_telephone(
     """Serve the WebSocket of a call from its handshake to its end."""
     telephone = options.telephone
     admit = None
+    try:
+        check_host(options, websocket)
+    except NotAllowed as exc:
+        await refuse(websocket, exc, exc.status_hint)
+        return
     if not telephone.proofs:
         # A call of a carrier belongs to no client, whatever identity the carrier has.
         if await admit_websocket(options, websocket) is None:

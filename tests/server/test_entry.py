@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
 from fastrtc_anyio import Checkbox, NotAllowed, NotAuthenticated, Stream
+from fastrtc_anyio._wire.call_xml import TelephoneOptions
 from fastrtc_anyio.server import page_route, require_token
 from tests.kit.handlers import Quiet
 
@@ -67,7 +68,9 @@ class Reply:
     body: str = ""
 
 
-async def request(app: Any, method: str, path: str, **headers: str) -> Reply:
+async def request(
+    app: Any, method: str, path: str, server: str = "192.0.2.1", **headers: str
+) -> Reply:
     """Make a request, or open a WebSocket, by calling the ASGI application directly."""
     socket = method == "WEBSOCKET"
     sent = {"host": HERE, **{name.replace("_", "-"): text for name, text in headers.items()}}
@@ -76,6 +79,7 @@ async def request(app: Any, method: str, path: str, **headers: str) -> Reply:
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "scheme": "wss" if socket else "https",
+        "server": (server, 443),
         "path": path.replace("{session}", "nobody"),
         "root_path": "",
         "query_string": b"",
@@ -159,6 +163,32 @@ async def test_every_endpoint_accepts_allowed_origin(framework: Any) -> None:
         assert reply.status not in (0, 401, 403), f"{method} {path}"
         if method != "WEBSOCKET" and "telephone" not in path:  # carriers are not browsers
             assert reply.headers["access-control-allow-origin"] == FOREIGN, f"{method} {path}"
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_every_endpoint_on_loopback_rejects_foreign_host(framework: Any) -> None:
+    app, routes = make_app(framework)
+    for method, path in endpoints(routes):
+        if method == "OPTIONS":
+            continue  # the response is the same for every host
+        reply = await request(app, method, path, "127.0.0.1")
+        assert reply.status == 403, f"{method} {path}"
+        assert method == "HEAD" or f"got '{HERE}'" in reply.body
+        assert method == "HEAD" or "Stream(allowed_hosts=[...])" in reply.body
+        reply = await request(app, method, path, "127.0.0.1", host="localhost:7860")
+        assert reply.status not in (0, 401, 403), f"{method} {path}"
+
+
+async def test_carriers_signature_does_not_replace_the_host_check() -> None:
+    signed = TelephoneOptions(auth_token="secret", public_url="https://phone.example")
+    app, routes = make_app(Starlette, telephone=signed)
+    for method, path in endpoints(routes):
+        if "telephone" in path:
+            reply = await request(app, method, path, "127.0.0.1")
+            assert "Stream(allowed_hosts=[...])" in reply.body
+            reply = await request(app, method, path, "127.0.0.1", host="phone.example")
+            assert "allowed_hosts" not in reply.body
+            assert "not signed" in reply.body or reply.status == 403
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ async def test_disconnect_during_request_body_takes_no_slot() -> None:
     async with serving(stream) as (url, http):
         port = int(url.rpartition(":")[2])
         async with await anyio.connect_tcp("127.0.0.1", port) as connection:
-            head = "POST /webrtc/offer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+            head = "POST /webrtc/offer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
             await connection.send(head.encode())
         check_failure(await http.post("/webrtc/offer", content=b""), 400)
         assert stream.active == 0

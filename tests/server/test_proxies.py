@@ -246,7 +246,10 @@ async def test_token_in_query_authenticates_requests_to_location() -> None:
 
 @on_trio
 async def test_host_of_upstream_does_not_reach_location() -> None:
-    async with open_site(make_stream(), Site(), host="app:8000") as url, open_http() as http:
+    async with (
+        open_site(make_stream(allowed_hosts=["app"]), Site(), host="app:8000") as url,
+        open_http() as http,
+    ):
         await check_whip(http, url, "whip")
 
 
@@ -346,6 +349,6 @@ async def test_command_line_client_calls_through_proxy(tmp_path: Path) -> None:
         speech.setparams((1, 2, 48_000, 0, "NONE", ""))
         speech.writeframes(tone(400.0, 48_000, 0.2).tobytes())
     options = CallOptions(tmp_path / "speech.wav", 0.2, {}, None)
-    async with open_site(make_stream(), Site(), host="app:8000") as url:
+    async with open_site(make_stream(allowed_hosts=["app"]), Site(), host="app:8000") as url:
         report = await place_call(f"{url}/", options, Monitor())
     assert report["heard_seconds"] > 0

@@ -76,7 +76,7 @@ async def test_body_slower_than_body_seconds_is_a_408(path: str) -> None:
     """The limit applies to the whole body, although each byte arrives soon after the last."""
     stream = make_stream(body_seconds=0.3)
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {POSTS[path]}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {POSTS[path]}\r\n"
         "Content-Length: 9999\r\n\r\n"
     )
     async with serve(stream) as url:

@@ -413,7 +413,7 @@ async def test_async_authenticate_sets_status(caplog: pytest.LogCaptureFixture) 
 
 async def test_cors_headers_need_allowed_origin(caplog: pytest.LogCaptureFixture) -> None:
     here, other, stranger = "https://here.example", "https://other.example", "https://evil.example"
-    async with serve(make_stream(allowed_origins=[other])) as http:
+    async with serve(make_stream(allowed_origins=[other], allowed_hosts=["here.example"])) as http:
         for path in ("/whip", "/whep/x", "/webrtc/offer"):
             asked = {"Origin": other, "Access-Control-Request-Headers": "content-type"}
             reply = await http.options(path, headers=asked)

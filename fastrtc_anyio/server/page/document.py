@@ -44,11 +44,10 @@ def page_document() -> str:
     return _PARTS.sub(inline, (_PAGE / "page.html").read_text(encoding="utf-8"))
 
 
-def page_headers(framed_by: Iterable[str] | None = None) -> dict[str, str]:
+def page_headers(framed_by: Iterable[str]) -> dict[str, str]:
     """Return the headers of the page, for :func:`~fastrtc_anyio.server.page_route`."""
-    policy = _policy()
-    if framed_by is not None:
-        policy += " ".join(["; frame-ancestors 'self'", *check_origins(framed_by)])
+    ancestors = " ".join(["'self'", *check_origins(framed_by)])
+    policy = f"{_policy()}; frame-ancestors {ancestors}"
     return {**_HEADERS, "Content-Security-Policy": policy}
 
 

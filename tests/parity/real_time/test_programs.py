@@ -248,7 +248,9 @@ async def test_disconnected_event_client_releases_its_reader() -> None:
         port = int(url.rpartition(":")[2])
         for _ in range(3):
             async with await anyio.connect_tcp("127.0.0.1", port) as connection:
-                await connection.send(b"GET /updates?webrtc_id=caller HTTP/1.1\r\nHost: x\r\n\r\n")
+                await connection.send(
+                    b"GET /updates?webrtc_id=caller HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                )
                 await wait_until(lambda: session.statistics().outputs.readers == 1)
             # The server drops the application's generator, which drops the reader.
             await wait_until(lambda: _readers(session) == 0)
