@@ -20,7 +20,7 @@ from fastrtc_anyio._sessions.ownership import ANONYMOUS
 from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated, Overloaded
 
-from .hosts import HostRules, check_host
+from .hosts import HostRules, NamedHosts, check_host
 
 if TYPE_CHECKING:  # so that a `Stream` can be made without Starlette
     from starlette.requests import HTTPConnection
@@ -47,7 +47,7 @@ _FORBIDDEN = re.compile(r"[\s,;@\"'<>]")
 _PORTS = {"http": ":80", "https": ":443"}
 
 
-class AccessRules(HostRules, Protocol):
+class AccessRules(Protocol):
     """Access rules. A ``Stream`` has these attributes."""
 
     @property
@@ -72,8 +72,8 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> str:
         ``authenticate`` returned, or an empty one.
 
     Args:
-        rules: a stream, or another object with ``authenticate``, ``allowed_origins``,
-            ``allowed_hosts`` and ``telephone``.
+        rules: a stream, or another object with ``authenticate`` and ``allowed_origins``. It may
+            have ``allowed_hosts`` and ``telephone``, too.
         connection: the request or WebSocket.
 
     Raises:
@@ -83,7 +83,7 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> str:
         Overloaded: ``authenticate`` did not return in time, or too many calls of it wait.
         Any exception that ``authenticate`` raises.
     """
-    check_host(rules, connection)
+    check_host(rules if isinstance(rules, HostRules) else NamedHosts(), connection)
     headers = connection.headers
     if not is_allowed(headers.get("origin"), headers.get("host", ""), rules.allowed_origins):
         raise NotAllowed(

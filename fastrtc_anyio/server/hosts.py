@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from fastrtc_anyio._core.options import short_repr
@@ -20,13 +21,14 @@ from fastrtc_anyio.errors import NotAllowed
 if TYPE_CHECKING:  # so that a `Stream` can be made without Starlette
     from starlette.requests import HTTPConnection
 
-__all__ = ["HostRules", "check_host", "check_hosts"]
+__all__ = ["HostRules", "NamedHosts", "check_host", "check_hosts"]
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _HEADER = re.compile(rf"(?:({_NAME})\.?|\[([0-9a-f:.]+)\])(?::[0-9]{{0,5}})?", re.IGNORECASE)
 _PATTERN = re.compile(rf"\*|(?:\*\.)?{_NAME}|\[[0-9a-f:.]+\]", re.IGNORECASE)
 
 
+@runtime_checkable
 class HostRules(Protocol):
     """Rules about the names of a server. A ``Stream`` has these attributes."""
 
@@ -35,6 +37,14 @@ class HostRules(Protocol):
 
     @property
     def telephone(self) -> TelephoneOptions: ...
+
+
+@dataclass(frozen=True)
+class NamedHosts:
+    """Host rules without a telephone line."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    telephone: TelephoneOptions = field(default_factory=TelephoneOptions)
 
 
 def check_hosts(hosts: Iterable[str]) -> tuple[str, ...]:

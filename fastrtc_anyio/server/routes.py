@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,12 +16,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.log_text import log_text
-from fastrtc_anyio._wire.call_xml import TelephoneOptions
 from fastrtc_anyio.errors import NotAllowed
 
 from .access import Visitor
 from .forms import field_routes
-from .hosts import HostRules, check_host, check_hosts
+from .hosts import HostRules, NamedHosts, check_host, check_hosts
 from .http import JSON, Endpoint, guard_json, read_json
 from .options import WebOptions
 from .page.document import page_document, page_headers
@@ -136,12 +134,6 @@ def _wants_stereo(handler: object, constraints: Mapping[str, object]) -> bool:
     return getattr(handler, "expected_layout", None) == "stereo" or 2 in wanted
 
 
-@dataclass(frozen=True)
-class _PageHosts:
-    allowed_hosts: tuple[str, ...]
-    telephone: TelephoneOptions = field(default_factory=TelephoneOptions)
-
-
 def page_route(
     path: str = "/", *, framed_by: Iterable[str] = (), allowed_hosts: Iterable[str] = ()
 ) -> Route:
@@ -160,7 +152,7 @@ def page_route(
         TypeError, ValueError: ``framed_by`` is not a list of origins, or ``allowed_hosts`` of
             hosts.
     """
-    return create_page(path, _PageHosts(check_hosts(allowed_hosts)), framed_by)
+    return create_page(path, NamedHosts(check_hosts(allowed_hosts)), framed_by)
 
 
 def create_page(path: str, rules: HostRules, framed_by: Iterable[str]) -> Route:
