@@ -59,6 +59,13 @@ def attacks(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz every target for a minute, or with the arguments after --: -- --seconds 600 offers."""
+    session.install(".[test,fuzz]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session
 def newest(session: nox.Session) -> None:
     """Test the WebRTC shim and the server with the newest versions of their libraries.
 

@@ -58,9 +58,10 @@ def check_number(
     message = f"{name} must be {wanted}; got {short_repr(value)}"
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(message)
+    # An int of more than 308 digits has no float, and is neither.
+    special = isinstance(value, float) and (math.isnan(value) or (finite and math.isinf(value)))
     if (
-        math.isnan(value)
-        or (finite and math.isinf(value))
+        special
         or (above is not None and not value > above)
         or (at_least is not None and value < at_least)
         or (at_most is not None and value > at_most)

@@ -28,6 +28,25 @@ def dump_json(value: object) -> str:
     return mend_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
+def load_json(text: str | bytes) -> object:
+    """Decode JSON.
+
+    Raises:
+        ValueError: ``text`` is not JSON. The message says why, in words for its author.
+    """
+    try:
+        decoded: object = json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise ValueError(f"syntax error at character {exc.pos + 1}") from None
+    except UnicodeDecodeError:
+        raise ValueError("the encoding must be UTF-8") from None
+    except RecursionError:
+        raise ValueError("the nesting is too deep") from None
+    except ValueError:  # more digits than Python converts: sys.set_int_max_str_digits()
+        raise ValueError("a number has too many digits") from None
+    return decoded
+
+
 def encode_message(kind: str, data: str | None = None, *, reason: str | None = None) -> str:
     """Encode ``{"type": kind, "data": data}``, with the ``reason`` of an ``end_stream`` message.
 
@@ -47,8 +66,8 @@ def parse_digit(text: str) -> str | None:
     if "dtmf" not in text:  # the usual case, without parsing
         return None
     try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
+        body = load_json(text)
+    except ValueError:
         return None
     match body:
         case {"type": "dtmf", "data": str(digit)} if len(digit) == 1 and digit in DIGITS:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 
+from fastrtc_anyio._signaling.messages import load_json
+
 from .events import Event, Media, Ping, Pong, Start, Stop, Text
 from .fields import Fields, parse_name
 from .payload import AudioEncoding, decode_media, encode_base64, parse_encoding
@@ -27,19 +29,21 @@ class FastRTCFraming:
     def decode(self, text: str) -> Event:
         """See :meth:`.events.Framing.decode`. Any other text decodes as :class:`Text`."""
         try:
-            body = json.loads(text)
-        except (ValueError, RecursionError):
+            body = load_json(text)
+        except ValueError:
             return Text(text)
-        match body:
-            case {"event": "media"}:
+        if not isinstance(body, dict):
+            return Text(text)
+        match body.get("event"):
+            case "media":
                 return Media(decode_media(body))
-            case {"event": "start"}:
+            case "start":
                 return _parse_start(body)
-            case {"event": "ping"}:
+            case "ping":
                 return Ping()
-            case {"event": "pong"}:
+            case "pong":
                 return Pong()
-            case {"event": "stop"}:
+            case "stop":
                 return Stop()
             case _:
                 return Text(text)

@@ -5,12 +5,11 @@ Functions raise :exc:`.InvalidMessage` for a malformed message or field, unless 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from fastrtc_anyio._core.options import short_repr
-from fastrtc_anyio._signaling.messages import DIGITS
+from fastrtc_anyio._signaling.messages import DIGITS, load_json
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
 from fastrtc_anyio.errors import InvalidMessage
 
@@ -26,8 +25,8 @@ _MAX_NUMBER = 2**53
 def parse_body(text: str) -> Fields:
     """Parse a message: a JSON object with a string ``event``."""
     try:
-        body = json.loads(text)
-    except (ValueError, RecursionError) as exc:
+        body = load_json(text)
+    except ValueError as exc:
         raise InvalidMessage(f"the message is not JSON: {exc}") from None
     if not isinstance(body, dict) or not isinstance(body.get("event"), str):
         raise InvalidMessage('a message must be a JSON object with a string "event"')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -18,7 +17,7 @@ from starlette.types import Scope
 
 from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._signaling.log_text import log_text
-from fastrtc_anyio._signaling.messages import dump_json
+from fastrtc_anyio._signaling.messages import dump_json, load_json
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._user_code import contain_exits
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
@@ -194,10 +193,9 @@ async def read_json(request: Request, limits: RequestLimits) -> object:
     """
     body = await read_body(request, limits)
     try:
-        decoded: object = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidBody(f"the body is not JSON: {exc}") from exc
-    return decoded
+        return load_json(body)
+    except ValueError as exc:
+        raise InvalidBody(f"the body is not JSON: {exc}") from None
 
 
 def own_url(connection: HTTPConnection, options: TelephoneOptions) -> str:

@@ -81,7 +81,7 @@ def _is_telnyx(key: str, headers: Headers, body: bytes) -> bool:
         signature = base64.b64decode(headers.get("telnyx-signature-ed25519", ""), validate=True)
         public_key = Ed25519PublicKey.from_public_bytes(base64.b64decode(key))
         public_key.verify(signature, telnyx_message(timestamp, body))
-        return abs(time.time() - int(timestamp)) <= TELNYX_SECONDS
+        return abs(int(time.time()) - int(timestamp)) <= TELNYX_SECONDS
     except (InvalidSignature, binascii.Error, ValueError):
         return False
 

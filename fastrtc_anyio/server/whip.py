@@ -297,4 +297,4 @@ def _decode(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as exc:
-        raise InvalidOffer(f"the body is not UTF-8: {exc}") from exc
+        raise InvalidOffer(f"the body must be UTF-8; byte {exc.start + 1} is not") from None

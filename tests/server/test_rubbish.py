@@ -7,12 +7,11 @@ import socket
 import time
 from collections.abc import Generator
 from contextlib import suppress
-from typing import Any
 
 import httpx
 import pytest
 from anyio import from_thread
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
@@ -168,57 +167,6 @@ def test_invalid_http_ends_only_its_connection(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-any_text = st.text(st.characters())
-any_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | any_text,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
-    max_leaves=6,
-)
-candidates = st.fixed_dictionaries(
-    {},
-    optional={
-        "candidate": st.just("candidate:1 1 udp 1 127.0.0.1 9 typ host") | any_json,
-        "sdpMid": st.just("0") | any_json,
-        "sdpMLineIndex": st.integers(-1, 1) | any_json,
-    },
-)
-requests = st.fixed_dictionaries(
-    {"type": st.sampled_from(["offer", "ice-candidate"]) | any_json},
-    optional={
-        "sdp": any_json | st.just(CHROME),
-        "webrtc_id": st.just("a") | any_json,
-        "candidate": candidates | any_json,
-    },
-)
-
-
-@st.composite
-def mutated_sdps(draw: st.DrawFn) -> str:
-    lines = draw(st.sampled_from([CHROME, _OFFER])).split("\r\n")
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(lines) - 1))
-        line = lines[at]
-        words = line.replace(":", " ").split(" ")
-        match draw(st.sampled_from(["drop", "repeat", "move", "text", "word", "cut", "end"])):
-            case "drop":
-                del lines[at]
-            case "repeat":
-                lines.insert(draw(st.integers(0, len(lines))), line)
-            case "move":
-                lines.insert(draw(st.integers(0, len(lines) - 1)), lines.pop(at))
-            case "text":
-                lines[at] = line[: draw(st.integers(0, len(line)))] + draw(any_text)
-            case "word":
-                odd = st.sampled_from(["0", "-1", "99999999999999999999", "x", "", "\0", "\ud800"])
-                lines[at] = line.replace(draw(st.sampled_from(words)) or " ", draw(odd), 1)
-            case "cut":
-                lines[at] = line[: draw(st.integers(0, len(line)))]
-            case "end":
-                del lines[at + 1 :]
-        lines = lines or [""]
-    return "\r\n".join(lines)
-
-
 _OFFER = _aiortc_offer()
 
 
@@ -233,25 +181,22 @@ def test_arbitrary_bytes_are_a_400(server: Server, body: bytes) -> None:
     assert server.post(body) == 400
 
 
-@ordinary
-@given(any_json | requests)
-@example({"type": "offer", "sdp": CHROME.replace("mid:0", "mid:\ud800")})
-def test_arbitrary_json_is_answered_or_a_400(server: Server, body: Any) -> None:
-    server.post(json.dumps(body).encode())
-
-
-@ordinary
-@given(mutated_sdps())
-@example(CHROME.replace("a=mid:0", "a=mid:\ud800").replace("BUNDLE 0", "BUNDLE \ud800"))
-@example(CHROME.replace("opus/48000/2", "opus/48000"))
-@example(CHROME.replace("m=audio", "m=video"))
-@example(CHROME.replace("a=sendrecv", "a=inactive"))
-@example(CHROME.replace("a=sendrecv\r\n", ""))
-@example(CHROME.replace("a=mid:0", "a=mid:x"))
-@example(CHROME.replace("BUNDLE 0", "BUNDLE x"))
-@example(CHROME.replace("a=rtcp-mux\r\n", ""))
-@example(CHROME.replace("a=setup:actpass\r\n", ""))
-@example(CHROME.replace("\r\n", "\n"))
-@example(CHROME.replace("m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n", ""))
-def test_mutated_offers_are_answered_or_a_400(server: Server, sdp: str) -> None:
+@pytest.mark.parametrize(
+    "sdp",
+    [
+        CHROME.replace("a=mid:0", "a=mid:\ud800"),
+        CHROME.replace("a=mid:0", "a=mid:\ud800").replace("BUNDLE 0", "BUNDLE \ud800"),
+        CHROME.replace("opus/48000/2", "opus/48000"),
+        CHROME.replace("m=audio", "m=video"),
+        CHROME.replace("a=sendrecv", "a=inactive"),
+        CHROME.replace("a=sendrecv\r\n", ""),
+        CHROME.replace("a=mid:0", "a=mid:x"),
+        CHROME.replace("BUNDLE 0", "BUNDLE x"),
+        CHROME.replace("a=rtcp-mux\r\n", ""),
+        CHROME.replace("a=setup:actpass\r\n", ""),
+        CHROME.replace("\r\n", "\n"),
+        CHROME.replace("m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n", ""),
+    ],
+)
+def test_changed_offer_is_answered_or_a_400(server: Server, sdp: str) -> None:
     server.offer(sdp)

@@ -266,7 +266,7 @@ class TestRejections:
         ("message", "error"),
         [
             ('{"event": "start"}', 'there is one "start"; got a second'),
-            ('{"event": "media", "media": {"payload": "%"}}', "is not base64"),
+            ('{"event": "media", "media": {"payload": "%"}}', "must be base64"),
             (b"\0", "got a binary one"),
         ],
     )
