@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from ._core.options import check_number
 from .errors import LimitExceeded
 
-__all__ = ["Limits", "RequestLimits", "check_candidates", "check_limit", "check_message"]
+__all__ = [
+    "Limits",
+    "MessageRate",
+    "RequestLimits",
+    "check_candidates",
+    "check_limit",
+    "check_message",
+]
+
+_RATE_SECONDS = 10
+"""Seconds over which rates are averaged: a network may deliver the messages of seconds at once."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,9 @@ class RequestLimits:
     message_bytes: int = 262_144
     """Maximum size of a message, in bytes. Clients send 20 to 100 ms of audio in one: 20,000 at
     most."""
+    messages_per_second: int = 500
+    """Maximum messages of one client in a second, averaged over ten seconds: data channel messages,
+    or WebSocket messages, which include its audio."""
     picture_pixels: int = 9_437_184
     """Maximum width times height of a picture from a client, before cropping: by default 4096 x
     2304. Its header is read before it is decoded."""
@@ -102,6 +116,37 @@ def check_limit(text: str, count: int, name: str, limits: RequestLimits) -> None
 def check_message(size: int, limits: RequestLimits) -> None:
     """Raise :class:`LimitExceeded` if a message of ``size`` bytes is too large."""
     check_limit(f"the message has {size} bytes", size, "message_bytes", limits)
+
+
+class MessageRate:
+    """Counts the messages of one client.
+
+    Args:
+        limits: the maximum rate.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, limits: RequestLimits, clock: Callable[[], float]) -> None:
+        self._rate = limits.messages_per_second
+        self._clock = clock
+        self._left = float(self._rate * _RATE_SECONDS)
+        self._counted: float | None = None
+
+    def count(self) -> None:
+        """Count a message.
+
+        Raises:
+            LimitExceeded: the client has sent too many.
+        """
+        now = self._clock()
+        if self._counted is not None:
+            self._left += (now - self._counted) * self._rate
+            self._left = min(self._left, self._rate * _RATE_SECONDS)
+        self._counted = now
+        if self._left < 1:
+            text = f"a client may send {self._rate} messages per second"
+            raise LimitExceeded(f"{text} (RequestLimits.messages_per_second)", 429)
+        self._left -= 1
 
 
 def check_candidates(count: int, limits: RequestLimits) -> None:

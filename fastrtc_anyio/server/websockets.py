@@ -29,7 +29,7 @@ from fastrtc_anyio.errors import (
     SignalingError,
     WebRTCError,
 )
-from fastrtc_anyio.limits import RequestLimits, check_message
+from fastrtc_anyio.limits import MessageRate, RequestLimits, check_message
 
 from .access import AccessRules, Visitor, admit
 from .http import HIDDEN
@@ -183,6 +183,7 @@ class Socket:
     def __init__(self, websocket: WebSocket, limits: RequestLimits) -> None:
         self.websocket = websocket
         self._limits = limits
+        self._rate = MessageRate(limits, anyio.current_time)
         self._closed = False
 
     async def receive(self) -> str:
@@ -197,6 +198,7 @@ class Socket:
             if message.get("code") == _ABNORMAL and "reason" in message:
                 raise BrokenResourceError
             raise EndOfStream
+        self._rate.count()
         text = message.get("text")
         if text is None:
             raise InvalidMessage("the protocol has text messages only; got a binary one")

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import socket
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -14,14 +15,17 @@ from aiortc.rtcsctptransport import (
     SCTP_DATA_FIRST_FRAG,
     Chunk,
     DataChunk,
+    ForwardTsnChunk,
     HeartbeatChunk,
     InitChunk,
+    ReconfigChunk,
     SackChunk,
     serialize_packet,
     tsn_plus_one,
 )
 from aiortc.rtp import RtpPacket
 from anyio import to_thread
+from google_crc32c import value as crc32c
 
 from fastrtc_anyio import CloseReason, InvalidCandidate, InvalidOffer, LimitExceeded
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
@@ -85,9 +89,18 @@ async def test_candidate_with_invalid_port_is_rejected(port: int) -> None:
 
 @on_trio
 @pytest.mark.parametrize(
-    ("streams", "size"), [(1, 1), (1, 1100), (1000, 1)], ids=["many", "large", "streams"]
+    ("streams", "size", "reason"),
+    [
+        (1, 1, "unfinished messages"),
+        (1, 1100, "unfinished messages"),
+        (200, 1, "unfinished messages"),
+        (1000, 1, "more than 256 streams"),
+    ],
+    ids=["many", "large", "spread", "streams"],
 )
-async def test_too_many_unfinished_messages_end_the_call(streams: int, size: int) -> None:
+async def test_too_many_unfinished_messages_end_the_call(
+    streams: int, size: int, reason: str
+) -> None:
     stream = make_stream(AsyncEcho, concurrency_limit=2)
     async with stream, place_call(stream) as good, place_call(stream) as bad:
 
@@ -113,9 +126,80 @@ async def test_too_many_unfinished_messages_end_the_call(streams: int, size: int
         (ended,) = [session for session in sessions if session.closed is not None]
         assert ended.closed is not None
         assert ended.closed.reason is CloseReason.PEER_FAILED
-        assert "unfinished messages" in ended.closed.message
+        assert reason in ended.closed.message
         (snr,) = await echo_of_tones(good, [440])
         assert snr > 30
+
+
+@on_trio
+async def test_257th_data_channel_ends_the_call_with_its_reason() -> None:
+    async with make_stream(AsyncEcho()) as stream, place_call(stream) as client:
+        (session,) = stream.sessions.values()
+        await wait_until(lambda: client.channel_is_open)
+
+        async def open_channels() -> None:
+            for number in range(300):
+                if session.closed is not None:
+                    return
+                client.pc.createDataChannel(str(number))
+                await asyncio.sleep(0.002)
+
+        with suppress(ConnectionError):
+            await to_thread.run_sync(client.run, open_channels)
+        await wait_until(lambda: session.closed is not None)
+        assert session.closed is not None
+        assert session.closed.reason is CloseReason.PEER_FAILED
+        assert "more than 256" in session.closed.message
+
+
+def many_acknowledgements(sctp: Any) -> list[Chunk]:
+    """Chunks of which each names 65,536 numbers."""
+    chunks: list[Chunk] = []
+    for _ in range(70):
+        sack = SackChunk()
+        sack.cumulative_tsn, sack.gaps = sctp._last_received_tsn, [(0, 65_535)]
+        chunks.append(sack)
+    return chunks
+
+
+def many_resets(sctp: Any) -> list[Chunk]:
+    chunk = ReconfigChunk()
+    chunk.params = [(17, (sctp._local_tsn + i).to_bytes(8)[4:] + bytes(4)) for i in range(100)]
+    return [chunk]
+
+
+def many_forwarded_streams(sctp: Any) -> list[Chunk]:
+    chunk = ForwardTsnChunk()
+    chunk.cumulative_tsn = sctp._local_tsn + 10
+    chunk.streams = [(number, 1) for number in range(300)]
+    return [chunk]
+
+
+@on_trio
+@pytest.mark.parametrize(
+    "make", [many_acknowledgements, many_resets, many_forwarded_streams, None], ids=str
+)
+async def test_costly_sctp_packet_is_dropped_or_ends_its_call(make: Any) -> None:
+    """A packet of 1500 bytes, with chunks that would each cost milliseconds."""
+    stream = make_stream(AsyncEcho, concurrency_limit=2)
+    async with stream, place_call(stream, webrtc_id="bad") as bad:
+        session = stream.session("bad")
+        await wait_until(lambda: bad.channel_is_open)
+
+        async def send() -> None:
+            sctp: Any = bad.pc.sctp
+            chunks = [HeartbeatChunk() for _ in range(300)] if make is None else make(sctp)
+            header = struct.pack("!HHL", 5000, 5000, sctp._remote_verification_tag)
+            data = b"".join(map(bytes, chunks))
+            checksum = crc32c(header + bytes(4) + data)
+            await sctp.transport._send_data(header + struct.pack("<L", checksum) + data)
+
+        for _ in range(3):
+            await to_thread.run_sync(bad.run, send)
+        statistics = session.statistics
+        await wait_until(lambda: session.closed or statistics().discarded.packets == 3)
+        if session.closed is not None:
+            assert "streams of data channels" in session.closed.message
 
 
 STRANGE_DATAGRAMS = [

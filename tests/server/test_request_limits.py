@@ -11,10 +11,18 @@ import pytest
 from anyio import create_task_group, to_thread
 from starlette.applications import Starlette
 
-from fastrtc_anyio import RequestLimits, Stream, Textbox
+from fastrtc_anyio import CloseReason, RequestLimits, Stream, Textbox
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.aiortc_client import open_client
-from tests.kit.calls import LOOPBACK, accept, make_offer, place_call, post
+from tests.kit.calls import (
+    LOOPBACK,
+    accept,
+    make_offer,
+    only_session,
+    place_call,
+    post,
+    wait_ended,
+)
 from tests.kit.handlers import AsyncEcho
 from tests.kit.measure import check_echo
 from tests.kit.waiting import wait_until
@@ -193,6 +201,29 @@ async def test_very_long_websocket_message_closes_with_1009() -> None:
     async with serve(stream) as url, open_wire(url) as wire:
         await wire.send("x" * 4001)
         assert await wire.receive_end() == 1009
+
+
+async def test_too_many_websocket_messages_close_with_1008() -> None:
+    stream = make_stream(messages_per_second=2)
+    async with serve(stream) as url, open_wire(url) as wire:
+        await wire.send('{"event": "start"}')
+        for _ in range(19):
+            await wire.send("hello")
+        await wait_until(lambda: stream.active == 1)
+        await wire.send("one too many")
+        assert await wire.receive_end() == 1008
+        await wait_until(lambda: stream.active == 0)
+
+
+async def test_too_many_data_channel_messages_end_the_session() -> None:
+    stream = make_stream(messages_per_second=2)
+    async with stream, place_call(stream) as call:
+        session = only_session(stream)
+        for _ in range(21):
+            call.send_message("hello")
+        assert await wait_ended(stream, session) is CloseReason.PEER_FAILED
+        assert session.closed is not None
+        assert "RequestLimits.messages_per_second" in session.closed.message
 
 
 async def test_long_data_channel_message_gets_error_and_call_continues() -> None:

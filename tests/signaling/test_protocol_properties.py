@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from fastrtc_anyio import (
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._sessions.early import EarlyCandidates
 from fastrtc_anyio._signaling.ice import IceServer
-from fastrtc_anyio._signaling.messages import dump_json, encode_message, mend_text
+from fastrtc_anyio._signaling.messages import dump_json, encode_message, load_json, mend_text
 from fastrtc_anyio._signaling.requests import (
     MAX_ID_LENGTH,
     CandidateRequest,
@@ -30,6 +31,7 @@ from fastrtc_anyio._signaling.requests import (
     failure_body,
     parse_request,
 )
+from fastrtc_anyio.limits import MessageRate
 
 LIMITS = RequestLimits()
 
@@ -282,3 +284,45 @@ def test_invalid_request_limits_raise_with_name_and_value(
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):
         RequestLimits(**options)
+
+
+def test_json_with_too_many_parts_is_not_parsed() -> None:
+    assert load_json("[" + "{}," * 9998 + "0]") is not None
+    for text in (
+        "[" + "{}," * 10_000 + "0]",
+        "[" + "[]," * 10_000 + "0]",
+        "[" + '"",' * 10_001 + "0]",
+        b"[" * 300_000,
+        "[" * 9_999,
+        "9" * 5000,
+        "\ud800",
+    ):
+        with pytest.raises(ValueError, match=r".") as info:
+            load_json(text)
+        assert not isinstance(info.value, RecursionError)
+
+
+@given(st.one_of(st.text(), st.binary()))
+def test_any_text_is_json_or_value_error(text: str | bytes) -> None:
+    with suppress(ValueError):
+        load_json(text)
+
+
+def test_message_rate_is_averaged_over_ten_seconds() -> None:
+    now = 0.0
+    rate = MessageRate(RequestLimits(messages_per_second=5), lambda: now)
+    for _ in range(50):
+        rate.count()
+    with pytest.raises(LimitExceeded, match=r"5 messages per second .*messages_per_second"):
+        rate.count()
+    now = 1.0
+    for _ in range(5):
+        rate.count()
+    with pytest.raises(LimitExceeded):
+        rate.count()
+    now = 1000.0
+    for _ in range(50):
+        rate.count()
+    with pytest.raises(LimitExceeded) as info:
+        rate.count()
+    assert info.value.status_hint == 429

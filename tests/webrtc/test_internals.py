@@ -17,13 +17,21 @@ from fastrtc_anyio._peers.webrtc import (
     ice_internals,
     internals,
     media_internals,
+    sctp_internals,
     socket_internals,
     task_internals,
 )
 
 PACKAGE = Path(fastrtc_anyio.__file__).parent
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-MODULES = (internals, ice_internals, media_internals, socket_internals, task_internals)
+MODULES = (
+    internals,
+    ice_internals,
+    media_internals,
+    sctp_internals,
+    socket_internals,
+    task_internals,
+)
 INTERNALS = [PACKAGE / "_peers/webrtc" / f"{one.__name__.rpartition('.')[2]}.py" for one in MODULES]
 _COMMON = {"_queue"}
 """Names that this package uses for something else, too."""

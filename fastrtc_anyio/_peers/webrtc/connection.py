@@ -85,7 +85,9 @@ class Connection:
         self._on_closed = on_closed
         self._pc: RTCPeerConnection | None = None
         self.media = ConnectionMedia(media, streams, limits, self._on_broken, self._on_sender_ended)
-        self.data_channels = DataChannels(streams.messages, limits, streams.discards)
+        self.data_channels = DataChannels(
+            streams.messages, limits, streams.discards, self._on_violation
+        )
         self._negotiation: asyncio.Task[str] | None = None
         self._tasks = ConnectionTasks(self._on_task_failed)
         self._paths: list[IcePath] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -12,9 +13,9 @@ from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.messages import MessageChannel
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import LimitExceeded
-from fastrtc_anyio.limits import RequestLimits, check_message
+from fastrtc_anyio.limits import MessageRate, RequestLimits, check_message
 
-from . import internals
+from . import sctp_internals
 
 DRAIN_LIMIT = 0.5
 """Seconds to wait for the acknowledgement of messages before the connection is closed."""
@@ -23,19 +24,30 @@ OPEN_LIMIT = 1.4
 _BUFFER = 65_536
 """Bytes that may wait in the data channel's own buffer."""
 _FRAGMENTS = 1024
-"""Maximum fragments of unfinished messages on one stream; a client that observes the receive window
-has fewer."""
-_STREAMS = 256
-"""Maximum inbound streams of one client."""
+"""Maximum fragments of unfinished messages, and chunks behind a missing one; a client that observes
+the receive window has fewer."""
+_CHANNELS = 256
+"""Maximum data channels, and inbound streams, of one client."""
 _WINDOW_GRACE = 65_536
 """Bytes a client may exceed the receive window by: those in flight when it closed."""
 
 
 class DataChannels:
-    """Receives messages on all data channels, and sends on the first open one."""
+    """Receives messages on all data channels, and sends on the first open one.
 
-    def __init__(self, messages: MessageChannel, limits: RequestLimits, discards: Discards) -> None:
+    ``on_violation`` is called with an explanation when a client sends too many messages.
+    """
+
+    def __init__(
+        self,
+        messages: MessageChannel,
+        limits: RequestLimits,
+        discards: Discards,
+        on_violation: Callable[[str], None],
+    ) -> None:
         self._messages = messages
+        self._rate = MessageRate(limits, time.monotonic)
+        self._on_violation = on_violation
         self._discards = discards
         self._limits = limits
         self._channels: list[RTCDataChannel] = []
@@ -71,7 +83,7 @@ class DataChannels:
         # SCTP has no event for "all acknowledged". Polling is cheap once, at the end of a call.
         await poll(lambda: bool(self._channels) or not self._messages.has_outgoing, OPEN_LIMIT)
         await poll(
-            lambda: not self._messages.has_outgoing and not internals.has_unacknowledged(sctp),
+            lambda: not self._messages.has_outgoing and not sctp_internals.has_unacknowledged(sctp),
             DRAIN_LIMIT,
         )
 
@@ -96,6 +108,11 @@ class DataChannels:
         return next((c for c in self._channels if c.readyState == "open"), None)
 
     def _on_message(self, channel: RTCDataChannel, message: str | bytes) -> None:
+        try:
+            self._rate.count()
+        except LimitExceeded as exc:
+            self._on_violation(str(exc))
+            return
         size = len(message if isinstance(message, bytes) else message.encode())
         try:
             check_message(size, self._limits)
@@ -117,22 +134,32 @@ def guard_sctp(
     new one, on the loop that all connections share. A malformed message is only counted.
     """
 
-    def admit_chunk(load: internals.SctpLoad) -> bool:
-        # Checked before aiortc stores the chunk. The window alone does not protect: it counts
-        # bytes, and a fragment can have a single byte.
-        admitted = (
-            load.streams <= _STREAMS
-            and load.fragments < _FRAGMENTS
-            and load.window >= -_WINDOW_GRACE
-        )
-        if not admitted:
-            on_violation("too many unfinished messages over a data channel")
-        return admitted
+    def admit(load: sctp_internals.SctpLoad) -> bool:
+        # Checked before aiortc stores anything. The window alone does not protect: it counts bytes,
+        # and a fragment can have a single byte.
+        violation = _find_violation(load)
+        if violation is not None:
+            on_violation(violation)
+        return violation is None
 
     def on_malformed(error: Exception) -> None:
         discards.count("messages_in", "a message over a data channel is malformed", repr(error))
 
-    internals.guard_sctp(sctp, admit_chunk, on_malformed)
+    sctp_internals.guard_sctp(sctp, admit, on_malformed)
+
+
+def _find_violation(load: sctp_internals.SctpLoad) -> str | None:
+    if load.channels > _CHANNELS:
+        return f"the client has opened more than {_CHANNELS} data channels"
+    if load.streams > _CHANNELS:
+        return f"the client uses more than {_CHANNELS} streams of data channels"
+    if (
+        load.fragments >= _FRAGMENTS
+        or load.misordered >= _FRAGMENTS
+        or load.window < -_WINDOW_GRACE
+    ):
+        return "too many unfinished messages over data channels"
+    return None
 
 
 async def poll(condition: Callable[[], bool], limit: float) -> None:

@@ -3,8 +3,9 @@
 The libraries have no setting for the behaviour changed here, so each function reads or replaces an
 attribute of a live object. Its docstring states the reason, the upstream issue if there is one, and
 when the function can go. Policy (limits, ports, timing) belongs to the callers.
-:mod:`.ice_internals` does the same for the checks of ICE, :mod:`.media_internals` for senders and
-receivers, :mod:`.socket_internals` for sockets, :mod:`.task_internals` for tasks.
+:mod:`.sctp_internals` does the same for data channels, :mod:`.ice_internals` for the checks of ICE,
+:mod:`.media_internals` for senders and receivers, :mod:`.socket_internals` for sockets,
+:mod:`.task_internals` for tasks.
 
 Verified against aiortc 1.16.0 and aioice 0.13.0. :data:`REQUIRED` is checked on import.
 """
@@ -15,15 +16,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from aioice import ice
 from aioice.candidate import Candidate
-from aiortc import RTCPeerConnection, RTCRtpTransceiver, rtcsctptransport
+from aiortc import RTCPeerConnection, RTCRtpTransceiver
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtcsctptransport import DataChunk, InboundStream, RTCSctpTransport, SackChunk
+from aiortc.rtcsctptransport import RTCSctpTransport
 
 from fastrtc_anyio._core.required import check_required
 
@@ -36,20 +37,7 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCCertificate: ("_create_ssl_context",),
     RTCDtlsTransport: ("_handle_rtcp_data", "_handle_rtp_data", "_ssl"),
     RTCIceTransport: ("_connection",),
-    RTCSctpTransport: (
-        "_advertised_rwnd",
-        "_data_channel_queue",
-        "_data_channel_receive",
-        "_handle_data",
-        "_inbound_streams",
-        "_outbound_queue",
-        "_receive_data_chunk",
-        "_receive_sack_chunk",
-        "_sent_queue",
-    ),
-    rtcsctptransport: ("decode_params",),
-    InboundStream: ("reassembly",),
-    DataChunk: ("stream_id",),
+    RTCSctpTransport: ("_handle_data",),
     ice: ("get_host_addresses",),
     ice.Connection: ("get_component_candidates",),
 }
@@ -217,7 +205,7 @@ def _contain_failures(
 # Packets.
 
 
-async def _contain(
+async def contain(
     on_malformed: Callable[[Exception], None], handling: Coroutine[Any, Any, None]
 ) -> None:
     """Await aiortc's handling of a packet or message, and pass its exception to a function."""
@@ -250,7 +238,7 @@ def watch_packets(
 
         async def call(*args: Any, **options: Any) -> None:
             on_packet()
-            await _contain(on_malformed, function(*args, **options))
+            await contain(on_malformed, function(*args, **options))
 
         replace_attribute(target, name, call)
 
@@ -272,91 +260,3 @@ def is_closed_by_client(transport: RTCDtlsTransport) -> bool:
     """
     connection = transport._ssl
     return connection is not None and bool(connection.get_shutdown() & _RECEIVED_SHUTDOWN)
-
-
-# Data channels.
-
-
-_GAP_NUMBERS = 65_536
-"""Numbers that the 16-bit offsets of disjoint gap blocks can cover."""
-
-
-class SctpLoad(NamedTuple):
-    """Memory that a client occupies in SCTP reassembly when another chunk arrives."""
-
-    streams: int
-    """Inbound streams, including that of the chunk."""
-    fragments: int
-    """Fragments of unfinished messages on the chunk's stream."""
-    window: int
-    """Bytes left in the receive window; negative if the client exceeds it."""
-
-
-def guard_sctp(
-    sctp: RTCSctpTransport,
-    admit_chunk: Callable[[SctpLoad], bool],
-    on_malformed: Callable[[Exception], None],
-) -> None:
-    """Drop refused chunks of SCTP, and call ``on_malformed`` for messages that are malformed.
-
-    In aiortc 1.16 the exception of a message, such as text that is not UTF-8, costs the packet with
-    all its messages. aiortc does not enforce the receive window it advertises, and searches all
-    stored fragments for each new one. Can go once aiortc drops malformed messages and enforces its
-    window.
-    """
-    receive, receive_message = sctp._receive_data_chunk, sctp._data_channel_receive
-    receive_sack = sctp._receive_sack_chunk
-
-    async def receive_data_chunk(chunk: DataChunk) -> None:
-        streams = sctp._inbound_streams
-        stream = streams.get(chunk.stream_id)
-        load = SctpLoad(
-            streams=len(streams) + (stream is None),
-            fragments=0 if stream is None else len(stream.reassembly),
-            window=sctp._advertised_rwnd,
-        )
-        if admit_chunk(load):
-            await receive(chunk)
-
-    async def receive_sack_chunk(chunk: SackChunk) -> None:
-        # aiortc 1.16 visits each number in each block, which takes seconds if they all overlap.
-        numbers = sum(last - first + 1 for first, last in chunk.gaps)
-        if numbers > _GAP_NUMBERS:
-            raise ValueError(f"gap blocks must be disjoint (RFC 9260 3.3.4); got {numbers} numbers")
-        await receive_sack(chunk)
-
-    async def data_channel_receive(stream_id: int, kind: int, data: bytes) -> None:
-        await _contain(on_malformed, receive_message(stream_id, kind, data))
-
-    replace_attribute(sctp, "_receive_data_chunk", receive_data_chunk)
-    replace_attribute(sctp, "_receive_sack_chunk", receive_sack_chunk)
-    replace_attribute(sctp, "_data_channel_receive", data_channel_receive)
-
-
-def _check_parameters(decode: Callable[[bytes], object], body: bytes) -> object:
-    """Decode the parameters of an SCTP chunk, and raise ValueError for a length below 4.
-
-    aiortc 1.16 reads a parameter with a length of 0 for ever: one packet would stop all connections
-    and exhaust the memory. The error drops the packet. Can go once aiortc checks the length.
-    """
-    start = 0
-    while start <= len(body) - 4:
-        length = int.from_bytes(body[start + 2 : start + 4])
-        if length < 4:  # RFC 9260 3.2.1: it includes the type and the length
-            raise ValueError(f"the length of an SCTP parameter must be at least 4; got {length}")
-        start += length + -length % 4
-    return decode(body)
-
-
-replace_attribute(
-    rtcsctptransport, "decode_params", partial(_check_parameters, rtcsctptransport.decode_params)
-)
-
-
-def has_unacknowledged(sctp: RTCSctpTransport) -> bool:
-    """Return whether data channel messages are queued or not yet acknowledged.
-
-    ``close()`` of aiortc 1.16 discards them, and ``RTCDataChannel.bufferedAmount`` does not count
-    unacknowledged ones. Can go once ``close()`` flushes.
-    """
-    return bool(sctp._data_channel_queue or sctp._outbound_queue or sctp._sent_queue)
