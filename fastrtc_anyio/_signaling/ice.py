@@ -26,7 +26,7 @@ class IceServer:
 
     urls: tuple[str, ...]
     username: str | None = None
-    credential: str | None = None
+    credential: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for url in self.urls:
@@ -120,7 +120,7 @@ def parse_ice_servers(value: object) -> tuple[IceServer, ...]:
     servers = [value] if isinstance(value, Mapping | IceServer) else value
     if not isinstance(servers, Sequence) or isinstance(servers, str):
         raise ValueError(  # noqa: TRY004 - part of a configuration, not an argument
-            f"iceServers is a list of ICE servers; got {value!r}"
+            f"iceServers is a list of ICE servers; got {type(value).__name__}"
         )
     return tuple(_parse_server(server) for server in servers)
 
@@ -130,7 +130,9 @@ def _parse_server(value: Any) -> IceServer:
         return value
     urls: str | Sequence[str] | None = value.get("urls") if isinstance(value, Mapping) else None
     if not urls:
-        raise ValueError(f'an ICE server is a mapping with "urls"; got {value!r}')
+        # Not the values: one may be a credential.
+        got = f"the keys {sorted(map(str, value))}" if isinstance(value, Mapping) else repr(value)
+        raise ValueError(f'an ICE server is a mapping with "urls"; got {got}')
     return IceServer(
         (urls,) if isinstance(urls, str) else tuple(urls),
         value.get("username"),

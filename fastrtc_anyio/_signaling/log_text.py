@@ -11,10 +11,11 @@ def log_text(error: BaseException) -> str:
     """Return the text of an error for levels above DEBUG.
 
     Only errors of this package are known to quote no client, and a :exc:`.SignalingError` only in
-    its rule. The type stands for any other.
+    its rule or, without one, the description of its class. The type stands for any other.
     """
     if isinstance(error, SignalingError):
-        return error.rule or type(error).__name__
+        description = type(error).__doc__ or type(error).__name__
+        return error.rule or description.partition("\n")[0].rstrip(".")
     if isinstance(error, FastRTCError):
         return str(error)
     return type(error).__name__
