@@ -81,6 +81,11 @@ class SessionLife(ABC):
         self._served = anyio.Event()
         self._task_id = 0
 
+    @property
+    def log_id(self) -> str:
+        """The beginning of the id, for logs. The whole id admits requests about the session."""
+        return self.id[:8]
+
     @abstractmethod
     async def _run_driver(self) -> None:
         """Serve the connected client."""
@@ -122,7 +127,7 @@ class SessionLife(ABC):
         if isinstance(error, WebRTCError):
             self.close(CloseReason.HANDLER_ERROR, error.message)
         else:
-            text = f"The server has met an error, logged as {self.id[:8]}."
+            text = f"The server has met an error, logged as {self.log_id}."
             self.close(CloseReason.HANDLER_ERROR, text)
 
     def _close(self, reason: CloseReason, message: str) -> None:
@@ -268,7 +273,7 @@ class SessionLife(ABC):
         logger.warning(
             "session %s: %s did not end within %g s after the session; it swallows its "
             "cancellation, or shields itself:\n%s",
-            self.id,
+            self.log_id,
             name,
             self.limits.shutdown,
             Lines(describe_subtasks(self._task_id)),
@@ -298,9 +303,9 @@ class SessionLife(ABC):
                 try:
                     await self.peer.aclose()
                 except Exception:  # logged only: the rest of the session must still be released
-                    logger.exception("session %s: the connection failed to close", self.id)
+                    logger.exception("session %s: the connection failed to close", self.log_id)
         if scope.cancelled_caught:
-            logger.error("session %s: the connection did not close in time", self.id)
+            logger.error("session %s: the connection did not close in time", self.log_id)
 
     async def _release(self) -> None:
         if self._is_released:
@@ -322,7 +327,7 @@ class SessionLife(ABC):
         if self.abandoned_threads:
             logger.warning(
                 "session %s: %d threads did not return from the handler within %g s",
-                self.id,
+                self.log_id,
                 self.abandoned_threads,
                 self.limits.shutdown,
             )
@@ -333,11 +338,11 @@ class SessionLife(ABC):
                 with contain_exits("shutdown"), collapse_groups():
                     await self._shut_down_driver()
             except Exception:  # logged only: the session has its reason already
-                logger.exception("session %s: shutdown failed", self.id)
+                logger.exception("session %s: shutdown failed", self.log_id)
             finally:
                 done.set()
         if scope.cancelled_caught:
-            logger.error("session %s: shutdown exceeded %g s", self.id, self.limits.shutdown)
+            logger.error("session %s: shutdown exceeded %g s", self.log_id, self.limits.shutdown)
 
 
 async def _is_set_by(event: anyio.Event, deadline: float) -> bool:

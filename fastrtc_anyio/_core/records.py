@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from traceback import format_exception
+from traceback import format_exception, format_tb
 
 from .host import Lock
 
@@ -28,6 +28,7 @@ __all__ = [
     "flush_suppressed",
     "forget_records",
     "install",
+    "log_failure",
 ]
 
 LOGGER = "fastrtc_anyio"
@@ -278,6 +279,16 @@ def escape_lines(text: str, indent: str = "") -> str:
         half = _MAX_LINES // 2
         lines = [*lines[:half], f"... ({extra} lines)", *lines[-half:]]
     return "\n".join(f"{indent}{escape(line, _MAX_LINE)}" for line in lines)
+
+
+def log_failure(logger: logging.Logger, message: str, *args: object, error: BaseException) -> None:
+    """Log an error that a library may have raised about data of a client.
+
+    Its text, which may quote the data, is logged at level DEBUG only.
+    """
+    stack = "".join(format_tb(error.__traceback__)).rstrip("\n")
+    logger.error(f"{message}: %s", *args, Lines(f"{type(error).__name__}\n{stack}"))
+    logger.debug(message, *args, exc_info=error)
 
 
 _FILTER = RecordFilter()

@@ -226,7 +226,7 @@ class Conversation:
 
     def _tell(self, event: TurnEvent) -> None:
         """Pass an event to the application."""
-        logger.debug("session %s: %r", self._run.session.id, event)
+        logger.debug("session %s: %r", self._run.session.log_id, event)
         if self._handler.on_event is not None:
             with user_code("on_event"):
                 self._handler.on_event(event)

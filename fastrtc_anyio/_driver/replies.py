@@ -98,7 +98,7 @@ class Replies:
             if not reply.scope.cancel_called:
                 raise
             # The conversation has moved on, so the error must not end the session.
-            logger.exception("session %s: an interrupted reply failed", self._session.id)
+            logger.exception("session %s: an interrupted reply failed", self._session.log_id)
         finally:
             # Even a reply that was cancelled while it waited keeps the next one waiting.
             with CancelScope(shield=True):
@@ -113,7 +113,7 @@ class Replies:
             previous.unwound.set()  # wait for it, and log it, only once
             logger.warning(
                 "session %s: reply %d has not unwound within %g s of being interrupted",
-                self._session.id,
+                self._session.log_id,
                 previous.number,
                 UNWINDING_S,
             )
@@ -130,7 +130,9 @@ class Replies:
         if not handler.args_set.is_set():
             limit: float | None = INPUTS_S if self._client_answers else 0.0
             if need is InputNeed.REQUIRED and not handler.latest_args:
-                logger.info("session %s: a reply waits for the client's input", self._session.id)
+                logger.info(
+                    "session %s: a reply waits for the client's input", self._session.log_id
+                )
                 limit = None
             await handler.fetch_args()
             with anyio.move_on_after(limit):

@@ -96,7 +96,7 @@ class HandlerRun(Generic[H_co]):
             self._ignored.add(kind)
             logger.warning(
                 "session %s: the %s that %s emits is not sent: the mode of the stream has none",
-                self.session.id,
+                self.session.log_id,
                 kind,
                 type(self.handler).__name__,
             )
@@ -117,5 +117,5 @@ async def wait_for_inputs(run: HandlerRun[FunctionHandler]) -> None:
     """Ask the client for its input and wait for it, if the function requires it."""
     handler = run.handler
     if handler.needs_args and not handler.args_set.is_set():
-        logger.info("session %s: waiting for the input of %s", run.session.id, handler.source)
+        logger.info("session %s: waiting for the input of %s", run.session.log_id, handler.source)
         await handler.wait_for_args()

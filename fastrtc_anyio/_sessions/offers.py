@@ -146,7 +146,7 @@ class Offers:
         description = await session.peer.restart(request.description)
         if description is None:
             return None
-        logger.log(self._options.log_level, "session %s: ICE restarts", session.id)
+        logger.log(self._options.log_level, "session %s: ICE restarts", session.log_id)
         return Answer(description, webrtc_id)
 
     async def restart_ice(self, session_id: str, remote: Remote) -> str:
@@ -157,7 +157,7 @@ class Offers:
         """
         session = self._registry.get(session_id)
         fragment = await self._webrtc_peer(session, session_id).restart_ice(remote)
-        logger.log(self._options.log_level, "session %s: ICE restarts", session.id)
+        logger.log(self._options.log_level, "session %s: ICE restarts", session.log_id)
         return fragment
 
     async def add_candidate(

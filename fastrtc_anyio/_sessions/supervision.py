@@ -150,7 +150,7 @@ class Supervisor:
             nonlocal answered
             negotiated = await negotiate()
             answered = True
-            logger.log(self._options.log_level, "session %s: answered", session.id)
+            logger.log(self._options.log_level, "session %s: answered", session.log_id)
             return negotiated
 
         try:
@@ -162,11 +162,11 @@ class Supervisor:
                 raise  # to the caller of offer() or serve()
             raised = session.closed and session.closed.reason is CloseReason.HANDLER_ERROR
             if isinstance(exc, WebRTCError) or (not raised and isinstance(exc, PeerError)):
-                logger.warning("session %s ended: %r", session.id, exc)
+                logger.warning("session %s ended: %r", session.log_id, exc)
                 return
-            logger.error("session %s (%s) ended", session.id, session.closed, exc_info=exc)
+            logger.error("session %s (%s) ended", session.log_id, session.closed, exc_info=exc)
         finally:
             self._registry.forget(session)
             lost = session.closed is not None and session.closed.reason in _LOST
             level = logging.WARNING if lost else self._options.log_level
-            logger.log(level, "session %s: %s", session.id, session.closed)
+            logger.log(level, "session %s: %s", session.log_id, session.closed)

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._sessions.ownership import ANONYMOUS
 from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, NotAllowed, NotAuthenticated, Overloaded
@@ -108,7 +107,7 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> str:
     # or a response that is returned by mistake must not admit the client.
     raise HandlerContractError(
         "authenticate must return True or False, or the client's identity, a non-empty str; got "
-        f"{short_repr(verdict)}"
+        f"{type(verdict).__name__}"  # not the value, which may be personal
     )
 
 

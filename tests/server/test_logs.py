@@ -84,7 +84,8 @@ class Log(logging.Handler):
     def check(self) -> None:
         assert self.find(SECRET) == []
         assert self.find(r"ice-pwd:(?!\.\.\.)") == []
-        private = f"{PRIVATE}|{re.escape(PHONE)}|{re.escape(ADDRESS)}|127\\.0\\.0\\.1|a=ice|v=0"
+        planted = "|".join(map(re.escape, (PRIVATE, PHONE, ADDRESS)))
+        private = rf"{planted}|127\.0\.0\.1\W{{1,3}}\d|a=ice|v=0"
         assert self.find(private, logging.INFO) == []
         # A frame of a traceback would show that an error escaped.
         assert self.find("Traceback", logging.INFO) == []
@@ -111,8 +112,8 @@ async def chat(session: Session) -> None:
             session.send_outputs(AdditionalOutputs(f"{PRIVATE} output"))
 
 
-def authenticate(connection: HTTPConnection) -> bool:
-    return connection.headers.get("authorization") == GIVEN["Authorization"]
+def authenticate(connection: HTTPConnection) -> bool | str:
+    return connection.headers.get("authorization") == GIVEN["Authorization"] and f"{PRIVATE}-user"
 
 
 @asynccontextmanager
@@ -139,7 +140,7 @@ async def open_stream(**options: Any) -> AsyncGenerator[tuple[Stream, str], None
         ),
         **options,
     )
-    async with open_page(stream.mount, stream.request_limits, "127.0.0.1", 0) as url:
+    async with open_page(stream, "127.0.0.1", 0) as url:
         yield stream, url
 
 
@@ -167,6 +168,8 @@ async def test_call_over_webrtc_with_trickled_candidates(log: Log) -> None:
         assert (await http.get(f"/webrtc/config{QUERY}", headers={"Authorization": ""})).is_error
         origin = {"Origin": f"https://{PRIVATE}.example"}
         assert (await http.get(f"/webrtc/config{QUERY}", headers=origin)).status_code == 403
+        host = {"Host": f"{PRIVATE}.example"}
+        assert (await http.get(f"/webrtc/config{QUERY}", headers=host)).is_error
         offer, candidates = without_candidates(await make_offer(client, channel=True))
         mine = f"{PRIVATE}-id"
         body = {"type": "offer", "sdp": plant(offer), "webrtc_id": mine}
@@ -191,6 +194,7 @@ async def test_call_over_webrtc_with_trickled_candidates(log: Log) -> None:
 
 
 async def test_calls_over_whip_and_whep(log: Log) -> None:
+    secrets: list[str] = []
     async with open_guarded() as (stream, http):
         for path in ("/whip", "/whep"):
             async with open_client() as client:
@@ -200,6 +204,7 @@ async def test_calls_over_whip_and_whep(log: Log) -> None:
                 await accept(client, reply.text)
                 await wait_until(client.connected.is_set)
                 location = reply.headers["location"]
+                secrets.append(location.rpartition("/")[2])
                 fragment = {**GIVEN, "Content-Type": "application/trickle-ice-sdpfrag"}
                 text = f"a=ice-ufrag:{PRIVATE}\r\na=ice-pwd:{SECRET}{'x' * 22}\r\n"
                 refused = await http.patch(location, content=text, headers=fragment)
@@ -209,6 +214,7 @@ async def test_calls_over_whip_and_whep(log: Log) -> None:
         refused = await http.post(f"/whip{QUERY}", content=f"v=0\r\n{PRIVATE}", headers=SDP)
         assert refused.status_code == 400
     log.check()
+    assert log.find(re.escape(secrets[0])) == []  # with the id a client can end the session
 
 
 def rejected_bodies(offer: str) -> list[str | dict[str, Any]]:

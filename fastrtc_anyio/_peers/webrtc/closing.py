@@ -14,6 +14,8 @@ from typing import Any
 
 from aiortc import RTCPeerConnection
 
+from fastrtc_anyio._core.records import log_failure
+
 from . import task_internals
 from .data import DRAIN_LIMIT, DataChannels, poll
 from .ice_path import IcePath
@@ -88,7 +90,8 @@ class Closing:
             _abandoned.add(task)
             task.add_done_callback(_forget)
         elif not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("closing a WebRTC connection: %s failed", step.name, exc_info=error)
+            text = "closing a WebRTC connection: %s failed"
+            log_failure(logger, text, step.name, error=error)
 
     async def _end_negotiation(self) -> None:
         # Cancelled late: aioice 0.13 registers the sockets it opens only when all of them are open,

@@ -18,6 +18,7 @@ from aiortc import (
 )
 from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
 
+from fastrtc_anyio._core.records import log_failure
 from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._peers.portal import Portal
 from fastrtc_anyio._signaling.answer import describe_local, restore_answer
@@ -309,8 +310,9 @@ class Connection:
             self._end(explain_end(self._paths))
 
     def _on_broken(self, error: Exception) -> None:
-        logger.error("encoding media failed", exc_info=error)
-        self._end(Closed(CloseReason.PEER_FAILED, f"encoding media failed: {error}"))
+        log_failure(logger, "encoding media failed", error=error)
+        text = f"encoding media failed: {type(error).__name__}"
+        self._end(Closed(CloseReason.PEER_FAILED, text))
 
     def _on_sender_ended(self) -> None:
         """Find out why aiortc stopped a sender: it only logs the exception of an encoder."""
@@ -321,7 +323,7 @@ class Connection:
         await asyncio.sleep(_EXPLAINED)  # a hang-up ends the senders, too
         if not self._over:
             text = "sending media failed"
-            logger.error("%s; see aiortc's log for the reason", text)
+            logger.error("%s; aiortc's log has the reason at level DEBUG", text)
             self._end(Closed(CloseReason.PEER_FAILED, text))
 
     def _end(self, closed: Closed) -> None:
@@ -350,8 +352,9 @@ class Connection:
         if self._closing or self._over:  # a consequence; the first failure has been logged
             logger.debug("%s failed after the end", name, exc_info=error)
             return
-        logger.error("a task of a WebRTC connection failed: %s", name, exc_info=error)
-        self._end(Closed(CloseReason.PEER_FAILED, f"internal error in {name}: {error!r}"))
+        log_failure(logger, "a task of a WebRTC connection failed: %s", name, error=error)
+        text = f"internal error in {name}: {type(error).__name__}"
+        self._end(Closed(CloseReason.PEER_FAILED, text))
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def explain_end(paths: Sequence[IcePath]) -> Closed:
     elif any(path.lost for path in paths):
         text = "the socket or the TURN relay of the connection was lost"
     else:
-        text = "a packet could not be processed; see aiortc's log"
+        text = "a packet could not be processed; aiortc's log has the reason at level DEBUG"
     return Closed(CloseReason.PEER_FAILED, text)
 
 

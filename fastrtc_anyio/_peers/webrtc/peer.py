@@ -11,6 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._core.records import log_failure
 from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.lifecycle import LifecyclePeer
@@ -161,7 +162,7 @@ class WebRTCPeer(LifecyclePeer):
 
             def finish(task: asyncio.Task[None]) -> None:
                 if not task.cancelled() and (error := task.exception()) is not None:
-                    logger.error("closing a WebRTC connection failed", exc_info=error)
+                    log_failure(logger, "closing a WebRTC connection failed", error=error)
                 self._host.post(released.set)
 
             self._portal.post(start)
