@@ -8,31 +8,18 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import fastrtc_anyio
-from fastrtc_anyio._peers.webrtc import (
-    ice_internals,
-    internals,
-    media_internals,
-    sctp_internals,
-    socket_internals,
-    task_internals,
-)
+from fastrtc_anyio._peers.webrtc import internals
 
 PACKAGE = Path(fastrtc_anyio.__file__).parent
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-MODULES = (
-    internals,
-    ice_internals,
-    media_internals,
-    sctp_internals,
-    socket_internals,
-    task_internals,
-)
-INTERNALS = [PACKAGE / "_peers/webrtc" / f"{one.__name__.rpartition('.')[2]}.py" for one in MODULES]
+INTERNALS = sorted((PACKAGE / "_peers/webrtc").glob("*internals.py"))
+MODULES = [import_module(f"fastrtc_anyio._peers.webrtc.{path.stem}") for path in INTERNALS]
 _COMMON = {"_queue"}
 """Names that this package uses for something else, too."""
 REQUIRED = [names for module in MODULES for names in module.REQUIRED.values()]

@@ -42,6 +42,7 @@ from . import internals, task_internals
 from .closing import Closing
 from .consent import Clock, Reach, wait_silent
 from .data import DataChannels, guard_sctp
+from .feedback import limit_feedback
 from .guard import Admission
 from .ice_internals import Origin
 from .ice_path import IcePath, Section, by_transport, explain_end
@@ -265,6 +266,7 @@ class Connection:
         for transport, carried in by_transport(sections).items():
             path = IcePath(transport, carried, clock, admission, self._spawn, self._discards)
             choose_addresses(transport, self._configuration, path.sockets)
+            limit_feedback(transport, carried, self._discards)
             self._paths.append(path)
             self.reach.consents.append(path.consent)
 
