@@ -245,7 +245,11 @@ async def test_failing_encoder_ends_session(caplog: pytest.LogCaptureFixture) ->
         assert call.seen is not None
     assert session.closed is not None
     assert session.closed.reason is CloseReason.PEER_FAILED
-    assert "sending media failed" in caplog.text
+    assert session.closed.message == "RTCRtpSender._run_rtp failed: AttributeError"
+    errors = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert [r.getMessage() for r in errors] == [
+        "a task of a WebRTC connection failed: RTCRtpSender._run_rtp"
+    ]
 
 
 @pytest.mark.parametrize(

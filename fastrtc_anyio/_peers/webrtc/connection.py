@@ -355,8 +355,7 @@ class Connection:
             logger.debug("%s failed after the end", name, exc_info=error)
             return
         log_failure(logger, "a task of a WebRTC connection failed: %s", name, error=error)
-        text = f"internal error in {name}: {type(error).__name__}"
-        self._end(Closed(CloseReason.PEER_FAILED, text))
+        self._end(Closed(CloseReason.PEER_FAILED, f"{name} failed: {type(error).__name__}"))
 
 
 @contextmanager

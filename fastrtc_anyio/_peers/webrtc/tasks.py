@@ -143,7 +143,8 @@ class _Reports(logging.Filter):
         owner, error = _owner.get(), sys.exc_info()[1]
         if owner is None or error is None or "Traceback" not in str(record.msg):
             return True
-        owner.fail(record.funcName or "a task", error)
+        task = asyncio.current_task()
+        owner.fail("a task" if task is None else name_of(task), error)
         return False
 
 
