@@ -5,9 +5,12 @@ Needs Python 3.11 or later, pip and nox. ``nox -l`` lists the sessions; ``nox`` 
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 nox.needs_version = ">=2026.4"
 nox.options.default_venv_backend = "virtualenv"
@@ -27,6 +30,8 @@ REAL_TIME = (
 """Real servers, processes and calls. All other tests are on virtual time."""
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "", "OPENBLAS_NUM_THREADS": "1"}
 """Many tests start processes: keep their compiled modules, and start no threads for numpy."""
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+LOWEST_PYTHON = PROJECT["requires-python"].removeprefix(">=")
 
 
 @nox.session
@@ -41,6 +46,20 @@ def tests(session: nox.Session) -> None:
     """Run the tests in parallel, except attacks, interop and soak; or run pytest with arguments."""
     # Compiling all modules takes longer than compiling those that are imported.
     session.install("--no-compile", ".[test]")
+    run_tests(session)
+
+
+@nox.session(python=LOWEST_PYTHON)
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions of Python and all dependencies that are allowed."""
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("\n".join(lowest_versions()))
+    session.install("--no-compile", ".[test]", "--constraint", str(constraints))
+    session.run("python", "-m", "pip", "list")
+    run_tests(session)
+
+
+def run_tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs, env=ENVIRONMENT)
         return
@@ -108,6 +127,19 @@ def interop(session: nox.Session) -> None:
 
 def pinned(name: str) -> str:
     """The requirement of one tool in the dev extra, without the rest of that extra."""
-    project = nox.project.load_toml("pyproject.toml")
-    requirements: list[str] = project["project"]["optional-dependencies"]["dev"]
+    requirements: list[str] = PROJECT["optional-dependencies"]["dev"]
     return next(line for line in requirements if line.startswith(f"{name}=="))
+
+
+def lowest_versions() -> list[str]:
+    """Constraints to the lower bounds of all dependencies and extras; tools of dev excepted."""
+    lines: dict[str, list[str]] = PROJECT["optional-dependencies"]
+    extras = chain.from_iterable(found for name, found in lines.items() if name != "dev")
+    found: dict[str, Version] = {}
+    for line in [*PROJECT["dependencies"], *extras]:
+        requirement = Requirement(line)
+        for bound in requirement.specifier:
+            if bound.operator in (">=", "=="):
+                version = Version(bound.version)
+                found[requirement.name] = max(version, found.get(requirement.name, version))
+    return [f"{name}=={version}" for name, version in sorted(found.items())]

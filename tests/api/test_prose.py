@@ -99,7 +99,12 @@ def known_names() -> frozenset[str]:
 
 @pytest.mark.parametrize("page", LIVING)
 def test_names_in_code_spans_exist(page: str) -> None:
-    spans = [span for where, span in living_code() if where == page and span[:2] != "--"]
+    # tests/api/test_security.py checks names of tests.
+    spans = [
+        span
+        for where, span in living_code()
+        if where == page and span[:2] != "--" and "::" not in span
+    ]
     unknown = {
         word: span
         for span in spans
@@ -244,7 +249,7 @@ def nox_sessions() -> set[str]:
         node.name
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
-        and any(ast.unparse(decorator) == "nox.session" for decorator in node.decorator_list)
+        and any("nox.session" in ast.unparse(decorator) for decorator in node.decorator_list)
     }
 
 
