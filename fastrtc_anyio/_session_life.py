@@ -51,6 +51,7 @@ _ENDED_HERE = {
     CloseReason.TIME_LIMIT,
     CloseReason.START_UP_TIMEOUT,
     CloseReason.IDLE,
+    CloseReason.REJECTED,
     CloseReason.CANCELLED,
 }
 """Reasons that the client learns from an ``end_stream`` message."""
@@ -69,6 +70,8 @@ class SessionLife(ABC):
         self.limits = limits
         self.error: BaseException | None = None
         """The exception that the handler or the connection raised."""
+        self.on_connected: Callable[[], None] | None = None
+        """Called when the client connects. A :class:`SignalingError` rejects the client."""
         self.outputs = OutputBoard()
         """Values for the application."""
         self.abandoned_threads = 0
@@ -200,6 +203,8 @@ class SessionLife(ABC):
                 self._machine.handle(SessionEvent.ANSWERED)
                 task_status.started(answer)
             await self._connect()
+            if self.on_connected is not None:
+                self.on_connected()
         except PeerError as exc:
             self.close(exc.reason, str(exc))
             raise

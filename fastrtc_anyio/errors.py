@@ -84,7 +84,8 @@ class CloseReason(enum.Enum):
     HANDLER_ERROR = "handler_error"
     """The handler raised."""
     REJECTED = "rejected"
-    """The server could not answer the offer."""
+    """The server could not answer the offer, or had no slot for the client when it connected, or
+    dropped it before it connected: too many other clients were connecting."""
     CANCELLED = "cancelled"
     """The server is stopping, or the application cancelled the scope that owns the session."""
 
@@ -181,9 +182,12 @@ class LimitExceeded(_RuleViolation):
 
     status_hint = 413
 
-    def __init__(self, message: str, status_hint: int = 413) -> None:
+    def __init__(
+        self, message: str, status_hint: int = 413, *, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status_hint = status_hint
+        self.retry_after = retry_after
 
 
 class NotAuthenticated(_RuleViolation):

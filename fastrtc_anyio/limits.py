@@ -25,8 +25,10 @@ _RATE_SECONDS = 10
 class Limits:
     """Deadlines of a session, in seconds. None disables one. The same on every transport."""
 
-    connect: float | None = 30.0
-    """Seconds from the answer to the connection; over a WebSocket, to the first message."""
+    connect: float | None = 10.0
+    """Seconds from the answer to the connection; over a WebSocket, to the first message. Until then
+    a client occupies no slot of ``concurrency_limit``, but one of
+    ``RequestLimits.pending_sessions``."""
     start_up: float | None = None
     """Seconds for ``start_up``. No limit by default: many handlers hold a connection open in it."""
     time_limit: float | None = None
@@ -46,6 +48,9 @@ class Limits:
     stay silent."""
     stall: float | None = 5.0
     """Seconds for a WebSocket client to read what the server has sent."""
+    lag: float | None = 0.1
+    """Seconds by which the server may be late on average. While it is later, or one of its event
+    loops computes for more than 85 % of the time, further sessions are refused."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -93,6 +98,15 @@ class RequestLimits:
     picture_pixels: int = 9_437_184
     """Maximum width times height of a picture from a client, before cropping: by default 4096 x
     2304. Its header is read before it is decoded."""
+    pending_sessions: int = 64
+    """Maximum clients that have not connected yet: sessions that were offered, and WebSockets
+    without a ``start``. A further client replaces the oldest."""
+    client_pending: int = 32
+    """Maximum such clients from one address, or with one identity or ``client_key``."""
+    client_sessions: int = 100
+    """Maximum connected sessions of one client, as defined for ``client_pending``."""
+    client_requests: int = 1200
+    """Maximum HTTP requests and WebSocket handshakes of one client in a minute."""
     event_streams: int = 16
     """Maximum concurrent HTTP readers of one session's outputs."""
 

@@ -24,6 +24,7 @@ from .handlers import StreamHandlerBase
 from .limits import Limits, RequestLimits
 from .outputs import AdditionalOutputs, OutputReader, OutputStream
 from .server.access import Authenticate
+from .server.fairness import ClientKey, TrustedProxies
 from .server.options import ClientConfiguration, WebOptions
 from .server.page import Backend, Page
 from .server.page.components import Component, OutputsHandler
@@ -91,6 +92,11 @@ class Stream(AsyncContextManagerMixin):
         allowed_hosts: names in the ``Host`` header of requests, such as ``"example.org"``,
             ``"*.example.org"``, or ``"*"`` for any. On loopback addresses, loopback names and the
             host of ``TelephoneOptions.public_url`` are allowed besides; on others, any by default.
+        trusted_proxies: addresses and networks of reverse proxies, such as ``"10.0.0.0/8"``. The
+            client of a request from one is the address in its ``X-Forwarded-For`` or ``Forwarded``.
+        client_key: names clients for the limits of one client in ``RequestLimits``, instead of
+            their addresses: a plain (on a thread) or async function of Starlette's
+            ``HTTPConnection`` that returns a string.
 
     Raises:
         TypeError, ValueError: an argument is unsuitable, or does not suit the modality and mode.
@@ -151,6 +157,8 @@ class Stream(AsyncContextManagerMixin):
         authenticate: Authenticate | None = None,
         allowed_origins: Iterable[str] = (),
         allowed_hosts: Iterable[str] = (),
+        trusted_proxies: TrustedProxies = (),
+        client_key: ClientKey | None = None,
     ) -> None:
         self._service = SessionService(
             handler,
@@ -181,6 +189,9 @@ class Stream(AsyncContextManagerMixin):
             authenticate=authenticate,
             allowed_origins=allowed_origins,
             allowed_hosts=allowed_hosts,
+            trusted_proxies=trusted_proxies,
+            client_key=client_key,
+            request_limits=self._service.request_limits,
         )
         self.handler = handler
         self.mode: Mode = mode

@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._core.pace import LoopPace
 from fastrtc_anyio._core.steps import Steps
 
 logger = logging.getLogger("fastrtc_anyio")
@@ -55,6 +57,8 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._users = 0
         self._lock = threading.Lock()
+        self.pace = LoopPace()
+        """Measurements of the loop, while the portal runs."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -148,6 +152,8 @@ class Portal:
             executor = ThreadPoolExecutor(self._workers, thread_name_prefix=self._name)
             loop.set_default_executor(executor)
             self._loop = loop
+            self.pace = LoopPace()
+            loop.call_soon(_measure, loop, self.pace)
             self._thread = threading.Thread(
                 target=_run, args=(loop, executor), name=self._name, daemon=True
             )
@@ -201,6 +207,12 @@ def _run(loop: asyncio.AbstractEventLoop, executor: ThreadPoolExecutor) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _measure(loop: asyncio.AbstractEventLoop, pace: LoopPace) -> None:
+    """Measure the pace of a loop, again and again until the loop is closed."""
+    now = time.monotonic()
+    loop.call_later(pace.tick(now, time.thread_time()) - now, _measure, loop, pace)
 
 
 def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> bool:

@@ -1,35 +1,196 @@
-"""Decide which clients may begin a session."""
+"""Decide which clients may begin a session, and which may keep one.
+
+A client that has been answered but has not connected is *pending*: an offer costs its sender one
+request, so it must not occupy a slot of ``concurrency_limit``. Pending clients have a quota of
+their own, in which a new client replaces the oldest. The slot is taken on connection.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
 
-from fastrtc_anyio.errors import AdmissionError, InvalidStateError
+from anyio import CancelScope, move_on_after
+
+from fastrtc_anyio.errors import (
+    AdmissionError,
+    CloseReason,
+    InvalidStateError,
+    LimitExceeded,
+    Overloaded,
+)
+from fastrtc_anyio.limits import RequestLimits
+from fastrtc_anyio.session import Session
 
 from .registry import SessionRegistry
 
 ConcurrencyLimit = int | Literal["default"] | None
 
+CROWDED = "too many other clients are connecting (RequestLimits.pending_sessions)"
+"""The message for a client that another one has replaced."""
+_RETRY_SECONDS = 5.0
+
+
+class Load(Protocol):
+    """Tells whether the server has time for a further session."""
+
+    def check(self, active: int) -> None:
+        """Raise :class:`Overloaded` if not. ``active`` sessions hold a slot."""
+
+    def note_session(self) -> None:
+        """Note that a further session holds a slot."""
+
+
+@dataclass(eq=False)
+class Pending:
+    """A client that has not connected yet."""
+
+    client: str | None
+    drop: Callable[[], None]
+    """Ends it."""
+
+
+class PendingClients:
+    """Clients that have not connected yet: a bounded number, the oldest first."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self._clients: dict[Pending, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def check(self, client: str | None) -> None:
+        """Check that a client may begin to connect once more. None is the application.
+
+        Raises:
+            LimitExceeded: it has too many pending connections.
+        """
+        if client is None:
+            return
+        limit = self._limits.client_pending
+        if sum(one.client == client for one in self._clients) >= limit:
+            text = f"{limit} connections of this client are pending (RequestLimits.client_pending)"
+            raise LimitExceeded(text, 429, retry_after=_RETRY_SECONDS)
+
+    def enter(self, client: str | None, drop: Callable[[], None]) -> Pending:
+        """Add a client, in place of the oldest if there are too many.
+
+        Raises:
+            LimitExceeded: the client has too many pending connections.
+        """
+        self.check(client)
+        while len(self._clients) >= self._limits.pending_sessions:
+            oldest = next(iter(self._clients))
+            self.leave(oldest)
+            oldest.drop()
+        pending = Pending(client, drop)
+        self._clients[pending] = None
+        return pending
+
+    @contextmanager
+    def hold(self, client: str | None, seconds: float | None) -> Generator[CancelScope, None, None]:
+        """Count a client as pending while the block runs, for so many seconds at most.
+
+        Raises:
+            LimitExceeded: the client has too many pending connections.
+            Overloaded: another client has replaced this one.
+        """
+        is_dropped = False
+
+        def drop() -> None:
+            nonlocal is_dropped
+            is_dropped = True
+            scope.cancel()
+
+        with move_on_after(seconds) as scope:
+            pending = self.enter(client, drop)
+            try:
+                yield scope
+            finally:
+                self.leave(pending)
+        if is_dropped:
+            raise Overloaded(CROWDED)
+
+    def leave(self, pending: Pending) -> None:
+        """Remove a client that has connected or ended. Idempotent."""
+        self._clients.pop(pending, None)
+
 
 class Admission:
-    """Admits clients within the limits of a service."""
+    """Admits clients within the limits of a service, and knows the sessions that it admitted."""
 
-    def __init__(self, registry: SessionRegistry, limit: int | None) -> None:
+    def __init__(
+        self, registry: SessionRegistry, limit: int | None, limits: RequestLimits, load: Load
+    ) -> None:
         self.registry = registry
+        self.pending = PendingClients(limits)
         self._limit = limit
+        self._limits = limits
+        self._load = load
+        self._entries: dict[str, Pending] = {}
+        """Pending sessions by their own ids."""
 
-    def admit(self, alias: str | None) -> None:
-        """Check that a further session may begin.
+    def check(self, alias: str | None, client: str | None) -> None:
+        """Check that a client may begin a session. None is the application.
 
         Raises:
             InvalidStateError: the alias is in use.
             AdmissionError: the limit of concurrent sessions is reached.
+            LimitExceeded: the client has too many sessions.
+            Overloaded: the server has no time for a further session.
         """
         if alias is not None and self.registry.find(alias) is not None:
             raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
+        self._check_slots(client)
+        self.pending.check(client)
+        if self.registry.ending_unconnected >= self._limits.pending_sessions:
+            raise Overloaded(CROWDED)
+
+    def add(self, session: Session, client: str | None, *, is_connected: bool) -> None:
+        """Register a session that was checked. It takes its slot now, or when it connects."""
+        if is_connected:
+            self._take_slot(session, client)
+        else:
+            drop = partial(session.close, CloseReason.REJECTED, CROWDED)
+            self._entries[session.id] = self.pending.enter(client, drop)
+            session.on_connected = partial(self._connect, session, client)
+        self.registry.add(session)
+
+    def is_pending(self, session: Session) -> bool:
+        """Whether a session has not connected, and has not been replaced."""
+        return session.id in self._entries
+
+    def forget(self, session: Session) -> None:
+        """Remove a session that has ended."""
+        self._leave(session)
+        self.registry.forget(session)
+
+    def _connect(self, session: Session, client: str | None) -> None:
+        self._leave(session)
+        self._check_slots(client)
+        self._take_slot(session, client)
+
+    def _take_slot(self, session: Session, client: str | None) -> None:
+        self.registry.take_slot(session, client)
+        self._load.note_session()
+
+    def _leave(self, session: Session) -> None:
+        if (pending := self._entries.pop(session.id, None)) is not None:
+            self.pending.leave(pending)
+
+    def _check_slots(self, client: str | None) -> None:
         active = self.registry.active
         if self._limit is not None and active >= self._limit:
             raise AdmissionError(self._limit, active)
+        limit = self._limits.client_sessions
+        if client is not None and self.registry.count_slots(client) >= limit:
+            text = f"this client has {limit} sessions (RequestLimits.client_sessions)"
+            raise LimitExceeded(text, 429, retry_after=_RETRY_SECONDS)
+        self._load.check(active)
 
 
 def parse_limit(limit: object) -> int | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+import anyio
 from anyio import current_time
 from anyio.lowlevel import checkpoint
 
@@ -36,6 +39,10 @@ OutputListener = Callable[[AdditionalOutputs], object]
 RtcSource = RtcConfiguration | Mapping[str, object] | Callable[[], object] | None
 
 
+_CREDENTIAL = re.compile(r"^a=((?:ice-ufrag|ice-pwd|fingerprint):\S.*?)\s*$", re.MULTILINE)
+"""Attributes that nobody but the sender of an offer knows before the offer is sent."""
+
+
 @dataclass(frozen=True)
 class WebRTCOptions:
     """Settings of every WebRTC connection of a service."""
@@ -51,6 +58,16 @@ class WebRTCOptions:
     def parse_rtc(source: RtcSource) -> RtcConfiguration | Callable[[], object]:
         """Read the server's RTC configuration, unless a function makes it for each call."""
         return source if callable(source) else RtcConfiguration.parse(source)
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """A client's first offer with its id."""
+
+    credentials: frozenset[str]
+    identity: str | None
+    done: anyio.Event = field(default_factory=anyio.Event)
+    answer: Answer | None = None
 
 
 class Offers:
@@ -69,6 +86,8 @@ class Offers:
         self._registry = admission.registry
         self._supervisor = supervisor
         self._early = EarlyCandidates(limits)
+        self._attempts: dict[str, _Attempt] = {}
+        """First offers of clients that have not connected, by the clients' ids."""
 
     def clear(self) -> None:
         """Forget the candidates that came before their offers."""
@@ -80,13 +99,31 @@ class Offers:
         *,
         on_outputs: OutputListener | None = None,
         identity: str | None = None,
+        client: str | None = None,
     ) -> Answer:
-        """Begin a WebRTC session; see :meth:`fastrtc_anyio.Stream.offer`."""
+        """Begin a WebRTC session; see :meth:`.SessionService.handle_request`.
+
+        A client that repeats its offer before it has connected receives the first answer again.
+        """
         self._supervisor.require_open()
+        if (repeated := await self._repeat(request, identity)) is not None:
+            return repeated
         if (restarted := await self._restart(request, identity)) is not None:
             return restarted
+        with self._attempt(request, identity) as attempt:
+            attempt.answer = await self._begin(request, on_outputs, identity, client)
+        return attempt.answer
+
+    async def _begin(
+        self,
+        request: OfferRequest,
+        on_outputs: OutputListener | None,
+        identity: str | None,
+        client: str | None,
+    ) -> Answer:
+        make_peer = await self._prepare_peer(request.webrtc_id, client)
         session, peer = self._supervisor.create(
-            await self._prepare_peer(request.webrtc_id), request.webrtc_id, identity
+            make_peer, request.webrtc_id, identity, client, is_connected=False
         )
         key, owner = request.webrtc_id or "", identity or ANONYMOUS
 
@@ -103,14 +140,61 @@ class Offers:
             session.outputs.listen(on_outputs)
         return await self._supervisor.start(session, negotiate)
 
+    async def _repeat(self, request: OfferRequest, identity: str | None) -> Answer | None:
+        """Return the answer to a client's first offer, if this one repeats it."""
+        credentials = _read_credentials(request)
+        while (first := self._find_attempt(request)) is not None:
+            if not credentials or (first.credentials, first.identity) != (credentials, identity):
+                break
+            await first.done.wait()
+            if first.answer is not None:
+                return first.answer
+        return None
+
+    @contextmanager
+    def _attempt(
+        self, request: OfferRequest, identity: str | None
+    ) -> Generator[_Attempt, None, None]:
+        """Note the first offer of a client, whose repetitions wait until the block has ended.
+
+        Raises:
+            InvalidStateError: another client's offer with the same id is being answered.
+        """
+        attempt, name = _Attempt(_read_credentials(request), identity), request.webrtc_id
+        self._attempts = {
+            key: one for key, one in self._attempts.items() if self._is_current(key, one)
+        }
+        if name is not None:
+            if name in self._attempts:
+                raise InvalidStateError(f"the webrtc_id {name!r} is in use")
+            self._attempts[name] = attempt
+        try:
+            yield attempt
+        finally:
+            if name is not None and attempt.answer is None:
+                self._attempts.pop(name, None)
+            attempt.done.set()
+
+    def _find_attempt(self, request: OfferRequest) -> _Attempt | None:
+        name = request.webrtc_id or ""
+        attempt = self._attempts.get(name)
+        return attempt if attempt is not None and self._is_current(name, attempt) else None
+
+    def _is_current(self, name: str, attempt: _Attempt) -> bool:
+        """Whether an offer is being answered, or its client has yet to connect."""
+        session = self._registry.find(name)
+        return not attempt.done.is_set() or (
+            session is not None and self._admission.is_pending(session)
+        )
+
     async def _prepare_peer(
-        self, alias: str | None
+        self, alias: str | None, client: str | None
     ) -> Callable[[MediaNeeds, BufferOptions], WebRTCPeer]:
         """Return a function that creates the peer, once its RTC configuration is known."""
         options, rtc = self._options, self._options.rtc
         if callable(rtc):
             # Admission comes first: a refused client costs no TURN credentials.
-            self._admission.admit(alias)
+            self._admission.check(alias, client)
             given: object = await call_user_function(rtc)
             rtc = RtcConfiguration.parse(cast("RtcConfiguration | Mapping[str, object]", given))
         resources = self._supervisor.require_open()  # it may have closed meanwhile
@@ -146,6 +230,7 @@ class Offers:
         description = await session.peer.restart(request.description)
         if description is None:
             return None
+        self._attempts.pop(webrtc_id, None)  # its answer is outdated
         logger.log(self._options.log_level, "session %s: ICE restarts", session.log_id)
         return Answer(description, webrtc_id)
 
@@ -175,3 +260,7 @@ class Offers:
         if not isinstance(session.peer, self._supervisor.require_open().peer_class):
             raise InvalidStateError(f"{name!r} is not connected over WebRTC")
         return session.peer
+
+
+def _read_credentials(request: OfferRequest) -> frozenset[str]:
+    return frozenset(_CREDENTIAL.findall(request.description.sdp))

@@ -21,11 +21,35 @@ class SessionRegistry:
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
         self._aliases: dict[str, Session] = {}
+        self._slots: dict[str, str | None] = {}
+        """Clients that hold slots, by the ids of their sessions."""
 
     @property
     def active(self) -> int:
         """Number of sessions that hold a slot."""
-        return sum(session.state is not SessionState.CLOSED for session in self._sessions.values())
+        return sum(self._holds_slot(session) for session in self._sessions.values())
+
+    @property
+    def ending_unconnected(self) -> int:
+        """Number of sessions without a slot that are being closed."""
+        return sum(
+            session.state is SessionState.CLOSING and key not in self._slots
+            for key, session in self._sessions.items()
+        )
+
+    def count_slots(self, client: str) -> int:
+        """Return how many slots a client holds."""
+        return sum(
+            self._slots.get(key) == client and self._holds_slot(session)
+            for key, session in self._sessions.items()
+        )
+
+    def take_slot(self, session: Session, client: str | None) -> None:
+        """Let a session hold a slot until it is closed."""
+        self._slots[session.id] = client
+
+    def _holds_slot(self, session: Session) -> bool:
+        return session.id in self._slots and session.state is not SessionState.CLOSED
 
     @property
     def sessions(self) -> Mapping[str, Session]:
@@ -57,6 +81,7 @@ class SessionRegistry:
     def forget(self, session: Session) -> None:
         """Remove a session. A later one may have its alias by now."""
         self._sessions.pop(session.id, None)
+        self._slots.pop(session.id, None)
         if session.alias is not None and self._aliases.get(session.alias) is session:
             del self._aliases[session.alias]
         session.outputs.close()  # a session that never ran may have readers

@@ -34,6 +34,7 @@ from fastrtc_anyio.outputs import OutputReader, OutputStream
 
 from .admission import Admission, ConcurrencyLimit, parse_limit
 from .early import EarlyReaders
+from .load import LoadGauge
 from .offers import Offers, OutputListener, RtcSource, WebRTCOptions
 from .registry import SessionRegistry
 from .supervision import Resources, SessionOptions, Supervisor
@@ -85,10 +86,13 @@ class SessionService(AsyncContextManagerMixin):
         )
         choose_buffers(live)  # raises now for an impossible size
         log_level = logging.INFO if verbose else logging.DEBUG
-        admission = Admission(self.registry, self.concurrency_limit)
+        self._load = LoadGauge(self.limits.lag)
+        self.admission = Admission(
+            self.registry, self.concurrency_limit, self.request_limits, self._load
+        )
         self._supervisor = Supervisor(
             SessionOptions(self.make_driver, choose_buffers, self.limits, live, log_level),
-            admission,
+            self.admission,
             self.early_readers,
         )
         webrtc = WebRTCOptions(
@@ -99,7 +103,7 @@ class SessionService(AsyncContextManagerMixin):
             self.limits.liveness,
             log_level,
         )
-        self._offers = Offers(webrtc, self.request_limits, admission, self._supervisor)
+        self._offers = Offers(webrtc, self.request_limits, self.admission, self._supervisor)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[SessionService, None]:
@@ -115,6 +119,8 @@ class SessionService(AsyncContextManagerMixin):
             ):
                 self._offers.clear()
                 self._supervisor.resources = Resources(tasks, portal, bridge, webrtc.WebRTCPeer)
+                if self.limits.lag is not None:
+                    tasks.start_soon(self._load.measure, portal.pace)
                 try:
                     yield self
                 finally:
@@ -132,14 +138,19 @@ class SessionService(AsyncContextManagerMixin):
         *,
         on_outputs: OutputListener | None = None,
         identity: str | None = None,
+        client: str | None = None,
     ) -> dict[str, str]:
-        """See :meth:`fastrtc_anyio.Stream.handle_offer`."""
+        """See :meth:`fastrtc_anyio.Stream.handle_offer`.
+
+        ``client`` names the client for the limits of one client; None exempts the request from
+        them.
+        """
         self._supervisor.require_open()
         request = parse_request(body, self.request_limits)
         if isinstance(request, CandidateRequest):
             await self.add_candidate(request.webrtc_id, request.candidate, identity)
             return {"status": "success"}
-        answer = await self.offer(request, on_outputs=on_outputs, identity=identity)
+        answer = await self.offer(request, on_outputs=on_outputs, identity=identity, client=client)
         return {
             "type": answer.description.type,
             "sdp": answer.description.sdp,
@@ -152,9 +163,12 @@ class SessionService(AsyncContextManagerMixin):
         *,
         on_outputs: OutputListener | None = None,
         identity: str | None = None,
+        client: str | None = None,
     ) -> Answer:
-        """Begin a WebRTC session; see :meth:`fastrtc_anyio.Stream.offer`."""
-        return await self._offers.answer(request, on_outputs=on_outputs, identity=identity)
+        """Begin a WebRTC session; see :meth:`handle_request`."""
+        return await self._offers.answer(
+            request, on_outputs=on_outputs, identity=identity, client=client
+        )
 
     async def restart_ice(self, session_id: str, remote: Remote) -> str:
         """Restart ICE in a session; see :meth:`.Offers.restart_ice`."""
@@ -174,10 +188,17 @@ class SessionService(AsyncContextManagerMixin):
         phone: bool = False,
         websocket: object = None,
         identity: str | None = None,
+        client: str | None = None,
     ) -> None:
-        """See :meth:`fastrtc_anyio.Stream.serve_peer`."""
+        """See :meth:`fastrtc_anyio.Stream.serve_peer`, and :meth:`handle_request`."""
         session, peer = self._supervisor.create(
-            make_peer, alias, identity, websocket=websocket, phone=phone
+            make_peer,
+            alias,
+            identity,
+            client,
+            is_connected=True,
+            websocket=websocket,
+            phone=phone,
         )
 
         async def carry() -> None:

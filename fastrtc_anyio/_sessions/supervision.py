@@ -95,13 +95,27 @@ class Supervisor:
         make_peer: Callable[[MediaNeeds, BufferOptions], P],
         alias: str | None,
         identity: str | None,
+        client: str | None,
         *,
+        is_connected: bool,
         websocket: object = None,
         phone: bool = False,
     ) -> tuple[Session, P]:
-        """Admit a client, and create its session, which :meth:`start` has to run."""
+        """Admit a client, and create its session, which :meth:`start` has to run.
+
+        Args:
+            make_peer: creates the peer.
+            alias: the client's id for the connection.
+            client: the client as the limits of one client count it; None for no such limits.
+            is_connected: whether the peer is connected already, and takes its slot now.
+            websocket: for ``Context.websocket``.
+            phone: the handler's ``phone_mode``.
+
+        Raises:
+            As :meth:`.Admission.check`.
+        """
         resources, options = self.require_open(), self._options
-        self._admission.admit(alias)
+        self._admission.check(alias, client)
         if alias is not None and not identity and not phone:
             self._id_check.check(alias)
         driver = options.make_driver()
@@ -121,7 +135,7 @@ class Supervisor:
         )
         if self._registry.has_abandoned:
             session.messages.send_nowait(encode_message("log", "earlier_session_abandoned"))
-        self._registry.add(session)
+        self._admission.add(session, client, is_connected=is_connected)
         if alias is not None:
             self._early_readers.attach(alias, session.outputs, identity or ANONYMOUS)
         return session, peer
@@ -133,7 +147,7 @@ class Supervisor:
             negotiated: T = await tasks.start(self._supervise, session, negotiate)
         except BaseException:
             # asyncio may have cancelled the task before it ran a single line.
-            self._registry.forget(session)
+            self._admission.forget(session)
             raise
         return negotiated
 
@@ -164,9 +178,11 @@ class Supervisor:
             if isinstance(exc, WebRTCError) or (not raised and isinstance(exc, PeerError)):
                 logger.warning("session %s ended: %r", session.log_id, exc)
                 return
+            if session.closed is not None and session.closed.reason is CloseReason.REJECTED:
+                return  # the limits of the service, which the last line names
             logger.error("session %s (%s) ended", session.log_id, session.closed, exc_info=exc)
         finally:
-            self._registry.forget(session)
+            self._admission.forget(session)
             lost = session.closed is not None and session.closed.reason in _LOST
             level = logging.WARNING if lost else self._options.log_level
             logger.log(level, "session %s: %s", session.log_id, session.closed)

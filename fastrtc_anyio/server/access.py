@@ -61,6 +61,8 @@ class Visitor:
     """The client of a request or a WebSocket that was admitted."""
 
     identity: str = ANONYMOUS
+    client: str | None = None
+    """The client as the limits of one client count it; None exempts it from them."""
 
 
 async def admit(rules: AccessRules, connection: HTTPConnection) -> str:

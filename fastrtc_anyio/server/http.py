@@ -33,7 +33,8 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits
 
-from .access import AccessRules, Visitor, admit, cors_headers
+from .access import Visitor, admit, cors_headers
+from .options import WebOptions
 
 __all__ = [
     "AdmittedEndpoint",
@@ -42,6 +43,7 @@ __all__ = [
     "HIDDEN",
     "JSON",
     "URL_CHARACTERS",
+    "admit_visitor",
     "guard_json",
     "own_url",
     "read_body",
@@ -79,7 +81,7 @@ class JSON(JSONResponse):
 class Guard:
     """Admits requests to endpoints, and answers every failure of one."""
 
-    rules: AccessRules
+    options: WebOptions
     fail: Callable[[FastRTCError, int], Response]
     """Builds the response to an error, from the error and its HTTP status."""
     subject: str = "a request"
@@ -102,7 +104,7 @@ class Guard:
             is_admitted: whether the caller admits the request by other means.
         """
         preflight = options is not None and request.method == "OPTIONS"
-        cors = cors_headers(self.rules, request, methods, preflight=preflight) if methods else {}
+        cors = cors_headers(self.options, request, methods, preflight=preflight) if methods else {}
         if options is not None and preflight:
             response = options
         else:
@@ -115,7 +117,7 @@ class Guard:
     ) -> Response:
         try:
             with contain_exits("a function of the application"):
-                visitor = Visitor() if is_admitted else Visitor(await admit(self.rules, request))
+                visitor = Visitor() if is_admitted else await admit_visitor(self.options, request)
                 return await endpoint(request, visitor)
         except ClientDisconnect:
             return Response(status_code=400)  # no client is left to read it
@@ -136,14 +138,32 @@ class Guard:
             return self.fail(exc if isinstance(exc, WebRTCError) else FastRTCError(HIDDEN), 500)
 
 
-def guard_json(rules: AccessRules, endpoint: AdmittedEndpoint) -> Endpoint:
+async def admit_visitor(
+    options: WebOptions, connection: HTTPConnection, *, check_access: bool = True
+) -> Visitor:
+    """Count a request or a WebSocket handshake, admit it, and return its client.
+
+    Without ``check_access`` the client need not authenticate.
+
+    Raises:
+        LimitExceeded: the client has sent too many requests.
+        Any error of :func:`.access.admit`.
+    """
+    client = await options.fairness.count(connection)
+    if not check_access:
+        return Visitor(client=client)
+    identity = await admit(options, connection)
+    return Visitor(identity, f"identity {identity}" if identity else client)
+
+
+def guard_json(options: WebOptions, endpoint: AdmittedEndpoint) -> Endpoint:
     """Guard an endpoint whose failures have FastRTC's JSON body."""
-    guard = Guard(rules, _fail_as_json)
+    guard = Guard(options, _fail_as_json)
 
     # No docstring: FastAPI would publish it.
     async def guarded(request: Request) -> Response:
-        options = Response(status_code=204)
-        return await guard.respond(request, endpoint, methods="GET, POST, OPTIONS", options=options)
+        empty = Response(status_code=204)
+        return await guard.respond(request, endpoint, methods="GET, POST, OPTIONS", options=empty)
 
     return guarded
 

@@ -8,8 +8,10 @@ from typing import cast
 from fastrtc_anyio._core.options import check_type, short_repr
 from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
+from fastrtc_anyio.limits import RequestLimits
 
 from .access import Authenticate, check_origins
+from .fairness import ClientKey, Fairness, TrustedProxies
 from .hosts import check_hosts
 from .page.components import Component, OutputsHandler, check_components
 from .page.ui_args import UIArgs, check_ui_args
@@ -40,6 +42,9 @@ class WebOptions:
         authenticate: Authenticate | None = None,
         allowed_origins: Iterable[str] = (),
         allowed_hosts: Iterable[str] = (),
+        trusted_proxies: TrustedProxies = (),
+        client_key: ClientKey | None = None,
+        request_limits: RequestLimits | None = None,
     ) -> None:
         self.rtp_params = dict(rtp_params or {})
         self.rtc_configuration: ClientConfiguration = rtc_configuration or {}
@@ -57,6 +62,8 @@ class WebOptions:
         self.authenticate = authenticate
         self.allowed_origins = check_origins(allowed_origins)
         self.allowed_hosts = check_hosts(allowed_hosts)
+        limits = request_limits or RequestLimits()
+        self.fairness = Fairness(limits, trusted_proxies, client_key)
 
     async def load_rtc_configuration(self) -> dict[str, object]:
         """Return the client's RTC configuration: call the function that makes it, if one does."""

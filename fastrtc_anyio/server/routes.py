@@ -92,7 +92,8 @@ def mount(
 
 async def _offer(service: SessionService, request: Request, visitor: Visitor) -> Response:
     body = await read_json(request, service.request_limits)
-    return JSON(await service.handle_request(body, identity=visitor.identity))
+    answer = await service.handle_request(body, identity=visitor.identity, client=visitor.client)
+    return JSON(answer)
 
 
 async def _configure(

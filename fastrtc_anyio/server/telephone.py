@@ -17,7 +17,7 @@ from fastrtc_anyio.errors import FastRTCError, LimitExceeded, NotAllowed
 
 from .access import Visitor
 from .hosts import check_host
-from .http import HIDDEN, Guard, own_url, read_body
+from .http import HIDDEN, Guard, own_url, read_body, retry_headers
 from .options import WebOptions
 from .telephone_proof import admit_by_token, give_token, refusal, shows_secret, signed_by
 from .websockets import admit_websocket, refuse, serve_audio
@@ -40,7 +40,12 @@ async def answer_incoming_call(
 
     async def answer(request: Request, _visitor: Visitor) -> Response:
         check_host(options, request)
-        return _answer(telephone, request, await read_body(request, service.request_limits))
+        body = await read_body(request, service.request_limits)
+        try:
+            return _answer(telephone, request, body)
+        except NotAllowed:  # only requests that no carrier has signed are counted
+            await options.fairness.count(request)
+            raise
 
     guard = Guard(options, _fail_as_text, "an incoming call")
     # Where carriers sign their requests, the signature replaces `authenticate`.
@@ -71,7 +76,8 @@ def _answer(options: TelephoneOptions, request: Request, body: bytes) -> Respons
 
 
 def _fail_as_text(error: FastRTCError, status: int) -> Response:
-    return PlainTextResponse(HIDDEN if status == 500 else str(error), status)
+    text = HIDDEN if status == 500 else str(error)
+    return PlainTextResponse(text, status, retry_headers(error))
 
 
 async def serve_telephone(
@@ -79,23 +85,32 @@ async def serve_telephone(
 ) -> None:
     """Serve the WebSocket of a call from its handshake to its end."""
     telephone = options.telephone
-    admit = None
+    admit, waiting = None, None
+    is_open = not telephone.proofs and options.authenticate is None
     try:
         check_host(options, websocket)
     except NotAllowed as exc:
         await refuse(websocket, exc, exc.status_hint)
         return
     if not telephone.proofs:
-        # A call of a carrier belongs to no client, whatever identity the carrier has.
-        if await admit_websocket(options, websocket) is None:
+        if (visitor := await admit_websocket(options, websocket)) is None:
             return
+        waiting = visitor.client
     elif not (
         signed_by(telephone, websocket.headers, url := own_url(websocket, telephone))
         or shows_secret(telephone, websocket.headers)
     ):
+        visitor = await admit_websocket(options, websocket, check_access=False)
+        if visitor is None:
+            return
+        waiting = visitor.client
         if telephone.telnyx_public_key is None:
             error = refusal(telephone, url)
             await refuse(websocket, error, error.status_hint)
             return
         admit = partial(admit_by_token, telephone)  # Telnyx does not sign WebSocket handshakes
-    await serve_audio(service, websocket, TelephoneFraming(telephone.telnyx_codec, admit))
+    framing = TelephoneFraming(telephone.telnyx_codec, admit)
+    # A call of a carrier belongs to no client, whatever identity the carrier has. A carrier has
+    # many callers and few addresses, so its calls are counted only if anyone may place them.
+    caller = Visitor(client=waiting if is_open else None)
+    await serve_audio(service, websocket, framing, caller, waiting=waiting)

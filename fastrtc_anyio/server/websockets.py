@@ -31,8 +31,8 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import MessageRate, RequestLimits, check_message
 
-from .access import AccessRules, Visitor, admit
-from .http import HIDDEN
+from .access import Visitor
+from .http import HIDDEN, admit_visitor, retry_headers
 from .options import WebOptions
 
 __all__ = ["Socket", "admit_websocket", "refuse", "serve_audio", "serve_websocket"]
@@ -50,13 +50,18 @@ async def serve_websocket(
     """Serve a WebSocket of FastRTC's protocol from its handshake to its end."""
     visitor = await admit_websocket(options, websocket)
     if visitor is not None:
-        await serve_audio(service, websocket, FastRTCFraming(), visitor)
+        await serve_audio(service, websocket, FastRTCFraming(), visitor, waiting=visitor.client)
 
 
-async def admit_websocket(rules: AccessRules, websocket: WebSocket) -> Visitor | None:
-    """Return the client of a WebSocket; None if it is not admitted, and its handshake refused."""
+async def admit_websocket(
+    options: WebOptions, websocket: WebSocket, *, check_access: bool = True
+) -> Visitor | None:
+    """Return the client of a WebSocket; None if it is not admitted, and its handshake refused.
+
+    Without ``check_access`` the client need not authenticate.
+    """
     try:
-        return Visitor(await admit(rules, websocket))
+        return await admit_visitor(options, websocket, check_access=check_access)
     except SignalingError as exc:
         await refuse(websocket, exc, exc.status_hint)
         return None
@@ -72,7 +77,8 @@ async def refuse(websocket: WebSocket, error: FastRTCError, status: int) -> None
     logger.debug("a WebSocket was refused: %s", error)
     try:
         if "websocket.http.response" in websocket.scope.get("extensions", {}):
-            await websocket.send_denial_response(PlainTextResponse(str(error), status))
+            response = PlainTextResponse(str(error), status, retry_headers(error))
+            await websocket.send_denial_response(response)
         else:
             await websocket.close()
     except Exception as exc:
@@ -86,9 +92,17 @@ def _log_failed_handshake(error: Exception) -> None:
 
 
 async def serve_audio(
-    service: SessionService, websocket: WebSocket, framing: Framing, visitor: Visitor = _NO_VISITOR
+    service: SessionService,
+    websocket: WebSocket,
+    framing: Framing,
+    visitor: Visitor = _NO_VISITOR,
+    *,
+    waiting: str | None = None,
 ) -> None:
-    """Accept a WebSocket that was admitted, and serve it until it is closed."""
+    """Accept a WebSocket that was admitted, and serve it until it is closed.
+
+    ``waiting`` is ``visitor.client`` until the start, if that may prove who the client is.
+    """
     socket = Socket(websocket, service.request_limits)
     try:
         await websocket.accept()
@@ -98,7 +112,7 @@ async def serve_audio(
     limit = service.limits.connect
     try:
         try:
-            with anyio.move_on_after(limit) as scope:
+            with service.admission.pending.hold(waiting, limit) as scope:
                 start = await _read_start(socket, framing)
         except (EndOfStream, BrokenResourceError):
             return  # the client disconnected before its start
@@ -159,6 +173,7 @@ async def _serve(
         phone=framing.phone,
         websocket=socket.websocket,
         identity=visitor.identity,
+        client=visitor.client,
     )
 
 

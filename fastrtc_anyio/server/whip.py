@@ -51,8 +51,15 @@ from fastrtc_anyio.errors import (
     UnknownSession,
 )
 
-from .access import Visitor, admit
-from .http import URL_CHARACTERS, AdmittedEndpoint, Guard, read_body, retry_headers
+from .access import Visitor
+from .http import (
+    URL_CHARACTERS,
+    AdmittedEndpoint,
+    Guard,
+    admit_visitor,
+    read_body,
+    retry_headers,
+)
 from .options import WebOptions
 
 __all__ = ["whip_routes"]
@@ -170,7 +177,9 @@ class _Endpoints:
         parsed = await take_turns(parse_in_steps(sdp, service.request_limits))
         offer = SessionDescription("offer", str(narrow_offer(parsed, protocol)))
         links = await self._links()
-        answer = await service.offer(OfferRequest(offer, None), identity=visitor.identity)
+        answer = await service.offer(
+            OfferRequest(offer, None), identity=visitor.identity, client=visitor.client
+        )
         key = answer.webrtc_id
         live = service.registry.sessions
         self._resources = {k: r for k, r in self._resources.items() if k in live}
@@ -255,7 +264,7 @@ class _Endpoints:
     async def _add_links(self, request: Request, response: Response) -> None:
         """Send the ICE servers to clients that need them before their offer (RFC 9725 4.6)."""
         try:
-            await admit(self._options, request)
+            await admit_visitor(self._options, request)
             for link in await self._links():
                 response.headers.append("Link", link)
         except SignalingError as exc:

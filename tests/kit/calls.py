@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import anyio
@@ -13,7 +14,7 @@ import httpx
 from anyio import create_task_group, to_thread
 from starlette.applications import Starlette
 
-from fastrtc_anyio import CloseReason, RtcConfiguration, Session, Stream
+from fastrtc_anyio import CloseReason, Limits, RtcConfiguration, Session, Stream, UnknownSession
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
 
@@ -32,12 +33,16 @@ async def echo(session: Session) -> None:
 
 
 def make_stream(handler: Any = echo, **options: Any) -> Stream:
-    """A stream for audio on the loopback interface, without a limit of calls, unless overridden."""
+    """A stream for audio on the loopback interface, without a limit of calls, unless overridden.
+
+    It refuses no call on a machine that is busy with other tests.
+    """
     defaults = {
         "modality": "audio",
         "concurrency_limit": None,
         "server_rtc_configuration": LOOPBACK,
     }
+    options["limits"] = replace(options.get("limits") or Limits(), lag=None)
     return Stream(handler, **(defaults | options))
 
 
@@ -110,7 +115,17 @@ async def place_call(
         sdp = client.answer["sdp"]
         await accept(client, sdp if network is None else network.hide_server(sdp))
         await wait_until(client.connected.is_set, "the connection")
+        if isinstance(target, Stream):  # the server notices the connection a little later
+            await wait_until(lambda: _is_settled(target, webrtc_id), "the session")
         yield client
+
+
+def _is_settled(stream: Stream, webrtc_id: str) -> bool:
+    """Whether a session is connected or has ended."""
+    try:
+        return stream.session(webrtc_id).state.value not in ("negotiating", "connecting")
+    except UnknownSession:
+        return True
 
 
 async def make_offer(client: AiortcClient, *, channel: bool = False) -> str:

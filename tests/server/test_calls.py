@@ -36,7 +36,7 @@ async def _check_call(app: Any, path: str, serve: Any) -> None:
     async with serve(app) as url:
         seen.append(stream.is_open)
         async with place_call(f"{url}{path}") as client:
-            assert stream.active == 1
+            await wait_until(lambda: stream.active == 1)
             await check_echo(client)
         await wait_until(lambda: stream.active == 0)
     seen.append(stream.is_open)

@@ -82,7 +82,7 @@ async def test_two_streams_share_one_application() -> None:
     other.mount(app, "/other/")
     async with open_server(app) as url:
         async with place_call(f"{url}/one"), place_call(f"{url}/other"):
-            assert (one.active, other.active) == (1, 1)
+            await wait_until(lambda: (one.active, other.active) == (1, 1))
         assert (await post(url, {})).status_code == 404
 
 

@@ -113,7 +113,7 @@ class Server:
             assert reply.json()["status"] == "failed"
             assert reply.json()["meta"]["error"]
         deadline = time.monotonic() + 5
-        while self.portal.call(lambda: self.stream.active):
+        while self.portal.call(lambda: len(self.stream.sessions)):
             assert time.monotonic() < deadline, "a session was left behind"
             time.sleep(POLL / 10)
         return reply.status_code

@@ -46,11 +46,11 @@ async def _call(
         reply = await post(url, {"type": "offer", "sdp": offer, "webrtc_id": "trickler"})
         assert reply.status_code == 200, reply.text
         await accept(client, without_candidates(reply.json()["sdp"])[0])
-        assert stream.active == 1
+        assert len(stream.sessions) == 1
         assert not client.connected.is_set() or early
         if late:
             await send_candidates()
-        await wait_until(lambda: client.connected.is_set() or stream.active == 0)
+        await wait_until(lambda: client.connected.is_set() or not stream.sessions)
         if client.connected.is_set():
             await check_echo(client)
         return client.connected.is_set()

@@ -172,7 +172,7 @@ async def test_trickled_fragment_connects_and_invalid_patches_are_rejected() -> 
         big = await http.patch(location, content="a=x\r\n" * 120_000, headers=star)
         check_problem(big, 413)
         assert client.connected.is_set()  # the session has survived every invalid patch
-        assert stream.active == 1
+        assert len(stream.sessions) == 1
 
 
 def restart_fragment(sdp: str) -> str:
@@ -208,7 +208,7 @@ async def test_patch_with_new_credentials_restarts_ice() -> None:
         replaced = await http.patch(location, content=bodies[0], headers=star)
         assert "replaced" in check_problem(replaced, 412)
         assert (await http.patch(location, content=bodies[1], headers=star)).status_code == 204
-        assert stream.active == 1
+        assert len(stream.sessions) == 1
         assert (await http.delete(location)).status_code == 200
 
 
@@ -237,12 +237,14 @@ async def test_invalid_requests_get_problem_details_and_take_no_slot() -> None:
             check_problem(reply, 405)
             assert reply.headers["allow"] == allowed
         check_problem(await http.delete("/whip/unknown"), 404)
-        assert stream.active == 0
+        assert not stream.sessions
         first = await http.post("/whip", content=sdp, headers=SDP)
         assert first.status_code == 201
         # The path of a session includes the protocol that created it.
         key = first.headers["location"].rpartition("/")[2]
         check_problem(await http.delete(f"/whep/{key}"), 404)
+        await accept(client, first.text)
+        await wait_until(lambda: stream.active == 1)
         full = await http.post("/whip", content=sdp, headers=SDP)
         check_problem(full, 503)
         assert full.json()["limit"] == 1
@@ -293,11 +295,11 @@ async def test_exhausted_ports_are_a_503_until_one_is_free(path: str) -> None:
                 assert int(refused.headers["retry-after"]) > 0
             assert f"from {port} to {port}" in told
             assert "server_rtc_configuration" in told
-            assert stream.active == 0
+            assert not stream.sessions
             taken.close()
             reply = await post_to(http, path, sdp)
             assert reply.is_success, reply.text
-            assert stream.active == 1
+            assert len(stream.sessions) == 1
 
 
 async def test_first_port_is_released_if_second_is_missing() -> None:
@@ -310,7 +312,7 @@ async def test_first_port_is_released_if_second_is_missing() -> None:
             apart = re.sub(r"a=group:BUNDLE.*\r\n", "", both)
             for _ in range(3):
                 assert str(port) in check_problem(await post_to(http, "/whip", apart), 503)
-                assert stream.active == 0
+                assert not stream.sessions
             reply = await post_to(http, "/whip", both)
             assert reply.status_code == 201, reply.text
 
@@ -381,7 +383,7 @@ async def test_whip_session_needs_token_from_post_to_delete() -> None:
     async with serve(stream) as http, open_client() as client:
         sdp = await offer(client, "sendonly")
         check_problem(await http.post("/whip", content=sdp, headers=SDP), 401)
-        assert stream.active == 0
+        assert not stream.sessions
         right = {"Authorization": "Bearer secret"}
         reply = await http.post("/whip", content=sdp, headers={**SDP, **right})
         assert reply.status_code == 201
@@ -457,5 +459,6 @@ async def test_webrtc_offer_and_whip_share_concurrency_limit() -> None:
         reply = await http.post("/webrtc/offer", json=body)
         await accept(client, reply.json()["sdp"])
         await check_echo(client)
+        assert stream.active == 1
         sdp = await offer(other, "sendonly")
         check_problem(await http.post("/whip", content=sdp, headers=SDP), 503)

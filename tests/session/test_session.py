@@ -294,7 +294,7 @@ async def test_session_without_connection_ends_at_connect_limit() -> None:
     async with open_call(handler, connect=False, raise_errors=False) as call:
         began = anyio.current_time()
         await call.ended.wait()
-        assert anyio.current_time() - began == pytest.approx(30, abs=0.1)
+        assert anyio.current_time() - began == pytest.approx(10, abs=0.1)
     assert isinstance(call.session.error, ConnectTimeout)
     assert call.session.closed is not None
     assert call.session.closed.reason is CloseReason.CONNECT_TIMEOUT

@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from fastrtc_anyio import (
     AdmissionError,
+    Limits,
     NoFreePort,
     PeerFailed,
     RtcConfiguration,
@@ -21,6 +22,7 @@ from fastrtc_anyio import (
 )
 from fastrtc_anyio._signaling.ice import IceServer, parse_ice_servers
 from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.calls import place_call
 from tests.kit.handlers import AsyncEcho
 
 
@@ -80,7 +82,7 @@ async def test_exhausted_port_range_raises_no_free_port() -> None:
             for session in stream.sessions.values():
                 stream.update_connection(session.id, "closed")
             with anyio.fail_after(10):
-                while stream.active:
+                while stream.sessions:
                     await anyio.sleep(0.01)
             assert host_candidates(await answer(stream)) <= found  # the ports are free again
 
@@ -119,7 +121,7 @@ async def test_silent_relay_raises_peer_failed() -> None:
         async with make_stream(RtcConfiguration((server,), "relay", gather_timeout=0.3)) as stream:
             with pytest.raises(PeerFailed, match=r"did not answer within 0\.3 s"):
                 await answer(stream)
-            assert stream.active == 0
+            assert not stream.sessions
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -133,9 +135,10 @@ async def test_configuration_function_is_called_for_each_admitted_call(plain: bo
     async def make_async() -> Any:
         return make()
 
-    async with make_stream(make if plain else make_async, concurrency_limit=2) as stream:
-        for _ in range(2):
-            await answer(stream)
+    stream = make_stream(
+        make if plain else make_async, concurrency_limit=2, limits=Limits(lag=None)
+    )
+    async with stream, place_call(stream), place_call(stream):
         assert made == [0, 1]
         with pytest.raises(AdmissionError):
             await answer(stream)
@@ -149,7 +152,7 @@ async def test_failing_configuration_function_raises_to_caller() -> None:
     async with make_stream(make) as stream:
         with pytest.raises(ConnectionError, match="the provider is down"):
             await answer(stream)
-        assert stream.active == 0
+        assert not stream.sessions
     async with make_stream(lambda: {"iceServer": []}) as stream:
         with pytest.raises(ValueError, match="got also iceServer"):
             await answer(stream)

@@ -89,7 +89,7 @@ function refusal({ status }, reply) {
   };
   const message = texts[status]
     ?? (detail ? `The server rejected the request: ${detail}` : `The server rejected the request (HTTP ${status}).`);
-  return new CallError(message, { status, passing: [502, 503, 504].includes(status) ? "gone" : "" });
+  return new CallError(message, { status, passing: [429, 502, 503, 504].includes(status) ? "gone" : "" });
 }
 
 const withStop = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);

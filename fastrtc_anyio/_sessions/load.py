@@ -1,0 +1,85 @@
+"""Refuse new sessions while the event loops have no time for them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import anyio
+
+from fastrtc_anyio._core.pace import LoopPace
+from fastrtc_anyio.errors import Overloaded
+
+logger = logging.getLogger("fastrtc_anyio")
+
+BUSY_LIMIT = 0.85
+"""Share of its time for which a loop may be busy. Above it, frames are late at every peak."""
+_EASED = 0.8
+"""Sessions are admitted again below this part of both limits."""
+_NEW_CALL = 0.02
+"""Share of a loop's time to expect of a session that was admitted a moment ago."""
+_SETTLING = 1.0
+"""Time constant in which a new session's own load replaces the expected one, in seconds."""
+_RETRY_SECONDS = 5.0
+
+
+class LoadGauge:
+    """Compares the lag and the load of event loops with their limits.
+
+    The first session of a service is always admitted: refusing it would help no other.
+
+    Args:
+        limit: seconds by which the loops may be late; None to admit every session.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, limit: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._paces: tuple[LoopPace, ...] = ()
+        self._is_overloaded = False
+        self._new = 0.0
+        self._new_at = -math.inf
+
+    async def measure(self, portal: LoopPace) -> None:
+        """Measure the calling loop until cancelled, beside the loop that ``portal`` describes."""
+        host = LoopPace()
+        self.compare(host, portal)
+        while True:
+            due = host.tick(self._clock(), time.thread_time())
+            await anyio.sleep(max(due - self._clock(), 0))
+
+    def compare(self, *paces: LoopPace) -> None:
+        """Compare these loops from now on."""
+        self._paces = paces
+        self._is_overloaded = False
+
+    def check(self, active: int) -> None:
+        """Check that there is time for one more session; ``active`` sessions are running.
+
+        Raises:
+            Overloaded: a loop is too late or too busy.
+        """
+        if self._limit is None or not self._paces:
+            return
+        now = self._clock()
+        lag = max(pace.lag(now) for pace in self._paces)
+        expected = self._new * math.exp(-(now - self._new_at) / _SETTLING) * _NEW_CALL
+        busy = max(pace.busy for pace in self._paces) + expected
+        eased = _EASED if self._is_overloaded else 1.0
+        overloaded = lag > eased * self._limit or busy > eased * BUSY_LIMIT
+        if overloaded and not self._is_overloaded:
+            text = "overloaded: %d sessions, %.0f ms late, %.0f %% busy; new ones are refused"
+            logger.warning(text, active, 1000 * lag, 100 * busy)
+        self._is_overloaded = overloaded
+        if overloaded and active:
+            text = "the server has too much load for a further session; try again later"
+            raise Overloaded(text, retry_after=_RETRY_SECONDS)
+
+    def note_session(self) -> None:
+        """Note that a session was admitted, whose load is still to come."""
+        now = self._clock()
+        self._new = self._new * math.exp(-(now - self._new_at) / _SETTLING) + 1
+        self._new_at = now

@@ -1,0 +1,130 @@
+"""Averages of an event loop's lag and load, and admission by them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrtc_anyio import Overloaded
+from fastrtc_anyio._core.pace import TICK, LoopPace
+from fastrtc_anyio._sessions.load import LoadGauge
+
+
+class Loop:
+    """A loop on a clock of ours, late by ``lag`` and busy for a share of the time."""
+
+    def __init__(self) -> None:
+        self.now = self.cpu = 0.0
+        self.pace = LoopPace()
+        self.due = self.pace.tick(0, 0)
+
+    def run(self, seconds: float, lag: float = 0.0, busy: float = 0.1) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            before, self.now = self.now, self.due + lag
+            self.cpu += busy * (self.now - before)
+            self.due = self.pace.tick(self.now, self.cpu)
+
+
+def gauge(loop: Loop, limit: float | None = 0.1) -> LoadGauge:
+    made = LoadGauge(limit, lambda: loop.now)
+    made.compare(loop.pace)
+    return made
+
+
+def is_admitted(load: LoadGauge, active: int = 1) -> bool:
+    try:
+        load.check(active)
+    except Overloaded:
+        return False
+    return True
+
+
+def test_steady_lag_and_load_are_measured() -> None:
+    loop = Loop()
+    loop.run(10, lag=0.05, busy=0.4)
+    assert loop.pace.lag(loop.now) == pytest.approx(0.05, abs=0.01)
+    assert loop.pace.busy == pytest.approx(0.4, abs=0.01)
+
+
+def test_short_stall_is_no_overload_and_a_lasting_one_is() -> None:
+    loop = Loop()
+    load = gauge(loop)
+    loop.run(5)
+    loop.run(TICK, lag=0.3)
+    assert is_admitted(load)
+    loop.now += 3  # the loop does not even measure
+    assert not is_admitted(load)
+
+
+@pytest.mark.parametrize(("lag", "busy"), [(0.2, 0.1), (0.0, 0.95)])
+def test_overload_refuses_until_it_has_eased(
+    lag: float, busy: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = Loop()
+    load = gauge(loop)
+    loop.run(5, lag=lag, busy=busy)
+    for _ in range(3):
+        assert not is_admitted(load)
+    loop.run(5, lag=0.09 if lag else 0.0, busy=0.1 if lag else 0.75)
+    assert not is_admitted(load), "below the limit, not yet eased"
+    loop.run(5, lag=0.07 if lag else 0.0, busy=0.1 if lag else 0.6)
+    assert is_admitted(load)
+    loop.run(5, lag=0.09 if lag else 0.0, busy=0.1 if lag else 0.75)
+    assert is_admitted(load)
+    assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
+
+
+def test_first_session_is_always_admitted() -> None:
+    loop = Loop()
+    loop.run(5, lag=2, busy=1)
+    load = gauge(loop)
+    assert is_admitted(load, active=0)
+    with pytest.raises(Overloaded, match="too much load") as caught:
+        load.check(1)
+    assert (caught.value.status_hint, caught.value.retry_after) == (503, 5)
+
+
+def test_none_admits_every_session() -> None:
+    loop = Loop()
+    loop.run(5, lag=2, busy=1)
+    assert is_admitted(gauge(loop, None))
+    assert is_admitted(LoadGauge(0.1))  # not measured
+
+
+def test_burst_of_sessions_is_refused_before_its_load_shows() -> None:
+    loop = Loop()
+    load = gauge(loop)
+    loop.run(5, busy=0.2)
+    admitted = 0
+    while is_admitted(load):
+        load.note_session()
+        admitted += 1
+    assert 20 < admitted < 60
+    loop.run(2, busy=0.2)
+    assert is_admitted(load)
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 5), st.floats(0, 2)), max_size=50))
+def test_averages_stay_within_what_was_measured(steps: list[tuple[float, float]]) -> None:
+    pace, now, cpu = LoopPace(), 0.0, 0.0
+    due, worst = pace.tick(now, cpu), 0.0
+    for wait, busy in steps:
+        now += wait
+        cpu += busy * wait
+        worst = max(worst, now - due)
+        assert 0 <= pace.lag(now) <= worst + 1e-9
+        due = pace.tick(now, cpu)
+        assert due > now
+        assert 0 <= pace.busy <= 2 + 1e-9
+
+
+def test_clock_that_stands_still_changes_nothing() -> None:
+    pace = LoopPace()
+    due: Any = pace.tick(1, 0)
+    assert pace.tick(1, 5) == due
+    assert pace.busy == 0
