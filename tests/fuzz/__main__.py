@@ -18,12 +18,9 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anyio import from_thread
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 FOLDER = Path(".fuzz")
 _LENGTH = 96
@@ -35,16 +32,16 @@ def main() -> None:
     """Run the targets named on the command line, or all."""
     given = _parse_arguments()
     virtual, real = _load(instrumented=given.inside)
-    names = [*virtual.TARGETS, *real.TARGETS]
+    names = [*virtual, *real]
     targets: list[str] = given.targets or names
     if unknown := set(targets) - set(names):
         sys.exit(f"no target {', '.join(unknown)}; there are {', '.join(names)}")
     if given.replay is None and not given.inside:
         sys.exit(_run_all(targets, given.seconds, given.backend))
-    if targets[0] in virtual.TARGETS:
-        opened = _open_virtual(virtual.TARGETS[targets[0]], given.backend)
+    if targets[0] in virtual:
+        opened = _open_virtual(virtual[targets[0]], given.backend)
     else:
-        opened = _open_real(real.TARGETS[targets[0]], given.backend)
+        opened = _open_real(real[targets[0]], given.backend)
     with opened as feed:
         if given.replay is not None:
             feed(Path(given.replay).read_bytes())
@@ -63,14 +60,17 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _load(*, instrumented: bool) -> tuple[ModuleType, ModuleType]:
-    """Import the targets; with ``instrumented``, the modules under test report their branches."""
+def _load(*, instrumented: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Import the targets on virtual time, and those with connections.
+
+    With ``instrumented``, the modules under test report their branches.
+    """
     hook: Any = nullcontext()
     if instrumented and find_spec("atheris") is not None:
         hook = _atheris().instrument_imports(include=_INSTRUMENTED)
     with hook:
-        from . import connections, targets
-    return targets, connections
+        from . import connections, packets, targets
+    return dict(targets.TARGETS), {**connections.TARGETS, **packets.TARGETS}
 
 
 def _atheris() -> Any:

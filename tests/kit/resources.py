@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import heapq
 import logging
 import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import anyio
 import trio
@@ -46,11 +48,11 @@ class Resources:
 async def count_resources() -> Resources:
     """Count the resources of the process.
 
-    Threads that end by themselves after some seconds without work are left out: those of anyio's,
-    trio's and the portal's pools.
+    Threads of pools are left out: those of anyio, trio, asyncio and the portal.
     """
 
     async def count() -> int:
+        _drop_cancelled_timers()
         return len(asyncio.all_tasks()) - 1
 
     async with open_portal() as portal:
@@ -59,7 +61,8 @@ async def count_resources() -> Resources:
         tasks += trio.lowlevel.current_statistics().tasks_living
     else:
         tasks += len(asyncio.all_tasks())
-    pools = ("fastrtc-portal_", "AnyIO worker", "Trio thread")
+        _drop_cancelled_timers()
+    pools = ("fastrtc-portal_", "AnyIO worker", "Trio thread", "asyncio_")
     names = [thread.name for thread in threading.enumerate()]
     gc.collect()
     return Resources(
@@ -68,6 +71,14 @@ async def count_resources() -> Resources:
         len(os.listdir("/proc/self/fd")),
         sum(isinstance(one, _OWN) for one in gc.get_objects()),
     )
+
+
+def _drop_cancelled_timers() -> None:
+    """Do what asyncio does once it has many: until then each keeps the context of its task."""
+    loop: Any = asyncio.get_running_loop()
+    loop._scheduled = [timer for timer in loop._scheduled if not timer.cancelled()]
+    heapq.heapify(loop._scheduled)
+    loop._timer_cancelled_count = 0
 
 
 async def wait_no_more(before: Resources) -> None:

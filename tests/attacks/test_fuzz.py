@@ -1,0 +1,60 @@
+"""Many mutated offers, and datagrams of strangers and clients: nothing is left, no call is cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import anyio
+import pytest
+
+from fastrtc_anyio import CloseReason
+from tests.fuzz.connections import open_worlds, post_offer
+from tests.fuzz.packets import TARGETS
+from tests.fuzz.seeds import ALL_OFFERS
+from tests.fuzz.short import run_short
+from tests.kit.choices import Choices
+from tests.kit.mutators import mutate_sdp
+from tests.kit.resources import count_resources, wait_no_more
+
+OFFERS = 10_000
+_AT_ONCE = 8
+"""Clients that post offers at the same time: some answers wait for a while."""
+
+
+@pytest.mark.timeout(600)
+async def test_ten_thousand_mutated_offers_are_answered_or_refused() -> None:
+    statuses: Counter[int] = Counter()
+    async with open_worlds() as worlds:
+
+        async def post(seed: int) -> None:
+            choices = Choices.of_seed(seed)
+            offer = choices.pick(ALL_OFFERS)
+            world = worlds[offer.modality, offer.mode]
+            reply = await post_offer(world, mutate_sdp(choices, offer.sdp), f"client {seed}")
+            world.check_reply(reply)
+            statuses[reply.status] += 1
+            if reply.status == 200:
+                session = world.stream.session(f"client {seed}")
+                session.close(CloseReason.HUNG_UP)
+
+        async def work(first: int, last: int) -> None:
+            for seed in range(first, last, _AT_ONCE):
+                await post(seed)
+
+        await post(0)  # starts threads, and fills caches
+        before = await count_resources()
+        async with anyio.create_task_group() as tasks:
+            for first in range(1, _AT_ONCE + 1):
+                tasks.start_soon(work, first, OFFERS)
+        for world in worlds.values():
+            await world.wait_over()
+        await wait_no_more(before)
+    assert statuses.total() == OFFERS
+    # The mutations keep enough offers valid to get past the parser.
+    assert 0.2 < statuses[200] / OFFERS < 0.8, statuses
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_datagram_affects_its_own_call_at_most(name: str, backend: str) -> None:
+    run_short(TARGETS[name], backend, 200)
