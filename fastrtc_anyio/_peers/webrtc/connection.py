@@ -267,6 +267,7 @@ class Connection:
             path = IcePath(transport, carried, clock, admission, self._spawn, self._discards)
             choose_addresses(transport, self._configuration, path.sockets)
             limit_feedback(transport, carried, self._discards)
+            transport.on("statechange", self._on_transport_state)
             self._paths.append(path)
             self.reach.consents.append(path.consent)
 
@@ -310,6 +311,16 @@ class Connection:
             self._on_connected()
         elif state == "failed" or (state == "closed" and not self._closing):
             self._end(explain_end(self._paths))
+
+    def _on_transport_state(self) -> None:
+        """Notice a hang-up that aiortc reports only once all transports are closed.
+
+        Of several transports that the offer asked for, some may never have connected.
+        """
+        if not self._closing and not self._over:
+            closed = explain_end(self._paths)
+            if closed.reason is CloseReason.HUNG_UP:
+                self._end(closed)
 
     def _on_broken(self, error: Exception) -> None:
         log_failure(logger, "encoding media failed", error=error)
