@@ -54,7 +54,7 @@ def test_private_names_are_written_in_internals_only() -> None:
         ),
         (
             "from aiortc import RTCRtpReceiver as R; R.__init__ = lambda self: None",
-            "RTCRtpReceiver.__rtcp_exited",
+            "RTCRtpReceiver.__decoder_queue",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import aiortc
 import pytest
 
 from fastrtc_anyio._peers.portal import Portal, open_portal
-from fastrtc_anyio._peers.webrtc.task_internals import CLOSE, HANDLED
+from fastrtc_anyio._peers.webrtc.task_internals import HANDLED
 from fastrtc_anyio._peers.webrtc.tasks import ConnectionTasks
 
 STARTS = {
@@ -113,7 +113,7 @@ def test_named_coroutines_exist() -> None:
         for package in (aiortc, aioice, asyncio)
         for path in Path(str(package.__file__)).parent.glob("*.py")
     )
-    for name in {*HANDLED, CLOSE}:
+    for name in HANDLED:
         if "<locals>" not in name:
             assert f"async def {name.rpartition('.')[2]}(" in sources, name
 
@@ -182,20 +182,12 @@ async def test_failures_elsewhere_on_the_loop_are_logged_by_asyncio(
     assert [record.name for record in caplog.records] == ["asyncio"]
 
 
-async def test_cancel_ends_all_tasks_but_the_spared_ones() -> None:
-    async def forever() -> None:
-        await asyncio.sleep(1000)
-
-    async def spared() -> None:
-        await asyncio.sleep(0)
-
-    async def run() -> tuple[bool, bool]:
+async def test_cancel_ends_all_tasks() -> None:
+    async def run() -> bool:
         tasks = ConnectionTasks(lambda *_: None)
-        name = spared.__qualname__
-        one, other = tasks.start(forever()), tasks.start(spared())
-        await tasks.cancel(spare=name)
-        await other
-        return one.cancelled(), other.cancelled()
+        task = tasks.start(asyncio.sleep(1000))
+        await tasks.cancel()
+        return task.cancelled()
 
     async with open_portal() as portal:
-        assert await portal.call(run) == (True, False)
+        assert await portal.call(run)

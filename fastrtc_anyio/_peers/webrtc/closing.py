@@ -54,6 +54,8 @@ class Closing:
     media: ConnectionMedia
     connecting: Collection[asyncio.Task[Any]]
     """Tasks that perform ICE and DTLS."""
+    has_failed: bool
+    """Whether a task failed, which the log shows: the failure of a step is a consequence."""
     end: Callable[[], None]
     """Ends all streams."""
 
@@ -76,10 +78,12 @@ class Closing:
 
     async def run(self) -> None:
         """Run the steps, each as a task."""
-        for step in self.steps():
-            await self._run_step(step)
+        hanging = [task for step in self.steps() if (task := await self._run_step(step))]
+        for task in hanging:
+            task.cancel()
 
-    async def _run_step(self, step: Step) -> None:
+    async def _run_step(self, step: Step) -> asyncio.Task[Any] | None:
+        """Run a step, and return its task if that has not ended."""
         task = self.tasks.start_apart(step.run())
         await asyncio.wait([task], timeout=step.limit)
         if not task.done():
@@ -89,9 +93,14 @@ class Closing:
                 task.cancel()
             _abandoned.add(task)
             task.add_done_callback(_forget)
-        elif not task.cancelled() and (error := task.exception()) is not None:
+            return task
+        if not task.cancelled() and (error := task.exception()) is not None:
             text = "closing a WebRTC connection: %s failed"
-            log_failure(logger, text, step.name, error=error)
+            if self.has_failed:
+                logger.debug(text, step.name, exc_info=error)
+            else:
+                log_failure(logger, text, step.name, error=error)
+        return None
 
     async def _end_negotiation(self) -> None:
         # Cancelled late: aioice 0.13 registers the sockets it opens only when all of them are open,
@@ -157,13 +166,16 @@ class Closing:
             task_internals.release_ended(pc)
             media = [transceiver.stop() for transceiver in pc.getTransceivers()]
             await _stop(media if pc.sctp is None else [*media, pc.sctp.stop()])
+            task_internals.end_decoders(pc)
         await _stop([path.transport.stop() for path in self.paths])
         await _stop([path.transport.transport.stop() for path in self.paths])
         for path in self.paths:
             path.abort()
 
     async def _end_tasks(self) -> None:
-        await self.tasks.cancel(spare=task_internals.CLOSE)
+        # Even aiortc's own close(), if it still hangs: all its parts are released, and no other
+        # close() will wait for it.
+        await self.tasks.cancel()
 
     async def _end_streams(self) -> None:
         try:

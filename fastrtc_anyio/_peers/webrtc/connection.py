@@ -98,6 +98,7 @@ class Connection:
         self._connect_tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._over = False
+        self._has_failed = False
 
     def run(self, function: Callable[[], object]) -> None:
         """Call a function. The tasks that it starts belong to the connection."""
@@ -219,6 +220,7 @@ class Connection:
             data_channels=self.data_channels,
             media=self.media,
             connecting=self._connect_tasks,
+            has_failed=self._has_failed,
             end=lambda: self._end(Closed(CloseReason.CANCELLED, "closed by this side")),
         ).run()
 
@@ -365,6 +367,7 @@ class Connection:
         if self._closing or self._over:  # a consequence; the first failure has been logged
             logger.debug("%s failed after the end", name, exc_info=error)
             return
+        self._has_failed = True
         log_failure(logger, "a task of a WebRTC connection failed: %s", name, error=error)
         self._end(Closed(CloseReason.PEER_FAILED, f"{name} failed: {type(error).__name__}"))
 

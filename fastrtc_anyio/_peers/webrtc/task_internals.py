@@ -20,7 +20,13 @@ from .internals import SUPPORTED
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCPeerConnection: ("__closeTask",),
-    RTCRtpReceiver: ("__rtcp_exited", "__rtcp_started", "__rtcp_task"),
+    RTCRtpReceiver: (
+        "__decoder_queue",
+        "__decoder_thread",
+        "__rtcp_exited",
+        "__rtcp_started",
+        "__rtcp_task",
+    ),
     RTCRtpSender: (
         "__rtcp_exited",
         "__rtcp_started",
@@ -50,8 +56,6 @@ HANDLED = frozenset(
     }
 )
 """Names of coroutines whose errors are handled by the code that starts them as tasks."""
-CLOSE = "RTCPeerConnection.close"
-"""Name of a coroutine that must not be cancelled: aiortc 1.16 would never finish to close."""
 SWALLOWING = ("aiortc.rtcdtlstransport", "aiortc.rtcrtpsender")
 """Names of the loggers to which aiortc 1.16 writes exceptions as text before it drops them."""
 
@@ -79,6 +83,17 @@ def release_ended(pc: RTCPeerConnection) -> None:
                 if task is not None and task.done():
                     getattr(part, f"{name}_started").set()
                     getattr(part, f"{name}_exited").set()
+
+
+def end_decoders(pc: RTCPeerConnection) -> None:
+    """Have the decoder threads end that are left, without waiting for them.
+
+    A receiver of aiortc 1.16 whose ``stop()`` fails leaves its thread, which is no daemon.
+    """
+    for transceiver in pc.getTransceivers():
+        receiver = transceiver.receiver
+        if getattr(receiver, "_RTCRtpReceiver__decoder_thread") is not None:  # noqa: B009
+            getattr(receiver, "_RTCRtpReceiver__decoder_queue").put(None)  # noqa: B009
 
 
 def abort_sockets(protocols: Iterable[ice.StunProtocol]) -> None:

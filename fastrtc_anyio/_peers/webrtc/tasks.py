@@ -61,9 +61,9 @@ class ConnectionTasks:
         self._tasks.add(task)
         task.add_done_callback(self._finish)
 
-    async def cancel(self, *, spare: str) -> None:
-        """Cancel the tasks but those of the name ``spare``, and wait until they have ended."""
-        tasks = {task for task in self._tasks if name_of(task) != spare}
+    async def cancel(self) -> None:
+        """Cancel the tasks, and wait until they have ended."""
+        tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
