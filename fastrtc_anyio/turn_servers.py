@@ -62,8 +62,9 @@ class _Request:
         except ValueError as exc:
             raise self.error(f"the answer is not JSON: {text}") from exc
         servers = isinstance(body, dict) and (body.get("iceServers") or body.get("ice_servers"))
-        if not servers:
-            raise self.error(f"the answer has no ICE servers: {text}")
+        if not servers:  # other values may be credentials
+            keys = f"the keys {sorted(body)}" if isinstance(body, dict) else type(body).__name__
+            raise self.error(f"the answer has no ICE servers; got {keys}")
         return _as_relay(servers) if self.relay_only else body
 
     @contextmanager

@@ -181,7 +181,7 @@ class RecordFilter(logging.Filter):
         if count is None:
             return False
         _clean(record)
-        record.__dict__["suppressed"] = count
+        record.__dict__["suppressed"] = count  # by this record; for the application's handlers
         if count:
             record.msg = f"{record.msg} ({count} similar records were suppressed)"
         return True
@@ -219,7 +219,7 @@ def _report(reports: list[Suppressed]) -> None:
                 text,
                 report.count,
                 escape(report.message),
-                extra={"suppressed": report.count},
+                extra={"suppressed": report.count - 1},  # this record stands for one
             )
 
 

@@ -18,7 +18,6 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
@@ -175,7 +174,7 @@ async def _update(
     if not isinstance(made, list | tuple) or len(made) != len(values):
         raise HandlerContractError(
             f"additional_outputs_handler must return {len(values)} values, one for each of "
-            f"additional_outputs; got {short_repr(made)}"
+            f"additional_outputs; got {type(made).__name__}"
         )
     return list(made)
 

@@ -72,5 +72,7 @@ class WebOptions:
             configuration = await call_user_function(configuration)
         if not configuration:
             return {}
-        check_type("rtc_configuration", configuration, Mapping)
+        if not isinstance(configuration, Mapping):
+            kind = type(configuration).__name__  # the value may hold credentials
+            raise TypeError(f"rtc_configuration must be a mapping, or return one; got {kind}")
         return dict(cast("Mapping[str, object]", configuration))

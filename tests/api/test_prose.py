@@ -57,9 +57,9 @@ OBJECTS = {
 }
 """Classes of the variables in code spans."""
 FOREIGN = """
-    AV1 Ada Forwarded Hello Ma Prefix Proto allow auto autoplay cert_file cookies coroutine_function
-    eth0 fastphone iframe key_file receive_ run_coroutine_threadsafe temperature transcript
-    websockets get_ _turn_credentials utils stream_auth_token stream_bidirectional_codec
+    AV1 Ada ERROR Forwarded Hello Ma Prefix Proto allow auto autoplay cert_file cookies
+    coroutine_function eth0 fastphone iframe key_file receive_ run_coroutine_threadsafe temperature
+    transcript websockets get_ _turn_credentials utils stream_auth_token stream_bidirectional_codec
     stream_bidirectional_mode stream_bidirectional_sampling_rate
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""

@@ -166,7 +166,10 @@ def time_out(request: httpx.Request) -> httpx.Response:
         (refuse, "TURN credentials from Cloudflare: 403 invalid key"),
         (time_out, "could not get TURN credentials from Cloudflare: timed out"),
         (lambda _: httpx.Response(200, text="<html>"), "is not JSON: <html>"),
-        (lambda _: httpx.Response(200, json={"iceServers": []}), "has no ICE servers"),
+        (
+            lambda _: httpx.Response(200, json={"word": "secret"}),
+            r"got the keys \['word'\]",
+        ),
         (lambda _: httpx.Response(200, json=[1]), "has no ICE servers"),
     ],
 )

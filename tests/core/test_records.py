@@ -96,6 +96,21 @@ def test_rest_is_counted_at_the_end(log: io.StringIO) -> None:
     assert log.getvalue().splitlines()[10:] == ["ERROR 5 records were suppressed: again"]
 
 
+def test_attribute_states_the_number_of_further_records(log: io.StringIO) -> None:
+    numbers: list[int] = []
+
+    class Count(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            numbers.append(1 + vars(record)["suppressed"])
+
+    logger.addHandler(handler := Count())
+    for _ in range(35):
+        logger.error("again")
+    flush_suppressed()
+    logger.removeHandler(handler)
+    assert numbers == [1] * 10 + [25]
+
+
 def test_one_error_does_not_hide_another(log: io.StringIO) -> None:
     def fail(error: Exception) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import re
 import time
@@ -28,6 +29,7 @@ from fastrtc_anyio import (
     TelephoneOptions,
     Textbox,
 )
+from fastrtc_anyio._core.records import flush_suppressed
 from fastrtc_anyio._wire.call_xml import TOKEN_PARAMETER
 from fastrtc_anyio._wire.events import Framing, Start
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
@@ -43,9 +45,12 @@ from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_client as open_socket
 from tests.kit.websockets import open_wire
 
-SECRET, PRIVATE = "sEcReT", "pRiVaTe"
-"""Beginnings of planted texts: passwords, tokens and cookies; messages, ids and other data."""
+SECRET, PRIVATE, FORGED = "sEcReT", "pRiVaTe", "fOrGeD"
+"""Beginnings of planted texts: passwords, tokens and cookies; messages, ids and other data; lines
+that clients try to add to the log."""
+BREAK = f"\n{FORGED}\x1b[2J\u2028{FORGED}"
 ADDRESS, PHONE = "203.0.113.77", "+15550100"
+FLOOD = 30
 TOKEN = f"{SECRET}-token"
 GIVEN = {
     "Authorization": f"Bearer {TOKEN}",
@@ -87,7 +92,8 @@ class Log(logging.Handler):
         planted = "|".join(map(re.escape, (PRIVATE, PHONE, ADDRESS)))
         private = rf"{planted}|127\.0\.0\.1\W{{1,3}}\d|a=ice|v=0"
         assert self.find(private, logging.INFO) == []
-        # A frame of a traceback would show that an error escaped.
+        assert self.find(rf"(?m)^{FORGED}|\x1b") == []
+        # A traceback would show that an error escaped.
         assert self.find("Traceback", logging.INFO) == []
         assert self.find("", logging.ERROR) == []
 
@@ -171,12 +177,12 @@ async def test_call_over_webrtc_with_trickled_candidates(log: Log) -> None:
         host = {"Host": f"{PRIVATE}.example"}
         assert (await http.get(f"/webrtc/config{QUERY}", headers=host)).is_error
         offer, candidates = without_candidates(await make_offer(client, channel=True))
-        mine = f"{PRIVATE}-id"
+        mine = f"{PRIVATE}-id{BREAK}"
         body = {"type": "offer", "sdp": plant(offer), "webrtc_id": mine}
         reply = await http.post(f"/webrtc/offer{QUERY}", json=body)
         assert reply.status_code == 200, reply.text
         await accept(client, reply.json()["sdp"])
-        for line in [*candidates, f"candidate:{PRIVATE} nonsense", None]:
+        for line in [*candidates, f"candidate:{PRIVATE} nonsense{BREAK}", None]:
             candidate = line and {"candidate": line, "sdpMid": "0", "sdpMLineIndex": 0}
             trickled = {"type": "ice-candidate", "candidate": candidate, "webrtc_id": mine}
             await http.post(f"/webrtc/offer{QUERY}", json=trickled)
@@ -190,7 +196,7 @@ async def test_call_over_webrtc_with_trickled_candidates(log: Log) -> None:
         await wait_until(lambda: stream.active == 0)
     log.check()
     assert log.find("session .*: answered", logging.INFO)
-    assert log.find(PRIVATE), "the test plants what the log shows at level DEBUG"
+    assert log.find(PRIVATE + r".*\\n" + FORGED), "the test plants what a log at DEBUG shows"
 
 
 async def test_calls_over_whip_and_whep(log: Log) -> None:
@@ -218,7 +224,7 @@ async def test_calls_over_whip_and_whep(log: Log) -> None:
 
 
 def rejected_bodies(offer: str) -> list[str | dict[str, Any]]:
-    mine = f"{PRIVATE}-id"
+    mine = f"{PRIVATE}-id{BREAK}"
     return [
         f"{{{PRIVATE}",
         {"type": PRIVATE},
@@ -254,7 +260,7 @@ async def test_call_over_websocket(log: Log) -> None:
             f'{{"event": "{PRIVATE}"}}',
             f"{{{PRIVATE}",
             f'{{"event": "start", "websocket_id": ["{PRIVATE}"]}}',
-            f'{{"event": "start", "websocket_id": "x", "encoding": "{PRIVATE}"}}',
+            json.dumps({"event": "start", "websocket_id": "x", "encoding": PRIVATE + BREAK}),
             PRIVATE.encode(),
             '{"event": "start"}',
         ]
@@ -325,3 +331,35 @@ async def test_calls_from_telephones(log: Log) -> None:
                     await wire.receive_end()
     log.check()
     assert log.find("PEER_FAILED.*the client broke the protocol", logging.WARNING)
+
+
+class Failing(Exception):
+    """An error of the application."""
+
+
+async def fail(session: Session) -> None:
+    raise Failing(f"no{BREAK}")
+
+
+async def test_records_of_a_flood_are_counted(log: Log) -> None:
+    """Of each kind at most 20 records a minute are logged, and the others are counted."""
+    stream = Stream(fail, modality="audio", concurrency_limit=None)
+    start = FastRTCFraming().encode(Start("x", MULAW_8K)) or ""
+    origin = {"Origin": f"https://{PRIVATE}.example"}
+    async with open_page(stream, "127.0.0.1", 0) as url, httpx.AsyncClient() as http:
+        for _ in range(FLOOD):
+            await http.get(f"{url}/webrtc/config", headers=origin)
+            for text in ("{", start):
+                async with open_wire(url) as wire:
+                    await wire.send(text)
+                    await wire.receive_end()
+        await wait_until(lambda: stream.active == 0)
+    flush_suppressed()
+    for pattern in ("a request was refused", "a WebSocket was closed", r"session \S+ \("):
+        logged = log.find(f"fastrtc_anyio {pattern}", logging.INFO)
+        assert 10 <= len(logged) <= 20, pattern
+    texts = "\n".join(log.find("suppressed", logging.INFO))
+    counts = re.findall(r"(\d+) records were suppressed: (.*)|\((\d+) similar", texts)
+    assert sum(int(total or rest) for total, _, rest in counts) >= 3 * (FLOOD - 20)
+    assert log.find(rf"(?m)^{FORGED}|\x1b") == []
+    assert log.find("Failing: no")
