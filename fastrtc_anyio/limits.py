@@ -49,8 +49,9 @@ class Limits:
     stall: float | None = 5.0
     """Seconds for a WebSocket client to read what the server has sent."""
     lag: float | None = 0.1
-    """Seconds by which the server may be late on average. While it is later, or one of its event
-    loops computes for more than 85 % of the time, further sessions are refused."""
+    """Seconds by which the server's event loops may be late more than once in a second, and a
+    quarter of it on average. While they are later, or compute for more than 85 % of the time,
+    further sessions are refused."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -9,19 +9,18 @@ from collections.abc import Callable
 
 import anyio
 
-from fastrtc_anyio._core.pace import LoopPace
+from fastrtc_anyio._core.pace import SMOOTHING, LoopPace
 from fastrtc_anyio.errors import Overloaded
 
 logger = logging.getLogger("fastrtc_anyio")
 
 BUSY_LIMIT = 0.85
-"""Share of its time for which a loop may be busy. Above it, frames are late at every peak."""
+"""Share of the time for which the loops may compute together, since they share the interpreter's
+lock. Above it, frames are late at every peak."""
 _EASED = 0.8
 """Sessions are admitted again below this part of both limits."""
-_NEW_CALL = 0.02
-"""Share of a loop's time to expect of a session that was admitted a moment ago."""
-_SETTLING = 1.0
-"""Time constant in which a new session's own load replaces the expected one, in seconds."""
+_NEW_SESSION = 0.02
+"""Share of the time to expect of a session that was admitted a moment ago, at least."""
 _RETRY_SECONDS = 5.0
 
 
@@ -66,8 +65,8 @@ class LoadGauge:
             return
         now = self._clock()
         lag = max(pace.lag(now) for pace in self._paces)
-        expected = self._new * math.exp(-(now - self._new_at) / _SETTLING) * _NEW_CALL
-        busy = max(pace.busy for pace in self._paces) + expected
+        busy = sum(pace.busy for pace in self._paces)
+        busy += self._expect(busy, active, now)
         eased = _EASED if self._is_overloaded else 1.0
         overloaded = lag > eased * self._limit or busy > eased * BUSY_LIMIT
         if overloaded and not self._is_overloaded:
@@ -81,5 +80,17 @@ class LoadGauge:
     def note_session(self) -> None:
         """Note that a session was admitted, whose load is still to come."""
         now = self._clock()
-        self._new = self._new * math.exp(-(now - self._new_at) / _SETTLING) + 1
+        self._new = self._count_new(now) + 1
         self._new_at = now
+
+    def _count_new(self, now: float) -> float:
+        """Return the number of sessions whose load the averages do not show yet."""
+        return self._new * math.exp(-(now - self._new_at) / SMOOTHING)
+
+    def _expect(self, busy: float, active: int, now: float) -> float:
+        """Return the load to come from new sessions: as much as from each of the others."""
+        new = self._count_new(now)
+        known = active - new
+        # While most sessions are new, the load is that of their beginning.
+        each = busy / known if known > active / 2 else 0.0
+        return new * max(each, _NEW_SESSION)

@@ -20,6 +20,7 @@ from fastrtc_anyio import (
     Chatbot,
     Checkbox,
     Choice,
+    Limits,
     RequestLimits,
     Slider,
     Stream,
@@ -46,6 +47,7 @@ class Opaque:
 
 
 def make_stream(**options: Any) -> Stream:
+    options.setdefault("limits", Limits(lag=None))
     return Stream(Quiet, modality="audio", server_rtc_configuration=LOOPBACK, **options)
 
 

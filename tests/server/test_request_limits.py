@@ -11,7 +11,7 @@ import pytest
 from anyio import create_task_group, to_thread
 from starlette.applications import Starlette
 
-from fastrtc_anyio import CloseReason, RequestLimits, Stream, Textbox
+from fastrtc_anyio import CloseReason, Limits, RequestLimits, Stream, Textbox
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.aiortc_client import open_client
 from tests.kit.calls import (
@@ -47,6 +47,7 @@ def make_stream(**limits: Any) -> Stream:
         modality="audio",
         concurrency_limit=4,
         server_rtc_configuration=LOOPBACK,
+        limits=Limits(lag=None),
         additional_inputs=[Textbox("Name")],
         additional_outputs=[Textbox("Text")],
         request_limits=RequestLimits(**limits),

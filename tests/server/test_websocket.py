@@ -50,6 +50,7 @@ serve_uvicorn = partial(open_uvicorn, ws="websockets-sansio")
 async def open_stream(
     handler: Any = None, framework: Any = Starlette, serve: Any = open_server, **settings: Any
 ) -> AsyncGenerator[tuple[Stream, str], None]:
+    settings.setdefault("limits", Limits(lag=None))
     stream = Stream(handler or AsyncEcho(), modality="audio", **settings)
     app = framework()
     stream.mount(app, "/voice")

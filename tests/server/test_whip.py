@@ -15,7 +15,15 @@ import pytest
 from anyio import to_thread
 from starlette.applications import Starlette
 
-from fastrtc_anyio import AudioFrame, CloseReason, NotAllowed, RtcConfiguration, Session, Stream
+from fastrtc_anyio import (
+    AudioFrame,
+    CloseReason,
+    Limits,
+    NotAllowed,
+    RtcConfiguration,
+    Session,
+    Stream,
+)
 from fastrtc_anyio._media.media_plan import Mode
 from fastrtc_anyio.server import open_server, require_token
 from fastrtc_anyio.testing.signals import tone
@@ -31,6 +39,7 @@ FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 def make_stream(handler: Any = echo, mode: Mode = "send-receive", **options: Any) -> Stream:
     options.setdefault("concurrency_limit", 4)
     options.setdefault("server_rtc_configuration", LOOPBACK)
+    options.setdefault("limits", Limits(lag=None))
     return Stream(handler, modality="audio", mode=mode, **options)
 
 
