@@ -24,7 +24,9 @@ from anyio.lowlevel import checkpoint
 from ._core.groups import collapse_groups
 from ._core.host import Host
 from ._core.records import Lines
+from ._core.shortage import find_shortage
 from ._core.stacks import describe_subtasks
+from ._overload import as_overloaded
 from ._signaling.log_text import log_text
 from ._signaling.messages import encode_message
 from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
@@ -129,6 +131,8 @@ class SessionLife(ABC):
         self.error = self.error or error
         if isinstance(error, WebRTCError):
             self.close(CloseReason.HANDLER_ERROR, error.message)
+        elif find_shortage(error) == "threads" and (refusal := as_overloaded(error)):
+            self.close(CloseReason.REJECTED, str(refusal))
         else:
             text = f"The server has met an error, logged as {self.log_id}."
             self.close(CloseReason.HANDLER_ERROR, text)
@@ -342,8 +346,9 @@ class SessionLife(ABC):
             try:
                 with contain_exits("shutdown"), collapse_groups():
                     await self._shut_down_driver()
-            except Exception:  # logged only: the session has its reason already
-                logger.exception("session %s: shutdown failed", self.log_id)
+            except Exception as exc:  # logged only: the session has its reason already
+                if as_overloaded(exc) is None:
+                    logger.exception("session %s: shutdown failed", self.log_id)
             finally:
                 done.set()
         if scope.cancelled_caught:

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from fastrtc_anyio._media.media_plan import MediaNeeds
+from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.websocket import NORMAL_CLOSE, WebSocketPeer, close_code
 from fastrtc_anyio._sessions.service import SessionService
@@ -65,7 +66,10 @@ async def admit_websocket(
     except SignalingError as exc:
         await refuse(websocket, exc, exc.status_hint)
         return None
-    except Exception:
+    except Exception as exc:
+        if (refusal := as_overloaded(exc)) is not None:
+            await refuse(websocket, refusal, refusal.status_hint)
+            return None
         logger.exception("a WebSocket could not be admitted")
         await refuse(websocket, FastRTCError(HIDDEN), 500)
         return None
@@ -124,6 +128,9 @@ async def serve_audio(
     except SignalingError as exc:
         await _report_failure(socket, framing, exc, close_code(exc))
     except Exception as exc:
+        if (refusal := as_overloaded(exc)) is not None:
+            await _report_failure(socket, framing, refusal, close_code(refusal))
+            return
         logger.exception("a WebSocket could not be served")
         shown = exc if isinstance(exc, WebRTCError) else FastRTCError("the server has met an error")
         await _report_failure(socket, framing, shown, _SERVER_ERROR)

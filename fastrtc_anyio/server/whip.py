@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fastrtc_anyio._core.turns import take_turns
+from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._sessions.ownership import is_reachable
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.ice import parse_ice_servers
@@ -269,8 +270,9 @@ class _Endpoints:
                 response.headers.append("Link", link)
         except SignalingError as exc:
             logger.debug("no ICE servers for an OPTIONS request: %s", exc)
-        except Exception:
-            logger.exception("an OPTIONS request was answered without ICE servers")
+        except Exception as exc:
+            if as_overloaded(exc) is None:
+                logger.exception("an OPTIONS request was answered without ICE servers")
 
     async def _links(self) -> list[str]:
         configuration = await self._options.load_rtc_configuration()

@@ -368,7 +368,8 @@ class Connection:
             logger.debug("%s failed after the end", name, exc_info=error)
             return
         self._has_failed = True
-        log_failure(logger, "a task of a WebRTC connection failed: %s", name, error=error)
+        if as_overloaded(error) is None:  # it logs shortages
+            log_failure(logger, "a task of a WebRTC connection failed: %s", name, error=error)
         self._end(Closed(CloseReason.PEER_FAILED, f"{name} failed: {type(error).__name__}"))
 
 
