@@ -19,7 +19,17 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests"]
 
 INTEROP = Path("tests/interop")
-NEWEST = ("aioice", "aiortc", "anyio", "av", "hypercorn[trio]", "starlette", "trio")
+NEWEST = (
+    "aioice",
+    "aiortc",
+    "anyio",
+    "av",
+    "h11",
+    "hypercorn[trio]",
+    "starlette",
+    "trio",
+    "wsproto",
+)
 REAL_TIME = (
     "tests/cli",
     "tests/examples",

@@ -75,6 +75,10 @@ class RequestLimits:
     head_seconds: float = 5.0
     """Seconds to receive the complete head of the next request of a connection. The server of
     ``launch`` enforces it; other servers have their own setting."""
+    connections: int = 1000
+    """Maximum concurrent connections of the server of ``launch``: never more than half of the
+    process's file descriptors, and a quarter of the limit from one address. Further connections
+    get a 503."""
     sections: int = 32
     """Maximum media sections of an offer."""
     lines: int = 2000

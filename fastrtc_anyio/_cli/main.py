@@ -20,7 +20,7 @@ _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _WORKED, _FAILED, _WRONG, _INTERRUPTED = 0, 1, 2, 130
 """Exit statuses. argparse exits with the third for invalid arguments."""
-_EXTRAS = {"httpx": "demo", "hypercorn": "server", "starlette": "server"}
+_EXTRAS = {"httpx": "demo", "h11": "server", "starlette": "server", "wsproto": "server"}
 """Extra that installs each optional package."""
 
 

@@ -6,7 +6,7 @@ import copy
 import logging
 import re
 
-from fastrtc_anyio._core.records import escape_lines, install
+from fastrtc_anyio._core.records import escape_lines
 
 __all__ = ["lower_records", "protect_logs"]
 
@@ -14,13 +14,12 @@ _PASSWORD = re.compile(r"((?:ice-pwd|ice-ufrag)[:=]\s*)\S+")
 
 
 def protect_logs() -> None:
-    """Keep data of clients out of the log above level DEBUG, and limit hypercorn's records.
+    """Keep data of clients out of the log above level DEBUG.
 
     aioice logs addresses at level INFO, and aiortc logs exceptions with parts of packets at level
     WARNING. Idempotent.
     """
     lower_records("aioice", "aiortc")
-    install("hypercorn.error")
 
 
 def lower_records(*names: str) -> None:

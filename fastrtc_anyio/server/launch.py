@@ -19,16 +19,15 @@ from starlette.types import ASGIApp
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio.limits import RequestLimits
 
-from ._hypercorn import serve
 from ._library_logs import protect_logs
+from ._serving import serve
 from .hosts import HostRules
 from .routes import create_page
 
 __all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""Detects a vanished client within 35 s. Hypercorn 0.18 can ping WebSockets instead, but the task
-that does so never ends."""
+"""Detects a vanished client within 35 s."""
 
 
 class _Mountable(HostRules, Protocol):
@@ -111,7 +110,7 @@ async def open_server(
     port: int = 0,
     limits: RequestLimits | None = None,
 ) -> AsyncGenerator[str, None]:
-    """Serve ``app`` with hypercorn, on the running backend, while the block runs.
+    """Serve ``app`` over HTTP/1.1, on the running backend, while the block runs.
 
     Args:
         app: an ASGI application.

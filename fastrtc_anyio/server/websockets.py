@@ -214,9 +214,9 @@ class Socket:
             self._closed = True
             if message.get("violation"):  # reported by ``launch`` alone
                 raise InvalidMessage(f"the server has closed the WebSocket with {message['code']}")
-            # Hypercorn 0.18 reports 1006, without a reason, for every close that a client begins;
-            # ``launch`` corrects that. Servers that report a reason (ASGI 2.5) use 1006 as RFC 6455
-            # defines it. Without one the frequent case is assumed: the client has closed.
+            # Hypercorn 0.18 reports 1006, without a reason, for every close that a client begins.
+            # Servers that report a reason (ASGI 2.5) use 1006 as RFC 6455 defines it. Without one
+            # the frequent case is assumed: the client has closed.
             if message.get("code") == _ABNORMAL and "reason" in message:
                 raise BrokenResourceError
             raise EndOfStream

@@ -15,10 +15,11 @@ LOADED_ON_FIRST_USE = {
     "aiortc",
     "asyncio",
     "av",
-    "hypercorn",
+    "h11",
     "onnxruntime",
     "starlette",
     "trio",
+    "wsproto",
 }
 
 

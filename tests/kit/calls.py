@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -15,6 +17,7 @@ from anyio import create_task_group, to_thread
 from starlette.applications import Starlette
 
 from fastrtc_anyio import CloseReason, Limits, RtcConfiguration, Session, Stream, UnknownSession
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
 
@@ -76,6 +79,29 @@ async def open_uvicorn(
             yield f"http://127.0.0.1:{port}"
         finally:
             server.should_exit = True
+
+
+@asynccontextmanager
+async def open_hypercorn(app: Any, root_path: str = "") -> AsyncGenerator[str, None]:
+    """Serve an application with Hypercorn on the running backend, as its command does."""
+    from hypercorn import Config
+
+    if Host().asyncio_loop is None:
+        from hypercorn.trio import serve
+    else:
+        from hypercorn.asyncio import serve  # type: ignore[assignment]
+
+    config, stop = Config(), anyio.Event()
+    config.root_path, config.graceful_timeout = root_path, 0.5
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        config.bind = [f"fd://{listener.detach()}"]  # which Hypercorn closes
+    async with create_task_group() as tg:
+        tg.start_soon(partial(serve, app, config, shutdown_trigger=stop.wait))
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stop.set()
 
 
 @asynccontextmanager

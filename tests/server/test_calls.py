@@ -18,7 +18,9 @@ APPLICATIONS = {"starlette": Starlette, "fastapi": FastAPI}
 
 @pytest.mark.parametrize("path", ["", "/voice"])
 @pytest.mark.parametrize("framework", APPLICATIONS)
-async def test_call_through_hypercorn_echoes_and_closes_stream(framework: str, path: str) -> None:
+async def test_call_through_built_in_server_echoes_and_closes_stream(
+    framework: str, path: str
+) -> None:
     await _check_call(APPLICATIONS[framework](), path, open_server)
 
 

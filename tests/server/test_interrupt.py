@@ -25,6 +25,7 @@ from tests.kit.websockets import open_wire
 
 PROGRAM = Path(__file__).with_name("interruptible.py")
 LIMIT = 5.0
+CALLER = "3f0c8e7a5d1b4296af7083c2de91b654"
 WEB_SOCKET = (
     "Upgrade: websocket",
     "Connection: Upgrade",
@@ -107,7 +108,7 @@ async def test_interrupt_ends_process_despite_open_connections(mode: str, paths:
     """There is also a call and an idle connection. The client of ``/flood`` does not read."""
     async with (
         running(mode) as program,
-        place_call(program.url) as client,
+        place_call(program.url, CALLER) as client,
         AsyncExitStack() as stack,
     ):
         await check_echo(client)
@@ -136,7 +137,7 @@ async def test_launch_returns_after_interrupt_or_sigterm(mode: str, number: sign
     async with running(mode) as program:
         async with open_request(program.url, "/"):
             pass
-        async with place_call(program.url) as client:
+        async with place_call(program.url, CALLER) as client:
             await check_echo(client)
             took = await program.interrupt(number)
             print(f"{mode}, {number.name}: {took:.2f} s")
@@ -162,7 +163,7 @@ async def test_second_interrupt_ends_launch_despite_a_stubborn_handler(mode: str
 async def test_interrupt_ends_uvicorn_with_open_call(kind: str) -> None:
     async with (
         running("uvicorn") as program,
-        place_call(program.url) as client,
+        place_call(program.url, CALLER) as client,
         AsyncExitStack() as stack,
     ):
         await check_echo(client)

@@ -28,11 +28,11 @@ from fastrtc_anyio._cli.client import CallOptions, place_call
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
 from fastrtc_anyio._wire.signatures import sign_twilio
 from fastrtc_anyio._wire.twilio import TwilioFraming
-from fastrtc_anyio.server import _hypercorn, open_server, page_route
+from fastrtc_anyio.server import page_route
 from fastrtc_anyio.server.http import own_url
 from fastrtc_anyio.testing.signals import tone
 from tests.kit.backends import on_asyncio, on_trio
-from tests.kit.calls import make_stream, open_uvicorn
+from tests.kit.calls import make_stream, open_hypercorn, open_uvicorn
 from tests.kit.proxy import open_proxy
 from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_client, open_wire
@@ -135,18 +135,16 @@ async def open_site(
 ) -> AsyncGenerator[str, None]:
     """Serve a stream, and yield its URL at the proxy."""
     app = make_app(stream, site)
-    with pytest.MonkeyPatch.context() as patch:
-        if server == "hypercorn":
-            patch.setattr(_hypercorn._Config, "_root_path", site.root_path)
-            opened = open_server(app)
-        else:
-            opened = open_uvicorn(app, "websockets-sansio", site.root_path)
-        async with (
-            opened as upstream,
-            open_proxy(upstream, site.prefix, strip=site.strip, **proxy) as url,
-        ):
-            inner = site.mounted if site.strip else ""
-            yield f"{url}{inner}{site.path}"
+    if server == "hypercorn":
+        opened = open_hypercorn(app, site.root_path)
+    else:
+        opened = open_uvicorn(app, "websockets-sansio", site.root_path)
+    async with (
+        opened as upstream,
+        open_proxy(upstream, site.prefix, strip=site.strip, **proxy) as url,
+    ):
+        inner = site.mounted if site.strip else ""
+        yield f"{url}{inner}{site.path}"
 
 
 async def check_whip(http: httpx.AsyncClient, url: str, protocol: str, end: str = "") -> None:

@@ -73,7 +73,7 @@ async def check_echo(client: Client) -> None:
 
 class TestCalls:
     @pytest.mark.parametrize("framework", [Starlette, FastAPI])
-    async def test_hypercorn_client_hears_echo(self, framework: Any) -> None:
+    async def test_client_of_built_in_server_hears_echo(self, framework: Any) -> None:
         async with open_stream(framework=framework) as (stream, url):
             async with open_client(url) as client:
                 await check_echo(client)

@@ -9,8 +9,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypercorn.protocol import h11
-from hypercorn.protocol.ws_stream import WSStream
 
 from fastrtc_anyio import CloseReason
 from fastrtc_anyio._wire.events import Framing, Start
@@ -18,32 +16,23 @@ from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio._wire.payload import MULAW_8K
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.server.launch import open_server
-from tests.kit.calls import open_uvicorn, wait_ended
+from tests.kit.calls import open_hypercorn, open_uvicorn, wait_ended
 from tests.kit.handlers import Quiet
 from tests.kit.waiting import wait_until
 from tests.kit.websockets import Wire, open_wire
 
 from .test_websocket import open_stream
 
-START = Start("MZ1", MULAW_8K, "CA1")
+START = Start("3f0c8e7a5d1b4296af7083c2de91b654", MULAW_8K, "CA1")
 CLIENTS: dict[str, tuple[Callable[[], Framing], str]] = {
     "browser": (FastRTCFraming, "/websocket/offer"),
     "Twilio": (TwilioFraming, "/telephone/handler"),
 }
 
 
-@asynccontextmanager
-async def open_plain_hypercorn(app: Any) -> AsyncGenerator[str, None]:
-    """Serve with hypercorn's own class of WebSockets, as hypercorn's command does."""
-    async with open_server(app) as url:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(h11, "WSStream", WSStream)
-            yield url
-
-
 SERVERS: dict[str, Any] = {
     "launch": open_server,
-    "hypercorn": open_plain_hypercorn,
+    "hypercorn": open_hypercorn,
     "uvicorn, websockets": partial(open_uvicorn, ws="websockets"),
     "uvicorn, websockets-sansio": partial(open_uvicorn, ws="websockets-sansio"),
     "uvicorn, wsproto": partial(open_uvicorn, ws="wsproto"),

@@ -231,7 +231,7 @@ async def check_events(serve: Any) -> None:
         assert events == [[{"count": n} for n in range(1, 11)]]
 
 
-async def test_server_sent_events_through_hypercorn() -> None:
+async def test_server_sent_events_through_built_in_server() -> None:
     await check_events(open_server)
 
 

@@ -1,0 +1,117 @@
+"""A connected socket with one writer."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+import anyio
+from anyio import move_on_after, wait_readable, wait_writable
+from anyio.lowlevel import checkpoint
+
+__all__ = ["ClientSocket"]
+
+_READ = 16_384
+"""Bytes of one read. Parsing so many small frames takes less than 50 ms."""
+_STALL = 30.0
+"""Seconds after which a client that reads nothing counts as gone."""
+_FLUSH = 2.0
+"""Seconds for the rest of the output to leave at the end."""
+_LINGER = 2.0
+"""Seconds to discard input at the end: closing earlier would reset the connection, and a client
+that still sends would lose the response."""
+
+
+class ClientSocket:
+    """A connected socket.
+
+    Any task may write. The bytes leave in order, and a cancelled writer truncates nothing:
+    :meth:`run` sends what the socket did not take at once.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._output = bytearray()
+        self._pending = anyio.Event()
+        self._written = anyio.Event()
+        self.is_broken = False
+        """Whether the connection cannot be used any more."""
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; return none at the end of the connection."""
+        await checkpoint()
+        while not self.is_broken:
+            try:
+                return self._socket.recv(_READ)
+            except BlockingIOError:
+                await wait_readable(self._socket)
+            except OSError:
+                self._break()
+        return b""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes as soon as the client reads them."""
+        if not self._output:
+            data = data[self._write_now(data) :]
+        if data and not self.is_broken:
+            if not self._output:
+                self._written = anyio.Event()
+                self._pending.set()
+            self._output += data
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes, waiting while the client is slow to read."""
+        self.write(data)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until all output has left, or the connection has broken."""
+        await checkpoint()
+        while self._output:
+            await self._written.wait()
+
+    async def run(self) -> None:
+        """Send the output that waits for the client, until cancelled."""
+        while True:
+            await self._pending.wait()
+            while self._output:
+                with move_on_after(_STALL) as scope:
+                    await wait_writable(self._socket)
+                if scope.cancelled_caught:
+                    self._break()
+                else:
+                    del self._output[: self._write_now(bytes(self._output[:_READ]))]
+            self._pending = anyio.Event()
+            self._written.set()
+
+    async def finish(self) -> None:
+        """Let the output leave, announce the end, and discard what the client still sends."""
+        with move_on_after(_FLUSH):
+            await self.flush()
+        if not self._output:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+            with move_on_after(_LINGER):
+                while await self.receive():
+                    pass
+
+    def close(self) -> None:
+        """Close the socket. No task may use it any more."""
+        self._break()
+        self._socket.close()
+
+    def _write_now(self, data: bytes) -> int:
+        if not self.is_broken:
+            try:
+                return self._socket.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._break()
+        return 0
+
+    def _break(self) -> None:
+        self.is_broken = True
+        self._output.clear()
+        self._written.set()
