@@ -251,10 +251,10 @@ class IceSockets:
         if not self._guard.checks.take(established=self._guard.is_established(origin)):
             return
         try:
-            try:
-                message = stun.parse_message(data)
-            except ValueError:  # regular for what is no valid message
-                return
+            message = stun.parse_message(data)
+        except Exception:  # of several types, for what is no valid message
+            return
+        try:
             if transaction is None:
                 self._receive_check(message, origin)
             else:
