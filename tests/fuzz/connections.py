@@ -7,6 +7,7 @@ loopback interface.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -19,9 +20,9 @@ from fastrtc_anyio._media.media_plan import Modality, Mode
 from fastrtc_anyio.server.launch import open_server
 from tests.kit.asgi import Reply, request
 from tests.kit.choices import Choices
-from tests.kit.mutators import http_head, mutate_json, mutate_sdp
+from tests.kit.mutators import http_head, mutate_json, mutate_sdp, odd_headers, websocket_frames
 
-from .seeds import ALL_OFFERS, CANDIDATES, FRAGMENT, trickled
+from .seeds import ALL_OFFERS, CANDIDATES, FRAGMENT, client_messages, trickled
 from .targets import Target
 from .worlds import MANY, World, open_world
 
@@ -29,6 +30,7 @@ OpenTarget = Callable[[], AbstractAsyncContextManager[Target]]
 
 _SDP = (b"content-type", b"application/sdp")
 _FRAGMENT = (b"content-type", b"application/trickle-ice-sdpfrag")
+SERVER_ERROR = 1011
 _NOT_IMPLEMENTED = (501, 505)
 """Statuses of HTTP for a transfer coding or a version that the server does not know."""
 
@@ -107,23 +109,25 @@ async def open_whip() -> AsyncGenerator[Target, None]:
         async def feed(data: bytes) -> None:
             choices = Choices(data)
             protocol = choices.pick(("/whip", "/whep"))
-            valid = choices.chance(2)
+            odd, valid = odd_headers(choices), choices.chance(2)
             body = (offer.sdp if valid else mutate_sdp(choices, offer.sdp)).encode(
                 "utf-8", "surrogatepass"
             )
-            reply = await request(world.app, "POST", protocol, body, [_SDP])
+            reply = await request(world.app, "POST", protocol, body, [_SDP, *odd])
             world.check_reply(reply)
-            assert reply.status == 201 or not valid, reply.text
+            assert reply.status == 201 or odd or not valid, reply.text
             if reply.status == 201:
                 place = f"/{reply.headers['location']}"
                 tag = reply.headers["etag"].encode()
                 match = choices.pick((tag, tag, b"*", b'"', b"\xff", b'W/"x", ' + tag))
                 renewed = FRAGMENT.replace("abcd", "efgh") if choices.chance(2) else FRAGMENT
                 patch = mutate_sdp(choices, renewed).encode("utf-8", "surrogatepass")
-                headers = [_FRAGMENT, (b"if-match", match)]
+                headers = [_FRAGMENT, (b"if-match", match), *odd_headers(choices)]
                 world.check_reply(await request(world.app, "PATCH", place, patch, headers))
                 method = choices.pick(("DELETE", "GET", "PUT", "OPTIONS"))
-                world.check_reply(await request(world.app, method, place))
+                world.check_reply(
+                    await request(world.app, method, place, b"", odd_headers(choices))
+                )
             await world.wait_over()
 
         yield feed
@@ -140,17 +144,40 @@ async def open_heads() -> AsyncGenerator[Target, None]:
         exchange = partial(_exchange, url.host, url.port)
 
         async def feed(data: bytes) -> None:
-            answer = await exchange(http_head(Choices(data)))
-            for line in answer.split(b"\r\n"):
-                if line.startswith(b"HTTP/1.1 "):
-                    status = int(line.split()[1])
-                    assert status < 500 or status in _NOT_IMPLEMENTED, answer[:500]
+            _check_statuses(await exchange(http_head(Choices(data))))
             # The server goes on.
             get = b"GET /webrtc/config HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-            assert (await exchange(get)).startswith(b"HTTP/1.1 200")
+            answer = await exchange(get)
+            assert answer.startswith(b"HTTP/1.1 200"), answer[:500]
             await world.wait_over()
 
         yield feed
+
+
+@asynccontextmanager
+async def open_frames() -> AsyncGenerator[Target, None]:
+    """Frames of a WebSocket, many of them invalid, over TCP."""
+    async with open_world() as world, open_server(world.app) as base:
+        url = httpx.URL(base)
+        assert url.port is not None
+        exchange = partial(_exchange, url.host, url.port)
+
+        async def feed(data: bytes) -> None:
+            choices = Choices(data)
+            answer = await exchange(websocket_frames(choices, client_messages()))
+            _check_statuses(answer)
+            code = re.search(rb"\x88[\x02-\x7d](..)", answer, re.DOTALL)
+            assert code is None or int.from_bytes(code[1], "big") != SERVER_ERROR
+            await world.wait_over()
+
+        yield feed
+
+
+def _check_statuses(answer: bytes) -> None:
+    for line in answer.split(b"\r\n"):
+        if line.startswith(b"HTTP/1.1 "):
+            status = int(line.split()[1])
+            assert status < 500 or status in _NOT_IMPLEMENTED, answer[:500]
 
 
 async def _exchange(host: str, port: int, data: bytes) -> bytes:
@@ -173,4 +200,5 @@ TARGETS: Mapping[str, OpenTarget] = {
     "trickling": open_trickling,
     "whip": open_whip,
     "heads": open_heads,
+    "frames": open_frames,
 }

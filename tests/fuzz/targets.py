@@ -22,7 +22,7 @@ from fastrtc_anyio._signaling.whip import narrow_offer, parse_fragment
 from fastrtc_anyio._wire.signatures import sign_plivo, sign_twilio, telnyx_message
 from tests.kit.asgi import request, websocket
 from tests.kit.choices import Choices
-from tests.kit.mutators import NUMBERS, TEXTS, mutate_form, mutate_json, mutate_sdp
+from tests.kit.mutators import NUMBERS, TEXTS, mutate_form, mutate_json, mutate_sdp, odd_headers
 from tests.kit.own_words import check_own_words
 
 from .seeds import (
@@ -106,8 +106,8 @@ async def feed_websocket(data: bytes) -> None:
     choices = Choices(data)
     messages = mutate_messages(choices, client_messages())
     async with open_world() as world, watch_neighbour():
-        code = choices.pick((1000, 1001, 1006))
-        world.check_socket(await websocket(world.app, "/websocket/offer", messages, code=code))
+        odd, code = odd_headers(choices), choices.pick((1000, 1001, 1006))
+        world.check_socket(await websocket(world.app, "/websocket/offer", messages, odd, code=code))
         await world.wait_over()
 
 
@@ -117,7 +117,9 @@ async def feed_carrier(data: bytes) -> None:
     telephone = _SIGNED if choices.chance(8) else TelephoneOptions()
     messages = mutate_messages(choices, carrier_messages(choices))
     async with open_world(telephone=telephone) as world, watch_neighbour():
-        world.check_socket(await websocket(world.app, "/telephone/handler", messages))
+        world.check_socket(
+            await websocket(world.app, "/telephone/handler", messages, odd_headers(choices))
+        )
         await world.wait_over()
 
 
@@ -126,7 +128,7 @@ async def feed_webhook(data: bytes) -> None:
     choices = Choices(data)
     body = mutate_form(choices, FORM)
     query = choices.pick((b"", b"", b"a=b", b"a=%ff&a=\xe9", b"?", b"&=&", b"%"))
-    headers = [_FORM_TYPE, *_sign(choices, body, query)]
+    headers = [_FORM_TYPE, *_sign(choices, body, query), *odd_headers(choices)]
     async with open_world(telephone=_SIGNED) as world, watch_neighbour():
         reply = await request(world.app, "POST", _INCOMING, body, headers, query)
         world.check_reply(reply)
@@ -171,9 +173,13 @@ async def feed_page(data: bytes) -> None:
             messages = [start, *['{"event": "ping"}'] * 10]
             tasks.start_soon(websocket, world.app, "/websocket/offer", messages)
             await anyio.sleep(0.05)
-            world.check_reply(await request(world.app, "POST", "/input_hook", body))
+            world.check_reply(
+                await request(world.app, "POST", "/input_hook", body, odd_headers(choices))
+            )
             query = b"webrtc_id=" + name
-            world.check_reply(await request(world.app, "GET", "/outputs", query=query))
+            world.check_reply(
+                await request(world.app, "GET", "/outputs", b"", odd_headers(choices), query)
+            )
         await world.wait_over()
 
 

@@ -48,7 +48,15 @@ VALUES: dict[str, object] = {
     "name": "Ada",
     "chat": [{"role": "user", "content": "hello"}],
 }
-MANY = RequestLimits(candidates=10**9, restarts=10**6, early_clients=100)
+MANY = RequestLimits(
+    candidates=10**9,
+    restarts=10**6,
+    early_clients=100,
+    pending_sessions=10**4,
+    client_pending=10**4,
+    client_sessions=10**4,
+    client_requests=10**9,
+)
 """Limits that mutated requests of one client do not reach."""
 _CODES = (None, 1000, 1003, 1007, 1008, 1009, 1013)
 """Codes that end a WebSocket whose client broke the protocol, or closed it."""
@@ -109,6 +117,7 @@ async def open_world(**options: Any) -> AsyncGenerator[World, None]:
     """Open a stream that echoes audio and messages, and an application with all its routes."""
     options.setdefault("additional_inputs", INPUTS)
     options.setdefault("additional_outputs", [Textbox("Shown")])
+    options.setdefault("trusted_proxies", ["127.0.0.1"])
     options.setdefault("limits", Limits(connect=None, shutdown=1.0, close=2.0))
     options.setdefault("request_limits", MANY)
     audio = options.get("modality", "audio") == "audio"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 HOST = (b"host", b"127.0.0.1")
 
@@ -149,7 +149,7 @@ def _scope(kind: str, path: str, query: bytes, headers: Headers) -> dict[str, An
         "raw_path": path.encode(),
         "query_string": query,
         "root_path": "",
-        "headers": [HOST, *headers],
+        "headers": [*([] if any(name == b"host" for name, _ in headers) else [HOST]), *headers],
         "client": ("127.0.0.1", 50_000),
         "server": ("127.0.0.1", 80),
     }

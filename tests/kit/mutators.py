@@ -259,8 +259,60 @@ _FIELDS = (
         b"If-Match: \xff",
         b" x",
     ),
+    *(
+        b"X-Forwarded-For: 10.0.0.1, [::1, x",
+        b"X-Forwarded-For: ::ffff:1.2.3.4%\xe9",
+        b"Forwarded:",
+    ),
+    *(b'Forwarded: for="[2001:db8::1]:99999', b"Forwarded: for=_x, for=unknown;for=;=", b"TE: x"),
     *(b"X-Forwarded-Host: [", b"X-Forwarded-Proto: \xe9", b"A: " + b"a" * 70_000, b"A:\0", b": b"),
 )
+
+
+def odd_headers(choices: Choices) -> list[tuple[bytes, bytes]]:
+    """Return a few headers as a server passes them to an application, in half of all cases."""
+    found: list[tuple[bytes, bytes]] = []
+    for _ in range(choices.pick((0, 0, 0, 1, 2, 4))):
+        name, _, value = choices.pick(_FIELDS).partition(b":")
+        odd = choices.pick(TEXTS).encode("utf-8", "replace").strip()
+        found.append((name.strip().lower(), odd if choices.chance(3) else value.strip()))
+    return found
+
+
+_HANDSHAKE = (
+    b"GET /websocket/offer HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def websocket_frames(choices: Choices, messages: Sequence[str]) -> bytes:
+    """Return a valid handshake and frames (RFC 6455 5.2), many of them against the rules."""
+    frames = _HANDSHAKE
+    for text in messages:
+        payload = text.encode("utf-8", "surrogatepass")
+        opcode = choices.pick((0x81,) * 20 + (0x82, 0x01, 0x80, 0x00, 0x88, 0x89, 0x8A, 0x83, 0xC1))
+        if opcode & 15 in (8, 9, 10):
+            size = choices.pick((0, 1, 2, 4, 125, 126))
+            payload = choices.pick((b"\x03\xe8", b"\0\0", b"\xff\xff", b"\x03\xe8\xff\xff"))[:size]
+            payload = payload.ljust(size, b"x")
+        frames += _frame(choices, opcode, payload)
+    return mutate_bytes(choices, frames) if choices.chance(4) else frames
+
+
+def _frame(choices: Choices, opcode: int, payload: bytes) -> bytes:
+    size = choices.pick((len(payload),) * 20 + (0, 126, 65_535, 1 << 31, (1 << 64) - 1))
+    masked = 0 if choices.chance(20) else 0x80
+    if size < 126:
+        head = bytes([opcode, masked | size])
+    elif size < 65_536:
+        head = bytes([opcode, masked | 126]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([opcode, masked | 127]) + size.to_bytes(8, "big")
+    # A mask of zeros leaves the payload as it is.
+    return head + (bytes(4) if masked else b"") + payload
+
+
 _ENDS = (b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\0")
 
 

@@ -136,6 +136,12 @@ def test_any_json_is_parsed_or_raises_invalid_input(body: dict[str, Any]) -> Non
     assert [component.parse(value) for component, value in zip(ALL, values, strict=True)] == values
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf")])
+def test_number_beyond_floats_is_invalid_input(value: float) -> None:
+    with pytest.raises(InvalidInput, match="'level' must be"):
+        parse_inputs([Slider("Level")], {"level": value})
+
+
 def test_duplicate_component_names_raise() -> None:
     with pytest.raises(ValueError, match=r"additional_inputs .* got \['a'\] more than once"):
         check_components([Slider("A"), Textbox("a")], "additional_inputs")

@@ -83,11 +83,12 @@ def check_failure(reply: httpx.Response, status: int) -> str:
 
 async def test_malformed_bodies_are_rejected_and_take_no_slot() -> None:
     bodies = {
-        b"": "not JSON",
-        b"{": "not JSON",
-        b"\xff\xfe\xfd": "not JSON",
-        b"[" * 100_000: "not JSON",
-        b"9" * 5_000: "not JSON",
+        b"": "not JSON: syntax error at character 1",
+        b"{": "not JSON: syntax error at character 2",
+        b"\xff\xfe\xfd": "not JSON: the encoding must be UTF-8",
+        b"[" * 100_000: "not JSON: more than",
+        b"[" * 2_000: "not JSON: the nesting is too deep",
+        b"9" * 5_000: "not JSON: a number has too many digits",
         b"null": "must be a JSON object",
         b"[]": "must be a JSON object",
         b'"offer"': "must be a JSON object",

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 
 from fastrtc_anyio import Stream, get_current_context
@@ -26,6 +27,7 @@ from fastrtc_anyio._wire.plivo import PlivoFraming
 from fastrtc_anyio._wire.signatures import make_token, sign_plivo, sign_twilio, telnyx_message
 from fastrtc_anyio._wire.telnyx import TelnyxFraming
 from fastrtc_anyio._wire.twilio import TwilioFraming
+from fastrtc_anyio.server.telephone_proof import signed_by
 from tests.kit.conversations import agent, silence, voice
 from tests.kit.handlers import AsyncEcho, Quiet
 from tests.kit.waiting import wait_until
@@ -116,6 +118,12 @@ def telnyx_headers(body: bytes, age: float = 0.0, key: Ed25519PrivateKey = KEY) 
 
 
 class TestTelnyx:
+    def test_signed_timestamp_of_any_length_is_no_valid_one(self) -> None:
+        for stamp in ("9" * 400, "9" * 5000, "-1", "nan", ""):
+            signature = base64.b64encode(KEY.sign(telnyx_message(stamp, b""))).decode()
+            headers = {"telnyx-timestamp": stamp, "telnyx-signature-ed25519": signature}
+            assert signed_by(TELNYX, Headers(headers), "http://x", (), b"") is None
+
     async def test_request_without_valid_recent_signature_is_a_403(self) -> None:
         body = urlencode(FORM).encode()
         other = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
