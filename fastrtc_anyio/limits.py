@@ -107,7 +107,8 @@ class RequestLimits:
     """Maximum clients that have not connected yet: sessions that were offered, and WebSockets
     without a ``start``. A further client replaces the oldest."""
     client_pending: int = 32
-    """Maximum such clients from one address, or with one identity or ``client_key``."""
+    """Maximum such clients from one address, or with one identity or ``client_key``. Also limits
+    its readers of outputs that wait for their session."""
     client_sessions: int = 100
     """Maximum connected sessions of one client, as defined for ``client_pending``."""
     client_requests: int = 1200

@@ -24,6 +24,7 @@ from .handlers import StreamHandlerBase
 from .limits import Limits, RequestLimits
 from .outputs import AdditionalOutputs, OutputReader, OutputStream
 from .server.access import Authenticate
+from .server.endpoints import StreamEndpoints
 from .server.fairness import ClientKey, TrustedProxies
 from .server.options import ClientConfiguration, WebOptions
 from .server.page import Backend, Page
@@ -33,14 +34,12 @@ from .session import Session
 
 if TYPE_CHECKING:  # so that a stream can be made without Starlette
     from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.websockets import WebSocket
 
 __all__ = ["Stream"]
 
 
-class Stream(AsyncContextManagerMixin):
+class Stream(StreamEndpoints, AsyncContextManagerMixin):
     """Serves a handler to clients over WebRTC, over WebSockets and on the telephone.
 
     ``async with stream:`` opens it. The block owns every session; leaving it ends them all within
@@ -283,24 +282,6 @@ class Stream(AsyncContextManagerMixin):
         await self._service.serve(
             make_peer, alias=alias, phone=phone, websocket=websocket, identity=identity
         )
-
-    async def websocket_offer(self, websocket: WebSocket) -> None:
-        """Serve a ``WebSocket`` that was not accepted yet, until it closes. Raises nothing."""
-        from .server.websockets import serve_websocket
-
-        await serve_websocket(self._service, self._web, websocket)
-
-    async def telephone_handler(self, websocket: WebSocket) -> None:
-        """Serve the WebSocket of a carrier (Twilio, Telnyx or Plivo), until it closes."""
-        from .server.telephone import serve_telephone
-
-        await serve_telephone(self._service, self._web, websocket)
-
-    async def handle_incoming_call(self, request: Request) -> Response:
-        """Answer a carrier's request to ``telephone/incoming`` with XML that connects the call."""
-        from .server.telephone import answer_incoming_call
-
-        return await answer_incoming_call(self._service, self._web, request)
 
     def set_input(self, webrtc_id: str, *args: object, identity: str | None = None) -> None:
         """Set a handler's input: values, or one :class:`WebRTCData`. Thread-safe.

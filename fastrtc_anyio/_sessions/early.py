@@ -67,24 +67,34 @@ class EarlyReaders:
         self._limits = limits
         # `list(d)` and `d.pop(k, None)` are atomic: threads need no lock.
         self._awaited: dict[OutputReader, tuple[str, str | None]] = {}
+        self._clients: dict[OutputReader, str] = {}
 
     def __len__(self) -> int:
         return len(self._open_readers())
 
-    def add(self, webrtc_id: str, identity: str | None = None) -> OutputReader:
+    def add(
+        self, webrtc_id: str, identity: str | None = None, client: str | None = None
+    ) -> OutputReader:
         """Create a reader that waits for the session ``webrtc_id``. Thread-safe.
 
-        ``identity`` is that of the client that reads, None for the application.
+        ``identity`` is that of the client that reads, None for the application. ``client`` names
+        it for the limits of one client; None exempts it from them.
 
         Raises:
-            LimitExceeded: too many readers are waiting already.
+            LimitExceeded: too many readers are waiting already, in all or of this client.
         """
-        limit = self._limits.early_clients
-        if len(self) >= limit:
-            text = f"{limit} readers wait for their sessions already (RequestLimits.early_clients)"
-            raise LimitExceeded(text, 429)
+        waiting = self._open_readers()
+        limit, name = self._limits.early_clients, "early_clients"
+        if client is not None and len(waiting) < limit:
+            waiting = [one for one in waiting if self._clients.get(one) == client]
+            limit, name = self._limits.client_pending, "client_pending"
+        if len(waiting) >= limit:
+            text = f"{limit} readers wait for their sessions already (RequestLimits.{name})"
+            raise LimitExceeded(text, 429, retry_after=self._limits.early_seconds)
         reader = OutputReader(webrtc_id, self._limits.early_seconds)
         self._awaited[reader] = webrtc_id, identity
+        if client is not None:
+            self._clients[reader] = client
         return reader
 
     def attach(self, webrtc_id: str, board: OutputBoard, owner: str = ANONYMOUS) -> None:
@@ -95,17 +105,21 @@ class EarlyReaders:
         reached = ((webrtc_id, owner), (webrtc_id, None))
         for reader in self._open_readers():
             if self._awaited.get(reader) in reached:
-                self._awaited.pop(reader, None)
+                self._forget(reader)
                 board.add(reader)
 
     def close(self) -> None:
         """End all waiting readers: no further session will begin."""
         for reader in self._open_readers():
-            self._awaited.pop(reader, None)
+            self._forget(reader)
             reader.end()
 
     def _open_readers(self) -> list[OutputReader]:
         for reader in list(self._awaited):
             if not reader.is_open:
-                self._awaited.pop(reader, None)
+                self._forget(reader)
         return list(self._awaited)
+
+    def _forget(self, reader: OutputReader) -> None:
+        self._awaited.pop(reader, None)
+        self._clients.pop(reader, None)

@@ -232,15 +232,19 @@ class SessionService(AsyncContextManagerMixin):
         finally:
             await reader.aclose()
 
-    def read_outputs(self, webrtc_id: str, identity: str | None = None) -> OutputStream:
-        """See :meth:`fastrtc_anyio.Stream.output_stream`."""
-        return OutputStream(self._attach_reader(webrtc_id, identity))
+    def read_outputs(
+        self, webrtc_id: str, identity: str | None = None, client: str | None = None
+    ) -> OutputStream:
+        """See :meth:`fastrtc_anyio.Stream.output_stream`, and :meth:`handle_request`."""
+        return OutputStream(self._attach_reader(webrtc_id, identity, client))
 
-    def _attach_reader(self, webrtc_id: str, identity: str | None) -> OutputReader:
+    def _attach_reader(
+        self, webrtc_id: str, identity: str | None, client: str | None = None
+    ) -> OutputReader:
         session = self.registry.find(webrtc_id, identity)
         if session is None:
             self._supervisor.require_open()
-            return self.early_readers.add(webrtc_id, identity)
+            return self.early_readers.add(webrtc_id, identity, client)
         reader = OutputReader()
         session.outputs.add(reader)
         return reader

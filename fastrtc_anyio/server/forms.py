@@ -92,7 +92,7 @@ async def _stream_outputs(
     webrtc_id = request.query_params.get("webrtc_id", "")
     if not webrtc_id:
         raise UnknownSession("the URL must name a session: append ?webrtc_id=...")
-    reader = service.read_outputs(webrtc_id, visitor.identity)
+    reader = service.read_outputs(webrtc_id, visitor.identity, visitor.client)
     await reader.wait_begun()
     limit = service.request_limits.event_streams
     if service.registry.get(webrtc_id, visitor.identity).outputs.statistics().readers > limit:

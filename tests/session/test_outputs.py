@@ -164,6 +164,23 @@ async def test_waiting_readers_beyond_limit_are_rejected() -> None:
         await reader.aclose()
 
 
+async def test_waiting_readers_of_one_client_leave_room_for_others() -> None:
+    early = EarlyReaders(RequestLimits(early_clients=5, client_pending=2))
+    readers = [early.add("me", client="a"), early.add("you", client="a")]
+    with pytest.raises(LimitExceeded, match=r"2 readers .*RequestLimits\.client_pending") as caught:
+        early.add("me", client="a")
+    assert caught.value.retry_after
+    readers += [early.add("me", client="b"), early.add("me"), early.add("me")]
+    with pytest.raises(LimitExceeded, match=r"RequestLimits\.early_clients"):
+        early.add("me", client="c")
+    early.attach("you", OutputBoard())
+    readers.append(early.add("you", client="a"))
+    for reader in readers:
+        await reader.aclose()
+    assert len(early) == 0
+    assert not early._clients
+
+
 async def test_abandoned_waiting_reader_is_removed() -> None:
     early = EarlyReaders(RequestLimits())
     for number in range(100):
