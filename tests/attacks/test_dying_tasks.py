@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -34,6 +35,10 @@ def fail(*_args: Any, **_options: Any) -> Any:
 async def fail_later(*_args: Any, **_options: Any) -> Any:
     await asyncio.sleep(0)
     raise Injected
+
+
+async def do_nothing(*_args: Any, **_options: Any) -> None:
+    await asyncio.sleep(0)
 
 
 async def hang(*_args: Any, **_options: Any) -> Any:
@@ -239,3 +244,52 @@ async def test_hang_up_on_one_transport_ends_a_session_that_has_another(
         client.hang_up()
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
     assert errors(caplog) == []
+
+
+async def test_limits_of_the_steps_are_below_the_limit_of_the_session() -> None:
+    nothing: Any = None
+    closing = Closing(nothing, nothing, nothing, nothing, nothing, nothing, nothing, False, nothing)
+    assert sum(step.limit for step in closing.steps()) < Limits().close - 0.05
+
+
+@pytest.mark.parametrize("url", ["stun:{}", "turn:{}?transport=udp", "turn:{}?transport=tcp"])
+async def test_close_while_a_server_does_not_answer(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = socket.SOCK_STREAM if url.endswith("tcp") else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as silent:
+        silent.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            silent.listen()
+        port = silent.getsockname()[1]
+        server = {"urls": url.format(f"127.0.0.1:{port}"), "username": "u", "credential": "c"}
+        rtc = {"iceServers": [server], "addresses": ["127.0.0.1"], "gather_timeout": 20}
+        stream = make_stream(listen, server_rtc_configuration=rtc)
+        async with warm_stream(caplog), stream, open_client() as client:
+            offer = await make_offer(client, channel=True)
+            async with nothing_left(caplog):
+                with anyio.move_on_after(0.3) as scope:
+                    await stream.offer({"type": "offer", "sdp": offer})
+                assert scope.cancelled_caught
+                await wait_until(lambda: not stream.sessions)
+    assert errors(caplog) == []
+    assert "closing a WebRTC connection" not in caplog.text
+
+
+async def test_close_during_the_handshake_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    async with warm_stream(caplog) as stream, open_client() as client:
+        offer = await make_offer(client, channel=True)
+        answer = await stream.offer({"type": "offer", "sdp": offer, "webrtc_id": "me"})
+        session = only_session(stream)
+        peer: Any = session.peer
+        # The client answers checks, but no DTLS.
+        for sender in client.pc.getSenders():
+            transport: Any = sender.transport
+            transport._write_ssl = do_nothing
+        await accept(client, answer["sdp"])
+        (transport,) = {path.transport for path in peer._connection._paths}
+        await wait_until(lambda: transport.state == "connecting", "the handshake")
+        session.close(CloseReason.HANDLER_CLOSED)
+        assert await wait_ended(stream, session) is CloseReason.HANDLER_CLOSED
+    assert errors(caplog) == []
+    assert "closing a WebRTC connection" not in caplog.text

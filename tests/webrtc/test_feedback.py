@@ -194,3 +194,49 @@ async def test_client_with_many_sources_stays_connected_and_hangs_up(
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
     await wait_until(lambda: not stream.sessions)
     assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+async def test_client_cannot_have_its_requests_multiplied_into_a_flood(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    received: list[RtpPacket] = []
+    async with make_stream(listen) as stream, place_call(stream) as client:
+        session = only_session(stream)
+        (receiver,) = client.pc.getReceivers()
+        transport: Any = receiver.transport
+        handle = receiver._handle_rtp_packet
+
+        async def count(packet: RtpPacket, arrival_time_ms: int) -> None:
+            received.append(packet)
+            await handle(packet, arrival_time_ms)
+
+        replaced: Any = receiver
+        replaced._handle_rtp_packet = count
+        peer: Any = session.peer
+        (sender,) = peer._connection._pc.getSenders()
+        repeated: list[int] = []
+        retransmit = sender._retransmit
+
+        async def count_retransmission(number: int) -> None:
+            repeated.append(number)
+            await retransmit(number)
+
+        sender._retransmit = count_retransmission
+        await wait_until(lambda: len(received) >= 10, "audio")
+
+        async def request() -> int:
+            """Request the last packets 500 times; return how many packets that would be."""
+            lost = [packet.sequence_number for packet in received[-10:]]
+            request = bytes(RtcpRtpfbPacket(RTCP_RTPFB_NACK, 1, received[-1].ssrc, lost))
+            for _ in range(500):
+                await transport._send_rtp(request)
+                await asyncio.sleep(0)
+            return 500 * len(lost)
+
+        requested = await anyio.to_thread.run_sync(client.run, request)
+        before = len(received)
+        await wait_until(lambda: len({p.timestamp for p in received[before:]}) > 20, "more audio")
+        assert requested == 5000
+        assert RETRANSMISSIONS <= len(repeated) < 4 * RETRANSMISSIONS
+        assert session.closed is None
+    assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []

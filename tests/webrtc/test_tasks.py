@@ -7,15 +7,17 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
-import aioice
+import aioice.turn
 import aiortc
 import pytest
 
 from fastrtc_anyio._peers.portal import Portal, open_portal
-from fastrtc_anyio._peers.webrtc.task_internals import HANDLED
+from fastrtc_anyio._peers.webrtc.task_internals import HANDLED, abort_sockets
 from fastrtc_anyio._peers.webrtc.tasks import ConnectionTasks
 
 STARTS = {
@@ -191,3 +193,17 @@ async def test_cancel_ends_all_tasks() -> None:
 
     async with open_portal() as portal:
         assert await portal.call(run)
+
+
+def test_abort_closes_sockets_and_relays() -> None:
+    aborted: list[str] = []
+    socket, relay = (
+        SimpleNamespace(abort=partial(aborted.append, name)) for name in ("socket", "relay")
+    )
+    client: Any = SimpleNamespace(transport=relay)
+    protocols: Any = [
+        SimpleNamespace(transport=socket),
+        SimpleNamespace(transport=aioice.turn.TurnTransport(client)),
+    ]
+    abort_sockets(protocols)
+    assert aborted == ["socket", "relay"]

@@ -24,6 +24,8 @@ from .tasks import ConnectionTasks
 
 logger = logging.getLogger("fastrtc_anyio")
 
+_NEGOTIATION = 0.4
+"""Seconds for the negotiation to end before it is cancelled."""
 _PART = 0.08
 """Seconds to stop the parts of one kind."""
 
@@ -64,11 +66,11 @@ class Closing:
         return (
             Step("waiting for the negotiation", 0.5, self._end_negotiation),
             Step("abandoning ICE restarts", 0.1, self._abandon_restarts),
-            Step("waiting for the handshake", DRAIN_LIMIT, self._wait_handshake),
+            Step("waiting for the handshake", DRAIN_LIMIT + 0.1, self._wait_handshake),
             Step("sending the last messages", 2.0, self._send_last),
             # Before pc.close(), so that the handler's receive loop does not wait for it.
             Step("ending the input", 0.1, self._end_input),
-            Step("closing the peer connection", 0.9, self._close_pc, is_cancellable=False),
+            Step("closing the peer connection", 0.8, self._close_pc, is_cancellable=False),
             Step("ending the connect tasks", 0.2, self._end_connecting),
             Step("releasing the transports", 0.3, self._release),
             Step("ending the tasks", 0.2, self._end_tasks),
@@ -77,7 +79,7 @@ class Closing:
         )
 
     async def run(self) -> None:
-        """Run the steps, each as a task."""
+        """Run the steps, each as a task. Cancel at the end what hangs."""
         hanging = [task for step in self.steps() if (task := await self._run_step(step))]
         for task in hanging:
             task.cancel()
@@ -107,10 +109,9 @@ class Closing:
         # so that pc.close() would leave the others open. After that it waits for STUN servers.
         if self.negotiation is None:
             return
-        try:
-            await asyncio.wait([self.negotiation])
-        finally:
-            self.negotiation.cancel()
+        await asyncio.wait([self.negotiation], timeout=_NEGOTIATION)
+        self.negotiation.cancel()
+        await asyncio.wait([self.negotiation])
         if not self.negotiation.cancelled():
             self.negotiation.exception()  # retrieves it: the caller may be cancelled
 
