@@ -70,9 +70,9 @@ OFFERS = {
     "data sections": describe(audio(), *[data(str(i)) for i in range(1, 32)]),
     "sources": _audio_with(*[f"a=ssrc:{i} cname:{'x' * 200}" for i in range(1900)]),
     "parameters": _audio_with(*[f"a=fmtp:111 {'a=b;' * 60}"] * 1900),
-    "blank lines": "v=0" + "\n" * 520_000,
+    "blank lines": "v=0" + "\n" * 260_000,
     "candidates": describe(audio()) + CANDIDATE * 11_000,
-    "short candidates": describe(audio()) + "a=candidate:\n" * 39_000,
+    "short candidates": describe(audio()) + "a=candidate:\n" * 37_000,
     "groups": describe(audio(), session=(f"a=group:BUNDLE {'0 ' * 120}",) * 1900),
     "fingerprints": _audio_with(*[f"a=fingerprint:sha-{i} {'AB:' * 63}AB" for i in range(1900)]),
     "extensions": _audio_with(*[f"a=extmap:{i % 256} {'u' * 250}" for i in range(1900)]),
@@ -98,7 +98,8 @@ def _post_offer(sdp: str, path: str = "") -> Attack:
     def attack(url: str) -> None:
         for _ in range(2):
             body = {"type": "offer", "sdp": sdp, "webrtc_id": f"attacker {next(_numbers)}"}
-            httpx.post(f"{url}{path}/webrtc/offer", json=body, timeout=20)
+            reply = httpx.post(f"{url}{path}/webrtc/offer", json=body, timeout=20)
+            assert "RequestLimits.body_bytes" not in reply.text
 
     return attack
 

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 from starlette.applications import Starlette
 
-from fastrtc_anyio import RequestLimits, Stream, TelephoneOptions, Textbox
+from fastrtc_anyio import Limits, RequestLimits, Stream, TelephoneOptions, Textbox
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.testing import tone
 
@@ -105,7 +105,9 @@ async def _serve() -> None:
     shared: dict[str, Any] = {
         "concurrency_limit": None,
         "server_rtc_configuration": LOOPBACK,
-        "request_limits": RequestLimits(),
+        # All clients have the same address.
+        "request_limits": RequestLimits(client_requests=100_000, client_sessions=1000),
+        "limits": Limits(lag=None),
         "verbose": False,
     }
     audio = Stream(
