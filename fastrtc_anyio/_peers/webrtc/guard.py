@@ -39,6 +39,10 @@ _KINDS = bytes(
 """Kind of a datagram by its first byte (RFC 7983 7). ZRTP is not used. TURN's channels are read by
 the sockets of TURN, which pass on the contents."""
 
+_APPLICATION_DATA = 23
+_RECORD_HEADER = 13
+"""Bytes before the contents of a DTLS record (RFC 6347 4.1)."""
+
 _CHECKS = 100
 """Checks of a call authenticated in a second, and in a burst. A browser sends 20 to 50."""
 _RESERVED = 25
@@ -162,6 +166,21 @@ class Admission:
         self.candidates = candidates
 
 
+def _is_read_at_once(data: bytes) -> bool:
+    """Return whether a datagram of DTLS has at most one record of application data, and that alone.
+
+    aiortc 1.16 reads one such record for each datagram. Further ones would pile up in OpenSSL's
+    memory, without a limit. Peers send each in a datagram of its own.
+    """
+    position = 0
+    while position + _RECORD_HEADER <= len(data):
+        end = position + _RECORD_HEADER + int.from_bytes(data[position + 11 : position + 13])
+        if data[position] == _APPLICATION_DATA:
+            return position == 0 and end == len(data)
+        position = end
+    return True
+
+
 class Guard(Generic[S]):
     """Decides about the datagrams on the sockets of one ICE transport.
 
@@ -199,6 +218,8 @@ class Guard(Generic[S]):
                 return
             kind = _KINDS[data[0]]
             if kind == _DATA:
+                if data[0] < 64 and not _is_read_at_once(data):
+                    return
                 origin = entries.get(address) or entries.get(address[:2])  # IPv6 has four items
                 if origin is not None:
                     on_data(data, origin)
