@@ -1,10 +1,10 @@
 """Peer for a client at the other end of a WebSocket: a browser, a program, or a carrier.
 
 The peer works over any socket that sends and receives text. A message that violates the protocol
-ends the connection; a malformed event of the protocol costs itself alone. Everything is sent under
-one lock. A client that reads slowly therefore holds back the audio, which waits in its bounded
-queue, and the handling of its own messages. A client that reads nothing for the stall limit counts
-as vanished.
+ends the connection; a malformed event of the protocol costs itself alone. The socket sends one
+message at a time. A client that reads slowly therefore holds back the audio, which waits in its
+bounded queue, and the handling of its own messages. A client that reads nothing for the stall limit
+counts as vanished.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ class _Chunk(NamedTuple):
 
 
 class TextSocket(Protocol):
-    """An open WebSocket of any library. anyio's ``StapledObjectStream[str]`` qualifies."""
+    """An open WebSocket of any library. anyio's ``StapledObjectStream[str]`` qualifies.
+
+    Several tasks may call :meth:`send` and :meth:`aclose` at the same time.
+    """
 
     async def receive(self) -> str:
         """Wait for the next message.
@@ -153,7 +156,6 @@ class WebSocketPeer(LifecyclePeer):
         self.messages = self._channel = MessageChannel(
             link, lambda: self._message_news.set(), self._discards
         )
-        self._sending = anyio.Lock()
         self._audio_news = anyio.Event()
         self._message_news = anyio.Event()
         self._drained = anyio.Event()
@@ -341,12 +343,11 @@ class WebSocketPeer(LifecyclePeer):
             await checkpoint()
             return False
         with anyio.move_on_after(self._stall) as scope:
-            async with self._sending:
-                try:
-                    await self._socket.send(text)
-                except BrokenResourceError:
-                    self._unsendable.set()
-                    return False
+            try:
+                await self._socket.send(text)
+            except BrokenResourceError:
+                self._unsendable.set()
+                return False
         if scope.cancelled_caught:
             text = f"the client has not read a message for {self._stall:g} s"
             self._gone(CloseReason.VANISHED, text)

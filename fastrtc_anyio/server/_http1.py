@@ -196,8 +196,9 @@ class Connection:
         ]
         if refusal.status == HTTPStatus.UPGRADE_REQUIRED:
             headers.append(("Sec-WebSocket-Version", "13"))
-        head = self._parser.send(h11.Response(status_code=refusal.status, headers=headers))
-        self._socket.write(head or b"")
+        phrase = HTTPStatus(refusal.status).phrase
+        head = h11.Response(status_code=refusal.status, headers=headers, reason=phrase)
+        self._socket.write(self._parser.send(head) or b"")
         with suppress(h11.LocalProtocolError):  # a response to HEAD
             self._socket.write(self._parser.send(h11.Data(data=body)) or b"")
 

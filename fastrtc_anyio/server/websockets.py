@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
 import anyio
 from anyio import BrokenResourceError, EndOfStream
 from starlette.responses import PlainTextResponse
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketState
 
 from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._overload import as_overloaded
@@ -42,6 +43,8 @@ logger = logging.getLogger("fastrtc_anyio")
 
 _ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
 _SERVER_ERROR = 1011
+_REPORT_SECONDS = 1.0
+"""Time for the last message and for the close of a WebSocket that is not served."""
 _NO_VISITOR = Visitor()
 
 
@@ -135,7 +138,7 @@ async def serve_audio(
         shown = exc if isinstance(exc, WebRTCError) else FastRTCError("the server has met an error")
         await _report_failure(socket, framing, shown, _SERVER_ERROR)
     finally:
-        await socket.aclose()
+        await _close(socket)
 
 
 async def _read_start(socket: Socket, framing: Framing) -> Start | None:
@@ -191,21 +194,30 @@ async def _report_failure(socket: Socket, framing: Framing, error: FastRTCError,
         text = encode_message("error", str(error))
     logger.info("a WebSocket was closed: %s", log_text(error))
     logger.debug("a WebSocket was closed: %s", error)
-    try:
+    with anyio.move_on_after(_REPORT_SECONDS), suppress(BrokenResourceError):
         if not framing.phone:
             await socket.send(text)
-    except BrokenResourceError:
-        pass
-    await socket.aclose(code)
+    await _close(socket, code)
+
+
+async def _close(socket: Socket, code: int = NORMAL_CLOSE) -> None:
+    """Close a WebSocket whose client may be gone, or may have stopped reading."""
+    with anyio.move_on_after(_REPORT_SECONDS), suppress(BrokenResourceError):
+        await socket.aclose(code)
 
 
 class Socket:
-    """Starlette's WebSocket as a :class:`.TextSocket`."""
+    """Starlette's WebSocket as a :class:`.TextSocket`.
+
+    One task sends at a time: Hypercorn on trio fails otherwise. It still does if a client closes
+    the connection at that moment.
+    """
 
     def __init__(self, websocket: WebSocket, limits: RequestLimits) -> None:
         self.websocket = websocket
         self._limits = limits
         self._rate = MessageRate(limits, anyio.current_time)
+        self._writing = anyio.Lock()
         self._closed = False
 
     async def receive(self) -> str:
@@ -228,16 +240,18 @@ class Socket:
         return str(text)
 
     async def send(self, text: str, /) -> None:
-        try:
-            await self.websocket.send_text(text)
-        except (WebSocketDisconnect, RuntimeError, OSError) as exc:
-            raise BrokenResourceError from exc
+        async with self._writing:
+            try:
+                await self.websocket.send_text(text)
+            except Exception as exc:  # servers raise different exceptions
+                raise BrokenResourceError from exc
 
     async def aclose(self, code: int = NORMAL_CLOSE, /) -> None:
-        if self._closed or self.websocket.application_state is not WebSocketState.CONNECTED:
-            return
-        self._closed = True
-        try:
-            await self.websocket.close(code)
-        except (WebSocketDisconnect, RuntimeError, OSError) as exc:
-            raise BrokenResourceError from exc
+        async with self._writing:
+            if self._closed or self.websocket.application_state is not WebSocketState.CONNECTED:
+                return
+            self._closed = True
+            try:
+                await self.websocket.close(code)
+            except Exception as exc:
+                raise BrokenResourceError from exc
