@@ -195,6 +195,19 @@ def test_unanswered_host_gets_few_checks() -> None:
     assert all(destinations.may_check(address) for address in victim)
 
 
+def test_hosts_of_many_restarts_are_limited() -> None:
+    now = 0.0
+    destinations = Destinations(AddressPolicy(), lambda: now)
+    found = []
+    for minute in range(3):
+        now = minute * 61.0
+        hosts = [f"10.{minute}.0.{number}" for number in range(1, 200)]
+        found.append(sum(destinations.may_check((host, 9)) for host in hosts))
+        destinations.mark_authentic((f"10.{minute}.0.150", 9))
+        assert destinations.may_check((f"10.{minute}.0.150", 9))
+    assert found == [100, 100, 100]
+
+
 def test_network_of_ipv6_counts_as_one_host() -> None:
     destinations = Destinations(AddressPolicy(), lambda: 0.0)
     hosts = [f"2001:db8:0:7::{number:x}" for number in range(1, 40)]

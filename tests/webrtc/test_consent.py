@@ -168,6 +168,32 @@ def test_address_that_answers_no_check_is_never_used() -> None:
     run(main)
 
 
+def test_packets_that_are_not_authenticated_cause_few_checks_and_only_in_silence() -> None:
+    async def main() -> None:
+        call = Call(5.0, alive={"old"})
+
+        async def suspect(seconds: float) -> list[str]:
+            before = len(call.paths.sent)
+            for number in range(round(seconds / 0.001)):
+                if call.consent.misses_packets:
+                    call.consent.suspect(f"stranger {number}")
+                await asyncio.sleep(0.001)
+            return [to for _, to in call.paths.sent[before:] if to != "old"]
+
+        talking = asyncio.create_task(call.send("old", 3))
+        assert await suspect(2.9) == []
+        await talking
+        call.paths.alive.clear()
+        assert 20 <= len(await suspect(3.1)) <= 31
+        assert call.paths.selected == "old"
+        call.paths.alive.add("new")
+        call.consent.suspect("new")
+        await asyncio.sleep(0.1)
+        assert call.paths.selected == "new"
+
+    run(main)
+
+
 def test_nominated_path_is_used_at_once() -> None:
     async def main() -> None:
         call = Call(5.0, alive={"old", "new"}, nominated={"new"})

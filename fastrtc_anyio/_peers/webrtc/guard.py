@@ -51,6 +51,9 @@ _UNANSWERED = 16
 """Checks to a host that has answered none, before they become rare."""
 _RARE = 2.0
 """Seconds between two of them from then on."""
+_HOSTS = 100
+"""Hosts checked in a minute that have answered no check: one client has no more candidates."""
+_MINUTE = 60.0
 _LEARNED = 4
 """Addresses that a client may have besides its candidates, though it has sent the maximum."""
 
@@ -136,6 +139,11 @@ class Destinations:
         count, last = self._checks.get(host, (0, now))
         if count >= _UNANSWERED and now < last + _RARE:
             return False
+        if count == 0 and len(self._checks) >= _HOSTS:
+            recent = {one: sent for one, sent in self._checks.items() if sent[1] > now - _MINUTE}
+            self._checks = recent
+            if len(recent) >= _HOSTS:
+                return False
         self._checks[host] = (count + 1, now)
         return True
 
