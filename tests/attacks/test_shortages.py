@@ -200,6 +200,35 @@ async def test_plain_authenticate_without_a_thread_is_503(
     assert warnings(caplog) == ["the process is out of threads"]
 
 
+async def test_websocket_whose_authenticate_gets_no_thread_is_503(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def authenticate(_connection: object) -> bool:
+        return True
+
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if "authenticate" in thread.name:
+            raise NO_THREADS
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    stream, http = make_stream(listen, authenticate=authenticate), httpx.AsyncClient()
+    async with stream, serve(stream) as url, http:
+        response = await http.get(f"{url}/websocket/offer", headers=headers)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "5"
+    assert errors(caplog) == []
+    assert warnings(caplog) == ["the process is out of threads"]
+
+
 async def test_credentials_without_a_descriptor_are_503(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
