@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import secrets
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -26,7 +26,6 @@ from .network import Network
 from .waiting import SECONDS, wait_until
 
 LOOPBACK = RtcConfiguration(addresses=("127.0.0.1",))
-_numbers = itertools.count(1)
 
 
 async def echo(session: Session) -> None:
@@ -129,7 +128,7 @@ async def place_call(
         )
         if network is not None:
             offer = network.hide_client(offer)
-        webrtc_id = webrtc_id or f"caller {next(_numbers)}"
+        webrtc_id = webrtc_id or secrets.token_hex(16)
         body = {"type": "offer", "sdp": offer, "webrtc_id": webrtc_id}
         if isinstance(target, Stream):
             client.answer = await target.offer(body)

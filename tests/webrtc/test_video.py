@@ -247,9 +247,9 @@ async def test_failing_encoder_ends_session(caplog: pytest.LogCaptureFixture) ->
     assert session.closed.reason is CloseReason.PEER_FAILED
     assert session.closed.message == "RTCRtpSender._run_rtp failed: AttributeError"
     errors = [r for r in caplog.records if r.levelno >= logging.ERROR]
-    assert [r.getMessage() for r in errors] == [
-        "a task of a WebRTC connection failed: RTCRtpSender._run_rtp"
-    ]
+    assert len(errors) == 1
+    text = "a task of a WebRTC connection failed: RTCRtpSender._run_rtp: AttributeError"
+    assert errors[0].getMessage().startswith(text)
 
 
 @pytest.mark.parametrize(
