@@ -17,11 +17,12 @@ from collections.abc import Callable
 
 from anyio import EndOfStream, create_task_group, current_time
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.gate import Gate
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._media.convert import AudioConverter
-from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, split_frame
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._media.resample import Rechunker
 from fastrtc_anyio._user_code import user_code
@@ -140,15 +141,20 @@ class Conversation:
         hops = Hops(self._handler.input_sample_rate, vad)
         try:
             while (frame := await self._receive()) is not None:
-                for hop, window in hops.push(convert(frame)):
-                    if vad.blocking:
-                        probability = await self._calls.function(source, stream.probability, window)
-                    else:
-                        with user_code(source):
-                            probability = stream.probability(window)
-                    if probability >= self._handler.speech_probability:
-                        self._speech_at = self._machine.now
-                    self._push(hop, probability)
+                for i, piece in enumerate(split_frame(frame)):
+                    if i:
+                        await checkpoint()
+                    for hop, window in hops.push(convert(piece)):
+                        if vad.blocking:
+                            probability = await self._calls.function(
+                                source, stream.probability, window
+                            )
+                        else:
+                            with user_code(source):
+                                probability = stream.probability(window)
+                        if probability >= self._handler.speech_probability:
+                            self._speech_at = self._machine.now
+                        self._push(hop, probability)
         finally:
             hops.close()
 
@@ -172,7 +178,9 @@ class Conversation:
         source = self._calls.source("determine_pause")
         rechunk = Rechunker(self._handler.input_sample_rate // FRAMES_PER_SECOND, 1)
         async for frame in self._run.session.audio_in.in_real_time():
-            for samples in rechunk.push(convert(frame)):
+            for samples in (
+                s for piece in split_frame(frame) for s in rechunk.push(convert(piece))
+            ):
                 if self._handler.can_interrupt or self._machine.state is not TurnState.REPLYING:
                     rule.responding = self._machine.state is TurnState.REPLYING
                     await self._calls.function(source, rule.judge, samples)

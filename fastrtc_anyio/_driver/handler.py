@@ -14,7 +14,7 @@ from anyio.from_thread import BlockingPortal
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.user_code import is_coroutine_function
 from fastrtc_anyio._media.convert import AudioConverter
-from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, split_frame
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._media.resample import Rechunker
@@ -185,8 +185,9 @@ async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     audio_in = run.session.audio_in
     try:
         async for frame in audio_in.in_real_time() if run.handler.receive_silence else audio_in:
-            for samples in rechunk.push(convert(frame)):
-                await run.calls.method("receive", (rate, samples))
+            for piece in split_frame(frame):
+                for samples in rechunk.push(convert(piece)):
+                    await run.calls.method("receive", (rate, samples))
     finally:
         convert.reset()
 

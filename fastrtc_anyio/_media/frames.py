@@ -7,6 +7,7 @@ channels. Handlers may use float32 or a flat array; `as_int16` converts those.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -52,6 +53,16 @@ class AudioFrame(NamedTuple):
     def duration(self) -> float:
         """Duration in seconds."""
         return int(self.samples.shape[-1]) / self.sample_rate
+
+
+def split_frame(frame: AudioFrame) -> Iterator[AudioFrame]:
+    """Yield a frame in pieces of at most 100 ms, without copies.
+
+    A message of a client may have 20 s of audio, whose conversion at once takes 100 ms.
+    """
+    size = max(1, frame.sample_rate // 10)
+    for start in range(0, max(1, frame.samples.shape[1]), size):
+        yield AudioFrame(frame.sample_rate, frame.samples[:, start : start + size])
 
 
 def float32_to_int16(samples: NDArray[np.float32]) -> Int16Array:

@@ -16,6 +16,8 @@ from .frames import AudioFrame
 P = TypeVar("P")
 
 RTP_MODULUS = 1 << 32
+_PIECES_PER_SECOND = 100
+"""Pieces of concealed audio at most, unless packets are longer."""
 _LONGEST_GAP_S = 3600.0
 """Seconds beyond which a timestamp belongs to a sender that has restarted."""
 
@@ -122,8 +124,10 @@ class Reception(Generic[P]):
         concealed = min(lost - redundant, round(decoder.concealable * rate))
         rest = lost - redundant - concealed
         pieces: list[Received] = []
-        for start in range(0, concealed, self._size):
-            samples = decoder.conceal(min(self._size, concealed - start))
+        # Packets may be as short as a sample: then a piece for each would take many milliseconds.
+        size = max(self._size, rate // _PIECES_PER_SECOND)
+        for start in range(0, concealed, size):
+            samples = decoder.conceal(min(size, concealed - start))
             pieces.append(Received(AudioFrame(rate, samples), 0.0, concealed=True))
         self._advance(concealed)
         if not redundant:

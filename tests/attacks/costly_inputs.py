@@ -214,8 +214,8 @@ def _start(encoding: str, rate: int) -> str:
 WEBSOCKETS: dict[str, tuple[str, list[str | bytes], str]] = {
     "mulaw": (_start("mulaw", 8000), [_media(bytes(160))] * 3000, "/websocket/offer"),
     "large mulaw": (_start("mulaw", 8000), [_media(bytes(190_000))] * 20, "/websocket/offer"),
-    "large pcm16": (_start("pcm16", 192_000), [_media(bytes(190_000))] * 20, "/websocket/offer"),
-    "odd rate": (_start("pcm16", 44_101), [_media(bytes(190_000))] * 20, "/websocket/offer"),
+    "large pcm16": (_start("pcm16", 48_000), [_media(bytes(190_000))] * 20, "/websocket/offer"),
+    "odd rate": (_start("mulaw", 8050), [_media(bytes(190_000))] * 20, "/websocket/offer"),
     "text": (_start("mulaw", 8000), ["x"] * 6000, "/websocket/offer"),
     "large text": (_start("mulaw", 8000), ["x" * MESSAGE] * 20, "/websocket/offer"),
     "objects": (_start("mulaw", 8000), ["[" + "{}," * 87_000 + "0]"] * 10, "/websocket/offer"),

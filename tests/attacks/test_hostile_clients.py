@@ -229,6 +229,7 @@ MALFORMED_MESSAGES = [
     (50, b"\x03" + bytes(7) + b"\0\1\0\0\xff"),  # a channel whose label is not UTF-8
     (50, b"\x03" + bytes(11)),  # a channel that exists
     (50, b"\x02"),  # an acknowledgement of no channel
+    (50, b"\x03" + bytes(11) + bytes(5000)),  # a channel with a very long name
 ]
 
 

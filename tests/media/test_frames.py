@@ -18,6 +18,7 @@ from fastrtc_anyio._media.frames import (
     float32_to_int16,
     int16_to_float32,
     mix_channels,
+    split_frame,
 )
 from fastrtc_anyio.errors import UnsupportedFormat
 
@@ -131,3 +132,11 @@ def test_mixing_rejects_other_channel_counts() -> None:
         mix_channels(np.zeros((1, 4), np.int16), 3)
     with pytest.raises(UnsupportedFormat, match=r"got int16 array of shape \(4,\)"):
         mix_channels(np.zeros(4, np.int16), 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 799, 800, 801, 190_000])
+def test_long_frame_is_split_into_pieces_of_100_ms(size: int) -> None:
+    samples = np.arange(size, dtype=np.int16).reshape(1, -1)
+    pieces = list(split_frame(AudioFrame(8000, samples)))
+    assert all(piece.duration <= 0.1 for piece in pieces)
+    assert np.array_equal(np.concatenate([piece.samples for piece in pieces], axis=1), samples)

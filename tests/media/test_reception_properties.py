@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrtc_anyio._media.decode import MalformedPacket, WaveformDecoder
+from fastrtc_anyio._media.decode import MalformedPacket, WaveformDecoder, create_decoder
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._media.reception import RTP_MODULUS, Received, Reception
 
@@ -114,3 +114,12 @@ def test_seams_with_gaps_are_smooth() -> None:
     sound = np.concatenate(heard, axis=1).astype(int)
     assert sound.shape[1] == 22 * FRAME
     assert np.abs(np.diff(sound)).max() < 500
+
+
+@pytest.mark.parametrize("codec", ["PCMU", "G722"])
+def test_loss_of_very_short_packets_is_concealed_in_few_pieces(codec: str) -> None:
+    decoder = create_decoder(codec)
+    reception: Reception[bytes] = Reception(decoder, tolerance=0.005, modulus=RTP_MODULUS)
+    reception.receive(b"\xff", 0, 0)
+    pieces = reception.receive(b"\xff", 8000, 3)
+    assert 1 < len(pieces) < 50

@@ -61,6 +61,8 @@ _MAX_CONTROL_CHUNKS = 8
 """Chunks of one packet that carry no data. Implementations send up to four."""
 _MAX_PARAMETERS = 2
 """Parameters of a RE-CONFIG chunk (RFC 6525 3.1)."""
+_MAX_DCEP = 4096
+"""Bytes of a message that opens a data channel: aiortc keeps its label and protocol."""
 
 
 class SctpLoad(NamedTuple):
@@ -138,6 +140,9 @@ def guard_sctp(
         await receive_sack(chunk)
 
     async def data_channel_receive(stream_id: int, kind: int, data: bytes) -> None:
+        if kind == WEBRTC_DCEP and len(data) > _MAX_DCEP:
+            on_malformed(ValueError(f"a data channel is opened with {len(data)} bytes"))
+            return
         opens = kind == WEBRTC_DCEP and data[:1] == bytes([DATA_CHANNEL_OPEN])
         if not opens or admit(measure(channels=1)):
             await contain(on_malformed, receive_message(stream_id, kind, data))
