@@ -35,7 +35,7 @@ from .seeds import (
     mutate_messages,
     trickled,
 )
-from .worlds import MANY, VALUES, open_world, watch_neighbour
+from .worlds import MANY, VALUES, identify, open_world, watch_neighbour
 
 Target = Callable[[bytes], Awaitable[None]]
 
@@ -168,17 +168,25 @@ async def feed_page(data: bytes) -> None:
     body = mutate_json(choices, VALUES).encode("utf-8", "surrogatepass")
     name = choices.pick((b"page", b"page", b"", b"other", b"%ff", b"\xff", b"a" * 10_000))
     start = json.dumps({"event": "start", "websocket_id": "page"})
-    async with open_world() as world, watch_neighbour():
+    # In half of all cases, with identities: those of the call and of the requests may differ.
+    ada = (b"authorization", b"Ada")
+    by = [choices.pick((ada, (b"authorization", b"\xe9"), (b"cookie", b"?"))) for _ in range(2)]
+    options = {"authenticate": identify} if choices.chance(2) else {}
+    async with open_world(**options) as world, watch_neighbour():
         async with anyio.create_task_group() as tasks:
             messages = [start, *['{"event": "ping"}'] * 10]
-            tasks.start_soon(websocket, world.app, "/websocket/offer", messages)
+            tasks.start_soon(websocket, world.app, "/websocket/offer", messages, [ada])
             await anyio.sleep(0.05)
             world.check_reply(
-                await request(world.app, "POST", "/input_hook", body, odd_headers(choices))
+                await request(
+                    world.app, "POST", "/input_hook", body, [by[0], *odd_headers(choices)]
+                )
             )
             query = b"webrtc_id=" + name
             world.check_reply(
-                await request(world.app, "GET", "/outputs", b"", odd_headers(choices), query)
+                await request(
+                    world.app, "GET", "/outputs", b"", [by[1], *odd_headers(choices)], query
+                )
             )
         await world.wait_over()
 

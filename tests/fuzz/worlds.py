@@ -9,7 +9,9 @@ from typing import Any
 
 import anyio
 import numpy as np
+from anyio.lowlevel import checkpoint
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 
 from fastrtc_anyio import (
     Chatbot,
@@ -107,6 +109,12 @@ class World:
         self.records.check()
 
 
+async def identify(connection: HTTPConnection) -> str | bool:
+    """An ``authenticate`` whose identity is what the client says."""
+    await checkpoint()
+    return connection.headers.get("authorization") or False
+
+
 async def _wait(_session: Session) -> None:
     """Serve a session without its media."""
     await anyio.sleep_forever()
@@ -118,7 +126,7 @@ async def open_world(**options: Any) -> AsyncGenerator[World, None]:
     options.setdefault("additional_inputs", INPUTS)
     options.setdefault("additional_outputs", [Textbox("Shown")])
     options.setdefault("trusted_proxies", ["127.0.0.1"])
-    options.setdefault("limits", Limits(connect=None, shutdown=1.0, close=2.0))
+    options.setdefault("limits", Limits(connect=None, shutdown=1.0))
     options.setdefault("request_limits", MANY)
     audio = options.get("modality", "audio") == "audio"
     stream = make_stream(TalkativeEcho if audio else _wait, **options)
