@@ -59,7 +59,7 @@ async def serve_stubbornly(handler: Any, stubborn: Stubborn, caplog: Any) -> Ses
         assert LIMIT <= anyio.current_time() - began <= 2 * LIMIT
         assert session.statistics().abandoned_tasks == 1
         (record,) = [r for r in caplog.records if "did not end within" in r.getMessage()]
-        assert session.id in record.getMessage()
+        assert session.log_id in record.getMessage()
         assert "in persist" in record.getMessage()
         await anyio.sleep(60)
         stubborn.released.set()
