@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message
 
+from fastrtc_anyio._core.records import log_failure
 from fastrtc_anyio._core.shortage import find_shortage
 from fastrtc_anyio.limits import RequestLimits
 
@@ -182,8 +183,8 @@ class _Server:
     async def _serve(self, connection: Connection, client_socket: ClientSocket, host: str) -> None:
         try:
             await connection.run()
-        except Exception:
-            logger.exception("a connection failed")
+        except Exception as exc:
+            log_failure(logger, "a connection failed", error=exc)
         finally:
             client_socket.close()
             self._connections.discard(connection)
