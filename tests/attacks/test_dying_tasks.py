@@ -186,7 +186,7 @@ STEPS.remove("_run_step")
 
 @pytest.mark.parametrize("fault", [fail_later, hang])
 @pytest.mark.parametrize("step", STEPS)
-async def test_close_completes_whatever_becomes_of_one_step(
+async def test_close_completes_although_one_step_fails_or_hangs(
     step: str, fault: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with warm_stream(caplog) as stream:

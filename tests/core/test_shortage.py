@@ -1,4 +1,4 @@
-"""Which errors are a shortage of the process, and what becomes of a worker without a thread."""
+"""Errors that mean a shortage of the process, and workers that get no thread."""
 
 from __future__ import annotations
 

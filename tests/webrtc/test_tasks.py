@@ -148,7 +148,7 @@ async def test_failures_of_inner_tasks_are_reported_to_their_connection() -> Non
         assert await start(portal, error) == [("fail", error)]
 
 
-async def test_end_of_the_transport_is_no_failure() -> None:
+async def test_end_of_the_transport_is_not_a_failure() -> None:
     async with open_portal() as portal:
         assert await start(portal, ConnectionError("not connected")) == []
 

@@ -1,7 +1,7 @@
-"""The end of a connection: steps that each run whatever became of those before.
+"""Close a connection in steps. Each step runs even if an earlier one failed.
 
-A step that raises leaves one record in the log, and so does one that exceeds its limit. The next
-one runs in either case. Together the limits are below the default of ``Limits.close``.
+A step that raises an exception or exceeds its limit leaves one record in the log. The next step runs
+in either case. Together the limits are below the default of ``Limits.close``.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Closing:
 
 
 async def _stop(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Stop parts of a connection at the same time. One that fails stops no other."""
+    """Stop parts of a connection concurrently. A failure of one does not affect the others."""
     loop = asyncio.get_running_loop()
     stopping = {loop.create_task(part) for part in parts}
     if not stopping:

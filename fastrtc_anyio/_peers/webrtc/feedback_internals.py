@@ -31,7 +31,7 @@ check_required(REQUIRED, SUPPORTED)
 
 
 _Refused: Any = getattr(rtcdtlstransport, "pylibsrtp").Error  # noqa: B009 - not exported
-"""What pylibsrtp raises for a packet that is not authentic; aiortc drops the packet."""
+"""The error of pylibsrtp for a forged packet, for which aiortc drops the packet."""
 
 
 class Gate(Protocol):

@@ -88,7 +88,7 @@ def release_ended(pc: RTCPeerConnection) -> None:
 def end_decoders(pc: RTCPeerConnection) -> None:
     """Have the decoder threads end that are left, without waiting for them.
 
-    A receiver of aiortc 1.16 whose ``stop()`` fails leaves its thread, which is no daemon.
+    A receiver of aiortc 1.16 leaves its thread, which is not a daemon, if ``stop()`` fails.
     """
     for transceiver in pc.getTransceivers():
         receiver = transceiver.receiver

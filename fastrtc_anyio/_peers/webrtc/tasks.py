@@ -3,7 +3,7 @@
 Both start tasks without keeping a reference. The failure of one is not noticed, may have ``stop()``
 wait for ever, and is only reported by the garbage collector: "Task exception was never retrieved".
 Here each task belongs to a connection, by a context variable that tasks and callbacks inherit. Its
-failure ends that connection with a reason, and :meth:`ConnectionTasks.cancel` ends what is left.
+failure ends that connection with a reason, and :meth:`ConnectionTasks.cancel` ends the rest.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ class ConnectionTasks:
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task of the connection, whose failure is reported."""
-        return self.run(asyncio.get_running_loop().create_task, coroutine)
+
+        def create() -> asyncio.Task[T]:
+            return asyncio.get_running_loop().create_task(coroutine)
+
+        return self.run(create)
 
     def start_apart(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that the caller awaits. It is neither watched nor cancelled here."""
