@@ -72,8 +72,8 @@ class SessionLife(ABC):
         self.limits = limits
         self.error: BaseException | None = None
         """The exception that the handler or the connection raised."""
-        self.on_connected: Callable[[], None] | None = None
-        """Called when the client connects. A :class:`SignalingError` rejects the client."""
+        self.on_connected: Callable[[], Awaitable[None]] | None = None
+        """Called when the client has connected. A :class:`SignalingError` rejects the client."""
         self.outputs = OutputBoard()
         """Values for the application."""
         self.abandoned_threads = 0
@@ -208,7 +208,7 @@ class SessionLife(ABC):
                 task_status.started(answer)
             await self._connect()
             if self.on_connected is not None:
-                self.on_connected()
+                await self.on_connected()
         except PeerError as exc:
             self.close(exc.reason, str(exc))
             raise

@@ -40,6 +40,9 @@ class Load(Protocol):
     def check(self, active: int) -> None:
         """Raise :class:`Overloaded` if not. ``active`` sessions hold a slot."""
 
+    async def wait(self, count_active: Callable[[], int]) -> None:
+        """Wait until a further session may be admitted, or raise :class:`Overloaded`."""
+
     def note_session(self) -> None:
         """Note that a further session holds a slot."""
 
@@ -169,7 +172,16 @@ class Admission:
         self._leave(session)
         self.registry.forget(session)
 
-    def _connect(self, session: Session, client: str | None) -> None:
+    async def wait(self) -> None:
+        """Wait while other sessions of a burst are admitted.
+
+        Raises:
+            Overloaded: the server has no time for a further session.
+        """
+        await self._load.wait(lambda: self.registry.active)
+
+    async def _connect(self, session: Session, client: str | None) -> None:
+        await self.wait()
         self._leave(session)
         self._check_slots(client)
         self._take_slot(session, client)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.pace import SMOOTHING, LoopPace
 from fastrtc_anyio.errors import Overloaded
@@ -21,6 +22,9 @@ _EASED = 0.8
 """Sessions are admitted again below this part of both limits."""
 _NEW_SESSION = 0.02
 """Share of the time to expect of a session that was admitted a moment ago, at least."""
+_STEP = 2
+"""Sessions that are admitted at once while the load of no other is known."""
+_POLL = 0.05
 _RETRY_SECONDS = 5.0
 
 
@@ -76,6 +80,23 @@ class LoadGauge:
         if overloaded and active:
             text = "the server has too much load for a further session; try again later"
             raise Overloaded(text, retry_after=_RETRY_SECONDS)
+
+    async def wait(self, count_active: Callable[[], int]) -> None:
+        """Wait until the load of most sessions is known, so that a burst is admitted in steps.
+
+        The next step is at least 2 sessions, and at most as many as there are.
+
+        Raises:
+            Overloaded: as for :meth:`check`.
+        """
+        await checkpoint()
+        while True:
+            active = count_active()
+            self.check(active)
+            new = self._count_new(self._clock())
+            if self._limit is None or not self._paces or new + 1 <= max(_STEP, active - new):
+                return
+            await anyio.sleep(_POLL)
 
     def note_session(self) -> None:
         """Note that a session was admitted, whose load is still to come."""

@@ -191,6 +191,8 @@ class SessionService(AsyncContextManagerMixin):
         client: str | None = None,
     ) -> None:
         """See :meth:`fastrtc_anyio.Stream.serve_peer`, and :meth:`handle_request`."""
+        self._supervisor.require_open()
+        await self.admission.wait()
         session, peer = self._supervisor.create(
             make_peer,
             alias,

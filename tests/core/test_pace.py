@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,6 +126,29 @@ def test_burst_of_sessions_is_refused_before_its_load_shows() -> None:
     assert 20 < admitted < 60
     loop.run(2, busy=0.2)
     assert is_admitted(load)
+
+
+async def test_burst_of_sessions_is_admitted_in_growing_steps() -> None:
+    loop = Loop()
+    loop.run(5, busy=0.1)
+    load = LoadGauge(0.1, anyio.current_time)
+    loop.pace._due += anyio.current_time() + 100  # this loop is not late
+    load.compare(loop.pace)
+    admitted: list[float] = []
+    began = anyio.current_time()
+
+    async def connect() -> None:
+        await load.wait(lambda: len(admitted))
+        load.note_session()
+        admitted.append(anyio.current_time() - began)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(connect)
+    assert admitted[1] < 0.1 < admitted[2]
+    assert admitted[-1] < 3
+    steps = [sum(at - 0.5 < one <= at for one in admitted) for at in (0.5, 1.0, 1.5)]
+    assert steps == sorted(steps)
 
 
 def test_new_sessions_are_expected_to_need_as_much_as_the_others() -> None:
