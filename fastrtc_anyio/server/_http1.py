@@ -32,12 +32,15 @@ logger = logging.getLogger("fastrtc_anyio")
 
 _MAX_HEAD = 16_384
 """Bytes of a request's head, and of a chunk's."""
+_MAX_HEADERS = 200
 _MAX_PIPELINED = 65_536
 """Bytes of further requests that are read while one is answered."""
 _FRAMING = (b"content-length", b"transfer-encoding")
 _REFUSALS: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "the request is not valid HTTP/1.1",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"the head has more than {_MAX_HEAD} bytes",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+        f"the head has more than {_MAX_HEAD} bytes or {_MAX_HEADERS} lines"
+    ),
     HTTPStatus.INTERNAL_SERVER_ERROR: "the server has met an error, which is in its log",
     HTTPStatus.NOT_IMPLEMENTED: "no other transfer coding than chunked is supported",
     HTTPStatus.SERVICE_UNAVAILABLE: "the server is stopping",
@@ -307,26 +310,32 @@ def _check(request: h11.Request) -> h11.Request:
     """
     if request.http_version not in (b"1.0", b"1.1"):
         raise Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-    names = {name for name, _ in request.headers}
+    names = [name for name, _ in request.headers]
+    if len(names) > _MAX_HEADERS:
+        raise Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     if b"transfer-encoding" in names:
         if b"content-length" in names:
             reason = "a request has either Content-Length or Transfer-Encoding; got both"
             raise Refusal(HTTPStatus.BAD_REQUEST, reason)
         if request.http_version == b"1.0":
             raise Refusal(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding")
-    target, headers = request.target, request.headers.raw_items()
+    target = request.target
     if target.lower().startswith((b"http://", b"https://")):
         # RFC 9112 3.2.2: the authority of an absolute target replaces Host.
         authority, slash, rest = target.partition(b"://")[2].partition(b"/")
         authority, mark, query = authority.partition(b"?")
         target = slash + rest if slash and not mark else b"/" + mark + query + slash + rest
-        headers = [(name, value) for name, value in headers if name.lower() != b"host"]
+        headers = [(name, value) for name, value in request.headers if name != b"host"]
         headers.append((b"Host", authority))
-    elif not target.startswith(b"/") and (request.method, target) != (b"OPTIONS", b"*"):
+        return h11.Request(
+            method=request.method,
+            target=target,
+            headers=headers,
+            http_version=request.http_version,
+        )
+    if not target.startswith(b"/") and (request.method, target) != (b"OPTIONS", b"*"):
         raise Refusal(HTTPStatus.BAD_REQUEST, "the target of a request must be a path")
-    return h11.Request(
-        method=request.method, target=target, headers=headers, http_version=request.http_version
-    )
+    return request
 
 
 async def _next_event(

@@ -26,6 +26,7 @@ HANDSHAKE = (
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 CODES = {"close": 1000, "going away": 1001, "violate": 1008, "long": 1009, "stop": 1000}
+CODES["deaf"] = 1008
 """The code with which the server closes, or answers a close frame."""
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The `websockets` implementation is deprecated",
@@ -37,8 +38,9 @@ pytestmark = pytest.mark.filterwarnings(
 class Chatty(AsyncEcho):
     """Sends audio and messages all the time, so that sends meet closes."""
 
-    async def receive(self, _frame: object) -> None:
-        await self.send_message("heard")
+    async def on_message(self, _message: str) -> None:
+        for _ in range(8):
+            await self.send_message("x" * 200_000)
 
     async def emit(self) -> EmitType:
         await self.send_message("speaking")
@@ -58,6 +60,9 @@ def frame(opcode: int, payload: bytes) -> bytes:
     else:
         head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
     return head + bytes(4) + payload
+
+
+VIOLATION = frame(1, b'{"event": "media", "media": {"payload": "%"}}')
 
 
 class Client:
@@ -95,9 +100,14 @@ class Client:
             case "close" | "going away":
                 await self.send(frame(8, struct.pack("!H", CODES[kind])))
             case "violate":
-                await self.send(frame(1, b'{"event": "media", "media": {"payload": "%"}}'))
+                await self.send(VIOLATION)
             case "long":
                 await self.send(frame(1, b"x" * 300_000))
+            case "deaf":
+                for _ in range(8):
+                    await self.send(frame(1, b'{"type": "more", "data": 1}'))
+                await anyio.sleep(0.4)  # the server's sends wait for this client meanwhile
+                await self.send(VIOLATION)
             case "stop":
                 await self.send(frame(1, b'{"event": "stop"}'))
             case "flood":

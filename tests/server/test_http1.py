@@ -112,6 +112,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "no path": (head("GET evil.example HTTP/1.1"), 400),
     "tunnel": (head("CONNECT evil.example:443 HTTP/1.1"), 400),
     "100,000 headers": (head("GET / HTTP/1.1", *["a: b"] * 100_000), 431),
+    "300 headers": (head("GET / HTTP/1.1", *["a: b"] * 300), 431),
     "endless line": (b"GET /" + b"a" * 100_000, 431),
     "null": (head("GET /\0 HTTP/1.1"), 400),
     "no version of WebSocket": (head("GET /echo HTTP/1.1", *HANDSHAKE[:2], HANDSHAKE[3]), 426),

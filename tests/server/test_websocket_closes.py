@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
+from anyio import BrokenResourceError, BusyResourceError
+from anyio.lowlevel import checkpoint
+from starlette.websockets import WebSocket
 
-from fastrtc_anyio import CloseReason
+from fastrtc_anyio import CloseReason, RequestLimits
 from fastrtc_anyio._wire.events import Framing, Start
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio._wire.payload import MULAW_8K
 from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.server.launch import open_server
+from fastrtc_anyio.server.websockets import Socket
 from tests.kit.calls import open_hypercorn, open_uvicorn, wait_ended
 from tests.kit.handlers import Quiet
 from tests.kit.waiting import wait_until
@@ -147,3 +152,58 @@ async def test_malformed_frame_closes_with_the_code_of_rfc_6455(frame: bytes, co
         wire.send_bytes(frame)
         assert await wire.receive_end() == code
         assert await wait_ended(stream, session) is CloseReason.PEER_FAILED
+
+
+class StrictServer:
+    """An ASGI ``send`` that fails like Hypercorn's on trio if two tasks call it at once."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self._busy = False
+
+    async def send(self, message: Any) -> None:
+        if self._busy:
+            raise BusyResourceError("sending")
+        self._busy = True
+        await anyio.sleep(0.01)
+        self._busy = False
+        self.sent.append(message["type"])
+
+
+async def receive_connect() -> Any:
+    await checkpoint()
+    return {"type": "websocket.connect"}
+
+
+async def test_one_task_sends_at_a_time_and_nothing_follows_the_close() -> None:
+    server = StrictServer()
+    scope = {"type": "websocket", "headers": []}
+    websocket = WebSocket(scope, receive_connect, server.send)
+    await websocket.accept()
+    socket = Socket(websocket, RequestLimits())
+
+    async def send() -> None:
+        with suppress(BrokenResourceError):
+            await socket.send("x")
+
+    async with anyio.create_task_group() as tg:
+        for task in (send, send, socket.aclose, send, socket.aclose):
+            tg.start_soon(task)
+    assert server.sent[0] == "websocket.accept"
+    assert server.sent.count("websocket.close") == 1
+    assert server.sent[-1] == "websocket.close"
+
+
+async def test_error_of_any_kind_breaks_the_socket_and_escapes_no_close() -> None:
+    async def fail(message: Any) -> None:
+        await checkpoint()
+        if message["type"] != "websocket.accept":
+            raise BusyResourceError("sending")
+
+    websocket = WebSocket({"type": "websocket", "headers": []}, receive_connect, fail)
+    await websocket.accept()
+    socket = Socket(websocket, RequestLimits())
+    with pytest.raises(BrokenResourceError):
+        await socket.send("x")
+    with pytest.raises(BrokenResourceError):
+        await socket.aclose()
