@@ -1,7 +1,7 @@
 """Close a connection in steps. Each step runs even if an earlier one failed.
 
-A step that raises an exception or exceeds its limit leaves one record in the log. The next step runs
-in either case. Together the limits are below the default of ``Limits.close``.
+A step that raises an exception or exceeds its limit leaves one record in the log. The next step
+runs in either case. Together the limits are below the default of ``Limits.close``.
 """
 
 from __future__ import annotations
