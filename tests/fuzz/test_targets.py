@@ -13,7 +13,7 @@ mutations = st.binary(min_size=48, max_size=96)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(data=mutations)
 @example(data=b"")
 async def test_input_is_answered_or_refused_as_documented(name: str, data: bytes) -> None:

@@ -11,4 +11,4 @@ from tests.fuzz.short import run_short
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_input_is_answered_or_refused_as_documented(name: str, backend: str) -> None:
-    run_short(TARGETS[name], backend, 30 if name == "heads" else 60)
+    run_short(TARGETS[name], backend, 60)
