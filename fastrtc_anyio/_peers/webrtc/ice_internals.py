@@ -68,6 +68,7 @@ class IceAgent:
     def __init__(self, connection: ice.Connection, destinations: Destinations) -> None:
         self.connection = self._connection = connection
         self._destinations = destinations
+        self._has_ignored = False
         self._connect = connection.connect
         self._token = f"{connection.local_username}:".encode()
         replace_attribute(connection, "query_consent", _return)
@@ -77,6 +78,8 @@ class IceAgent:
             # Called for each candidate, and for a name once it is resolved.
             if destinations.permits((host, candidate.port)):
                 add(candidate, host)
+            else:
+                self._has_ignored = True
 
         replace_attribute(connection, "_add_remote_candidate", add_remote_candidate)
 
@@ -175,6 +178,10 @@ class IceAgent:
         """
         is_name = candidate is not None and is_mdns_hostname(candidate.ip)
         if is_name and not self._destinations.permits_names():
+            self._has_ignored = True
+            return
+        if candidate is None and self._has_ignored and not self._connection._remote_candidates:
+            # Without any candidate, aioice would fail now. The client's checks reveal an address.
             return
         convert = rtcicetransport.candidate_to_aioice
         await self._connection.add_remote_candidate(
