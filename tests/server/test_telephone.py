@@ -69,11 +69,12 @@ class TestIncomingCalls:
                 reply = await http.post(f"{url}/telephone/incoming", headers=headers)
                 assert expected in reply.text
 
-    async def test_form_of_more_than_1000_fields_is_a_413(self) -> None:
+    async def test_large_form_is_a_413(self) -> None:
+        forms = {"&".join(["a=b"] * 1000): 200, "&".join(["a=b"] * 1001): 413}
+        forms |= {"a=" + "%41" * 20_000: 200, "a=" + "%41" * 22_000: 413}
         async with open_stream() as (_, url), httpx.AsyncClient() as http:
-            for count, status in ((1000, 200), (1001, 413)):
-                form = "&".join(["a=b"] * count).encode()
-                reply = await http.post(f"{url}/telephone/incoming", content=form)
+            for form, status in forms.items():
+                reply = await http.post(f"{url}/telephone/incoming", content=form.encode())
                 assert reply.status_code == status, reply.text
 
     async def test_request_without_valid_signature_is_a_403(self) -> None:
