@@ -37,6 +37,9 @@ from tests.kit.handlers import AsyncEcho
 from tests.kit.measure import echo_of_tones
 from tests.kit.waiting import wait_until
 
+BAD = "9f86d081884c7d659a2feaa0c55ad015"
+"""Id of a hostile client."""
+
 
 async def test_malformed_offers_are_rejected_and_take_no_slot() -> None:
     stream = make_stream(AsyncEcho(), concurrency_limit=1)
@@ -182,8 +185,8 @@ def many_forwarded_streams(sctp: Any) -> list[Chunk]:
 async def test_costly_sctp_packet_is_dropped_or_ends_its_call(make: Any) -> None:
     """A packet of 1500 bytes, with chunks that would each cost milliseconds."""
     stream = make_stream(AsyncEcho, concurrency_limit=2)
-    async with stream, place_call(stream, webrtc_id="bad") as bad:
-        session = stream.session("bad")
+    async with stream, place_call(stream, webrtc_id=BAD) as bad:
+        session = stream.session(BAD)
         await wait_until(lambda: bad.channel_is_open)
 
         async def send() -> None:
@@ -241,7 +244,7 @@ async def test_malformed_messages_cost_themselves_alone(caplog: pytest.LogCaptur
 
     got: list[str] = []
     stream = make_stream(Listener())
-    async with stream, place_call(stream, webrtc_id="bad") as client:
+    async with stream, place_call(stream, webrtc_id=BAD) as client:
         await wait_until(lambda: client.channel_is_open)
 
         async def send() -> None:
@@ -263,7 +266,7 @@ async def test_malformed_messages_cost_themselves_alone(caplog: pytest.LogCaptur
         texts = [await client.receive_message() for _ in range(3)]
         assert sorted(text for text in texts if "error" not in text) == ["ha \ufffd"] * 2
         assert min(await echo_of_tones(client, [440])) > 15
-        discarded = stream.session("bad").statistics().discarded
+        discarded = stream.session(BAD).statistics().discarded
         assert discarded.messages_in == len(MALFORMED_MESSAGES) + 1
         assert discarded.messages_out == 2
         assert discarded.packets == 1
@@ -275,8 +278,8 @@ async def test_malformed_messages_cost_themselves_alone(caplog: pytest.LogCaptur
 async def test_malformed_packets_cost_themselves_alone(caplog: pytest.LogCaptureFixture) -> None:
     """RTP and SCTP that aiortc cannot process, audio that Opus refuses, and long datagrams."""
     stream = make_stream(AsyncEcho())
-    async with stream, place_call(stream, webrtc_id="bad") as client:
-        session = stream.session("bad")
+    async with stream, place_call(stream, webrtc_id=BAD) as client:
+        session = stream.session(BAD)
 
         async def send() -> None:
             (transceiver,) = client.pc.getTransceivers()
