@@ -20,10 +20,12 @@ from fastrtc_anyio import (
     Stream,
     StreamNotOpen,
 )
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from fastrtc_anyio._signaling.ice import IceServer, parse_ice_servers
 from tests.kit.aiortc_client import AiortcClient, open_client
 from tests.kit.calls import place_call
 from tests.kit.handlers import AsyncEcho
+from tests.kit.waiting import wait_until
 
 
 def make_stream(configuration: Any, **options: Any) -> Stream:
@@ -69,6 +71,34 @@ def two_free_ports() -> Generator[tuple[int, int], None, None]:
         yield first, first + 1
         return
     pytest.fail("no two consecutive ports are free")
+
+
+async def test_address_policy_applies_to_described_and_trickled_candidates() -> None:
+    policy = {"denied": ["10.0.0.0/8"]}
+    configuration = {"addresses": ["127.0.0.1"], "address_policy": policy}
+    lines = [
+        f"candidate:1 1 udp 1 {host} 9 typ host"
+        for host in ("10.0.0.1", "224.0.0.1", "192.168.0.1")
+    ]
+    async with make_stream(configuration) as stream, open_client() as client:
+        body = await make_offer(client)
+        described = "".join(f"a={line}\r\n" for line in lines)
+        sdp = body["sdp"].replace("a=end-of-candidates\r\n", "") + described
+        await stream.offer({**body, "sdp": sdp, "webrtc_id": "x"})
+        for line in lines:
+            trickled = {"candidate": line.replace(".1 9", ".2 9"), "sdpMid": "0"}
+            await stream.offer({"type": "ice-candidate", "candidate": trickled, "webrtc_id": "x"})
+        peer = stream.session("x").peer
+        assert isinstance(peer, WebRTCPeer)
+        pc = peer._connection._pc
+        assert pc is not None
+        ice = pc.getTransceivers()[0].sender.transport.transport
+
+        def used() -> set[str]:
+            return {candidate.ip for candidate in ice.getRemoteCandidates()}
+
+        await wait_until(lambda: "192.168.0.2" in used())
+        assert used() == {"127.0.0.1", "192.168.0.1", "192.168.0.2"}
 
 
 async def test_exhausted_port_range_raises_no_free_port() -> None:
