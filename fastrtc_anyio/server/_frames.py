@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 import anyio
 import h11
-from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
 from starlette.types import Message, Receive, Send
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -247,8 +247,12 @@ class WebSocketExchange:
         if event.message_finished:
             content, self._message = bytes(self._message), bytearray()
             body = {"text": content.decode()} if isinstance(data, str) else {"bytes": content}
+            message = {"type": "websocket.receive", **body}
             with suppress(BrokenResourceError):  # the application has ended
-                await self._to_app.send({"type": "websocket.receive", **body})
+                try:
+                    self._to_app.send_nowait(message)  # without a checkpoint: the next read has one
+                except WouldBlock:
+                    await self._to_app.send(message)
         return False
 
     def _set_end(self, code: int, reason: str = "", *, violation: bool = False) -> None:

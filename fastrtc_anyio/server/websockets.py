@@ -217,7 +217,7 @@ class Socket:
         self.websocket = websocket
         self._limits = limits
         self._rate = MessageRate(limits, anyio.current_time)
-        self._writing = anyio.Lock()
+        self._writing = anyio.Lock(fast_acquire=True)
         self._closed = False
 
     async def receive(self) -> str:
