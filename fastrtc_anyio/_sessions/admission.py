@@ -96,7 +96,7 @@ class PendingClients:
 
     @contextmanager
     def hold(self, client: str | None, seconds: float | None) -> Generator[CancelScope, None, None]:
-        """Count a client as pending while the block runs, for so many seconds at most.
+        """Count a client as pending while the block runs, for at most ``seconds``.
 
         Raises:
             LimitExceeded: the client has too many pending connections.
@@ -165,7 +165,7 @@ class Admission:
 
     def is_pending(self, session: Session) -> bool:
         """Whether a session has not connected, and has not been replaced."""
-        return session.id in self._entries
+        return session.id in self._entries and session.closed is None
 
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""

@@ -40,7 +40,7 @@ RtcSource = RtcConfiguration | Mapping[str, object] | Callable[[], object] | Non
 
 
 _CREDENTIAL = re.compile(r"^a=((?:ice-ufrag|ice-pwd|fingerprint):\S.*?)\s*$", re.MULTILINE)
-"""Attributes that nobody but the sender of an offer knows before the offer is sent."""
+"""Attributes that only the sender of an offer knows before it sends the offer."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who a client is, and how many requests it may send.
+"""Identify clients, and limit the number of their requests.
 
 A client is the address that a connection comes from, or the value of ``client_key``. Behind a
 proxy, all clients would have the address of the proxy, so forwarded addresses are read, but only if

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,7 +20,7 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 
-from fastrtc_anyio import Stream, get_current_context
+from fastrtc_anyio import RequestLimits, Stream, get_current_context
 from fastrtc_anyio._wire.call_xml import TOKEN_PARAMETER, TelephoneOptions
 from fastrtc_anyio._wire.events import Clear, Connected, Mark, Start
 from fastrtc_anyio._wire.payload import MULAW_8K
@@ -106,6 +107,28 @@ class TestIncomingCalls:
             headers = {"X-Twilio-Signature": signature}
             async with open_client(url, START, TwilioFraming(), PHONE, headers):
                 await wait_until(lambda: stream.active == 1)
+
+    async def test_signed_calls_are_not_counted_as_those_of_one_client(self) -> None:
+        options = TelephoneOptions(auth_token=TOKEN, public_url="https://example.com")
+        headers = {
+            "X-Twilio-Signature": sign_twilio(TOKEN, "wss://example.com/voice/telephone/handler")
+        }
+        limits = RequestLimits(client_requests=1, client_sessions=1, client_pending=1)
+        async with open_stream(
+            telephone=options, concurrency_limit=None, request_limits=limits
+        ) as (stream, url):
+            for status in (403, 429):
+                with pytest.raises(InvalidStatus) as caught:
+                    async with open_wire(url, PHONE):
+                        pytest.fail("accepted without permission")
+                assert caught.value.response.status_code == status
+                assert ("Retry-After" in caught.value.response.headers) == (status == 429)
+            async with AsyncExitStack() as stack:
+                for number in range(3):
+                    start = Start(f"MZ{number}", MULAW_8K)
+                    client = open_client(url, start, TwilioFraming(), PHONE, headers)
+                    await stack.enter_async_context(client)
+                await wait_until(lambda: stream.active == 3)
 
 
 def telnyx_headers(body: bytes, age: float = 0.0, key: Ed25519PrivateKey = KEY) -> dict[str, str]:
