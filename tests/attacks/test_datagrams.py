@@ -49,7 +49,7 @@ class Target:
 
     @property
     def without_dtls(self) -> list[bytes]:
-        """Those that a client may send before the handshake has ended.
+        """Datagrams that a client may send before the handshake has ended.
 
         OpenSSL takes a plaintext record for the client's until then.
         """

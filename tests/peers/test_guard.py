@@ -1,4 +1,4 @@
-"""Which datagrams enter the sockets of a call, with a clock of the test and without a network."""
+"""Admission of datagrams to the sockets of a call, with a simulated clock and no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses of a client a call may send to."""
+"""Addresses of a client to which a call may send."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ class IcePath:
         """Use an agent whose path is nominated; return the former one."""
         former = self._sockets.use(agent)
         self.consent.use(agent)
-        # What the client sent over the former path may still be under way.
+        # The client's last packets on the former path may still be under way.
         last = former.selected
         self._guard.retain(lambda origin: origin == last or agent.knows(origin))
         return former
