@@ -212,18 +212,17 @@ async def test_error_of_any_kind_breaks_the_socket_and_escapes_no_close() -> Non
 async def test_stopping_server_closes_with_1000_in_a_session_and_1001_before_it() -> None:
     codes = dict[str, int]()
 
-    async with anyio.create_task_group() as tg:
-        async with open_stream(Quiet()) as (stream, url):
-            waiting, started = anyio.Event(), anyio.Event()
+    async with anyio.create_task_group() as tg, open_stream(Quiet()) as (stream, url):
+        waiting, started = anyio.Event(), anyio.Event()
 
-            async def read_code(name: str, opened: Any, ready: anyio.Event) -> None:
-                async with opened as wire:
-                    ready.set()
-                    codes[name] = await wire.receive_end()
+        async def read_code(name: str, opened: Any, ready: anyio.Event) -> None:
+            async with opened as wire:
+                ready.set()
+                codes[name] = await wire.receive_end()
 
-            tg.start_soon(read_code, "before", open_wire(url), waiting)
-            tg.start_soon(read_code, "session", open_started(url), started)
-            await waiting.wait()
-            await started.wait()
-            await wait_until(lambda: stream.active == 1)
+        tg.start_soon(read_code, "before", open_wire(url), waiting)
+        tg.start_soon(read_code, "session", open_started(url), started)
+        await waiting.wait()
+        await started.wait()
+        await wait_until(lambda: stream.active == 1)
     assert codes == {"before": 1001, "session": 1000}
