@@ -111,8 +111,8 @@ class Listener:
         if now - self._begun < SETTLING:
             return
         place = now - self._number * FRAME
-        self._base = place if self._base is None else min(self._base, place)
-        late = place - self._base
+        self._base = base = place if self._base is None else min(self._base, place)
+        late = place - base
         count = max(round(duration / FRAME), 1)
         self._number += count
         self.frames += count

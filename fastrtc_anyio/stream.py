@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from anyio import AsyncContextManagerMixin
 
-from ._core.attributes import PartAttribute
+from ._core.attributes import part_attribute
 from ._driver.factory import Handler
 from ._media.encode import OpusOptions, VideoOptions
 from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
@@ -101,31 +101,31 @@ class Stream(StreamEndpoints, AsyncContextManagerMixin):
         TypeError, ValueError: an argument is unsuitable, or does not suit the modality and mode.
     """
 
-    is_open = PartAttribute[bool]("_service")
+    is_open: bool = part_attribute("_service")
     """Whether new sessions can begin."""
-    media = PartAttribute[MediaPlan]("_service")
+    media: MediaPlan = part_attribute("_service")
     """Media kinds and their directions."""
-    limits = PartAttribute[Limits]("_service")
+    limits: Limits = part_attribute("_service")
     """Deadlines of a session."""
-    active = PartAttribute[int]("_registry")
+    active: int = part_attribute("_registry")
     """Number of sessions that count towards ``concurrency_limit``."""
-    sessions = PartAttribute[Mapping[str, Session]]("_registry")
+    sessions: Mapping[str, Session] = part_attribute("_registry")
     """The live sessions by their own ids."""
-    handlers = PartAttribute[Mapping[str, StreamHandlerBase]]("_registry")
+    handlers: Mapping[str, StreamHandlerBase] = part_attribute("_registry")
     """The handlers of live sessions, by the clients' ``webrtc_id`` and by the sessions' ids."""
-    request_limits = PartAttribute[RequestLimits]("_service")
-    concurrency_limit = PartAttribute[int | None]("_service")
-    rtp_params = PartAttribute[dict[str, object]]("_web")
-    rtc_configuration = PartAttribute[ClientConfiguration]("_web")
-    track_constraints = PartAttribute[dict[str, object]]("_web")
-    additional_inputs = PartAttribute[list[Component]]("_web")
-    additional_outputs = PartAttribute[list[Component]]("_web")
-    additional_outputs_handler = PartAttribute[OutputsHandler | None]("_web")
-    ui_args = PartAttribute[dict[str, object]]("_web")
-    telephone = PartAttribute[TelephoneOptions]("_web")
-    authenticate = PartAttribute[Authenticate | None]("_web")
-    allowed_origins = PartAttribute[tuple[str, ...]]("_web")
-    allowed_hosts = PartAttribute[tuple[str, ...]]("_web")
+    request_limits: RequestLimits = part_attribute("_service")
+    concurrency_limit: int | None = part_attribute("_service")
+    rtp_params: dict[str, object] = part_attribute("_web")
+    rtc_configuration: ClientConfiguration = part_attribute("_web")
+    track_constraints: dict[str, object] = part_attribute("_web")
+    additional_inputs: list[Component] = part_attribute("_web")
+    additional_outputs: list[Component] = part_attribute("_web")
+    additional_outputs_handler: OutputsHandler | None = part_attribute("_web")
+    ui_args: dict[str, object] = part_attribute("_web")
+    telephone: TelephoneOptions = part_attribute("_web")
+    authenticate: Authenticate | None = part_attribute("_web")
+    allowed_origins: tuple[str, ...] = part_attribute("_web")
+    allowed_hosts: tuple[str, ...] = part_attribute("_web")
 
     def __init__(
         self,

@@ -27,8 +27,8 @@ def functions_of(path: Path) -> set[str]:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 found.add(node.name)
             case ast.ClassDef(name=name, body=body):
-                functions = [one for one in body if hasattr(one, "name")]
-                found |= {f"{name}::{one.name}" for one in functions}
+                functions = [getattr(one, "name", "") for one in body]
+                found |= {f"{name}::{function}" for function in functions if function}
     return found
 
 

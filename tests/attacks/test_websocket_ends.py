@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings(
 class Chatty(AsyncEcho):
     """Sends audio and messages all the time, so that sends meet closes."""
 
-    async def on_message(self, _message: str) -> None:
+    async def on_message(self, message: str) -> None:
         for _ in range(8):
             await self.send_message("x" * 200_000)
 

@@ -241,7 +241,7 @@ def rejected_bodies(offer: str) -> list[str | dict[str, Any]]:
 async def test_rejected_requests(log: Log) -> None:
     async with open_guarded() as (_, http), open_client() as client:
         for body in rejected_bodies(await make_offer(client)):
-            content = {"content": body} if isinstance(body, str) else {"json": body}
+            content: dict[str, Any] = {"content": body} if isinstance(body, str) else {"json": body}
             await http.post(f"/webrtc/offer{QUERY}", **content)
             await http.post(f"/input_hook{QUERY}", **content)
         for path in ("outputs", "whip/x", PRIVATE):

@@ -436,7 +436,7 @@ def test_malformed_datagrams_of_other_sockets_cost_themselves() -> None:
     """Those of TURN and mDNS, whose parsers may raise anything."""
 
     class Parser(asyncio.DatagramProtocol):
-        def datagram_received(self, data: bytes, address: Any) -> None:
+        def datagram_received(self, data: bytes, addr: Any) -> None:
             received.append(data)
             raise IndexError
 
