@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -309,6 +310,48 @@ def test_queue_of_datagrams_is_bounded() -> None:
         await setup.end()
         with pytest.raises(ConnectionError):
             await setup.ice._recv()
+
+    run(main())
+
+
+def test_burst_of_datagrams_is_interrupted_for_other_connections() -> None:
+    async def main() -> None:
+        setup = Setup()
+        await setup.connect()
+        setup.socket.datagram_received(check(setup.credentials), CLIENT)
+        for _ in range(1000):
+            setup.socket.datagram_received(MEDIA, CLIENT)
+        turns: list[int] = []
+
+        async def read() -> None:
+            for _ in range(1000):
+                await setup.ice._recv()
+            turns.append(-1)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(read())
+            while -1 not in turns:
+                turns.append(len(turns))
+                await asyncio.sleep(0)
+        assert len(turns) > 100
+        await setup.end()
+
+    run(main())
+
+
+def test_stranger_that_knows_the_user_name_does_not_starve_answers() -> None:
+    async def main() -> None:
+        setup = Setup()
+        forged = replace(setup.credentials, password="x" * 22)
+        await setup.path.add_candidate(candidate(*CLIENT))
+        await setup.connect()
+        await asyncio.sleep(0.1)
+        for _ in range(500):
+            setup.socket.datagram_received(check(forged), STRANGER)
+        answer_checks(setup, setup.socket, REMOTE.password)
+        setup.socket.datagram_received(MEDIA, CLIENT)
+        assert await setup.received() == [MEDIA]
+        await setup.end()
 
     run(main())
 

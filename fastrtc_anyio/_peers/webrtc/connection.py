@@ -251,7 +251,7 @@ class Connection:
                 bundlePolicy=RTCBundlePolicy.MAX_COMPAT,
             )
         )
-        internals.accept_rsa_certificates(pc)
+        internals.set_up_dtls(pc)
         internals.wrap_connect(pc, self._connect)
         pc.on("track", lambda track: self._spawn(self._consume(track)))
         pc.on("datachannel", self.data_channels.add)

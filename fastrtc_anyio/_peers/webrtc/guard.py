@@ -46,7 +46,7 @@ _RECORD_HEADER = 13
 _CHECKS = 100
 """Checks of a call authenticated in a second, and in a burst. A browser sends 20 to 50."""
 _RESERVED = 25
-"""Checks of a burst for origins already established."""
+"""Checks of a burst for origins already established, and for answers."""
 _UNANSWERED = 16
 """Checks to a host that has answered none, before they become rare."""
 _RARE = 2.0

@@ -74,12 +74,15 @@ def set_codecs(transceiver: RTCRtpTransceiver, codecs: list[RTCRtpCodecParameter
     transceiver._codecs = codecs
 
 
-def accept_rsa_certificates(pc: RTCPeerConnection) -> None:
-    """Offer cipher suites for peers with an RSA certificate too, such as GStreamer.
+def set_up_dtls(pc: RTCPeerConnection) -> None:
+    """Accept RSA certificates, such as GStreamer's, and ignore chains of certificates.
 
     aiortc 1.16 offers suites for ECDSA only (aiortc#1421, #1434). The added suites have the same
     forward secrecy and encryption. Our certificate stays ECDSA (RFC 8827 6.5), and the peer's is
-    verified by its fingerprint. Can go once aiortc offers them.
+    verified by its fingerprint.
+
+    OpenSSL would verify up to 100 further certificates that the peer sends, on the loop that all
+    connections share. Can go once aiortc does the same.
     """
     name = "_RTCPeerConnection__certificates"
     for certificate in getattr(pc, name):
@@ -88,6 +91,7 @@ def accept_rsa_certificates(pc: RTCPeerConnection) -> None:
         def create_ssl_context(*, create: Any = create, **options: Any) -> Any:
             context = create(**options)
             context.set_cipher_list(_CIPHERS)
+            context.set_verify_depth(0)
             return context
 
         certificate._create_ssl_context = create_ssl_context
