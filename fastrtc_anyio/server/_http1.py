@@ -14,7 +14,6 @@ from functools import partial
 from http import HTTPStatus
 from urllib.parse import unquote
 
-import anyio
 import h11
 from anyio import CancelScope, create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
@@ -217,7 +216,8 @@ class _Exchange:
         self._is_head = request.method == b"HEAD"
         self._body_over = False
         self._start: Message | None = None
-        self._listening: CancelScope | None = None
+        self._listening: set[CancelScope] = set()
+        self._kept = 0
         self.is_started = False
         self.is_complete = False
         if not any(name in _FRAMING for name, _ in request.headers):
@@ -233,10 +233,14 @@ class _Exchange:
             return self._body.pop()
         if not self._body_over:
             return await self._receive_body()
-        with CancelScope() as self._listening:
-            if self.is_complete:
-                self._listening.cancel()
-            await self._wait_closed()
+        # Starlette's is_disconnected() calls this in a cancelled scope, so there is no checkpoint.
+        if not self._notice_end():
+            with CancelScope() as scope:
+                self._listening.add(scope)
+                try:
+                    await self._wait_closed()
+                finally:
+                    self._listening.discard(scope)
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -246,8 +250,9 @@ class _Exchange:
         elif message["type"] == "http.response.body" and self._start and not self.is_complete:
             data = self._encode_body(bytes(message.get("body", b"")), message)
             await self._socket.send(data)
-            if not message.get("more_body", False) and self._listening is not None:
-                self._listening.cancel()
+            if self.is_complete:
+                for scope in self._listening:
+                    scope.cancel()
         else:
             raise RuntimeError(f"{message['type']} is out of order")
 
@@ -268,13 +273,23 @@ class _Exchange:
         return {"type": "http.disconnect"}
 
     async def _wait_closed(self) -> None:
-        kept = 0
-        while data := await self._socket.receive():
+        while not self._notice_end():
+            if self._kept > _MAX_PIPELINED:
+                await self._socket.wait_broken()
+            else:
+                await self._socket.wait_readable()
+
+    def _notice_end(self) -> bool:
+        """Read what has arrived; return whether the exchange or the connection has ended."""
+        while not self.is_complete and self._kept <= _MAX_PIPELINED:
+            data = self._socket.receive_nowait()
+            if data is None:
+                return False
             self._parser.receive_data(data)
-            kept += len(data)
-            if kept > _MAX_PIPELINED:
-                await anyio.sleep_forever()
-        self._parser.receive_data(b"")
+            if not data:
+                return True
+            self._kept += len(data)
+        return self.is_complete or self._socket.is_broken
 
     def _encode_body(self, body: bytes, message: Message) -> bytes:
         parts: list[h11.Event] = []

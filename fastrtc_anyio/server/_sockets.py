@@ -35,20 +35,41 @@ class ClientSocket:
         self._output = bytearray()
         self._pending = anyio.Event()
         self._written = anyio.Event()
-        self.is_broken = False
+        self._broken = anyio.Event()
+        self._reading = anyio.Lock()
+
+    @property
+    def is_broken(self) -> bool:
         """Whether the connection cannot be used any more."""
+        return self._broken.is_set()
+
+    async def wait_broken(self) -> None:
+        """Wait until the connection cannot be used any more."""
+        await self._broken.wait()
 
     async def receive(self) -> bytes:
         """Wait for bytes; return none at the end of the connection."""
         await checkpoint()
-        while not self.is_broken:
+        while (data := self.receive_nowait()) is None:
+            await self.wait_readable()
+        return data
+
+    def receive_nowait(self) -> bytes | None:
+        """Return bytes that have arrived, or None; no bytes at the end of the connection."""
+        if not self.is_broken:
             try:
                 return self._socket.recv(_READ)
             except BlockingIOError:
-                await wait_readable(self._socket)
+                return None
             except OSError:
                 self._break()
         return b""
+
+    async def wait_readable(self) -> None:
+        """Wait until bytes or the end of the connection have arrived, in any number of tasks."""
+        async with self._reading:
+            if not self.is_broken:
+                await wait_readable(self._socket)
 
     def write(self, data: bytes) -> None:
         """Send bytes as soon as the client reads them."""
@@ -112,6 +133,8 @@ class ClientSocket:
         return 0
 
     def _break(self) -> None:
-        self.is_broken = True
+        self._broken.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # ends wait_readable
         self._output.clear()
         self._written.set()
