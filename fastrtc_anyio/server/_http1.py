@@ -15,7 +15,8 @@ from http import HTTPStatus
 from urllib.parse import unquote
 
 import h11
-from anyio import CancelScope, create_task_group, move_on_after
+from anyio import CancelScope, Event, Semaphore, create_task_group, move_on_after
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,6 +35,8 @@ _MAX_HEAD = 16_384
 _MAX_HEADERS = 200
 _MAX_PIPELINED = 65_536
 """Bytes of further requests that are read while one is answered."""
+_MAX_CALLS = 8
+"""Calls of the application for one connection: of one request, and background tasks of others."""
 _FRAMING = (b"content-length", b"transfer-encoding")
 _REFUSALS: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "the request is not valid HTTP/1.1",
@@ -81,15 +84,19 @@ class Connection:
         self._client, self._server = client, server
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
         self._idle: CancelScope | None = None
-        self._call: CancelScope | None = None
+        self._calls: set[CancelScope] = set()
+        self._free_calls = Semaphore(_MAX_CALLS)
         self._stopping = False
 
     async def run(self) -> None:
         """Serve the client."""
         async with create_task_group() as tasks:
             tasks.start_soon(self._socket.run)
-            if await self._serve_requests():
-                await self._socket.finish()
+            async with create_task_group() as calls:  # its end waits for background tasks
+                if await self._serve_requests(calls):
+                    await self._socket.finish()
+                else:
+                    self._socket.abort()
             tasks.cancel_scope.cancel()
 
     def stop(self) -> None:
@@ -98,12 +105,12 @@ class Connection:
         if self._idle is not None:
             self._idle.cancel()
 
-    def cancel_request(self) -> None:
-        """Cancel the application's call for the current request."""
-        if self._call is not None:
-            self._call.cancel()
+    def cancel_requests(self) -> None:
+        """Cancel the application's calls."""
+        for call in self._calls:
+            call.cancel()
 
-    async def _serve_requests(self) -> bool:
+    async def _serve_requests(self, calls: TaskGroup) -> bool:
         """Serve requests; return whether the output must leave before the connection ends."""
         while not self._stopping:
             try:
@@ -113,8 +120,9 @@ class Connection:
                 if is_handshake(request):
                     return await self._serve_websocket(request)
                 exchange = _Exchange(self._parser, self._socket, request)
-                scope = self._scope(request, "http")
-                outcome = await self._call_app(scope, exchange.receive, exchange.send)
+                await self._free_calls.acquire()
+                calls.start_soon(self._answer, self._scope(request, "http"), exchange)
+                await exchange.over.wait()
             except h11.RemoteProtocolError as exc:
                 self._refuse(Refusal(exc.error_status_hint))
                 return True
@@ -124,7 +132,7 @@ class Connection:
             if not exchange.is_complete:
                 if exchange.is_started:
                     return False  # a truncated response must not look complete
-                stopped = outcome == "cancelled"
+                stopped = exchange.outcome == "cancelled"
                 self._refuse(Refusal(503 if stopped else 500))
                 return True
             if self._parser.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
@@ -150,16 +158,26 @@ class Connection:
         scope = self._scope(request, "websocket")
         return await exchange.run(partial(self._call_app, scope))
 
+    async def _answer(self, scope: Scope, exchange: _Exchange) -> None:
+        try:
+            exchange.outcome = await self._call_app(scope, exchange.receive, exchange.send)
+        finally:
+            exchange.over.set()
+            self._free_calls.release()
+
     async def _call_app(self, scope: Scope, receive: Receive, send: Send) -> str:
         """Call the application; return ``"returned"``, ``"failed"`` or ``"cancelled"``."""
-        with CancelScope() as self._call:
+        with CancelScope() as call:
+            self._calls.add(call)
             try:
                 with contain_exits("the application"):
                     await self._served.app(scope, receive, send)
             except Exception:
                 logger.exception("the application could not answer a request")
                 return "failed"
-        return "cancelled" if self._call.cancelled_caught else "returned"
+            finally:
+                self._calls.discard(call)
+        return "cancelled" if call.cancelled_caught else "returned"
 
     def _scope(self, request: h11.Request, kind: str) -> Scope:
         path, _, query = request.target.partition(b"?")
@@ -220,6 +238,10 @@ class _Exchange:
         self._kept = 0
         self.is_started = False
         self.is_complete = False
+        self.over = Event()
+        """The response is complete, or the application has returned."""
+        self.outcome = ""
+        """See :meth:`Connection._call_app`."""
         if not any(name in _FRAMING for name, _ in request.headers):
             parser.next_event()  # the end of the request
             self._body: list[Message] = [_request_message(b"", more=False)]
@@ -250,9 +272,10 @@ class _Exchange:
         elif message["type"] == "http.response.body" and self._start and not self.is_complete:
             data = self._encode_body(bytes(message.get("body", b"")), message)
             await self._socket.send(data)
-            if self.is_complete:
+            if not message.get("more_body", False):
                 for scope in self._listening:
                     scope.cancel()
+                self.over.set()
         else:
             raise RuntimeError(f"{message['type']} is out of order")
 

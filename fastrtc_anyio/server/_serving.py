@@ -139,7 +139,7 @@ class _Server:
                 await stop.wait()
                 accepting.cancel_scope.cancel()
             self._listener.close()
-            for end in (Connection.stop, Connection.cancel_request):
+            for end in (Connection.stop, Connection.cancel_requests):
                 for connection in list(self._connections):
                     end(connection)
                 with move_on_after(_GRACE):

@@ -62,7 +62,7 @@ class ClientSocket:
             except BlockingIOError:
                 return None
             except OSError:
-                self._break()
+                self.abort()
         return b""
 
     async def wait_readable(self) -> None:
@@ -100,7 +100,7 @@ class ClientSocket:
                 with move_on_after(_STALL) as scope:
                     await wait_writable(self._socket)
                 if scope.cancelled_caught:
-                    self._break()
+                    self.abort()
                 else:
                     del self._output[: self._write_now(bytes(self._output[:_READ]))]
             self._pending = anyio.Event()
@@ -117,9 +117,17 @@ class ClientSocket:
                 while await self.receive():
                     pass
 
+    def abort(self) -> None:
+        """Break the connection off."""
+        self._broken.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # ends wait_readable
+        self._output.clear()
+        self._written.set()
+
     def close(self) -> None:
         """Close the socket. No task may use it any more."""
-        self._break()
+        self.abort()
         self._socket.close()
 
     def _write_now(self, data: bytes) -> int:
@@ -129,12 +137,5 @@ class ClientSocket:
             except BlockingIOError:
                 pass
             except OSError:
-                self._break()
+                self.abort()
         return 0
-
-    def _break(self) -> None:
-        self._broken.set()
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # ends wait_readable
-        self._output.clear()
-        self._written.set()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 from anyio.abc import SocketStream
+from starlette.background import BackgroundTask
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from fastrtc_anyio.server import _sockets
@@ -82,3 +84,48 @@ async def test_is_disconnected_notices_the_end_of_the_client() -> None:
             await wait_until(lambda: bool(verdicts))
             assert verdicts == [False] * len(verdicts)
         await wait_until(lambda: verdicts[-1])
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_background_task_delays_no_request(stays: bool) -> None:
+    release, ended = anyio.Event(), anyio.Event()
+
+    async def work() -> None:
+        await release.wait()
+        ended.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            task = BackgroundTask(work) if scope["path"] == "/work" else None
+            await PlainTextResponse("answer", background=task)(scope, receive, send)
+
+    async with open_server(app) as url:
+        async with await connect(url) as client:
+            for request in (REQUEST.replace(b"/", b"/work", 1), REQUEST):
+                await client.send(request)
+                received = b""
+                with anyio.fail_after(5):
+                    while not received.endswith(b"answer"):
+                        received += await client.receive()
+            if stays:
+                release.set()
+                await wait_until(ended.is_set)
+        release.set()
+        await wait_until(ended.is_set)  # also after its client has gone
+
+
+async def test_stopping_server_cancels_background_tasks() -> None:
+    cancelled = anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                await PlainTextResponse("answer")(scope, receive, send)
+                await anyio.sleep_forever()
+            finally:
+                cancelled.set()
+
+    async with open_server(app) as url, await connect(url) as client:
+        await client.send(REQUEST)
+        await client.receive()
+    assert cancelled.is_set()
