@@ -81,13 +81,25 @@ def test_sources_above_the_limit_are_refused_and_known_ones_pass() -> None:
     assert discards.statistics().packets == 1
 
 
+def test_sources_of_rtcp_count() -> None:
+    discards = Discards()
+    gate = PacketGate(Time().time, discards)
+    for i in range(MAX_SOURCES):
+        assert gate.admits_rtcp(i.to_bytes(4), 22)
+        gate.count_rtcp(i.to_bytes(4), 22)
+    assert not gate.admits_rtcp(MAX_SOURCES.to_bytes(4), 22)
+    assert not gate.admits_rtp(MAX_SOURCES.to_bytes(4))
+    assert gate.admits_rtcp((0).to_bytes(4), 22)
+    assert discards.statistics().packets == 2
+
+
 def test_rtcp_is_limited_in_bytes_per_second() -> None:
     time, discards = Time(), Discards()
     gate = PacketGate(time.time, discards)
     admitted = 0
     for _ in range(100 * 3):
-        if gate.admits_rtcp(1000):
-            gate.count_rtcp(1000)
+        if gate.admits_rtcp(b"from", 1000):
+            gate.count_rtcp(b"from", 1000)
             admitted += 1000
         time.advance(0.01)
     assert 3.9 * RTCP_RATE < admitted <= 4 * RTCP_RATE

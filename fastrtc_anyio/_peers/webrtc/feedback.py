@@ -88,16 +88,19 @@ class PacketGate:
         """Count the SSRC of an authentic packet."""
         self._sources.add(source)
 
-    def admits_rtcp(self, size: int) -> bool:
-        """Return whether an RTCP packet of ``size`` bytes may be decrypted."""
+    def admits_rtcp(self, source: bytes, size: int) -> bool:
+        """Return whether an RTCP packet of an SSRC, with ``size`` bytes, may be decrypted."""
+        if not self.admits_rtp(source):
+            return False
         if self._rtcp.left >= size:
             return True
         text = f"the client sends more than {RTCP_RATE} bytes of RTCP in a second"
         self._discards.count("packets", text)
         return False
 
-    def count_rtcp(self, size: int) -> None:
-        """Count the bytes of an authentic packet."""
+    def count_rtcp(self, source: bytes, size: int) -> None:
+        """Count the SSRC and the bytes of an authentic packet."""
+        self._sources.add(source)
         self._rtcp.spend(size)
 
 

@@ -41,9 +41,9 @@ class Gate(Protocol):
 
     def count_rtp(self, source: bytes) -> None: ...
 
-    def admits_rtcp(self, size: int) -> bool: ...
+    def admits_rtcp(self, source: bytes, size: int) -> bool: ...
 
-    def count_rtcp(self, size: int) -> None: ...
+    def count_rtcp(self, source: bytes, size: int) -> None: ...
 
 
 class _GatedSession:
@@ -63,18 +63,19 @@ class _GatedSession:
         return plain
 
     def unprotect_rtcp(self, packet: bytes) -> bytes:
-        if not self._gate.admits_rtcp(len(packet)):
+        source = packet[4:8]  # RFC 3550 6.4
+        if not self._gate.admits_rtcp(source, len(packet)):
             raise _Refused("too much RTCP")
         plain: bytes = self._unprotect_rtcp(packet)
-        self._gate.count_rtcp(len(packet))
+        self._gate.count_rtcp(source, len(packet))
         return plain
 
 
 def gate_packets(transport: RTCDtlsTransport, gate: Gate) -> None:
     """Drop the packets of a transport that ``gate`` refuses, before they are decrypted.
 
-    aiortc 1.16 and libsrtp keep state for each RTP source for as long as the connection lasts, and
-    search it for each packet. Can go once aiortc bounds them.
+    aiortc 1.16 and libsrtp keep state for each source of RTP and RTCP for as long as the connection
+    lasts, and search it for each packet. Can go once aiortc bounds them.
     """
     set_up = transport._setup_srtp
 

@@ -191,6 +191,7 @@ class ConnectionMedia:
                 tap.wants_key_frame,
                 lambda: discards.count("video", "a picture could not be decoded"),
             )
+            media_internals.bound_gaps(receiver)
             media_internals.stop_decoder_off_loop(receiver)
             keep_receiving(transceiver)
 

@@ -20,6 +20,8 @@ from aiortc import RTCRtpReceiver, RTCRtpSender
 from aiortc.codecs.base import Encoder
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
+from aiortc.rate import RateCounter
+from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import AnyRtcpPacket, RtpPacket
 
 from fastrtc_anyio._core.required import check_required
@@ -33,16 +35,24 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
         "__decoder_queue",
         "__decoder_thread",
         "__jitter_buffer",
+        "__nack_generator",
+        "__remote_bitrate_estimator",
         "__stop_decoder",
         "_handle_rtcp_packet",
     ),
     RTCRtpSender: ("__encoder",),
+    NackGenerator: ("max_seq",),
+    RateCounter: ("_erase_old", "_origin_ms", "_window_size"),
     H264Encoder: ("__target_bitrate",),
     Vp8Encoder: ("__target_bitrate",),
 }
 """Undocumented names by the class or module that has them."""
 
 check_required(REQUIRED, SUPPORTED)
+
+
+_HISTORY = 128
+"""Numbers that aiortc remembers as missing."""
 
 
 class PacketBuffer(Protocol):
@@ -100,6 +110,34 @@ def guard_decoder(
 
     replace_attribute(buffer, "add", add_packet)
     replace_attribute(failed, "set", set_failed)
+
+
+def bound_gaps(receiver: RTCRtpReceiver) -> None:
+    """Bound what a gap between two packets of video costs, in numbers or in time.
+
+    aiortc 1.16 notes each number of a gap, 32,767 at most, as missing and forgets all but the last
+    128, and empties its rate counter for each millisecond of a gap, 600,000 after ten minutes
+    without video. Can go once aiortc does neither.
+    """
+    missing = getattr(receiver, "_RTCRtpReceiver__nack_generator")  # noqa: B009 - a mangled name
+    estimator = getattr(receiver, "_RTCRtpReceiver__remote_bitrate_estimator")  # noqa: B009
+    counter = estimator.incoming_bitrate
+    add, erase = missing.add, counter._erase_old
+
+    def add_packet(packet: RtpPacket) -> bool:
+        number = packet.sequence_number
+        if missing.max_seq is not None and _HISTORY < (number - missing.max_seq) % 65536 < 32768:
+            missing.max_seq = (number - _HISTORY - 1) % 65536
+        found: bool = add(packet)
+        return found
+
+    def erase_old(now_ms: int) -> None:
+        # All buckets are empty after two windows.
+        counter._origin_ms = max(counter._origin_ms, now_ms - 2 * counter._window_size)
+        erase(now_ms)
+
+    replace_attribute(missing, "add", add_packet)
+    replace_attribute(counter, "_erase_old", erase_old)
 
 
 def stop_decoder_off_loop(receiver: RTCRtpReceiver) -> None:
