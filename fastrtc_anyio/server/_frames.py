@@ -218,10 +218,10 @@ class WebSocketExchange:
         """Handle a frame; return whether it is the last one."""
         match event:
             case CloseConnection():
-                code, reason = int(event.code), event.reason or ""
                 # In the state OPEN, the event is wsproto's report of a malformed frame.
                 violation = frames.state is ConnectionState.OPEN
-                if self._send_frame(CloseConnection(code=code, reason=event.reason)):
+                code, reason = int(event.code), "" if violation else event.reason or ""
+                if self._send_frame(CloseConnection(code=code, reason=reason or None)):
                     self._set_end(code, reason, violation=violation)
                 elif frames.state is ConnectionState.CLOSED:
                     self._set_end(code, reason)

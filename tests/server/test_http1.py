@@ -303,3 +303,17 @@ async def test_failing_application_is_a_500_and_truncates_no_response_silently(
         late = await exchange(url, head("GET /late HTTP/1.1"))
         assert not late.endswith(b"0\r\n\r\n")  # the end of the chunks is missing
     assert caplog.text.count("could not answer a request") == 3
+
+
+@pytest.mark.parametrize(
+    ("frame", "close"),
+    [
+        (b"\x81\x81\0\0\0\0\xff", b"\x88\x02\x03\xef"),  # not UTF-8: 1007
+        (b"\xc1\x82\0\0\0\0hi", b"\x88\x02\x03\xea"),  # compressed: 1002
+        (b"\x88\x82\0\0\0\0\x0f\xa0", b"\x88\x02\x0f\xa0"),  # closed by the client: 4000
+    ],
+)
+async def test_close_frame_quotes_no_error_of_a_library(frame: bytes, close: bytes) -> None:
+    async with open_app() as url:
+        response = await exchange(url, head("GET /echo HTTP/1.1", *HANDSHAKE) + frame)
+    assert response.partition(b"\r\n\r\n")[2] == close
