@@ -12,7 +12,7 @@ from aiortc.rtp import RtpPacket
 from fastrtc_anyio._media.encode import OpusEncoder, create_encoder
 from fastrtc_anyio._media.reorder import HOLD_SECONDS
 from fastrtc_anyio._peers.discards import Discards
-from fastrtc_anyio._peers.webrtc.audio import AudioTap
+from fastrtc_anyio._peers.webrtc.audio import AUDIO_RATE, AudioTap
 from fastrtc_anyio.abc import AudioInStatistics
 from fastrtc_anyio.testing import tone
 
@@ -240,3 +240,21 @@ def test_closed_tap_ignores_packets_and_has_no_timer() -> None:
     assert not line.clock.timers
     line.send(3)
     assert len(line.heard.pieces) == 1
+
+
+def test_audio_much_faster_than_in_real_time_is_not_decoded() -> None:
+    line = Line(OPUS, 5760)
+    longest = bytes([0xE3, 48])  # 48 empty frames of 2.5 ms
+    for i in range(300):
+        line.send(i, payload=longest)
+        line.clock.now -= 0.01
+    heard = sum(duration for duration, _, _ in line.heard.pieces)
+    assert 3 * AUDIO_RATE < heard < 4 * AUDIO_RATE + 1
+
+
+def test_audio_of_a_network_that_stalled_for_seconds_is_decoded() -> None:
+    line = Line()
+    for i in range(200):
+        line.send(i)
+        line.clock.now = 0.0
+    assert sum(duration for duration, _, _ in line.heard.pieces) == pytest.approx(4.0)

@@ -20,10 +20,14 @@ from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
 
 from . import internals, media_internals
+from .feedback import Budget
 
 PTIME = 0.02
 _LATE_LIMIT = 0.2
 """Seconds. After a longer stall of this thread playout resumes from now, without a burst."""
+AUDIO_RATE = 5.0
+"""Maximum seconds of a client's audio that are decoded in a second, and in a burst. A packet of two
+bytes can hold 120 ms."""
 _TIMESTAMP_TOLERANCE = 0.005
 """Seconds. Senders that derive timestamps from a clock round them; real gaps are longer."""
 
@@ -96,6 +100,7 @@ class AudioTap:
         self._reception: Reception[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._budget = Budget(AUDIO_RATE, loop.time)
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:
         """Take a packet from aiortc. The result means: no key frame needed, no frame to decode."""
@@ -139,11 +144,15 @@ class AudioTap:
             if reception is None:  # such as a telephone event: sent in place of audio
                 self._audio.count_lost(lost)
                 continue
+            if self._budget.left <= 0:
+                self._discards.count("audio", "a client sends audio much faster than in real time")
+                continue
             before = reception.lost
             pieces = reception.receive(packet.payload, packet.timestamp, lost)
             self._audio.count_lost(reception.lost - before)
             if reception.lost - before > lost:
                 self._discards.count("audio", "an audio packet could not be decoded")
+            self._budget.spend(max(PTIME / 2, sum(piece.frame.duration for piece in pieces)))
             for piece in pieces:
                 self._audio.push(*piece)
 
