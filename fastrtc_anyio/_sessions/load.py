@@ -22,6 +22,9 @@ _EASED = 0.8
 """Sessions are admitted again below this part of both limits."""
 _NEW_SESSION = 0.02
 """Share of the time to expect of a session that was admitted a moment ago, at least."""
+_LARGE_SESSION = 0.3
+"""Share of the time to expect of one more session, at most: one session at work may keep a loop
+busy for a moment."""
 _STEP = 2
 """Sessions that are admitted at once while the load of no other is known."""
 _POLL = 0.05
@@ -109,9 +112,9 @@ class LoadGauge:
         return self._new * math.exp(-(now - self._new_at) / SMOOTHING)
 
     def _expect(self, busy: float, active: int, now: float) -> float:
-        """Return the load to come from new sessions: as much as from each of the others."""
+        """Return the load to come from new sessions and one more: as much as from the others."""
         new = self._count_new(now)
         known = active - new
         # While most sessions are new, the load is that of their beginning.
-        each = busy / known if known > active / 2 else 0.0
-        return new * max(each, _NEW_SESSION)
+        each = max(busy / known if known > active / 2 else 0.0, _NEW_SESSION)
+        return new * each + min(each, _LARGE_SESSION)

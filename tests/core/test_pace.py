@@ -73,11 +73,11 @@ def test_load_of_both_loops_counts() -> None:
     load = LoadGauge(0.1, lambda: one.now)
     load.compare(one.pace, other.pace)
     for loop in (one, other):
-        loop.run(5, busy=0.4)
-    assert is_admitted(load)
+        loop.run(5, busy=0.35)
+    assert is_admitted(load, active=10)
     other.run(5, busy=0.5)
     one.run(5, busy=0.4)
-    assert not is_admitted(load)
+    assert not is_admitted(load, active=10)
 
 
 @pytest.mark.parametrize(("lag", "busy"), [(0.04, 0.1), (0.0, 0.95)])
@@ -88,13 +88,13 @@ def test_overload_refuses_until_it_has_eased(
     load = gauge(loop)
     loop.run(5, lag=lag, busy=busy)
     for _ in range(3):
-        assert not is_admitted(load)
+        assert not is_admitted(load, active=10)
     loop.run(5, lag=0.025 if lag else 0.0, busy=0.1 if lag else 0.75)
-    assert not is_admitted(load), "below the limit, not yet eased"
+    assert not is_admitted(load, active=10), "below the limit, not yet eased"
     loop.run(5, lag=0.02 if lag else 0.0, busy=0.1 if lag else 0.6)
-    assert is_admitted(load)
+    assert is_admitted(load, active=10)
     loop.run(5, lag=0.025 if lag else 0.0, busy=0.1 if lag else 0.75)
-    assert is_admitted(load)
+    assert is_admitted(load, active=10)
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
 
 
@@ -120,12 +120,12 @@ def test_burst_of_sessions_is_refused_before_its_load_shows() -> None:
     load = gauge(loop)
     loop.run(5, busy=0.2)
     admitted = 0
-    while is_admitted(load):
+    while is_admitted(load, active=10 + admitted):
         load.note_session()
         admitted += 1
     assert 20 < admitted < 60
     loop.run(2, busy=0.2)
-    assert is_admitted(load)
+    assert is_admitted(load, active=10 + admitted)
 
 
 async def test_burst_of_sessions_is_admitted_in_growing_steps() -> None:
@@ -155,11 +155,28 @@ def test_new_sessions_are_expected_to_need_as_much_as_the_others() -> None:
     loop = Loop()
     load = gauge(loop)
     loop.run(5, busy=0.6)
-    assert is_admitted(load, active=3)  # 20 % each
+    assert is_admitted(load, active=6)  # 10 % each
     load.note_session()
-    assert is_admitted(load, active=4)
+    assert is_admitted(load, active=7)
     load.note_session()
-    assert not is_admitted(load, active=5)
+    assert not is_admitted(load, active=8)
+
+
+def test_further_session_is_refused_if_its_load_exceeds_the_limit() -> None:
+    loop = Loop()
+    load = gauge(loop)
+    loop.run(5, busy=0.75)
+    assert not is_admitted(load, active=3)
+    loop.run(5, busy=0.5)
+    assert not is_admitted(load, active=2), "not yet eased"
+    assert is_admitted(load, active=10)
+
+
+def test_one_session_at_work_leaves_room_for_another() -> None:
+    loop = Loop()
+    load = gauge(loop)
+    loop.run(5, busy=0.5)
+    assert is_admitted(load, active=1)
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 5), st.floats(0, 2)), max_size=50))
