@@ -90,8 +90,9 @@ class RequestLimits:
     restarts: int = 20
     """Maximum ICE restarts of one client in a minute. Each costs connectivity checks."""
     early_clients: int = 64
-    """Maximum clients with early candidates, and maximum waiting readers of outputs. A further
-    client replaces the oldest; a further reader is refused."""
+    """Maximum ids with early candidates, and maximum waiting readers of outputs. A further id
+    replaces the oldest of the client that sends candidates for the most; a further reader is
+    refused."""
     early_seconds: float = 10.0
     """Seconds to keep early candidates and waiting readers."""
     message_bytes: int = 262_144

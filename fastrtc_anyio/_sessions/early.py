@@ -6,8 +6,8 @@ separately. HTTP requests can overtake each other.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from math import inf
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
 
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio.errors import LimitExceeded
@@ -20,12 +20,21 @@ _Key = tuple[str, str]
 """The client's id for its session, and the client's identity."""
 
 
+@dataclass
+class _Early:
+    """The candidates of one id."""
+
+    since: float
+    client: str | None
+    candidates: list[IceCandidate | None] = field(default_factory=list)
+
+
 class EarlyCandidates:
-    """Keeps candidates for a limited time, for a limited number of clients."""
+    """Keeps candidates for a limited time, for a limited number of ids."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
-        self._clients: OrderedDict[_Key, tuple[float, list[IceCandidate | None]]] = OrderedDict()
+        self._kept: OrderedDict[_Key, _Early] = OrderedDict()
 
     def add(
         self,
@@ -33,31 +42,44 @@ class EarlyCandidates:
         candidate: IceCandidate | None,
         now: float,
         identity: str = ANONYMOUS,
+        client: str | None = None,
     ) -> None:
-        """Keep a candidate of a client, or None at their end. ``now`` is in seconds.
+        """Keep a candidate for a session that may begin, or None at their end.
+
+        ``now`` is in seconds. ``client`` names the client for the limits of one client: a client
+        that sends candidates for many ids replaces its own.
 
         Raises:
-            LimitExceeded: the client has sent too many candidates.
+            LimitExceeded: there are too many candidates for this id.
         """
         key = webrtc_id, identity
-        since, candidates = self._clients.pop(key, (-inf, []))
-        if now - since > self._limits.early_seconds:
-            since, candidates = now, []
-        self._clients[key] = (since, candidates)
-        if len(self._clients) > self._limits.early_clients:
-            self._clients.popitem(last=False)
-        check_candidates(len(candidates), self._limits)
-        candidates.append(candidate)
+        early = self._kept.pop(key, None)
+        if early is None or now - early.since > self._limits.early_seconds:
+            early = _Early(now, client)
+        self._kept[key] = early
+        if len(self._kept) > self._limits.early_clients:
+            self._drop_oldest()
+        check_candidates(len(early.candidates), self._limits)
+        early.candidates.append(candidate)
 
     def take(
         self, webrtc_id: str, now: float, identity: str = ANONYMOUS
     ) -> list[IceCandidate | None]:
-        """Remove and return the candidates of a client, in their order."""
-        since, candidates = self._clients.pop((webrtc_id, identity), (now, []))
-        return candidates if now - since <= self._limits.early_seconds else []
+        """Remove and return the candidates for a session, in their order."""
+        early = self._kept.pop((webrtc_id, identity), None)
+        if early is None or now - early.since > self._limits.early_seconds:
+            return []
+        return early.candidates
 
     def clear(self) -> None:
-        self._clients.clear()
+        self._kept.clear()
+
+    def _drop_oldest(self) -> None:
+        """Drop the oldest candidates of the client that sends them for the most ids."""
+        clients = {key: early.client or key for key, early in self._kept.items()}
+        counts = Counter(clients.values())
+        most = max(counts.values())
+        del self._kept[next(key for key, client in clients.items() if counts[client] == most)]
 
 
 class EarlyReaders:

@@ -246,12 +246,17 @@ class Offers:
         return fragment
 
     async def add_candidate(
-        self, webrtc_id: str, candidate: IceCandidate | None, identity: str | None = None
+        self,
+        webrtc_id: str,
+        candidate: IceCandidate | None,
+        identity: str | None = None,
+        client: str | None = None,
     ) -> None:
         """See :meth:`fastrtc_anyio.Stream.add_ice_candidate`."""
         session = self._registry.find(webrtc_id, identity)
         if session is None:
-            self._early.add(webrtc_id, candidate, current_time(), identity or ANONYMOUS)
+            owner = identity or ANONYMOUS
+            self._early.add(webrtc_id, candidate, current_time(), owner, client)
             await checkpoint()
             return
         await self._webrtc_peer(session, webrtc_id).add_ice_candidate(candidate)

@@ -148,7 +148,7 @@ class SessionService(AsyncContextManagerMixin):
         self._supervisor.require_open()
         request = parse_request(body, self.request_limits)
         if isinstance(request, CandidateRequest):
-            await self.add_candidate(request.webrtc_id, request.candidate, identity)
+            await self.add_candidate(request.webrtc_id, request.candidate, identity, client)
             return {"status": "success"}
         answer = await self.offer(request, on_outputs=on_outputs, identity=identity, client=client)
         return {
@@ -175,10 +175,14 @@ class SessionService(AsyncContextManagerMixin):
         return await self._offers.restart_ice(session_id, remote)
 
     async def add_candidate(
-        self, webrtc_id: str, candidate: IceCandidate | None, identity: str | None = None
+        self,
+        webrtc_id: str,
+        candidate: IceCandidate | None,
+        identity: str | None = None,
+        client: str | None = None,
     ) -> None:
         """See :meth:`fastrtc_anyio.Stream.add_ice_candidate`."""
-        await self._offers.add_candidate(webrtc_id, candidate, identity)
+        await self._offers.add_candidate(webrtc_id, candidate, identity, client)
 
     async def serve(
         self,

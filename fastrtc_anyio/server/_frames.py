@@ -22,6 +22,8 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessa
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
+from fastrtc_anyio._core.spacing import Spacing
+
 from ._sockets import ClientSocket
 
 __all__ = ["WebSocketExchange", "check_handshake", "is_handshake"]
@@ -32,7 +34,7 @@ _QUEUED = 4
 _CLOSE_SECONDS = 2.0
 """Seconds for the client to answer a close frame."""
 _EVENTS = 32
-"""Frames to process before other tasks run."""
+"""Frames of a burst to process before a pause."""
 
 
 def is_handshake(request: h11.Request) -> bool:
@@ -197,15 +199,13 @@ class WebSocketExchange:
 
     async def _read(self, frames: Connection) -> None:
         """Read until the connection or the WebSocket has ended."""
-        count = 0
+        spacing = Spacing(_EVENTS)
         try:
             while True:
                 for event in frames.events():
                     if await self._handle(frames, event):
                         return
-                    count += 1
-                    if count % _EVENTS == 0:
-                        await checkpoint()
+                    await spacing.wait()
                 data = await self._socket.receive()
                 if not data:
                     return

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastrtc_anyio._core.spacing import Spacing
 from fastrtc_anyio._user_code import contain_exits
 from fastrtc_anyio.limits import RequestLimits
 
@@ -37,6 +38,8 @@ _MAX_PIPELINED = 65_536
 """Bytes of further requests that are read while one is answered."""
 _MAX_CALLS = 8
 """Calls of the application for one connection: of one request, and background tasks of others."""
+_BATCH = 8
+"""Requests of a burst to answer before a pause."""
 _FRAMING = (b"content-length", b"transfer-encoding")
 _REFUSALS: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "the request is not valid HTTP/1.1",
@@ -86,6 +89,7 @@ class Connection:
         self._idle: CancelScope | None = None
         self._calls: set[CancelScope] = set()
         self._free_calls = Semaphore(_MAX_CALLS)
+        self._spacing = Spacing(_BATCH)
         self._stopping = False
 
     async def run(self) -> None:
@@ -120,6 +124,7 @@ class Connection:
                 if is_handshake(request):
                     return await self._serve_websocket(request)
                 exchange = _Exchange(self._parser, self._socket, request)
+                await self._spacing.wait()
                 await self._free_calls.acquire()
                 calls.start_soon(self._answer, self._scope(request, "http"), exchange)
                 await exchange.over.wait()

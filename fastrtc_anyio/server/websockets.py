@@ -12,6 +12,7 @@ from anyio import BrokenResourceError, EndOfStream
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketState
 
+from fastrtc_anyio._core.spacing import Spacing
 from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._peers.streams.audio import BufferOptions
@@ -45,6 +46,8 @@ _ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
 _SERVER_ERROR = 1011
 _REPORT_SECONDS = 1.0
 """Time for the last message and for the close of a WebSocket that is not served."""
+_BATCH = 16
+"""Messages of a burst to handle before a pause."""
 _NO_VISITOR = Visitor()
 
 
@@ -217,6 +220,7 @@ class Socket:
         self.websocket = websocket
         self._limits = limits
         self._rate = MessageRate(limits, anyio.current_time)
+        self._spacing = Spacing(_BATCH)
         self._writing = anyio.Lock(fast_acquire=True)
         self._closed = False
 
@@ -233,6 +237,7 @@ class Socket:
                 raise BrokenResourceError
             raise EndOfStream
         self._rate.count()
+        await self._spacing.wait()
         text = message.get("text")
         if text is None:
             raise InvalidMessage("the protocol has text messages only; got a binary one")

@@ -265,6 +265,20 @@ def test_early_candidates_are_kept_in_order_and_bounded(
             kept.append(candidate)
 
 
+@given(st.lists(st.integers(0, 20), max_size=30))
+def test_early_candidates_of_many_ids_replace_those_of_the_same_client(ids: list[int]) -> None:
+    early = EarlyCandidates(RequestLimits(early_clients=4))
+    candidate = IceCandidate("1", "0")
+    early.add("one", candidate, 0.0, client="other")
+    early.add("two", candidate, 0.0)
+    for number in ids:
+        early.add(str(number), candidate, 0.0, client="flooding")
+    assert early.take("one", 0.0) == [candidate]
+    assert early.take("two", 0.0) == [candidate]
+    if ids:
+        assert early.take(str(ids[-1]), 0.0)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
