@@ -418,8 +418,10 @@ async def test_call_goes_on_in_its_session_after_a_change_of_network(
             assert only_session(stream) is session
             assert "Connection interrupted" in await page.evaluate("statuses")
             # A better network: the call goes on meanwhile.
+            ufrag = r"call.pc.remoteDescription.sdp.match(/a=ice-ufrag:(\S+)/)[1]"
+            before = await page.evaluate(ufrag)
             await page.evaluate("dispatchEvent(new Event('online'))")
-            await page.wait_for("call.recovery.running", "the restart")
+            await page.wait_for(f"{ufrag} !== '{before}'", "the restart")
             await page.wait_for("!call.recovery.running", "the end of the restart")
             await page.wait_for("call.level('out') > 0.3", "sound")
             assert only_session(stream) is session
@@ -601,7 +603,7 @@ async def test_content_security_policy_holds(browser: Browser) -> None:
 
 @on_trio
 async def test_page_works_in_an_iframe_of_another_origin(browser: Browser) -> None:
-    """The outer page must allow the microphone."""
+    """The server must allow the outer page, and that page the microphone."""
 
     async def around(_request: Any) -> HTMLResponse:
         await checkpoint()
@@ -610,7 +612,7 @@ async def test_page_works_in_an_iframe_of_another_origin(browser: Browser) -> No
 
     stream = make_stream(TalkativeEcho)
     site = Starlette(routes=[Route("/", around)])
-    async with serve(stream) as url, open_server(site) as other:
+    async with open_server(site) as other, serve(stream, framed_by=[other]) as url:
         page = await browser.open_page(other)
         await page.press("Tab")
         await page.press("Enter")

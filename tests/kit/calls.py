@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -49,9 +49,11 @@ def make_stream(handler: Any = echo, **options: Any) -> Stream:
 
 
 @asynccontextmanager
-async def serve(stream: Stream, port: int = 0) -> AsyncGenerator[str, None]:
+async def serve(
+    stream: Stream, port: int = 0, *, framed_by: Iterable[str] = ()
+) -> AsyncGenerator[str, None]:
     """Serve a stream and its page as ``Stream.launch`` does."""
-    app = Starlette(routes=[page_route()])
+    app = Starlette(routes=[page_route(framed_by=framed_by)])
     stream.mount(app)
     async with open_server(app, port=port) as url:
         yield url
