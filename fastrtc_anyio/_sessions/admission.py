@@ -8,13 +8,21 @@ their own, in which a new client replaces the oldest. The slot is taken on conne
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
-from anyio import CancelScope, move_on_after
+from anyio import (
+    BrokenResourceError,
+    CancelScope,
+    ClosedResourceError,
+    EndOfStream,
+    current_time,
+    move_on_after,
+)
 
+from fastrtc_anyio.abc import Peer
 from fastrtc_anyio.errors import (
     AdmissionError,
     CloseReason,
@@ -32,15 +40,14 @@ ConcurrencyLimit = int | Literal["default"] | None
 CROWDED = "too many other clients are connecting (RequestLimits.pending_sessions)"
 """The message for a client that another one has replaced."""
 _RETRY_SECONDS = 5.0
+_SHORT_WAIT = 0.04
+"""Seconds of waiting whose audio is kept."""
 
 
 class Load(Protocol):
     """Tells whether the server has time for a further session."""
 
-    def check(self, active: int) -> None:
-        """Raise :class:`Overloaded` if not. ``active`` sessions hold a slot."""
-
-    async def wait(self, count_active: Callable[[], int]) -> None:
+    async def wait(self, count_active: Callable[[], int], *, in_steps: bool) -> None:
         """Wait until a further session may be admitted, or raise :class:`Overloaded`."""
 
     def note_session(self) -> None:
@@ -144,7 +151,7 @@ class Admission:
             InvalidStateError: the alias is in use.
             AdmissionError: the limit of concurrent sessions is reached.
             LimitExceeded: the client has too many sessions.
-            Overloaded: the server has no time for a further session.
+            Overloaded: too many sessions are ending.
         """
         if alias is not None and self.registry.find(alias) is not None:
             raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
@@ -172,16 +179,19 @@ class Admission:
         self._leave(session)
         self.registry.forget(session)
 
-    async def wait(self) -> None:
-        """Wait while other sessions of a burst are admitted.
+    async def wait(self, *, in_steps: bool = True) -> None:
+        """Wait until there is time for one more session; see :meth:`.LoadGauge.wait`.
 
         Raises:
             Overloaded: the server has no time for a further session.
         """
-        await self._load.wait(lambda: self.registry.active)
+        await self._load.wait(lambda: self.registry.active, in_steps=in_steps)
 
     async def _connect(self, session: Session, client: str | None) -> None:
+        began = current_time()
         await self.wait()
+        if current_time() - began > _SHORT_WAIT:
+            await _discard_audio(session.peer)
         self._leave(session)
         self._check_slots(client)
         self._take_slot(session, client)
@@ -202,7 +212,14 @@ class Admission:
         if client is not None and self.registry.count_slots(client) >= limit:
             text = f"this client has {limit} sessions (RequestLimits.client_sessions)"
             raise LimitExceeded(text, 429, retry_after=_RETRY_SECONDS)
-        self._load.check(active)
+
+
+async def _discard_audio(peer: Peer) -> None:
+    """Discard the audio that came before its session began: it would stay as delay."""
+    if peer.media.audio_in:
+        with suppress(EndOfStream, ClosedResourceError, BrokenResourceError):
+            while peer.audio_in.statistics().buffered:
+                await peer.audio_in.receive()
 
 
 def parse_limit(limit: object) -> int | None:

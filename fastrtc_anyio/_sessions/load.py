@@ -25,8 +25,13 @@ _NEW_SESSION = 0.02
 _LARGE_SESSION = 0.3
 """Share of the time to expect of one more session, at most: one session at work may keep a loop
 busy for a moment."""
+_UNKNOWN_SESSION = 0.05
+"""Share of the time to allow for a session whose load is not known. Most need less."""
 _STEP = 2
 """Sessions that are admitted at once while the load of no other is known."""
+_PATIENCE = 3.0
+"""Seconds for which a session waits for time. Connecting costs more than a call: a burst of
+sessions that the server can carry exceeds the limits for a moment."""
 _POLL = 0.05
 _RETRY_SECONDS = 5.0
 
@@ -77,29 +82,43 @@ class LoadGauge:
         eased = _EASED if self._is_overloaded else 1.0
         overloaded = lag > eased * self._limit or busy > eased * BUSY_LIMIT
         if overloaded and not self._is_overloaded:
-            text = "overloaded: %d sessions, %.0f ms late, %.0f %% busy; new ones are refused"
+            text = "overloaded: %d sessions, %.0f ms late, %.0f %% busy; new ones must wait"
             logger.warning(text, active, 1000 * lag, 100 * busy)
         self._is_overloaded = overloaded
         if overloaded and active:
             text = "the server has too much load for a further session; try again later"
             raise Overloaded(text, retry_after=_RETRY_SECONDS)
 
-    async def wait(self, count_active: Callable[[], int]) -> None:
-        """Wait until the load of most sessions is known, so that a burst is admitted in steps.
+    async def wait(self, count_active: Callable[[], int], *, in_steps: bool) -> None:
+        """Wait until there is time for one more session, for 3 s at most.
 
-        The next step is at least 2 sessions, and at most as many as there are.
+        With ``in_steps``, also wait until the load of most sessions is known: the next step is at
+        least 2 sessions, and at most as many as there are.
 
         Raises:
             Overloaded: as for :meth:`check`.
         """
         await checkpoint()
+        due = anyio.current_time() + _PATIENCE
         while True:
             active = count_active()
-            self.check(active)
-            new = self._count_new(self._clock())
-            if self._limit is None or not self._paces or new + 1 <= max(_STEP, active - new):
-                return
+            try:
+                self.check(active)
+            except Overloaded:
+                if anyio.current_time() >= due:
+                    raise
+            else:
+                if not in_steps or self._is_known(active):
+                    return
             await anyio.sleep(_POLL)
+
+    def _is_known(self, active: int) -> bool:
+        """Whether the load of so many sessions is known that one more cannot be too much."""
+        if self._limit is None or not self._paces:
+            return True
+        new = self._count_new(self._clock()) + 1
+        busy = sum(pace.busy for pace in self._paces)
+        return new <= max(_STEP, active + 1 - new) or busy + new * _UNKNOWN_SESSION <= BUSY_LIMIT
 
     def note_session(self) -> None:
         """Note that a session was admitted, whose load is still to come."""

@@ -121,7 +121,10 @@ class Offers:
         identity: str | None,
         client: str | None,
     ) -> Answer:
-        make_peer = await self._prepare_peer(request.webrtc_id, client)
+        # Admission comes first: a refused client costs no TURN credentials.
+        self._admission.check(request.webrtc_id, client)
+        await self._admission.wait(in_steps=False)
+        make_peer = await self._prepare_peer()
         session, peer = self._supervisor.create(
             make_peer, request.webrtc_id, identity, client, is_connected=False
         )
@@ -187,14 +190,10 @@ class Offers:
             session is not None and self._admission.is_pending(session)
         )
 
-    async def _prepare_peer(
-        self, alias: str | None, client: str | None
-    ) -> Callable[[MediaNeeds, BufferOptions], WebRTCPeer]:
+    async def _prepare_peer(self) -> Callable[[MediaNeeds, BufferOptions], WebRTCPeer]:
         """Return a function that creates the peer, once its RTC configuration is known."""
         options, rtc = self._options, self._options.rtc
         if callable(rtc):
-            # Admission comes first: a refused client costs no TURN credentials.
-            self._admission.check(alias, client)
             given: object = await call_user_function(rtc)
             rtc = RtcConfiguration.parse(cast("RtcConfiguration | Mapping[str, object]", given))
         resources = self._supervisor.require_open()  # it may have closed meanwhile

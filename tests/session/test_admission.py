@@ -286,6 +286,7 @@ async def test_overloaded_server_rejects_offers_and_connections(
         await service.connect(first)
         assert first.state is SessionState.CONNECTED
         await service.connect(second)
+        await anyio.sleep(4)
         await ended(second)
         assert second.closed is not None
         assert second.closed.message == "too much load"
