@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+from ._core.budget import Budget
 from ._core.options import check_number
 from .errors import LimitExceeded
 
@@ -150,8 +151,7 @@ class MessageRate:
     def __init__(self, limits: RequestLimits, clock: Callable[[], float]) -> None:
         self._rate = limits.messages_per_second
         self._clock = clock
-        self._left = float(self._rate * _RATE_SECONDS)
-        self._counted: float | None = None
+        self._budget = Budget(self._rate, self._rate * _RATE_SECONDS)
 
     def count(self) -> None:
         """Count a message.
@@ -159,15 +159,9 @@ class MessageRate:
         Raises:
             LimitExceeded: the client has sent too many.
         """
-        now = self._clock()
-        if self._counted is not None:
-            self._left += (now - self._counted) * self._rate
-            self._left = min(self._left, self._rate * _RATE_SECONDS)
-        self._counted = now
-        if self._left < 1:
+        if not self._budget.take(self._clock()):
             text = f"a client may send {self._rate} messages per second"
             raise LimitExceeded(f"{text} (RequestLimits.messages_per_second)", 429)
-        self._left -= 1
 
 
 def check_candidates(count: int, limits: RequestLimits) -> None:

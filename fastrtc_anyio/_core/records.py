@@ -15,6 +15,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from traceback import format_exception, format_tb
 
+from .budget import Budget
 from .host import Lock
 
 __all__ = [
@@ -69,9 +70,8 @@ class _Kind:
     logger: str
     level: int
     message: str
-    credit: float
-    """Records that may pass now."""
-    updated: float
+    budget: Budget
+    """Records that may pass."""
     suppressed: int = 0
 
 
@@ -103,10 +103,10 @@ class RateLimit:
         key = (logger, level, message, detail)
         kind = self._kinds.pop(key, None)
         if kind is None:
-            kind = _Kind(logger, level, message, _limit(level) / 2, now)
+            kind = _Kind(logger, level, message, _create_budget(level))
             self._make_room()
         self._kinds[key] = kind
-        if not _spend(kind, now):
+        if not kind.budget.take(now):
             kind.suppressed += 1
             self._suppressing[key] = kind
             return None
@@ -118,7 +118,7 @@ class RateLimit:
         """Return, once, the suppressed records of the kinds that may be reported now."""
         found, self._forgotten = self._forgotten, []
         for key, kind in list(self._suppressing.items()):
-            if _spend(kind, now):
+            if kind.budget.take(now):
                 found.append(_take(kind))
                 del self._suppressing[key]
         return found
@@ -138,19 +138,9 @@ class RateLimit:
                 self._forgotten.append(_take(kind))
 
 
-def _limit(level: int) -> int:
-    return PER_MINUTE if level > logging.DEBUG else DEBUG_PER_MINUTE
-
-
-def _spend(kind: _Kind, now: float) -> bool:
-    limit = _limit(kind.level)
-    earned = max(0.0, now - kind.updated) * limit / 2 / 60
-    kind.credit = min(limit / 2, kind.credit + earned)
-    kind.updated = now
-    if kind.credit < 1:
-        return False
-    kind.credit -= 1
-    return True
+def _create_budget(level: int) -> Budget:
+    limit = PER_MINUTE if level > logging.DEBUG else DEBUG_PER_MINUTE
+    return Budget(limit / 2 / 60, limit / 2)
 
 
 def _take(kind: _Kind) -> Suppressed:

@@ -12,6 +12,7 @@ from aiortc.codecs import CODECS
 from aiortc.rtp import RtpPacket
 from av import Packet
 
+from fastrtc_anyio._core.budget import Budget
 from fastrtc_anyio._media.decode import create_decoder
 from fastrtc_anyio._media.encode import AudioEncoder
 from fastrtc_anyio._media.reception import RTP_MODULUS, Reception
@@ -20,7 +21,6 @@ from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
 
 from . import internals, media_internals
-from .feedback import Budget
 
 PTIME = 0.02
 _LATE_LIMIT = 0.2
@@ -100,7 +100,7 @@ class AudioTap:
         self._reception: Reception[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._budget = Budget(AUDIO_RATE, loop.time)
+        self._budget = Budget(AUDIO_RATE)
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:
         """Take a packet from aiortc. The result means: no key frame needed, no frame to decode."""
@@ -144,7 +144,7 @@ class AudioTap:
             if reception is None:  # such as a telephone event: sent in place of audio
                 self._audio.count_lost(lost)
                 continue
-            if self._budget.left <= 0:
+            if self._budget.refill(self._loop.time()) <= 0:
                 self._discards.count("audio", "a client sends audio much faster than in real time")
                 continue
             before = reception.lost
@@ -152,7 +152,8 @@ class AudioTap:
             self._audio.count_lost(reception.lost - before)
             if reception.lost - before > lost:
                 self._discards.count("audio", "an audio packet could not be decoded")
-            self._budget.spend(max(PTIME / 2, sum(piece.frame.duration for piece in pieces)))
+            duration = sum(piece.frame.duration for piece in pieces)
+            self._budget.spend(max(PTIME / 2, duration), self._loop.time())
             for piece in pieces:
                 self._audio.push(*piece)
 

@@ -18,6 +18,7 @@ from aiortc.rtp import (
     RtcpRtpfbPacket,
 )
 
+from fastrtc_anyio._core.budget import Budget
 from fastrtc_anyio._peers.discards import Discards
 
 from . import feedback_internals
@@ -38,33 +39,6 @@ BITRATE_INTERVAL = 0.5
 """Seconds between two estimates of the client's bandwidth that are applied."""
 
 
-class Budget:
-    """An amount that refills at a rate per second, up to one second's worth.
-
-    Args:
-        rate: amount per second.
-        clock: the time in seconds.
-    """
-
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        self._rate = rate
-        self._clock = clock
-        self._left = rate
-        self._time = clock()
-
-    @property
-    def left(self) -> float:
-        """The amount that may be spent now."""
-        now = self._clock()
-        self._left = min(self._rate, self._left + (now - self._time) * self._rate)
-        self._time = now
-        return self._left
-
-    def spend(self, amount: float) -> None:
-        """Spend an amount, even if less is left."""
-        self._left = self.left - amount
-
-
 class PacketGate:
     """Admits packets of a limited number of RTP sources, and a limited amount of RTCP.
 
@@ -73,7 +47,8 @@ class PacketGate:
 
     def __init__(self, clock: Callable[[], float], discards: Discards) -> None:
         self._sources: set[bytes] = set()
-        self._rtcp = Budget(RTCP_RATE, clock)
+        self._rtcp = Budget(RTCP_RATE)
+        self._clock = clock
         self._discards = discards
 
     def admits_rtp(self, source: bytes) -> bool:
@@ -92,7 +67,7 @@ class PacketGate:
         """Return whether an RTCP packet of an SSRC, with ``size`` bytes, may be decrypted."""
         if not self.admits_rtp(source):
             return False
-        if self._rtcp.left >= size:
+        if self._rtcp.refill(self._clock()) >= size:
             return True
         text = f"the client sends more than {RTCP_RATE} bytes of RTCP in a second"
         self._discards.count("packets", text)
@@ -101,7 +76,7 @@ class PacketGate:
     def count_rtcp(self, source: bytes, size: int) -> None:
         """Count the SSRC and the bytes of an authentic packet."""
         self._sources.add(source)
-        self._rtcp.spend(size)
+        self._rtcp.spend(size, self._clock())
 
 
 class FeedbackLimits:
@@ -117,7 +92,7 @@ class FeedbackLimits:
     ) -> None:
         self._request_key_frame = request_key_frame
         self._loop = loop
-        self._retransmissions = Budget(RETRANSMISSIONS, loop.time)
+        self._retransmissions = Budget(RETRANSMISSIONS)
         self._key_frame_due = self._bitrate_due = loop.time()
         self._later: asyncio.TimerHandle | None = None
 
@@ -125,8 +100,8 @@ class FeedbackLimits:
         """Return whether the sender shall handle a packet, from which some requests are removed."""
         now = self._loop.time()
         if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
-            packet.lost = packet.lost[: int(self._retransmissions.left)]
-            self._retransmissions.spend(len(packet.lost))
+            packet.lost = packet.lost[: int(self._retransmissions.refill(now))]
+            self._retransmissions.spend(len(packet.lost), now)
         elif isinstance(packet, RtcpPsfbPacket):
             if packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
                 return self._accept_key_frame(now)

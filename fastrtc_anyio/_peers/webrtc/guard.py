@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from fastrtc_anyio._core.budget import Budget
 from fastrtc_anyio._signaling.address_policy import AddressPolicy, is_loopback
 
 from .consent import CONSENT
@@ -70,18 +71,11 @@ class CheckBudget:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._left = float(_CHECKS)
-        self._counted = clock()
+        self._budget = Budget(_CHECKS)
 
     def take(self, *, established: bool) -> bool:
         """Return whether to authenticate one more check, and count it."""
-        now = self._clock()
-        self._left = min(_CHECKS, self._left + (now - self._counted) * _CHECKS)
-        self._counted = now
-        if self._left < (1 if established else 1 + _RESERVED):
-            return False
-        self._left -= 1
-        return True
+        return self._budget.take(self._clock(), reserve=0 if established else _RESERVED)
 
 
 class Destinations:
