@@ -77,8 +77,7 @@ class LoadGauge:
             return
         now = self._clock()
         lag = max(pace.lag(now) for pace in self._paces)
-        busy = sum(pace.busy for pace in self._paces)
-        busy += self._expect(busy, active, now)
+        busy = self._busy + self._expect(active, now)
         eased = _EASED if self._is_overloaded else 1.0
         overloaded = lag > eased * self._limit or busy > eased * BUSY_LIMIT
         if overloaded and not self._is_overloaded:
@@ -117,8 +116,13 @@ class LoadGauge:
         if self._limit is None or not self._paces:
             return True
         new = self._count_new(self._clock()) + 1
-        busy = sum(pace.busy for pace in self._paces)
-        return new <= max(_STEP, active + 1 - new) or busy + new * _UNKNOWN_SESSION <= BUSY_LIMIT
+        expected = self._busy + new * _UNKNOWN_SESSION
+        return new <= max(_STEP, active + 1 - new) or expected <= BUSY_LIMIT
+
+    @property
+    def _busy(self) -> float:
+        """The share of the time for which the loops compute together."""
+        return sum(pace.busy for pace in self._paces)
 
     def note_session(self) -> None:
         """Note that a session was admitted, whose load is still to come."""
@@ -130,10 +134,10 @@ class LoadGauge:
         """Return the number of sessions whose load the averages do not show yet."""
         return self._new * math.exp(-(now - self._new_at) / SMOOTHING)
 
-    def _expect(self, busy: float, active: int, now: float) -> float:
+    def _expect(self, active: int, now: float) -> float:
         """Return the load to come from new sessions and one more: as much as from the others."""
         new = self._count_new(now)
         known = active - new
         # While most sessions are new, the load is that of their beginning.
-        each = max(busy / known if known > active / 2 else 0.0, _NEW_SESSION)
+        each = max(self._busy / known if known > active / 2 else 0.0, _NEW_SESSION)
         return new * each + min(each, _LARGE_SESSION)

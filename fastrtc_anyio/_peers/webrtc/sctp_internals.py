@@ -133,15 +133,7 @@ def guard_sctp(
             await receive_forward(chunk)
 
     async def receive_sack_chunk(chunk: SackChunk) -> None:
-        # aiortc 1.16 visits each number in each block: a packet could name 65,536 in each of 75
-        # chunks. Only those that were sent can be acknowledged.
-        sent = (sctp._local_tsn - 1 - chunk.cumulative_tsn) % (1 << 32)
-        sent = 0 if sent >= 1 << 31 else sent
-        numbers = sum(last - first + 1 for first, last in chunk.gaps)
-        if numbers > sent:
-            raise ValueError(
-                f"a SACK acknowledges {numbers} chunks in gap blocks; sent were {sent}"
-            )
+        _check_sack(chunk, sctp._local_tsn)
         await receive_sack(chunk)
 
     async def data_channel_receive(stream_id: int, kind: int, data: bytes) -> None:
@@ -159,6 +151,18 @@ def guard_sctp(
     replace_attribute(sctp, "_receive_forward_tsn_chunk", receive_forward_tsn_chunk)
     replace_attribute(sctp, "_receive_sack_chunk", receive_sack_chunk)
     replace_attribute(sctp, "_data_channel_receive", data_channel_receive)
+
+
+def _check_sack(chunk: SackChunk, next_number: int) -> None:
+    """Raise ValueError for a SACK with more numbers than were sent.
+
+    aiortc 1.16 visits each number in each block: a packet could name 65,536 in each of 75 chunks.
+    """
+    sent = (next_number - 1 - chunk.cumulative_tsn) % _NUMBERS
+    sent = 0 if sent >= _NUMBERS // 2 else sent
+    numbers = sum(last - first + 1 for first, last in chunk.gaps)
+    if numbers > sent:
+        raise ValueError(f"a SACK acknowledges {numbers} chunks in gap blocks; sent were {sent}")
 
 
 def mark_received(sctp: RTCSctpTransport, number: int) -> bool:
