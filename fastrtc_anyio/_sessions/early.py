@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio.errors import LimitExceeded
@@ -82,14 +83,21 @@ class EarlyCandidates:
         del self._kept[next(key for key, client in clients.items() if counts[client] == most)]
 
 
+class _Awaited(NamedTuple):
+    """What a reader waits for."""
+
+    webrtc_id: str
+    identity: str | None
+    client: str | None
+
+
 class EarlyReaders:
     """Readers that wait for their session to begin, for a limited time and in a limited number."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
-        # `list(d)` and `d.pop(k, None)` are atomic: threads need no lock.
-        self._awaited: dict[OutputReader, tuple[str, str | None]] = {}
-        self._clients: dict[OutputReader, str] = {}
+        # `list(d)`, `d.get(k)` and `d.pop(k, None)` are atomic: threads need no lock.
+        self._awaited: dict[OutputReader, _Awaited] = {}
 
     def __len__(self) -> int:
         return len(self._open_readers())
@@ -106,17 +114,15 @@ class EarlyReaders:
             LimitExceeded: too many readers are waiting already, in all or of this client.
         """
         waiting = self._open_readers()
-        limit, name = self._limits.early_clients, "early_clients"
-        if client is not None and len(waiting) < limit:
-            waiting = [one for one in waiting if self._clients.get(one) == client]
+        count, limit, name = len(waiting), self._limits.early_clients, "early_clients"
+        if client is not None and count < limit:
+            count = sum(awaited.client == client for _, awaited in waiting)
             limit, name = self._limits.client_pending, "client_pending"
-        if len(waiting) >= limit:
+        if count >= limit:
             text = f"{limit} readers wait for their sessions already (RequestLimits.{name})"
             raise LimitExceeded(text, 429, retry_after=self._limits.early_seconds)
         reader = OutputReader(webrtc_id, self._limits.early_seconds)
-        self._awaited[reader] = webrtc_id, identity
-        if client is not None:
-            self._clients[reader] = client
+        self._awaited[reader] = _Awaited(webrtc_id, identity, client)
         return reader
 
     def attach(self, webrtc_id: str, board: OutputBoard, owner: str = ANONYMOUS) -> None:
@@ -124,24 +130,22 @@ class EarlyReaders:
 
         Only those of its owner and of the application: the others never find the session.
         """
-        reached = ((webrtc_id, owner), (webrtc_id, None))
-        for reader in self._open_readers():
-            if self._awaited.get(reader) in reached:
-                self._forget(reader)
+        for reader, awaited in self._open_readers():
+            if awaited.webrtc_id == webrtc_id and awaited.identity in (owner, None):
+                self._awaited.pop(reader, None)
                 board.add(reader)
 
     def close(self) -> None:
         """End all waiting readers: no further session will begin."""
-        for reader in self._open_readers():
-            self._forget(reader)
+        for reader, _ in self._open_readers():
+            self._awaited.pop(reader, None)
             reader.end()
 
-    def _open_readers(self) -> list[OutputReader]:
+    def _open_readers(self) -> list[tuple[OutputReader, _Awaited]]:
+        found = []
         for reader in list(self._awaited):
             if not reader.is_open:
-                self._forget(reader)
-        return list(self._awaited)
-
-    def _forget(self, reader: OutputReader) -> None:
-        self._awaited.pop(reader, None)
-        self._clients.pop(reader, None)
+                self._awaited.pop(reader, None)
+            elif (awaited := self._awaited.get(reader)) is not None:
+                found.append((reader, awaited))
+        return found

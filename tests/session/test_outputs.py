@@ -178,7 +178,7 @@ async def test_waiting_readers_of_one_client_leave_room_for_others() -> None:
     for reader in readers:
         await reader.aclose()
     assert len(early) == 0
-    assert not early._clients
+    assert not early._awaited
 
 
 async def test_abandoned_waiting_reader_is_removed() -> None:
