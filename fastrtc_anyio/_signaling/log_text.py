@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastrtc_anyio.errors import FastRTCError, SignalingError
 
-__all__ = ["log_text"]
+__all__ = ["log_error", "log_text"]
 
 
 def log_text(error: BaseException) -> str:
@@ -19,3 +21,11 @@ def log_text(error: BaseException) -> str:
     if isinstance(error, FastRTCError):
         return str(error)
     return type(error).__name__
+
+
+def log_error(
+    logger: logging.Logger, level: int, message: str, *args: object, error: BaseException
+) -> None:
+    """Log an error about a client: its :func:`log_text` at ``level``, and its own text at DEBUG."""
+    logger.log(level, f"{message}: %s", *args, log_text(error))
+    logger.debug(f"{message}: %s", *args, error)

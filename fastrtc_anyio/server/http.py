@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from fastrtc_anyio._overload import as_overloaded
-from fastrtc_anyio._signaling.log_text import log_text
+from fastrtc_anyio._signaling.log_text import log_error, log_text
 from fastrtc_anyio._signaling.messages import dump_json, load_json
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._user_code import contain_exits
@@ -124,8 +124,7 @@ class Guard:
         except SignalingError as exc:
             if isinstance(exc, NotAllowed):
                 # Most pages do not show the response to a request that a browser blocked.
-                logger.warning("%s was refused: %s", self.subject, log_text(exc))
-                logger.debug("%s was refused: %s", self.subject, exc)
+                log_error(logger, logging.WARNING, "%s was refused", self.subject, error=exc)
             return self.fail(exc, exc.status_hint)
         except Exception as exc:
             if (refusal := as_overloaded(exc)) is not None:

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from fastrtc_anyio._sessions.service import SessionService
-from fastrtc_anyio._signaling.log_text import log_text
+from fastrtc_anyio._signaling.log_text import log_error
 from fastrtc_anyio.errors import NotAllowed
 
 from .access import Visitor
@@ -164,8 +164,7 @@ def create_page(path: str, rules: HostRules, framed_by: Iterable[str]) -> Route:
         try:
             check_host(rules, request)
         except NotAllowed as exc:
-            logger.warning("the page was refused: %s", log_text(exc))
-            logger.debug("the page was refused: %s", exc)
+            log_error(logger, logging.WARNING, "the page was refused", error=exc)
             return PlainTextResponse(str(exc), exc.status_hint)
         return Response(page_document(), media_type="text/html", headers=headers)
 

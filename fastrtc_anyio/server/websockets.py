@@ -18,7 +18,7 @@ from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.websocket import NORMAL_CLOSE, WebSocketPeer, close_code
 from fastrtc_anyio._sessions.service import SessionService
-from fastrtc_anyio._signaling.log_text import log_text
+from fastrtc_anyio._signaling.log_text import log_error, log_text
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio._user_code import contain_exits
@@ -83,8 +83,7 @@ async def admit_websocket(
 
 async def refuse(websocket: WebSocket, error: FastRTCError, status: int) -> None:
     """Answer a handshake with a status and an error, and log the error."""
-    logger.warning("a WebSocket was refused: %s", log_text(error))
-    logger.debug("a WebSocket was refused: %s", error)
+    log_error(logger, logging.WARNING, "a WebSocket was refused", error=error)
     try:
         if "websocket.http.response" in websocket.scope.get("extensions", {}):
             response = PlainTextResponse(str(error), status, retry_headers(error))
@@ -195,8 +194,7 @@ async def _report_failure(socket: Socket, framing: Framing, error: FastRTCError,
         text = json.dumps(failure_body(error))  # FastRTC's clients expect this form
     else:
         text = encode_message("error", str(error))
-    logger.info("a WebSocket was closed: %s", log_text(error))
-    logger.debug("a WebSocket was closed: %s", error)
+    log_error(logger, logging.INFO, "a WebSocket was closed", error=error)
     with anyio.move_on_after(_REPORT_SECONDS), suppress(BrokenResourceError):
         if not framing.phone:
             await socket.send(text)
