@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TypeAlias
 
 from fastrtc_anyio._core.options import check_type
@@ -48,8 +49,11 @@ class AddressPolicy:
             if field.name != "denied":
                 check_type(f"AddressPolicy.{field.name}", getattr(self, field.name), bool)
         check_type("AddressPolicy.denied", self.denied, tuple)
-        for network in self.denied:
-            ipaddress.ip_network(network)  # raises ValueError, naming the network
+        self._networks  # noqa: B018 - raises ValueError, naming the network
+
+    @cached_property
+    def _networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        return tuple(ipaddress.ip_network(network) for network in self.denied)
 
     @classmethod
     def parse(cls, value: object) -> AddressPolicy:
@@ -80,7 +84,7 @@ class AddressPolicy:
         return port > 0 and all(self._permits(form) for form in _forms(address))
 
     def _permits(self, address: _Address) -> bool:
-        if any(address in ipaddress.ip_network(network) for network in self.denied):
+        if any(address in network for network in self._networks):
             return False
         if address.is_loopback:
             return self.loopback
