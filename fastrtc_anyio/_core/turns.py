@@ -1,7 +1,8 @@
-"""Long computations on the host's loop, which serves others between their steps."""
+"""Long computations on an event loop, which serves others between their steps."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from anyio.lowlevel import checkpoint
@@ -11,10 +12,10 @@ from .steps import Steps
 T = TypeVar("T")
 
 
-async def take_turns(steps: Steps[T]) -> T:
-    """Run a computation on the host's loop, with a checkpoint before each step."""
+async def take_turns(steps: Steps[T], pause: Callable[[], Awaitable[object]] = checkpoint) -> T:
+    """Run a computation, and ``await pause()`` before each step."""
     while True:
-        await checkpoint()
+        await pause()
         try:
             next(steps)
         except StopIteration as end:

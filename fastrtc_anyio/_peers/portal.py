@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -33,6 +34,7 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.pace import LoopPace
 from fastrtc_anyio._core.steps import Steps
+from fastrtc_anyio._core.turns import take_turns
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -128,14 +130,8 @@ class Portal:
     @staticmethod
     async def take_turns(steps: Steps[T]) -> T:
         """Run a computation on the portal's loop, which serves other connections between steps."""
-        while True:
-            # Not take_turns() of _core: here the library of the context may be the host's.
-            await asyncio.sleep(0)
-            try:
-                next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+        # Not anyio's checkpoint: here the library of the context may be the host's.
+        return await take_turns(steps, partial(asyncio.sleep, 0))
 
     def start(self) -> None:
         """Count one more user, and start the thread for the first.

@@ -66,7 +66,7 @@ class IceAgent:
     """
 
     def __init__(self, connection: ice.Connection, destinations: Destinations) -> None:
-        self.connection = self._connection = connection
+        self.connection = connection
         self._destinations = destinations
         self._has_ignored = False
         self._connect = connection.connect
@@ -86,24 +86,24 @@ class IceAgent:
     @property
     def ufrag(self) -> str:
         """Fragment of the user name of this side."""
-        return self._connection.local_username
+        return self.connection.local_username
 
     @property
     def remote_credentials(self) -> tuple[str | None, str | None]:
         """Fragment of the user name and password of the client."""
-        return self._connection.remote_username, self._connection.remote_password
+        return self.connection.remote_username, self.connection.remote_password
 
     @property
     def selected(self) -> Origin | None:
         """The path to which data is sent."""
-        pair = self._connection._nominated.get(1)
+        pair = self.connection._nominated.get(1)
         return None if pair is None else (pair.protocol, pair.remote_addr)
 
     def select(self, origin: Origin) -> None:
         """Send data to another path, which must have answered a check."""
         pair = self._find_or_add_pair(origin)
         pair.state = ice.CandidatePair.State.SUCCEEDED
-        self._connection._nominated[1] = pair
+        self.connection._nominated[1] = pair
 
     def is_nominated(self, origin: Origin) -> bool:
         """Return whether the client has nominated a path, which may not be selected yet."""
@@ -115,7 +115,7 @@ class IceAgent:
 
         An answer counts until the returned function is called, however late it comes.
         """
-        connection, (protocol, address) = self._connection, origin
+        connection, (protocol, address) = self.connection, origin
         if connection._closing or connection.remote_password is None:
             return lambda: None
         key = connection.remote_password.encode()
@@ -142,7 +142,7 @@ class IceAgent:
         """Return the addresses of the client's candidates, without those learned from checks."""
         return {
             (candidate._network_host, candidate.port)
-            for candidate in self._connection._remote_candidates
+            for candidate in self.connection._remote_candidates
             if candidate.type != "prflx"
         }
 
@@ -157,7 +157,7 @@ class IceAgent:
             return
         if pair.task is not None:
             pair.task.cancel()
-        connection = self._connection
+        connection = self.connection
         connection._check_list.remove(pair)
         if all(pair.remote_candidate is not p.remote_candidate for p in connection._check_list):
             connection._remote_candidates.remove(pair.remote_candidate)
@@ -180,18 +180,18 @@ class IceAgent:
         if is_name and not self._destinations.permits_names():
             self._has_ignored = True
             return
-        if candidate is None and self._has_ignored and not self._connection._remote_candidates:
+        if candidate is None and self._has_ignored and not self.connection._remote_candidates:
             # Without any candidate, aioice would fail now. The client's checks reveal an address.
             return
         convert = rtcicetransport.candidate_to_aioice
-        await self._connection.add_remote_candidate(
+        await self.connection.add_remote_candidate(
             None if candidate is None else convert(candidate)
         )
 
     async def close(self) -> None:
         """End all checks. The sockets stay open: they belong to the other agents too."""
-        self._connection._protocols, self._connection._queue = [], asyncio.Queue()
-        await self._connection.close()
+        self.connection._protocols, self.connection._queue = [], asyncio.Queue()
+        await self.connection.close()
 
     def is_addressed_in(self, data: bytes) -> bool:
         """Return whether a check may be for this agent."""
@@ -199,7 +199,7 @@ class IceAgent:
 
     def authenticates(self, message: stun.Message) -> bool:
         """Return whether a check comes from the client, for this agent."""
-        connection, attributes = self._connection, message.attributes
+        connection, attributes = self.connection, message.attributes
         return (
             "PRIORITY" in attributes
             and connection._valid_username(attributes["USERNAME"])
@@ -208,16 +208,16 @@ class IceAgent:
 
     def authenticates_answer(self, message: stun.Message) -> bool:
         """Return whether an answer comes from the client, to this agent."""
-        password = self._connection.remote_password
+        password = self.connection.remote_password
         return password is not None and message.check_message_integrity(password.encode())
 
     def receive_request(self, message: stun.Message, origin: Origin) -> None:
         """Answer an authentic check, and check its origin."""
         protocol, address = origin
-        self._connection.request_received(message, address, protocol)
+        self.connection.request_received(message, address, protocol)
 
     def _find_pair(self, origin: Origin) -> ice.CandidatePair | None:
-        for pair in self._connection._check_list:
+        for pair in self.connection._check_list:
             if (pair.protocol, pair.remote_addr) == origin:
                 return pair
         return None
@@ -226,8 +226,8 @@ class IceAgent:
         pair = self._find_pair(origin)
         if pair is None:
             pair = _make_pair(origin)
-            self._connection._remote_candidates.append(pair.remote_candidate)
-            self._connection._check_list.append(pair)
+            self.connection._remote_candidates.append(pair.remote_candidate)
+            self.connection._check_list.append(pair)
         return pair
 
 

@@ -88,7 +88,7 @@ class IcePath:
         self._clock = clock
         self._spawn = spawn
         self._guard: Guard[Any] = Guard(clock, admission)
-        self.sockets = self._sockets = IceSockets(
+        self.sockets = IceSockets(
             transport,
             self._guard,
             admit=self._admit,
@@ -100,7 +100,7 @@ class IcePath:
             ),
         )
         """The sockets, shared by all generations."""
-        self.consent: Consent[Origin] = Consent(self._sockets.agent, clock)
+        self.consent: Consent[Origin] = Consent(self.sockets.agent, clock)
         self._pending: IceAgent | None = None
         self._connecting: set[IceAgent] = set()
         self._connected: asyncio.Future[None] | None = None
@@ -127,7 +127,7 @@ class IcePath:
     @property
     def remote_credentials(self) -> tuple[str | None, str | None]:
         """The client's user fragment and password in the newest generation."""
-        return (self._pending or self._sockets.agent).remote_credentials
+        return (self._pending or self.sockets.agent).remote_credentials
 
     def restart(self, remote: IceCredentials, local: IceCredentials) -> None:
         """Begin another generation with new credentials of both sides.
@@ -136,8 +136,8 @@ class IcePath:
         none ever is. A restart replaces an unfinished one.
         """
         if self._pending is not None:
-            self._spawn(self._sockets.close_agent(self._pending))
-        self._pending = agent = self._sockets.make_agent(
+            self._spawn(self.sockets.close_agent(self._pending))
+        self._pending = agent = self.sockets.make_agent(
             (remote.ufrag, remote.password), (local.ufrag, local.password)
         )
         self._start(agent, _RESTART_LIMIT)
@@ -148,23 +148,23 @@ class IcePath:
         Raises:
             ValueError: aioice does not support the candidate, or has got their end.
         """
-        await (self._pending or self._sockets.agent).add_candidate(candidate)
+        await (self._pending or self.sockets.agent).add_candidate(candidate)
 
     async def close(self) -> None:
         """Abandon an unfinished restart. aiortc closes the agent in use and the sockets."""
         self.consent.close()
         agent, self._pending = self._pending, None
         if agent is not None:
-            await self._sockets.close_agent(agent)
+            await self.sockets.close_agent(agent)
 
     def abort(self) -> None:
         """Close the sockets at once, if they are still open."""
-        self._sockets.abort()
+        self.sockets.abort()
 
     async def _connect(self) -> None:
         """Connect for aiortc: return once any generation is connected."""
         self._connected = asyncio.get_running_loop().create_future()
-        self._start(self._sockets.agent, None)
+        self._start(self.sockets.agent, None)
         await self._connected
 
     def _start(self, agent: IceAgent, limit: float | None) -> None:
@@ -187,11 +187,11 @@ class IcePath:
             unused = agent if failed else self._use(agent)
         self._report(failed)
         if unused is not None:
-            await self._sockets.close_agent(unused)
+            await self.sockets.close_agent(unused)
 
     def _use(self, agent: IceAgent) -> IceAgent:
         """Use an agent whose path is nominated; return the former one."""
-        former = self._sockets.use(agent)
+        former = self.sockets.use(agent)
         self.consent.use(agent)
         # The client's last packets on the former path may still be under way.
         last = former.selected
@@ -216,7 +216,7 @@ class IcePath:
             return False
         for former in forgotten:
             agent.forget(former)
-        current = agent is self._sockets.agent
+        current = agent is self.sockets.agent
         self.consent.hear(origin if current else None, nominates=nominates)
         return True
 
@@ -227,7 +227,7 @@ class IcePath:
 
     def _hear_packet(self) -> None:
         """Record an authenticated packet that is not a check."""
-        origin = self._sockets.origin
+        origin = self.sockets.origin
         if origin is not None:
             self._guard.hear(origin)
         self.consent.hear(origin)
