@@ -272,7 +272,8 @@ def _flood_sctp(make: Callable[[Any], list[Any]], count: int, tag: int | None = 
     return attack
 
 
-def _sacks(sctp: Any) -> list[Any]:
+def many_acknowledgements(sctp: Any) -> list[Any]:
+    """Chunks of which each names 65,536 numbers."""
     chunks = []
     for _ in range(70):
         chunk = SackChunk()
@@ -489,7 +490,7 @@ ATTACKS: dict[str, Attack] = {
     "channel: large messages": _send_messages(["x" * 200_000] * 20),
     "channel: JSON": _send_messages(['["dtmf",' + "{}," * 65_000 + "0]"] * 20),
     "channel: channels": _open_channels,
-    "sctp: acknowledgements": _flood_sctp(_sacks, 100),
+    "sctp: acknowledgements": _flood_sctp(many_acknowledgements, 100),
     "sctp: resets": _flood_sctp(_resets, 500),
     "sctp: INIT": _flood_sctp(_init, 1000, tag=0),
     "sctp: heartbeats": _flood_sctp(lambda _: [HeartbeatChunk() for _ in range(300)], 300),

@@ -37,6 +37,8 @@ from tests.kit.handlers import AsyncEcho
 from tests.kit.measure import echo_of_tones
 from tests.kit.waiting import wait_until
 
+from .costly_inputs import many_acknowledgements
+
 BAD = "9f86d081884c7d659a2feaa0c55ad015"
 """Id of a hostile client."""
 
@@ -153,16 +155,6 @@ async def test_257th_data_channel_ends_the_call_with_its_reason() -> None:
         assert session.closed is not None
         assert session.closed.reason is CloseReason.PEER_FAILED
         assert "more than 256" in session.closed.message
-
-
-def many_acknowledgements(sctp: Any) -> list[Chunk]:
-    """Chunks of which each names 65,536 numbers."""
-    chunks: list[Chunk] = []
-    for _ in range(70):
-        sack = SackChunk()
-        sack.cumulative_tsn, sack.gaps = sctp._last_received_tsn, [(0, 65_535)]
-        chunks.append(sack)
-    return chunks
 
 
 def many_resets(sctp: Any) -> list[Chunk]:
