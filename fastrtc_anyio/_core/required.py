@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from types import ModuleType
 
@@ -18,10 +18,25 @@ def check_required(
     Raises:
         ImportError: states the missing name, the supported versions and the installed ones.
     """
+    for owner, name in _missing(required):
+        raise ImportError(_explain(owner, name, supported))
+
+
+def find_missing(required: Mapping[type | ModuleType, tuple[str, ...]]) -> list[str]:
+    """Return the names in ``required`` that do not exist, each with its class or module.
+
+    They are written as for :func:`check_required`.
+    """
+    return [f"{owner.__name__}.{name}" for owner, name in _missing(required)]
+
+
+def _missing(
+    required: Mapping[type | ModuleType, tuple[str, ...]],
+) -> Iterator[tuple[type | ModuleType, str]]:
     for owner, names in required.items():
         for name in names:
             if not _has(owner, name):
-                raise ImportError(_explain(owner, name, supported))
+                yield owner, name
 
 
 def _has(owner: type | ModuleType, name: str) -> bool:
