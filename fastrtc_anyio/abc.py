@@ -81,6 +81,9 @@ class _Frames(_Iterable[AudioFrame]):
 class AudioReceiveStream(_Iterable[AudioFrame], ABC):
     """Audio from the client, at the rate and layout in which it arrives.
 
+    Opus has neither. It is decoded at the handler's rate, or the next one that Opus has, and to the
+    handler's channels.
+
     The queue is bounded by age. A reader that falls behind by less than the bound loses nothing. A
     reader further behind continues with the newest frame, and the frames skipped are counted.
 

@@ -132,7 +132,12 @@ class Session(SessionLife):
 
     @property
     def audio_in(self) -> AudioReceiveStream:
-        """Audio from the client at its own rate: ``async for frame in session.audio_in``."""
+        """Audio from the client: ``async for frame in session.audio_in``.
+
+        The handler's driver reads it where there is one. A session function receives Opus at 48 kHz
+        in mono, or in stereo from the client's first stereo packet on; other codecs, telephones and
+        WebSockets at their own rate in mono.
+        """
         self._require(self.media.audio_in, "audio_in")
         return self.peer.audio_in
 

@@ -176,7 +176,8 @@ class Conversation:
     ) -> None:
         """Call a subclass's ``determine_pause`` after every 20 ms."""
         source = self._calls.source("determine_pause")
-        rechunk = Rechunker(self._handler.input_sample_rate // FRAMES_PER_SECOND, 1)
+        size = self._handler.input_sample_rate // FRAMES_PER_SECOND
+        rechunk = Rechunker(size, 1, copy=False)
         async for frame in self._run.session.audio_in.in_real_time():
             for samples in (
                 s for piece in split_frame(frame) for s in rechunk.push(convert(piece))

@@ -52,12 +52,15 @@ class HandlerDriver:
     def __init__(self, handler: StreamHandlerBase) -> None:
         check_handler(handler)
         self.handler = handler
+        channels = 2 if handler.expected_layout == "stereo" else 1
+        converses = isinstance(handler, ReplyOnPause)
         self.needs = MediaNeeds(
             handler.output_sample_rate,
             handler.input_sample_rate,
-            2 if handler.expected_layout == "stereo" else 1,
+            channels,
+            1 if converses else channels,
             handler.fps,
-            live=False if isinstance(handler, ReplyOnPause) else None,
+            live=False if converses else None,
         )
         self._calls = Calls(handler)
 
@@ -181,7 +184,7 @@ async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     rate = run.handler.input_sample_rate
     channels = 2 if run.handler.expected_layout == "stereo" else 1
     convert = AudioConverter(rate, channels)
-    rechunk = Rechunker(rate // FRAMES_PER_SECOND, channels)
+    rechunk = Rechunker(rate // FRAMES_PER_SECOND, channels, copy=False)
     audio_in = run.session.audio_in
     try:
         async for frame in audio_in.in_real_time() if run.handler.receive_silence else audio_in:

@@ -74,7 +74,7 @@ class Concealer:
             count = min(self._overlap, samples.shape[1])
             samples = fade_in(samples, self._extend(count), count)
             self._period = None
-        self._recent.append(samples)
+        self._recent.append(samples.copy())  # a handler may change what it receives
         return samples
 
     def conceal(self, count: int) -> Int16Array:
@@ -83,7 +83,7 @@ class Concealer:
             self._period = self._find_period()
         samples = _quantise(self._extend(count))
         self._position += count
-        self._recent.append(samples)
+        self._recent.append(samples.copy())
         return samples
 
     def skip(self) -> None:

@@ -31,7 +31,9 @@ class AudioConverter:
             The samples that are ready: int16, shape ``(channels, n)``. They are the frame's own
             array if there is nothing to convert.
         """
-        samples = mix_channels(frame.samples, self._channels)
+        samples = frame.samples
+        if samples.shape[0] != self._channels:
+            samples = mix_channels(samples, self._channels)
         resampler = self._resampler
         if resampler is None and frame.sample_rate == self._sample_rate:
             return samples

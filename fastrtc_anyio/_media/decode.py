@@ -17,7 +17,7 @@ from fastrtc_anyio.errors import UnsupportedFormat
 
 from .av_frames import from_av
 from .conceal import CONCEALED_SECONDS, FADE_IN_SECONDS, Concealer, fade, fade_in
-from .encode import G722_SAMPLE_RATE, OPUS_CLOCK_RATE, PCM_SAMPLE_RATE
+from .encode import G722_SAMPLE_RATE, OPUS_CLOCK_RATE, OPUS_SAMPLE_RATES, PCM_SAMPLE_RATE
 from .frames import Int16Array
 from .g711 import decode_alaw, decode_mulaw
 from .opus import LibOpus, NativeOpusDecoder, OpusError, load_libopus
@@ -161,9 +161,9 @@ def create_decoder(
 
     Args:
         codec_name: "opus", "G722", "PCMU" or "PCMA", in any case.
-        sample_rate: rate to decode Opus at: 8000, 12000, 16000, 24000 or 48000 Hz. PyAV's decoder
-            has 48000 Hz alone. The other codecs have one rate each: G722 16 kHz, PCMU and PCMA
-            8 kHz.
+        sample_rate: rate to decode Opus at, up to 48000 Hz: 8000, 12000, 16000, 24000 or 48000 Hz,
+            or else the next of these. PyAV's decoder has 48000 Hz alone. The other codecs have one
+            rate each: G722 16 kHz, PCMU and PCMA 8 kHz.
         channels: channels to decode Opus to, 1 or 2. The other codecs are mono.
 
     Raises:
@@ -173,7 +173,8 @@ def create_decoder(
         case "opus":
             library = load_libopus()
             if library is not None:
-                return OpusDecoder(library, sample_rate, channels)
+                rate = next(rate for rate in OPUS_SAMPLE_RATES if rate >= sample_rate)
+                return OpusDecoder(library, rate, channels)
             # FFmpeg decodes Opus at 48 kHz only.
             decode = _native("libopus", OPUS_CLOCK_RATE, channels)
             return WaveformDecoder(decode, OPUS_CLOCK_RATE, channels, OPUS_CLOCK_RATE)
@@ -188,6 +189,11 @@ def create_decoder(
             raise UnsupportedFormat(
                 f"codec_name must be one of opus, G722, PCMU, PCMA; got {codec_name!r}"
             )
+
+
+def is_stereo(codec_name: str, payload: bytes) -> bool:
+    """Return whether a packet has two channels. RFC 6716 3.1: a bit of its first byte."""
+    return codec_name.lower() == "opus" and bool(payload) and bool(payload[0] & 0x04)
 
 
 def _check_size(payload: bytes) -> None:

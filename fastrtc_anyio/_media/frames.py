@@ -61,6 +61,9 @@ def split_frame(frame: AudioFrame) -> Iterator[AudioFrame]:
     A message of a client may have 20 s of audio, whose conversion at once takes 100 ms.
     """
     size = max(1, frame.sample_rate // 10)
+    if frame.samples.shape[1] <= size:
+        yield frame
+        return
     for start in range(0, max(1, frame.samples.shape[1]), size):
         yield AudioFrame(frame.sample_rate, frame.samples[:, start : start + size])
 

@@ -80,6 +80,8 @@ class MediaNeeds:
     """Rate of incoming audio, in Hz, where the client does not choose one."""
     channels: int = 1
     """Channels of outgoing audio: 1 or 2."""
+    input_channels: int | None = None
+    """Channels of incoming audio, where they can be chosen; None: as many as the client sends."""
     fps: float = 30
     """Maximum frame rate of outgoing video, in Hz."""
     live: bool | None = None

@@ -68,6 +68,10 @@ class Reception(Generic[P]):
         self._next = None
         self._missing = 0
 
+    def replace_decoder(self, decoder: AudioDecoder[P]) -> None:
+        """Decode from now on with another decoder of the same rates."""
+        self._decoder = decoder
+
     def receive(self, payload: P, timestamp: int | None, lost: int) -> list[Received]:
         """Decode the next packet, and make up for the ``lost`` packets before it.
 

@@ -234,15 +234,22 @@ def _filter_bank(phases: int, stretch: float) -> NDArray[np.float64]:
 
 
 class Rechunker:
-    """Divides a stream into frames of one size, in time proportional to the samples."""
+    """Divides a stream into frames of one size, in time proportional to the samples.
 
-    def __init__(self, frame_samples: int, channels: int) -> None:
+    Args:
+        frame_samples: samples per channel of a frame.
+        channels: 1 or 2.
+        copy: False to return an array that is a frame already as it is, if it is writable.
+    """
+
+    def __init__(self, frame_samples: int, channels: int, *, copy: bool = True) -> None:
         if frame_samples <= 0:
             raise UnsupportedFormat(f"frame_samples must be at least 1; got {frame_samples}")
         self._frame_samples = frame_samples
         self._channels = check_channels(channels)
         self._begun = np.empty((channels, frame_samples), np.int16)
         self._buffered = 0
+        self._copy = copy
 
     @property
     def buffered(self) -> int:
@@ -256,6 +263,8 @@ class Rechunker:
         """
         check_pcm(samples, self._channels)
         size = self._frame_samples
+        if samples.shape[1] == size and not (self._copy or self._buffered) and samples.flags.carray:
+            return [samples]
         frames: list[Int16Array] = []
         total = int(samples.shape[1])
         position = 0

@@ -276,6 +276,6 @@ class _AudioReceiver:
             self._reception = Reception(decoder, tolerance=0.0)
             self._format = rate, channels
         self._audio.count_lost(lost)
-        for piece in self._reception.receive(frame.samples, None, lost):
+        for piece in self._reception.receive(frame.samples.copy(), None, lost):
             self._hear(piece.frame.samples)
             self._audio.push(*piece)

@@ -205,6 +205,8 @@ class Offers:
                 media=options.media,
                 sample_rate=needs.sample_rate,
                 channels=needs.channels,
+                input_sample_rate=needs.input_sample_rate,
+                input_channels=needs.input_channels,
                 fps=needs.fps,
                 configuration=configuration,
                 buffers=buffers,

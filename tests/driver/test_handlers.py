@@ -15,14 +15,20 @@ from fastrtc_anyio import (
     AudioVideoStreamHandler,
     HandlerContractError,
     Played,
+    ReplyOnPause,
     Stream,
     StreamHandler,
     StreamHandlerBase,
     WebRTCData,
 )
-from fastrtc_anyio._driver import check_handler
+from fastrtc_anyio._driver import HandlerDriver, check_handler
 from fastrtc_anyio._media.av_frames import from_av, to_av
+from fastrtc_anyio.speech.energy import EnergyVad
 from fastrtc_anyio.testing import tone, tone_snr
+
+
+def answer(audio: Any) -> Any:
+    yield audio
 
 
 class Plain(StreamHandler):
@@ -75,6 +81,24 @@ def test_output_frame_size_is_deprecated_and_has_no_effect() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _make(output_frame_size=480).output_frame_size == 480
+
+
+@pytest.mark.parametrize(
+    ("handler", "channels"),
+    [
+        (Plain(), (1, 1)),
+        (Plain("stereo", input_sample_rate=16_000), (2, 2)),
+        # A conversation listens in mono. Its answers may be in stereo.
+        (ReplyOnPause(answer, expected_layout="stereo", model=EnergyVad()), (2, 1)),
+    ],
+)
+def test_driver_asks_for_the_format_of_the_handler(
+    handler: StreamHandlerBase, channels: tuple[int, int]
+) -> None:
+    needs = HandlerDriver(handler).needs
+    assert (needs.channels, needs.input_channels) == channels
+    assert needs.sample_rate == handler.output_sample_rate
+    assert needs.input_sample_rate == handler.input_sample_rate
 
 
 @pytest.mark.parametrize("name", ["output_sample_rate", "input_sample_rate"])

@@ -259,6 +259,21 @@ def test_frames_do_not_share_memory_with_the_input() -> None:
     assert np.array_equal(np.concatenate(frames, axis=1), wanted)
 
 
+def test_frame_of_the_right_size_passes_uncopied_on_request() -> None:
+    rechunker = Rechunker(320, 1, copy=False)
+    frame = noise(0, 1, 320)
+    assert rechunker.push(frame)[0] is frame
+    whole = noise(0, 2, 640)
+    read_only = whole[:1, :320].copy()
+    read_only.flags.writeable = False
+    for other, channels in ((whole[:, :320], 2), (read_only, 1)):
+        (made,) = Rechunker(320, channels, copy=False).push(other)
+        assert made.flags.carray
+        assert not np.shares_memory(made, whole)
+    rechunker.push(frame[:, :1])
+    assert rechunker.push(frame)[0] is not frame
+
+
 def test_rechunking_copies_each_sample_a_bounded_number_of_times() -> None:
     # Bytes allocated measure the copying: a clock would measure the machine as well.
     rechunker = Rechunker(480, 1)

@@ -14,7 +14,7 @@ from fastrtc_anyio._media.reorder import HOLD_SECONDS
 from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.webrtc.audio import AUDIO_RATE, AudioTap
 from fastrtc_anyio.abc import AudioInStatistics
-from fastrtc_anyio.testing import tone
+from fastrtc_anyio.testing import tone, tone_snr
 
 PCMU, OPUS = 0, 111
 LOUD = bytes([0x80]) * 160
@@ -70,7 +70,8 @@ class Clock:
 class Line:
     """A tap, and a sender of packets of 20 ms."""
 
-    def __init__(self, payload_type: int = PCMU, ticks: int = 160) -> None:
+    def __init__(self, payload_type: int = PCMU, ticks: int = 160, **wanted: Any) -> None:
+        self.wanted = wanted
         self.heard = Recorder()
         self.clock = Clock()
         self.tap = self.open(self.heard, self.clock)
@@ -78,7 +79,8 @@ class Line:
         self.ticks = ticks
 
     def open(self, recorder: Any, clock: Any) -> AudioTap:
-        return AudioTap({PCMU: "PCMU", 9: "G722", OPUS: "opus"}, recorder, Discards(), clock)
+        codecs = {PCMU: "PCMU", 9: "G722", OPUS: "opus"}
+        return AudioTap(codecs, recorder, Discards(), clock, **self.wanted)
 
     def send(
         self, number: int, at: int | None = None, payload: bytes = bytes(160), ssrc: int = 1
@@ -215,6 +217,43 @@ def test_first_packets_may_be_malformed() -> None:
         line.send(i, payload=b"")
     line.send(3, payload=OpusEncoder(48_000, 1).encode(np.zeros((1, 960), np.int16)))
     assert line.heard.pieces == [(0.02, None, False)]
+
+
+@pytest.mark.parametrize(
+    ("rate", "decoded"), [(8_000, 8_000), (22_050, 24_000), (24_000, 24_000), (44_100, 48_000)]
+)
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("sent", [1, 2])
+def test_opus_is_decoded_in_the_format_of_the_handler(
+    rate: int, decoded: int, channels: int, sent: int
+) -> None:
+    """Every packet gives a whole frame."""
+    line = Line(OPUS, 960, sample_rate=rate, channels=channels)
+    encoder = OpusEncoder(48_000, sent)
+    for i in range(10):
+        line.send(i, payload=encoder.encode(np.zeros((sent, 960), np.int16)))
+    assert line.heard.pieces[1:] == [FRAME] * 9
+    assert {samples.shape for samples in line.heard.samples} == {(channels, decoded // 50)}
+
+
+def test_channels_follow_the_first_stereo_packet_if_none_are_wanted() -> None:
+    line = Line(OPUS, 960)
+    mono, stereo = OpusEncoder(48_000, 1), OpusEncoder(48_000, 2)
+    sounds = tone(440, 48_000, 0.8), tone(700, 48_000, 0.8)
+    for i in range(40):
+        left, right = (sound[:, i * 960 : i * 960 + 960] for sound in sounds)
+        both = np.concatenate([left, right])
+        line.send(i, payload=stereo.encode(both) if 10 <= i < 30 else mono.encode(left))
+    assert [len(samples) for samples in line.heard.samples] == [1] * 10 + [2] * 30
+    assert line.heard.pieces[1:] == [FRAME] * 39
+    heard = np.concatenate(line.heard.samples[15:30], axis=1)
+    assert tone_snr(heard[1], 700, 48_000) > 30
+
+
+def test_telephone_codecs_keep_their_format() -> None:
+    line = Line(sample_rate=24_000, channels=2)
+    line.send(0)
+    assert line.heard.samples[0].shape == (1, 160)
 
 
 def test_packet_of_another_payload_type_does_not_count_as_lost() -> None:

@@ -13,8 +13,8 @@ from aiortc.rtp import RtpPacket
 from av import Packet
 
 from fastrtc_anyio._core.budget import Budget
-from fastrtc_anyio._media.decode import create_decoder
-from fastrtc_anyio._media.encode import AudioEncoder
+from fastrtc_anyio._media.decode import create_decoder, is_stereo
+from fastrtc_anyio._media.encode import OPUS_CLOCK_RATE, AudioEncoder
 from fastrtc_anyio._media.reception import RTP_MODULUS, Reception
 from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
 from fastrtc_anyio._peers.discards import Discards
@@ -81,6 +81,14 @@ class AudioTap:
     """Reorders, decodes and delivers the client's audio, in place of aiortc's jitter buffer.
 
     Runs on the loop's thread.
+
+    Args:
+        codecs: names of the codecs, by payload type.
+        audio: takes the decoded audio.
+        discards: counts what cannot be decoded.
+        loop: its clock and timers.
+        sample_rate: rate to decode Opus at, in Hz. If Opus lacks it, its next rate up.
+        channels: channels to decode Opus to. None: 2 from the first stereo packet on.
     """
 
     def __init__(
@@ -89,11 +97,16 @@ class AudioTap:
         audio: AudioInput,
         discards: Discards,
         loop: asyncio.AbstractEventLoop,
+        sample_rate: int = OPUS_CLOCK_RATE,
+        channels: int | None = None,
     ) -> None:
         self._codecs = codecs
         self._audio = audio
         self._discards = discards
         self._loop = loop
+        self._sample_rate = sample_rate
+        self._channels = channels or 1
+        self._may_widen = channels is None
         self._order: ReorderBuffer[RtpPacket] = ReorderBuffer.rtp()
         self._ssrc: int | None = None
         self._payload_type: int | None = None
@@ -140,7 +153,7 @@ class AudioTap:
 
     def _deliver(self, packets: list[Ordered[RtpPacket]]) -> None:
         for packet, lost in packets:
-            reception = self._choose_reception(packet.payload_type)
+            reception = self._choose_reception(packet.payload_type, packet.payload)
             if reception is None:  # such as a telephone event: sent in place of audio
                 self._audio.count_lost(lost)
                 continue
@@ -157,25 +170,41 @@ class AudioTap:
             for piece in pieces:
                 self._audio.push(*piece)
 
-    def _choose_reception(self, payload_type: int) -> Reception[bytes] | None:
-        if payload_type != self._payload_type and payload_type in self._codecs:
+    def _choose_reception(self, payload_type: int, payload: bytes) -> Reception[bytes] | None:
+        codec = self._codecs.get(payload_type)
+        if codec is None:
+            return None
+        widens = self._may_widen and is_stereo(codec, payload)
+        if widens:
+            self._channels, self._may_widen = 2, False
+        if payload_type != self._payload_type or self._reception is None:
             self._reception = Reception(
-                create_decoder(self._codecs[payload_type]),
+                create_decoder(codec, self._sample_rate, self._channels),
                 tolerance=_TIMESTAMP_TOLERANCE,
                 modulus=RTP_MODULUS,
             )
             self._payload_type = payload_type
-        return self._reception if payload_type == self._payload_type else None
+        elif widens:
+            decoder = create_decoder(codec, self._sample_rate, self._channels)
+            self._reception.replace_decoder(decoder)
+        return self._reception
 
 
-def tap_audio(transceiver: RTCRtpTransceiver, audio: AudioInput, discards: Discards) -> AudioTap:
+def tap_audio(
+    transceiver: RTCRtpTransceiver,
+    audio: AudioInput,
+    discards: Discards,
+    sample_rate: int,
+    channels: int | None,
+) -> AudioTap:
     """Decode a transceiver's incoming packets on arrival and push the frames to ``audio``.
 
-    aiortc still handles RTCP and statistics.
+    aiortc still handles RTCP and statistics. See :class:`AudioTap`.
     """
     # Before the answer to our offer arrives, any codec is possible.
     codecs = internals.get_codecs(transceiver) or CODECS["audio"]
     names = {codec.payloadType or 0: codec.name for codec in codecs}
-    tap = AudioTap(names, audio, discards, asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    tap = AudioTap(names, audio, discards, loop, sample_rate, channels)
     media_internals.replace_audio_jitter_buffer(transceiver.receiver, tap)
     return tap

@@ -47,6 +47,8 @@ class MediaOptions:
     plan: MediaPlan
     sample_rate: int
     channels: int
+    input_sample_rate: int
+    input_channels: int | None
     opus: OpusOptions
     video: VideoOptions
 
@@ -180,7 +182,13 @@ class ConnectionMedia:
 
     def _receive(self, transceiver: RTCRtpTransceiver) -> None:
         if transceiver.kind == "audio":
-            self._tap = tap_audio(transceiver, self._streams.audio_in, self._streams.discards)
+            self._tap = tap_audio(
+                transceiver,
+                self._streams.audio_in,
+                self._streams.discards,
+                self._options.input_sample_rate,
+                self._options.input_channels,
+            )
         else:
             self._video_receiver = transceiver
             discards, receiver = self._streams.discards, transceiver.receiver

@@ -40,6 +40,10 @@ class WebRTCPeer(LifecyclePeer):
         sample_rate: rate of outgoing audio in Hz. ``audio_out.sample_rate`` becomes the codec's
             nearest rate.
         channels: 1, or 2 to negotiate stereo.
+        input_sample_rate: rate of incoming audio in Hz, if its codec is Opus and has that rate. If
+            Opus lacks it, its next rate up.
+        input_channels: channels of incoming audio, if its codec is Opus. None: 2 from the client's
+            first stereo packet on.
         fps: maximum frame rate of outgoing video, in Hz.
         configuration: addresses, ports and ICE servers.
         buffers: sizes of the audio queues.
@@ -57,6 +61,8 @@ class WebRTCPeer(LifecyclePeer):
         media: MediaPlan | None = None,
         sample_rate: int = 48_000,
         channels: int = 1,
+        input_sample_rate: int = 48_000,
+        input_channels: int | None = None,
         fps: float = 30,
         configuration: RtcConfiguration | None = None,
         buffers: BufferOptions | None = None,
@@ -80,7 +86,13 @@ class WebRTCPeer(LifecyclePeer):
         self._connection = Connection(
             configuration=configuration or RtcConfiguration(),
             media=MediaOptions(
-                self.media, sample_rate, channels, opus or OpusOptions(), video or VideoOptions()
+                self.media,
+                sample_rate,
+                channels,
+                input_sample_rate,
+                input_channels,
+                opus or OpusOptions(),
+                video or VideoOptions(),
             ),
             streams=Streams(audio_in, audio_out, video_in, video_out, messages, self._discards),
             liveness_s=liveness_s,
