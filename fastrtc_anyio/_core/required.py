@@ -13,7 +13,8 @@ def check_required(
     """Check that all names that ``required`` lists for a class or module exist.
 
     Names with two leading underscores are written as in the library's source, without Python's name
-    mangling. ``supported`` are version specifiers by distribution name.
+    mangling; ``method.name`` is an attribute of some object that a method uses. ``supported`` are
+    version specifiers by distribution name.
 
     Raises:
         ImportError: states the missing name, the supported versions and the installed ones.
@@ -42,6 +43,10 @@ def _missing(
 def _has(owner: type | ModuleType, name: str) -> bool:
     if isinstance(owner, ModuleType):
         return hasattr(owner, name)
+    method, _, used = name.rpartition(".")
+    if method:
+        code = getattr(getattr(owner, method, None), "__code__", None)
+        return code is not None and used in code.co_names
     if name.startswith("__"):
         name = f"_{owner.__name__}{name}"
     # An attribute that only instances have is among the names that the constructor's code uses.

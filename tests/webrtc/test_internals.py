@@ -23,7 +23,9 @@ MODULES = [import_module(f"fastrtc_anyio._peers.webrtc.{path.stem}") for path in
 _COMMON = {"_queue"}
 """Names that this package uses for something else, too."""
 REQUIRED = [names for module in MODULES for names in module.REQUIRED.values()]
-PRIVATE = {name for names in REQUIRED for name in names if name[0] == "_"} - _COMMON
+PRIVATE = {
+    name.rpartition(".")[2] for names in REQUIRED for name in names if name[0] == "_"
+} - _COMMON
 MANGLED = re.compile(r"_(RTC\w*|Vp8\w*|H264\w*)__\w+")
 
 
@@ -55,6 +57,10 @@ def test_private_names_are_written_in_internals_only() -> None:
         (
             "from aiortc import RTCRtpReceiver as R; R.__init__ = lambda self: None",
             "RTCRtpReceiver.__decoder_queue",
+        ),
+        (
+            "from aiortc import RTCRtpReceiver as R; R._handle_rtp_packet = lambda self: None",
+            "RTCRtpReceiver._handle_rtp_packet._data",
         ),
     ],
 )

@@ -14,17 +14,19 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiortc import RTCRtpReceiver, RTCRtpSender
 from aiortc.codecs.base import Encoder
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
+from aiortc.jitterbuffer import JitterFrame
 from aiortc.rate import RateCounter
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import AnyRtcpPacket, RtpPacket
 
 from fastrtc_anyio._core.required import check_required
+from fastrtc_anyio._media.picture_buffer import PictureBuffer
 
 from .internals import SUPPORTED, replace_attribute
 
@@ -38,7 +40,9 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
         "__nack_generator",
         "__remote_bitrate_estimator",
         "__stop_decoder",
+        "__timestamp_mapper",
         "_handle_rtcp_packet",
+        "_handle_rtp_packet._data",
     ),
     RTCRtpSender: ("__encoder",),
     NackGenerator: ("max_seq",),
@@ -58,7 +62,7 @@ _HISTORY = 128
 class PacketBuffer(Protocol):
     """Takes packets; returns whether a key frame is needed, and a frame to decode."""
 
-    def add(self, packet: RtpPacket) -> tuple[bool, None]: ...
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]: ...
 
 
 def replace_audio_jitter_buffer(receiver: RTCRtpReceiver, buffer: PacketBuffer) -> None:
@@ -70,45 +74,73 @@ def replace_audio_jitter_buffer(receiver: RTCRtpReceiver, buffer: PacketBuffer) 
     replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)
 
 
+class _Pictures:
+    """Joins the packets of a receiver into pictures; see :func:`guard_decoder`."""
+
+    def __init__(
+        self,
+        receiver: RTCRtpReceiver,
+        admit: Callable[[str, bytes, int], bool],
+        wants_key_frame: Callable[[], bool],
+    ) -> None:
+        self._buffer: PictureBuffer[RtpPacket] = PictureBuffer()
+        self._admit = admit
+        self._wants_key_frame = wants_key_frame
+        self._codecs = getattr(receiver, "_RTCRtpReceiver__codecs")  # noqa: B009 - a mangled name
+        self._waiting = getattr(receiver, "_RTCRtpReceiver__decoder_queue")  # noqa: B009
+        self._timestamps = getattr(receiver, "_RTCRtpReceiver__timestamp_mapper")  # noqa: B009
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        needs_key_frame, released = self._buffer.add(packet)
+        if not released:
+            return needs_key_frame, None
+        # The decoder is that of the packet which completes the picture, as in aiortc.
+        codec = self._codecs[packet.payload_type]
+        last: JitterFrame | None = None
+        for packets in released:
+            data = b"".join([part._data for part in packets])  # type: ignore[attr-defined]
+            if not data:
+                continue
+            if last is not None:  # the caller queues one picture, the last
+                last.timestamp = self._timestamps.map(last.timestamp)
+                self._waiting.put((codec, last))
+                last = None
+            if self._admit(codec.name, data, self._waiting.qsize()):
+                last = JitterFrame(data, packets[0].timestamp)
+            else:
+                needs_key_frame = needs_key_frame or self._wants_key_frame()
+        return needs_key_frame, last
+
+
 def guard_decoder(
     receiver: RTCRtpReceiver,
     admit: Callable[[str, bytes, int], bool],
     wants_key_frame: Callable[[], bool],
     on_failure: Callable[[], None],
 ) -> None:
-    """Decode only the pictures of a receiver that ``admit`` admits.
+    """Decode the pictures of a receiver that ``admit`` admits, each with its last packet.
 
     ``admit`` is called with the name of the codec, the encoded picture and the number of pictures
     that wait for the decoder. If ``wants_key_frame`` returns True after a refusal, a key frame is
     requested. ``on_failure`` is called, on any thread, for each picture that cannot be decoded.
 
-    aiortc 1.16 decodes pictures of any size, any number of which may wait, and only logs failures.
-    It also decodes packets without data, such as padding, which FFmpeg takes for the end of the
-    stream: no later picture is decoded. They are dropped here. Can go once aiortc has limits, drops
-    packets without data and counts failures.
+    aiortc 1.16 decodes a picture when the first packet of the next arrives, and at most one for
+    each packet: after a gap, small pictures stay late. It decodes pictures of any size, any number
+    of which may wait, and only logs failures. It also decodes packets without data, such as
+    padding, which FFmpeg takes for the end of the stream: no later picture is decoded. They are
+    dropped here. Can go once aiortc releases pictures at the marker, has limits, drops packets
+    without data and counts failures.
     """
     logging.getLogger("aiortc.rtcrtpreceiver").addFilter(_is_not_about_decoding)
-    buffer = getattr(receiver, "_RTCRtpReceiver__jitter_buffer")  # noqa: B009 - a mangled name
+    pictures: PacketBuffer = _Pictures(receiver, admit, wants_key_frame)
+    replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", pictures)
     failed = getattr(receiver, "_RTCRtpReceiver__decoder_error")  # noqa: B009
-    codecs = getattr(receiver, "_RTCRtpReceiver__codecs")  # noqa: B009
-    waiting = getattr(receiver, "_RTCRtpReceiver__decoder_queue")  # noqa: B009
-    add, notice = buffer.add, failed.set
-
-    def add_packet(packet: RtpPacket) -> tuple[bool, Any]:
-        needs_key_frame, picture = add(packet)
-        if picture is None or not picture.data:
-            return needs_key_frame, None
-        # The decoder is that of the packet which completes the picture, here as in aiortc.
-        codec = codecs[packet.payload_type].name
-        if admit(codec, picture.data, waiting.qsize()):
-            return needs_key_frame, picture
-        return needs_key_frame or wants_key_frame(), None
+    notice = failed.set
 
     def set_failed() -> None:
         on_failure()
         notice()
 
-    replace_attribute(buffer, "add", add_packet)
     replace_attribute(failed, "set", set_failed)
 
 

@@ -1,0 +1,118 @@
+"""A receiver decodes each picture with its last packet."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from aiortc import RTCRtpReceiver
+from aiortc.codecs import get_decoder, get_encoder
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import RtpPacket, wrap_rtx
+from av import VideoFrame as AvVideoFrame
+
+from fastrtc_anyio._peers.webrtc import media_internals
+
+RTX = RTCRtpCodecParameters("video/rtx", 90_000, payloadType=97, parameters={"apt": 96})
+
+
+class Receiver:
+    """A receiver of aiortc without a transport and a decoder thread, and a client's encoder."""
+
+    def __init__(self, codec: str) -> None:
+        transport: Any = SimpleNamespace(state="new")
+        self.codec = RTCRtpCodecParameters(f"video/{codec}", 90_000, payloadType=96)
+        receiver: Any = RTCRtpReceiver("video", transport)
+        self.receiver = receiver
+        receiver._RTCRtpReceiver__codecs.update({96: self.codec, 97: RTX})
+        receiver._RTCRtpReceiver__rtx_ssrc[2] = 1
+        receiver._RTCRtpReceiver__decoder_thread = True
+        self.refused: list[int] = []
+        media_internals.guard_decoder(
+            receiver,
+            lambda codec, data, waiting: waiting not in self.refused,
+            lambda: True,
+            lambda: None,
+        )
+        self.encoder = get_encoder(self.codec)
+        self.count = 0
+        self.number = 65_530
+        self.rng = np.random.default_rng(1)
+
+    def make_picture(self, size: tuple[int, int] = (240, 320)) -> list[RtpPacket]:
+        noise = self.rng.integers(0, 255, (*size, 3), np.uint8)
+        frame = AvVideoFrame.from_ndarray(noise, "bgr24")
+        frame.pts, frame.time_base = self.count * 3000, Fraction(1, 90_000)
+        payloads, timestamp = self.encoder.encode(frame)
+        self.count += 1
+        packets = []
+        for payload in payloads:
+            packet = RtpPacket(96, 0, self.number % 65536, (2**32 - 4000 + timestamp) % 2**32, 1)
+            packet.payload = payload
+            packets.append(packet)
+            self.number += 1
+        packets[-1].marker = 1
+        return packets
+
+    async def handle(self, packet: RtpPacket) -> int:
+        """Return the number of pictures that wait for the decoder."""
+        await self.receiver._handle_rtp_packet(packet, 0)
+        waiting: int = self.receiver._RTCRtpReceiver__decoder_queue.qsize()
+        return waiting
+
+    def decode(self) -> list[int]:
+        """Return the numbers of the pictures, by their timestamps."""
+        waiting = self.receiver._RTCRtpReceiver__decoder_queue
+        decoder = get_decoder(self.codec)
+        return [
+            round((frame.pts or 0) / 3000)  # libvpx rounds, too
+            for codec, picture in (waiting.get() for _ in range(waiting.qsize()))
+            for frame in decoder.decode(picture)
+        ]
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+async def test_picture_is_decoded_with_its_last_packet(codec: str) -> None:
+    receiver = Receiver(codec)
+    for i in range(4):
+        *others, last = receiver.make_picture()
+        assert others
+        assert {await receiver.handle(packet) for packet in others} == {i}
+        assert await receiver.handle(last) == i + 1
+    assert receiver.decode() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+@pytest.mark.parametrize("retransmitted", [False, True])
+async def test_late_packet_completes_all_pictures_behind_it(
+    codec: str, retransmitted: bool
+) -> None:
+    receiver = Receiver(codec)
+    first = receiver.make_picture((16, 16))
+    late = receiver.make_picture((16, 16))
+    behind = [receiver.make_picture((16, 16)) for _ in range(3)]
+    assert len(late) == 1
+    assert {await receiver.handle(packet) for packet in first} == {1}
+    assert {await receiver.handle(packet) for picture in behind for packet in picture} == {1}
+    (packet,) = late
+    if retransmitted:
+        packet = wrap_rtx(packet, payload_type=97, sequence_number=5, ssrc=2)
+    assert await receiver.handle(packet) == 5
+    assert receiver.decode() == [0, 1, 2, 3, 4]
+
+
+async def test_refused_picture_does_not_hold_up_others() -> None:
+    receiver = Receiver("VP8")
+    receiver.refused = [2]
+    pictures = [receiver.make_picture((16, 16)) for _ in range(4)]
+    requests: list[int] = []
+
+    async def send_pli(ssrc: int) -> None:
+        requests.append(ssrc)
+
+    receiver.receiver._send_rtcp_pli = send_pli
+    assert [await receiver.handle(*picture) for picture in pictures] == [1, 2, 2, 2]
+    assert requests == [1, 1]
