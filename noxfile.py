@@ -95,6 +95,19 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Compare with FastRTC and aiortc, with the arguments after --: -- echo --calls 10 20."""
+    session.install(".[bench,test]")
+    other = Path(session.create_tmp()) / "fastrtc"
+    python = other / "bin" / "python"
+    if not python.exists():
+        session.run("virtualenv", str(other), external=True)
+    requirements = "benchmarks/fastrtc.txt"
+    session.run(str(python), "-m", "pip", "install", "-r", requirements, external=True)
+    session.run("python", "-m", "benchmarks", "--fastrtc", str(python), *session.posargs)
+
+
+@nox.session
 def newest(session: nox.Session) -> None:
     """Test the WebRTC shim and the server with the newest versions of their libraries.
 

@@ -28,9 +28,11 @@ NEEDS_EXTRA = {
 USER_INSTALLS = {"huggingface_hub", "kokoro_onnx", "moonshine_onnx"}
 """Packages of models, which no extra installs: an error of the model names them."""
 OTHER_CODE = ("tests", "examples", "benchmarks", "docs")
-NO_PIP = {"tests/interop"}
-"""Code whose requirements ``nox -s interop`` installs."""
-OWN = {"fastrtc_anyio", "tests"}
+OTHER_EXTRAS = {"benchmarks": "bench", "tests/fuzz": "fuzz"}
+"""Extras of this code besides that of the tests."""
+OTHER_ENVIRONMENTS = {"benchmarks/servers/fastrtc_server.py", "tests/interop"}
+"""Code whose requirements ``nox -s interop`` and ``nox -s bench`` install."""
+OWN = {"benchmarks", "fastrtc_anyio", "tests"}
 
 NAMES = packages_distributions()
 
@@ -96,13 +98,17 @@ def test_imports_of_the_package_are_declared() -> None:
     assert undeclared == {}, "declare them in pyproject.toml"
 
 
+def other_extras(path: str) -> list[str]:
+    return [extra for part, extra in OTHER_EXTRAS.items() if path.startswith(f"{part}/")]
+
+
 @pytest.mark.parametrize("folder", OTHER_CODE)
 def test_imports_of_tests_and_examples_are_in_the_test_extra(folder: str) -> None:
     undeclared = {
         name: sorted(absent)
         for name, path in files(folder)
-        if not any(f"{folder}/{name}".startswith(part) for part in NO_PIP)
-        and (absent := missing(path, "test", *(["fuzz"] if name.startswith("fuzz/") else [])))
+        if not any(f"{folder}/{name}".startswith(part) for part in OTHER_ENVIRONMENTS)
+        and (absent := missing(path, "test", *other_extras(f"{folder}/{name}")))
     }
     assert undeclared == {}
 

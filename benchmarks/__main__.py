@@ -1,0 +1,102 @@
+"""Run suites, print their tables, and write all measurements to a file.
+
+``python -m benchmarks echo --calls 10 20 --rounds 3``; docs/performance.md explains the suites.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import choose_cores
+from benchmarks.results import Measurement, format_plain, table
+from benchmarks.suites import SUITES, Options, measure
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    listing = "; ".join(f"{name}: {suite.help}" for name, suite in SUITES.items())
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("suites", nargs="*", metavar="SUITE", help=f"default: all. {listing}")
+    add("--quick", action="store_true", help="one short round")
+    add("--rounds", type=int, help="rounds of interleaved runs; default 3")
+    add("--seconds", type=float, help="seconds of each measurement; default 6")
+    add("--settle", type=float, default=2.0, help="seconds before each measurement; default 2")
+    add("--calls", type=int, nargs="+", default=[10], help="numbers of calls, ascending")
+    add("--servers", nargs="+", default=[], help="such as ours-async-24-trio fastrtc-async-24")
+    add("--tree", type=source_tree, nargs="+", default=[], help="more source trees of this package")
+    add("--fastrtc", default=sys.executable, help="interpreter that has FastRTC")
+    add("--json", type=Path, default=Path("benchmarks.json"), help="file for the measurements")
+    options = parser.parse_args(arguments)
+    for suite in options.suites:
+        if suite not in SUITES:
+            parser.error(f"unknown suite {suite}; choose from {', '.join(SUITES)}")
+    return options
+
+
+def source_tree(text: str) -> Path:
+    if not (Path(text) / "fastrtc_anyio").is_dir():
+        raise argparse.ArgumentTypeError(f"{text} contains no folder fastrtc_anyio")
+    return Path(text).resolve()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    chosen = parse(arguments)
+    options = Options(
+        servers=tuple(chosen.servers),
+        calls=tuple(sorted(chosen.calls)),
+        seconds=chosen.seconds or (3 if chosen.quick else 6),
+        settle=chosen.settle,
+        cores=choose_cores(),
+        fastrtc=chosen.fastrtc,
+        trees=tuple(chosen.tree),
+    )
+    if options.cores.shared:
+        print("one core only: the generator disturbs the servers", file=sys.stderr)
+    found: list[Measurement] = []
+    for name in chosen.suites or SUITES:
+        measured = list(measure(name, options, chosen.rounds or (1 if chosen.quick else 3)))
+        found += measured
+        write(chosen.json, found)
+        print_table(name, measured)
+
+
+def print_table(name: str, measured: list[Measurement]) -> None:
+    """Print the table of a suite, and mark the rows that the generator spoiled."""
+    print(f"\n{name}: {SUITES[name].help}")
+    if measured:
+        print(format_plain(table(measured, SUITES[name].columns)))
+    if not all(one.values.get("valid", True) for one in measured):
+        print("(!) not comparable: the generator was too slow in a round")
+
+
+def write(path: Path, found: list[Measurement]) -> None:
+    """Write all measurements, with the machine that they are from."""
+    machine: dict[str, Any] = {
+        "cores": os.cpu_count(),
+        "processor": processor(),
+        "python": sys.version.split()[0],
+        "load": os.getloadavg()[0],
+    }
+    content = {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "machine": machine,
+        "measurements": [asdict(one) for one in found],
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+if __name__ == "__main__":
+    main()

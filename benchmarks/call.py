@@ -1,0 +1,142 @@
+"""The client's end of a call: aiortc sets it up, and :mod:`benchmarks.pump` moves its packets.
+
+After the handshakes, asyncio no longer reads the call's socket. The pump reads it, keeps SRTP
+packets for the analysis, and hands STUN and DTLS back to aiortc. Uses private names of aiortc 1.16
+and aioice 0.13.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pylibsrtp
+from aioice import ice
+from aiortc import (
+    AudioStreamTrack,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCSessionDescription,
+    VideoStreamTrack,
+)
+
+from benchmarks.analysis import Packet
+
+SO_TIMESTAMPNS = 35
+"""The kernel notes the time of arrival, so that the generator need not wake for each packet."""
+
+Exchange = Callable[[str], Awaitable[str]]
+"""Sends an offer's SDP, and returns the answer's."""
+
+
+class _SilentAudio(AudioStreamTrack):
+    async def recv(self) -> Any:
+        await asyncio.Future()
+
+
+class _SilentVideo(VideoStreamTrack):
+    async def recv(self) -> Any:
+        await asyncio.Future()
+
+
+class Call:
+    """A connected call."""
+
+    def __init__(self, pc: RTCPeerConnection, payload_type: int) -> None:
+        [sender] = pc.getSenders()
+        connection = sender.transport.transport._connection
+        [pair] = connection._nominated.values()
+        transport = pair.protocol.transport
+        self._pc = pc
+        self._protocol = pair.protocol
+        self._loop = asyncio.get_running_loop()
+        self._srtp_out: pylibsrtp.Session = sender.transport._tx_srtp
+        self._srtp_in: pylibsrtp.Session = sender.transport._rx_srtp
+        self._ssrc = sender._ssrc
+        self._payload_type = payload_type
+        self._sequence = 0
+        # A duplicate, because asyncio does not hand out the socket itself.
+        descriptor = transport.get_extra_info("socket").dup()
+        self.socket: socket.socket = descriptor
+        self.socket.setblocking(False)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self.peer: tuple[str, int] = pair.remote_addr
+        self._loop._remove_reader(transport.get_extra_info("socket").fileno())  # type: ignore[attr-defined]
+        self.sent: list[float] = []
+        """Time at which each frame left the client, before the emulated network."""
+        self.received: list[tuple[float, bytes]] = []
+        """Times of arrival and SRTP packets."""
+
+    def protect(self, payload: bytes, timestamp: int, marker: bool = False) -> bytes:
+        """Return the next SRTP packet."""
+        kind = self._payload_type | (0x80 if marker else 0)
+        header = struct.pack(
+            "!BBHII", 0x80, kind, self._sequence & 0xFFFF, timestamp & 0xFFFFFFFF, self._ssrc
+        )
+        self._sequence += 1
+        return self._srtp_out.protect(header + payload)
+
+    def read(self) -> None:
+        """Read all datagrams that have arrived."""
+        while True:
+            try:
+                data, ancillary, _, address = self.socket.recvmsg(2048, 64)
+            except BlockingIOError:
+                return
+            except OSError:  # the server has closed its socket
+                return
+            if data[0] < 128:  # STUN or DTLS
+                self._loop.call_soon_threadsafe(self._protocol.datagram_received, data, address)
+            elif not 192 <= data[1] < 224:  # not RTCP
+                seconds, nanoseconds = struct.unpack_from("qq", ancillary[0][2])
+                self.received.append((seconds + nanoseconds * 1e-9, data))
+
+    def open_packets(self) -> list[Packet]:
+        """Decrypt the received packets."""
+        packets: list[Packet] = []
+        first: int | None = None
+        for arrived, data in self.received:
+            try:
+                plain = self._srtp_in.unprotect(data)
+            except pylibsrtp.Error:
+                continue
+            timestamp = struct.unpack_from("!I", plain, 4)[0]
+            first = timestamp if first is None else first
+            offset = (timestamp - first + 2**31) % 2**32 - 2**31
+            packets.append(Packet(arrived, offset, _payload(plain)))
+        self.received.clear()
+        return packets
+
+    async def close(self) -> None:
+        self.socket.close()
+        await self._pc.close()
+
+
+def _payload(packet: bytes) -> bytes:
+    """Return the payload of an RTP packet: RFC 3550 5.1."""
+    begin = 12 + 4 * (packet[0] & 0x0F)
+    if packet[0] & 0x10:
+        begin += 4 + 4 * struct.unpack_from("!H", packet, begin + 2)[0]
+    return packet[begin : len(packet) - (packet[-1] if packet[0] & 0x20 else 0)]
+
+
+async def connect(exchange: Exchange, *, video: bool = False) -> Call:
+    """Place a call with the data channel that FastRTC's page opens."""
+    ice.get_host_addresses = lambda **options: ["127.0.0.1"]
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    connected = asyncio.Event()
+    channel = pc.createDataChannel("text")
+    channel.on("open", connected.set)
+    pc.addTrack(_SilentVideo() if video else _SilentAudio())
+    await pc.setLocalDescription(await pc.createOffer())
+    answer = await exchange(pc.localDescription.sdp)
+    await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+    await asyncio.wait_for(connected.wait(), 30)
+    kind = "video" if video else "audio"
+    match = re.search(rf"m={kind} \d+ \S+ (\d+)", answer)
+    assert match is not None
+    return Call(pc, int(match[1]))

@@ -1,0 +1,33 @@
+"""Network emulation of the load generator: independent jitter and loss of each packet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Faults of each direction of a line."""
+
+    jitter: float = 0.0
+    """Maximum additional delay in seconds, uniformly distributed from 0. Packets stay in order."""
+    loss: float = 0.0
+    """Fraction of packets that are lost, 0 to 1."""
+
+
+class Line:
+    """One direction of one call."""
+
+    def __init__(self, faults: Faults, seed: int) -> None:
+        self._faults = faults
+        self._random = Random(seed)
+        self._last = 0.0
+
+    def transmit(self, now: float) -> float | None:
+        """Return the time of arrival of a packet that is sent now; None if it is lost."""
+        # Two random numbers for each packet: losses do not depend on the jitter.
+        lost = self._random.random() < self._faults.loss
+        late = self._random.random() * self._faults.jitter
+        self._last = max(self._last, now + late)
+        return None if lost else self._last

@@ -1,0 +1,81 @@
+"""Echo servers of FastRTC, as its documentation writes them."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from typing import Any
+
+from aioice import ice
+from fastrtc import AsyncStreamHandler, Stream, StreamHandler
+
+from benchmarks.servers.lines import LOOPBACK, Answers, answer_offers
+
+
+class Echo(AsyncStreamHandler):  # type: ignore[misc]
+    def __init__(self, rate: int) -> None:
+        super().__init__(input_sample_rate=rate, output_sample_rate=rate)
+        self.rate = rate
+        self.frames: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def receive(self, frame: Any) -> None:
+        await self.frames.put(frame)
+
+    async def emit(self) -> Any:
+        return await self.frames.get()
+
+    async def start_up(self) -> None:
+        pass
+
+    async def shutdown(self) -> None:
+        pass
+
+    def copy(self) -> Echo:
+        return Echo(self.rate)
+
+
+class SyncEcho(StreamHandler):  # type: ignore[misc]
+    def __init__(self, rate: int) -> None:
+        super().__init__(input_sample_rate=rate, output_sample_rate=rate)
+        self.rate = rate
+        self.frames: queue.Queue[Any] = queue.Queue()
+
+    def receive(self, frame: Any) -> None:
+        self.frames.put(frame)
+
+    def emit(self) -> Any:
+        return self.frames.get()
+
+    def shutdown(self) -> None:
+        self.frames.put(None)
+
+    def copy(self) -> SyncEcho:
+        return SyncEcho(self.rate)
+
+
+HANDLERS = {"async": Echo, "sync": SyncEcho}
+
+
+def serve(handler: str, rate: int, backend: str) -> None:
+    assert backend == "asyncio", "FastRTC runs on asyncio alone"
+    ice.get_host_addresses = lambda **options: [LOOPBACK]
+    asyncio.run(_serve(handler, rate))
+
+
+async def _serve(handler: str, rate: int) -> None:
+    answers = Answers()
+    stream = Stream(
+        HANDLERS[handler](rate),
+        modality="audio",
+        mode="send-receive",
+        concurrency_limit=1000,
+        server_rtc_configuration={"iceServers": []},
+        verbose=False,
+    )
+
+    async def answer(sdp: str, identifier: str) -> str:
+        body = {"type": "offer", "sdp": sdp, "webrtc_id": identifier}
+        reply = await stream.handle_offer(body, stream.set_additional_outputs(identifier))
+        return str(reply["sdp"])
+
+    await answer_offers(answers, answer)
