@@ -1,7 +1,8 @@
 """Audio encoders for WebRTC: Opus, G.722 and G.711, one packet per 20 ms frame.
 
 `create_encoder` chooses the sample rate and channels of a codec. The caller reads them from the
-encoder and passes PCM in that format. The bytes returned are an RTP payload.
+encoder and passes PCM in that format. The bytes returned are an RTP payload. Opus is encoded by
+libopus (:mod:`.opus`), or by PyAV if there is none.
 """
 
 from __future__ import annotations
@@ -9,19 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fastrtc_anyio._core.options import check_choice, check_number, short_repr
+from fastrtc_anyio._core.options import check_choice, check_number, check_type, short_repr
 from fastrtc_anyio.errors import UnsupportedFormat
 
 from .av_frames import to_av
 from .frames import FRAME_MS, FRAMES_PER_SECOND, AudioFrame, Int16Array, check_channels
 from .g711 import encode_alaw, encode_mulaw
-
-if TYPE_CHECKING:
-    from av import AudioCodecContext
+from .opus import NativeOpusEncoder, load_libopus
 
 Application = Literal["voip", "audio", "lowdelay"]
 
@@ -39,6 +38,9 @@ _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE = 6000, 510_000
 # Bits per second and channel. With less, libopus starts a steady tone with its speech coder and
 # switches to the music coder 200 ms later: an audible seam, of 25 dB signal to noise.
 _OPUS_BITRATE_PER_CHANNEL = 64_000
+_DEFAULT_COMPLEXITY = 10
+# Equal payloads of one frame after which the encoder has settled: a second. DTX varies them sooner.
+_SETTLED_AFTER = 50
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class OpusOptions:
         inband_fec: whether to repeat speech at a low rate in the next packet, so that a decoder
             can repair a loss. Effective only with ``packet_loss_percent`` above 0.
         packet_loss_percent: expected loss, 0 to 100.
-        complexity: 0 (fastest) to 10 (best). None: libopus's default, 10.
+        complexity: 0 (fastest) to 10 (best). None: 10.
+        dtx: whether to send only two packets a second while there is silence (discontinuous
+            transmission). PyAV's encoder, used where there is no libopus, ignores it.
 
     Raises:
         TypeError: a setting has the wrong type.
@@ -64,11 +68,14 @@ class OpusOptions:
     inband_fec: bool = False
     packet_loss_percent: int = 0
     complexity: int | None = None
+    dtx: bool = False
 
     def __post_init__(self) -> None:
         if self.bitrate is not None:
             _check_int("bitrate", self.bitrate, _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE)
         check_choice("application", self.application, get_args(Application))
+        check_type("inband_fec", self.inband_fec, bool)
+        check_type("dtx", self.dtx, bool)
         _check_int("packet_loss_percent", self.packet_loss_percent, 0, 100)
         if self.complexity is not None:
             _check_int("complexity", self.complexity, 0, 10)
@@ -124,15 +131,21 @@ class AudioEncoder(ABC):
         self.rtp_increment = clock_rate // FRAMES_PER_SECOND
         self._codec_name = codec_name
         self._closed = False
+        self._repeated: Int16Array | None = None  # the last frame, if it cannot change
+        self._equal = 0  # consecutive equal payloads of that frame
+        self._payload = b""
 
     def encode(self, samples: Int16Array) -> bytes:
         """Encode one frame.
+
+        The payload of a read-only array that is passed again and again, such as silence, is reused
+        once it no longer changes.
 
         Args:
             samples: int16, shape ``(channels, sample_rate // 50)``.
 
         Returns:
-            One RTP payload.
+            One RTP payload. With DTX one of two bytes or less need not be sent.
 
         Raises:
             UnsupportedFormat: another dtype or shape.
@@ -140,13 +153,23 @@ class AudioEncoder(ABC):
         """
         if self._closed:
             raise RuntimeError(f"this {self._codec_name} encoder is closed")
+        if samples is not self._repeated:
+            self._repeated, self._equal = None, 0
+        elif self._equal >= _SETTLED_AFTER:
+            return self._payload
         wanted = (self.channels, self.sample_rate // FRAMES_PER_SECOND)
         if samples.dtype != np.int16 or samples.shape != wanted:
             raise UnsupportedFormat(
                 f"samples for {self._codec_name} must be an int16 array of shape {wanted}; "
                 f"got {short_repr(samples)}"
             )
-        return self._encode(samples)
+        payload = self._encode(samples)
+        if samples is self._repeated:
+            self._equal = self._equal + 1 if payload == self._payload else 0
+        elif not samples.flags.writeable:
+            self._repeated = samples
+        self._payload = payload
+        return payload
 
     @abstractmethod
     def _encode(self, samples: Int16Array) -> bytes: ...
@@ -154,29 +177,26 @@ class AudioEncoder(ABC):
     def close(self) -> None:
         """Free the native encoder. Idempotent."""
         self._closed = True
+        self._repeated = None
 
 
-class _NativeEncoder(AudioEncoder):
+class _FFmpegCodec:
     """An encoder of FFmpeg.
 
-    PyAV keeps a filter graph for each native encoder, with one idle native thread per core. They
-    are freed with the encoder in `close`, without a garbage collection.
+    PyAV keeps a filter graph for each, with one idle native thread per core. They are freed with
+    this object, without a garbage collection.
     """
 
     def __init__(
         self,
-        codec_name: str,
+        library: str,
         sample_rate: int,
         channels: int,
-        clock_rate: int,
-        *,
-        library: str,
         bitrate: int | None = None,
         options: dict[str, str] | None = None,
     ) -> None:
         from av import AudioCodecContext, CodecContext
 
-        super().__init__(codec_name, sample_rate, channels, clock_rate)
         context = CodecContext.create(library, "w")
         assert isinstance(context, AudioCodecContext)
         context.sample_rate = sample_rate
@@ -187,11 +207,12 @@ class _NativeEncoder(AudioEncoder):
         # The time base stays unset and is then 1 / sample_rate, the unit of pts below.
         context.options = options or {}
         context.open()
-        self._context: AudioCodecContext | None = context
+        self._context = context
+        self._sample_rate = sample_rate
         self._pts = 0
 
-    def _encode(self, samples: Int16Array) -> bytes:
-        frame = to_av(AudioFrame(self.sample_rate, samples))
+    def encode(self, samples: Int16Array) -> bytes:
+        frame = to_av(AudioFrame(self._sample_rate, samples))
         frame.pts = self._pts
         self._pts += samples.shape[1]
         # Any: PyAV's stubs leave the packet's stream type open.
@@ -201,13 +222,35 @@ class _NativeEncoder(AudioEncoder):
         assert len(packets) == 1, f"{len(packets)} packets for one frame"
         return bytes(packets[0])
 
+
+class _CodecEncoder(AudioEncoder):
+    """Encoder with a state that `close` frees."""
+
+    def __init__(
+        self,
+        codec_name: str,
+        sample_rate: int,
+        channels: int,
+        clock_rate: int,
+        codec: _FFmpegCodec | NativeOpusEncoder,
+    ) -> None:
+        super().__init__(codec_name, sample_rate, channels, clock_rate)
+        self._codec: _FFmpegCodec | NativeOpusEncoder | None = codec
+
+    def _encode(self, samples: Int16Array) -> bytes:
+        assert self._codec is not None
+        return self._codec.encode(samples)
+
     def close(self) -> None:
         super().close()
-        self._context = None
+        self._codec = None
 
 
-class OpusEncoder(_NativeEncoder):
-    """Opus at one of its rates, mono or stereo (RFC 6716, RFC 7587)."""
+class OpusEncoder(_CodecEncoder):
+    """Opus at one of its rates, mono or stereo (RFC 6716, RFC 7587).
+
+    It uses libopus (:mod:`.opus`), or PyAV if there is none. Both give the same bytes.
+    """
 
     def __init__(self, sample_rate: int, channels: int, options: OpusOptions | None = None) -> None:
         if sample_rate not in OPUS_SAMPLE_RATES:
@@ -216,24 +259,35 @@ class OpusEncoder(_NativeEncoder):
                 f"Opus; got {sample_rate}"
             )
         check_channels(channels)
-        settings = options or OpusOptions()
-        libopus = {
-            "application": settings.application,
-            "frame_duration": str(FRAME_MS),
-            "fec": str(int(settings.inband_fec)),
-            "packet_loss": str(settings.packet_loss_percent),
+        options = options or OpusOptions()
+        controls = {
+            "bitrate": options.bitrate or _OPUS_BITRATE_PER_CHANNEL * channels,
+            "complexity": _DEFAULT_COMPLEXITY if options.complexity is None else options.complexity,
+            "inband_fec": int(options.inband_fec),
+            "packet_loss_percent": options.packet_loss_percent,
+            "dtx": int(options.dtx),
         }
-        if settings.complexity is not None:
-            libopus["compression_level"] = str(settings.complexity)
-        super().__init__(
-            "Opus",
-            sample_rate,
-            channels,
-            OPUS_CLOCK_RATE,
-            library="libopus",
-            bitrate=settings.bitrate or _OPUS_BITRATE_PER_CHANNEL * channels,
-            options=libopus,
+        library = load_libopus()
+        codec = (
+            _ffmpeg_opus(sample_rate, channels, options.application, controls)
+            if library is None
+            else NativeOpusEncoder(library, sample_rate, channels, options.application, controls)
         )
+        super().__init__("Opus", sample_rate, channels, OPUS_CLOCK_RATE, codec)
+
+
+def _ffmpeg_opus(
+    sample_rate: int, channels: int, application: str, controls: dict[str, int]
+) -> _FFmpegCodec:
+    settings = {
+        "application": application,
+        "frame_duration": FRAME_MS,
+        "compression_level": controls["complexity"],
+        "fec": controls["inband_fec"],
+        "packet_loss": controls["packet_loss_percent"],
+    }
+    options = {name: str(value) for name, value in settings.items()}
+    return _FFmpegCodec("libopus", sample_rate, channels, controls["bitrate"], options)
 
 
 class _G711Encoder(AudioEncoder):
@@ -275,7 +329,8 @@ def create_encoder(
             rate = next(rate for rate in OPUS_SAMPLE_RATES if rate >= sample_rate)
             return OpusEncoder(rate, channels, options)
         case "g722":
-            return _NativeEncoder("G722", G722_SAMPLE_RATE, 1, PCM_SAMPLE_RATE, library="g722")
+            codec = _FFmpegCodec("g722", G722_SAMPLE_RATE, 1)
+            return _CodecEncoder("G722", G722_SAMPLE_RATE, 1, PCM_SAMPLE_RATE, codec)
         case "pcmu":
             return _G711Encoder("PCMU", encode_mulaw)
         case "pcma":

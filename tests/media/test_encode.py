@@ -11,13 +11,25 @@ import pytest
 from av import AudioCodecContext, CodecContext, Packet
 from numpy.typing import NDArray
 
+from fastrtc_anyio._media import encode
+from fastrtc_anyio._media.convert import AudioConverter
+from fastrtc_anyio._media.decode import create_decoder
 from fastrtc_anyio._media.encode import AudioEncoder, OpusEncoder, OpusOptions, create_encoder
-from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.frames import AudioFrame, Int16Array
 from fastrtc_anyio._media.g711 import decode_alaw, decode_mulaw
 from fastrtc_anyio.errors import UnsupportedFormat
+from tests.kit.loss import read_speech
 
 OPUS_RATES = [8000, 12000, 16000, 24000, 48000]
 LEFT_HZ, RIGHT_HZ = 440, 1000
+
+
+@pytest.fixture(params=["libopus", "PyAV"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Encode Opus with each library."""
+    if request.param == "PyAV":
+        monkeypatch.setattr(encode, "load_libopus", lambda: None)
+    return str(request.param)
 
 
 def tones(rate: int, channels: int, seconds: float = 2.0) -> Int16Array:
@@ -64,6 +76,15 @@ def decode_with(
     return np.concatenate(parts, axis=1), counts
 
 
+def speech(rate: int, channels: int = 1) -> list[Int16Array]:
+    """Return 4 s of speech in frames; the channels differ."""
+    mono = AudioConverter(rate, 1)(AudioFrame(16_000, read_speech()))[0]
+    both = np.stack([mono, np.roll(mono, 77)])[:channels]
+    size = rate // 50
+    return [both[:, i : i + size] for i in range(0, both.shape[1] - size + 1, size)]
+
+
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("application", ["voip", "audio", "lowdelay"])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", OPUS_RATES)
@@ -85,6 +106,7 @@ def packets_with_redundancy(payloads: list[bytes]) -> int:
     return sum(payload[0] >> 3 < 16 and bool(payload[1] & 0x40) for payload in payloads)
 
 
+@pytest.mark.usefixtures("library")
 def test_opus_fec_is_sent_if_loss_is_expected() -> None:
     generator = np.random.default_rng(0)
     swell = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * np.arange(32000) / 16000)
@@ -95,6 +117,7 @@ def test_opus_fec_is_sent_if_loss_is_expected() -> None:
     assert packets_with_redundancy(encode_all(OpusEncoder(16000, 1, without), voice)) == 0
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", OPUS_RATES)
 def test_opus_with_fec_is_decodable(rate: int, channels: int) -> None:
@@ -105,6 +128,7 @@ def test_opus_with_fec_is_decodable(rate: int, channels: int) -> None:
     assert tone_snr(output[0, 24000:72000], LEFT_HZ, 48000) > 10
 
 
+@pytest.mark.usefixtures("library")
 def test_opus_meets_its_bitrate() -> None:
     generator = np.random.default_rng(0)
     samples = generator.integers(-9000, 9000, (1, 48000)).astype(np.int16)
@@ -113,12 +137,126 @@ def test_opus_meets_its_bitrate() -> None:
         assert sum(map(len, payloads)) * 8 / 2 == pytest.approx(bitrate, rel=0.2)
 
 
+@pytest.mark.usefixtures("library")
 def test_opus_encoder_keeps_state_between_frames() -> None:
     samples = tones(24000, 1, seconds=0.2)
     kept = encode_all(OpusEncoder(24000, 1), samples)
     anew = [OpusEncoder(24000, 1).encode(samples[:, i : i + 480]) for i in range(0, 4800, 480)]
     assert kept[0] == anew[0]
     assert kept[1:] != anew[1:]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", OPUS_RATES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        OpusOptions(),
+        OpusOptions(bitrate=24_000, application="voip", complexity=3),
+        OpusOptions(bitrate=20_000, application="voip", inband_fec=True, packet_loss_percent=20),
+        OpusOptions(application="lowdelay", complexity=0),
+    ],
+)
+def test_both_libraries_encode_to_the_same_bytes(
+    rate: int, channels: int, options: OpusOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = OpusEncoder(rate, channels, options)
+    monkeypatch.setattr(encode, "load_libopus", lambda: None)
+    fallback = OpusEncoder(rate, channels, options)
+    assert type(native._codec) is not type(fallback._codec)
+    for frame in speech(rate, channels)[40:140]:
+        assert native.encode(frame) == fallback.encode(frame)
+
+
+def test_dtx_sends_two_packets_a_second_in_silence() -> None:
+    """The decoder takes the others for lost, and must not be heard."""
+    encoder = OpusEncoder(16_000, 1, OpusOptions(bitrate=24_000, application="voip", dtx=True))
+    frames = speech(16_000)[:60] + [np.zeros((1, 320), np.int16)] * 200
+    lengths = [len(encoder.encode(frame)) for frame in frames]
+    assert min(lengths[:50]) > 2
+    assert sum(length > 2 for length in lengths[100:]) <= 8
+    assert len(OpusEncoder(16_000, 1).encode(frames[-1])) > 2
+
+
+class CountedEncoder(AudioEncoder):
+    """Wraps an encoder, and counts the frames that it has encoded."""
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        super().__init__("counted", encoder.sample_rate, encoder.channels, encoder.clock_rate)
+        self.encoder = encoder
+        self.count = 0
+
+    def _encode(self, samples: Int16Array) -> bytes:
+        self.count += 1
+        return self.encoder._encode(samples)
+
+
+def silence(rate: int) -> Int16Array:
+    frame = np.zeros((1, rate // 50), np.int16)
+    frame.flags.writeable = False
+    return frame
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("name", ["opus", "PCMU"])
+def test_payload_of_lasting_silence_is_kept(name: str) -> None:
+    encoder = CountedEncoder(create_encoder(name, 16_000, 1))
+    quiet = silence(encoder.sample_rate)
+    payloads = [encoder.encode(quiet) for _ in range(500)]
+    assert encoder.count < 150
+    assert len(set(payloads[encoder.count :])) == 1
+    # Another array, or one that may change, is encoded.
+    counted = encoder.count
+    changing = quiet.copy()
+    for _ in range(100):
+        encoder.encode(changing)
+    assert encoder.count == counted + 100
+    encoder.encode(quiet)
+    assert encoder.count == counted + 101
+
+
+def test_payloads_of_g722_are_not_kept() -> None:
+    """Its code for silence never settles."""
+    encoder = CountedEncoder(create_encoder("G722", 16_000, 1))
+    quiet = silence(16_000)
+    for _ in range(300):
+        encoder.encode(quiet)
+    assert encoder.count == 300
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
+@pytest.mark.parametrize(
+    "options", [OpusOptions(), OpusOptions(bitrate=24_000, application="voip")]
+)
+@pytest.mark.parametrize("sound", ["speech", "tone"])
+def test_sound_after_kept_silence_is_as_good_as_before(
+    rate: int, options: OpusOptions, sound: str
+) -> None:
+    before = speech(rate)[:150]
+    pause = [silence(rate)] * 400
+    tone = tones(rate, 1, 1.0)
+    size = rate // 50
+    after = {
+        "speech": speech(rate)[60:110],
+        "tone": [tone[:, i : i + size] for i in range(0, rate, size)],
+    }[sound]
+
+    def transmit(encoder: AudioEncoder) -> NDArray[np.float64]:
+        decoder = create_decoder("opus", rate, 1)
+        frames = [*before, *pause, *after]
+        heard = [decoder.decode(encoder.encode(frame))[0] for frame in frames]
+        return np.concatenate(heard[len(before) + len(pause) - 5 :]).astype(float)
+
+    kept = CountedEncoder(OpusEncoder(rate, 1, options))
+    heard = transmit(kept)
+    assert kept.count < len(before) + len(after) + 150
+    pause = [frame.copy() for frame in pause]  # that may change, so each is encoded
+    wanted = transmit(OpusEncoder(rate, 1, options))
+    begin = slice(0, 10 * size)
+    error = heard - wanted
+    assert np.sum(error[begin] ** 2) < np.sum(wanted[begin] ** 2) / 100
+    assert np.abs(np.diff(heard)).max() < 1.1 * np.abs(np.diff(wanted)).max() + 20
 
 
 @pytest.mark.parametrize(
@@ -135,6 +273,15 @@ def test_opus_encoder_keeps_state_between_frames() -> None:
 )
 def test_opus_options_out_of_range_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        OpusOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dtx": 1}, {"inband_fec": "no"}, {"complexity": 5.0}, {"bitrate": True}],
+)
+def test_opus_options_of_another_type_are_rejected(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(options))} must be"):
         OpusOptions(**options)
 
 

@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 from fastrtc_anyio._media import opus
 from fastrtc_anyio._media.av_frames import to_av
 from fastrtc_anyio._media.frames import AudioFrame, Int16Array
-from fastrtc_anyio._media.opus import LibOpus, NativeOpusDecoder, OpusError, check_library
+from fastrtc_anyio._media.opus import (
+    LibOpus,
+    NativeOpusDecoder,
+    NativeOpusEncoder,
+    OpusError,
+    check_library,
+)
 from tests.kit.loss import read_speech
 
 LIBRARY = opus.load_libopus()
@@ -127,6 +133,32 @@ def test_self_test_rejects_a_library_that_decodes_something_else(broken: str) ->
 
     with pytest.raises(ValueError, match="something else"):
         check_library(Broken())
+
+
+@pytest.mark.parametrize("broken", ["silent", "refused"])
+def test_self_test_rejects_a_library_that_encodes_something_else(broken: str) -> None:
+    class Broken(LibOpus):
+        def __init__(self) -> None:
+            assert LIBRARY is not None
+            self._library, self.version = LIBRARY._library, LIBRARY.version
+
+        def encode(self, encoder: Any, pcm: int, samples: int, packet: int, size: int) -> int:
+            if broken == "silent":
+                ctypes.memset(pcm, 0, samples * 2)
+                return super().encode(encoder, pcm, samples, packet, size)
+            return super().encode(encoder, pcm, samples - 1, packet, size)
+
+    message = "encodes a tone of 440 Hz to something else" if broken == "silent" else "error -1"
+    with pytest.raises(ValueError, match=message):
+        check_library(Broken())
+
+
+def test_unknown_setting_is_refused() -> None:
+    assert LIBRARY is not None
+    with pytest.raises(OpusError, match="cannot set complexity to 11"):
+        NativeOpusEncoder(LIBRARY, 48_000, 1, "audio", {"complexity": 11})
+    with pytest.raises(OpusError, match="cannot encode 1 channels at 44100 Hz"):
+        NativeOpusEncoder(LIBRARY, 44_100, 1, "audio", {})
 
 
 def encode(speech: Int16Array, channels: int, milliseconds: int, bitrate: int) -> list[bytes]:

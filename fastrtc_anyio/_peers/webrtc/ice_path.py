@@ -113,6 +113,7 @@ class IcePath:
             self._hear_packet,
             lambda error: discards.count("packets", "a packet is malformed", repr(error)),
         )
+        transport.on("statechange", self._on_state)
 
     @property
     def mids(self) -> list[str | None]:
@@ -232,5 +233,17 @@ class IcePath:
             self._guard.hear(origin)
         self.consent.hear(origin)
 
+    def _on_state(self) -> None:
+        # Until then each datagram counts for the time to connect. A picture is several datagrams:
+        # reading them at ticks saves little, and delays the picture.
+        if self.transport.state == "connected" and not any(map(_has_pictures, self._sections)):
+            self.sockets.read_at_ticks()
+
     def _on_lost(self) -> None:
         self.lost = True
+
+
+def _has_pictures(section: Section) -> bool:
+    if isinstance(section, RTCSctpTransport) or section.kind != "video":
+        return False
+    return section.currentDirection not in (None, "inactive")

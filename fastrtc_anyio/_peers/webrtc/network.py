@@ -19,7 +19,7 @@ from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio.errors import FastRTCError, NoFreePort, PeerFailed
 
-from . import internals
+from . import fast_internals, internals, sockets
 from .socket_internals import IceSockets
 
 logger = logging.getLogger("fastrtc_anyio")
@@ -121,22 +121,27 @@ async def _open_socket(
 
     The socket of a caller that does not gather candidates is opened as requested.
     """
-    sockets = _sockets.get()
-    if sockets is None:
+    chosen = _sockets.get()
+    if chosen is None:
         return await create(factory, (host, 0))
-    guarded = partial(_make_guarded, factory, sockets.guarded)
-    first, last = sockets.ports or (0, 0)
+    guarded = partial(_make_guarded, factory, chosen.guarded)
+    loop = asyncio.get_running_loop()
+    shares_reading = fast_internals.is_usable() and sockets.can_open(loop)
+    first, last = chosen.ports or (0, 0)
     size = last - first + 1
     start = secrets.randbelow(size)  # calls that start together should not race for one port
     for i in range(size):
+        address = host, first + (start + i) % size
         try:
-            return await create(guarded, (host, first + (start + i) % size))
+            if shares_reading:
+                return sockets.open_socket(loop, guarded, address)
+            return await create(guarded, address)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
-                sockets.errors.append(exc)
+                chosen.errors.append(exc)
                 raise
     error = OSError(errno.EADDRINUSE, f"all ports from {first} to {last} are in use")
-    sockets.errors.append(error)
+    chosen.errors.append(error)
     raise error
 
 

@@ -23,6 +23,7 @@ from fastrtc_anyio._core.required import check_required
 from .guard import Guard
 from .ice_internals import IceAgent, Origin
 from .internals import SUPPORTED, Address, replace_attribute
+from .sockets import UdpTransport
 from .task_internals import abort_sockets
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
@@ -175,6 +176,13 @@ class IceSockets:
         for protocol in self._transport._connection._protocols:
             self.watch(protocol)
             self._guard.destinations.add_local(protocol.local_candidate.host)
+
+    def read_at_ticks(self) -> None:
+        """Read the sockets together with those of other calls; relays are read by events."""
+        for protocol in self._transport._connection._protocols:
+            transport: object = protocol.transport
+            if isinstance(transport, UdpTransport):
+                transport.read_at_ticks()
 
     def make_agent(self, remote: tuple[str, str], local: tuple[str, str]) -> IceAgent:
         """Make the agent of another generation, with its credentials, on the same sockets."""
