@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+from anyio.abc import AsyncBackend
 from anyio.lowlevel import current_token
 
 logger = logging.getLogger("fastrtc_anyio")
@@ -24,7 +25,11 @@ class Host:
     """
 
     def __init__(self) -> None:
-        token: Any = current_token().native_token
+        current = current_token()
+        self.backend: type[AsyncBackend] = current.backend_class
+        """Checkpoints and events of the loop's library. anyio's functions look for the library
+        that runs, which takes longer than most of them."""
+        token: Any = current.native_token
         self._loop = token
         self._post: Callable[..., object] = (
             token.run_sync_soon if hasattr(token, "run_sync_soon") else token.call_soon_threadsafe

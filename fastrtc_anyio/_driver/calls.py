@@ -41,7 +41,6 @@ class Calls:
     def __init__(self, handler: StreamHandlerBase) -> None:
         self._handler = handler
         self._runs_on_loop = isinstance(handler, AsyncStreamHandler)
-        self._methods: dict[str, tuple[str, Callable[..., object], bool]] = {}
         self._workers: dict[str, Worker] = {}
         # Borrowed threads: returned, or abandoned inside a call.
         self._idle: list[Worker] = []
@@ -53,15 +52,27 @@ class Calls:
 
     async def method(self, name: str, *args: object) -> object:
         """Call a method of the handler."""
-        # Cached, because some methods are called for every frame.
-        if name not in self._methods:
-            found = getattr(self._handler, name)
-            self._methods[name] = (self.source(name), found, is_coroutine_function(found))
-        source, method, is_async = self._methods[name]
-        if self._runs_on_loop and not is_async:
-            with user_code(source):
+        return await self.bind(name)(*args)
+
+    def bind(self, name: str) -> Callable[..., Awaitable[object]]:
+        """Return a function that calls a method of the handler: for calls at every frame."""
+        source, method = self.source(name), getattr(self._handler, name)
+        contained = user_code(source)
+
+        async def call(*args: object) -> object:
+            with contained:
+                return await method(*args)
+
+        async def call_plain(*args: object) -> object:
+            with contained:
                 return method(*args)
-        return await self._call(source, method, is_async, args)
+
+        async def call_on_thread(*args: object) -> object:
+            return await self._call(source, method, False, args)
+
+        if is_coroutine_function(method):
+            return call
+        return call_plain if self._runs_on_loop else call_on_thread
 
     async def function(
         self, source: str, function: Callable[..., R | Awaitable[R]], *args: object
@@ -84,9 +95,9 @@ class Calls:
 
     async def convert(self, convert: Callable[[object], R], source: str, value: object) -> R:
         """Check and convert a value from user code: on the event loop, or on a thread if large."""
-        values = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(item, np.ndarray) and item.nbytes > _LARGE for item in values):
-            return await self._call(f"{source} (conversion)", convert, False, (value,))
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, np.ndarray) and item.nbytes > _LARGE:
+                return await self._call(f"{source} (conversion)", convert, False, (value,))
         return convert(value)
 
     async def _call(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,8 +19,7 @@ M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
 
 
-@dataclass(frozen=True)
-class Emission(Generic[M_co]):
+class Emission(NamedTuple, Generic[M_co]):
     """The parts of one value."""
 
     media: M_co | None = None
@@ -64,6 +62,8 @@ def read_video_emission(
 
 def _read(value: object, source: str, read: Callable[[object], M | None]) -> Emission[M]:
     try:
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
+            return Emission(read(value))  # audio, usually
         match value:
             case None:
                 return Emission()

@@ -186,24 +186,30 @@ async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     convert = AudioConverter(rate, channels)
     rechunk = Rechunker(rate // FRAMES_PER_SECOND, channels, copy=False)
     audio_in = run.session.audio_in
+    read = audio_in.receive_or_silence if run.handler.receive_silence else audio_in.receive
+    receive = run.calls.bind("receive")
     try:
-        async for frame in audio_in.in_real_time() if run.handler.receive_silence else audio_in:
+        while True:
+            try:
+                frame = await read()
+            except anyio.EndOfStream:
+                return
             for piece in split_frame(frame):
                 for samples in rechunk.push(convert(piece)):
-                    await run.calls.method("receive", (rate, samples))
+                    await receive((rate, samples))
     finally:
         convert.reset()
 
 
 async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     """Call ``emit`` repeatedly and play its audio."""
-    source = run.calls.source("emit")
+    source, emit = run.calls.source("emit"), run.calls.bind("emit")
     read = partial(read_audio_emission, source=source)
+    plays = run.session.media.audio_out
     while True:
-        value = await run.calls.method("emit")
-        emission = await run.calls.convert(read, source, value)
+        emission = await run.calls.convert(read, source, await emit())
         await run.play(emission)
-        if emission.media is None or not run.session.media.audio_out:
+        if emission.media is None or not plays:
             # No playout queue slows this loop down: without the pause it would occupy a core.
             await anyio.sleep(1 / FRAMES_PER_SECOND)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -161,7 +160,7 @@ class Replies:
             self._handler.set_args(list(emission.outputs.args))
         if emission.media is not None:
             self._mark_audible(reply)
-        await self._run.play(replace(emission, close=None))
+        await self._run.play(emission._replace(close=None))
         if emission.close is not None:
             await self._run.end(emission.close.msg, partial(self._finish, reply))
 

@@ -41,6 +41,7 @@ class HandlerRun(Generic[H_co]):
         self.calls = calls
         self.ending = False
         self._ignored: set[str] = set()
+        self._send_audio = session.audio_out.send if session.media.audio_out else None
 
     def log(self, message: str) -> None:
         """Send the client a log message of FastRTC's protocol."""
@@ -48,8 +49,7 @@ class HandlerRun(Generic[H_co]):
 
     async def play(self, emission: Emission[AudioFrame]) -> None:
         """Send the parts of an audio emission; end the session if it holds a ``CloseStream``."""
-        sent = self.session.media.audio_out
-        await self._deliver(emission, "audio", self.session.audio_out.send if sent else None)
+        await self._deliver(emission, "audio", self._send_audio)
 
     async def show(self, emission: Emission[VideoFrame]) -> None:
         """Send the parts of a video emission; end the session if it holds a ``CloseStream``."""
@@ -59,7 +59,10 @@ class HandlerRun(Generic[H_co]):
     async def wait_picture_wanted(self, lead: float) -> None:
         """Wait until a picture that takes ``lead`` seconds to make would be shown at once."""
         if self.session.media.video_out:
-            await _send(self.session.video_out.wait_ready, lead)
+            try:
+                await self.session.video_out.wait_ready(lead)
+            except BrokenResourceError:
+                await anyio.sleep_forever()
 
     async def end(self, message: str = "", then: Callable[[], object] = lambda: None) -> None:
         """Call ``then`` and end the session once all queued media have been played.
@@ -91,7 +94,10 @@ class HandlerRun(Generic[H_co]):
             # The other parts of the handler run on, but nothing follows the goodbye.
             await anyio.sleep_forever()
         if emission.media is not None and send is not None:
-            await _send(send, emission.media)
+            try:
+                await send(emission.media)
+            except BrokenResourceError:
+                await anyio.sleep_forever()  # the client has left, and the session is about to end
         elif emission.media is not None and kind not in self._ignored:
             self._ignored.add(kind)
             logger.warning(
@@ -104,13 +110,6 @@ class HandlerRun(Generic[H_co]):
             self.session.send_outputs(emission.outputs)
         if emission.close is not None:
             await self.end(emission.close.msg)
-
-
-async def _send(send: Callable[[M], Awaitable[None]], media: M) -> None:
-    try:
-        await send(media)
-    except BrokenResourceError:
-        await anyio.sleep_forever()  # the client has left, and the session is about to end
 
 
 async def wait_for_inputs(run: HandlerRun[FunctionHandler]) -> None:

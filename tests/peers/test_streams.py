@@ -1,4 +1,4 @@
-"""Outgoing audio before the format is known, and its position, on virtual time."""
+"""Outgoing audio before the format is known, its position, and checkpoints, on virtual time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import anyio
 import numpy as np
 import pytest
 from anyio import create_task_group
+from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio import UnsupportedFormat
 from fastrtc_anyio._core.host import Host
@@ -149,3 +150,97 @@ async def test_reader_behind_skips_silence() -> None:
     counted = audio_in.statistics()
     assert counted.silence_seconds == pytest.approx(1, abs=0.05)
     assert counted.skipped_seconds == pytest.approx(4, abs=0.05)
+
+
+async def test_repeated_sends_let_other_tasks_run() -> None:
+    out = make_output()
+    runs = sends = 0
+
+    async def run() -> None:
+        nonlocal runs
+        while sends < 50:
+            await checkpoint()
+            runs += 1
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(run)
+        for _ in range(50):
+            await out.send(audio(0.02))
+            sends += 1
+    assert runs >= 45
+
+
+async def test_echo_yields_once_for_a_frame() -> None:
+    link = Link(Host(), anyio.current_time)
+    audio_in, out = AudioInput(link), AudioOutput(link, RATE, 1, BufferOptions())
+    echoed = turn = 0
+
+    async def echo() -> None:
+        nonlocal echoed
+        async for frame in audio_in:
+            began = turn
+            await out.send(frame)
+            assert turn == began
+            for _ in range(10):
+                await out.send(frame)
+            assert turn >= began + 9
+            echoed += 1
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(echo)
+        await anyio.wait_all_tasks_blocked()
+        for count in range(1, 4):
+            audio_in.push(AudioFrame(*audio(0.02)))
+            while echoed < count:
+                await checkpoint()
+                turn += 1
+            await anyio.wait_all_tasks_blocked()
+        audio_in.end()
+    assert out.statistics().sent == 33 * FRAME
+
+
+async def test_cancelled_send_queues_nothing_whether_it_would_yield_or_not() -> None:
+    link = Link(Host(), anyio.current_time)
+    audio_in, out = AudioInput(link), AudioOutput(link, RATE, 1, BufferOptions())
+    async with create_task_group() as tasks:
+        tasks.start_soon(audio_in.receive)
+        await anyio.wait_all_tasks_blocked()
+        audio_in.push(AudioFrame(*audio(0.02)))
+    for _ in range(2):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await out.send(audio(0.02))
+        assert scope.cancelled_caught
+    assert out.statistics().sent == 0
+
+
+async def test_cancelled_receive_has_not_taken_a_frame() -> None:
+    audio_in = AudioInput(Link(Host(), anyio.current_time))
+    for waits in (True, False):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            if not waits:
+                audio_in.push(AudioFrame(*audio(0.02)))
+            await audio_in.receive()
+        assert scope.cancelled_caught
+    assert (await audio_in.receive()).samples.shape == (1, FRAME)
+
+
+async def test_two_readers_share_the_frames() -> None:
+    """Both are woken for one frame: the one that finds none waits again."""
+    audio_in = AudioInput(Link(Host(), anyio.current_time))
+    frames: list[AudioFrame] = []
+
+    async def read() -> None:
+        async for frame in audio_in:
+            frames.append(frame)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(read)
+        tasks.start_soon(read)
+        for count in range(1, 6):
+            await anyio.wait_all_tasks_blocked()
+            audio_in.push(AudioFrame(*audio(0.02)))
+            await anyio.wait_all_tasks_blocked()
+            assert len(frames) == count
+        audio_in.end()

@@ -82,6 +82,8 @@ class _Queue(Protocol[T, S_co]):
 
     def pop(self) -> T | None: ...
 
+    def __len__(self) -> int: ...
+
 
 class Input(Generic[T, S_co]):
     """Receiving half of a stream, until it ends."""
@@ -93,7 +95,18 @@ class Input(Generic[T, S_co]):
         self._ended = False
 
     async def receive(self) -> T:
-        return await wait_for(self._link, self._pop, self._arrived)
+        link = self._link
+        with link.lock:
+            arrived = None if self._queue or self._ended else self._arrived.park()
+        if arrived is not None:
+            # The usual case, for every frame of every call: wait_for() does more.
+            await arrived.wait()
+            link.turns += 1
+            with link.lock:
+                frame = self._pop()
+            if frame is not None:
+                return frame
+        return await wait_for(link, self._pop, self._arrived)
 
     def _pop(self) -> T | None:
         frame = self._queue.pop()
@@ -242,6 +255,7 @@ class AudioOutput(AudioSendStream):
         self._played = Parking(link)
         self._generation = 0
         self._ended = False
+        self._turns = 0  # those of the link when audio was last queued without yielding
         self._bound = bound
         self._set_format(sample_rate, channels)
 
@@ -279,17 +293,19 @@ class AudioOutput(AudioSendStream):
             # The samples left in the filter were flushed with the rest.
             self._converted_generation = generation
             self._convert.reset()
-        await self._queue(await self._converted(audio), generation)
+        if audio.samples.shape[1] <= min(audio.sample_rate // _PIECES_PER_SECOND, _PIECE):
+            samples = self._convert(audio)
+        else:
+            samples = await self._convert_in_pieces(audio)
+        await self._queue(samples, generation)
 
     def _is_bound(self) -> bool | None:
         self._check_open()
         return self._bound or None
 
-    async def _converted(self, audio: AudioFrame) -> Int16Array:
-        """Convert piece by piece: a minute at once would block every session for seconds."""
+    async def _convert_in_pieces(self, audio: AudioFrame) -> Int16Array:
+        """Convert a long chunk: a minute at once would block every session for seconds."""
         size = min(audio.sample_rate // _PIECES_PER_SECOND, _PIECE)
-        if audio.samples.shape[1] <= size:
-            return self._convert(audio)
         pieces: list[Int16Array] = []
         for start in range(0, audio.samples.shape[1], size):
             await checkpoint()
@@ -299,18 +315,28 @@ class AudioOutput(AudioSendStream):
 
     async def _queue(self, samples: Int16Array, generation: int) -> None:
         """Queue samples of the stream's own format once there is room."""
+        link = self._link
+        if link.turns != self._turns:
+            # A task of this session has waited since the last call, so other tasks have run. An
+            # echo need not yield again for the same frame.
+            self._turns = link.turns
+            await link.host.backend.checkpoint_if_cancelled()
+        else:
+            await link.host.backend.checkpoint()
+        with link.lock:
+            done = self._put(samples, generation)
+        if not done:
+            await wait_for(link, lambda: self._put(samples, generation), self._room)
 
-        def put() -> bool | None:
-            self._check_open()
-            if self._generation != generation:
-                self._buffer.discard(samples)
-                return True
-            if not self._buffer.has_room:
-                return None
+    def _put(self, samples: Int16Array, generation: int) -> bool | None:
+        self._check_open()
+        if self._generation != generation:
+            self._buffer.discard(samples)
+        elif self._buffer.has_room:
             self._buffer.push(samples)
-            return True
-
-        await wait_for(self._link, put, self._room)
+        else:
+            return None
+        return True
 
     def flush(self) -> Played:
         with self._link.lock:

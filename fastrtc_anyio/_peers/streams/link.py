@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import anyio
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from fastrtc_anyio._core.host import Host, Lock
 from fastrtc_anyio._media.standing_delay import InputLead
@@ -30,6 +29,9 @@ class Link:
         self.host = host
         self.clock = clock
         self.input_lead = InputLead()
+        self.turns = 0
+        """How often tasks of the host have waited for this connection and resumed. If it has
+        changed, other tasks had a chance to run. Only the host's thread uses it."""
 
 
 class Parking:
@@ -42,7 +44,7 @@ class Parking:
     def park(self) -> anyio.Event:
         """Return the event that the next :meth:`wake` sets."""
         if self._event is None:
-            self._event = anyio.Event()
+            self._event = self._host.backend.create_event()
         return self._event
 
     @property
@@ -70,7 +72,8 @@ async def wait_for(
     There is a checkpoint on every path, and only one for a call that had to wait. A cancelled call
     has not taken a value.
     """
-    await checkpoint_if_cancelled()
+    backend = link.host.backend
+    await backend.checkpoint_if_cancelled()
     waited = False
     while True:
         with link.lock:
@@ -82,7 +85,8 @@ async def wait_for(
             if not waited:
                 # Not a plain checkpoint: the value is taken already, and a cancellation would
                 # lose it.
-                await cancel_shielded_checkpoint()
+                await backend.cancel_shielded_checkpoint()
+                link.turns += 1
             return value
         assert change is not None
         if deadline is None:
@@ -91,3 +95,4 @@ async def wait_for(
             with anyio.move_on_after(deadline - link.clock()):
                 await change.wait()
         waited = True
+        link.turns += 1
