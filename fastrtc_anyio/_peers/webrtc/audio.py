@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiortc import MediaStreamTrack, RTCRtpTransceiver
 from aiortc.codecs import CODECS
@@ -77,6 +77,12 @@ class PlayoutTrack(MediaStreamTrack):
         return packet
 
 
+class _Packet(NamedTuple):
+    payload_type: int
+    timestamp: int
+    payload: bytes
+
+
 class AudioTap:
     """Reorders, decodes and delivers the client's audio, in place of aiortc's jitter buffer.
 
@@ -107,7 +113,7 @@ class AudioTap:
         self._sample_rate = sample_rate
         self._channels = channels or 1
         self._may_widen = channels is None
-        self._order: ReorderBuffer[RtpPacket] = ReorderBuffer.rtp()
+        self._order: ReorderBuffer[_Packet] = ReorderBuffer.rtp()
         self._ssrc: int | None = None
         self._payload_type: int | None = None
         self._reception: Reception[bytes] | None = None
@@ -117,13 +123,33 @@ class AudioTap:
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:
         """Take a packet from aiortc. The result means: no key frame needed, no frame to decode."""
-        if not self._closed:
-            if packet.ssrc != self._ssrc:
-                self._restart(packet.ssrc)
-            now = self._loop.time()
-            self._deliver(self._order.push(packet.sequence_number, packet, now))
-            self._set_timer()
+        self.take(
+            packet.ssrc,
+            packet.payload_type,
+            packet.sequence_number,
+            packet.timestamp,
+            packet.payload,
+            self._loop.time(),
+        )
         return False, None
+
+    def take(
+        self,
+        ssrc: int,
+        payload_type: int,
+        sequence_number: int,
+        timestamp: int,
+        payload: bytes,
+        now: float,
+    ) -> None:
+        """Take the fields of a packet, and its time of arrival on the loop's clock."""
+        if self._closed:
+            return
+        if ssrc != self._ssrc:
+            self._restart(ssrc)
+        packet = _Packet(payload_type, timestamp, payload)
+        self._deliver(self._order.push(sequence_number, packet, now))
+        self._set_timer()
 
     def close(self) -> None:
         """Free the decoder. Packets are ignored from then on."""
@@ -151,7 +177,7 @@ class AudioTap:
         self._deliver(self._order.poll(self._loop.time()))
         self._set_timer()
 
-    def _deliver(self, packets: list[Ordered[RtpPacket]]) -> None:
+    def _deliver(self, packets: list[Ordered[_Packet]]) -> None:
         for packet, lost in packets:
             reception = self._choose_reception(packet.payload_type, packet.payload)
             if reception is None:  # such as a telephone event: sent in place of audio

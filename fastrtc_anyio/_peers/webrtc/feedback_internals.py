@@ -30,7 +30,7 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
 check_required(REQUIRED, SUPPORTED)
 
 
-_Refused: Any = getattr(rtcdtlstransport, "pylibsrtp").Error  # noqa: B009 - not exported
+Refused: Any = getattr(rtcdtlstransport, "pylibsrtp").Error  # noqa: B009 - not exported
 """The error of pylibsrtp for a forged packet, for which aiortc drops the packet."""
 
 
@@ -51,13 +51,14 @@ class _GatedSession:
 
     def __init__(self, session: Any, gate: Gate) -> None:
         self._gate = gate
-        self._unprotect = session.unprotect
+        self.unprotect_known = self._unprotect = session.unprotect
+        """Decrypts a packet of a source of which an authentic one was counted before."""
         self._unprotect_rtcp = session.unprotect_rtcp
 
     def unprotect(self, packet: bytes) -> bytes:
         source = packet[8:12]  # RFC 3550 5.1
         if not self._gate.admits_rtp(source):
-            raise _Refused("too many RTP sources")
+            raise Refused("too many RTP sources")
         plain: bytes = self._unprotect(packet)
         self._gate.count_rtp(source)
         return plain
@@ -65,7 +66,7 @@ class _GatedSession:
     def unprotect_rtcp(self, packet: bytes) -> bytes:
         source = packet[4:8]  # RFC 3550 6.4
         if not self._gate.admits_rtcp(source, len(packet)):
-            raise _Refused("too much RTCP")
+            raise Refused("too much RTCP")
         plain: bytes = self._unprotect_rtcp(packet)
         self._gate.count_rtcp(source, len(packet))
         return plain

@@ -19,10 +19,11 @@ from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._signaling.restart import IceCredentials
 from fastrtc_anyio.errors import Closed, CloseReason
 
-from . import internals
+from . import fast_internals, internals
 from .consent import Clock, Consent
 from .guard import Admission, Guard
 from .ice_internals import IceAgent, Origin
+from .receiving import AudioReception
 from .socket_internals import IceSockets
 
 logger = logging.getLogger("fastrtc_anyio")
@@ -110,7 +111,7 @@ class IcePath:
         internals.watch_packets(
             transport,
             sctp,
-            self._hear_packet,
+            lambda: self._hear_packet(self.sockets.origin),
             lambda error: discards.count("packets", "a packet is malformed", repr(error)),
         )
         transport.on("statechange", self._on_state)
@@ -226,9 +227,8 @@ class IcePath:
         if self.consent.misses_packets and self._guard.destinations.permits(origin[1]):
             self.consent.suspect(origin)
 
-    def _hear_packet(self) -> None:
+    def _hear_packet(self, origin: Origin | None) -> None:
         """Record an authenticated packet that is not a check."""
-        origin = self.sockets.origin
         if origin is not None:
             self._guard.hear(origin)
         self.consent.hear(origin)
@@ -236,8 +236,15 @@ class IcePath:
     def _on_state(self) -> None:
         # Until then each datagram counts for the time to connect. A picture is several datagrams:
         # reading them at ticks saves little, and delays the picture.
-        if self.transport.state == "connected" and not any(map(_has_pictures, self._sections)):
+        is_connected = self.transport.state == "connected"
+        if is_connected and not any(map(_has_pictures, self._sections)):
             self.sockets.read_at_ticks()
+        self.sockets.take = None
+        if is_connected and fast_internals.is_usable():
+            reception = AudioReception(
+                self.transport, self._hear_packet, asyncio.get_running_loop()
+            )
+            self.sockets.take = reception.take
 
     def _on_lost(self) -> None:
         self.lost = True

@@ -71,6 +71,10 @@ class _Datagrams:
         self.taken = 0
         """Number of items that were taken out."""
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._items
+
     def put(self, data: bytes, origin: Origin) -> None:
         if len(self._items) < _QUEUED:
             self._items.append((data, origin))
@@ -142,7 +146,10 @@ class IceSockets:
         self._datagrams = _Datagrams(lambda: on_failure("the queue of datagrams is full"))
         self._watched: set[ice.StunProtocol] = set()
         self.origin: Origin | None = None
-        """Path of the last received datagram."""
+        """Path of the last datagram that aiortc has taken."""
+        self.take: Callable[[bytes, Origin, bool], bool] | None = None
+        """Called with a datagram, its origin, and whether no former one waits for aiortc. Returns
+        whether it has processed the datagram; otherwise aiortc does."""
         replace_attribute(connection, "_queue", self._datagrams)
         replace_attribute(connection, "connect", connect)
         replace_attribute(self._transport, "_recv", self._receive)
@@ -156,7 +163,7 @@ class IceSockets:
         self._watched.add(protocol)
         receive = self._guard.make_filter(
             protocol,
-            self._datagrams.put,
+            self._receive_data,
             partial(self._receive_stun, protocol),
             self._on_stranger,
         )
@@ -223,6 +230,16 @@ class IceSockets:
     def abort(self) -> None:
         """Close the sockets at once, if they are still open."""
         abort_sockets(self.agent.connection._protocols)
+
+    def _receive_data(self, data: bytes, origin: Origin) -> None:
+        if self.take is not None:
+            try:
+                if self.take(data, origin, self._datagrams.is_empty):
+                    return
+            except Exception as exc:
+                self._on_failure(exc)
+                return
+        self._datagrams.put(data, origin)
 
     async def _receive(self) -> bytes:
         item = await self._datagrams.get()
