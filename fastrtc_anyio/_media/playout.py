@@ -6,17 +6,23 @@ a pull does:
 
 * *sounding*: the last pull ended in real samples, so stopping now would click. A pull while
   sounding takes a full frame if the queue has one. Otherwise the pull is an underrun.
-* *resuming*: a pause faded the sound out, so the next samples are faded in.
+* *fading in*: a pause has faded the sound out, or an underrun has cut it off, so the next samples
+  are faded in.
 
-While not sounding, playout starts as soon as two frames are queued, or when the queue has already
-waited through one pull: 20 to 40 ms of margin against jitter in the source. Less than a frame is
-played padded, at the end of an utterance, or on its own if it has not grown since the last pull.
+Playout starts with the first frame queued. A source with jitter then causes an underrun, and the
+silence of 20 ms played in its place is the margin from then on: the buffer holds as much as the
+jitter of the source has proven to need, on a steady source nothing. Less than a frame is played
+padded, at the end of an utterance, or on its own if it has not grown since the last pull.
+
+After the last sample before an underrun, its mirror image of 5 ms is faded out, so that the sound
+does not end in a click. It is not part of the source and not counted.
 
 Every sample pushed is played, flushed, trimmed or still buffered, and counted as exactly one of
 those.
 
-A standing delay, found by :mod:`.standing_delay`, is trimmed. The cut is a crossfade of
-5 ms from the samples before the gap to those behind it.
+A standing delay, found by :mod:`.standing_delay`, is trimmed before the next pull takes its frame:
+also a margin that is no longer needed. The cut is a crossfade of 5 ms from the samples before the
+gap to those behind it.
 """
 
 from __future__ import annotations
@@ -35,8 +41,6 @@ from .statistics import AudioOutStatistics
 
 # Long enough that cutting into a voice does not click, short enough to be heard as immediate.
 FADE_SECONDS = 0.005
-# Frames that have to be queued for playout to start without waiting through a pull.
-START_FRAMES = 2
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,9 @@ class PlayoutBuffer:
 
     Attributes:
         position: samples per channel played, without fades after a flush. Never goes back.
-        pulled: samples per channel in the frame pulled last; the rest of that frame is silence.
+        pulled: samples per channel in the frame pulled last; the rest of that frame is silence, or
+            the end of a sound that an underrun has cut off.
+        silence: the frame returned, read-only, while there is nothing to play.
         paused: whether playout is paused.
         sounding: whether the last pull ended in real samples.
     """
@@ -91,6 +97,8 @@ class PlayoutBuffer:
         self._limit = limit_seconds
         self._frame_samples = self.sample_rate // FRAMES_PER_SECOND
         self._fade_samples = int(self.sample_rate * FADE_SECONDS)
+        self.silence: Int16Array = np.zeros((self.channels, self._frame_samples), np.int16)
+        self.silence.flags.writeable = False
         self._chunks: deque[Int16Array] = deque()
         self._offset = 0  # samples of the first chunk that are already played
         self._queued = 0
@@ -98,9 +106,12 @@ class PlayoutBuffer:
         self._waited: int | None = None  # samples queued when the last pull held them back
         self.paused = False
         self.sounding = False
-        self._resuming = False
+        self._fading_in = False
+        self._last: Int16Array = np.zeros((self.channels, 0), np.int16)  # end of the last frame
         self._flushed_at = 0  # position at the last flush
+        self._excess = 0  # samples to trim before the next frame
         self._counters = AudioOutStatistics()
+        self._input_lead = input_lead
         self._delay: StandingDelay | None = None
         if live:
             self._delay = StandingDelay(self._frame_samples, input_lead)
@@ -114,12 +125,17 @@ class PlayoutBuffer:
         if count:
             self._chunks.append(samples.copy(order="C"))
             self._queued += count
-            self._counters.sent += count
+            self._count_sent(count)
 
     def discard(self, samples: Int16Array) -> None:
         """Count samples as pushed and flushed at once: their flush came before their push."""
-        self._counters.sent += int(samples.shape[1])
+        self._count_sent(int(samples.shape[1]))
         self._counters.flushed += int(samples.shape[1])
+
+    def _count_sent(self, count: int) -> None:
+        self._counters.sent += count
+        if self._input_lead is not None:
+            self._input_lead.send(count / self.sample_rate)
 
     def flush(self, *, fade: bool = True) -> Played:
         """Drop all queued samples and end a pause.
@@ -142,9 +158,10 @@ class PlayoutBuffer:
         self._offset = 0
         self._queued = 0
         self._waited = None
+        self._excess = 0
         self.paused = False
         self.sounding = False
-        self._resuming = False
+        self._fading_in = False
         samples = self.position - self._flushed_at
         self._flushed_at = self.position
         return Played(samples, samples / self.sample_rate)
@@ -158,34 +175,49 @@ class PlayoutBuffer:
         self.paused = False
 
     def pull(self, *, held_back: bool = False) -> Int16Array:
-        """Take the next 20 ms. A standing delay may be trimmed behind them.
+        """Take the next 20 ms. A standing delay may be trimmed before them.
 
         Args:
             held_back: whether a sender waits for room at this moment. The source then works ahead,
                 so the samples queued are not a delay.
 
         Returns:
-            A new array, int16, shape ``(channels, sample_rate // 50)``, zero where there is nothing
-            to play. Never raises.
+            int16, shape ``(channels, sample_rate // 50)``, zero where there is nothing to play. A
+            new array, unless it is `silence`. Never raises.
         """
-        frame = np.zeros((self.channels, self._frame_samples), np.int16)
         if self._fading_tail is not None:
+            frame = self._pad(self._fading_tail)
             self.pulled = int(self._fading_tail.shape[1])
-            frame[:, : self.pulled] = self._fading_tail
             self._fading_tail = None
         else:
-            if self.paused:
-                self.pulled = self._fade_to_pause(frame) if self.sounding else 0
-            else:
-                self.pulled = self._play(frame) if self._may_play() else 0
+            frame = self._next_frame()
             self.position += self.pulled
         self._counters.played += self.pulled
         if self._delay is not None:
             if self.sounding:
-                self._end_delay(self._delay, held_back)
+                self._excess = self._find_excess(self._delay, held_back)
             else:
+                self._excess = 0
                 self._delay.silence()
         return frame
+
+    def _next_frame(self) -> Int16Array:
+        """Return the next frame, and set `pulled`."""
+        if self.paused:
+            return self._fade_to_pause()
+        queued, waited = self._queued, self._waited
+        if queued >= self._frame_samples:
+            return self._play(self._frame_samples)
+        if self.sounding:
+            # Playout stops here, at the end of an utterance or because the source is late. Play the
+            # rest now: holding it back would only move the gap in front of it.
+            self._counters.underruns += 1
+            return self._play_rest(queued)
+        self._waited = queued or None
+        if queued and queued == waited:  # it does not grow: the source has stopped
+            return self._play_rest(queued)
+        self.pulled = 0
+        return self.silence
 
     def statistics(self) -> AudioOutStatistics:
         """Return a copy of the counters."""
@@ -222,56 +254,70 @@ class PlayoutBuffer:
         """Whether nothing is left to play."""
         return self.buffered_samples == 0
 
-    def _fade_to_pause(self, frame: Int16Array) -> int:
-        samples = self._take(self._fade_samples)
-        count = int(samples.shape[1])
-        frame[:, :count] = _faded(samples, _fade_out(count))
+    def _fade_to_pause(self) -> Int16Array:
+        self.pulled = 0
+        if not self.sounding:
+            return self.silence
         self.sounding = False
-        if count:
-            self._resuming = True
-        else:
+        if not self._queued:
             self._counters.underruns += 1
-        return count
+            return self._fade_cut(0, np.zeros_like(self.silence))
+        samples = self._take(self._fade_samples)
+        self.pulled = int(samples.shape[1])
+        self._fading_in = True
+        return self._pad(_faded(samples, _fade_out(self.pulled)))
 
-    def _may_play(self) -> bool:
-        """Return whether this pull plays; if not, note the samples it held back."""
-        queued, waited = self._queued, self._waited
-        self._waited = queued or None
-        if self.sounding and queued < self._frame_samples:
-            # Playout stops here, at the end of an utterance or because the source is late. Play the
-            # rest now: holding it back would only move the gap in front of it.
-            self.sounding = False
-            self._counters.underruns += 1
-            return queued > 0
-        if self.sounding or queued >= START_FRAMES * self._frame_samples:
-            return True
-        if queued >= self._frame_samples:
-            # A pause left its margin in the queue: waiting again would add to the delay.
-            return waited is not None or self._resuming
-        # Less than a frame: while it grows, the source is still at work on it.
-        return queued > 0 and queued == waited
-
-    def _play(self, frame: Int16Array) -> int:
-        samples = self._take(self._frame_samples)
-        count = int(samples.shape[1])
-        if self._resuming:
+    def _play(self, count: int) -> Int16Array:
+        """Return the next samples of the queue, faded in after a cut."""
+        if self._excess and self._queued >= count + self._excess:
+            self._trim(self._excess)
+        frame = self._take(count)
+        if self._fading_in:
             fade = min(count, self._fade_samples)
-            samples[:, :fade] = _faded(samples[:, :fade], _fade_out(fade)[::-1])
-            self._resuming = False
-        frame[:, :count] = samples
+            frame[:, :fade] = _faded(frame[:, :fade], _fade_out(fade)[::-1])
+            self._fading_in = False
+        self.pulled = count
         self._waited = None
-        # A padded frame ends in silence, so the next samples start a new utterance.
-        self.sounding = count == self._frame_samples
-        return count
+        self._last = frame[:, -self._fade_samples :]
+        self.sounding = True
+        return frame
 
-    def _end_delay(self, delay: StandingDelay, held_back: bool) -> None:
-        """Trim what has been found to be a delay."""
+    def _play_rest(self, count: int) -> Int16Array:
+        """Return the rest of the queue, and the end of the sound."""
+        before = self._last if self.sounding else self._last[:, :0]
+        frame = self._pad(self._play(count)) if count else np.zeros_like(self.silence)
+        self.pulled = count
+        if count < self._fade_samples:
+            self._last = np.concatenate([before, frame[:, :count]], axis=1)
+        # A padded frame ends in silence, so the next samples start a new utterance.
+        self.sounding = False
+        return self._fade_cut(count, frame)
+
+    def _fade_cut(self, count: int, frame: Int16Array) -> Int16Array:
+        """Continue the last sound behind ``count`` samples of a frame, mirrored and faded out."""
+        room = min(self._fade_samples, self._frame_samples - count, self._last.shape[1])
+        real_time = self._delay is not None and self._delay.follows_input
+        if room and real_time and self._last[:, -1].any():
+            mirrored = self._last[:, : -room - 1 : -1]
+            frame[:, count : count + room] = _faded(mirrored, _fade_out(room))
+            self._fading_in = True
+        elif not count:
+            return self.silence
+        return frame
+
+    def _pad(self, samples: Int16Array) -> Int16Array:
+        frame = np.zeros_like(self.silence)
+        frame[:, : samples.shape[1]] = samples
+        return frame
+
+    def _find_excess(self, delay: StandingDelay, held_back: bool) -> int:
+        """Return the samples that have been found to be a delay."""
         count = delay.excess(self._queued, held_back)
         if not count and (silent := delay.silent_excess(self._queued)):
-            count = self._count_silence(silent)
-        if count >= self._frame_samples:
-            self._trim(count)
-            delay.note_trim(count)
+            # The crossfade must not reach the sound behind the silence.
+            silence = self._count_silence(silent + self._fade_samples) - self._fade_samples
+            count = max(0, min(silence, silent))
+        return count
 
     def _count_silence(self, limit: int) -> int:
         """Return the number of silent samples at the front, up to ``limit``."""
@@ -285,8 +331,7 @@ class PlayoutBuffer:
         return min(count, limit)
 
     def _trim(self, count: int) -> None:
-        """Drop ``count`` samples from the front, leaving at least a frame; crossfade the cut."""
-        # Not the frame just pulled, which may be at the encoder: the fade lies in what comes next.
+        """Drop ``count`` samples from the front of a frame and more; crossfade the cut."""
         fade = self._fade_samples
         taken = self._take(count + fade)
         gains = _fade_out(fade)
@@ -297,6 +342,9 @@ class PlayoutBuffer:
         self._chunks.appendleft(np.rint(across).astype(np.int16))
         self._queued += fade
         self._counters.trimmed += count
+        self._excess = 0
+        if self._delay is not None:
+            self._delay.note_trim(count)
 
     def _take(self, limit: int) -> Int16Array:
         """Remove up to ``limit`` samples from the front of the queue into a new array."""

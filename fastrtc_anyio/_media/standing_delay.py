@@ -6,37 +6,44 @@ the source pushes as much as playout pulls. The delay shows in the depth: the sa
 pull. Pulls are a clock, so the depth moves only when the source gains or loses on real time.
 
 * A source in real time keeps the depth in a narrow band that does not drift, for any chunk size and
-  jitter. The part below the band was never needed: it is trimmed to a margin of a frame.
+  jitter. The part below the band was never needed: it is trimmed.
 * A source that works ahead and then rests, such as speech synthesis, leaves the band upwards by a
   chunk when it pushes, and falls through it while it rests. It never loses a sample.
 * A source that is always slightly too fast works ahead, too. Its band drifts.
 * A source that works ahead until it waits for room is in a steady band just below the limit.
   Therefore the caller reports whether a sender waits.
 
-A delay begins with silence. A band that starts right after silence is therefore accepted after
-0.66 s: a lead that has grown from nothing since then drifts too much to look like a delay. Another
-band, for example of differing clocks, has to hold for 1.32 s. No rule can distinguish a delay from
-the lead of a source that pushes some audio ahead and the rest in real time, or that refills the
-buffer to a depth it chooses. Such a source should not be live.
+A delay begins with silence. A band of at least two frames that starts right after silence is
+therefore accepted after 0.66 s: a lead that has grown from nothing since then drifts too much to
+look like a delay. Another band, for example of jitter that has ended, has to hold for 1.32 s. No
+rule can distinguish a delay from the lead of a source that pushes some audio ahead and the rest in
+real time, or that refills the buffer to a depth it chooses. Such a source should not be live.
 
-Other sources may do all of that and never lose a sample, so the depth alone proves nothing. For
-them a delay needs a cause: the session has read its input faster than real time, as it does when
-the backlog of a network, of a busy loop or of a slow handler arrives. :class:`InputLead` measures
-by how much. A rise of the depth is a delay only if the source
+Other sources may do all of that and never lose a sample, so the depth alone proves nothing. Two
+observations of the input, both by :class:`InputLead`, show a delay all the same.
+
+*The source repeats the input.* An echo sends exactly as much as the session has read, and no sample
+before it was read. All it has queued is then delay, and trimmed as if it were live; its band need
+not be steady. Any other source sends audio that was not read, or soon keeps back what was.
+
+*A burst of input has caused the delay*: the session has read its input faster than real time, as it
+does when the backlog of a network, of a busy loop or of a slow handler arrives. A rise of the depth
+is a delay only if the source
 
 * has been in a steady band before, which shows the depth that it needs,
 * is in a steady band again, higher by what the input's lead accounts for.
 
 Then the rise is trimmed, and never more than the lead. Speech synthesis, music or a reply that is
 paced in real time behind some audio pushed ahead lacks the cause. The rule cannot recognise a delay
-that arises in a handler between its input and its output, nor a source without steady bands.
+that arises in such a handler between its input and its output, nor a source without steady bands.
 
 Silence may also be read late in a burst: that of a gap in which the client sent no audio comes with
 the audio that ends the gap. Silent samples at the front of the queue are therefore trimmed at once,
 as far as the lead accounts for the depth. Waiting for a steady band would cost speech instead.
 
-A short silence soon after a trim means that jitter needed the samples trimmed. The next trim then
-leaves another frame, up to three.
+A short silence soon after a trim means that jitter needed the samples trimmed. From then on trims
+leave a margin of another frame, up to three. The last frame of the margin is trimmed when jitter
+has not needed it for 10 s; if that was wrong, it is kept for longer the next time, up to 40 s.
 """
 
 from __future__ import annotations
@@ -60,9 +67,14 @@ LONG_PULLS = 66
 # a trim by then, or drift too much.
 AFTER_SILENCE_PULLS = 22
 # Margin that a trim leaves for the next late packet, and the least excess worth a trim.
-LEAST_MARGIN_FRAMES = 1
 MOST_MARGIN_FRAMES = 3
-LEAST_TRIM_FRAMES = 1
+LEAST_TRIM_FRAMES = 0.3
+# The least excess worth a trim after the short time.
+LEAST_EARLY_TRIM_FRAMES = 2
+# Time after which the last frame of a margin is given up if it was never needed. It doubles each
+# time that this proves wrong.
+PATIENCE_PULLS = 10 * FRAMES_PER_SECOND
+MOST_PATIENCE_PULLS = 4 * PATIENCE_PULLS
 # Silence within this time after a trim means that the margin was too small; later silence does not.
 REGRET_PULLS = 10 * FRAMES_PER_SECOND
 # Longer silence means nothing: the source stalled or rested, and no margin would have helped.
@@ -79,6 +91,13 @@ LEAD_CHECKS = 5 * FRAMES_PER_SECOND // CHECK_PULLS
 # Sounding pulls without a steady band, and without a lead of the input, after which the usual depth
 # is forgotten.
 FORGET_PULLS = 10 * FRAMES_PER_SECOND
+# Seconds by which an echo may seem to send more than it has read: what filters hold back varies.
+ROUNDING_S = 0.005
+# Seconds that an echo usually holds back between reading and sending.
+MOST_UNSENT_S = 0.04
+# Seconds for which it may hold back more in a burst of input, and in a stall.
+MOST_HELD_S = 0.3
+MOST_BEHIND_S = 2.0
 # Seconds within which reading and playout both go on after a stall of the process.
 NOTICE_S = 0.2
 
@@ -88,10 +107,14 @@ class InputLead:
 
     Attributes:
         seconds: input read before the last frame that was still ahead of real time then.
+        is_repeated: whether all of the input, and nothing else, has been sent so far.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.is_repeated = True
+        self._unsent = 0.0  # seconds read more than were sent
+        self._behind_since = math.inf  # when more was held back than an echo usually does
         self._until = -math.inf
         self._read_at = -math.inf
         self._duration = 0.0  # of the last frame
@@ -101,6 +124,11 @@ class InputLead:
 
     def read(self, now: float, duration: float) -> None:
         """Note that input of ``duration`` seconds was read at ``now``."""
+        self._unsent += duration
+        if self._unsent > MOST_UNSENT_S:
+            self._behind_since = min(self._behind_since, now)
+            if now - self._behind_since > MOST_BEHIND_S:
+                self.is_repeated = False
         ended, longest, _ = self._pause
         if now - self._read_at >= longest or ended < now - NOTICE_S:
             self._pause = now, now - self._read_at, max(0.0, now - self._until)
@@ -108,6 +136,19 @@ class InputLead:
         self.seconds = max(0.0, self._until - now)
         self._until = now + self.seconds + duration
         self._duration = duration
+
+    def send(self, duration: float) -> None:
+        """Note that audio of ``duration`` seconds was sent."""
+        self._unsent -= duration
+        if self._unsent <= MOST_UNSENT_S:
+            self._behind_since = math.inf
+            if self._unsent < -ROUNDING_S:
+                self.is_repeated = False
+
+    @property
+    def is_repeated_now(self) -> bool:
+        """Whether `is_repeated`, and not much of the input is held back at this moment."""
+        return self.is_repeated and self._read_at - self._behind_since <= MOST_HELD_S
 
     def skip(self, now: float, seconds: float) -> None:
         """Note that playout stood still for so long until now: an echo keeps what it has queued.
@@ -141,12 +182,20 @@ class StandingDelay:
     def __init__(self, frame_samples: int, lead: InputLead | None = None) -> None:
         self._frame = frame_samples
         self._lead = lead or InputLead()
-        self._margin = LEAST_MARGIN_FRAMES
+        self._margin = 0
+        self._patience = PATIENCE_PULLS
+        self._spare_pulls = 0  # since a frame less would have caused silence
+        self._may_work_ahead = True
         # The latest depths, back to the last one too small for a trim or with a sender waiting.
         self._depths: deque[int] = deque(maxlen=LONG_PULLS)
         self._silent_pulls = 0  # since the last sound
         self._sounding_pulls = 0  # since the last silence
         self._trimmed_at: int | None = None  # sounding pulls at the last trim since the silence
+
+    @property
+    def follows_input(self) -> bool:
+        """Whether the source is known to follow the input in real time."""
+        return True
 
     def silence(self) -> None:
         """Note a pull that did not play a full frame."""
@@ -167,7 +216,7 @@ class StandingDelay:
             return 0
         if not self._explains(lead, depth - usual, usual, 0):
             return 0
-        return max(0, min(depth - max(usual, self._frame), lead))
+        return max(0, min(depth - usual, lead))
 
     def note_trim(self, samples: int) -> None:
         """Note that this many samples were trimmed."""
@@ -192,27 +241,46 @@ class StandingDelay:
         return rise - slack <= lead <= rise + usual + slack + TRANSPORT_FRAMES * self._frame
 
     def _find_excess(self, depth: int, held_back: bool) -> int:
+        if self._margin:
+            self._give_up_margin(depth)
         # Cleared, not skipped: a band with a gap in it would join two leads into one delay.
         if held_back or depth < (self._margin + LEAST_TRIM_FRAMES) * self._frame:
             self._depths.clear()
             return 0
         self._depths.append(depth)
-        after_silence = self._sounding_pulls <= AFTER_SILENCE_PULLS + SHORT_PULLS
-        pulls = SHORT_PULLS if after_silence else LONG_PULLS
-        if len(self._depths) < pulls:
+        pulls = len(self._depths)
+        if pulls >= LONG_PULLS:
+            return self._excess_of(list(self._depths))
+        if pulls < SHORT_PULLS or self._sounding_pulls > AFTER_SILENCE_PULLS + SHORT_PULLS:
             return 0
-        band = list(self._depths)[-pulls:]
-        if not self._is_steady(band):
+        excess = self._excess_of(list(self._depths)[-SHORT_PULLS:])
+        if self._may_work_ahead and excess < LEAST_EARLY_TRIM_FRAMES * self._frame:
+            return 0
+        return excess
+
+    def _excess_of(self, band: list[int]) -> int:
+        if self._may_work_ahead and not self._is_steady(band):
             return 0
         # The minimum, not the mean: the depth above it is the source's own jitter and chunk size.
         return min(band) - self._margin * self._frame
 
+    def _give_up_margin(self, depth: int) -> None:
+        """Lower the margin if its last frame has not been needed for long."""
+        self._spare_pulls = self._spare_pulls + 1 if depth >= self._frame else 0
+        if self._spare_pulls > self._patience:
+            self._spare_pulls = 0
+            self._margin -= 1
+            self._patience = max(self._patience // 2, PATIENCE_PULLS)
+
     def _end_silence(self) -> None:
         """Learn from the silence just ended whether the margin suffices."""
         if self._trimmed_at is not None and self._silent_pulls <= REGRET_SILENT_PULLS:
-            regret = self._sounding_pulls - self._trimmed_at < REGRET_PULLS
-            margin = self._margin + (1 if regret else -1)
-            self._margin = min(max(margin, LEAST_MARGIN_FRAMES), MOST_MARGIN_FRAMES)
+            if self._sounding_pulls - self._trimmed_at < REGRET_PULLS:
+                self._margin = min(self._margin + 1, MOST_MARGIN_FRAMES)
+                self._patience = min(2 * self._patience, MOST_PATIENCE_PULLS)
+            else:  # a margin of this size has not helped
+                self._margin = max(self._margin - 1, 0)
+        self._spare_pulls = 0
         self._silent_pulls = self._sounding_pulls = 0
         self._trimmed_at = None
 
@@ -229,20 +297,35 @@ class StandingDelay:
 
 
 class EchoDelay(StandingDelay):
-    """Detector of the part of the depth that a burst of input has caused."""
+    """Detector of the part of the depth that a burst of input has caused.
+
+    The delay of a source that repeats the input sample by sample is found as if it were live.
+    """
 
     def __init__(self, frame_samples: int, lead: InputLead | None = None) -> None:
         super().__init__(frame_samples, lead)
         self._usual: int | None = None  # depth that the source has proven to suffice
         self._unexplained: deque[int] = deque(maxlen=LEAD_CHECKS)  # leads at the usual depth
         self._unsteady_pulls = 0
+        self._repeated_pulls = 0  # sounding pulls of a source that repeats the input
 
     @property
     def in_real_time(self) -> bool:
         """Whether the source has lately been in a steady band."""
-        return self._usual is not None
+        repeats = self._lead.is_repeated and self._repeated_pulls >= LONG_PULLS
+        return self._usual is not None or repeats
+
+    @property
+    def follows_input(self) -> bool:
+        return self._lead.is_repeated
 
     def _find_excess(self, depth: int, held_back: bool) -> int:
+        if self._may_work_ahead == self._lead.is_repeated_now:
+            self._may_work_ahead = not self._may_work_ahead
+            self._depths.clear()  # depths mean something else from now on
+        if not self._may_work_ahead:
+            self._repeated_pulls += 1
+            return super()._find_excess(depth, held_back)
         lead = self._lead_samples
         # Bursts of input make any source unsteady.
         self._unsteady_pulls += lead < LEAST_ECHO_TRIM_FRAMES * self._frame
@@ -268,7 +351,7 @@ class EchoDelay(StandingDelay):
 
     @property
     def _usual_depth(self) -> int | None:
-        return self._usual
+        return self._usual if self._may_work_ahead else super()._usual_depth
 
     def _judge(self, depth: int, chunk: int, lead: int) -> int:
         """Return the samples to trim from a steady band, given its depth and its range."""
@@ -279,7 +362,7 @@ class EchoDelay(StandingDelay):
             return 0
         rise, excess = depth - self._usual, depth - max(self._usual, frame)
         if self._explains(lead, rise, self._usual, chunk):
-            trim = min(excess - (self._margin - LEAST_MARGIN_FRAMES) * frame, lead)
+            trim = min(excess - self._margin * frame, lead)
             if trim >= LEAST_ECHO_TRIM_FRAMES * frame:
                 return trim
             if excess <= (LEAST_ECHO_TRIM_FRAMES + 1) * frame:

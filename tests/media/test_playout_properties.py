@@ -32,6 +32,8 @@ class Playout(RuleBasedStateMachine):
         self.next_value = 0
         self.sounding = False  # the last pull ended in real samples
         self.faded_out = False  # a pause faded out, and nothing was played since
+        self.last: Int16Array = np.empty((2, 0), np.int16)  # end of the sound being played
+        self.cut_off = False  # an underrun cut the sound off, and nothing was played since
         self.reply_samples = 0
         self.silent_pulls = 0
         self.grown = False
@@ -75,7 +77,7 @@ class Playout(RuleBasedStateMachine):
         assert self.playout.buffered_samples == self.tail.shape[1]
         assert not self.playout.paused
         self.queue = self.queue[:, :0]
-        self.sounding = self.faded_out = self.grown = False
+        self.sounding = self.faded_out = self.cut_off = self.grown = False
         self.reply_samples = self.silent_pulls = self.steady_pulls = 0
 
     @rule(held_back=st.booleans())
@@ -88,7 +90,7 @@ class Playout(RuleBasedStateMachine):
         assert self.playout.position - position == (0 if self.tail.size else played)
         assert frame.shape == (2, FRAME)
         assert frame.dtype == np.int16
-        assert not frame[:, played:].any()
+        self.trim(after.trimmed - before.trimmed)
         starved = False
         if self.tail.size:
             assert played == self.tail.shape[1]
@@ -105,8 +107,21 @@ class Playout(RuleBasedStateMachine):
         else:
             starved = self.pull_playing(frame, played)
         assert after.underruns - before.underruns == starved
+        self.check_end(frame, played)
         self.steady_pulls = self.steady_pulls + 1 if self.sounding and not held_back else 0
-        self.trim(after.trimmed - before.trimmed)
+
+    def check_end(self, frame: Int16Array, played: int) -> None:
+        """Check the rest of a frame: silence, or the faded mirror image of a sound cut off."""
+        if self.sounding:
+            self.last = frame[:, -FADE:].copy()
+            return
+        if self.cut_off and self.last.shape[1]:
+            count = min(FADE, FRAME - played, self.last.shape[1])
+            mirrored = self.last[:, ::-1][:, :count]
+            check_fade(frame[:, played : played + count], mirrored)
+            played += count
+        self.last = self.last[:, :0]
+        assert not frame[:, played:].any()
 
     def trim(self, count: int) -> None:
         if count:
@@ -123,23 +138,24 @@ class Playout(RuleBasedStateMachine):
     def pull_playing(self, frame: Int16Array, played: int) -> bool:
         """Check a pull while not paused; return whether it must be an underrun."""
         queued = self.queue.shape[1]
-        may_start = queued >= 2 * FRAME or self.sounding or self.faded_out or self.silent_pulls > 0
         if queued >= FRAME:
-            assert played == (FRAME if may_start else 0)
+            assert played == FRAME
         elif queued and (self.sounding or (self.silent_pulls and not self.grown)):
             assert played == queued
         else:
             assert played == 0
         starved = self.sounding and played < FRAME
         wanted = self.queue[:, :played]
-        if played and self.faded_out:
+        if played and (self.faded_out or self.cut_off):
             fade = min(played, FADE)
             check_fade(frame[:, :fade][:, ::-1], wanted[:, :fade][:, ::-1])
             assert np.array_equal(frame[:, fade:played], wanted[:, fade:])
         else:
             assert np.array_equal(frame[:, :played], wanted)
         if played:
-            self.faded_out = False
+            self.faded_out = self.cut_off = False
+            self.last = np.concatenate([self.last, frame[:, :played]], axis=1)[:, -FADE:]
+        self.cut_off |= self.live and self.last.size > 0 and played < FRAME
         self.consume(played)
         self.sounding = played == FRAME
         self.silent_pulls = self.silent_pulls + 1 if queued and not played else 0
@@ -215,14 +231,17 @@ def numbered(playout: PlayoutBuffer, count: int) -> Int16Array:
 )
 def test_chunks_of_150_ms_at_any_time_lose_nothing(chunks: list[tuple[int, int]]) -> None:
     playout = PlayoutBuffer(RATE, 1, 30.0, live=True)
-    output = []
+    output, pushed = list[Int16Array](), list[Int16Array]()
     for length, pulls in chunks:
-        playout.push(numbered(playout, length * MS))
+        pushed.append(numbered(playout, length * MS))
+        pushed[-1][:, -1] = 0  # a sound that ends in 0 needs no fade
+        playout.push(pushed[-1])
         output += [playout.pull() for _ in range(pulls)]
     output += [playout.pull() for _ in range(playout.buffered_samples // FRAME + 3)]
     heard = np.concatenate(output, axis=1)
     assert playout.statistics().trimmed == 0
-    assert np.array_equal(heard[heard != 0], np.arange(playout.statistics().sent) % 30000 + 1)
+    wanted = np.concatenate(pushed, axis=1)
+    assert np.array_equal(heard[heard != 0], wanted[wanted != 0])
 
 
 @settings(max_examples=100, deadline=None)

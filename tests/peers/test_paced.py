@@ -77,6 +77,7 @@ async def test_slow_client_costs_other_audio_nothing(seconds: float) -> None:
     now = 0.0
     link = Link(Host(), lambda: now)
     output = PacedOutput(link, RATE, BufferOptions(), CLIENT_LEAD, lambda: None)
+    await output.send((RATE, np.full((1, RATE // 20), 1000, np.int16)))  # before any input
     for step in range(round(16 / STEP)):
         now = step * STEP
         if step % 4 == 0:
@@ -85,3 +86,18 @@ async def test_slow_client_costs_other_audio_nothing(seconds: float) -> None:
         while not 5 <= now < 5 + seconds and output.pull_due(now)[0] is not None:
             pass
     assert output.statistics().trimmed == 0
+
+
+@pytest.mark.parametrize("seconds", [0.3, 2, 4])
+async def test_slow_client_hears_an_echo_without_delay_afterwards(seconds: float) -> None:
+    now = 0.0
+    link = Link(Host(), lambda: now)
+    output = PacedOutput(link, RATE, BufferOptions(), CLIENT_LEAD, lambda: None)
+    for step in range(round((8 + seconds) / STEP)):
+        now = step * STEP
+        if step % 4 == 0:
+            link.input_lead.read(now, 0.02)
+            await output.send((RATE, np.full((1, RATE // 50), 1000, np.int16)))
+        while not 5 <= now < 5 + seconds and output.pull_due(now)[0] is not None:
+            pass
+    assert output.statistics().latency <= 0.02
