@@ -78,7 +78,7 @@ class Stream(StreamEndpoints, AsyncContextManagerMixin):
             and for live streams ``input_buffer_s`` + 0.2.
         input_buffer_s: seconds of audio that wait for a slow handler. A handler further behind
             continues with the newest audio.
-        opus: options of the Opus encoder.
+        opus: settings of the Opus encoder.
         video: codec and bitrate of outgoing video.
         telephone: how a carrier reaches this server, and how it authenticates.
         authenticate: guards every endpoint, but not methods that the application calls. A plain

@@ -49,10 +49,13 @@ class OpusOptions:
 
     Attributes:
         bitrate: target in bits per second, 6000 to 510000. None: 64000 per channel.
-        application: optimisation target of libopus: "voip" for speech, "audio" for fidelity,
-            "lowdelay" for the shortest delay.
+        application: optimisation target of libopus: "voip" for speech, "audio" for fidelity at any
+            bitrate, "lowdelay" for a delay of 2.5 ms instead of 6.5 ms. At 64000 bits per second
+            and channel "lowdelay" has the same fidelity as "audio". None: "lowdelay" from that
+            bitrate on if ``inband_fec`` is False, otherwise "audio".
         inband_fec: whether to repeat speech at a low rate in the next packet, so that a decoder
-            can repair a loss. Effective only with ``packet_loss_percent`` above 0.
+            can repair a loss. Effective only with ``packet_loss_percent`` above 0, and not with
+            "lowdelay".
         packet_loss_percent: expected loss, 0 to 100.
         complexity: 0 (fastest) to 10 (best). None: 10.
         dtx: whether to send only two packets a second while there is silence (discontinuous
@@ -64,7 +67,7 @@ class OpusOptions:
     """
 
     bitrate: int | None = None
-    application: Application = "audio"
+    application: Application | None = None
     inband_fec: bool = False
     packet_loss_percent: int = 0
     complexity: int | None = None
@@ -73,7 +76,7 @@ class OpusOptions:
     def __post_init__(self) -> None:
         if self.bitrate is not None:
             _check_int("bitrate", self.bitrate, _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE)
-        check_choice("application", self.application, get_args(Application))
+        check_choice("application", self.application, (None, *get_args(Application)))
         check_type("inband_fec", self.inband_fec, bool)
         check_type("dtx", self.dtx, bool)
         _check_int("packet_loss_percent", self.packet_loss_percent, 0, 100)
@@ -260,8 +263,13 @@ class OpusEncoder(_CodecEncoder):
             )
         check_channels(channels)
         options = options or OpusOptions()
+        usual = _OPUS_BITRATE_PER_CHANNEL * channels
+        bitrate = options.bitrate or usual
+        application = options.application or (
+            "audio" if options.inband_fec or bitrate < usual else "lowdelay"
+        )
         controls = {
-            "bitrate": options.bitrate or _OPUS_BITRATE_PER_CHANNEL * channels,
+            "bitrate": bitrate,
             "complexity": _DEFAULT_COMPLEXITY if options.complexity is None else options.complexity,
             "inband_fec": int(options.inband_fec),
             "packet_loss_percent": options.packet_loss_percent,
@@ -269,9 +277,9 @@ class OpusEncoder(_CodecEncoder):
         }
         library = load_libopus()
         codec = (
-            _ffmpeg_opus(sample_rate, channels, options.application, controls)
+            _ffmpeg_opus(sample_rate, channels, application, controls)
             if library is None
-            else NativeOpusEncoder(library, sample_rate, channels, options.application, controls)
+            else NativeOpusEncoder(library, sample_rate, channels, application, controls)
         )
         super().__init__("Opus", sample_rate, channels, OPUS_CLOCK_RATE, codec)
 

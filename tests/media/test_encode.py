@@ -129,6 +129,35 @@ def test_opus_with_fec_is_decodable(rate: int, channels: int) -> None:
 
 
 @pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(
+    ("options", "channels", "application"),
+    [
+        ({}, 1, "lowdelay"),
+        ({}, 2, "lowdelay"),
+        ({"bitrate": 64_000}, 1, "lowdelay"),
+        ({"bitrate": 64_000}, 2, "audio"),
+        ({"bitrate": 63_000}, 1, "audio"),
+        ({"inband_fec": True, "packet_loss_percent": 10}, 1, "audio"),
+    ],
+)
+def test_opus_has_the_short_delay_if_it_costs_no_fidelity(
+    options: dict[str, Any], channels: int, application: Any
+) -> None:
+    """A step of the level is heard 2.5 ms later with "lowdelay", otherwise 6.5 ms later."""
+    noise = np.random.default_rng(0).integers(-9000, 9000, (channels, 48_000)).astype(np.int16)
+    encoder, decoder = OpusEncoder(48_000, channels, OpusOptions(**options)), create_decoder("opus")
+    payloads = encode_all(encoder, noise)
+    heard = np.concatenate([decoder.decode(payload) for payload in payloads], axis=1)[0]
+    shifts = {"lowdelay": 120, "audio": 312}
+    likeness = {
+        name: float(np.corrcoef(heard[9600 + shift : 38400 + shift], noise[0, 9600:38400])[0, 1])
+        for name, shift in shifts.items()
+    }
+    assert max(likeness, key=lambda name: likeness[name]) == application
+    assert likeness[application] > 0.3
+
+
+@pytest.mark.usefixtures("library")
 def test_opus_meets_its_bitrate() -> None:
     generator = np.random.default_rng(0)
     samples = generator.integers(-9000, 9000, (1, 48000)).astype(np.int16)
