@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import TypeVar, cast
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .host import Host
 
@@ -70,7 +70,7 @@ class Worker:
         Cancellation:
             Abandons the call. A call that the thread has not begun is not made.
         """
-        await checkpoint()
+        await checkpoint_if_cancelled()
         if self.busy:
             raise RuntimeError(f"{self._name} is still busy with an earlier call")
         self._pending += 1

@@ -197,6 +197,7 @@ async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
             for piece in split_frame(frame):
                 for samples in rechunk.push(convert(piece)):
                     await receive((rate, samples))
+                    run.note_received()
     finally:
         convert.reset()
 
@@ -207,11 +208,14 @@ async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     read = partial(read_audio_emission, source=source)
     plays = run.session.media.audio_out
     while True:
+        received = run.received
         emission = await run.calls.convert(read, source, await emit())
         await run.play(emission)
-        if emission.media is None or not plays:
-            # No playout queue slows this loop down: without the pause it would occupy a core.
+        # No playout queue slows this loop down: without the pause it would occupy a core.
+        if not plays:
             await anyio.sleep(1 / FRAMES_PER_SECOND)
+        elif emission.media is None:
+            await run.wait_received(received, 1 / FRAMES_PER_SECOND)
 
 
 class _Runtime(HandlerRuntime):

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import anyio
 from anyio import BrokenResourceError, create_task_group
+from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._media.frames import AudioFrame
@@ -33,6 +34,7 @@ class HandlerRun(Generic[H_co]):
     Attributes:
         calls: calls of the handler's code.
         ending: whether the handler has ended the session, and only queued media are still played.
+        received: calls of ``receive`` that have returned.
     """
 
     def __init__(self, handler: H_co, session: Session, calls: Calls) -> None:
@@ -40,6 +42,8 @@ class HandlerRun(Generic[H_co]):
         self.session = session
         self.calls = calls
         self.ending = False
+        self.received = 0
+        self._received: anyio.Event | None = None
         self._ignored: set[str] = set()
         self._send_audio = session.audio_out.send if session.media.audio_out else None
 
@@ -55,6 +59,24 @@ class HandlerRun(Generic[H_co]):
         """Send the parts of a video emission; end the session if it holds a ``CloseStream``."""
         sent = self.session.media.video_out
         await self._deliver(emission, "video", self.session.video_out.send if sent else None)
+
+    def note_received(self) -> None:
+        """Note that ``receive`` has returned."""
+        self.received += 1
+        if self._received is not None:
+            self._received.set()
+
+    async def wait_received(self, count: int, seconds: float) -> None:
+        """Wait until ``receive`` has returned more than ``count`` times, for ``seconds`` at most.
+
+        An ``emit`` that had nothing to give will most likely have something then.
+        """
+        if self.received != count:
+            await checkpoint()
+            return
+        self._received = anyio.Event()
+        with anyio.move_on_after(seconds):
+            await self._received.wait()
 
     async def wait_picture_wanted(self, lead: float) -> None:
         """Wait until a picture that takes ``lead`` seconds to make would be shown at once."""
