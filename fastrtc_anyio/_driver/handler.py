@@ -183,7 +183,7 @@ async def receive_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     """Pass the client's audio to ``receive``, 20 ms at a time."""
     rate = run.handler.input_sample_rate
     channels = 2 if run.handler.expected_layout == "stereo" else 1
-    convert = AudioConverter(rate, channels)
+    convert = AudioConverter(rate, channels, primed=True)
     rechunk = Rechunker(rate // FRAMES_PER_SECOND, channels, copy=False)
     audio_in = run.session.audio_in
     read = audio_in.receive_or_silence if run.handler.receive_silence else audio_in.receive

@@ -17,11 +17,15 @@ class AudioConverter:
     Args:
         sample_rate: output rate, Hz.
         channels: output channels, 1 or 2.
+        primed: whether a frame in gives a frame out. Otherwise the first one lacks the 1 to 3 ms
+            that the resampler looks ahead. Primed with as much silence, it lacks nothing, and the
+            audio comes as much later.
     """
 
-    def __init__(self, sample_rate: int, channels: int) -> None:
+    def __init__(self, sample_rate: int, channels: int, *, primed: bool = False) -> None:
         self._sample_rate = sample_rate
         self._channels = channels
+        self._primed = primed
         self._resampler: StreamResampler | None = None
 
     def __call__(self, frame: AudioFrame) -> Int16Array:
@@ -44,6 +48,8 @@ class AudioConverter:
             resampler = self._resampler = StreamResampler(
                 frame.sample_rate, self._sample_rate, self._channels
             )
+            if self._primed and tail.shape[1] == 0:
+                resampler.push(np.zeros((self._channels, resampler.look_ahead), np.int16))
         converted = resampler.push(samples)
         return converted if tail is None else np.concatenate([tail, converted], axis=1)
 

@@ -81,6 +81,11 @@ class StreamResampler:
         self._filter: _Polyphase | None = None
         self._closed = False
 
+    @property
+    def look_ahead(self) -> int:
+        """Input samples behind an output sample that have to be known, with different rates."""
+        return _half_taps(self.from_rate / self._to_rate)
+
     def push(self, samples: Int16Array) -> Int16Array:
         """Resample the next chunk of the stream.
 
@@ -217,13 +222,17 @@ def _sliding_windows(samples: NDArray[np.float64], size: int) -> NDArray[np.floa
     )
 
 
+def _half_taps(stretch: float) -> int:
+    return math.ceil(HALF_TAPS * max(1.0, stretch))
+
+
 @lru_cache(maxsize=32)
 def _filter_bank(phases: int, stretch: float) -> NDArray[np.float64]:
     """Return the integer coefficients, shape ``(phases + 1, taps)``.
 
     The sum of each row is the scale. The last row is the first, a sample later.
     """
-    half = math.ceil(HALF_TAPS * stretch)
+    half = _half_taps(stretch)
     offsets = np.arange(1 - half, half + 1)[None, :] - np.arange(phases + 1)[:, None] / phases
     window = np.i0(KAISER_BETA * np.sqrt(np.clip(1 - (offsets / half) ** 2, 0, 1)))
     bank = window * np.sinc(offsets * CUTOFF / stretch)
