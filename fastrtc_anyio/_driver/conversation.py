@@ -1,8 +1,9 @@
 """A conversation: the turns of a :class:`.ReplyOnPause` and its user.
 
-Theory of operation. One task listens: it passes each hop of audio to the voice-activity model and
-the probability to the turn machine, and carries out the machine's steps at once. Each reply is a
-task (:mod:`.replies`), and so is each question to a judge (:mod:`.interruptions`).
+Theory of operation. One task listens: it receives each hop of audio with the probability that it
+is speech (:mod:`.listening`), passes both to the turn machine, and carries out the machine's steps
+at once. Each reply is a task (:mod:`.replies`), and so is each question to a judge
+(:mod:`.interruptions`).
 
 All code that touches the machine is synchronous and runs on the event loop's thread, so it needs no
 lock. Slow code - a model, a judge, a custom algorithm, a plain generator - runs on threads. A late
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from contextlib import suppress
 
 from anyio import EndOfStream, create_task_group, current_time
 from anyio.abc import TaskGroup
@@ -52,9 +53,10 @@ from fastrtc_anyio.conversation.turn_table import (
     TurnState,
     TurnStep,
 )
-from fastrtc_anyio.speech.vad import Hops
+from fastrtc_anyio.speech.vad import Vad
 
 from .interruptions import Interruptions
+from .listening import Listener, SharedListener, can_share, open_shared_listener
 from .replies import Replies
 from .run import HandlerRun
 
@@ -105,6 +107,7 @@ class Conversation:
         """Opened by a request for a reply. Any thread may open it."""
         self._searching = False
         self._speech_at = -math.inf  # place of the last hop of speech
+        self._shared: SharedListener | None = None
 
     def greet(self) -> None:
         """Start the greeting, if there is one."""
@@ -124,58 +127,75 @@ class Conversation:
 
     async def listen(self) -> None:
         """Process the client's audio until the connection ends."""
-        convert = AudioConverter(self._handler.input_sample_rate, 1)
-        try:
-            if isinstance(self._rule, CustomPauseRule):
-                await self._listen_with_rule(self._rule, convert)
-            else:
-                await self._listen_with_model(convert)
-        finally:
-            convert.reset()
+        if isinstance(self._rule, CustomPauseRule):
+            await self._listen_with_rule(self._rule)
+            return
+        vad, audio_in = self._handler.vad, self._run.session.audio_in
+        if not can_share(vad, audio_in):
+            await self._listen_with_model(vad)
+            return
+        rate, speech_probability = self._handler.input_sample_rate, self._handler.speech_probability
+        with open_shared_listener(audio_in, rate, vad, speech_probability) as shared:
+            await self._listen_to(shared)
 
-    async def _listen_with_model(self, convert: Callable[[AudioFrame], Int16Array]) -> None:
+    async def _listen_to(self, shared: SharedListener) -> None:
+        """Receive hops from the thread that listens for all conversations."""
+        self._shared = shared
+        with suppress(EndOfStream):
+            while True:
+                self._update_listening()
+                for hop, probability in await shared.receive():
+                    self._push(hop, probability)
+
+    def _update_listening(self) -> None:
+        """Tell the shared thread what matters from now on."""
+        shared, listening = self._shared, self._machine.state is TurnState.LISTENING
+        if shared is not None:
+            shared.fills_gaps = self._silence_matters
+            shared.idle = listening and not (self._silence_matters or self._searching)
+
+    async def _listen_with_model(self, vad: Vad) -> None:
         """Compute the probability of speech with the voice-activity model."""
-        vad = self._handler.vad
-        stream = vad.new_stream()
+        listener = Listener(self._handler.input_sample_rate, vad)
         source = f"{type(vad).__name__}.probability"
-        hops = Hops(self._handler.input_sample_rate, vad)
+        judge = listener.stream.probability
         try:
             while (frame := await self._receive()) is not None:
                 for i, piece in enumerate(split_frame(frame)):
                     if i:
                         await checkpoint()
-                    for hop, window in hops.push(convert(piece)):
+                    for hop, window in listener.feed(piece):
                         if vad.blocking:
-                            probability = await self._calls.function(
-                                source, stream.probability, window
-                            )
+                            probability = await self._calls.function(source, judge, window)
                         else:
                             with user_code(source):
-                                probability = stream.probability(window)
-                        if probability >= self._handler.speech_probability:
-                            self._speech_at = self._machine.now
+                                probability = judge(window)
                         self._push(hop, probability)
         finally:
-            hops.close()
+            listener.close()
 
     async def _receive(self) -> AudioFrame | None:
         """Wait for audio, or for silence in its place if that can end speech; None at the end."""
-        machine, audio_in = self._machine, self._run.session.audio_in
-        rate, window = self._handler.input_sample_rate, self._handler.algo_options
-        quiet = (machine.now - self._speech_at) / rate - window.audio_chunk_duration
+        audio_in = self._run.session.audio_in
         try:
-            # The silence is also for a stop-word rule, which ends speech that the machine ignores.
-            if machine.user_speaks or quiet < _AFTER_SPEECH_S:
+            if self._silence_matters:
                 return await audio_in.receive_or_silence()
             return await audio_in.receive()
         except EndOfStream:
             return None
 
-    async def _listen_with_rule(
-        self, rule: CustomPauseRule, convert: Callable[[AudioFrame], Int16Array]
-    ) -> None:
+    @property
+    def _silence_matters(self) -> bool:
+        """Whether silence can end speech."""
+        machine, window = self._machine, self._handler.algo_options.audio_chunk_duration
+        quiet = (machine.now - self._speech_at) / self._handler.input_sample_rate - window
+        # Also for a stop-word rule, which ends speech that the machine ignores.
+        return machine.user_speaks or quiet < _AFTER_SPEECH_S
+
+    async def _listen_with_rule(self, rule: CustomPauseRule) -> None:
         """Call a subclass's ``determine_pause`` after every 20 ms."""
         source = self._calls.source("determine_pause")
+        convert = AudioConverter(self._handler.input_sample_rate, 1)
         size = self._handler.input_sample_rate // FRAMES_PER_SECOND
         rechunk = Rechunker(size, 1, copy=False)
         async for frame in self._run.session.audio_in.in_real_time():
@@ -188,6 +208,8 @@ class Conversation:
                 self._push(samples, 0.0)  # the rule has its verdict and ignores the probability
 
     def _push(self, hop: Int16Array, probability: float) -> None:
+        if probability >= self._handler.speech_probability:
+            self._speech_at = self._machine.now
         self._carry_out(self._machine.push(hop, probability))
         rule = self._rule
         # One search at a time: a recogniser may be slower than the audio.
@@ -223,6 +245,8 @@ class Conversation:
                     self._replies.start(step.reply, self._handler.reply_call(step.utterance))
                 case ReplyEnded():
                     pass  # _finish_reply has reported it, with the audio played
+        if steps:
+            self._update_listening()
 
     def _finish_reply(self, number: int, played: Played) -> None:
         # Even if the machine has counted a goodbye as interrupted, it was played to its end.
@@ -252,6 +276,7 @@ class Conversation:
             rule.reject(candidate)
         elif (ago := rule.wake(candidate, end)) is not None:
             self._machine.forget(ago)  # the pre-roll must not contain the stop word
+            self._speech_at = self._machine.now  # the rule may have speech to report
             with user_code(self._calls.source("send_stopword")):
                 handler.send_stopword()
             self._tell(StopWordHeard(self._now))

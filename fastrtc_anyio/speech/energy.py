@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -71,6 +72,13 @@ class EnergyVad:
     def new_stream(self) -> EnergyVadStream:
         """Return the state for a new speaker, with its own noise floor."""
         return EnergyVadStream(self._margin, self._quietest, self._blocks)
+
+    def probabilities(
+        self, streams: Sequence[EnergyVadStream], windows: Sequence[Int16Array]
+    ) -> list[float]:
+        """Process the next window of each of several speakers, one after another."""
+        pairs = zip(streams, windows, strict=True)
+        return [stream.probability(window) for stream, window in pairs]
 
 
 class EnergyVadStream:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
 import numpy as np
+import pytest
 
-from fastrtc_anyio import AlgoOptions, AudioFrame, ReplyInterrupted, ReplyOnPause, ReplyStarted
+from fastrtc_anyio import (
+    AlgoOptions,
+    AudioFrame,
+    EnergyVad,
+    ReplyInterrupted,
+    ReplyOnPause,
+    ReplyStarted,
+)
 from fastrtc_anyio.testing import tone
 from tests.kit.aiortc_client import AiortcClient
 from tests.kit.calls import make_stream, place_call
@@ -32,7 +41,16 @@ async def hear(client: AiortcClient, sound: bool, frames: int) -> None:
             found = found + 1 if (np.abs(frame.samples).max() > 500) == sound else 0
 
 
-async def test_reply_and_barge_in_over_udp() -> None:
+def listening_threads() -> int:
+    return sum(thread.name == "fastrtc-listening" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("vad", "listeners"),
+    [(LoudVad, 0), (EnergyVad, 1)],
+    ids=["own-listening", "shared-listening"],
+)
+async def test_reply_and_barge_in_over_udp(vad: Any, listeners: int) -> None:
     log = Log()
     ended: list[str] = []
     said: list[Any] = []
@@ -46,19 +64,21 @@ async def test_reply_and_barge_in_over_udp() -> None:
             ended.append("finally")
 
     handler = ReplyOnPause(
-        reply, model=LoudVad(), algo_options=AlgoOptions(0.4, 0.1, 0.05), on_event=log
+        reply, model=vad(), algo_options=AlgoOptions(0.4, 0.1, 0.05), on_event=log
     )
     stream = make_stream(handler)
     async with stream, place_call(stream) as client:
         talk(client)
         await hear(client, True, 25)
         assert ended == []
+        assert listening_threads() == listeners
         talk(client)
         # Silence while the client talks, then the reply to that.
         await hear(client, False, 10)
         await hear(client, True, 25)
         client.hang_up()
         await wait_until(lambda: len(ended) == 2)
+    await wait_until(lambda: not listening_threads(), "the end of the thread that listens")
     assert [event.reply for event in log.of(ReplyStarted)] == [1, 2]
     (interrupted,) = log.of(ReplyInterrupted)
     assert 0.4 < interrupted.played.seconds < SECONDS

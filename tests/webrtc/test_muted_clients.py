@@ -13,7 +13,7 @@ import pytest
 from anyio import create_task_group
 from av import Packet
 
-from fastrtc_anyio import ReplyOnPause, Session
+from fastrtc_anyio import EnergyVad, ReplyOnPause, Session
 from fastrtc_anyio._media.encode import create_encoder
 from fastrtc_anyio.testing import tone
 from tests.kit.aiortc_client import Microphone
@@ -24,6 +24,11 @@ from tests.kit.waiting import SECONDS, wait_until
 
 VOICE = tone(300, 48_000, 0.6)
 GAP = 60  # frames between the sounds
+
+
+DETECTORS = pytest.mark.parametrize(
+    "vad", [LoudVad, EnergyVad], ids=["own-listening", "shared-listening"]
+)
 
 
 class SparseMicrophone(Microphone):
@@ -85,13 +90,14 @@ async def test_frames_that_are_not_sent_count_as_silence(codec: str) -> None:
         assert sound.size / frames[0].sample_rate == pytest.approx((40 + GAP) / 50, abs=0.1)
 
 
-async def test_client_that_mutes_while_speaking_hears_the_reply() -> None:
+@DETECTORS
+async def test_client_that_mutes_while_speaking_hears_the_reply(vad: Any) -> None:
     log = Log()
 
     async def reply(audio: Any) -> Any:
         yield words(0.5)
 
-    handler = ReplyOnPause(reply, model=LoudVad(), on_event=log)
+    handler = ReplyOnPause(reply, model=vad(), on_event=log)
     async with make_stream(handler) as stream, place_call(stream) as client:
         for start in range(0, VOICE.shape[1], 960):
             client.microphone.frames.put(VOICE[:, start : start + 960])
@@ -106,7 +112,8 @@ async def test_client_that_mutes_while_speaking_hears_the_reply() -> None:
         assert 0.3 < counted.silence_seconds < SECONDS
 
 
-async def test_reply_waits_for_the_end_of_an_outage() -> None:
+@DETECTORS
+async def test_reply_waits_for_the_end_of_an_outage(vad: Any) -> None:
     """A client out of reach would not hear the reply."""
     log = Log()
     back_at: list[float] = []
@@ -116,7 +123,7 @@ async def test_reply_waits_for_the_end_of_an_outage() -> None:
         started_at.append(anyio.current_time())
         yield words(0.5)
 
-    handler = ReplyOnPause(reply, model=LoudVad(), on_event=log)
+    handler = ReplyOnPause(reply, model=vad(), on_event=log)
     with open_network(delay=0.02) as network:
         async with make_stream(handler) as stream, place_call(stream, network=network) as client:
             for start in range(0, VOICE.shape[1], 960):

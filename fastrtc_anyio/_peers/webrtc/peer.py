@@ -16,7 +16,8 @@ from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.lifecycle import LifecyclePeer
 from fastrtc_anyio._peers.portal import Portal
-from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput, BufferOptions
+from fastrtc_anyio._peers.streams.audio import AudioOutput, BufferOptions
+from fastrtc_anyio._peers.streams.drain import DrainableAudioInput
 from fastrtc_anyio._peers.streams.link import Link
 from fastrtc_anyio._peers.streams.messages import MessageChannel
 from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
@@ -77,7 +78,8 @@ class WebRTCPeer(LifecyclePeer):
         self.media = media or MediaPlan()
         buffers = buffers or BufferOptions()
         link = Link(self._host, time.monotonic)
-        self.audio_in = audio_in = AudioInput(link, buffers.input_s, self._heard, self._probe)
+        audio_in = DrainableAudioInput(link, buffers.input_s, self._heard, self._probe)
+        self.audio_in = audio_in
         self.audio_out = audio_out = AudioOutput(link, sample_rate, channels, buffers, bound=False)
         self.video_in = video_in = VideoInput(link)
         self.video_out = video_out = VideoOutput(link, fps, self._flush_pictures)

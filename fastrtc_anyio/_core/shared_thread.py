@@ -1,0 +1,99 @@
+"""One daemon thread that works for many sessions.
+
+Work that each session has to do every few milliseconds is cheaper in rounds: a thread that wakes
+for one session's few microseconds of work spends more time on waking, and on code and data that the
+processor's caches have lost meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+
+class Member(Protocol):
+    """A session's part of the work."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is work that must not wait for the next round."""
+        ...
+
+
+M = TypeVar("M", bound=Member)
+
+
+class SharedThread(Generic[M]):
+    """Daemon thread that works for its members in rounds, as long as there are any.
+
+    Make one for the process: it is never freed.
+
+    Args:
+        name: name of the thread.
+        serve: called on the thread, with all members in each round, and between the rounds, after
+            `wake`, with those that are waiting. It must not raise.
+        period: seconds between two rounds.
+    """
+
+    def __init__(self, name: str, serve: Callable[[Sequence[M]], None], period: float) -> None:
+        self._name = name
+        self._serve = serve
+        self._period = period
+        self._reset()
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        # A forked process has no thread, and may have a copy of a lock made while it was held.
+        self._lock = threading.Lock()
+        self._members: list[M] = []
+        self._thread: threading.Thread | None = None
+        self._awake = threading.Event()
+
+    def add(self, member: M) -> None:
+        """Work for a member, too.
+
+        Raises:
+            RuntimeError: the process is out of threads.
+        """
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()  # it waits for the lock
+                self._thread = thread
+            self._members.append(member)
+
+    def remove(self, member: M) -> None:
+        """Stop working for a member. The thread may still be working for it. Idempotent."""
+        with self._lock:
+            if member in self._members:
+                self._members.remove(member)
+            if not self._members:
+                self._awake.set()
+
+    def wake(self) -> None:
+        """Serve the members that are waiting now."""
+        self._awake.set()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while True:
+            self._awake.clear()
+            with self._lock:
+                if not self._members:
+                    self._thread = None
+                    return
+                members = list(self._members)
+            now = time.monotonic()
+            if now < due:
+                members = [member for member in members if member.waiting]
+            else:
+                # Rounds that were missed are not made up for.
+                due = due + self._period if due + self._period > now else now + self._period
+            if members:
+                self._serve(members)
+            del members  # a waiting thread must not keep ended sessions alive
+            self._awake.wait(max(0.0, due - time.monotonic()))

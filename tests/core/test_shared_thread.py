@@ -1,0 +1,130 @@
+"""The thread that works for all sessions, in real time: it starts and ends with its members."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from fastrtc_anyio._core.shared_thread import SharedThread
+
+SECONDS = 10.0
+
+
+@dataclass(eq=False)
+class Counter:
+    """A member that counts how often it was served and asked."""
+
+    served: int = 0
+    asked: int = 0
+    works: bool = False
+
+    @property
+    def waiting(self) -> bool:
+        self.asked += 1
+        return self.works
+
+
+def serve(members: Sequence[Counter]) -> None:
+    for member in members:
+        member.works = False
+        member.served += 1
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def running(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def test_members_are_served_in_rounds_until_they_are_removed() -> None:
+    shared = SharedThread("rounds", serve, 0.001)
+    first, second = Counter(), Counter()
+    shared.add(first)
+    shared.add(second)
+    wait_until(lambda: min(first.served, second.served) > 3)
+    shared.remove(first)
+    shared.remove(first)
+    served = first.served
+    wait_until(lambda: second.served > served + 5)
+    assert first.served <= served + 1  # the round during which it was removed
+    (thread,) = running("rounds")
+    assert thread.daemon
+    shared.remove(second)
+    wait_until(lambda: not running("rounds"))
+
+
+def test_waiting_member_is_served_between_two_rounds() -> None:
+    shared = SharedThread("waiting", serve, 1000)
+    waiting, other = Counter(), Counter()
+    shared.add(other)
+    shared.add(waiting)
+    wait_until(lambda: other.served > 0)  # the first round, at once
+    served = other.served
+    for _ in range(3):
+        before = waiting.served
+        waiting.works = True
+        shared.wake()
+        wait_until(lambda: waiting.served == before + 1)  # noqa: B023 - called at once
+    assert other.served == served
+    asked = other.asked
+    time.sleep(0.02)
+    assert other.asked <= asked + 1  # the thread waits
+    shared.remove(waiting)
+    shared.remove(other)
+    wait_until(lambda: not running("waiting"))
+
+
+def test_members_may_come_and_go_on_any_thread() -> None:
+    shared = SharedThread("members", serve, 0.0005)
+    failures: list[BaseException] = []
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(30):
+                member = Counter()
+                shared.add(member)
+                wait_until(lambda: member.served > 0)  # noqa: B023
+                shared.remove(member)
+                assert len(running("members")) <= 2  # the one that ends and its successor
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    wait_until(lambda: not running("members"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_thread_of_a_forked_process_is_its_own() -> None:
+    shared = SharedThread("parent", serve, 0.001)
+    member = Counter()
+    shared.add(member)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(round(SECONDS))
+        status = 1
+        try:
+            mine = Counter()
+            shared.add(mine)
+            wait_until(lambda: mine.served > 0)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    shared.remove(member)
