@@ -102,8 +102,10 @@ def bench(session: nox.Session) -> None:
     python = other / "bin" / "python"
     if not python.exists():
         session.run("virtualenv", str(other), external=True)
-    requirements = "benchmarks/fastrtc.txt"
-    session.run(str(python), "-m", "pip", "install", "-r", requirements, external=True)
+    install = (str(python), "-m", "pip", "install", "--quiet")
+    session.run(*install, "-r", "benchmarks/fastrtc.txt", external=True)
+    # Its wheel contains the version of Silero's model that FastRTC would download.
+    session.run(*install, "--no-deps", "faster-whisper==1.0.2", external=True)
     session.run("python", "-m", "benchmarks", "--fastrtc", str(python), *session.posargs)
 
 

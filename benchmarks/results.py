@@ -6,7 +6,17 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-REFERENCE = "fastrtc-async-24"
+REFERENCES = ("fastrtc-async-24", "fastrtc-silero-24", "fastrtc-video")
+"""Servers to which ratios refer, if one of them was measured; otherwise the first one."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a run returns for one condition. Times are in seconds, CPU in cores, sizes in bytes."""
+
+    condition: str
+    """Such as "10 calls"."""
+    values: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -15,7 +25,6 @@ class Measurement:
 
     suite: str
     condition: str
-    """Such as "10 calls"."""
     server: str
     round: int
     values: dict[str, float]
@@ -66,7 +75,7 @@ def table(found: Sequence[Measurement], columns: Sequence[Column]) -> list[list[
     """Return the lines of a suite's table, with a title line."""
     conditions = list(dict.fromkeys(one.condition for one in found))
     servers = list(dict.fromkeys(one.server for one in found))
-    reference = REFERENCE if REFERENCE in servers else servers[0]
+    reference = next((name for name in REFERENCES if name in servers), servers[0])
     titles = ["", "server"]
     for column in columns:
         titles += [column.title, "ratio"] if column.ratio else [column.title]

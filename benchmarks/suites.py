@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-from benchmarks.generator import ROOT, Run, Server
-from benchmarks.line import Faults
+from benchmarks.load.line import Faults
+from benchmarks.load.server import Server
 from benchmarks.processes import Cores
-from benchmarks.results import Column, Measurement
+from benchmarks.results import Column, Measurement, Row
+from benchmarks.runs import echo, recovery, replies
 
 OURS = (
     "ours-async-24-trio",
@@ -59,25 +61,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Case:
-    """One process of a round: a module that reads a specification, and what becomes of its rows."""
+    """One process of a round."""
 
     server: str
-    module: str
-    specification: dict[str, Any]
-    condition: Callable[[dict[str, Any]], str]
-
-    def run(self) -> list[dict[str, Any]]:
-        """Run the process, and return its rows."""
-        done = subprocess.run(
-            [sys.executable, "-m", self.module],
-            input=json.dumps(self.specification),
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            check=True,
-        )
-        rows: list[dict[str, Any]] = json.loads(done.stdout)
-        return rows
+    run: Callable[[], list[Row]]
 
 
 @dataclass(frozen=True)
@@ -90,56 +77,144 @@ class Suite:
 
 
 def measure(name: str, options: Options, rounds: int) -> Iterator[Measurement]:
-    """Run a suite: all servers in turn, in each round."""
+    """Run a suite: all servers in turn, in each round, each in a new process."""
     cases = SUITES[name].cases(options)
     for number in range(rounds):
         for case in cases:
             print(f"{name}, round {number + 1}: {case.server}", file=sys.stderr, flush=True)
-            try:
-                rows = case.run()
-            except subprocess.CalledProcessError as error:
-                print(f"{name}: {case.server} failed: {error}", file=sys.stderr, flush=True)
-                continue
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                try:
+                    rows = process.submit(case.run).result()
+                except Exception:
+                    traceback.print_exc()
+                    continue
             for row in rows:
-                yield Measurement(name, case.condition(row), case.server, number, row)
-
-
-def call_cases(options: Options, servers: Sequence[Server], faults: Faults) -> list[Case]:
-    """Return the cases of echo calls."""
-    return [
-        Case(
-            server.name,
-            "benchmarks.generator",
-            asdict(
-                Run(
-                    server,
-                    options.cores,
-                    list(options.calls),
-                    options.seconds,
-                    options.settle,
-                    faults,
-                )
-            ),
-            lambda row: f"{row['calls']} calls",
-        )
-        for server in servers
-    ]
+                yield Measurement(name, row.condition, case.server, number, row.values)
 
 
 def echo_cases(options: Options) -> list[Case]:
-    return call_cases(options, options.select((*OURS, *FASTRTC, *RAW)), Faults())
+    return [
+        Case(
+            server.name,
+            partial(
+                echo.run,
+                echo.Run(server, options.cores, options.calls, options.seconds, options.settle),
+            ),
+        )
+        for server in options.select((*OURS, *FASTRTC, *RAW))
+    ]
 
 
-CALL_COLUMNS = (
-    Column("CPU %", "cpu", 100, 1, ratio=True),
+LINES = {
+    "clean": Faults(),
+    "jitter 10 ms": Faults(jitter=0.01),
+    "jitter 30 ms": Faults(jitter=0.03),
+    "jitter 10 ms to the server": Faults(jitter=0.01, echo=False),
+    "jitter 30 ms to the server": Faults(jitter=0.03, echo=False),
+    "loss 1 %": Faults(loss=0.01),
+    "loss 5 %": Faults(loss=0.05),
+}
+
+
+def latency_cases(options: Options) -> list[Case]:
+    """Two calls over each line."""
+    lines, calls = tuple(LINES.items()), (2 * len(LINES),)
+    return [
+        Case(
+            server.name,
+            partial(
+                echo.run,
+                echo.Run(server, options.cores, calls, options.seconds, options.settle, lines),
+            ),
+        )
+        for server in options.select(("ours-async-24-trio", "ours-async-48-trio", *FASTRTC))
+    ]
+
+
+RAMPS = {
+    "ours": (20, 30, 40, 45, 50, 55, 60, 65, 70, 80),
+    "fastrtc": (15, 20, 25, 30, 35, 40),
+    "raw": (10, 15, 20, 25, 30, 35),
+}
+
+
+def capacity_cases(options: Options) -> list[Case]:
+    """More and more calls, until the server is fully loaded."""
+    cases: list[Case] = []
+    for server in options.select(("ours-async-24-trio", "fastrtc-async-24")):
+        ramp = RAMPS[server.arguments[0]]
+        spec = echo.Run(server, options.cores, ramp, options.seconds, options.settle, ramp=True)
+        cases.append(Case(server.name, partial(echo.run, spec)))
+    return cases
+
+
+def recovery_cases(options: Options) -> list[Case]:
+    return [
+        Case(server.name, partial(recovery.run, recovery.Run(server, options.cores)))
+        for server in options.select(("ours-stopping-24-trio", "fastrtc-stopping-24"))
+    ]
+
+
+def reply_cases(options: Options) -> list[Case]:
+    default = ("ours-silero-24-trio", "ours-energy-24-trio", "fastrtc-silero-24")
+    return [
+        Case(
+            server.name,
+            partial(
+                replies.run,
+                replies.Run(server, options.cores, calls, options.seconds, options.settle, active),
+            ),
+        )
+        for active in (False, True)
+        for server in options.select(default)
+        for calls in options.calls[:1]
+    ]
+
+
+LATENCY_COLUMNS = (
     Column("p50 ms", "p50", 1000, ratio=True),
     Column("p95 ms", "p95", 1000),
     Column("p99 ms", "p99", 1000),
     Column("missed %", "missed_share", 100, 2),
     Column("late %", "late_share", 100, 2),
-    Column("switches", "switches"),
-    Column("generator CPU %", "generator_cpu", 100),
 )
+CPU = Column("CPU %", "cpu", 100, 1, ratio=True)
+GENERATOR = Column("generator CPU %", "generator_cpu", 100)
 SUITES = {
-    "echo": Suite("CPU and latency of echo calls on a clean line", echo_cases, CALL_COLUMNS),
+    "echo": Suite(
+        "CPU and latency of echo calls on a clean line",
+        echo_cases,
+        (CPU, *LATENCY_COLUMNS, Column("switches", "switches"), GENERATOR),
+    ),
+    "latency": Suite(
+        "latency of echo calls on lines with jitter or loss",
+        latency_cases,
+        LATENCY_COLUMNS,
+    ),
+    "recovery": Suite(
+        "latency before, and 10 s after, a disturbance",
+        recovery_cases,
+        (
+            Column("before ms", "before", 1000),
+            Column("after ms", "after", 1000),
+            Column("change ms", "change", 1000),
+        ),
+    ),
+    "replies": Suite(
+        "ReplyOnPause with silent and with speaking clients",
+        reply_cases,
+        (
+            CPU,
+            Column("CPU % of a call", "cpu_per_call", 100, 2),
+            Column("replies", "replies"),
+            Column("turns", "turns"),
+            Column("switches", "switches"),
+            GENERATOR,
+        ),
+    ),
+    "capacity": Suite(
+        "growing numbers of echo calls, until the server is fully loaded",
+        capacity_cases,
+        (CPU, *LATENCY_COLUMNS, GENERATOR),
+    ),
 }

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from aioice import ice
-from fastrtc import AsyncStreamHandler, Stream, StreamHandler
+from fastrtc import AsyncStreamHandler, ReplyOnPause, Stream, StreamHandler
+from fastrtc.pause_detection.silero import SileroVADModel
 
 from benchmarks.servers.lines import LOOPBACK, Answers, answer_offers
+from benchmarks.servers.reply import reply
 
 
 class Echo(AsyncStreamHandler):  # type: ignore[misc]
@@ -34,6 +38,27 @@ class Echo(AsyncStreamHandler):  # type: ignore[misc]
         return Echo(self.rate)
 
 
+class StoppingEcho(Echo):
+    """Every fourth copy stops for half a second: runs/recovery.py."""
+
+    copies = 0
+
+    def __init__(self, rate: int, number: int = 0) -> None:
+        super().__init__(rate)
+        self.number = number
+        self.received = 0
+
+    async def receive(self, frame: Any) -> None:
+        self.received += 1
+        if self.received == 250 and self.number % 4 == 0:
+            await asyncio.sleep(0.5)
+        await super().receive(frame)
+
+    def copy(self) -> StoppingEcho:
+        StoppingEcho.copies += 1
+        return StoppingEcho(self.rate, StoppingEcho.copies)
+
+
 class SyncEcho(StreamHandler):  # type: ignore[misc]
     def __init__(self, rate: int) -> None:
         super().__init__(input_sample_rate=rate, output_sample_rate=rate)
@@ -53,7 +78,19 @@ class SyncEcho(StreamHandler):  # type: ignore[misc]
         return SyncEcho(self.rate)
 
 
-HANDLERS = {"async": Echo, "sync": SyncEcho}
+HANDLERS = {"async": Echo, "sync": SyncEcho, "stopping": StoppingEcho}
+
+
+def make_handler(handler: str, rate: int) -> Any:
+    if handler != "silero":
+        return HANDLERS[handler](rate)
+    # FastRTC downloads the model; the wheel of faster-whisper contains the same version.
+    spec = find_spec("faster_whisper")
+    assert spec is not None
+    assert spec.origin is not None
+    path = Path(spec.origin).parent / "assets" / "silero_vad.onnx"
+    SileroVADModel.download_model = staticmethod(lambda: str(path))
+    return ReplyOnPause(reply)
 
 
 def serve(handler: str, rate: int, backend: str) -> None:
@@ -65,7 +102,7 @@ def serve(handler: str, rate: int, backend: str) -> None:
 async def _serve(handler: str, rate: int) -> None:
     answers = Answers()
     stream = Stream(
-        HANDLERS[handler](rate),
+        make_handler(handler, rate),
         modality="audio",
         mode="send-receive",
         concurrency_limit=1000,

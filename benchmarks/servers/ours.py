@@ -8,9 +8,11 @@ from typing import Any
 import anyio
 
 from benchmarks.servers.lines import LOOPBACK, Answers, answer_offers
+from benchmarks.servers.reply import reply
 from fastrtc_anyio import (
     AsyncStreamHandler,
     Limits,
+    ReplyOnPause,
     RtcConfiguration,
     Session,
     Stream,
@@ -38,6 +40,27 @@ class Echo(AsyncStreamHandler):
         return Echo(self.rate)
 
 
+class StoppingEcho(Echo):
+    """Every fourth copy stops for half a second: runs/recovery.py."""
+
+    copies = 0
+
+    def __init__(self, rate: int, number: int = 0) -> None:
+        super().__init__(rate)
+        self.number = number
+        self.received = 0
+
+    async def receive(self, frame: Any) -> None:
+        self.received += 1
+        if self.received == 250 and self.number % 4 == 0:
+            await anyio.sleep(0.5)
+        await super().receive(frame)
+
+    def copy(self) -> StoppingEcho:
+        StoppingEcho.copies += 1
+        return StoppingEcho(self.rate, StoppingEcho.copies)
+
+
 class SyncEcho(StreamHandler):
     def __init__(self, rate: int) -> None:
         super().__init__(input_sample_rate=rate, output_sample_rate=rate)
@@ -62,7 +85,21 @@ async def echo_session(session: Session) -> None:
         await session.audio_out.send(frame)
 
 
-HANDLERS = {"async": Echo, "sync": SyncEcho}
+HANDLERS = {"async": Echo, "sync": SyncEcho, "stopping": StoppingEcho}
+
+
+def make_handler(handler: str, rate: int) -> Any:
+    match handler:
+        case "session":
+            return echo_session
+        case "energy":
+            from fastrtc_anyio.speech.energy import EnergyVad
+
+            return ReplyOnPause(reply, model=EnergyVad())
+        case "silero":
+            return ReplyOnPause(reply)
+        case _:
+            return HANDLERS[handler](rate)
 
 
 def serve(handler: str, rate: int, backend: str) -> None:
@@ -72,7 +109,7 @@ def serve(handler: str, rate: int, backend: str) -> None:
 async def _serve(handler: str, rate: int) -> None:
     answers = Answers()
     stream = Stream(
-        echo_session if handler == "session" else HANDLERS[handler](rate),
+        make_handler(handler, rate),
         modality="audio",
         mode="send-receive",
         concurrency_limit=None,

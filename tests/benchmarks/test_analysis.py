@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from benchmarks.analysis import Counts, Echo, Packet, count, find_echo
-from benchmarks.speech import FRAME, RATE, prepare_speech
+from benchmarks.load.analysis import Counts, Echo, Packet, count, find_echo
+from benchmarks.load.speech import FRAME, RATE, prepare_speech
 
 FRAMES = 300
 BEGAN = 1_000.0

@@ -1,7 +1,7 @@
-"""The client's end of a call: aiortc sets it up, and :mod:`benchmarks.pump` moves its packets.
+"""The client's end of a call: aiortc sets it up, and the pump moves its packets.
 
-After the handshakes, asyncio no longer reads the call's socket. The pump reads it, keeps SRTP
-packets for the analysis, and hands STUN and DTLS back to aiortc. Uses private names of aiortc 1.16
+Aiortc no longer reads the socket of a connected call. This module reads it, keeps SRTP packets for
+the analysis, and hands STUN and DTLS to aiortc. Uses private names of aiortc 1.16
 and aioice 0.13.
 """
 
@@ -24,7 +24,7 @@ from aiortc import (
     VideoStreamTrack,
 )
 
-from benchmarks.analysis import Packet
+from benchmarks.load.analysis import Packet
 
 SO_TIMESTAMPNS = 35
 """The kernel notes the time of arrival, so that the generator need not wake for each packet."""
@@ -66,6 +66,10 @@ class Call:
         self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.peer: tuple[str, int] = pair.remote_addr
         self._loop._remove_reader(transport.get_extra_info("socket").fileno())  # type: ignore[attr-defined]
+        self.read_by_pump = False
+        """Whether the data channel is open. Until then, asyncio reads, because each wait counts."""
+        self.ended = False
+        self._loop.add_reader(self.socket, self.read)
         self.sent: list[float] = []
         """Time at which each frame left the client, before the emulated network."""
         self.received: list[tuple[float, bytes]] = []
@@ -111,7 +115,14 @@ class Call:
         self.received.clear()
         return packets
 
+    def hand_to_pump(self) -> None:
+        """Let the pump read: the data channel is open."""
+        self._loop.remove_reader(self.socket)
+        self.read_by_pump = True
+
     async def close(self) -> None:
+        """Close the call. The pump must not know it any more."""
+        self._loop.remove_reader(self.socket)
         self.socket.close()
         await self._pc.close()
 
@@ -124,19 +135,39 @@ def _payload(packet: bytes) -> bytes:
     return packet[begin : len(packet) - (packet[-1] if packet[0] & 0x20 else 0)]
 
 
-async def connect(exchange: Exchange, *, video: bool = False) -> Call:
-    """Place a call with the data channel that FastRTC's page opens."""
+async def connect(exchange: Exchange, *, video: bool = False, wait_open: bool = True) -> Call:
+    """Place a call with the data channel that FastRTC's page opens.
+
+    Args:
+        exchange: sends the offer.
+        video: whether to send pictures, not audio.
+        wait_open: whether to wait for the data channel as well.
+    """
     ice.get_host_addresses = lambda **options: ["127.0.0.1"]
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    connected = asyncio.Event()
+    connected = asyncio.get_running_loop().create_future()
+    opened = asyncio.Event()
     channel = pc.createDataChannel("text")
-    channel.on("open", connected.set)
+    channel.on("open", opened.set)
+
+    @pc.on("connectionstatechange")
+    def change() -> None:
+        if not connected.done():
+            if pc.connectionState == "connected":
+                connected.set_result(None)
+            elif pc.connectionState in ("failed", "closed"):
+                connected.set_exception(ConnectionError("the server refused the call"))
+
     pc.addTrack(_SilentVideo() if video else _SilentAudio())
     await pc.setLocalDescription(await pc.createOffer())
     answer = await exchange(pc.localDescription.sdp)
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-    await asyncio.wait_for(connected.wait(), 30)
+    await asyncio.wait_for(connected, 30)
     kind = "video" if video else "audio"
     match = re.search(rf"m={kind} \d+ \S+ (\d+)", answer)
     assert match is not None
-    return Call(pc, int(match[1]))
+    call = Call(pc, int(match[1]))
+    if wait_open:
+        await asyncio.wait_for(opened.wait(), 30)
+        call.hand_to_pump()
+    return call

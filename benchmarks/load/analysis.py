@@ -18,9 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speech import ANALYSIS_RATE, RATE, Samples, Speech, decimate, decode
+from benchmarks.load.speech import ANALYSIS_RATE, RATE, Samples, Speech, decimate, decode
 
 FRAME = 0.02
+Latencies = NDArray[np.float64]
+"""In seconds."""
 LATE = 0.1
 """Seconds behind the call's median latency from which a packet is late."""
 _SIZE = ANALYSIS_RATE // 50
@@ -55,7 +57,7 @@ class Echo:
     """
 
     frames: NDArray[np.int64]
-    latencies: NDArray[np.float64]
+    latencies: Latencies
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Counts:
     """Frames whose echo did not arrive or is silent."""
     late: int
     """Frames whose echo arrived more than :data:`LATE` after the call's median latency."""
-    latencies: NDArray[np.float64]
+    latencies: Latencies
 
 
 def find_echo(speech: Speech, sent: Sequence[float], received: Sequence[Packet]) -> Echo:
@@ -89,7 +91,7 @@ def find_echo(speech: Speech, sent: Sequence[float], received: Sequence[Packet])
     captured = np.array(sent) - FRAME
     origin = float(np.median(captured - np.arange(len(sent)) * FRAME))
     floor = _SILENT * _level(speech.samples)
-    results: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+    results: list[tuple[NDArray[np.int64], Latencies]] = []
     for start in range(0, samples.size, _WINDOW):
         window = samples[start : start + _WINDOW]
         first, last = np.searchsorted(places, (start, start + window.size))
