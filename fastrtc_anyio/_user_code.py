@@ -54,9 +54,10 @@ class contain_exits:  # noqa: N801 - used like a function
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:
-            self._check(error, traceback)
+            self.check(error)
 
-    def _check(self, error: BaseException, _traceback: TracebackType | None) -> None:
+    def check(self, error: BaseException) -> None:
+        """Raise a `HandlerContractError` in place of an error that must not pass."""
         if isinstance(error, Exception) or _contains(error, KeyboardInterrupt):
             return
         if not _consists_of(error, (Exception, get_cancelled_exc_class())):
@@ -67,8 +68,9 @@ class contain_exits:  # noqa: N801 - used like a function
         raise HandlerContractError(f"{self._source} raised {described}") from error
 
 
-class user_code(contain_exits):  # noqa: N801 - a class, because it is entered per frame
-    """Contain errors of a handler: wrap each call of its code in this context manager.
+class user_code(contain_exits):  # noqa: N801 - used like a function
+    """Contain errors of a handler: wrap each call of its code in this context manager, or pass its
+    exception to :meth:`check`.
 
     Exceptions get a note that names the source. A cancellation that no scope of the session
     requested becomes a `HandlerContractError`, too: the handler awaited a task of the application
@@ -77,14 +79,14 @@ class user_code(contain_exits):  # noqa: N801 - a class, because it is entered p
 
     __slots__ = ()
 
-    def _check(self, error: BaseException, traceback: TracebackType | None) -> None:
+    def check(self, error: BaseException) -> None:
         if isinstance(error, GeneratorExit) or _contains(error, KeyboardInterrupt):
             return
         if isinstance(error, Exception):
             if _describe(error) is None:  # trio, which shows it, would fail
                 self._refuse(error)
             _add_note(error, f"raised in {self._source}")
-            if _is_asyncio_under_trio(traceback):
+            if _is_asyncio_under_trio(error.__traceback__):
                 _add_note(
                     error,
                     "This runs under trio, where asyncio's own objects do not work: use anyio's, "
@@ -94,7 +96,7 @@ class user_code(contain_exits):  # noqa: N801 - a class, because it is entered p
             if current_effective_deadline() != -math.inf:
                 self._refuse(error)
         else:
-            super()._check(error, traceback)
+            super().check(error)
 
 
 def _contains(error: BaseException, kind: type[BaseException]) -> bool:

@@ -62,7 +62,7 @@ class Host:
 
     def call(self, function: Callable[[], object]) -> None:
         """Call ``function`` now on the loop's thread; schedule it from any other thread."""
-        if self.is_current_thread:
+        if threading.get_ident() == self._thread:
             function()
         else:
             self.post(function)

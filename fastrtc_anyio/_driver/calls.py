@@ -60,8 +60,11 @@ class Calls:
         contained = user_code(source)
 
         async def call(*args: object) -> object:
-            with contained:
+            try:  # cheaper than the context manager
                 return await method(*args)
+            except BaseException as exc:
+                contained.check(exc)
+                raise
 
         async def call_plain(*args: object) -> object:
             with contained:

@@ -194,6 +194,8 @@ def whole_number(value: object) -> int | None:
 
     A bool is not a number.
     """
+    if type(value) is int:
+        return value
     if isinstance(value, bool | np.bool_):
         return None
     if isinstance(value, float | np.floating):

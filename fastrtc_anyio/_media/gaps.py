@@ -62,12 +62,12 @@ class GapFiller:
             gap: seconds from the end of the last frame to the start of this one on the client's
                 clock; None if the transport has no such clock or the client's has restarted.
         """
-        elapsed = now - self._arrived
+        elapsed, duration = now - self._arrived, frame.duration
         silence, in_real_time = 0.0, False
         if self._last is not None:
-            silence = self._measure(elapsed, frame.duration, gap)
-            in_real_time = elapsed <= frame.duration + GRACE_S
-        self._patience = frame.duration if in_real_time else min(frame.duration, _LONG_MESSAGE_S)
+            silence = self._measure(elapsed, duration, gap)
+            in_real_time = elapsed <= duration + GRACE_S
+        self._patience = duration if in_real_time else min(duration, _LONG_MESSAGE_S)
         self._last, self._arrived, self._filled = frame, now, 0.0
         return silence
 

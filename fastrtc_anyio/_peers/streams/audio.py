@@ -163,11 +163,11 @@ class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
         )
 
     def _pop(self) -> AudioFrame | None:
-        return self._note_read(super()._pop())
-
-    def _note_read(self, frame: AudioFrame | None) -> AudioFrame | None:
+        frame = self._frames.pop()
         if frame is not None:
             self._link.input_lead.read(self._link.clock(), frame.duration)
+        elif self._ended:
+            raise anyio.EndOfStream
         return frame
 
     def _fill(self) -> AudioFrame | None:
@@ -181,7 +181,8 @@ class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
         frame = gaps.fill(min(now, self._heard()), behind if behind > self._caught_up else 0.0)
         if frame is not None:
             self._frames.count_silence(frame)
-        return self._note_read(frame)
+            self._link.input_lead.read(self._link.clock(), frame.duration)
+        return frame
 
     def _due(self) -> float | None:
         due, now = None if self._ended else self._gaps.due(), self._link.clock()
@@ -216,15 +217,16 @@ class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
         with self._link.lock:
             if self._ended:
                 return
-            silence = 0.0
-            if frame.duration:
-                if concealed and self._gaps.absorb(frame.duration):
+            silence, duration = 0.0, frame.duration
+            if duration:
+                if concealed and self._gaps.absorb(duration):
                     return
                 silence = self._gaps.arrive(self._link.clock(), frame, gap)
             self._frames.push(frame, silence)
-            counters = self._frames.statistics
-            counters.concealed_seconds += frame.duration if concealed else 0.0
-            counters.recovered_seconds += frame.duration if recovered else 0.0
+            if concealed:
+                self._frames.statistics.concealed_seconds += duration
+            if recovered:
+                self._frames.statistics.recovered_seconds += duration
             self._arrived.wake()
 
     def count_lost(self, packets: int) -> None:
@@ -401,7 +403,7 @@ class AudioOutput(AudioSendStream):
             raise anyio.BrokenResourceError
 
     def _wake(self) -> None:
-        if self._buffer.has_room:
+        if self._room.parked and self._buffer.has_room:
             self._room.wake()
-        if self._buffer.drained:
+        if self._played.parked and self._buffer.drained:
             self._played.wake()

@@ -39,23 +39,25 @@ class Parking:
 
     def __init__(self, link: Link) -> None:
         self._host = link.host
-        self._event: anyio.Event | None = None
+        self.parked: anyio.Event | None = None
+        """The event that the next :meth:`wake` sets; None if no task has parked since the last."""
 
     def park(self) -> anyio.Event:
         """Return the event that the next :meth:`wake` sets."""
-        if self._event is None:
-            self._event = self._host.backend.create_event()
-        return self._event
+        if self.parked is None:
+            self.parked = self._host.backend.create_event()
+        return self.parked
 
     @property
     def occupied(self) -> bool:
         """Whether a task is waiting."""
-        return self._event is not None and self._event.statistics().tasks_waiting > 0
+        return self.parked is not None and self.parked.statistics().tasks_waiting > 0
 
     def wake(self) -> None:
         """Wake every task that is waiting."""
-        event, self._event = self._event, None
+        event = self.parked
         if event is not None:
+            self.parked = None
             self._host.call(event.set)
 
 
