@@ -15,10 +15,11 @@ from __future__ import annotations
 from ._core.records import LOGGER as _LOGGER
 from ._core.records import install as _install
 from ._core.threads import run_sync
-from ._media.encode import OpusOptions, VideoOptions
+from ._media.encode import OpusOptions
 from ._media.frames import AudioFrame
 from ._media.playout import Played
 from ._media.video import VideoFrame
+from ._media.video_encode import VideoOptions
 from ._signaling.address_policy import AddressPolicy
 from ._signaling.ice import IceServer, RtcConfiguration
 from ._signaling.session_state import SessionState

@@ -10,8 +10,9 @@ from anyio import AsyncContextManagerMixin
 
 from ._core.attributes import part_attribute
 from ._driver.factory import Handler
-from ._media.encode import OpusOptions, VideoOptions
+from ._media.encode import OpusOptions
 from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
+from ._media.video_encode import VideoOptions
 from ._peers.streams.audio import BufferOptions
 from ._sessions.admission import ConcurrencyLimit
 from ._sessions.offers import OutputListener, RtcSource

@@ -84,35 +84,6 @@ class OpusOptions:
             _check_int("complexity", self.complexity, 0, 10)
 
 
-VideoCodec = Literal["VP8", "H264"]
-# Usable range of WebRTC: below it VP8 at 15 frames per second shows nothing, above it a loopback
-# connection is saturated.
-VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE = 50_000, 50_000_000
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """Settings of outgoing video.
-
-    Attributes:
-        codec: "VP8" or "H264", preferred if the client offers it. None: the client's first choice.
-        bitrate: maximum in bits per second; the client may request less. None: the encoder's
-            default, 500 kbit/s for VP8 and 1 Mbit/s for H.264, or the rate the client requests.
-
-    Raises:
-        TypeError: a setting has the wrong type.
-        ValueError: a setting is out of range.
-    """
-
-    codec: VideoCodec | None = None
-    bitrate: int | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("codec", self.codec, (None, *get_args(VideoCodec)))
-        if self.bitrate is not None:
-            _check_int("bitrate", self.bitrate, VIDEO_MIN_BITRATE, _VIDEO_MAX_BITRATE)
-
-
 def _check_int(name: str, value: int, low: int, high: int) -> None:
     check_number(name, value, at_least=low, at_most=high, integer=True)
 

@@ -124,17 +124,12 @@ class VideoFrame:
             The native frame itself if its sides are even. It is shared: do not modify it.
             Otherwise a new frame in bgr24, without a timestamp or a time base.
         """
-        picture = self._picture
-        if not isinstance(picture, np.ndarray):
-            if picture.width % 2 == 0 and picture.height % 2 == 0:
-                return picture
-            picture = _from_native(picture, "bgr24")
         from av import VideoFrame as AvVideoFrame
 
-        height, width = picture.shape[:2]
-        if height % 2 or width % 2:
-            picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        return AvVideoFrame.from_ndarray(picture, "bgr24")
+        picture = _even_sides(self._picture)
+        if isinstance(picture, np.ndarray):
+            return AvVideoFrame.from_ndarray(picture, "bgr24")
+        return picture
 
     @overload
     def to(self, format: ArrayFormat) -> NDArray[Any]: ...
@@ -152,6 +147,16 @@ class VideoFrame:
     def __repr__(self) -> str:
         kind = "native" if self.is_native else "array"
         return f"<VideoFrame {self.width}x{self.height} {kind} timestamp={self.timestamp}>"
+
+
+def view_av(frame: VideoFrame) -> av.VideoFrame:
+    """Return the picture as `VideoFrame.to_av` does, sharing the memory of an array."""
+    from av import VideoFrame as AvVideoFrame
+
+    picture = _even_sides(frame._picture)
+    if isinstance(picture, np.ndarray):
+        return AvVideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), "bgr24")
+    return picture
 
 
 def as_video_frame(picture: object, order: PictureOrder = "bgr24") -> VideoFrame:
@@ -254,6 +259,18 @@ def _to_bgr24(picture: NDArray[Any], order: PictureOrder) -> Picture:
     if order == "rgb24":
         return _swap_ends(levels)
     return levels if levels is not picture else np.array(levels, order="C")
+
+
+def _even_sides(picture: Picture | av.VideoFrame) -> Picture | av.VideoFrame:
+    """Return the picture itself, or an array in which an odd last column or row is repeated."""
+    if not isinstance(picture, np.ndarray):
+        if picture.width % 2 == 0 and picture.height % 2 == 0:
+            return picture
+        picture = _from_native(picture, "bgr24")
+    height, width = picture.shape[:2]
+    if height % 2 or width % 2:
+        return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return picture
 
 
 def _from_native(picture: av.VideoFrame, format: str) -> Picture:

@@ -13,8 +13,9 @@ import anyio
 from anyio import current_time
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
+from fastrtc_anyio._media.encode import OpusOptions
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan
+from fastrtc_anyio._media.video_encode import VideoOptions
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.requests import Answer, IceCandidate, OfferRequest

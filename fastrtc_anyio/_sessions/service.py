@@ -15,8 +15,9 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._driver.factory import Handler, make_driver_factory
-from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
+from fastrtc_anyio._media.encode import OpusOptions
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
+from fastrtc_anyio._media.video_encode import VideoOptions
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._signaling.requests import (

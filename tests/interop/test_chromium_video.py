@@ -29,7 +29,7 @@ from fastrtc_anyio import (
     VideoEmitType,
     VideoStreamHandler,
 )
-from fastrtc_anyio._media.encode import VideoOptions
+from fastrtc_anyio._media.video_encode import VideoOptions
 from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.waiting import SECONDS, wait_until

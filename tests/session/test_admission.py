@@ -31,8 +31,9 @@ from fastrtc_anyio import (
     SessionState,
 )
 from fastrtc_anyio._driver.factory import make_driver_factory
-from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
+from fastrtc_anyio._media.encode import OpusOptions
 from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._media.video_encode import VideoOptions
 from fastrtc_anyio._peers.memory import MemoryPeer
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._sessions.admission import CROWDED, Admission

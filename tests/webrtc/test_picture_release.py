@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiortc import RTCRtpReceiver
-from aiortc.codecs import get_decoder, get_encoder
+from aiortc.codecs import get_encoder
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket, wrap_rtx
 from av import VideoFrame as AvVideoFrame
@@ -29,13 +29,15 @@ class Receiver:
         self.receiver = receiver
         receiver._RTCRtpReceiver__codecs.update({96: self.codec, 97: RTX})
         receiver._RTCRtpReceiver__rtx_ssrc[2] = 1
-        receiver._RTCRtpReceiver__decoder_thread = True
         self.refused: list[int] = []
-        media_internals.guard_decoder(
+        self.frames: list[Any] = []
+        self.failures: list[bool] = []
+        media_internals.receive_pictures(
             receiver,
+            self.frames.append,
             lambda codec, data, waiting: waiting not in self.refused,
             lambda: True,
-            lambda: None,
+            lambda: self.failures.append(True),
         )
         self.encoder = get_encoder(self.codec)
         self.count = 0
@@ -65,13 +67,11 @@ class Receiver:
 
     def decode(self) -> list[int]:
         """Return the numbers of the pictures, by their timestamps."""
-        waiting = self.receiver._RTCRtpReceiver__decoder_queue
-        decoder = get_decoder(self.codec)
-        return [
-            round((frame.pts or 0) / 3000)  # libvpx rounds, too
-            for codec, picture in (waiting.get() for _ in range(waiting.qsize()))
-            for frame in decoder.decode(picture)
-        ]
+        tasks = self.receiver._RTCRtpReceiver__decoder_queue
+        tasks.put(None)
+        assert tasks.get() is None
+        # Rounded, because libvpx rounds.
+        return [round(frame.pts / 3000) for frame in self.frames]
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])

@@ -216,6 +216,38 @@ async def test_bitrate_option_is_an_upper_limit() -> None:
         assert abs(encoder._encoder.codec.bit_rate - 300_000) <= 30_000
 
 
+async def test_settings_of_the_encoder_are_applied() -> None:
+    options = VideoOptions(codec="H264", keyframe_interval=0.2, speed=4, threads=2)
+    stream = make_stream(swap, modality="video", video=options)
+    async with stream, place_call(stream, audio=False, video="sendrecv") as call:
+        call.camera.picture = flat(BLUE)
+        await wait_until(lambda: sum(frame.key_frame for frame in call.seen) >= 4)
+        peer: Any = only_session(stream).peer
+        encoder = peer._connection.media.video_sender.sender._RTCRtpSender__encoder
+        assert encoder._encoder.codec.thread_count == 2
+
+
+@pytest.mark.parametrize("video_format", ["bgr24", "frame"])
+async def test_filter_may_keep_its_pictures_and_change_arrays(video_format: Any) -> None:
+    kept: list[tuple[Any, Any]] = []
+
+    def pass_on(frame: Any) -> Any:
+        kept.append((frame, frame.copy() if video_format == "bgr24" else frame.to_ndarray()))
+        if video_format == "bgr24" and len(kept) > 1:
+            kept[-2][0][:] = 0  # may be encoded now
+        return frame
+
+    stream = make_stream(VideoStreamHandler(pass_on, video_format=video_format), modality="video")
+    async with stream, place_call(stream, audio=False, video="sendrecv") as call:
+        call.camera.picture = flat(RED)
+        await wait_until(lambda: call.seen and is_color(call.seen[-1], RED))
+        shown = len(call.seen)
+        await wait_until(lambda: len(call.seen) >= shown + 10)
+        assert all(is_color(frame, RED) for frame in call.seen[shown:])
+    if video_format == "frame":
+        assert all(np.array_equal(frame.to_ndarray(), was) for frame, was in kept)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 async def test_last_frame_reaches_client(count: int) -> None:
     def pictures() -> Any:

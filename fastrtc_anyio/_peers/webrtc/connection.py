@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from aiortc import (
-    MediaStreamTrack,
     RTCConfiguration,
     RTCIceServer,
     RTCPeerConnection,
@@ -135,7 +134,7 @@ class Connection:
         # starts to connect, so all changes to these come before it.
         self.media.use_offered(negotiation, pc.getTransceivers())
         self._prepare_transports(pc)
-        self.media.limit_bitrate()
+        self.media.use_video_encoder()
         with _blaming("offer"):
             await pc.setLocalDescription()
         for track in self.media.unsent_tracks():
@@ -170,7 +169,7 @@ class Connection:
             answered = str(negotiation.present())
             await self._pc.setRemoteDescription(RTCSessionDescription(answered, "answer"))
         self._open_ice(negotiation, None)
-        self.media.limit_bitrate()
+        self.media.use_video_encoder()
         return answer_sdp
 
     async def add_candidate(self, candidate: IceCandidate | None) -> None:
@@ -253,7 +252,7 @@ class Connection:
         )
         internals.set_up_dtls(pc)
         internals.wrap_connect(pc, self._connect)
-        pc.on("track", lambda track: self._spawn(self._consume(track)))
+        pc.on("track", lambda track: self._spawn(drain_track(track)))
         pc.on("datachannel", self.data_channels.add)
         pc.on("connectionstatechange", self._on_state)
         return pc
@@ -293,11 +292,6 @@ class Connection:
         ice = await self._wait_negotiated()
         if ice is not None:
             ice.add_described(complete=True)
-
-    async def _consume(self, track: MediaStreamTrack) -> None:
-        if self._negotiation is not None:  # it decides which of several video tracks is used
-            await asyncio.wait([self._negotiation])
-        await self.media.consume(track)
 
     def _on_violation(self, text: str) -> None:
         if not self._over:

@@ -10,8 +10,10 @@ from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender, RTCRtpTran
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
 
-from fastrtc_anyio._media.encode import AudioEncoder, OpusOptions, VideoOptions, create_encoder
+from fastrtc_anyio._media.encode import AudioEncoder, OpusOptions, create_encoder
 from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._media.video import VideoFrame
+from fastrtc_anyio._media.video_encode import VideoOptions
 from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
 from fastrtc_anyio._peers.streams.messages import MessageChannel
@@ -25,7 +27,8 @@ from fastrtc_anyio.limits import RequestLimits
 from . import internals, media_internals
 from .audio import AudioTap, PlayoutTrack, tap_audio
 from .decode_pictures import PictureTap
-from .video import PictureTrack, keep_receiving, limit_bitrate, receive_pictures
+from .picture_encoder import use_picture_encoder
+from .video import PictureTrack, keep_receiving
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,6 @@ class ConnectionMedia:
         self._pictures: PictureTrack | None = None
         self._unsent: list[MediaStreamTrack] = []
         self.video_sender: RTCRtpTransceiver | None = None
-        self._video_receiver: RTCRtpTransceiver | None = None
 
     @property
     def plan(self) -> MediaPlan:
@@ -128,10 +130,10 @@ class ConnectionMedia:
             if self._plan.sends(kind):
                 self._send(kind, transceiver, "opus")
 
-    def limit_bitrate(self) -> None:
-        """Apply the bitrate option. Call it once the codec is known, before media is sent."""
+    def use_video_encoder(self) -> None:
+        """Apply the options of video. Call it once the codec is known, before media is sent."""
         if self.video_sender is not None:
-            limit_bitrate(self.video_sender, self._options.video)
+            use_picture_encoder(self.video_sender, self._options.video)
 
     @property
     def opus_parameters(self) -> tuple[tuple[str, str | None], ...]:
@@ -145,18 +147,6 @@ class ConnectionMedia:
     def unsent_tracks(self) -> list[MediaStreamTrack]:
         """Return the outgoing tracks that the client does not receive: aiortc never reads them."""
         return self._unsent
-
-    async def consume(self, track: MediaStreamTrack) -> None:
-        """Read an incoming track to its end, because aiortc's queue behind it is unbounded.
-
-        The audio track yields nothing, as its packets are tapped. Its end after an RTCP BYE does
-        not end the audio: a browser sends BYE when its microphone is turned off, and resumes when
-        it is turned on.
-        """
-        if self._video_receiver is not None and track is self._video_receiver.receiver.track:
-            await receive_pictures(track, self._streams.video_in)
-        else:
-            await drain_track(track)
 
     def flush_pictures(self) -> None:
         """Send the video frame that is in the queue."""
@@ -190,17 +180,17 @@ class ConnectionMedia:
                 self._options.input_channels,
             )
         else:
-            self._video_receiver = transceiver
             discards, receiver = self._streams.discards, transceiver.receiver
             tap = PictureTap(self._limits, discards, asyncio.get_running_loop().time)
-            media_internals.guard_decoder(
+            video_in = self._streams.video_in
+            media_internals.receive_pictures(
                 receiver,
+                lambda frame: video_in.push(VideoFrame(frame, frame.time)),
                 tap.admit,
                 tap.wants_key_frame,
                 lambda: discards.count("video", "a picture could not be decoded"),
             )
             media_internals.bound_gaps(receiver)
-            media_internals.stop_decoder_off_loop(receiver)
             keep_receiving(transceiver)
 
     def _send(self, kind: str, sender: RTCRtpTransceiver | None, codec: str) -> None:
@@ -209,7 +199,7 @@ class ConnectionMedia:
         if kind == "audio":
             track = self._make_playout_track(codec)
         else:
-            self._pictures = track = PictureTrack(self._streams.video_out, self._on_broken)
+            self._pictures = track = PictureTrack(self._streams.video_out)
             track.on("ended", self._on_sender_ended)
             self.video_sender = sender
         if sender is None:

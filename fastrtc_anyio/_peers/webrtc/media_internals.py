@@ -8,7 +8,6 @@ Verified against aiortc 1.16.0. :data:`REQUIRED` is checked on import.
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -17,13 +16,17 @@ from types import ModuleType
 from typing import Protocol
 
 from aiortc import RTCRtpReceiver, RTCRtpSender
-from aiortc.codecs.base import Encoder
+from aiortc.codecs import get_decoder
+from aiortc.codecs.base import Decoder, Encoder
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rate import RateCounter
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import AnyRtcpPacket, RtpPacket
+from av import FFmpegError
+from av import VideoFrame as AvVideoFrame
 
 from fastrtc_anyio._core.required import check_required
 from fastrtc_anyio._media.picture_buffer import PictureBuffer
@@ -74,74 +77,119 @@ def replace_audio_jitter_buffer(receiver: RTCRtpReceiver, buffer: PacketBuffer) 
     replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)
 
 
+class _Decoder:
+    """Decodes the pictures of a receiver, as the queue that aiortc's decoder thread reads.
+
+    ``get()`` works until the end of the stream, on that thread, and then returns it.
+    """
+
+    def __init__(
+        self, on_frame: Callable[[AvVideoFrame], None], on_failure: Callable[[], None]
+    ) -> None:
+        self._tasks: queue.SimpleQueue[tuple[RTCRtpCodecParameters, JitterFrame] | None]
+        self._tasks = queue.SimpleQueue()
+        self._on_frame = on_frame
+        self._on_failure = on_failure
+        self._name = ""
+        self._decoder: Decoder
+
+    def put(self, task: tuple[RTCRtpCodecParameters, JitterFrame] | None) -> None:
+        self._tasks.put(task)
+
+    def qsize(self) -> int:
+        """Return the number of pictures that wait."""
+        return self._tasks.qsize()
+
+    def discard(self) -> None:
+        """Discard the pictures that wait."""
+        with suppress(queue.Empty):
+            while True:
+                self._tasks.get_nowait()
+
+    def get(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            codec, picture = task
+            if codec.name != self._name:
+                self._decoder = get_decoder(codec)
+                # The default is one thread per core, which costs more than it gains.
+                self._decoder.codec.thread_count = 1  # type: ignore[attr-defined]
+                self._name = codec.name
+            try:
+                frames = self._decoder.decode(picture)
+            except FFmpegError:
+                self._on_failure()
+                continue
+            for frame in frames:
+                assert isinstance(frame, AvVideoFrame)
+                self._on_frame(frame)
+
+
 class _Pictures:
-    """Joins the packets of a receiver into pictures; see :func:`guard_decoder`."""
+    """Joins the packets of a receiver into pictures; see :func:`receive_pictures`."""
 
     def __init__(
         self,
         receiver: RTCRtpReceiver,
+        decoder: _Decoder,
         admit: Callable[[str, bytes, int], bool],
         wants_key_frame: Callable[[], bool],
     ) -> None:
         self._buffer: PictureBuffer[RtpPacket] = PictureBuffer()
+        self._decoder = decoder
         self._admit = admit
         self._wants_key_frame = wants_key_frame
         self._codecs = getattr(receiver, "_RTCRtpReceiver__codecs")  # noqa: B009 - a mangled name
-        self._waiting = getattr(receiver, "_RTCRtpReceiver__decoder_queue")  # noqa: B009
         self._timestamps = getattr(receiver, "_RTCRtpReceiver__timestamp_mapper")  # noqa: B009
 
-    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+    def add(self, packet: RtpPacket) -> tuple[bool, None]:
         needs_key_frame, released = self._buffer.add(packet)
-        if not released:
-            return needs_key_frame, None
-        # The decoder is that of the packet which completes the picture, as in aiortc.
-        codec = self._codecs[packet.payload_type]
-        last: JitterFrame | None = None
         for packets in released:
+            # The decoder is that of the packet which completes the picture, as in aiortc.
+            codec = self._codecs[packet.payload_type]
             data = b"".join([part._data for part in packets])  # type: ignore[attr-defined]
             if not data:
                 continue
-            if last is not None:  # the caller queues one picture, the last
-                last.timestamp = self._timestamps.map(last.timestamp)
-                self._waiting.put((codec, last))
-                last = None
-            if self._admit(codec.name, data, self._waiting.qsize()):
-                last = JitterFrame(data, packets[0].timestamp)
+            if self._admit(codec.name, data, self._decoder.qsize()):
+                timestamp = self._timestamps.map(packets[0].timestamp)
+                self._decoder.put((codec, JitterFrame(data, timestamp)))
             else:
                 needs_key_frame = needs_key_frame or self._wants_key_frame()
-        return needs_key_frame, last
+        return needs_key_frame, None
 
 
-def guard_decoder(
+def receive_pictures(
     receiver: RTCRtpReceiver,
+    on_frame: Callable[[AvVideoFrame], None],
     admit: Callable[[str, bytes, int], bool],
     wants_key_frame: Callable[[], bool],
     on_failure: Callable[[], None],
 ) -> None:
     """Decode the pictures of a receiver that ``admit`` admits, each with its last packet.
 
-    ``admit`` is called with the name of the codec, the encoded picture and the number of pictures
-    that wait for the decoder. If ``wants_key_frame`` returns True after a refusal, a key frame is
-    requested. ``on_failure`` is called, on any thread, for each picture that cannot be decoded.
+    Call it before the negotiation ends. ``on_frame`` is called with the decoded pictures, and
+    ``on_failure`` for each picture that cannot be decoded, both on the decoder's thread. ``admit``
+    is called with the name of the codec, the encoded picture and the number of pictures that wait
+    for the decoder. If ``wants_key_frame`` returns True after a refusal, a key frame is requested.
 
     aiortc 1.16 decodes a picture when the first packet of the next arrives, and at most one for
     each packet: after a gap, small pictures stay late. It decodes pictures of any size, any number
     of which may wait, and only logs failures. It also decodes packets without data, such as
     padding, which FFmpeg takes for the end of the stream: no later picture is decoded. They are
-    dropped here. Can go once aiortc releases pictures at the marker, has limits, drops packets
-    without data and counts failures.
+    dropped here. Its track has an unbounded queue, for which each frame wakes the loop. Can go once
+    aiortc releases pictures at the marker, has limits, drops packets without data, counts failures
+    and passes frames on from the decoder's thread.
     """
-    logging.getLogger("aiortc.rtcrtpreceiver").addFilter(_is_not_about_decoding)
-    pictures: PacketBuffer = _Pictures(receiver, admit, wants_key_frame)
-    replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", pictures)
-    failed = getattr(receiver, "_RTCRtpReceiver__decoder_error")  # noqa: B009
-    notice = failed.set
+    failed = getattr(receiver, "_RTCRtpReceiver__decoder_error")  # noqa: B009 - a mangled name
 
-    def set_failed() -> None:
+    def fail() -> None:
         on_failure()
-        notice()
+        failed.set()
 
-    replace_attribute(failed, "set", set_failed)
+    decoder = _Decoder(on_frame, fail)
+    pictures: PacketBuffer = _Pictures(receiver, decoder, admit, wants_key_frame)
+    replace_attribute(receiver, "_RTCRtpReceiver__decoder_queue", decoder)
+    replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", pictures)
+    _stop_decoder_off_loop(receiver, decoder)
 
 
 def bound_gaps(receiver: RTCRtpReceiver) -> None:
@@ -172,24 +220,21 @@ def bound_gaps(receiver: RTCRtpReceiver) -> None:
     replace_attribute(counter, "_erase_old", erase_old)
 
 
-def stop_decoder_off_loop(receiver: RTCRtpReceiver) -> None:
+def _stop_decoder_off_loop(receiver: RTCRtpReceiver, decoder: _Decoder) -> None:
     """Wait for the end of a receiver's decoder thread off the loop, and discard what waits for it.
 
     aiortc 1.16 joins the thread on the loop, once it has decoded all pictures that wait: all
     connections would stand still meanwhile. Can go once aiortc does neither.
     """
-    waiting = getattr(receiver, "_RTCRtpReceiver__decoder_queue")  # noqa: B009 - a mangled name
     stop = receiver.stop
     ended: list[threading.Thread] = []
 
     def stop_decoder() -> None:
-        thread = getattr(receiver, "_RTCRtpReceiver__decoder_thread")  # noqa: B009
+        thread = getattr(receiver, "_RTCRtpReceiver__decoder_thread")  # noqa: B009 - mangled
         if thread is None:
             return
-        with suppress(queue.Empty):
-            while True:
-                waiting.get_nowait()
-        waiting.put(None)
+        decoder.discard()
+        decoder.put(None)
         replace_attribute(receiver, "_RTCRtpReceiver__decoder_thread", None)
         ended.append(thread)
 
@@ -200,10 +245,6 @@ def stop_decoder_off_loop(receiver: RTCRtpReceiver) -> None:
 
     replace_attribute(receiver, "_RTCRtpReceiver__stop_decoder", stop_decoder)
     replace_attribute(receiver, "stop", stop_receiver)
-
-
-def _is_not_about_decoding(record: logging.LogRecord) -> bool:
-    return "failed to decode" not in str(record.msg)
 
 
 def filter_rtcp(receiver: RTCRtpReceiver, accept: Callable[[AnyRtcpPacket], bool]) -> None:

@@ -12,8 +12,9 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.records import log_failure
-from fastrtc_anyio._media.encode import OpusOptions, VideoOptions
+from fastrtc_anyio._media.encode import OpusOptions
 from fastrtc_anyio._media.media_plan import MediaPlan
+from fastrtc_anyio._media.video_encode import VideoOptions
 from fastrtc_anyio._peers.lifecycle import LifecyclePeer
 from fastrtc_anyio._peers.portal import Portal
 from fastrtc_anyio._peers.streams.audio import AudioOutput, BufferOptions
