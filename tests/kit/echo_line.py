@@ -92,7 +92,7 @@ class _Call:
         self.playout = PlayoutBuffer(RATE, 1, 30.0, live=bool(line.live), input_lead=self.lead)
         self.order: ReorderBuffer[int] = ReorderBuffer.rtp()
         self.heard = Heard(self.playout)
-        self.events: list[tuple[float, int, Callable[[float], None]]] = []
+        self.events: list[tuple[float, float, int, Callable[[float], None]]] = []
         self.pushed_at = 0.0
         self.count = 0
 
@@ -101,15 +101,15 @@ class _Call:
             self._send(number, self.offset + number * PACKET)
         self._at(self.line.phase, self._pull)
         while self.events:
-            now, _, step = heapq.heappop(self.events)
+            now, _, _, step = heapq.heappop(self.events)
             if now > self.end:
                 break
             step(now)
         return self.heard
 
-    def _at(self, now: float, step: Callable[[float], None]) -> None:
+    def _at(self, now: float, step: Callable[[float], None], order: float = 0.0) -> None:
         self.count += 1
-        heapq.heappush(self.events, (now, self.count, step))
+        heapq.heappush(self.events, (now, order, self.count, step))
 
     def _send(self, number: int, now: float) -> None:
         line = self.line
@@ -124,9 +124,9 @@ class _Call:
         for begin, over in line.outages:
             if begin <= now < over:
                 arrival = max(arrival, over)
-        if line.grid:  # read at the next point of the grid
-            arrival = -(-arrival // line.grid) * line.grid
-        self._at(arrival, lambda now: self._arrive(number, now))
+        # Read at the next point of the grid, in the order of arrival.
+        read = -(-arrival // line.grid) * line.grid if line.grid else arrival
+        self._at(read, lambda now: self._arrive(number, now), arrival)
 
     def _arrive(self, number: int, now: float) -> None:
         self._deliver(self.order.push(number & 0xFFFF, number, now / 1000), now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrtc_anyio._media.reorder import HOLD_SECONDS, Ordered, ReorderBuffer
+from fastrtc_anyio._media.reorder import HOLD_SECONDS, LEAST_HOLD_SECONDS, Ordered, ReorderBuffer
 
 REORDER_LIMIT = 3
 CHUNK_LIMIT = 5
@@ -43,7 +43,7 @@ def test_small_disorder_is_reordered_without_loss(start: int, data: st.DataObjec
         overtaking = [p for p in order if p > waiting[0]]
         room = REORDER_LIMIT - 1 - len(overtaking)
         order.append(waiting.pop(data.draw(st.integers(0, min(room, len(waiting) - 1)))))
-    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
+    buffer: ReorderBuffer[int] = ReorderBuffer(REORDER_LIMIT, 1000, modulus=1 << 16)
     out = [
         item
         for n, i in enumerate(order)
@@ -91,7 +91,7 @@ def test_loss_leaves_no_delay(start: int, gap: int) -> None:
 
 def test_packet_behind_a_gap_is_released_in_time() -> None:
     """As with DTX, where the next packet comes 400 ms later."""
-    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
+    buffer: ReorderBuffer[int] = ReorderBuffer(REORDER_LIMIT, 1000, modulus=1 << 16)
     buffer.push(0, 0, 1.0)
     assert buffer.push(2, 2, 1.4) == []
     due = buffer.due
@@ -107,13 +107,73 @@ def test_packet_behind_a_gap_is_released_in_time() -> None:
 
 
 def test_second_gap_has_its_own_time() -> None:
-    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
+    buffer: ReorderBuffer[int] = ReorderBuffer(REORDER_LIMIT, 1000, modulus=1 << 16)
     buffer.push(0, 0, 0.0)
     assert buffer.push(2, 2, 0.04) == []
     assert buffer.push(4, 4, 0.08) == []
     assert buffer.poll(0.04 + HOLD_SECONDS) == in_order(2, lost=1)
     assert buffer.due == 0.08 + HOLD_SECONDS
     assert buffer.push(3, 3, 0.11) == in_order(3, 4)
+
+
+def run(buffer: ReorderBuffer[int], arrivals: list[tuple[float, int]]) -> dict[int, float]:
+    """Push packets at their arrivals; return when each one passed."""
+    passed: dict[int, float] = {}
+    for now, number in sorted(arrivals):
+        while (due := buffer.due) is not None and due < now:
+            passed |= {item.packet: due for item in buffer.poll(due)}
+        passed |= {item.packet: now for item in buffer.push(number & 0xFFFF, number, now)}
+    return passed
+
+
+@given(
+    st.lists(st.floats(0, 0.05), min_size=1, max_size=20),
+    st.lists(st.integers(1, 400), max_size=10),
+)
+def test_network_that_overtakes_packets_loses_few_of_them(
+    delays: list[float], lost: list[int]
+) -> None:
+    """A packet may overtake another while its delay is unknown, but not for long."""
+    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
+    arrivals = [
+        (number * 0.02 + delays[number % len(delays)], number)
+        for number in range(1, 1000)
+        if number not in lost
+    ]
+    passed = run(buffer, arrivals)
+    assert list(passed) == sorted(passed)
+    assert buffer.late <= 6
+    assert len(passed) + len(buffer._held) + buffer.late == len(arrivals)
+
+
+def test_gap_is_given_up_at_once_where_packets_keep_their_order() -> None:
+    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
+    lost = {100, 800, 801, 950}
+    arrivals = [(number * 0.02, number) for number in range(1000) if number not in lost]
+    passed = run(buffer, arrivals)
+    waited = {number: passed[number] - at for at, number in arrivals if passed[number] > at}
+    # In the first seconds the network is not known.
+    assert waited.keys() == {101, 802, 951}
+    assert waited[101] <= 0.021
+    assert max(waited[802], waited[951]) <= LEAST_HOLD_SECONDS + 1e-9
+
+
+def test_packets_read_in_a_burst_are_reordered_without_a_hold() -> None:
+    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
+    arrivals = [(number * 0.02, number) for number in range(1000)]
+    arrivals[900:902] = [(18.02, 901), (18.02 + LEAST_HOLD_SECONDS / 2, 900)]
+    assert len(run(buffer, arrivals)) == 1000
+    assert buffer.late == 0
+
+
+@given(st.floats(0.002, 0.045), st.integers(600, 900))
+def test_late_packet_lengthens_the_hold(overtaken: float, number: int) -> None:
+    buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
+    arrivals = [(n * 0.02, n) for n in range(1000)]
+    for late in (number, number + 50):
+        arrivals[late] = (late * 0.02 + 0.02 + overtaken, late)
+    passed = run(buffer, arrivals)
+    assert set(range(1000)) - set(passed) == {number}
 
 
 def test_late_or_repeated_packet_is_dropped_and_counted() -> None:

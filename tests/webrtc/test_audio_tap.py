@@ -83,9 +83,14 @@ class Line:
         return AudioTap(codecs, recorder, Discards(), clock, **self.wanted)
 
     def send(
-        self, number: int, at: int | None = None, payload: bytes = bytes(160), ssrc: int = 1
+        self,
+        number: int,
+        at: int | None = None,
+        payload: bytes = bytes(160),
+        ssrc: int = 1,
+        wait: float = 0.02,
     ) -> None:
-        """Send packet ``number`` with the timestamp of the ``at``-th frame."""
+        """Send packet ``number`` with the timestamp of the ``at``-th frame, and wait."""
         place = number if at is None else at
         packet = RtpPacket(
             payload_type=self.payload_type,
@@ -95,7 +100,7 @@ class Line:
         packet.ssrc = ssrc
         packet.payload = payload
         assert self.tap.add(packet) == (False, None)
-        self.clock.advance(0.02)
+        self.clock.advance(wait)
 
 
 FRAME = 0.02, 0.0, False
@@ -127,7 +132,7 @@ def test_packet_behind_a_loss_is_not_held_for_the_next() -> None:
     """With DTX the next packet may come after 400 ms, or never."""
     line = Line()
     line.send(0)
-    line.send(2)
+    line.send(2, wait=0)
     assert len(line.heard.pieces) == 1
     line.clock.advance(HOLD_SECONDS)
     assert line.heard.pieces[1:] == [CONCEALED, FRAME]
@@ -272,7 +277,7 @@ def test_packet_of_another_payload_type_does_not_count_as_lost() -> None:
 def test_closed_tap_ignores_packets_and_has_no_timer() -> None:
     line = Line()
     line.send(0)
-    line.send(2)
+    line.send(2, wait=0)
     assert line.clock.timers
     line.tap.close()
     line.tap.close()
