@@ -29,6 +29,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, help="seconds of each measurement; default 6")
     add("--settle", type=float, default=2.0, help="seconds before each measurement; default 2")
     add("--calls", type=int, nargs="+", default=[10], help="numbers of calls, ascending")
+    add("--cycles", type=int, help="connections of suite connections; default 200")
     add("--servers", nargs="+", default=[], help="such as ours-async-24-trio fastrtc-async-24")
     add("--tree", type=source_tree, nargs="+", default=[], help="more source trees of this package")
     add("--fastrtc", default=sys.executable, help="interpreter that has FastRTC")
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         calls=tuple(sorted(chosen.calls)),
         seconds=chosen.seconds or (3 if chosen.quick else 6),
         settle=chosen.settle,
+        cycles=chosen.cycles or (40 if chosen.quick else 200),
         cores=choose_cores(),
         fastrtc=chosen.fastrtc,
         trees=tuple(chosen.tree),

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-REFERENCES = ("fastrtc-async-24", "fastrtc-silero-24", "fastrtc-video")
+REFERENCES = ("fastrtc-async-24", "fastrtc-silero-24", "fastrtc-video-48")
 """Servers to which ratios refer, if one of them was measured; otherwise the first one."""
 
 

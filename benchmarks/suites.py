@@ -15,7 +15,7 @@ from benchmarks.load.line import Faults
 from benchmarks.load.server import Server
 from benchmarks.processes import Cores
 from benchmarks.results import Column, Measurement, Row
-from benchmarks.runs import echo, recovery, replies
+from benchmarks.runs import connections, echo, imports, recovery, replies, video
 
 OURS = (
     "ours-async-24-trio",
@@ -36,6 +36,7 @@ class Options:
     calls: tuple[int, ...]
     seconds: float
     settle: float
+    cycles: int
     cores: Cores
     fastrtc: str
     trees: tuple[Path, ...]
@@ -171,6 +172,42 @@ def reply_cases(options: Options) -> list[Case]:
     ]
 
 
+def video_cases(options: Options) -> list[Case]:
+    default = ("ours-video-48-trio", "fastrtc-video-48", "raw-plain")
+    return [
+        Case(
+            server.name,
+            partial(
+                video.run,
+                video.Run(server, options.cores, 1, options.seconds, options.settle, *size),
+            ),
+        )
+        for size in ((640, 480), (1280, 720))
+        for server in options.select(default)
+    ]
+
+
+def connection_cases(options: Options) -> list[Case]:
+    servers = options.select(("ours-async-24-trio", "fastrtc-async-24", "raw-plain"))
+    return [
+        Case(
+            server.name,
+            partial(
+                connections.run,
+                connections.Run(server, options.cores, max(options.calls), options.cycles),
+            ),
+        )
+        for server in servers
+    ]
+
+
+def import_cases(options: Options) -> list[Case]:
+    return [
+        Case(server.name, partial(imports.run, imports.Run(server, options.cores)))
+        for server in options.select(("ours-async-24-trio", "fastrtc-async-24", "raw-plain"))
+    ]
+
+
 LATENCY_COLUMNS = (
     Column("p50 ms", "p50", 1000, ratio=True),
     Column("p95 ms", "p95", 1000),
@@ -210,6 +247,46 @@ SUITES = {
             Column("turns", "turns"),
             Column("switches", "switches"),
             GENERATOR,
+        ),
+    ),
+    "video": Suite(
+        "one video call at 30 fps",
+        video_cases,
+        (
+            CPU,
+            Column("p50 ms", "p50", 1000, 1, ratio=True),
+            Column("p95 ms", "p95", 1000, 1),
+            Column("p99 ms", "p99", 1000, 1),
+            Column("first packet p50 ms", "first_p50", 1000, 1),
+            Column("missed %", "missed_share", 100, 2),
+            Column("switches", "switches"),
+            GENERATOR,
+        ),
+    ),
+    "connections": Suite(
+        "connections: first audio, CPU, the size of a call, and growth",
+        connection_cases,
+        (
+            Column("first audio ms", "first_audio", 1000, ratio=True),
+            Column("connects/s", "rate", 1, 1),
+            Column("CPU ms a connection", "cpu", 1000, 1, ratio=True),
+            Column("MB a call", "memory_per_call", 1e-6, 2),
+            Column("threads a call", "threads_per_call", 1, 1),
+            Column("files a call", "descriptors_per_call", 1, 1),
+            Column("KB growth a connection", "memory_growth", 1e-3, 1),
+            Column("threads left", "thread_growth"),
+            Column("files left", "descriptor_growth"),
+            GENERATOR,
+        ),
+    ),
+    "imports": Suite(
+        "import of the package in a new process",
+        import_cases,
+        (
+            Column("s", "wall", 1, 2, ratio=True),
+            Column("CPU s", "cpu", 1, 2),
+            Column("MB", "memory", 1e-6),
+            Column("modules", "modules"),
         ),
     ),
     "capacity": Suite(

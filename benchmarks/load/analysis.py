@@ -45,6 +45,8 @@ class Packet:
     timestamp: int
     """RTP timestamp in samples at 48 kHz, without wrapping."""
     payload: bytes
+    sequence: int = 0
+    """RTP sequence number, without wrapping."""
 
 
 @dataclass

@@ -102,16 +102,18 @@ class Call:
     def open_packets(self) -> list[Packet]:
         """Decrypt the received packets."""
         packets: list[Packet] = []
-        first: int | None = None
+        first: tuple[int, int] | None = None
         for arrived, data in self.received:
             try:
                 plain = self._srtp_in.unprotect(data)
             except pylibsrtp.Error:
                 continue
-            timestamp = struct.unpack_from("!I", plain, 4)[0]
-            first = timestamp if first is None else first
-            offset = (timestamp - first + 2**31) % 2**32 - 2**31
-            packets.append(Packet(arrived, offset, _payload(plain)))
+            sequence, timestamp = struct.unpack_from("!HI", plain, 2)
+            first = first or (sequence, timestamp)
+            # Of the nearest values that wrap to these. A call is shorter than half a wrap.
+            sequence = (sequence - first[0] + 2**15) % 2**16 - 2**15
+            timestamp = (timestamp - first[1] + 2**31) % 2**32 - 2**31
+            packets.append(Packet(arrived, timestamp, _payload(plain), sequence))
         self.received.clear()
         return packets
 

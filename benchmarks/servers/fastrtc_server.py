@@ -82,6 +82,8 @@ HANDLERS = {"async": Echo, "sync": SyncEcho, "stopping": StoppingEcho}
 
 
 def make_handler(handler: str, rate: int) -> Any:
+    if handler == "video":
+        return lambda picture: picture
     if handler != "silero":
         return HANDLERS[handler](rate)
     # FastRTC downloads the model; the wheel of faster-whisper contains the same version.
@@ -103,7 +105,7 @@ async def _serve(handler: str, rate: int) -> None:
     answers = Answers()
     stream = Stream(
         make_handler(handler, rate),
-        modality="audio",
+        modality="video" if handler == "video" else "audio",
         mode="send-receive",
         concurrency_limit=1000,
         server_rtc_configuration={"iceServers": []},
@@ -113,6 +115,8 @@ async def _serve(handler: str, rate: int) -> None:
     async def answer(sdp: str, identifier: str) -> str:
         body = {"type": "offer", "sdp": sdp, "webrtc_id": identifier}
         reply = await stream.handle_offer(body, stream.set_additional_outputs(identifier))
+        if handler == "video":  # as FastRTC's page does; without it, no function is called
+            stream.set_input(identifier, "__webrtc_value__")
         return str(reply["sdp"])
 
     await answer_offers(answers, answer)

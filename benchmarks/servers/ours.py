@@ -92,6 +92,8 @@ def make_handler(handler: str, rate: int) -> Any:
     match handler:
         case "session":
             return echo_session
+        case "video":
+            return lambda picture: picture
         case "energy":
             from fastrtc_anyio.speech.energy import EnergyVad
 
@@ -110,7 +112,7 @@ async def _serve(handler: str, rate: int) -> None:
     answers = Answers()
     stream = Stream(
         make_handler(handler, rate),
-        modality="audio",
+        modality="video" if handler == "video" else "audio",
         mode="send-receive",
         concurrency_limit=None,
         server_rtc_configuration=RtcConfiguration(addresses=(LOOPBACK,)),
