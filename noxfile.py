@@ -38,6 +38,7 @@ REAL_TIME = (
     "tests/webrtc",
 )
 """Real servers, processes and calls. All other tests are on virtual time."""
+CALLS = ("tests/parity/real_time", "tests/server/test_calls.py", "tests/webrtc")
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "", "OPENBLAS_NUM_THREADS": "1"}
 """Many tests start processes: keep their compiled modules, and start no threads for numpy."""
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
@@ -78,6 +79,15 @@ def run_tests(session: nox.Session) -> None:
     virtual = [f"--ignore={path}" for path in REAL_TIME]
     session.run("pytest", "-n", "auto", "--dist", "worksteal", *virtual, env=ENVIRONMENT)
     session.run("pytest", "-n", "5", "--dist", "worksteal", *REAL_TIME, env=ENVIRONMENT)
+
+
+@nox.session
+def stock(session: nox.Session) -> None:
+    """Run the tests of calls with the media paths of aiortc, which replace missing faster ones."""
+    session.install("--no-compile", ".[test]")
+    environment = {**ENVIRONMENT, "FASTRTC_ANYIO_FAST_PATH": "0"}
+    arguments = session.posargs or ("-n", "5", "--dist", "worksteal", *CALLS)
+    session.run("pytest", *arguments, env=environment)
 
 
 @nox.session

@@ -41,7 +41,7 @@ from fastrtc_anyio._media.av_frames import from_av, to_av
 from fastrtc_anyio._media.encode import create_encoder
 from fastrtc_anyio._peers.streams.audio import AudioOutput, BufferOptions
 from fastrtc_anyio._peers.streams.link import Link
-from fastrtc_anyio._peers.webrtc.audio import PlayoutTrack
+from fastrtc_anyio._peers.webrtc.sending import PlayoutTrack
 from fastrtc_anyio.testing import open_call, tone, tone_snr
 from tests.kit.backends import on_asyncio
 from tests.kit.handlers import AsyncEcho, Echo, Quiet, SyncQuiet

@@ -42,6 +42,8 @@ _PIECES_PER_SECOND = 4
 """Pieces that a long chunk is converted in, per second of audio."""
 _PIECE = 12_000
 """Most samples of such a piece."""
+_SHORT_S = 0.06
+"""Seconds of queued audio above which a source works ahead of playout."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,10 @@ class AudioOutput(AudioSendStream):
         self._ended = False
         self._turns = 0  # those of the link when audio was last queued without yielding
         self._bound = bound
+        self.pushed_at = 0.0
+        """Time of the last push for a short queue, on the link's clock: the source's pace."""
+        self.frames_left = 0
+        """Whole frames of 20 ms queued after the last pull."""
         self._set_format(sample_rate, channels)
 
     def _set_format(self, sample_rate: int, channels: int) -> None:
@@ -335,6 +341,8 @@ class AudioOutput(AudioSendStream):
         if self._generation != generation:
             self._buffer.discard(samples)
         elif self._buffer.has_room:
+            if self._buffer.buffered_seconds < _SHORT_S:
+                self.pushed_at = self._link.clock()
             self._buffer.push(samples)
         else:
             return None
@@ -383,6 +391,7 @@ class AudioOutput(AudioSendStream):
         """Transport side: take the next 20 ms, int16 ``(channels, sample_rate // 50)``."""
         with self._link.lock:
             samples = self._buffer.pull(held_back=self._room.occupied)
+            self.frames_left = self._buffer.buffered_samples // samples.shape[1]
             self._wake()
             return samples
 

@@ -1,80 +1,30 @@
-"""Outgoing audio as encoded packets, and decoding of incoming packets."""
+"""Decoding of incoming audio packets."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from aiortc import MediaStreamTrack, RTCRtpTransceiver
+from aiortc import RTCRtpTransceiver
 from aiortc.codecs import CODECS
 from aiortc.rtp import RtpPacket
-from av import Packet
 
 from fastrtc_anyio._core.budget import Budget
 from fastrtc_anyio._media.decode import create_decoder, is_stereo
-from fastrtc_anyio._media.encode import OPUS_CLOCK_RATE, AudioEncoder
+from fastrtc_anyio._media.encode import OPUS_CLOCK_RATE
 from fastrtc_anyio._media.reception import RTP_MODULUS, Reception
 from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
 from fastrtc_anyio._peers.discards import Discards
-from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
+from fastrtc_anyio._peers.streams.audio import AudioInput
 
 from . import internals, media_internals
+from .sending import PTIME
 
-PTIME = 0.02
-_LATE_LIMIT = 0.2
-"""Seconds. After a longer stall of this thread playout resumes from now, without a burst."""
 AUDIO_RATE = 5.0
 """Maximum seconds of a client's audio that are decoded in a second, and in a burst. A packet of two
 bytes can hold 120 ms."""
 _TIMESTAMP_TOLERANCE = 0.005
 """Seconds. Senders that derive timestamps from a clock round them; real gaps are longer."""
-
-
-class PlayoutTrack(MediaStreamTrack):
-    """Outgoing audio: one encoded packet every 20 ms, silence when the queue is empty.
-
-    ``recv`` never raises, never returns None and never skips a timestamp: aiortc 1.16 would stop
-    the sender without an error.
-    """
-
-    kind = "audio"
-
-    def __init__(
-        self, output: AudioOutput, encoder: AudioEncoder, on_broken: Callable[[Exception], None]
-    ) -> None:
-        super().__init__()
-        self._output = output
-        self._encoder = encoder
-        self._on_broken: Callable[[Exception], None] | None = on_broken
-        self._time_base = Fraction(1, encoder.clock_rate)
-        self._timestamp = 0
-        self._due: float | None = None
-        self._payload = b""
-
-    async def recv(self) -> Packet[Any]:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if self._due is None:
-            self._due = now
-        elif now - self._due > _LATE_LIMIT:
-            self._output.skip(now - self._due)
-            self._due = now
-        elif self._due > now:
-            await asyncio.sleep(self._due - now)
-        self._due += PTIME
-        try:
-            self._payload = self._encoder.encode(self._output.pull())
-        except Exception as exc:  # reported once; the last packet is repeated from then on
-            if self._on_broken is not None:
-                self._on_broken(exc)
-                self._on_broken = None
-        packet = Packet(self._payload)
-        packet.pts = self._timestamp
-        packet.time_base = self._time_base
-        self._timestamp += self._encoder.rtp_increment
-        return packet
 
 
 class _Packet(NamedTuple):

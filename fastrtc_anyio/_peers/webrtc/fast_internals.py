@@ -12,19 +12,23 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 from aioice import ice
-from aiortc import RTCRtpReceiver, RTCRtpSender
-from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter
+from aiortc import MediaStreamTrack, RTCRtpReceiver, RTCRtpSender
+from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter, State
 from aiortc.rtcicetransport import RTCIceTransport
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import RtpPacket
 
 from fastrtc_anyio._core.required import find_missing
 
 from .feedback_internals import Refused
+from .internals import replace_attribute
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -33,7 +37,6 @@ VARIABLE = "FASTRTC_ANYIO_FAST_PATH"
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCRtpSender: (
-        "__encoder",
         "__mid",
         "__ntp_timestamp",
         "__octet_count",
@@ -165,3 +168,86 @@ def find_source(transport: RTCDtlsTransport, number: int, payload_type: int) -> 
         return None
     source = RtpSource(transport, receiver, number, payload_type)
     return source if source.is_current else None
+
+
+# Sending.
+
+
+def replace_sending(
+    sender: RTCRtpSender, send: Callable[[RTCRtpCodecParameters], Awaitable[None]]
+) -> None:
+    """Send the media of a sender with ``send``, called with the codec, in place of aiortc's loop.
+
+    ``send`` must end when it is cancelled. aiortc still sends the RTCP packets.
+    """
+
+    async def run_rtp(codec: RTCRtpCodecParameters) -> None:
+        started = getattr(sender, "_RTCRtpSender__rtp_started")  # noqa: B009 - a mangled name
+        exited = getattr(sender, "_RTCRtpSender__rtp_exited")  # noqa: B009
+        started.set()
+        try:
+            await send(codec)
+        finally:
+            # stop() waits for the event; the track tells the connection about the end.
+            track: MediaStreamTrack | None = sender.track
+            if track is not None:
+                track.stop()
+                sender.replaceTrack(None)
+            exited.set()
+
+    replace_attribute(sender, "_run_rtp", run_rtp)
+
+
+def is_enabled(sender: RTCRtpSender) -> bool:
+    """Return whether the negotiated direction lets a sender send."""
+    return sender._enabled
+
+
+def get_ssrc(sender: RTCRtpSender) -> int:
+    """Return the synchronization source of a sender, which its description and RTCP state."""
+    return sender._ssrc
+
+
+def get_header_extensions(sender: RTCRtpSender) -> bytes:
+    """Return the header extensions of each packet that a sender of audio sends.
+
+    That is the mid, if the client has negotiated it. aiortc states the level of audio only where it
+    encodes the audio itself.
+    """
+    packet = RtpPacket()
+    bare = len(packet.serialize())
+    packet.extensions.mid = getattr(sender, "_RTCRtpSender__mid")  # noqa: B009 - a mangled name
+    negotiated = getattr(sender, "_RTCRtpSender__rtp_header_extensions_map")  # noqa: B009
+    return packet.serialize(negotiated)[bare:]
+
+
+def send_packet(sender: Any, packet: bytes, octets: int, timestamp: int) -> None:
+    """Encrypt and send an RTP packet of a sender, and count it for its reports and statistics.
+
+    ``octets`` is the size of the payload, and ``timestamp`` that of the packet. The session of SRTP
+    is that of the transport: it keeps the roll-over counter of the source.
+
+    Raises:
+        ConnectionError: the transport is not connected.
+    """
+    transport = sender.transport
+    if transport._state is not State.CONNECTED:
+        raise ConnectionError("the DTLS transport is not connected")
+    # Read for each packet: an ICE restart changes the connection, a nomination its path.
+    pair = transport.transport._connection._nominated.get(1)
+    if pair is None:
+        raise ConnectionError("the ICE transport is not connected")
+    data = transport._tx_srtp.protect(packet)
+    pair.protocol.transport.sendto(data, pair.remote_addr)
+    transport._RTCDtlsTransport__tx_bytes += len(data)
+    transport._RTCDtlsTransport__tx_packets += 1
+    # Times of one instant, from which the client computes the time of any other packet.
+    sender._RTCRtpSender__ntp_timestamp = ((time.time_ns() << 32) // _SECOND) + _NTP_EPOCH
+    sender._RTCRtpSender__rtp_timestamp = timestamp
+    sender._RTCRtpSender__octet_count += octets
+    sender._RTCRtpSender__packet_count += 1
+
+
+_SECOND = 10**9
+_NTP_EPOCH = 2_208_988_800 << 32
+"""The Unix epoch as an NTP timestamp (RFC 5905 6)."""

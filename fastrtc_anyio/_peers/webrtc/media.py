@@ -24,10 +24,11 @@ from fastrtc_anyio._signaling.sdp import Format
 from fastrtc_anyio.errors import InvalidOffer, UnsupportedFormat
 from fastrtc_anyio.limits import RequestLimits
 
-from . import internals, media_internals
-from .audio import AudioTap, PlayoutTrack, tap_audio
+from . import fast_internals, internals, media_internals
+from .audio import AudioTap, tap_audio
 from .decode_pictures import PictureTap
 from .picture_encoder import use_picture_encoder
+from .sending import AudioSender, PlayoutTrack
 from .video import PictureTrack, keep_receiving
 
 
@@ -197,7 +198,11 @@ class ConnectionMedia:
         """Send media of a kind by ``sender``, or discard it. Video has the codec of its sender."""
         track: MediaStreamTrack
         if kind == "audio":
-            track = self._make_playout_track(codec)
+            track = playout = self._make_playout_track(codec)
+            if sender is not None and fast_internals.is_usable():
+                fast_internals.replace_sending(
+                    sender.sender, AudioSender(sender.sender, playout).run
+                )
         else:
             self._pictures = track = PictureTrack(self._streams.video_out)
             track.on("ended", self._on_sender_ended)

@@ -41,3 +41,25 @@ def parse(data: bytes) -> RtpFields | None:
             return None
         end -= padding
     return second & 0x7F, second >> 7, sequence_number, timestamp, ssrc, begin, end
+
+
+class Header:
+    """Header of the packets of one source, each with the marker bit, as aiortc sends audio.
+
+    Args:
+        payload_type: type of the payload.
+        ssrc: synchronization source.
+        extensions: the header extensions, the same in each packet, with their profile and length
+            (RFC 3550 5.3.1). Empty for none.
+    """
+
+    def __init__(self, payload_type: int, ssrc: int, extensions: bytes = b"") -> None:
+        self._first = 0x90 if extensions else 0x80
+        self._second = 0x80 | payload_type
+        self._ssrc = ssrc
+        self._extensions = extensions
+
+    def pack(self, sequence_number: int, timestamp: int, payload: bytes) -> bytes:
+        """Return a packet."""
+        fixed = _HEADER.pack(self._first, self._second, sequence_number, timestamp, self._ssrc)
+        return fixed + self._extensions + payload
