@@ -24,6 +24,7 @@ from fastrtc_anyio import Stream
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from tests.kit.aiortc_client import AiortcClient, client_loop, open_client
 from tests.kit.calls import accept, make_offer, make_stream, only_session, place_call
+from tests.kit.datagrams import OPUS
 from tests.kit.gaps import LIMIT, open_target
 from tests.kit.handlers import AsyncEcho
 from tests.kit.measure import echo_of_tones
@@ -220,6 +221,63 @@ async def test_strange_datagrams_in_a_call_cost_themselves(
                 own = [*target.strange, *authentic_oddities(target.credentials).values()]
                 await to_thread.run_sync(send_from_client, client, target, own)
                 await check_call(stream, client)
+    check_log(caplog)
+
+
+async def make_odd_packets(client: AiortcClient) -> list[bytes]:
+    """Return packets of the source of the client's audio: replayed, forged and malformed ones."""
+    (sender,) = client.pc.getSenders()
+    transport: Any = sender.transport
+    sent: list[bytes] = []
+    send = transport.transport._send
+
+    async def record(data: bytes) -> None:
+        sent.append(data)
+        await send(data)
+
+    transport.transport._send = record
+    while not (sent and sent[-1][0] & 0xC0 == 0x80 and sent[-1][1] & 0x7F == OPUS):
+        await asyncio.sleep(0.01)
+    transport.transport._send = send
+    last = sent[-1]
+    replayed = [last] * 3
+    forged = [
+        *(last[:size] for size in (12, 13, 20, len(last) // 2, len(last) - 1)),
+        *(last.ljust(size, b"\xff") for size in (1500, 1501, 9000)),
+        *(bytes([first]) + last[1:] for first in (0x8F, 0x90, 0xA0, 0xBF)),
+        last[:1] + bytes([last[1] ^ 1]) + last[2:],
+        last[:2] + bytes(6) + last[8:],
+        last[:-1] + bytes([last[-1] ^ 1]),
+    ]
+    malformed = []
+    for number, (first, rest) in enumerate(MALFORMED):
+        late = int.from_bytes(last[2:4]) - 300 - number  # no number that the client has used
+        header = bytes([first, last[1]]) + (late % 65_536).to_bytes(2) + last[4:12]
+        malformed.append(transport._tx_srtp.protect(header + rest))
+    return replayed + forged + malformed
+
+
+MALFORMED = [
+    (0x80, b""),
+    (0xA0, bytes(20)),
+    (0xA0, bytes(20) + b"\xff"),
+    (0x90, b"\xbe\xde\0\1\x1f\xff\xff\xff" + bytes(20)),
+    (0x90, b"\x10\0\0\1\1\xff\xff\xff" + bytes(20)),
+]
+"""First bytes of packets, and what follows their headers: padding and extensions of wrong sizes."""
+
+
+async def test_odd_packets_of_the_audio_of_a_call_cost_themselves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with answered() as (stream, client, target):
+        await connect(client)
+        await check_call(stream, client)
+        for _ in range(2):
+            packets = await to_thread.run_sync(client.run, make_odd_packets, client)
+            await to_thread.run_sync(send_from_client, client, target, packets)
+            await check_call(stream, client)
+        assert only_session(stream).statistics().discarded.datagrams == 0
     check_log(caplog)
 
 

@@ -62,11 +62,12 @@ def dtls(choices: Choices) -> bytes:
     return records
 
 
-def rtp(choices: Choices) -> bytes:
-    """Return an RTP packet (RFC 3550 5.1)."""
+def rtp(choices: Choices, *sources: int) -> bytes:
+    """Return an RTP packet (RFC 3550 5.1), of one of these sources or of another."""
     first = 0x80 | choices.pick((0, 0, 0, 0x10, 0x20, 0x30)) | choices.pick((0, 0, 1, 15))
     kind = choices.pick((OPUS, OPUS, OPUS | 0x80, 0, 63, 97, 127))
-    numbers = choices.number(65_536), choices.number(1 << 32), choices.pick((7, 8, 0, 0xFFFFFFFF))
+    source = choices.pick((7, 8, 0, 0xFFFFFFFF, *sources))
+    numbers = choices.number(65_536), choices.number(1 << 32), source
     data = struct.pack(">BBHII", first, kind, *numbers) + bytes(4 * (first & 15))
     if first & 0x10:
         profile, words = choices.pick((0xBEDE, 0x1000, 0)), choices.pick((0, 1, 2, 0xFFFF))
