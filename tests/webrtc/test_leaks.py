@@ -50,6 +50,8 @@ async def call_with_audio(stream: Stream, portal: Portal) -> None:
         heard: list[AudioFrame] = []
         while not any(abs(frame.samples).max() > 1000 for frame in heard):
             heard.append(await peer.audio_in.receive())
+        # The threads of aiortc's decoders, which audio does not use.
+        await wait_until(lambda: "audio-decoder" not in thread_names())
     await peer.aclose()
     await wait_until(lambda: not stream.sessions)
 

@@ -73,8 +73,12 @@ def replace_audio_jitter_buffer(receiver: RTCRtpReceiver, buffer: PacketBuffer) 
 
     The jitter buffer of aiortc 1.16 adds 60 to 80 ms, and 280 ms after the first lost packet, for
     the rest of the call (aiortc#543). Can go once it is adaptive and its delay is a setting.
+
+    The thread of aiortc's decoder has nothing to do then: it ends as soon as it starts, and the
+    track with it.
     """
     replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", buffer)
+    getattr(receiver, "_RTCRtpReceiver__decoder_queue").put(None)  # noqa: B009 - a mangled name
 
 
 class _Decoder:
