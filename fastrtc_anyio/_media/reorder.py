@@ -120,6 +120,9 @@ class ReorderBuffer(Generic[T]):
 
         A packet without a number is taken for the next in line.
         """
+        if number is not None and number == self._next and not self._held:
+            self._advance()
+            return [Ordered(packet, 0)]
         ready: list[Ordered[T]] = []
         if self._next is not None and (number is None or self._is_malformed(number)):
             number = self._next
@@ -193,10 +196,14 @@ class ReorderBuffer(Generic[T]):
         while self._next in self._held:
             ready.append(Ordered(self._held.pop(self._next)[1], lost))
             lost = 0
-            self._next += 1
-            if self._modulus is not None:
-                self._next %= self._modulus
+            self._advance()
         return ready
+
+    def _advance(self) -> None:
+        assert self._next is not None
+        self._next += 1
+        if self._next == self._modulus:
+            self._next = 0
 
     def _give_up_gap(self) -> list[Ordered[T]]:
         assert self._next is not None

@@ -98,7 +98,7 @@ class AudioTap:
         if ssrc != self._ssrc:
             self._restart(ssrc)
         packet = _Packet(payload_type, timestamp, payload)
-        self._deliver(self._order.push(sequence_number, packet, now))
+        self._deliver(self._order.push(sequence_number, packet, now), now)
         self._set_timer()
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class AudioTap:
 
     def _restart(self, ssrc: int) -> None:
         """Begin with a new sender: numbers and timestamps have other origins (RFC 3550 5.1)."""
-        self._deliver(self._order.flush())
+        self._deliver(self._order.flush(), self._loop.time())
         self._ssrc = ssrc
         self._order = ReorderBuffer.rtp()
         if self._reception is not None:
@@ -124,27 +124,30 @@ class AudioTap:
 
     def _release(self) -> None:
         self._timer = None
-        self._deliver(self._order.poll(self._loop.time()))
+        now = self._loop.time()
+        self._deliver(self._order.poll(now), now)
         self._set_timer()
 
-    def _deliver(self, packets: list[Ordered[_Packet]]) -> None:
+    def _deliver(self, packets: list[Ordered[_Packet]], now: float) -> None:
         for packet, lost in packets:
             reception = self._choose_reception(packet.payload_type, packet.payload)
             if reception is None:  # such as a telephone event: sent in place of audio
                 self._audio.count_lost(lost)
                 continue
-            if self._budget.refill(self._loop.time()) <= 0:
+            if self._budget.refill(now) <= 0:
                 self._discards.count("audio", "a client sends audio much faster than in real time")
                 continue
             before = reception.lost
             pieces = reception.receive(packet.payload, packet.timestamp, lost)
-            self._audio.count_lost(reception.lost - before)
+            if reception.lost != before:
+                self._audio.count_lost(reception.lost - before)
             if reception.lost - before > lost:
                 self._discards.count("audio", "an audio packet could not be decoded")
-            duration = sum(piece.frame.duration for piece in pieces)
-            self._budget.spend(max(PTIME / 2, duration), self._loop.time())
+            duration = 0.0
             for piece in pieces:
+                duration += piece.frame.duration
                 self._audio.push(*piece)
+            self._budget.spend(max(PTIME / 2, duration), now)
 
     def _choose_reception(self, payload_type: int, payload: bytes) -> Reception[bytes] | None:
         codec = self._codecs.get(payload_type)
