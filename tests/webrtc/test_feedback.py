@@ -16,6 +16,7 @@ from aiortc.rtp import (
     RTCP_PSFB_PLI,
     RTCP_RTPFB_NACK,
     AnyRtcpPacket,
+    RtcpPacket,
     RtcpPsfbPacket,
     RtcpReceiverInfo,
     RtcpRrPacket,
@@ -161,6 +162,22 @@ async def test_reports_are_split_into_packets(count: int) -> None:
     assert [one for packet in packets for one in packet.reports] == reports
     assert max(len(packet.reports) for packet in packets) <= MAX_REPORTS
     assert all(len(bytes(packet)) < 1000 for packet in packets)
+
+
+@pytest.mark.parametrize("cycles", [0, 1, 2**16 - 1, 2**16])
+async def test_reports_count_the_cycles_of_sequence_numbers(cycles: int) -> None:
+    sent: list[Any] = []
+
+    async def send(packet: AnyRtcpPacket) -> None:
+        sent.append(packet)
+
+    receiver: Any = SimpleNamespace(_send_rtcp=send)
+    receiver._RTCRtpReceiver__remote_streams = {5: SimpleNamespace(cycles=cycles << 16)}
+    feedback_internals.report_cycles(receiver)
+    await receiver._send_rtcp(RtcpRrPacket(7, [RtcpReceiverInfo(5, 0, 0, 65_000, 0, 0, 0)]))
+    (parsed,) = RtcpPacket.parse(bytes(sent[0]))
+    assert isinstance(parsed, RtcpRrPacket)
+    assert parsed.reports[0].highest_sequence == (cycles % 2**16 << 16) + 65_000
 
 
 async def listen(session: Session) -> None:

@@ -135,6 +135,7 @@ def limit_feedback(
     for section in sections:
         if isinstance(section, RTCRtpTransceiver):
             feedback_internals.split_reports(section.receiver, MAX_REPORTS)
+            feedback_internals.report_cycles(section.receiver)
             request = partial(feedback_internals.request_key_frame, section.sender)
             limits = FeedbackLimits(request, loop)
             feedback_internals.filter_feedback(section.sender, limits.accept)

@@ -21,7 +21,7 @@ from .internals import SUPPORTED, replace_attribute
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCDtlsTransport: ("_rx_srtp", "_setup_srtp"),
-    RTCRtpReceiver: ("_send_rtcp",),
+    RTCRtpReceiver: ("__remote_streams", "_send_rtcp"),
     RTCRtpSender: ("_handle_rtcp_packet", "_send_keyframe"),
     rtcdtlstransport: ("pylibsrtp",),
 }
@@ -104,6 +104,24 @@ def split_reports(receiver: RTCRtpReceiver, size: int) -> None:
             return
         for i in range(0, len(packet.reports), size):
             await send(RtcpRrPacket(packet.ssrc, packet.reports[i : i + size]))
+
+    replace_attribute(receiver, "_send_rtcp", send_rtcp)
+
+
+def report_cycles(receiver: RTCRtpReceiver) -> None:
+    """Report the highest sequence number of a source with the count of its cycles.
+
+    aiortc 1.16 reports the number alone, which goes back every 65,536 packets (RFC 3550 6.4.1).
+    Can go once aiortc adds the cycles that it counts.
+    """
+    streams = getattr(receiver, "_RTCRtpReceiver__remote_streams")  # noqa: B009 - a mangled name
+    send = receiver._send_rtcp
+
+    async def send_rtcp(packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpRrPacket):
+            for report in packet.reports:
+                report.highest_sequence += streams[report.ssrc].cycles & 0xFFFF0000
+        await send(packet)
 
     replace_attribute(receiver, "_send_rtcp", send_rtcp)
 
