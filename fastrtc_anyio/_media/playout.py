@@ -347,7 +347,10 @@ class PlayoutBuffer:
             self._delay.note_trim(count)
 
     def _take(self, limit: int) -> Int16Array:
-        """Remove up to ``limit`` samples from the front of the queue into a new array."""
+        """Remove up to ``limit`` samples from the front of the queue; return an array of its own."""
+        if not self._offset and self._chunks and self._chunks[0].shape[1] == limit:
+            self._queued -= limit
+            return self._chunks.popleft()
         taken = np.empty((self.channels, min(limit, self._queued)), np.int16)
         position = 0
         while position < taken.shape[1]:

@@ -63,6 +63,8 @@ DRIFT_FRAMES = 0.75
 # short one detects a source 3.4 % faster or slower than real time, the long one 1.7 %.
 SHORT_PULLS = 33
 LONG_PULLS = 66
+# The same at the beginning of an echo: what waited while a call starts is no margin.
+START_PULLS = 10
 # Latest start of a short band after silence. A lead that grows from nothing would be too small for
 # a trim by then, or drift too much.
 AFTER_SILENCE_PULLS = 22
@@ -82,6 +84,7 @@ REGRET_SILENT_PULLS = MOST_MARGIN_FRAMES + 1
 # A delay with a cause may wait longer for a trim. Looking at one pull in 11 is cheaper.
 CHECK_PULLS = 11
 LEAST_ECHO_TRIM_FRAMES = 2
+LEAST_LEAD_S = LEAST_ECHO_TRIM_FRAMES / FRAMES_PER_SECOND
 # Frames by which the lead and the rise that it explains may differ, besides the chunk size.
 SLACK_FRAMES = 2
 # Frames that a transport may send ahead, besides.
@@ -186,6 +189,7 @@ class StandingDelay:
         self._patience = PATIENCE_PULLS
         self._spare_pulls = 0  # since a frame less would have caused silence
         self._may_work_ahead = True
+        self._first_pulls = SHORT_PULLS  # for which a band has to hold after silence
         # The latest depths, back to the last one too small for a trim or with a sender waiting.
         self._depths: deque[int] = deque(maxlen=LONG_PULLS)
         self._silent_pulls = 0  # since the last sound
@@ -211,8 +215,10 @@ class StandingDelay:
 
     def silent_excess(self, depth: int) -> int:
         """Return the samples to trim at once if they are silent, usually 0."""
+        if self._lead.seconds < LEAST_LEAD_S:
+            return 0
         usual, lead = self._usual_depth, self._lead_samples
-        if usual is None or lead < LEAST_ECHO_TRIM_FRAMES * self._frame:
+        if usual is None:
             return 0
         if not self._explains(lead, depth - usual, usual, 0):
             return 0
@@ -251,9 +257,9 @@ class StandingDelay:
         pulls = len(self._depths)
         if pulls >= LONG_PULLS:
             return self._excess_of(list(self._depths))
-        if pulls < SHORT_PULLS or self._sounding_pulls > AFTER_SILENCE_PULLS + SHORT_PULLS:
+        if pulls < self._first_pulls or self._sounding_pulls > AFTER_SILENCE_PULLS + SHORT_PULLS:
             return 0
-        excess = self._excess_of(list(self._depths)[-SHORT_PULLS:])
+        excess = self._excess_of(list(self._depths)[-self._first_pulls :])
         if self._may_work_ahead and excess < LEAST_EARLY_TRIM_FRAMES * self._frame:
             return 0
         return excess
@@ -325,6 +331,7 @@ class EchoDelay(StandingDelay):
             self._depths.clear()  # depths mean something else from now on
         if not self._may_work_ahead:
             self._repeated_pulls += 1
+            self._first_pulls = START_PULLS if self._repeated_pulls < SHORT_PULLS else SHORT_PULLS
             return super()._find_excess(depth, held_back)
         lead = self._lead_samples
         # Bursts of input make any source unsteady.
