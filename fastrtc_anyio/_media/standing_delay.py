@@ -43,7 +43,7 @@ as far as the lead accounts for the depth. Waiting for a steady band would cost 
 
 A short silence soon after a trim means that jitter needed the samples trimmed. From then on trims
 leave a margin of another frame, up to three. The last frame of the margin is trimmed when jitter
-has not needed it for 10 s; if that was wrong, it is kept for longer the next time, up to 40 s.
+has not needed it for 5 s; if that was wrong, it is kept for longer the next time, up to 40 s.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ LEAST_TRIM_FRAMES = 0.3
 LEAST_EARLY_TRIM_FRAMES = 2
 # Time after which the last frame of a margin is given up if it was never needed. It doubles each
 # time that this proves wrong.
-PATIENCE_PULLS = 10 * FRAMES_PER_SECOND
-MOST_PATIENCE_PULLS = 4 * PATIENCE_PULLS
+PATIENCE_PULLS = 5 * FRAMES_PER_SECOND
+MOST_PATIENCE_PULLS = 8 * PATIENCE_PULLS
 # Silence within this time after a trim means that the margin was too small; later silence does not.
 REGRET_PULLS = 10 * FRAMES_PER_SECOND
 # Longer silence means nothing: the source stalled or rested, and no margin would have helped.
@@ -187,6 +187,7 @@ class StandingDelay:
         self._lead = lead or InputLead()
         self._margin = 0
         self._patience = PATIENCE_PULLS
+        self._gave_up = False  # a part of the margin, without regret so far
         self._spare_pulls = 0  # since a frame less would have caused silence
         self._may_work_ahead = True
         self._first_pulls = SHORT_PULLS  # for which a band has to hold after silence
@@ -276,14 +277,18 @@ class StandingDelay:
         if self._spare_pulls > self._patience:
             self._spare_pulls = 0
             self._margin -= 1
-            self._patience = max(self._patience // 2, PATIENCE_PULLS)
+            if self._gave_up:  # the last time, and it was right
+                self._patience = max(self._patience // 2, PATIENCE_PULLS)
+            self._gave_up = True
 
     def _end_silence(self) -> None:
         """Learn from the silence just ended whether the margin suffices."""
         if self._trimmed_at is not None and self._silent_pulls <= REGRET_SILENT_PULLS:
             if self._sounding_pulls - self._trimmed_at < REGRET_PULLS:
                 self._margin = min(self._margin + 1, MOST_MARGIN_FRAMES)
-                self._patience = min(2 * self._patience, MOST_PATIENCE_PULLS)
+                if self._gave_up:
+                    self._patience = min(2 * self._patience, MOST_PATIENCE_PULLS)
+                self._gave_up = False
             else:  # a margin of this size has not helped
                 self._margin = max(self._margin - 1, 0)
         self._spare_pulls = 0

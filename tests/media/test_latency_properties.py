@@ -52,15 +52,15 @@ DISTURBANCES = {
 
 @pytest.mark.parametrize("live", [None, True])
 @pytest.mark.parametrize("name", DISTURBANCES)
-@pytest.mark.parametrize("jitter", [0.0, 10.0])
-def test_latency_after_a_disturbance_is_that_before(
+@pytest.mark.parametrize("jitter", [0.0, 5.0, 10.0])
+def test_latency_10_s_after_a_disturbance_is_that_before(
     name: str, jitter: float, live: bool | None
 ) -> None:
-    for seed in range(3):
+    for seed in range(5):
         line = replace(DISTURBANCES[name], jitter=jitter, phase=3.0 + 10 * (seed % 2), live=live)
         heard = call(line, END, seed)
-        assert heard.latency(11_000, 19_000) <= heard.latency(4000, 8000) + 10
-        assert heard.gaps(11_000, 19_000) <= 2
+        assert heard.latency(19_000, END) <= heard.latency(4000, 8000) + 10
+        assert heard.gaps(11_000, END) <= 2
 
 
 @pytest.mark.parametrize("live", [None, True])
