@@ -347,7 +347,7 @@ class PlayoutBuffer:
             self._delay.note_trim(count)
 
     def _take(self, limit: int) -> Int16Array:
-        """Remove up to ``limit`` samples from the front of the queue; return an array of its own."""
+        """Remove up to ``limit`` samples from the front of the queue, into an own array."""
         if not self._offset and self._chunks and self._chunks[0].shape[1] == limit:
             self._queued -= limit
             return self._chunks.popleft()

@@ -261,9 +261,8 @@ class StandingDelay:
         if pulls < self._first_pulls or self._sounding_pulls > AFTER_SILENCE_PULLS + SHORT_PULLS:
             return 0
         excess = self._excess_of(list(self._depths)[-self._first_pulls :])
-        if self._may_work_ahead and excess < LEAST_EARLY_TRIM_FRAMES * self._frame:
-            return 0
-        return excess
+        early = self._may_work_ahead or pulls < SHORT_PULLS
+        return 0 if early and excess < LEAST_EARLY_TRIM_FRAMES * self._frame else excess
 
     def _excess_of(self, band: list[int]) -> int:
         if self._may_work_ahead and not self._is_steady(band):
