@@ -56,7 +56,7 @@ def test_private_names_are_written_in_internals_only() -> None:
         ),
         (
             "from aiortc import RTCRtpReceiver as R; R.__init__ = lambda self: None",
-            "RTCRtpReceiver.__decoder_queue",
+            "RTCRtpReceiver.__remote_streams",
         ),
         (
             "from aiortc import RTCRtpReceiver as R; R._handle_rtp_packet = lambda self: None",
