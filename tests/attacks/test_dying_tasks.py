@@ -73,7 +73,7 @@ def kill_sender_reports(connection: Any) -> None:
 
 def kill_sender(connection: Any) -> None:
     (sender,) = connection._pc.getSenders()
-    sender._next_encoded_frame = fail_later
+    sender.track.encode_next = fail
 
 
 def kill_receive_loop(connection: Any) -> None:

@@ -207,7 +207,7 @@ def test_late_tick_calls_each_step_once(stall: float) -> None:
     clock.run(0.1)
     clock.now += stall
     before = len(recorder.sends), len(other.sends), len(recorder.reads)
-    clock.run(0)
+    clock.run(SEND_AFTER)
     calls = (
         len(recorder.sends) - before[0],
         len(other.sends) - before[1],
@@ -221,6 +221,31 @@ def test_late_tick_calls_each_step_once(stall: float) -> None:
         assert [due / FRAME % 1 for due in one.due] == pytest.approx(
             [one.due[0] / FRAME % 1] * len(one.due)
         )
+
+
+@pytest.mark.parametrize("late", [0.004, 0.012, 0.025])
+def test_senders_wait_for_what_a_late_reader_has_read(late: float) -> None:
+    clock, ticks = make()
+    recorder = Recorder(clock, ticks)
+    clock.run(0.1)
+    clock.now += late
+    clock.run(0.1)
+    for sent in recorder.sends[1:]:
+        read = max(time for time in recorder.reads if time <= sent)
+        assert sent - read > SEND_AFTER - 1e-6
+
+
+def test_senders_are_called_though_reading_takes_longer_than_a_period() -> None:
+    clock, ticks = make()
+    sends: list[float] = []
+
+    def read() -> None:
+        clock.now += 1.2 * PERIOD
+
+    ticks.add_reader(read, fail)
+    ticks.add_sender(sends.append, fail)
+    clock.run(1)
+    assert len(sends) > 30
 
 
 @given(st.lists(st.tuples(st.sampled_from("rsmxw"), st.floats(0, 0.1)), max_size=40))

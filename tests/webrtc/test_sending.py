@@ -395,8 +395,8 @@ def test_stall_of_the_loop_costs_neither_delay_nor_samples() -> None:
         loop.stall(0.14)
         await asyncio.sleep(2)
         after = call.output.statistics()
-        assert after.buffered <= before.buffered + 960
-        assert after.underruns - before.underruns <= 1
+        assert after.buffered <= before.buffered
+        assert after.underruns == before.underruns
         assert after.played - before.played >= 2.1 * 48_000
         packets = call.packets()
         assert len(packets) == pytest.approx(2.14 * 50, abs=2)
@@ -419,6 +419,9 @@ class FakeOutput:
 
     @property
     def frames_left(self) -> int:
+        return self.queued
+
+    def count_frames(self) -> int:
         return self.queued
 
     def pull(self) -> bytes:
@@ -462,9 +465,9 @@ def test_timestamps_are_those_of_the_clock(ticks: list[tuple[int, int, bool]]) -
             before = len(sent)
             made.step(1000 + passed)
             assert len(sent) - before <= 11
-            # At most the limit of a stall is owed.
+            # At most the limit of a stall is owed, and the packet of a late tick.
             ahead = phase.moves * 480
-            assert -1 <= passed * 48_000 + ahead - sent[-1] <= 10 * 960 + 1
+            assert -1 <= passed * 48_000 + ahead - sent[-1] <= 11 * 960 + 1
         assert all(stamp % 960 == 0 for stamp in sent)
         assert sent == sorted(set(sent))
         assert output.pulls == len(sent)

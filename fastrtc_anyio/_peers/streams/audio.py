@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.options import check_number
 from fastrtc_anyio._media.convert import AudioConverter
-from fastrtc_anyio._media.frames import AudioFrame, Int16Array
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.gaps import GapFiller
 from fastrtc_anyio._media.playout import Played, PlayoutBuffer
 from fastrtc_anyio._media.queues import LiveEdgeQueue
@@ -394,6 +394,11 @@ class AudioOutput(AudioSendStream):
             self.frames_left = self._buffer.buffered_samples // samples.shape[1]
             self._wake()
             return samples
+
+    def count_frames(self) -> int:
+        """Transport side: return the number of whole frames of 20 ms that are queued."""
+        with self._link.lock:
+            return self._buffer.buffered_samples * FRAMES_PER_SECOND // self._buffer.sample_rate
 
     def skip(self, seconds: float) -> None:
         """Transport side: note that playout stood still for so long, for good."""

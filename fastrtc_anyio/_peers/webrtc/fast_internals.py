@@ -195,6 +195,7 @@ def replace_sending(
                 sender.replaceTrack(None)
             exited.set()
 
+    run_rtp.__qualname__ = "RTCRtpSender._run_rtp"  # for the reason if it fails
     replace_attribute(sender, "_run_rtp", run_rtp)
 
 

@@ -119,6 +119,7 @@ class AudioSender:
         self._clock = clock
         self._began: float | None = None
         self._position = 0  # 20 ms that were sent or skipped
+        self._owed = 0  # 20 ms to make up for
         self._owing = 0  # ticks with playout owed
         self._usual = 0.0  # frames left after a pull, of late the most
         self._phase = PhaseChoice()
@@ -158,6 +159,10 @@ class AudioSender:
         if owed * PTIME > LATE_LIMIT:
             self._skip(owed)
             owed = 0
+        if owed > self._owed and not output.count_frames():
+            # This tick is late, and so is the audio for it.
+            self._owed = owed + 1
+            return
         self._send()
         if owed:
             while owed and output.frames_left > self._usual + 0.5:
@@ -166,10 +171,11 @@ class AudioSender:
             self._owing = self._owing + 1 if owed else 0
             if self._owing > _OWED_TICKS:
                 self._skip(owed)
-                self._owing = 0
+                owed = self._owing = 0
         else:
             left = min(output.frames_left, _MARGIN)
             self._usual = max(left, self._usual - _FORGOTTEN)
+        self._owed = owed
         if self._phase.changes(self._clock(), output.pushed_at) and self._ticks is not None:
             self._ticks.move()
 

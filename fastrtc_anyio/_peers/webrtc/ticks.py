@@ -4,8 +4,9 @@ Reading the sockets of all connections together, and sending for all of them tog
 fraction of doing each on its own: the loop wakes up less, and the code stays in the caches.
 
 The grid of a loop has a period of 10 ms. At each of its points the *readers* are called, and 3 ms
-later the *senders* of one of two phases: what has been read then had time to pass a handler. A
-sender is thus called every 20 ms. The timer runs only while a step is registered.
+later the *senders* of one of two phases: what has been read then had time to pass a handler, also
+if the readers were late. A sender is thus called every 20 ms. The timer runs only while a step is
+registered.
 
 If the loop is late, each point that has passed is made up for at once, but only the last one of
 each kind: the steps know from the clock how much time has passed.
@@ -28,7 +29,7 @@ logger = logging.getLogger("fastrtc_anyio")
 PERIOD = 0.01
 """Seconds between two points of the grid."""
 SEND_AFTER = 0.003
-"""Seconds from a point of the grid to the senders of its phase."""
+"""Seconds from a point of the grid to the senders of its phase, and from the end of reading."""
 PHASES = 2
 
 _EPSILON = 1e-6
@@ -113,6 +114,8 @@ class Ticks:
         self._senders: tuple[tuple[Registration, ...], ...] = ((),) * PHASES
         self._next_read = 0
         self._next_send = 0
+        self._send_from = 0.0
+        self._waiting = False  # whether senders were due when the readers were called
         self._timer: Timer | None = None
         self._running = False
 
@@ -207,10 +210,23 @@ class Ticks:
 
     def _call_due(self, now: float) -> None:
         point = self._passed(now)
-        if point >= self._next_read:
-            self._next_read = point + 1
+        to_read = point >= self._next_read and bool(self._readers)
+        self._next_read = max(self._next_read, point + 1)
+        # Senders wait for the readers once: reading may take longer than a period.
+        if now >= self._send_from - _EPSILON * PERIOD and (self._waiting or not to_read):
+            self._waiting = False
+            self._send(now)
+        if to_read:
             for one in self._readers:
                 one.call(now)
+            self._waiting = any(
+                self._senders[number % PHASES]
+                for number in range(self._next_send, self._passed(now - SEND_AFTER) + 1)
+            )
+            if self._send_from <= now:
+                self._send_from = self._clock.time() + SEND_AFTER
+
+    def _send(self, now: float) -> None:
         point = self._passed(now - SEND_AFTER)
         first, self._next_send = max(self._next_send, point - PHASES + 1), point + 1
         for number in range(first, point + 1):
@@ -232,6 +248,7 @@ class Ticks:
         times = [self._origin + self._next_read * PERIOD] if self._readers else []
         for number in range(self._next_send, self._next_send + PHASES):
             if self._senders[number % PHASES]:
-                times.append(self._origin + number * PERIOD + SEND_AFTER)
+                due = self._origin + number * PERIOD + SEND_AFTER
+                times.append(max(due, self._send_from))
                 break
         return min(times, default=None)
