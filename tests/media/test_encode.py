@@ -17,6 +17,7 @@ from fastrtc_anyio._media.decode import create_decoder
 from fastrtc_anyio._media.encode import AudioEncoder, OpusEncoder, OpusOptions, create_encoder
 from fastrtc_anyio._media.frames import AudioFrame, Int16Array
 from fastrtc_anyio._media.g711 import decode_alaw, decode_mulaw
+from fastrtc_anyio._media.playout import PlayoutBuffer
 from fastrtc_anyio.errors import UnsupportedFormat
 from tests.kit.loss import read_speech
 
@@ -242,6 +243,18 @@ def test_payload_of_lasting_silence_is_kept(name: str) -> None:
     assert encoder.count == counted + 100
     encoder.encode(quiet)
     assert encoder.count == counted + 101
+
+
+def test_silence_between_replies_is_encoded_for_a_second() -> None:
+    """Playout returns the same frame of silence as long as there is nothing to play."""
+    playout = PlayoutBuffer(24_000, 1, 10.0)
+    encoder = CountedEncoder(create_encoder("opus", 24_000, 1))
+    for _ in range(3):
+        playout.push(tones(24_000, 1, 0.1))
+        encoded = encoder.count
+        for _ in range(300):
+            encoder.encode(playout.pull())
+        assert 5 < encoder.count - encoded < 100
 
 
 def test_payloads_of_g722_are_not_kept() -> None:
