@@ -39,6 +39,8 @@ _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE = 6000, 510_000
 # switches to the music coder 200 ms later: an audible seam, of 25 dB signal to noise.
 _OPUS_BITRATE_PER_CHANNEL = 64_000
 _DEFAULT_COMPLEXITY = 10
+# libopus: a packet of this length or less need not be transmitted.
+_DTX_BYTES = 2
 # Equal payloads of one frame after which the encoder has settled: a second. DTX varies them sooner.
 _SETTLED_AFTER = 50
 
@@ -119,7 +121,7 @@ class AudioEncoder(ABC):
             samples: int16, shape ``(channels, sample_rate // 50)``.
 
         Returns:
-            One RTP payload. With DTX one of two bytes or less need not be sent.
+            One RTP payload; empty if no packet is to be sent for this frame (DTX).
 
         Raises:
             UnsupportedFormat: another dtype or shape.
@@ -253,6 +255,11 @@ class OpusEncoder(_CodecEncoder):
             else NativeOpusEncoder(library, sample_rate, channels, application, controls)
         )
         super().__init__("Opus", sample_rate, channels, OPUS_CLOCK_RATE, codec)
+        self._dtx = options.dtx
+
+    def _encode(self, samples: Int16Array) -> bytes:
+        payload = super()._encode(samples)
+        return b"" if self._dtx and len(payload) <= _DTX_BYTES else payload
 
 
 def _ffmpeg_opus(

@@ -199,13 +199,12 @@ def test_both_libraries_encode_to_the_same_bytes(
 
 
 def test_dtx_sends_two_packets_a_second_in_silence() -> None:
-    """The decoder takes the others for lost, and must not be heard."""
     encoder = OpusEncoder(16_000, 1, OpusOptions(bitrate=24_000, application="voip", dtx=True))
     frames = speech(16_000)[:60] + [np.zeros((1, 320), np.int16)] * 200
     lengths = [len(encoder.encode(frame)) for frame in frames]
     assert min(lengths[:50]) > 2
-    assert sum(length > 2 for length in lengths[100:]) <= 8
-    assert len(OpusEncoder(16_000, 1).encode(frames[-1])) > 2
+    assert 6 <= sum(length > 0 for length in lengths[100:]) <= 8
+    assert OpusEncoder(16_000, 1).encode(frames[-1])
 
 
 class CountedEncoder(AudioEncoder):

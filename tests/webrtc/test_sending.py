@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
 
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio._media.encode import create_encoder
+from fastrtc_anyio._media.encode import OpusOptions, create_encoder
 from fastrtc_anyio._peers.streams.audio import AudioOutput, BufferOptions
 from fastrtc_anyio._peers.streams.link import Link
 from fastrtc_anyio._peers.webrtc import fast_internals, sending
@@ -70,6 +70,7 @@ class Call:
         *,
         at_ticks: bool = True,
         codec: RTCRtpCodecParameters = OPUS,
+        options: OpusOptions | None = None,
         extensions: tuple[RTCRtpHeaderExtensionParameters, ...] = (MID, LEVEL),
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -81,7 +82,7 @@ class Call:
         self.connection: Any = self.ice._connection
         self.wire = self.open_path()
         self.output = AudioOutput(Link(Host(), loop.time), 48_000, 1, BufferOptions())
-        self.encoder = create_encoder(codec.name, 48_000, 1)
+        self.encoder = create_encoder(codec.name, 48_000, 1, options)
         self.output.bind(self.encoder.sample_rate, 1)
         self.broken: list[Exception] = []
         self.track = PlayoutTrack(self.output, self.encoder, self.broken.append)
@@ -169,6 +170,35 @@ def test_packets_are_those_of_aiortc(
     assert ours == theirs
     assert number(ours[0]) == 65_500
     assert number(ours[-1]) == 58
+
+
+@pytest.mark.usefixtures("near_the_wrap")
+def test_silence_with_dtx_has_two_packets_a_second() -> None:
+    """Sequence numbers have no gaps, and timestamps go on."""
+    sent: list[list[bytes]] = []
+
+    async def main(at_ticks: bool) -> None:
+        call = Call(at_ticks=at_ticks, options=OpusOptions(dtx=True))
+        await call.output.send((48_000, tone(440, 48_000, 0.5)))
+        await call.start()
+        await asyncio.sleep(3)
+        await call.output.send((48_000, tone(440, 48_000, 0.5)))
+        await asyncio.sleep(0.4)
+        await call.stop()
+        sent.append(call.packets())
+
+    run(lambda: main(False))
+    run(lambda: main(True))
+    for packets in sent:
+        steps = [(timestamp(b) - timestamp(a)) % 2**32 for a, b in pairwise(packets)]
+        assert all((number(b) - number(a)) % 2**16 == 1 for a, b in pairwise(packets))
+        assert sum(steps) == pytest.approx(3.4 * 48_000, abs=3 * 960)
+        assert all(step % 960 == 0 for step in steps)
+        pauses = [step for step in steps if step > 960]
+        assert 4 <= len(pauses) <= 7
+        assert max(pauses) == 21 * 960
+        assert set(steps[:25]) == set(steps[-15:]) == {960}
+    assert sent[0][:40] == sent[1][:40]
 
 
 def test_reports_describe_the_packets_sent(monkeypatch: pytest.MonkeyPatch) -> None:

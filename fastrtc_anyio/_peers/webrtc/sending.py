@@ -42,8 +42,8 @@ not know the roll-over counter of SRTP."""
 class PlayoutTrack(MediaStreamTrack):
     """Outgoing audio: one encoded packet every 20 ms, silence when the queue is empty.
 
-    ``recv`` never raises, never returns None and never skips a timestamp: aiortc 1.16 would stop
-    the sender without an error.
+    ``recv`` never raises and never returns None: aiortc 1.16 would stop the sender without an
+    error. An empty payload is not sent, and its timestamp is skipped.
     """
 
     kind = "audio"
@@ -63,8 +63,18 @@ class PlayoutTrack(MediaStreamTrack):
         self._payload = b""
 
     async def recv(self) -> Packet[Any]:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        await self._wait_due()
+        while not (payload := self.encode_next()):
+            self._timestamp += self.rtp_increment
+            await self._wait_due()
+        packet = Packet(payload)
+        packet.pts = self._timestamp
+        packet.time_base = self._time_base
+        self._timestamp += self.rtp_increment
+        return packet
+
+    async def _wait_due(self) -> None:
+        now = asyncio.get_running_loop().time()
         if self._due is None:
             self._due = now
         elif now - self._due > LATE_LIMIT:
@@ -73,14 +83,9 @@ class PlayoutTrack(MediaStreamTrack):
         elif self._due > now:
             await asyncio.sleep(self._due - now)
         self._due += PTIME
-        packet = Packet(self.encode_next())
-        packet.pts = self._timestamp
-        packet.time_base = self._time_base
-        self._timestamp += self.rtp_increment
-        return packet
 
     def encode_next(self) -> bytes:
-        """Return the payload of the next 20 ms. Never raises."""
+        """Return the payload of the next 20 ms, empty if none is to be sent. Never raises."""
         try:
             self._payload = self._encoder.encode(self.output.pull())
         except Exception as exc:  # reported once; the last packet is repeated from then on
@@ -191,6 +196,8 @@ class AudioSender:
             track.output.pull()  # playout goes on
             return
         payload = track.encode_next()
+        if not payload:
+            return
         packet = self._header.pack(self._number, timestamp, payload)
         fast_internals.send_packet(self._sender, packet, len(payload), timestamp)
         self._number = (self._number + 1) & 0xFFFF
