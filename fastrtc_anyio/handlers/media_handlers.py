@@ -39,7 +39,8 @@ class StreamHandler(StreamHandlerBase):
     def emit(self) -> EmitType:
         """Return audio to play, or None if none is available.
 
-        The next call follows as soon as the playout queue has room; after None, 20 ms later.
+        The next call follows as soon as the playout queue has room; after None, as soon
+        as ``receive`` has returned, 20 ms later at the latest.
 
         Returns:
             ``(rate, samples)`` or ``(rate, samples, layout)``: int16 or float32 of shape ``(n,)``,
