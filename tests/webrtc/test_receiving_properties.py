@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.webrtc import feedback
 from fastrtc_anyio._peers.webrtc.audio import AudioTap
 from fastrtc_anyio._peers.webrtc.consent import Clock
+from fastrtc_anyio._peers.webrtc.fast_internals import VARIABLE
 from fastrtc_anyio._peers.webrtc.guard import Admission
 from fastrtc_anyio._peers.webrtc.ice_path import IcePath
 from fastrtc_anyio._peers.webrtc.media_internals import replace_audio_jitter_buffer
@@ -50,6 +51,14 @@ PCMU, OPUS, EVENT, VP8, UNKNOWN = 0, 126, 101, 97, 120
 """Payload types. That of Opus looks like the second byte of DTLS."""
 SOUND = OpusEncoder(48_000, 1).encode(cast(Any, tone(440, 48_000, 0.02)))
 CERTIFICATE = RTCCertificate.generateCertificate()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_path() -> Generator[None, None, None]:
+    """Permit the short path although the whole run may be without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(VARIABLE, raising=False)
+        yield
 
 
 def policy(kind: int, profile: int) -> Any:
