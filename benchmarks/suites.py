@@ -15,7 +15,7 @@ from benchmarks.load.line import Faults
 from benchmarks.load.server import Server
 from benchmarks.processes import Cores
 from benchmarks.results import Column, Measurement, Row
-from benchmarks.runs import connections, echo, imports, recovery, replies, video
+from benchmarks.runs import bridge, connections, echo, imports, recovery, replies, video
 
 OURS = (
     "ours-async-24-trio",
@@ -208,6 +208,17 @@ def import_cases(options: Options) -> list[Case]:
     ]
 
 
+def bridge_cases(options: Options) -> list[Case]:
+    return [
+        Case(
+            server.name,
+            partial(bridge.run, bridge.Run(server, options.cores, calls, options.seconds)),
+        )
+        for calls in options.calls
+        for server in options.select(("ours-async-24-trio", "ours-async-24-asyncio"))
+    ]
+
+
 LATENCY_COLUMNS = (
     Column("p50 ms", "p50", 1000, ratio=True),
     Column("p95 ms", "p95", 1000),
@@ -278,6 +289,11 @@ SUITES = {
             Column("files left", "descriptor_growth"),
             GENERATOR,
         ),
+    ),
+    "bridge": Suite(
+        "sessions without network and codec, for each frame of a call",
+        bridge_cases,
+        (Column("CPU us", "cpu", 1e6, ratio=True), Column("switches", "switches", 1, 2)),
     ),
     "imports": Suite(
         "import of the package in a new process",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-MODULES = {"ours": "ours", "fastrtc": "fastrtc_server", "raw": "raw"}
+MODULES = {"bridge": "bridge", "ours": "ours", "fastrtc": "fastrtc_server", "raw": "raw"}
 
 
 def main(kind: str, handler: str, rate: str, backend: str, tree: str = "") -> None:
