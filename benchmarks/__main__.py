@@ -25,10 +25,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("suites", nargs="*", metavar="SUITE", help=f"default: all. {listing}")
     add("--quick", action="store_true", help="one short round")
+    add("--full", action="store_true", help="more servers, and 1 to 60 calls: about an hour")
     add("--rounds", type=int, help="rounds of interleaved runs; default 3")
-    add("--seconds", type=float, help="seconds of each measurement; default 6")
+    add("--seconds", type=float, help="seconds of each measurement; default 5")
     add("--settle", type=float, default=2.0, help="seconds before each measurement; default 2")
-    add("--calls", type=int, nargs="+", default=[10], help="numbers of calls, ascending")
+    add("--calls", type=int, nargs="+", help="numbers of calls; default 10 20")
     add("--cycles", type=int, help="connections of suite connections; default 200")
     add("--servers", nargs="+", default=[], help="such as ours-async-24-trio fastrtc-async-24")
     add("--tree", type=source_tree, nargs="+", default=[], help="more source trees of this package")
@@ -51,11 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parse(arguments)
     options = Options(
         servers=tuple(chosen.servers),
-        calls=tuple(sorted(chosen.calls)),
-        seconds=chosen.seconds or (3 if chosen.quick else 6),
+        calls=tuple(sorted(chosen.calls or ((1, 5, 10, 20, 40, 60) if chosen.full else (10, 20)))),
+        seconds=chosen.seconds or (3 if chosen.quick else 5),
         settle=chosen.settle,
         cycles=chosen.cycles or (40 if chosen.quick else 200),
         cores=choose_cores(),
+        full=chosen.full,
         fastrtc=chosen.fastrtc,
         trees=tuple(chosen.tree),
     )

@@ -17,15 +17,14 @@ from benchmarks.processes import Cores
 from benchmarks.results import Column, Measurement, Row
 from benchmarks.runs import bridge, connections, echo, imports, recovery, replies, video
 
-OURS = (
-    "ours-async-24-trio",
-    "ours-async-24-asyncio",
-    "ours-async-48-trio",
-    "ours-sync-24-trio",
-    "ours-session-24-trio",
-)
-FASTRTC = ("fastrtc-async-24", "fastrtc-async-48", "fastrtc-sync-24")
-RAW = ("raw-plain", "raw-numpy")
+MAIN = ("ours-async-24-trio", "fastrtc-async-24")
+"""The pair that all suites of echo calls compare."""
+OTHERS = ("ours-async-48-trio", "ours-sync-24-trio", "fastrtc-async-48", "fastrtc-sync-24")
+RAW = "raw-plain"
+FULL = ("ours-async-24-asyncio", "ours-session-24-trio", "raw-numpy")
+"""Servers of ``--full`` besides the others."""
+CONVERSATIONS = 4
+"""Calls of suite replies: FastRTC's conversations use a whole core, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,14 @@ class Options:
     settle: float
     cycles: int
     cores: Cores
+    full: bool
     fastrtc: str
     trees: tuple[Path, ...]
 
-    def select(self, default: Sequence[str]) -> list[Server]:
+    def select(self, default: Sequence[str], full: Sequence[str] = ()) -> list[Server]:
         """Return the servers to run, each of ours with every source tree."""
         found: list[Server] = []
-        for name in self.servers or default:
+        for name in self.servers or (*default, *(full if self.full else ())):
             found.append(self.server(name))
             if name.startswith("ours-"):
                 found += [self.server(name, tree) for tree in self.trees]
@@ -94,16 +94,14 @@ def measure(name: str, options: Options, rounds: int) -> Iterator[Measurement]:
 
 
 def echo_cases(options: Options) -> list[Case]:
-    return [
-        Case(
-            server.name,
-            partial(
-                echo.run,
-                echo.Run(server, options.cores, options.calls, options.seconds, options.settle),
-            ),
-        )
-        for server in options.select((*OURS, *FASTRTC, *RAW))
-    ]
+    """By default, only the main pair gets all numbers of calls: the others would take long."""
+    cases: list[Case] = []
+    for server in options.select((*MAIN, *OTHERS, RAW), FULL):
+        every = options.servers or options.full or server.name in MAIN
+        calls = options.calls if every else options.calls[:1]
+        spec = echo.Run(server, options.cores, calls, options.seconds, options.settle)
+        cases.append(Case(server.name, partial(echo.run, spec)))
+    return cases
 
 
 LINES = {
@@ -128,24 +126,24 @@ def latency_cases(options: Options) -> list[Case]:
                 echo.Run(server, options.cores, calls, options.seconds, options.settle, lines),
             ),
         )
-        for server in options.select(("ours-async-24-trio", "ours-async-48-trio", *FASTRTC))
+        for server in options.select(MAIN, OTHERS)
     ]
 
 
 RAMPS = {
-    "ours": (20, 30, 40, 45, 50, 55, 60, 65, 70, 80),
-    "fastrtc": (15, 20, 25, 30, 35, 40),
-    "raw": (10, 15, 20, 25, 30, 35),
+    "ours": (30, 40, 50, 60, 70),
+    "fastrtc": (15, 20, 25, 30, 35),
+    "raw": (5, 10, 15, 20, 25),
 }
 
 
 def capacity_cases(options: Options) -> list[Case]:
     """More and more calls, until the server is fully loaded."""
     cases: list[Case] = []
-    for server in options.select(("ours-async-24-trio", "fastrtc-async-24")):
+    for server in options.select(MAIN, (RAW,)):
         ramp = RAMPS[server.arguments[0]]
-        spec = echo.Run(server, options.cores, ramp, options.seconds, options.settle, ramp=True)
-        cases.append(Case(server.name, partial(echo.run, spec)))
+        spec = echo.Run(server, options.cores, ramp, options.seconds, options.settle)
+        cases.append(Case(server.name, partial(echo.run_capacity, spec)))
     return cases
 
 
@@ -157,23 +155,19 @@ def recovery_cases(options: Options) -> list[Case]:
 
 
 def reply_cases(options: Options) -> list[Case]:
-    default = ("ours-silero-24-trio", "ours-energy-24-trio", "fastrtc-silero-24")
-    return [
-        Case(
-            server.name,
-            partial(
-                replies.run,
-                replies.Run(server, options.cores, calls, options.seconds, options.settle, active),
-            ),
-        )
-        for active in (False, True)
-        for server in options.select(default)
-        for calls in options.calls[:1]
-    ]
+    default = ("ours-silero-24-trio", "fastrtc-silero-24")
+    cases: list[Case] = []
+    for active in (False, True):
+        for server in options.select(default, ("ours-energy-24-trio", "ours-silero-24-asyncio")):
+            spec = replies.Run(
+                server, options.cores, CONVERSATIONS, options.seconds, options.settle, active
+            )
+            cases.append(Case(server.name, partial(replies.run, spec)))
+    return cases
 
 
 def video_cases(options: Options) -> list[Case]:
-    default = ("ours-video-48-trio", "fastrtc-video-48", "raw-plain")
+    default = ("ours-video-48-trio", "fastrtc-video-48")
     return [
         Case(
             server.name,
@@ -183,12 +177,12 @@ def video_cases(options: Options) -> list[Case]:
             ),
         )
         for size in ((640, 480), (1280, 720))
-        for server in options.select(default)
+        for server in options.select(default, (RAW,))
     ]
 
 
 def connection_cases(options: Options) -> list[Case]:
-    servers = options.select(("ours-async-24-trio", "fastrtc-async-24", "raw-plain"))
+    servers = options.select((*MAIN, RAW))
     return [
         Case(
             server.name,
@@ -204,7 +198,7 @@ def connection_cases(options: Options) -> list[Case]:
 def import_cases(options: Options) -> list[Case]:
     return [
         Case(server.name, partial(imports.run, imports.Run(server, options.cores)))
-        for server in options.select(("ours-async-24-trio", "fastrtc-async-24", "raw-plain"))
+        for server in options.select((*MAIN, RAW))
     ]
 
 
@@ -215,7 +209,7 @@ def bridge_cases(options: Options) -> list[Case]:
             partial(bridge.run, bridge.Run(server, options.cores, calls, options.seconds)),
         )
         for calls in options.calls
-        for server in options.select(("ours-async-24-trio", "ours-async-24-asyncio"))
+        for server in options.select(MAIN[:1], FULL[:1])
     ]
 
 
@@ -227,12 +221,13 @@ LATENCY_COLUMNS = (
     Column("late %", "late_share", 100, 2),
 )
 CPU = Column("CPU %", "cpu", 100, 1, ratio=True)
+ONE = Column("CPU % of a call", "cpu_per_call", 100, 2)
 GENERATOR = Column("generator CPU %", "generator_cpu", 100)
 SUITES = {
     "echo": Suite(
         "CPU and latency of echo calls on a clean line",
         echo_cases,
-        (CPU, *LATENCY_COLUMNS, Column("switches", "switches"), GENERATOR),
+        (CPU, ONE, *LATENCY_COLUMNS, Column("switches", "switches"), GENERATOR),
     ),
     "latency": Suite(
         "latency of echo calls on lines with jitter or loss",
@@ -253,7 +248,7 @@ SUITES = {
         reply_cases,
         (
             CPU,
-            Column("CPU % of a call", "cpu_per_call", 100, 2),
+            ONE,
             Column("replies", "replies"),
             Column("turns", "turns"),
             Column("switches", "switches"),
@@ -275,7 +270,7 @@ SUITES = {
         ),
     ),
     "connections": Suite(
-        "connections: first audio, CPU, the size of a call, and growth",
+        "time to the first audio, CPU of a connection, size of a call, growth",
         connection_cases,
         (
             Column("first audio ms", "first_audio", 1000, ratio=True),
@@ -308,6 +303,6 @@ SUITES = {
     "capacity": Suite(
         "growing numbers of echo calls, until the server is fully loaded",
         capacity_cases,
-        (CPU, *LATENCY_COLUMNS, GENERATOR),
+        (Column("calls", "capacity", ratio=True), CPU, ONE, *LATENCY_COLUMNS, GENERATOR),
     ),
 }

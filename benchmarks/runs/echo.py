@@ -24,6 +24,10 @@ TAIL = 0.5
 MAX_LATENESS = 0.005
 MAX_CPU = 0.6
 """Beyond these, the generator was the bottleneck: p99 of its lateness in seconds, and its CPU."""
+TOLERATED = 0.01
+"""Share of missed and late frames from which a server has too many calls."""
+MAX_DELAY = 2.0
+"""Seconds after a measurement in which its echoes are looked for."""
 FULL = 0.98
 """CPU of a server that has no time for more calls."""
 
@@ -37,7 +41,6 @@ class Run:
         seconds: duration of the measurement at each number.
         settle: seconds between the last connection and the measurement.
         lines: emulated lines by name. The calls take them in turn.
-        ramp: whether to stop when the server is fully loaded.
     """
 
     server: Server
@@ -46,7 +49,6 @@ class Run:
     seconds: float
     settle: float
     lines: tuple[tuple[str, Faults], ...] = (("", Faults()),)
-    ramp: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ class Step:
 
 
 def run(spec: Run) -> list[Row]:
-    """Place the calls, and return a row for each number of them and each line."""
+    """Place the calls, and return a row for each number of them and each line.
+
+    A server that is fully loaded gets no more calls.
+    """
     os.sched_setaffinity(0, {spec.cores.generator})
     return asyncio.run(_run(spec))
 
@@ -72,26 +77,19 @@ async def _run(spec: Run) -> list[Row]:
         with Pump(prepare_speech().media) as pump:
             for number in spec.calls:
                 while len(calls) < number:
-                    try:
-                        call = await connect(server.exchange)
-                    except (TimeoutError, ConnectionError):
-                        if spec.ramp:
-                            break
-                        raise
+                    call = await connect(server.exchange)
                     pump.add(call, spec.lines[len(calls) % len(spec.lines)][1])
                     calls.append(call)
-                if len(calls) < number:
-                    break
                 await asyncio.sleep(spec.settle)
                 steps.append(await measure(server.pid, pump, len(calls), spec.seconds))
-                if spec.ramp and steps[-1].values["cpu"] > FULL:
+                if steps[-1].values["cpu"] > FULL:
                     break
             await asyncio.sleep(TAIL)
-        echoes = find_echoes(calls, [faults for _, faults in spec.lines])
+        received = receive(calls, [faults for _, faults in spec.lines])
         for call in calls:
             await call.close()
     return [
-        row_of(step, name, calls[place : step.calls : count], echoes[place : step.calls : count])
+        row_of(step, name, calls[place : step.calls : count], received[place : step.calls : count])
         for step in steps
         for count in [len(spec.lines)]
         for place, (name, _) in enumerate(spec.lines)
@@ -122,27 +120,49 @@ async def measure(pid: int, pump: Pump, calls: int, seconds: float) -> Step:
     return Step(calls, begin, time.time(), values)
 
 
-def find_echoes(calls: Sequence[Call], faults: Sequence[Faults]) -> list[analysis.Echo]:
-    """Send what was received over the emulated lines, and find the echoes in it."""
-    speech = prepare_speech()
-    echoes: list[analysis.Echo] = []
+def run_capacity(spec: Run) -> list[Row]:
+    """Return the rows of :func:`run`, and the largest number of calls that the server can serve."""
+    rows = run(spec)
+    capacity = 0
+    for calls, row in zip(spec.calls, rows, strict=False):
+        if row.values["missed_share"] + row.values["late_share"] >= TOLERATED:
+            break
+        capacity = calls
+    return [*rows, Row("capacity", {"capacity": capacity})]
+
+
+Received = list[analysis.Packet]
+
+
+def receive(calls: Sequence[Call], faults: Sequence[Faults]) -> list[Received]:
+    """Return what each call received, behind the emulated lines."""
+    received: list[Received] = []
     for number, call in enumerate(calls):
         back = faults[number % len(faults)]
         line = Line(back if back.echo else Faults(), 1000 + number)
-        packets = [
-            analysis.Packet(arrives, packet.timestamp, packet.payload)
-            for packet in call.open_packets()
-            if (arrives := line.transmit(packet.arrived)) is not None
-        ]
-        echoes.append(analysis.find_echo(speech, call.sent, packets))
-    return echoes
+        received.append(
+            [
+                analysis.Packet(arrives, packet.timestamp, packet.payload)
+                for packet in call.open_packets()
+                if (arrives := line.transmit(packet.arrived)) is not None
+            ]
+        )
+    return received
 
 
-def row_of(step: Step, name: str, calls: Sequence[Call], echoes: Sequence[analysis.Echo]) -> Row:
+def row_of(step: Step, name: str, calls: Sequence[Call], received: Sequence[Received]) -> Row:
     """Return the row of a step, with the latencies and the counts of some of its calls."""
+    speech, end = prepare_speech(), step.end + MAX_DELAY
     counts = [
-        analysis.count(echo, call.sent, step.begin, step.end)
-        for call, echo in zip(calls, echoes, strict=True)
+        analysis.count(
+            analysis.find_echo(
+                speech, call.sent, [one for one in packets if step.begin <= one.arrived < end]
+            ),
+            call.sent,
+            step.begin,
+            step.end,
+        )
+        for call, packets in zip(calls, received, strict=True)
     ]
     expected = sum(one.expected for one in counts)
     values = {

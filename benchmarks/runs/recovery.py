@@ -21,7 +21,7 @@ from benchmarks.load.pump import Pump
 from benchmarks.load.server import Server, open_server
 from benchmarks.load.speech import prepare_speech
 from benchmarks.results import Row
-from benchmarks.runs.echo import TAIL, find_echoes
+from benchmarks.runs.echo import TAIL, receive
 
 EVENT = 250
 """Number of the frame at which each call is disturbed; servers/*.py know it as well."""
@@ -65,7 +65,10 @@ async def _run(spec: Run) -> list[Row]:
             while len(calls[-1].sent) < last:
                 await asyncio.sleep(0.1)
             await asyncio.sleep(TAIL)
-        echoes = find_echoes(calls, faults)
+        echoes = [
+            analysis.find_echo(speech, call.sent, packets)
+            for call, packets in zip(calls, receive(calls, faults), strict=True)
+        ]
         for call in calls:
             await call.close()
     return [_row(name, echoes[i :: len(faults)]) for i, name in enumerate(DISTURBANCES)]
