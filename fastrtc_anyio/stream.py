@@ -73,8 +73,9 @@ class Stream(StreamEndpoints, AsyncContextManagerMixin):
         request_limits: limits on the requests and messages of a client.
         live: True for audio derived from the input in real time (echo, translation): playback skips
             any backlog after a stall. The default for session functions. False: nothing is ever
-            skipped. The default for conversations. None, the default for other handlers: only a
-            backlog of a source in real time that a burst of input has caused is skipped.
+            skipped. The default for conversations. None, the default for other handlers: any
+            backlog of an echo is skipped, and of another source in real time that which a burst
+            of input has caused.
         output_buffer_s: seconds of audio that a handler may work ahead of playback. By default 30,
             and for live streams ``input_buffer_s`` + 0.2.
         input_buffer_s: seconds of audio that wait for a slow handler. A handler further behind

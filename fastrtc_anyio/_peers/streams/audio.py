@@ -57,9 +57,9 @@ class BufferOptions:
     """Duration of audio that a handler may send ahead of playout before ``send`` waits."""
     live: bool | None = None
     """Whether outgoing audio follows a live source, such as the client's own voice. A delay that
-    builds up during a stall is then trimmed. None: a delay is trimmed only if the source has been
-    in real time at a lower delay before, and a burst of input accounts for the rise. False: nothing
-    is trimmed."""
+    builds up during a stall is then trimmed. None: the same for a source that repeats the input;
+    the delay of another one is trimmed only if it has been in real time at a lower delay before,
+    and a burst of input accounts for the rise. False: nothing is trimmed."""
 
     def __post_init__(self) -> None:
         check_number("input_s", self.input_s, above=0, unit="seconds", finite=False)
