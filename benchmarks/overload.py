@@ -1,6 +1,6 @@
 """Offer more calls than a server has time for, and count the frames that admitted calls miss.
 
-``python benchmarks/overload.py [--work 4] [--percent 150] [--seconds 20] [--processes 2]
+``python -m benchmarks.overload [--work 4] [--percent 150] [--seconds 20] [--processes 2]
 [--compare]`` serves an echo that computes ``--work`` ms for each frame, in a process. It measures
 the share of a core that one call needs, offers ``--percent`` of the calls that fill one core from
 other processes, one after the other, and prints how many were refused. ``--compare`` adds a row for
@@ -28,6 +28,7 @@ import httpx
 import numpy as np
 from anyio.streams.text import TextReceiveStream
 
+from benchmarks.processes import cpu_seconds
 from fastrtc_anyio import AsyncStreamHandler, Limits, PeerError, RtcConfiguration, Stream
 from fastrtc_anyio._peers.portal import Portal, open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
@@ -167,7 +168,7 @@ async def place_calls(url: str, calls: int, seconds: float, delay: float, step: 
 
 
 def command(*args: object) -> list[str]:
-    return [sys.executable, __file__, *map(str, args)]
+    return [sys.executable, "-m", "benchmarks.overload", *map(str, args)]
 
 
 @asynccontextmanager
@@ -200,12 +201,6 @@ async def offer_calls(
         for index in range(processes):
             tasks.start_soon(run, index)
     return results
-
-
-def cpu_seconds(pid: int) -> float:
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure_share(work: float) -> float:
