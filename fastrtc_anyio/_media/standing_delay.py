@@ -327,7 +327,7 @@ class EchoDelay(StandingDelay):
 
     @property
     def follows_input(self) -> bool:
-        return self._lead.is_repeated
+        return self._lead.is_repeated_now
 
     def _find_excess(self, depth: int, held_back: bool) -> int:
         if self._may_work_ahead == self._lead.is_repeated_now:
