@@ -131,7 +131,7 @@ class Conversation:
             await self._listen_with_rule(self._rule)
             return
         vad, audio_in = self._handler.vad, self._run.session.audio_in
-        if not can_share(vad, audio_in):
+        if not can_share(audio_in, vad):
             await self._listen_with_model(vad)
             return
         rate, speech_probability = self._handler.input_sample_rate, self._handler.speech_probability

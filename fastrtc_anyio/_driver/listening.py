@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, Protocol, TypeAlias, cast, runtime_checkable
+from typing import NoReturn, Protocol, TypeAlias, TypeGuard, cast, runtime_checkable
 
 import anyio
 import numpy as np
@@ -30,7 +30,6 @@ from fastrtc_anyio._core.host import Host, Lock, collect_posts
 from fastrtc_anyio._core.shared_thread import SharedThread
 from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import AudioFrame, Int16Array
-from fastrtc_anyio.abc import AudioReceiveStream
 from fastrtc_anyio.speech.energy import EnergyVad
 from fastrtc_anyio.speech.silero import SileroVad
 from fastrtc_anyio.speech.vad import Hops, Vad, VadStream
@@ -262,22 +261,21 @@ _SHARED: tuple[type[Vad], ...] = (SileroVad, EnergyVad)
 _thread = SharedThread("fastrtc-listening", serve, _ROUND_S)
 
 
-def can_share(vad: Vad, audio: AudioReceiveStream) -> bool:
-    """Whether the shared thread can listen."""
+def can_share(audio: object, vad: Vad) -> TypeGuard[DrainableAudio]:
+    """Whether the shared thread can listen to this audio with this detector."""
     # Not isinstance: a subclass of the application may do anything.
     return type(vad) in _SHARED and isinstance(audio, DrainableAudio)
 
 
 @contextmanager
 def open_shared_listener(
-    audio: AudioReceiveStream, sample_rate: int, vad: Vad, speech_probability: float
+    audio: DrainableAudio, sample_rate: int, vad: Vad, speech_probability: float
 ) -> Generator[SharedListener, None, None]:
     """Let the shared thread listen while the block runs. :func:`can_share` must be true.
 
     Raises:
         RuntimeError: the process is out of threads.
     """
-    assert isinstance(audio, DrainableAudio)
     shared = SharedListener(_thread, audio, Listener(sample_rate, vad), speech_probability)
     _thread.add(shared)
     audio.set_notify(shared.notify)

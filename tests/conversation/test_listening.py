@@ -5,6 +5,8 @@ In virtual time, `Rounds` takes the place of the thread: it works on the event l
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -19,14 +21,15 @@ from hypothesis import strategies as st
 
 from fastrtc_anyio import AlgoOptions, AudioFrame, Session
 from fastrtc_anyio._driver import conversation, listening
-from fastrtc_anyio._driver.listening import Listener, SharedListener
+from fastrtc_anyio._driver.listening import Listener, SharedListener, open_shared_listener
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._peers import memory
 from fastrtc_anyio._peers.streams.drain import DrainableAudioInput
 from fastrtc_anyio.conversation.events import ReplyStarted, UserStartedSpeaking
 from fastrtc_anyio.errors import UnsupportedFormat
 from fastrtc_anyio.speech.energy import EnergyVad
-from fastrtc_anyio.testing import Call, open_call
+from fastrtc_anyio.speech.silero import get_silero_model
+from fastrtc_anyio.testing import Call, open_call, speech_like
 from tests.kit.conversations import RATE, Log, LoudVad, agent, answering, nothing, silence, voice
 
 from .test_conversation_properties import SIZES, talks
@@ -347,6 +350,62 @@ async def test_user_is_heard_by_shared_listening_while_muted_and_over_a_reply() 
 
 async def speak(call: Call, *parts: Int16Array) -> None:
     await call.speak(np.concatenate(parts, axis=1), RATE)
+
+
+def test_conversations_of_several_event_loops_come_and_go() -> None:
+    """In real time, with the real thread, which has ended at the end."""
+    vad = get_silero_model()
+    failures: list[BaseException] = []
+
+    async def converse(seed: int) -> None:
+        samples = speech_like(RATE, 0.4 + seed % 3 / 10, seed=seed)
+        alone = vad.new_stream()
+        expected = [
+            alone.probability(samples[:, place : place + 512])
+            for place in range(0, samples.shape[1] - 511, 512)
+        ]
+        source = Source()
+        heard: list[float] = []
+        with open_shared_listener(source, RATE, vad, 0.5) as shared:
+            for place in range(0, samples.shape[1], 320):
+                shared.idle = (seed + place // 320) % 5 > 1
+                source.frames.append(AudioFrame(RATE, samples[:, place : place + 320]))
+                assert source.notify is not None
+                source.notify()
+                await anyio.sleep(0.002)
+            if seed % 4 == 0:
+                return  # in the middle of its audio
+            shared.idle = False
+            with anyio.fail_after(20):
+                while len(heard) < len(expected):
+                    heard += [probability for _, probability in await shared.receive()]
+        assert heard == pytest.approx(expected, abs=1e-5)
+
+    async def serve(first: int) -> None:
+        async with create_task_group() as tasks:
+            for seed in range(first, first + 6):
+                tasks.start_soon(converse, seed)
+                await anyio.sleep(0.02)
+
+    def run(backend: str, first: int) -> None:
+        try:
+            anyio.run(serve, first, backend=backend)
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [
+        threading.Thread(target=run, args=(backend, first))
+        for first, backend in enumerate(["trio", "asyncio", "trio"])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    deadline = time.monotonic() + 10
+    while any(thread.name == "fastrtc-listening" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 async def test_session_function_reads_drainable_audio() -> None:
