@@ -7,6 +7,7 @@ processor's caches have lost meanwhile.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -35,10 +36,15 @@ class SharedThread(Generic[M]):
         name: name of the thread.
         serve: called on the thread, with all members in each round, and between the rounds, after
             `wake`, with those that are waiting. It must not raise.
-        period: seconds between two rounds.
+        period: returns the seconds from one round to the next for these members.
     """
 
-    def __init__(self, name: str, serve: Callable[[Sequence[M]], None], period: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        serve: Callable[[Sequence[M]], None],
+        period: Callable[[Sequence[M]], float],
+    ) -> None:
         self._name = name
         self._serve = serve
         self._period = period
@@ -79,7 +85,7 @@ class SharedThread(Generic[M]):
         self._awake.set()
 
     def _run(self) -> None:
-        due = time.monotonic()
+        began = -math.inf
         while True:
             self._awake.clear()
             with self._lock:
@@ -87,13 +93,12 @@ class SharedThread(Generic[M]):
                     self._thread = None
                     return
                 members = list(self._members)
-            now = time.monotonic()
-            if now < due:
+            period, now = self._period(members), time.monotonic()
+            if now < began + period:
                 members = [member for member in members if member.waiting]
             else:
-                # Rounds that were missed are not made up for.
-                due = due + self._period if due + self._period > now else now + self._period
+                began = now
             if members:
                 self._serve(members)
             del members  # a waiting thread must not keep ended sessions alive
-            self._awake.wait(max(0.0, due - time.monotonic()))
+            self._awake.wait(max(0.0, began + period - time.monotonic()))

@@ -2,11 +2,11 @@
 
 Theory of operation. Most conversations of a server are idle most of the time: nobody speaks. For
 the detectors of this package, one thread of the process therefore listens for all of its
-conversations. Every 32 ms it takes the audio that has arrived for each, converts it, and calls the
-detector once for all. While a conversation is idle, the thread keeps its silent hops back, which
-change nothing, and passes them to the conversation once a second, or together with the first hop of
-speech. The event loop wakes for those only. While the user speaks or a reply is played, audio is
-processed when it arrives, and each hop is passed on at once.
+conversations. In each round it takes the audio that has arrived for each, converts it, and calls
+the detector once for all of their next windows. While a conversation is idle, the thread keeps its
+silent hops back, which change nothing, and passes them to the conversation once a second, or
+together with the first hop of speech. The event loop wakes for those only. While the user speaks or
+a reply is played, audio is processed when it arrives, and each hop is passed on at once.
 
 The thread passes on all hops of a conversation in order, idle or not, so none can be lost or
 repeated when that changes. The turn machine stays on the event loop.
@@ -41,6 +41,9 @@ Heard: TypeAlias = tuple[Int16Array, float]
 
 _ROUND_S = 0.032
 """Seconds between two rounds: one window of Silero."""
+_IDLE_ROUND_S = 0.128
+"""Seconds between two rounds if all conversations are idle. The first hop of speech ends that, and
+it takes 0.2 s of speech to begin a turn."""
 _BATCH = 16
 """Maximum conversations in a call of a detector. More are no faster, and take the thread longer,
 which other threads may wait for."""
@@ -242,6 +245,11 @@ def serve(members: Sequence[SharedListener]) -> None:
                         member.end(exc)
 
 
+def round_period(members: Sequence[SharedListener]) -> float:
+    """Return the seconds from one round to the next."""
+    return _IDLE_ROUND_S if all(member.idle for member in members) else _ROUND_S
+
+
 def _detect(vad: SharedVad, group: list[tuple[SharedListener, list[Hop]]]) -> None:
     """Pass each member its hops with their probabilities."""
     heard: list[list[Heard]] = [[] for _ in group]
@@ -258,7 +266,7 @@ def _detect(vad: SharedVad, group: list[tuple[SharedListener, list[Hop]]]) -> No
 
 
 _SHARED: tuple[type[Vad], ...] = (SileroVad, EnergyVad)
-_thread = SharedThread("fastrtc-listening", serve, _ROUND_S)
+_thread = SharedThread("fastrtc-listening", serve, round_period)
 
 
 def can_share(audio: object, vad: Vad) -> TypeGuard[DrainableAudio]:

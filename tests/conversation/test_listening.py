@@ -265,6 +265,20 @@ async def test_audio_waits_for_the_next_round_only_while_idle() -> None:
     assert not shared.waiting
 
 
+async def test_rounds_are_longer_while_all_conversations_are_idle() -> None:
+    periods: list[float] = []
+    rounds: Any = Rounds()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listening, "_ROUND_S", 1.0)
+        patch.setattr(listening, "_IDLE_ROUND_S", 4.0)
+        members = [listener(Source(), SharedLoudVad(), rounds) for _ in range(2)]
+        for idle in ((True, True), (True, False), (False, False)):
+            for member, value in zip(members, idle, strict=True):
+                member.idle = value
+            periods.append(listening.round_period(members))
+    assert periods == [4.0, 1.0, 1.0]
+
+
 async def test_long_backlog_is_processed_in_parts_without_waiting() -> None:
     class Endless(Source):
         def drain(self, limit: float, silence: bool) -> list[AudioFrame]:

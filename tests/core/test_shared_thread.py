@@ -48,7 +48,7 @@ def running(name: str) -> list[threading.Thread]:
 
 
 def test_members_are_served_in_rounds_until_they_are_removed() -> None:
-    shared = SharedThread("rounds", serve, 0.001)
+    shared = SharedThread("rounds", serve, lambda _: 0.001)
     first, second = Counter(), Counter()
     shared.add(first)
     shared.add(second)
@@ -65,7 +65,7 @@ def test_members_are_served_in_rounds_until_they_are_removed() -> None:
 
 
 def test_waiting_member_is_served_between_two_rounds() -> None:
-    shared = SharedThread("waiting", serve, 1000)
+    shared = SharedThread("waiting", serve, lambda _: 1000)
     waiting, other = Counter(), Counter()
     shared.add(other)
     shared.add(waiting)
@@ -86,7 +86,7 @@ def test_waiting_member_is_served_between_two_rounds() -> None:
 
 
 def test_members_may_come_and_go_on_any_thread() -> None:
-    shared = SharedThread("members", serve, 0.0005)
+    shared = SharedThread("members", serve, lambda _: 0.0005)
     failures: list[BaseException] = []
 
     def come_and_go() -> None:
@@ -112,7 +112,7 @@ def test_members_may_come_and_go_on_any_thread() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_thread_of_a_forked_process_is_its_own() -> None:
-    shared = SharedThread("parent", serve, 0.001)
+    shared = SharedThread("parent", serve, lambda _: 0.001)
     member = Counter()
     shared.add(member)
     child = os.fork()
