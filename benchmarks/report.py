@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Measurement]]:
 
 def draw(figure: Figure, found: Sequence[Measurement], path: Path) -> None:
     """Draw medians as bars, with lines from the lowest to the highest value."""
-    from matplotlib import figure as matplotlib_figure
+    from matplotlib import figure as matplotlib_figure  # pyright: ignore[reportMissingImports]
 
     found = [one for one in found if figure.key in one.values]
     conditions = list(dict.fromkeys(one.condition for one in found))

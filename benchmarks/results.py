@@ -12,7 +12,7 @@ REFERENCES = ("fastrtc-async-24", "fastrtc-silero-24", "fastrtc-video-48")
 
 @dataclass(frozen=True)
 class Row:
-    """What a run returns for one condition. Times are in seconds, CPU in cores, sizes in bytes."""
+    """Result of a run for one condition. Times are in seconds, CPU in cores, sizes in bytes."""
 
     condition: str
     """Such as "10 calls"."""

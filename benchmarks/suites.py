@@ -29,7 +29,7 @@ CONVERSATIONS = 4
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line chose."""
+    """Choices of the command line."""
 
     servers: tuple[str, ...]
     calls: tuple[int, ...]

@@ -51,7 +51,7 @@ class Packet:
 
 @dataclass
 class Echo:
-    """Frames of a call that were heard.
+    """Frames of a call that came back.
 
     Attributes:
         frames: number of the sent frame in which each received packet begins.

@@ -110,7 +110,7 @@ class Call:
                 continue
             sequence, timestamp = struct.unpack_from("!HI", plain, 2)
             first = first or (sequence, timestamp)
-            # Of the nearest values that wrap to these. A call is shorter than half a wrap.
+            # The nearest values that wrap to these: a call is shorter than half a wrap.
             sequence = (sequence - first[0] + 2**15) % 2**16 - 2**15
             timestamp = (timestamp - first[1] + 2**31) % 2**32 - 2**31
             packets.append(Packet(arrived, timestamp, _payload(plain), sequence))

@@ -112,7 +112,7 @@ def find_pictures(
         data = b"".join(one.payload[_descriptor_size(one.payload) :] for one in packets)
         try:
             pictures = decoder.decode(av.Packet(data))
-        except av.FFmpegError:  # before the first key frame, or after a loss
+        except av.error.FFmpegError:  # before the first key frame, or after a loss
             continue
         for picture in pictures:
             arrived = max(one.arrived for one in packets)

@@ -124,9 +124,9 @@ def decode(payloads: list[bytes]) -> list[Samples]:
     for payload in payloads:
         try:
             frames = decoder.decode(av.Packet(payload))
-        except av.FFmpegError:
+        except av.error.FFmpegError:
             frames = []
         parts = [frame.to_ndarray().reshape(-1, frame.layout.nb_channels) for frame in frames]
         samples = np.concatenate([part[:, 0] for part in parts]) if parts else np.zeros(0, np.int16)
-        decoded.append(_to_float(samples))
+        decoded.append(_to_float(np.asarray(samples, np.int16)))
     return decoded

@@ -1,1 +1,1 @@
-"""What a process of a round does. Each function takes a specification and returns rows."""
+"""Programs of the processes of a round. Each function takes a specification and returns rows."""

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from aioice import ice
-from fastrtc import AsyncStreamHandler, ReplyOnPause, Stream, StreamHandler
-from fastrtc.pause_detection.silero import SileroVADModel
+from fastrtc import (  # pyright: ignore[reportMissingImports]
+    AsyncStreamHandler,
+    ReplyOnPause,
+    Stream,
+    StreamHandler,
+)
+from fastrtc.pause_detection.silero import (  # pyright: ignore[reportMissingImports]
+    SileroVADModel,
+)
 
 from benchmarks.servers.lines import LOOPBACK, Answers, answer_offers
 from benchmarks.servers.reply import reply

@@ -13,7 +13,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Answers:
-    """The standard output of a server. What libraries print goes to stderr instead."""
+    """The standard output of a server. Output of libraries goes to stderr instead."""
 
     def __init__(self) -> None:
         self._output = os.dup(1)
