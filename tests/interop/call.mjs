@@ -135,6 +135,11 @@ function show({ width, height, data }) {
   shown = { width, height, data: new Uint8ClampedArray(Buffer.from(data, "base64")) };
 }
 
+/** Send the reports of getStats(). */
+async function stats() {
+  report("stats", { reports: [...(await pc.getStats()).values()] });
+}
+
 async function codecs() {
   const stats = [...(await pc.getStats()).values()];
   const used = (type) => {
@@ -149,6 +154,7 @@ const orders = {
   codecs,
   picture,
   show,
+  stats,
   send: ({ text }) => channel.send(text),
   "hang-up": () => {
     sink?.stop();

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio import CloseReason, Limits, VideoStreamHandler
 from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._peers.webrtc import fast_internals
+from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.handlers import TalkativeEcho
 from tests.kit.measure import typical_snr
@@ -18,6 +20,7 @@ from tests.kit.waiting import SECONDS
 
 from .node import LOUD, NodeCaller, call_from_node, open_caller
 from .pictures import HEIGHT, WIDTH, Look, make_picture
+from .reports import Reports, check_reports
 
 pytestmark = pytest.mark.interop
 
@@ -61,6 +64,24 @@ async def test_call_with_audio_messages_and_trickled_candidates(node: str) -> No
         await caller.order("hang-up")
         await caller.wait_for("hung-up")
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
+
+
+@on_trio
+@pytest.mark.parametrize("path", ["short", "aiortc"])
+async def test_statistics_are_plausible(
+    node: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(fast_internals.VARIABLE, "0" if path == "aiortc" else "1")
+    stream = make_stream(TalkativeEcho)
+    async with serve(stream) as url, call_from_node(node, url, tones=[TONE]) as caller:
+        await caller.hear(1)
+
+        async def get_stats() -> Reports:
+            await caller.order("stats")
+            reports: Reports = (await caller.wait_for("stats"))["reports"]
+            return reports
+
+        await check_reports(get_stats)
 
 
 async def test_killed_caller_is_reported_as_vanished(node: str) -> None:
