@@ -9,6 +9,7 @@ from functools import cache
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from benchmarks.load.analysis import Latencies, Packet
@@ -112,7 +113,7 @@ def find_pictures(
         data = b"".join(one.payload[_descriptor_size(one.payload) :] for one in packets)
         try:
             pictures = decoder.decode(av.Packet(data))
-        except av.error.FFmpegError:  # before the first key frame, or after a loss
+        except FFmpegError:  # before the first key frame, or after a loss
             continue
         for picture in pictures:
             arrived = max(one.arrived for one in packets)

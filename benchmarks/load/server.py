@@ -59,9 +59,13 @@ class ServerProcess:
         return answer
 
     async def read_answers(self) -> None:
-        while True:
-            answer = await self.read_line()
-            self._waiting.pop(answer["id"]).set_result(answer["sdp"])
+        try:
+            while True:
+                answer = await self.read_line()
+                self._waiting.pop(answer["id"]).set_result(answer["sdp"])
+        except RuntimeError as error:
+            for future in self._waiting.values():
+                future.set_exception(error)
 
 
 @asynccontextmanager

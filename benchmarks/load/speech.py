@@ -9,6 +9,7 @@ from importlib.resources import files
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from benchmarks.load.media import Media
@@ -124,7 +125,7 @@ def decode(payloads: list[bytes]) -> list[Samples]:
     for payload in payloads:
         try:
             frames = decoder.decode(av.Packet(payload))
-        except av.error.FFmpegError:
+        except FFmpegError:
             frames = []
         parts = [frame.to_ndarray().reshape(-1, frame.layout.nb_channels) for frame in frames]
         samples = np.concatenate([part[:, 0] for part in parts]) if parts else np.zeros(0, np.int16)
