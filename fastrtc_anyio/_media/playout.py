@@ -103,6 +103,7 @@ class PlayoutBuffer:
         self._offset = 0  # samples of the first chunk that are already played
         self._queued = 0
         self._fading_tail: Int16Array | None = None  # samples that a flush left to be played
+        self._tail_samples = 0  # of them that were queued
         self._waited: int | None = None  # samples queued when the last pull held them back
         self.paused = False
         self.sounding = False
@@ -141,8 +142,9 @@ class PlayoutBuffer:
         """Drop all queued samples and end a pause.
 
         If sound is playing, up to 5 ms of the next samples are kept and faded out, so that nothing
-        clicks. They count as played when they are pulled, but not in `position`. No other sample
-        pushed before the flush is ever pulled.
+        clicks; what is missing of them is the mirror image of the last sound. They count as played
+        when they are pulled, but not in `position`. No other sample pushed before the flush is ever
+        pulled.
 
         Args:
             fade: False to keep nothing, for a transport that cuts the sound itself.
@@ -152,7 +154,11 @@ class PlayoutBuffer:
         """
         if self.sounding and fade:
             tail = self._take(self._fade_samples)
-            self._fading_tail = _faded(tail, _fade_out(tail.shape[1])) if tail.size else None
+            self._tail_samples = int(tail.shape[1])
+            # An echo has little or nothing queued: the last sound is continued, mirrored.
+            sound = np.concatenate([self._last, tail], axis=1)[:, ::-1]
+            tail = np.concatenate([tail, sound], axis=1)[:, : self._fade_samples]
+            self._fading_tail = _faded(tail, _fade_out(tail.shape[1]))
         self._counters.flushed += self._queued
         self._chunks.clear()
         self._offset = 0
@@ -187,8 +193,8 @@ class PlayoutBuffer:
         """
         if self._fading_tail is not None:
             frame = self._pad(self._fading_tail)
-            self.pulled = int(self._fading_tail.shape[1])
-            self._fading_tail = None
+            self.pulled = self._tail_samples
+            self._fading_tail, self._tail_samples = None, 0
         else:
             frame = self._next_frame()
             self.position += self.pulled
@@ -231,8 +237,7 @@ class PlayoutBuffer:
     @property
     def buffered_samples(self) -> int:
         """Samples per channel still to be played, a fading tail included."""
-        tail = 0 if self._fading_tail is None else int(self._fading_tail.shape[1])
-        return self._queued + tail
+        return self._queued + self._tail_samples
 
     @property
     def buffered_seconds(self) -> float:

@@ -625,6 +625,7 @@ def test_flush_of_an_empty_queue_starts_a_new_window() -> None:
     for _ in range(20):
         playout.pull()
     assert playout.flush().samples == 20 * FRAME
+    playout.pull()  # the end of the sound
     playout.push(ramp(1, 20 * FRAME))
     for _ in range(33):
         real_time(playout)

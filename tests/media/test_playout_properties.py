@@ -28,7 +28,8 @@ class Playout(RuleBasedStateMachine):
         super().__init__()
         self.playout = PlayoutBuffer(RATE, 2, LIMIT, live=self.live)
         self.queue: Int16Array = np.empty((2, 0), np.int16)
-        self.tail: Int16Array = np.empty((2, 0), np.int16)
+        self.tail: Int16Array = np.empty((2, 0), np.int16)  # that a flush left to be played
+        self.kept = 0  # samples of it that were queued
         self.next_value = 0
         self.sounding = False  # the last pull ended in real samples
         self.faded_out = False  # a pause faded out, and nothing was played since
@@ -68,13 +69,15 @@ class Playout(RuleBasedStateMachine):
         assert played.samples == self.reply_samples
         assert played.seconds == self.reply_samples / RATE
         assert self.playout.position == position
+        kept = self.kept
         if self.sounding:
-            self.tail = self.queue[:, :FADE]
-            kept = self.tail.shape[1]
-        else:
-            kept = 0
-        assert self.playout.statistics().flushed - flushed == self.queue.shape[1] - kept
-        assert self.playout.buffered_samples == self.tail.shape[1]
+            kept = min(FADE, self.queue.shape[1])
+            mirrored = np.concatenate([self.last, self.queue[:, :kept]], axis=1)[:, ::-1]
+            self.tail = np.concatenate([self.queue[:, :kept], mirrored], axis=1)[:, :FADE]
+        self.kept = kept
+        left = kept if self.sounding else 0
+        assert self.playout.statistics().flushed - flushed == self.queue.shape[1] - left
+        assert self.playout.buffered_samples == kept
         assert not self.playout.paused
         self.queue = self.queue[:, :0]
         self.sounding = self.faded_out = self.cut_off = self.grown = False
@@ -93,14 +96,18 @@ class Playout(RuleBasedStateMachine):
         self.trim(after.trimmed - before.trimmed)
         starved = False
         if self.tail.size:
-            assert played == self.tail.shape[1]
-            check_fade(frame[:, :played], self.tail)
-            self.tail = self.tail[:, :0]
+            assert played == self.kept
+            check_fade(frame[:, :FADE], self.tail)
+            assert not frame[:, FADE:].any()
+            self.tail, self.kept = self.tail[:, :0], 0
+            self.last = self.last[:, :0]
+            return
         elif self.playout.paused:
             wanted = self.queue[:, :FADE] if self.sounding else self.queue[:, :0]
             assert played == wanted.shape[1]
             check_fade(frame[:, :played], wanted)
             starved = self.sounding and played == 0
+            self.cut_off |= self.live and starved and bool(self.last[:, -1:].any())
             self.faded_out |= played > 0
             self.consume(played)
             self.sounding = False
@@ -178,7 +185,7 @@ class Playout(RuleBasedStateMachine):
     @invariant()
     def every_sample_is_accounted_for(self) -> None:
         playout, counted = self.playout, self.playout.statistics()
-        assert playout.buffered_samples == self.queue.shape[1] + self.tail.shape[1]
+        assert playout.buffered_samples == self.queue.shape[1] + self.kept
         assert counted.buffered == playout.buffered_samples
         assert counted.latency == playout.buffered_seconds
         assert counted.bytes == counted.sent * 4
