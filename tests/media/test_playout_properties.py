@@ -102,7 +102,7 @@ class Playout(RuleBasedStateMachine):
             self.tail, self.kept = self.tail[:, :0], 0
             self.last = self.last[:, :0]
             return
-        elif self.playout.paused:
+        if self.playout.paused:
             wanted = self.queue[:, :FADE] if self.sounding else self.queue[:, :0]
             assert played == wanted.shape[1]
             check_fade(frame[:, :played], wanted)
