@@ -19,9 +19,11 @@ from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.conversations import Log, words
 from tests.kit.handlers import Quiet, TalkativeEcho
+from tests.kit.packets import PATHS, begin_near_the_wrap, choose_path
 from tests.kit.waiting import wait_until
 
 from .chromium import Browser, Page
+from .reports import Reports, check_reports
 
 pytestmark = pytest.mark.interop
 
@@ -108,6 +110,27 @@ async def test_call_and_second_call_after_reload(browser: Browser, tmp_path: Pat
         assert await wait_ended(stream, session) is CloseReason.HUNG_UP
         assert await page.text("status") == "Ready"
         assert page.complaints == []
+
+
+@on_trio
+@pytest.mark.parametrize("path", PATHS)
+async def test_statistics_are_right_beyond_the_wrap_of_sequence_numbers(
+    browser: Browser, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose_path(monkeypatch, path)
+    begin_near_the_wrap(monkeypatch)
+    async with serve(make_stream(TalkativeEcho)) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        await check_sound(page)
+
+        async def get_stats() -> Reports:
+            reports: Reports = await page.evaluate(
+                "(async () => [...(await call.pc.getStats()).values()])()"
+            )
+            return reports
+
+        await check_reports(get_stats)
 
 
 @on_trio

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from fastrtc_anyio import CloseReason, Limits, VideoStreamHandler
 from fastrtc_anyio._media.frames import Int16Array
-from fastrtc_anyio._peers.webrtc import fast_internals
 from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.handlers import TalkativeEcho
 from tests.kit.measure import typical_snr
+from tests.kit.packets import PATHS, begin_near_the_wrap, choose_path
 from tests.kit.waiting import SECONDS
 
 from .node import LOUD, NodeCaller, call_from_node, open_caller
@@ -67,14 +67,16 @@ async def test_call_with_audio_messages_and_trickled_candidates(node: str) -> No
 
 
 @on_trio
-@pytest.mark.parametrize("path", ["short", "aiortc"])
-async def test_statistics_are_plausible(
+@pytest.mark.parametrize("path", PATHS)
+async def test_sound_and_statistics_are_right_beyond_the_wrap_of_sequence_numbers(
     node: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(fast_internals.VARIABLE, "0" if path == "aiortc" else "1")
+    choose_path(monkeypatch, path)
+    begin_near_the_wrap(monkeypatch)
     stream = make_stream(TalkativeEcho)
     async with serve(stream) as url, call_from_node(node, url, tones=[TONE]) as caller:
-        await caller.hear(1)
+        samples, rate = await caller.hear(1.2)
+        check_tone(samples[0], TONE, rate)
 
         async def get_stats() -> Reports:
             await caller.order("stats")

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import pytest
+from aiortc import rtcrtpsender
 from aiortc.rtp import AnyRtcpPacket, RtcpPacket, is_rtcp
+from aiortc.utils import random32
+
+from fastrtc_anyio._peers.webrtc import fast_internals, sending
 
 T = TypeVar("T")
+
+PATHS = ("short", "aiortc")
+"""Paths of audio: that of this package, and that of aiortc."""
+FIRST_NUMBER = 65_500
+FIRST_TIMESTAMP = 2**32 - 30_000
+
+
+def choose_path(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Let audio of the calls that begin from now on take one of :data:`PATHS`."""
+    monkeypatch.setenv(fast_internals.VARIABLE, "0" if path == "aiortc" else "1")
+
+
+def begin_near_the_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with sequence numbers that wrap after 36 packets, and timestamps that do after 31.
+
+    The numbers of a client of this process do so, too.
+    """
+
+    def first_timestamp() -> int:
+        return random32() if threading.current_thread().name == "client" else FIRST_TIMESTAMP
+
+    fixed = SimpleNamespace(
+        randrange=lambda end: FIRST_NUMBER, getrandbits=lambda bits: FIRST_TIMESTAMP
+    )
+    monkeypatch.setattr(rtcrtpsender, "random_sequence_number", lambda: FIRST_NUMBER)
+    monkeypatch.setattr(rtcrtpsender, "random32", first_timestamp)
+    monkeypatch.setattr(sending, "random", fixed)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,14 @@ from __future__ import annotations
 import logging
 import random
 import re
-import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
-from aiortc import rtcrtpsender
 from aiortc.rtp import (
     RTCP_RTPFB_NACK,
     RtcpByePacket,
@@ -29,19 +26,26 @@ from aiortc.rtp import (
     RtcpSdesPacket,
     RtcpSrPacket,
 )
-from aiortc.utils import random32
 from anyio import to_thread
 
 from fastrtc_anyio import CloseReason, InvalidOffer, Session, Stream
-from fastrtc_anyio._peers.webrtc import WebRTCPeer, fast_internals, sending
+from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from tests.kit.aiortc_client import AiortcClient, open_client
 from tests.kit.backends import on_trio
 from tests.kit.calls import accept, make_offer, make_stream, only_session, wait_ended
-from tests.kit.packets import PacketLog, RtpFields, rtcp_of, rtp_of
+from tests.kit.packets import (
+    FIRST_NUMBER,
+    FIRST_TIMESTAMP,
+    PATHS,
+    PacketLog,
+    RtpFields,
+    begin_near_the_wrap,
+    choose_path,
+    rtcp_of,
+    rtp_of,
+)
 from tests.kit.waiting import wait_until
 
-FIRST_NUMBER = 65_500
-FIRST_TIMESTAMP = 2**32 - 30_000
 NTP_EPOCH = 2_208_988_800
 CLOCK_RATE = 48_000
 NEAR = 0.5
@@ -50,29 +54,17 @@ WEBRTC_ID = "c" * 32
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 
-@pytest.fixture(params=["short", "aiortc"])
+@pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The path of audio."""
     chosen = str(request.param)
-    monkeypatch.setenv(fast_internals.VARIABLE, "0" if chosen == "aiortc" else "1")
+    choose_path(monkeypatch, chosen)
     return chosen
 
 
 @pytest.fixture
 def near_the_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both sides begin with sequence numbers that wrap after 36 packets, the server's timestamps
-    after 31.
-    """
-
-    def first_timestamp() -> int:
-        return random32() if threading.current_thread().name == "client" else FIRST_TIMESTAMP
-
-    fixed = SimpleNamespace(
-        randrange=lambda end: FIRST_NUMBER, getrandbits=lambda bits: FIRST_TIMESTAMP
-    )
-    monkeypatch.setattr(rtcrtpsender, "random_sequence_number", lambda: FIRST_NUMBER)
-    monkeypatch.setattr(rtcrtpsender, "random32", first_timestamp)
-    monkeypatch.setattr(sending, "random", fixed)
+    begin_near_the_wrap(monkeypatch)
 
 
 @dataclass
