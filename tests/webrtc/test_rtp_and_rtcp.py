@@ -32,7 +32,7 @@ from fastrtc_anyio import CloseReason, InvalidOffer, Session, Stream
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
 from tests.kit.aiortc_client import AiortcClient, open_client
 from tests.kit.backends import on_trio
-from tests.kit.calls import accept, make_offer, make_stream, only_session, wait_ended
+from tests.kit.calls import accept, make_stream, only_session, wait_ended
 from tests.kit.packets import (
     FIRST_NUMBER,
     FIRST_TIMESTAMP,
@@ -132,18 +132,32 @@ class Call:
 
 @asynccontextmanager
 async def place(
-    loses: Callable[[int], bool] = lambda number: False, *, channel: bool = True
+    loses: Callable[[int], bool] = lambda number: False,
+    *,
+    channel: bool = True,
+    video: bool = False,
 ) -> AsyncGenerator[Call, None]:
     """Call an echo, and record the packets from the first on."""
     counted = Counted()
 
-    async def echo(session: Session) -> None:
-        async for frame in session.audio_in:
-            counted.frames += 1
-            await session.audio_out.send(frame)
+    async def echo_video(session: Session) -> None:
+        async for frame in session.video_in:
+            await session.video_out.send(frame)
 
-    async with make_stream(echo) as stream, open_client() as client:
-        offer = await make_offer(client, channel=channel)
+    async def echo(session: Session) -> None:
+        async with anyio.create_task_group() as tg:
+            if video:
+                tg.start_soon(echo_video, session)
+            async for frame in session.audio_in:
+                counted.frames += 1
+                await session.audio_out.send(frame)
+
+    modality = "audio-video" if video else "audio"
+    async with make_stream(echo, modality=modality) as stream, open_client() as client:
+        direction = "sendrecv" if video else None
+        offer = await to_thread.run_sync(
+            client.run, client.make_offer, None, channel, True, direction
+        )
         log = PacketLog(client.pc.getTransceivers()[0].sender.transport, loses)
         body = {"type": "offer", "sdp": offer, "webrtc_id": WEBRTC_ID}
         answer = (await stream.offer(body))["sdp"]
@@ -195,18 +209,16 @@ def described_ssrc(call: Call) -> int:
     return int(ssrc)
 
 
-def check_sender_reports(call: Call) -> None:
-    """Check the reports on what the server sends against what the client has received."""
+def check_sender_reports(call: Call, ssrc: int, clock_rate: int) -> None:
+    """Check the reports on a source of the server against what the client has received."""
     received = call.log.received
-    ssrc = described_ssrc(call)
-    (cname,) = set(attributes(call.answer, r"a=ssrc:\d+ cname:(\S+)"))
-    reports = rtcp_of(received, RtcpSrPacket)
+    (cname,) = set(attributes(call.answer, rf"a=ssrc:{ssrc} cname:(\S+)"))
+    reports = [(i, one) for i, one in rtcp_of(received, RtcpSrPacket) if one.ssrc == ssrc]
     assert len(reports) >= 2
-    times = {r.rtp.timestamp: r.at for r in received if r.rtp is not None}
+    times = {r.rtp.timestamp: r.at for r in received if r.rtp is not None and r.rtp.ssrc == ssrc}
     for i, report in reports:
-        before = rtp_of(received[:i])
+        before = [packet for packet in rtp_of(received[:i]) if packet.ssrc == ssrc]
         info = report.sender_info
-        assert report.ssrc == ssrc
         assert info.packet_count == len(before)
         assert info.octet_count == sum(len(packet.payload) for packet in before)
         assert info.rtp_timestamp == before[-1].timestamp
@@ -215,7 +227,7 @@ def check_sender_reports(call: Call) -> None:
         (names,) = [p for p in received[i].rtcp if isinstance(p, RtcpSdesPacket)]
         assert [(c.ssrc, c.items) for c in names.chunks] == [(ssrc, [(1, cname.encode())])]
     first, last = reports[0][1].sender_info, reports[-1][1].sender_info
-    by_rtp = (last.rtp_timestamp - first.rtp_timestamp) % 2**32 / CLOCK_RATE
+    by_rtp = (last.rtp_timestamp - first.rtp_timestamp) % 2**32 / clock_rate
     by_ntp = (last.ntp_timestamp - first.ntp_timestamp) / 2**32
     assert by_ntp == pytest.approx(by_rtp, abs=NEAR)
 
@@ -329,12 +341,27 @@ async def test_packets_reports_and_statistics_describe_the_call(path: str) -> No
         await check_statistics(call)
         (payload_type,) = attributes(call.answer, r"a=rtpmap:(\d+) opus/48000/2")
         check_headers(call, int(payload_type))
-        check_sender_reports(call)
+        check_sender_reports(call, described_ssrc(call), CLOCK_RATE)
         check_receiver_reports(call)
         statistics = call.session.statistics()
         assert statistics.discarded.packets == 0
         assert log.lost_up
         assert log.lost_down
+
+
+@on_trio
+async def test_audio_and_video_on_a_transport_have_reports_of_their_own(path: str) -> None:
+    """Both have times of one clock, by which the client plays sound and pictures together."""
+    async with place(video=True) as call:
+        audio, video = (
+            int(attributes(section, r"a=ssrc:(\d+) cname:")[0])
+            for section in call.answer.split("m=")[1:3]
+        )
+        log = call.log
+        await wait_until(lambda: len(rtcp_of(log.received, RtcpSrPacket)) >= 8, "reports")
+        check_sender_reports(call, audio, CLOCK_RATE)
+        check_sender_reports(call, video, 90_000)
+        assert len(set(attributes(call.answer, r"a=ssrc:\d+ cname:(\S+)"))) == 1
 
 
 async def wait_frames(call: Call, least: int = 10) -> None:
