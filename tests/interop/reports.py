@@ -53,10 +53,10 @@ def _check_reception(begin: dict[str, Any], inbound: dict[str, Any]) -> None:
     print(f"jitter {inbound['jitter']} s, in {seconds:.2f} s {grown}")
     assert inbound["mid"] == "0"
     assert inbound["packetsLost"] == 0
-    assert inbound["jitter"] < 0.05
+    assert inbound["jitter"] < 0.1
     assert grown["totalSamplesReceived"] / 48_000 == pytest.approx(seconds, rel=0.1)
     assert grown["packetsReceived"] / 50 == pytest.approx(seconds, rel=0.1)
-    assert grown["concealedSamples"] < 0.1 * grown["totalSamplesReceived"]
+    assert grown["concealedSamples"] < 0.2 * grown["totalSamplesReceived"]
     assert inbound["totalAudioEnergy"] > begin["totalAudioEnergy"]
 
 
@@ -64,9 +64,9 @@ def _check_sender_reports(inbound: dict[str, Any], remote: dict[str, Any]) -> No
     """Check the server's counts, and its times, which are of the same clock."""
     print(f"server: {remote}")
     assert remote["ssrc"] == inbound["ssrc"]
-    # The last report is 1.5 s old at most, and packets are of much the same size.
+    # The last report is 1.5 s old at most. Packets of silence are smaller than others.
     assert 0.5 * inbound["packetsReceived"] < remote["packetsSent"] <= inbound["packetsReceived"]
-    assert 0.5 * inbound["bytesReceived"] < remote["bytesSent"] <= inbound["bytesReceived"]
+    assert 0.2 * inbound["bytesReceived"] < remote["bytesSent"] <= inbound["bytesReceived"]
     sent_at, came_at = remote["remoteTimestamp"] / 1000, remote["timestamp"] / 1000
     assert sent_at == pytest.approx(came_at, abs=_NEAR)
 
