@@ -25,8 +25,8 @@ from aiortc.rate import RateCounter
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import AnyRtcpPacket, RtpPacket
-from av import FFmpegError
 from av import VideoFrame as AvVideoFrame
+from av.error import FFmpegError
 
 from fastrtc_anyio._core.required import check_required
 from fastrtc_anyio._media.picture_buffer import PictureBuffer

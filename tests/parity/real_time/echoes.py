@@ -13,18 +13,18 @@ from tests.kit.waiting import SECONDS
 
 FRAMES = 25
 SAMPLES = FRAMES * 960
-LEVEL = 20_000
-"""High enough that no sample of a fade has it."""
+LEVEL = 1000
 
 
 async def check_every_frame_comes_back(call: Call) -> None:
-    """Send half a second of audio to a 48 kHz echo, and wait until every sample is back."""
-    before, due = count_heard(call), anyio.current_time()
+    """Send half a second of audio to a 48 kHz echo, and wait until every sample is back.
+
+    The call has ``live=False``: a busy machine delays audio, but nothing is skipped.
+    """
+    before = count_heard(call)
     for _ in range(FRAMES):
         samples = np.full((1, SAMPLES // FRAMES), LEVEL, np.int16)
         call.client.send_audio(AudioFrame(48_000, samples))
-        due += 0.02  # more than an echo has to play at a time is a delay, which is skipped
-        await anyio.sleep_until(due)
     with anyio.fail_after(SECONDS):
         while count_heard(call) < before + SAMPLES:
             await call.client.receive_audio()

@@ -84,7 +84,7 @@ async def test_blocked_method_is_abandoned_at_the_end(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = Blocked(where)
-    async with open_call(AsyncEcho(output_sample_rate=48_000)) as neighbour:
+    async with open_call(AsyncEcho(output_sample_rate=48_000), live=False) as neighbour:
         try:
             async with open_call(handler, limits=Limits(shutdown=0.2)) as call:
                 nudge(call)
@@ -111,7 +111,7 @@ async def test_blocked_shutdown_is_abandoned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handler = Blocked("shutdown")
-    async with open_call(AsyncEcho(output_sample_rate=48_000)) as neighbour:
+    async with open_call(AsyncEcho(output_sample_rate=48_000), live=False) as neighbour:
         try:
             async with open_call(handler, limits=Limits(shutdown=0.2)) as call:
                 await call.client.receive_audio()  # the call has begun
@@ -166,7 +166,7 @@ async def test_d15_200_blocked_handlers_do_not_starve_a_neighbour() -> None:
         for handler in handlers:
             await wait_until(handler.emitting.is_set)
         for kind in (AsyncEcho, Echo):
-            async with open_call(kind(output_sample_rate=48_000)) as call:
+            async with open_call(kind(output_sample_rate=48_000), live=False) as call:
                 await check_every_frame_comes_back(call)
         assert not any(handler.returned.is_set() for handler in handlers)
         assert len(threads_of("Waiting.emit")) == 200

@@ -55,7 +55,10 @@ async def test_d09_slow_video_handler_gets_latest_picture_and_stalls_no_other_ca
         return image
 
     echo = AsyncEcho(output_sample_rate=48_000)
-    async with open_call(slow, modality="video") as call, open_call(echo) as neighbour:
+    async with (
+        open_call(slow, modality="video") as call,
+        open_call(echo, live=False) as neighbour,
+    ):
         try:
             call.client.send_video(np.full((16, 16, 3), 1, np.uint8))
             await wait_until(entered.is_set)
