@@ -150,7 +150,7 @@ async def _send_packets(client: AiortcClient, choices: Choices) -> None:
                 case 0:
                     await transport.transport._send(any_datagram(choices))
                 case 1:
-                    # Not of the client's own source: a number far away would end the client's sender.
+                    # Of other sources: a number far away would end the client's own sender.
                     await transport._send_rtp(rtp(choices))
                 case 2:
                     await transport._send_rtp(rtcp(choices))
