@@ -143,6 +143,7 @@ async def _send_packets(client: AiortcClient, choices: Choices) -> None:
     """Send packets as the client, on its loop."""
     channel: Any = client.pc.sctp
     transport = channel.transport
+    own = [sender._ssrc for sender in client.pc.getSenders()]
     for _ in range(1 + choices.number(6)):
         # pylibsrtp does not encrypt everything, and a client that has ended sends nothing.
         with suppress(Exception):
@@ -150,8 +151,7 @@ async def _send_packets(client: AiortcClient, choices: Choices) -> None:
                 case 0:
                     await transport.transport._send(any_datagram(choices))
                 case 1:
-                    # Of other sources: a number far away would end the client's own sender.
-                    await transport._send_rtp(rtp(choices))
+                    await transport._send_rtp(rtp(choices, *own * 4))
                 case 2:
                     await transport._send_rtp(rtcp(choices))
                 case 3:

@@ -12,7 +12,7 @@ import errno
 import logging
 import selectors
 import socket
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, cast
 
 from .internals import Address, Endpoint, ProtocolFactory
@@ -163,7 +163,9 @@ class SharedReading:
             except OSError as exc:
                 logger.debug("sockets are read one by one: %r", exc)
                 return False
-            self._registration = Ticks.of(self._loop).add_reader(self._read, self._on_failure)
+            # An empty context: that of the first call would keep the call alive beyond its end.
+            ticks = Ticks.of(self._loop)
+            self._registration = Context().run(ticks.add_reader, self._read, self._on_failure)
         self._selector.register(sock, selectors.EVENT_READ, transport)
         return True
 
