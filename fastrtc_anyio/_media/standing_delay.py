@@ -267,6 +267,9 @@ class StandingDelay:
     def _excess_of(self, band: list[int]) -> int:
         if self._may_work_ahead and not self._is_steady(band):
             return 0
+        # A source that sends little plays a block of what it repeats, and may say more behind it.
+        if band[0] - band[-1] > len(band) // 2 * self._frame:
+            return 0
         # The minimum, not the mean: the depth above it is the source's own jitter and chunk size.
         return min(band) - self._margin * self._frame
 

@@ -333,3 +333,13 @@ def test_trims_never_exceed_the_lead_of_the_input(seed: int) -> None:
     pushes = [(50.0, 100.0), *in_real_time(stall, chunk=rng.choice([10, 20, 60]))]
     result = Simulation(rng.uniform(0, 20)).run(in_real_time(*bursts), pushes)
     assert result.trimmed <= sum(end - start for start, end in bursts)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("after", [200, 300, 500, 800])
+def test_sentence_repeated_as_one_block_loses_nothing_to_the_next_one(
+    after: float, goes_on: bool
+) -> None:
+    reads = in_real_time(end=3000 if goes_on else 1050)
+    pushes = [(1060.0, 1000.0), (1060.0 + after, 2000.0)]
+    assert Simulation().run(reads, pushes).trimmed == 0
