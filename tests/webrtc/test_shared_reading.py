@@ -344,3 +344,46 @@ def test_without_descriptors_sockets_are_read_by_events(monkeypatch: pytest.Monk
             assert not line.is_shared()
 
     run(main())
+
+
+def test_without_resources_of_a_selector_sockets_are_read_by_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*args: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def main() -> None:
+        async with lines(None) as (line,):
+            line.transport.read_at_ticks()
+            monkeypatch.setattr(selectors.DefaultSelector, "register", fail)
+            line.send(b"data")
+            await line.receiver.wait(1)
+            monkeypatch.undo()
+            shared = SharedReading.of(line.loop)
+            assert shared._selector is None
+            assert shared._registration is None or not shared._registration.active
+            assert not line.receiver.lost
+
+    run(main())
+
+
+def test_socket_that_events_cannot_watch_is_lost_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with lines(None, None) as (bad, good):
+            for line in (bad, good):
+                await line.share()
+            add = bad.loop.add_reader
+
+            def fail(sock: Any, *args: Any) -> Any:
+                if sock is bad.transport.get_extra_info("socket"):
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return add(sock, *args)
+
+            monkeypatch.setattr(bad.loop, "add_reader", fail)
+            SharedReading.of(bad.loop)._release(silent_only=False)
+            good.send(b"still read")
+            await good.receiver.wait(2)
+            assert [type(one) for one in bad.receiver.lost] == [OSError]
+            assert not good.receiver.lost
+
+    run(main())

@@ -106,8 +106,12 @@ class UdpTransport(asyncio.DatagramTransport):
 
     def read_by_events(self) -> None:
         """Read by events of the loop again. Only :class:`SharedReading` may call this."""
-        if not self._closing:
+        if self._closing:
+            return
+        try:
             self._run(self._loop.add_reader, self._socket, self._on_event)
+        except OSError as exc:  # the system can watch no more: the other sockets must be read
+            self._close(exc)
 
     def _on_event(self) -> None:
         self.read()
@@ -156,17 +160,18 @@ class SharedReading:
         return found
 
     def add(self, transport: UdpTransport, sock: socket.socket) -> bool:
-        """Read a socket at each tick; return False if the process has no descriptor for it."""
-        if self._selector is None:
-            try:
+        """Read a socket at each tick; return False if the system has no resources for it."""
+        try:
+            if self._selector is None:
                 self._selector = selectors.DefaultSelector()
-            except OSError as exc:
-                logger.debug("sockets are read one by one: %r", exc)
-                return False
-            # An empty context: that of the first call would keep the call alive beyond its end.
-            ticks = Ticks.of(self._loop)
-            self._registration = Context().run(ticks.add_reader, self._read, self._on_failure)
-        self._selector.register(sock, selectors.EVENT_READ, transport)
+                # An empty context: that of the first call would keep the call alive beyond its end.
+                ticks = Ticks.of(self._loop)
+                self._registration = Context().run(ticks.add_reader, self._read, self._on_failure)
+            self._selector.register(sock, selectors.EVENT_READ, transport)
+        except OSError as exc:
+            logger.debug("sockets are read one by one: %r", exc)
+            self._stop_if_unused()
+            return False
         return True
 
     def remove(self, sock: socket.socket) -> None:
@@ -175,8 +180,11 @@ class SharedReading:
         if selector is None or sock not in selector.get_map():
             return
         selector.unregister(sock)
-        if not selector.get_map():
-            selector.close()
+        self._stop_if_unused()
+
+    def _stop_if_unused(self) -> None:
+        if self._selector is not None and not self._selector.get_map():
+            self._selector.close()
             self._selector = None
             if self._registration is not None:
                 self._registration.remove()
