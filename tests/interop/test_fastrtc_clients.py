@@ -127,6 +127,8 @@ async def test_conversation_over_webrtc(talker: Browser) -> None:
         await page.evaluate("inputs = {values: ['from the page']}")
         await page.evaluate("callByWebRTC({audio: true}, true).then(readOutputs)")
         session = only_session(stream)
+        # An offer takes a slot of the limit when it connects.
+        await wait_until(lambda: session.state is SessionState.CONNECTED, "the connection")
 
         await other.evaluate("callByWebRTC({audio: true}, true)")
         refusal = await other.evaluate("refusal")
