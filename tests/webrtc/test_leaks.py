@@ -89,6 +89,21 @@ async def test_calls_leak_no_thread_task_or_file(kind: Any) -> None:
         assert await portal.call(tasks) == running
 
 
+def encryptions() -> int:
+    """Number of objects of OpenSSL and libsrtp in memory, including those that are garbage."""
+    names = {"OpenSSL.SSL.Connection", "OpenSSL.SSL.Context", "pylibsrtp.Session"}
+    kinds = (type(one) for one in gc.get_objects())
+    return sum(f"{kind.__module__}.{kind.__qualname__}" in names for kind in kinds)
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_encryption_of_closed_calls_is_no_garbage() -> None:
+    async with open_portal() as portal, make_stream(AsyncEcho()) as stream:
+        before = encryptions()
+        await call_with_audio(stream, portal)
+        await wait_until(lambda: encryptions() <= before, "memory of DTLS and SRTP is free")
+
+
 @pytest.mark.usefixtures("no_garbage_collection")
 async def test_closed_stream_leaves_no_portal_thread() -> None:
     async with make_stream(AsyncEcho):

@@ -16,7 +16,7 @@ from aiortc import RTCPeerConnection
 
 from fastrtc_anyio._core.records import log_failure
 
-from . import task_internals
+from . import internals, task_internals
 from .data import DRAIN_LIMIT, DataChannels, poll
 from .ice_path import IcePath
 from .media import ConnectionMedia
@@ -182,7 +182,11 @@ class Closing:
         try:
             self.end()
         finally:
-            self.media.close()
+            try:
+                self.media.close()
+            finally:  # nothing sends or receives any more
+                for path in self.paths:
+                    internals.release_encryption(path.transport)
 
 
 async def _stop(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
