@@ -18,6 +18,9 @@ from benchmarks.processes import choose_cores
 from benchmarks.results import Measurement, format_plain, table
 from benchmarks.suites import SUITES, Options, measure
 
+CALLS = (1, 5, 10, 20)
+FULL_CALLS = (*CALLS, 40, 60)
+
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     listing = "; ".join(f"{name}: {suite.help}" for name, suite in SUITES.items())
@@ -29,7 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, help="rounds of interleaved runs; default 3")
     add("--seconds", type=float, help="seconds of each measurement; default 5")
     add("--settle", type=float, default=2.0, help="seconds before each measurement; default 2")
-    add("--calls", type=int, nargs="+", help="numbers of calls; default 10 20")
+    add("--calls", type=int, nargs="+", help="numbers of calls; default 1 5 10 20")
     add("--cycles", type=int, help="connections of suite connections; default 200")
     add("--servers", nargs="+", default=[], help="such as ours-async-24-trio fastrtc-async-24")
     add("--tree", type=source_tree, nargs="+", default=[], help="more source trees of this package")
@@ -52,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parse(arguments)
     options = Options(
         servers=tuple(chosen.servers),
-        calls=tuple(sorted(chosen.calls or ((1, 5, 10, 20, 40, 60) if chosen.full else (10, 20)))),
+        calls=tuple(sorted(chosen.calls or (FULL_CALLS if chosen.full else CALLS))),
         seconds=chosen.seconds or (3 if chosen.quick else 5),
         settle=chosen.settle,
         cycles=chosen.cycles or (40 if chosen.quick else 200),

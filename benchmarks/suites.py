@@ -21,8 +21,10 @@ MAIN = ("ours-async-24-trio", "fastrtc-async-24")
 """The pair that all suites of echo calls compare."""
 OTHERS = ("ours-async-48-trio", "ours-sync-24-trio", "fastrtc-async-48", "fastrtc-sync-24")
 RAW = "raw-plain"
-FULL = ("ours-async-24-asyncio", "ours-session-24-trio", "raw-numpy")
-"""Servers of ``--full`` besides the others."""
+ECHOES = (*OTHERS, "ours-async-24-asyncio", "ours-session-24-trio", RAW, "raw-numpy")
+"""Servers of suite echo besides the main pair."""
+FEW = 10
+"""Calls of servers besides the main pair: plain aiortc cannot carry many more."""
 CONVERSATIONS = 4
 """Calls of suite replies: FastRTC's conversations use a whole core, however many there are."""
 
@@ -42,7 +44,10 @@ class Options:
     trees: tuple[Path, ...]
 
     def select(self, default: Sequence[str], full: Sequence[str] = ()) -> list[Server]:
-        """Return the servers to run, each of ours with every source tree."""
+        """Return the servers to run, each of ours with every source tree.
+
+        ``--full`` adds the servers ``full`` to the default.
+        """
         found: list[Server] = []
         for name in self.servers or (*default, *(full if self.full else ())):
             found.append(self.server(name))
@@ -95,10 +100,11 @@ def measure(name: str, options: Options, rounds: int) -> Iterator[Measurement]:
 
 def echo_cases(options: Options) -> list[Case]:
     """By default, only the main pair gets all numbers of calls: the others would take long."""
+    few = max((calls for calls in options.calls if calls <= FEW), default=options.calls[0])
     cases: list[Case] = []
-    for server in options.select((*MAIN, *OTHERS, RAW), FULL):
+    for server in options.select((*MAIN, *ECHOES)):
         every = options.servers or options.full or server.name in MAIN
-        calls = options.calls if every else options.calls[:1]
+        calls = options.calls if every else (few,)
         spec = echo.Run(server, options.cores, calls, options.seconds, options.settle)
         cases.append(Case(server.name, partial(echo.run, spec)))
     return cases
@@ -155,10 +161,10 @@ def recovery_cases(options: Options) -> list[Case]:
 
 
 def reply_cases(options: Options) -> list[Case]:
-    default = ("ours-silero-24-trio", "fastrtc-silero-24")
+    default = ("ours-silero-24-trio", "fastrtc-silero-24", "ours-energy-24-trio")
     cases: list[Case] = []
     for active in (False, True):
-        for server in options.select(default, ("ours-energy-24-trio", "ours-silero-24-asyncio")):
+        for server in options.select(default, ("ours-silero-24-asyncio",)):
             spec = replies.Run(
                 server, options.cores, CONVERSATIONS, options.seconds, options.settle, active
             )
@@ -208,8 +214,8 @@ def bridge_cases(options: Options) -> list[Case]:
             server.name,
             partial(bridge.run, bridge.Run(server, options.cores, calls, options.seconds)),
         )
-        for calls in options.calls
-        for server in options.select(MAIN[:1], FULL[:1])
+        for calls in options.calls[-1:]
+        for server in options.select(("ours-async-24-trio", "ours-async-24-asyncio"))
     ]
 
 
