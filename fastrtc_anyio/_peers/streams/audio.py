@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
 import anyio
 import numpy as np
@@ -26,10 +24,8 @@ from fastrtc_anyio.abc import (
     AudioSendStream,
 )
 
+from .input import Input
 from .link import Link, Parking, wait_for
-
-T = TypeVar("T")
-S_co = TypeVar("S_co", covariant=True)
 
 _WORK_AHEAD = 30.0
 """Seconds: enough for text-to-speech that generates whole sentences."""
@@ -74,64 +70,6 @@ class BufferOptions:
         """
         usual = input_s + _LIVE_MARGIN if live else _WORK_AHEAD
         return cls(input_s, usual if output_s is None else output_s, live)
-
-
-class _Queue(Protocol[T, S_co]):
-    @property
-    def statistics(self) -> S_co: ...
-
-    def push(self, item: T, /) -> None: ...
-
-    def pop(self) -> T | None: ...
-
-    def __len__(self) -> int: ...
-
-
-class Input(Generic[T, S_co]):
-    """Receiving half of a stream, until it ends."""
-
-    def __init__(self, link: Link, queue: _Queue[T, S_co]) -> None:
-        self._link = link
-        self._queue = queue
-        self._arrived = Parking(link)
-        self._ended = False
-
-    async def receive(self) -> T:
-        link = self._link
-        with link.lock:
-            arrived = None if self._queue or self._ended else self._arrived.park()
-        if arrived is not None:
-            # The usual case, for every frame of every call: wait_for() does more.
-            await arrived.wait()
-            link.turns += 1
-            with link.lock:
-                frame = self._pop()
-            if frame is not None:
-                return frame
-        return await wait_for(link, self._pop, self._arrived)
-
-    def _pop(self) -> T | None:
-        frame = self._queue.pop()
-        if frame is None and self._ended:
-            raise anyio.EndOfStream
-        return frame
-
-    def statistics(self) -> S_co:
-        with self._link.lock:
-            return copy(self._queue.statistics)
-
-    def push(self, frame: T) -> None:
-        """Transport side: queue a frame. Ignored after :meth:`end`."""
-        with self._link.lock:
-            if not self._ended:
-                self._queue.push(frame)
-                self._arrived.wake()
-
-    def end(self) -> None:
-        """Transport side: end the stream behind the frames queued."""
-        with self._link.lock:
-            self._ended = True
-            self._arrived.wake()
 
 
 class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):

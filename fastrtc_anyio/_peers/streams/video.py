@@ -18,7 +18,7 @@ from fastrtc_anyio.abc import (
     VideoSendStream,
 )
 
-from .audio import Input
+from .input import Input
 from .link import Link, Parking, wait_for
 
 _LARGE = 2_000_000

@@ -102,16 +102,6 @@ def guard_sctp(
     receive_forward, receive_sack = sctp._receive_forward_tsn_chunk, sctp._receive_sack_chunk
     control_chunks = 0
 
-    def measure(added: Collection[int] = (), channels: int = 0) -> SctpLoad:
-        streams = sctp._inbound_streams
-        return SctpLoad(
-            streams=len(streams) + sum(number not in streams for number in added),
-            fragments=sum(len(stream.reassembly) for stream in streams.values()),
-            misordered=len(sctp._sack_misordered),
-            window=sctp._advertised_rwnd,
-            channels=len(sctp._data_channels) + channels,
-        )
-
     async def handle_data(data: bytes) -> None:
         nonlocal control_chunks
         control_chunks = 0
@@ -125,11 +115,11 @@ def guard_sctp(
         await receive_chunk(chunk)
 
     async def receive_data_chunk(chunk: DataChunk) -> None:
-        if admit(measure({chunk.stream_id})):
+        if admit(_measure_load(sctp, {chunk.stream_id})):
             await receive_data(chunk)
 
     async def receive_forward_tsn_chunk(chunk: ForwardTsnChunk) -> None:
-        if admit(measure({stream for stream, _ in chunk.streams})):
+        if admit(_measure_load(sctp, {stream for stream, _ in chunk.streams})):
             await receive_forward(chunk)
 
     async def receive_sack_chunk(chunk: SackChunk) -> None:
@@ -141,7 +131,7 @@ def guard_sctp(
             on_malformed(ValueError(f"a data channel is opened with {len(data)} bytes"))
             return
         opens = kind == WEBRTC_DCEP and data[:1] == bytes([DATA_CHANNEL_OPEN])
-        if not opens or admit(measure(channels=1)):
+        if not opens or admit(_measure_load(sctp, channels=1)):
             await contain(on_malformed, receive_message(stream_id, kind, data))
 
     replace_attribute(sctp, "_handle_data", handle_data)
@@ -151,6 +141,20 @@ def guard_sctp(
     replace_attribute(sctp, "_receive_forward_tsn_chunk", receive_forward_tsn_chunk)
     replace_attribute(sctp, "_receive_sack_chunk", receive_sack_chunk)
     replace_attribute(sctp, "_data_channel_receive", data_channel_receive)
+
+
+def _measure_load(
+    sctp: RTCSctpTransport, added: Collection[int] = (), channels: int = 0
+) -> SctpLoad:
+    """Return what a client has stored, with streams and data channels that it would add."""
+    streams = sctp._inbound_streams
+    return SctpLoad(
+        streams=len(streams) + sum(number not in streams for number in added),
+        fragments=sum(len(stream.reassembly) for stream in streams.values()),
+        misordered=len(sctp._sack_misordered),
+        window=sctp._advertised_rwnd,
+        channels=len(sctp._data_channels) + channels,
+    )
 
 
 def _check_sack(chunk: SackChunk, next_number: int) -> None:
