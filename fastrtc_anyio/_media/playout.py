@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from fastrtc_anyio._core.options import check_number
 
 from .frames import FRAMES_PER_SECOND, Int16Array, check_channels, check_pcm, check_sample_rate
-from .standing_delay import EchoDelay, InputLead, StandingDelay
+from .input_lead import InputLead
+from .standing_delay import EchoDelay, StandingDelay
 from .statistics import AudioOutStatistics
 
 # Long enough that cutting into a voice does not click, short enough to be heard as immediate.
@@ -126,17 +127,17 @@ class PlayoutBuffer:
         if count:
             self._chunks.append(samples.copy(order="C"))
             self._queued += count
-            self._count_sent(count)
+            self._count_sent(samples)
 
     def discard(self, samples: Int16Array) -> None:
         """Count samples as pushed and flushed at once: their flush came before their push."""
-        self._count_sent(int(samples.shape[1]))
+        self._count_sent(samples)
         self._counters.flushed += int(samples.shape[1])
 
-    def _count_sent(self, count: int) -> None:
-        self._counters.sent += count
+    def _count_sent(self, samples: Int16Array) -> None:
+        self._counters.sent += int(samples.shape[1])
         if self._input_lead is not None:
-            self._input_lead.send(count / self.sample_rate)
+            self._input_lead.send(samples, self.sample_rate)
 
     def flush(self, *, fade: bool = True) -> Played:
         """Drop all queued samples and end a pause.

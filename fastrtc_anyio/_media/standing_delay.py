@@ -20,11 +20,10 @@ rule can distinguish a delay from the lead of a source that pushes some audio ah
 real time, or that refills the buffer to a depth it chooses. Such a source should not be live.
 
 Other sources may do all of that and never lose a sample, so the depth alone proves nothing. Two
-observations of the input, both by :class:`InputLead`, show a delay all the same.
+observations of the input, both by :class:`.InputLead`, show a delay all the same.
 
-*The source repeats the input.* An echo sends exactly as much as the session has read, and no sample
-before it was read. All it has queued is then delay, and trimmed as if it were live; its band need
-not be steady. Any other source sends audio that was not read, or soon keeps back what was.
+*The source repeats the input.* All that an echo has queued is delay, and trimmed as if it were
+live; its band need not be steady.
 
 *A burst of input has caused the delay*: the session has read its input faster than real time, as it
 does when the backlog of a network, of a busy loop or of a slow handler arrives. A rise of the depth
@@ -48,10 +47,10 @@ has not needed it for 5 s; if that was wrong, it is kept for longer the next tim
 
 from __future__ import annotations
 
-import math
 from collections import deque
 
 from .frames import FRAMES_PER_SECOND
+from .input_lead import InputLead
 
 # Range of the depth of a source in real time, caused by its chunks and its jitter: 60 ms chunks
 # that arrive up to 20 ms early or late need 100 ms.
@@ -94,82 +93,6 @@ LEAD_CHECKS = 5 * FRAMES_PER_SECOND // CHECK_PULLS
 # Sounding pulls without a steady band, and without a lead of the input, after which the usual depth
 # is forgotten.
 FORGET_PULLS = 10 * FRAMES_PER_SECOND
-# Seconds by which an echo may seem to send more than it has read: what filters hold back varies.
-ROUNDING_S = 0.005
-# Seconds that an echo usually holds back between reading and sending.
-MOST_UNSENT_S = 0.04
-# Seconds for which it may hold back more in a burst of input, and in a stall.
-MOST_HELD_S = 0.3
-MOST_BEHIND_S = 2.0
-# Seconds within which reading and playout both go on after a stall of the process.
-NOTICE_S = 0.2
-
-
-class InputLead:
-    """Lead of a session's reading over real time: the depth that its echo would have.
-
-    Attributes:
-        seconds: input read before the last frame that was still ahead of real time then.
-        is_repeated: whether all of the input, and nothing else, has been sent so far.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.is_repeated = True
-        self._unsent = 0.0  # seconds read more than were sent
-        self._behind_since = math.inf  # when more was held back than an echo usually does
-        self._until = -math.inf
-        self._read_at = -math.inf
-        self._duration = 0.0  # of the last frame
-        # The longest recent time without a read: its end, its length, and for how long an echo had
-        # run dry by then.
-        self._pause = -math.inf, 0.0, 0.0
-
-    def read(self, now: float, duration: float) -> None:
-        """Note that input of ``duration`` seconds was read at ``now``."""
-        self._unsent += duration
-        if self._unsent > MOST_UNSENT_S:
-            self._behind_since = min(self._behind_since, now)
-            if now - self._behind_since > MOST_BEHIND_S:
-                self.is_repeated = False
-        ended, longest, _ = self._pause
-        if now - self._read_at >= longest or ended < now - NOTICE_S:
-            self._pause = now, now - self._read_at, max(0.0, now - self._until)
-        self._read_at = now
-        self.seconds = max(0.0, self._until - now)
-        self._until = now + self.seconds + duration
-        self._duration = duration
-
-    def send(self, duration: float) -> None:
-        """Note that audio of ``duration`` seconds was sent."""
-        self._unsent -= duration
-        if self._unsent <= MOST_UNSENT_S:
-            self._behind_since = math.inf
-            if self._unsent < -ROUNDING_S:
-                self.is_repeated = False
-
-    @property
-    def is_repeated_now(self) -> bool:
-        """Whether `is_repeated`, and not much of the input is held back at this moment."""
-        return self.is_repeated and self._read_at - self._behind_since <= MOST_HELD_S
-
-    def skip(self, now: float, seconds: float) -> None:
-        """Note that playout stood still for so long until now: an echo keeps what it has queued.
-
-        It counts as far as nothing was read meanwhile either, as in a stall of the process. After
-        such a stall the first input may be read before playout notices the stall.
-        """
-        ended, pause, dry = self._pause
-        if ended < now - NOTICE_S:
-            pause = dry = 0.0
-        stalled = min(seconds, max(pause, now - self._read_at))
-        self._until += max(0.0, stalled - dry)
-        self.seconds = max(0.0, self._until - now - self._duration)
-
-    def reduce(self, seconds: float) -> None:
-        """Note that an echo would have been trimmed."""
-        self._until -= seconds
-        self.seconds -= seconds
 
 
 class StandingDelay:

@@ -16,10 +16,10 @@ from statistics import median
 
 import numpy as np
 
-from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio._media.frames import AudioFrame, Int16Array
+from fastrtc_anyio._media.input_lead import InputLead
 from fastrtc_anyio._media.playout import PlayoutBuffer
 from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
-from fastrtc_anyio._media.standing_delay import InputLead
 
 RATE = 8000
 MS = RATE // 1000
@@ -150,18 +150,15 @@ class _Call:
                 self._at(read, lambda now, number=number: self._read(number, now))  # type: ignore[misc]
 
     def _read(self, number: int, now: float) -> None:
-        self.lead.read(now / 1000, PACKET / 1000)
+        first = number % _NUMBERS * SAMPLES + 1
+        samples: Int16Array = np.arange(first, first + SAMPLES, dtype=np.int16).reshape(1, -1)
+        self.lead.read(now / 1000, AudioFrame(RATE, samples))
         push = now + self.random.uniform(*self.line.work)
         for begin, over in self.line.stalls:
             if begin <= push < over:
                 push = over
         self.pushed_at = max(self.pushed_at, push)
-        self._at(self.pushed_at, lambda now: self._push(number))
-
-    def _push(self, number: int) -> None:
-        first = number % _NUMBERS * SAMPLES + 1
-        samples: Int16Array = np.arange(first, first + SAMPLES, dtype=np.int16)
-        self.playout.push(samples.reshape(1, -1))
+        self._at(self.pushed_at, lambda now: self.playout.push(samples))
 
     def _pull(self, now: float) -> None:
         frame = self.playout.pull()

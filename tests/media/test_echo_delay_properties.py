@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fastrtc_anyio._media.frames import AudioFrame, Int16Array
+from fastrtc_anyio._media.input_lead import InputLead
 from fastrtc_anyio._media.playout import PlayoutBuffer
-from fastrtc_anyio._media.standing_delay import InputLead
 
 RATE = 8000
 MS = RATE // 1000
@@ -60,7 +61,7 @@ class Simulation:
                     value = 1 if ms > 0 else 0
                     self.playout.push(np.full((1, round(abs(ms) * MS)), value, np.int16))
                 else:
-                    self.lead.read(at / 1000, ms / 1000)
+                    self.lead.read(at / 1000, AudioFrame(RATE, heard(ms)))
                 event = next(coming, None)
             if notices_late:
                 self._skip(now, skipped)
@@ -81,6 +82,11 @@ class Simulation:
 
     def depth(self, start: float, end: float) -> float:
         return min(self.depths[int(start / 20) : int(end / 20)])
+
+
+def heard(ms: float) -> Int16Array:
+    """Return input that differs from the audio pushed."""
+    return np.full((1, round(ms * MS)), 2, np.int16)
 
 
 def pulls(start: float, end: float, stopped: Sequence[Stall]) -> Iterator[float]:
@@ -261,11 +267,11 @@ def test_silence_read_at_the_end_of_a_gap_delays_no_speech(
 
     def echo(now: float, sounding: bool) -> None:
         nonlocal spoken
-        lead.read(now / 1000, chunk / 1000)
         samples = np.zeros((1, chunk * MS), np.int16)
         if sounding:  # except for the last sample: a sound that ends in 0 needs no fade
             samples[:, :-1] = np.arange(spoken, spoken + chunk * MS - 1) % 9000 + 1
             spoken += chunk * MS - 1
+        lead.read(now / 1000, AudioFrame(RATE, samples))
         playout.push(samples)
 
     due = 0.0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.streams.link import Link
 from fastrtc_anyio._peers.streams.paced import CLIENT_LEAD, PacedOutput
@@ -28,14 +29,14 @@ async def queued_by_echo(
     now = 0.0
     link = Link(Host(), lambda: now)
     output = kind(link, RATE, BufferOptions(), lead, lambda: None)
-    frame = (RATE, np.full((1, RATE // 50), 1000, np.int16))
+    frame = AudioFrame(RATE, np.full((1, RATE // 50), 1000, np.int16))
     arrived, queued = 0, list[float]()
     for step in range(round(end / STEP)):
         now = step * STEP
         if any(begin <= now < over for begin, over in stops):
             continue
         while arrived * 0.02 <= now:
-            link.input_lead.read(now, 0.02)
+            link.input_lead.read(now, frame)
             await output.send(frame)
             arrived += 1
             while output.pull_due(now)[0] is not None:
@@ -62,7 +63,7 @@ async def test_rest_of_the_source_counts_as_no_stall() -> None:
     link = Link(Host(), lambda: now)
     output = PacedOutput(link, RATE, BufferOptions(), CLIENT_LEAD, lambda: None)
     for _ in range(3):
-        link.input_lead.read(now, 5)
+        link.input_lead.read(now, AudioFrame(RATE, np.zeros((1, 5 * RATE), np.int16)))
         lead = link.input_lead.seconds
         await output.send((RATE, np.full((1, RATE), 1000, np.int16)))
         for _ in range(400):
@@ -81,8 +82,9 @@ async def test_slow_client_costs_other_audio_nothing(seconds: float) -> None:
     for step in range(round(16 / STEP)):
         now = step * STEP
         if step % 4 == 0:
-            link.input_lead.read(now, 0.02)
-            await output.send((RATE, np.full((1, RATE // 50), 1000, np.int16)))
+            frame = AudioFrame(RATE, np.full((1, RATE // 50), 1000, np.int16))
+            link.input_lead.read(now, frame)
+            await output.send(frame)
         while not 5 <= now < 5 + seconds and output.pull_due(now)[0] is not None:
             pass
     assert output.statistics().trimmed == 0
@@ -96,8 +98,9 @@ async def test_slow_client_hears_an_echo_without_delay_afterwards(seconds: float
     for step in range(round((8 + seconds) / STEP)):
         now = step * STEP
         if step % 4 == 0:
-            link.input_lead.read(now, 0.02)
-            await output.send((RATE, np.full((1, RATE // 50), 1000, np.int16)))
+            frame = AudioFrame(RATE, np.full((1, RATE // 50), 1000, np.int16))
+            link.input_lead.read(now, frame)
+            await output.send(frame)
         while not 5 <= now < 5 + seconds and output.pull_due(now)[0] is not None:
             pass
     assert output.statistics().latency <= 0.02

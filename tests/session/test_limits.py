@@ -153,6 +153,30 @@ async def test_echo_handler_returns_to_its_latency_after_outages(
     assert out.buffered <= 4 * 480
 
 
+async def test_echo_returns_to_its_latency_after_it_has_held_back_its_input() -> None:
+    """The same samples prove that its output is an echo: nothing else accounts for the delay."""
+
+    class Echo(AsyncEcho):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input_sample_rate = self.output_sample_rate = 48_000
+            self.count = 0
+
+        async def emit(self) -> EmitType:
+            self.count += 1
+            if self.count == 100:
+                await anyio.sleep(0.4)
+            return await super().emit()
+
+    async with open_call(Echo()) as call:
+        for samples in clicks(300):
+            call.client.send_audio(AudioFrame(48_000, samples))
+            await anyio.sleep(0.02)
+    found = latencies(call)
+    assert found[100] >= found[50] + 15
+    assert found[275] <= found[50] + 2
+
+
 async def test_handler_that_is_declared_not_live_loses_nothing() -> None:
     async with open_call(AsyncEcho(), live=False) as call:
         await send_numbered_frames(call, 200)

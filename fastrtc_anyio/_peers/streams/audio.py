@@ -105,7 +105,7 @@ class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
     def _pop(self) -> AudioFrame | None:
         frame = self._frames.pop()
         if frame is not None:
-            self._link.input_lead.read(self._link.clock(), frame.duration)
+            self._link.input_lead.read(self._link.clock(), frame)
         elif self._ended:
             raise anyio.EndOfStream
         return frame
@@ -121,7 +121,7 @@ class AudioInput(Input[AudioFrame, AudioInStatistics], AudioReceiveStream):
         frame = gaps.fill(min(now, self._heard()), behind if behind > self._caught_up else 0.0)
         if frame is not None:
             self._frames.count_silence(frame)
-            self._link.input_lead.read(self._link.clock(), frame.duration)
+            self._link.input_lead.read(self._link.clock(), frame)
         return frame
 
     def _due(self) -> float | None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import anyio
 
 from fastrtc_anyio._core.host import Host, Lock
-from fastrtc_anyio._media.standing_delay import InputLead
+from fastrtc_anyio._media.input_lead import InputLead
 
 T = TypeVar("T")
 
