@@ -7,12 +7,21 @@ processor's caches have lost meanwhile.
 
 from __future__ import annotations
 
+import atexit
+import logging
 import math
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
+
+from .records import log_failure
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_EXIT_S = 1.0
+"""Seconds that the end of the process waits for the thread."""
 
 
 class Member(Protocol):
@@ -23,6 +32,10 @@ class Member(Protocol):
         """Whether there is work that must not wait for the next round."""
         ...
 
+    def end(self, error: Exception) -> None:
+        """Report an error to the session: the thread no longer works for it."""
+        ...
+
 
 M = TypeVar("M", bound=Member)
 
@@ -30,12 +43,14 @@ M = TypeVar("M", bound=Member)
 class SharedThread(Generic[M]):
     """Daemon thread that works for its members in rounds, as long as there are any.
 
-    Make one for the process: it is never freed.
+    Make one for the process: it is never freed. The thread ends before the process does, because a
+    library that Python stops in the middle of a call may abort the process.
 
     Args:
         name: name of the thread.
         serve: called on the thread, with all members in each round, and between the rounds, after
-            `wake`, with those that are waiting. It must not raise.
+            `wake`, with those that are waiting. It should contain errors that concern one member:
+            one that it raises ends all members of the call.
         period: returns the seconds from one round to the next for these members.
     """
 
@@ -49,6 +64,7 @@ class SharedThread(Generic[M]):
         self._serve = serve
         self._period = period
         self._reset()
+        atexit.register(self._exit)
         if hasattr(os, "register_at_fork"):  # not on Windows
             os.register_at_fork(after_in_child=self._reset)
 
@@ -58,14 +74,26 @@ class SharedThread(Generic[M]):
         self._members: list[M] = []
         self._thread: threading.Thread | None = None
         self._awake = threading.Event()
+        self._exiting = False
+
+    def _exit(self) -> None:
+        with self._lock:
+            self._exiting = True
+            self._members.clear()
+            thread = self._thread
+        self._awake.set()
+        if thread is not None:
+            thread.join(_EXIT_S)
 
     def add(self, member: M) -> None:
         """Work for a member, too.
 
         Raises:
-            RuntimeError: the process is out of threads.
+            RuntimeError: the process is out of threads, or exits.
         """
         with self._lock:
+            if self._exiting:
+                raise RuntimeError(f"{self._name} has ended because the process exits")
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()  # it waits for the lock
@@ -93,12 +121,28 @@ class SharedThread(Generic[M]):
                     self._thread = None
                     return
                 members = list(self._members)
-            period, now = self._period(members), time.monotonic()
-            if now < began + period:
-                members = [member for member in members if member.waiting]
-            else:
-                began = now
-            if members:
-                self._serve(members)
-            del members  # a waiting thread must not keep ended sessions alive
+            try:
+                period, now = self._period(members), time.monotonic()
+                if now < began + period:
+                    members = [member for member in members if member.waiting]
+                else:
+                    began = now
+                if members:
+                    self._serve(members)
+            except BaseException as exc:  # the thread works for other sessions, too
+                self._end(members, exc)
+                continue
+            finally:
+                del members  # a waiting thread must not keep ended sessions alive
             self._awake.wait(max(0.0, began + period - time.monotonic()))
+
+    def _end(self, members: Sequence[M], cause: BaseException) -> None:
+        """End the members whose work has failed."""
+        for member in members:
+            self.remove(member)
+            error = RuntimeError(f"{self._name} failed: {type(cause).__name__}")
+            error.__cause__ = cause
+            try:
+                member.end(error)
+            except BaseException as exc:
+                log_failure(logger, "an error was not reported to its session", error=exc)

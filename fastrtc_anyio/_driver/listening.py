@@ -186,7 +186,7 @@ class SharedListener:
         except EndOfStream:
             self.end()
             return []
-        except Exception as exc:
+        except BaseException as exc:
             self.end(exc)
             return []
         if sum(frame.duration for frame in frames) >= _BACKLOG_S:
@@ -206,9 +206,12 @@ class SharedListener:
             if self._due or not self.idle:
                 self._wake()
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """Thread: stop listening, because of an error or because the connection has ended."""
         self._thread.remove(self)
+        if not (error is None or isinstance(error, Exception)):
+            cause, error = error, RuntimeError(f"{type(error).__name__} was raised while listening")
+            error.__cause__ = cause  # it would end the event loop
         with self._lock:
             self._ended, self._error = True, error
             self._wake()
@@ -238,11 +241,7 @@ def serve(members: Sequence[SharedListener]) -> None:
                 if hops := member.collect():
                     groups.setdefault(member.listener.vad, []).append((member, hops))
             for vad, group in groups.items():
-                try:
-                    _detect(cast(SharedVad, vad), group)
-                except Exception as exc:
-                    for member, _ in group:
-                        member.end(exc)
+                _detect(cast(SharedVad, vad), group)
 
 
 def round_period(members: Sequence[SharedListener]) -> float:
@@ -251,7 +250,23 @@ def round_period(members: Sequence[SharedListener]) -> float:
 
 
 def _detect(vad: SharedVad, group: list[tuple[SharedListener, list[Hop]]]) -> None:
-    """Pass each member its hops with their probabilities."""
+    """Pass each member its hops with their probabilities, or the error of the detector."""
+    try:
+        heard = _compute(vad, group)
+    except BaseException as exc:
+        if len(group) == 1:
+            group[0][0].end(exc)
+        else:
+            # Find the members that it fails for. A detector may have taken some of the windows
+            # already, and takes them again: a small error, and no hop is lost.
+            for one in group:
+                _detect(vad, [one])
+        return
+    for (member, _), passed in zip(group, heard, strict=True):
+        member.deliver(passed)
+
+
+def _compute(vad: SharedVad, group: list[tuple[SharedListener, list[Hop]]]) -> list[list[Heard]]:
     heard: list[list[Heard]] = [[] for _ in group]
     for place in range(max(len(hops) for _, hops in group)):
         chosen = [i for i, (_, hops) in enumerate(group) if place < len(hops)]
@@ -261,8 +276,7 @@ def _detect(vad: SharedVad, group: list[tuple[SharedListener, list[Hop]]]) -> No
         )
         for i, probability in zip(chosen, probabilities, strict=True):
             heard[i].append((group[i][1][place][0], probability))
-    for (member, _), passed in zip(group, heard, strict=True):
-        member.deliver(passed)
+    return heard
 
 
 _SHARED: tuple[type[Vad], ...] = (SileroVad, EnergyVad)

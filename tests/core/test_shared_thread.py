@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -23,11 +25,15 @@ class Counter:
     served: int = 0
     asked: int = 0
     works: bool = False
+    errors: list[Exception] = field(default_factory=list)
 
     @property
     def waiting(self) -> bool:
         self.asked += 1
         return self.works
+
+    def end(self, error: Exception) -> None:
+        self.errors.append(error)
 
 
 def serve(members: Sequence[Counter]) -> None:
@@ -107,6 +113,113 @@ def test_members_may_come_and_go_on_any_thread() -> None:
         thread.join()
     assert failures == []
     wait_until(lambda: not running("members"))
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_error_ends_the_members_of_that_call_only(error: type[BaseException]) -> None:
+    failing = Counter()
+
+    def serve_or_fail(members: Sequence[Counter]) -> None:
+        if failing in members and failing.works:
+            raise error
+        serve(members)
+
+    shared = SharedThread("failing", serve_or_fail, lambda _: 1000)
+    other, late = Counter(), Counter()
+    shared.add(other)
+    shared.add(failing)
+    wait_until(lambda: other.served > 0)
+    failing.works = True
+    shared.wake()
+    wait_until(lambda: bool(failing.errors))
+    other.works = True
+    shared.wake()
+    wait_until(lambda: not other.works)
+    shared.add(late)
+    late.works = True
+    shared.wake()
+    wait_until(lambda: late.served > 0)
+    (reported,) = failing.errors
+    assert str(reported) == f"failing failed: {error.__name__}"
+    assert type(reported.__cause__) is error
+    assert other.errors == late.errors == []
+    for member in (other, late):
+        shared.remove(member)
+    wait_until(lambda: not running("failing"))
+
+
+def test_error_is_reported_to_each_member_though_one_report_fails() -> None:
+    class Broken(Counter):
+        def end(self, error: Exception) -> None:
+            raise error
+
+    def fail(members: Sequence[Counter]) -> None:
+        raise LookupError
+
+    shared = SharedThread("reports", fail, lambda _: 1000)
+    members = [Counter(), Broken(), Counter()]
+    with shared._lock:  # one round for all of them
+        shared._members += members[1:]
+    shared.add(members[0])
+    wait_until(lambda: not running("reports"))
+    assert [len(member.errors) for member in members] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_last_member_leaves_while_it_is_served(fails: bool) -> None:
+    begun, gone = threading.Event(), threading.Event()
+
+    def serve_slowly(members: Sequence[Counter]) -> None:
+        begun.set()
+        assert gone.wait(SECONDS)
+        if fails:
+            raise LookupError
+        serve(members)
+
+    shared = SharedThread("leaving", serve_slowly, lambda _: 1000)
+    for _ in range(2):  # a new thread begins
+        begun.clear()
+        gone.clear()
+        member = Counter()
+        shared.add(member)
+        assert begun.wait(SECONDS)
+        shared.remove(member)
+        gone.set()
+        wait_until(lambda: not running("leaving"))
+        assert (member.served, len(member.errors)) == (not fails, fails)
+
+
+def test_process_does_not_exit_within_a_call() -> None:
+    program = """
+import sys, threading, time
+from fastrtc_anyio._core.shared_thread import SharedThread
+
+def serve(members):
+    begun.set()
+    print("begun")
+    time.sleep(0.2)  # the process exits
+    print("done")
+
+class Member:
+    waiting = False
+
+begun = threading.Event()
+shared = SharedThread("exiting", serve, lambda _: 1000)
+shared.add(Member())
+begun.wait()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["begun", "done"]
+
+
+def test_no_member_joins_while_the_process_exits() -> None:
+    shared = SharedThread("exits", serve, lambda _: 0.001)
+    shared.add(Counter())
+    shared._exit()
+    assert not running("exits")
+    with pytest.raises(RuntimeError, match="exits has ended because the process exits"):
+        shared.add(Counter())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")

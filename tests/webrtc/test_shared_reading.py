@@ -330,6 +330,56 @@ def test_error_of_the_network_is_reported() -> None:
     run(main())
 
 
+class Unreachable:
+    """A socket that neither receives nor sends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def recvfrom(self, size: int) -> Any:
+        raise ConnectionRefusedError
+
+    def sendto(self, data: bytes, address: Any) -> Any:
+        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
+@pytest.mark.parametrize("action", ["read by events", "read at ticks", "send"])
+@pytest.mark.parametrize("error", [ValueError("injected"), SystemExit(3)])
+def test_failure_to_report_an_error_of_the_network_ends_that_socket_alone(
+    action: str, error: Any
+) -> None:
+    class Failing(Receiver):
+        def error_received(self, exc: Exception) -> None:
+            raise error
+
+    reported: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, details: reported.append(details["exception"])
+        )
+        async with lines(Failing(), None) as (bad, good):
+            if action == "read at ticks":
+                await bad.share()
+                await good.share()
+            bad.transport._socket = cast(Any, Unreachable(bad.transport._socket))
+            if action == "send":
+                bad.transport.sendto(b"data", bad.address)
+            else:
+                bad.send(b"data")
+            while not bad.receiver.lost:
+                await asyncio.sleep(0.001)
+            good.send(b"still read")
+            await good.receiver.wait(1 + (action == "read at ticks"))
+            assert good.is_shared() == (action == "read at ticks")
+        assert reported == [error]
+
+    run(main())
+
+
 def test_without_descriptors_sockets_are_read_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -367,7 +417,10 @@ def test_without_resources_of_a_selector_sockets_are_read_by_events(
     run(main())
 
 
-def test_socket_that_events_cannot_watch_is_lost_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()])
+def test_socket_that_events_cannot_watch_is_lost_alone(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         async with lines(None, None) as (bad, good):
             for line in (bad, good):
@@ -376,14 +429,14 @@ def test_socket_that_events_cannot_watch_is_lost_alone(monkeypatch: pytest.Monke
 
             def fail(sock: Any, *args: Any) -> Any:
                 if sock is bad.transport.get_extra_info("socket"):
-                    raise OSError(errno.ENOSPC, "No space left on device")
+                    raise error
                 return add(sock, *args)
 
             monkeypatch.setattr(bad.loop, "add_reader", fail)
             SharedReading.of(bad.loop)._release(silent_only=False)
             good.send(b"still read")
             await good.receiver.wait(2)
-            assert [type(one) for one in bad.receiver.lost] == [OSError]
+            assert bad.receiver.lost == [error]
             assert not good.receiver.lost
 
     run(main())

@@ -12,6 +12,7 @@ import errno
 import logging
 import selectors
 import socket
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, cast
 
@@ -78,7 +79,7 @@ class UdpTransport(asyncio.DatagramTransport):
             if exc.errno in _FULL:
                 self.dropped += 1
             else:
-                self._protocol.error_received(exc)
+                self._call(self._protocol.error_received, exc)
 
     def is_closing(self) -> bool:
         """Return whether the socket is closed."""
@@ -99,10 +100,10 @@ class UdpTransport(asyncio.DatagramTransport):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as exc:
-            self._protocol.error_received(exc)
+            self._run(self._call, self._protocol.error_received, exc)
             return
         self.is_silent = False
-        self._run(self._pass_on, data, address)
+        self._run(self._call, self._protocol.datagram_received, data, address)
 
     def read_by_events(self) -> None:
         """Read by events of the loop again. Only :class:`SharedReading` may call this."""
@@ -110,7 +111,7 @@ class UdpTransport(asyncio.DatagramTransport):
             return
         try:
             self._run(self._loop.add_reader, self._socket, self._on_event)
-        except OSError as exc:  # the system can watch no more: the other sockets must be read
+        except Exception as exc:  # such as no memory to watch it: the others must be read
             self._close(exc)
 
     def _on_event(self) -> None:
@@ -118,11 +119,12 @@ class UdpTransport(asyncio.DatagramTransport):
         if self._shared is not None and not self._closing and self._shared.add(self, self._socket):
             self._loop.remove_reader(self._socket)
 
-    def _pass_on(self, data: bytes, address: Any) -> None:
+    def _call(self, method: Callable[..., None], *args: Any) -> None:
+        """Call a method of the protocol. An exception closes this socket."""
         try:
-            self._protocol.datagram_received(data, address)
+            method(*args)
         except BaseException as exc:  # it must not end the reading of other sockets
-            text = "reading a datagram failed"
+            text = f"{method.__name__} of a socket's protocol failed"
             self._loop.call_exception_handler({"message": text, "exception": exc})
             self._close(exc if isinstance(exc, Exception) else None)
 
