@@ -5,6 +5,7 @@ Needs Python 3.11 or later, pip and nox. ``nox -l`` lists the sessions; ``nox`` 
 
 from __future__ import annotations
 
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def bench(session: nox.Session) -> None:
     other = Path(session.create_tmp()) / "fastrtc"
     python = other / "bin" / "python"
     if not python.exists():
-        session.run("virtualenv", str(other), external=True)
+        # Of nox's own environment, which may not be on PATH.
+        session.run(sys.executable, "-m", "virtualenv", str(other), external=True)
     install = (str(python), "-m", "pip", "install", "--quiet")
     session.run(*install, "-r", "benchmarks/fastrtc.txt", external=True)
     # Its wheel contains the version of Silero's model that FastRTC would download.

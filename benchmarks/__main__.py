@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -16,10 +18,11 @@ from typing import Any
 
 from benchmarks.processes import choose_cores
 from benchmarks.results import Measurement, format_plain, table
-from benchmarks.suites import SUITES, Options, measure
+from benchmarks.suites import SUITES, Options, check_server, measure
 
 CALLS = (1, 5, 10, 20)
 FULL_CALLS = (*CALLS, 40, 60)
+_FINDS_FASTRTC = "import sys, importlib.util as u; sys.exit(u.find_spec('fastrtc') is None)"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -29,12 +32,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("suites", nargs="*", metavar="SUITE", help=f"default: all. {listing}")
     add("--quick", action="store_true", help="one short round")
     add("--full", action="store_true", help="more servers, and 1 to 60 calls: about an hour")
-    add("--rounds", type=int, help="rounds of interleaved runs; default 3")
-    add("--seconds", type=float, help="seconds of each measurement; default 5")
-    add("--settle", type=float, default=2.0, help="seconds before each measurement; default 2")
-    add("--calls", type=int, nargs="+", help="numbers of calls; default 1 5 10 20")
-    add("--cycles", type=int, help="connections of suite connections; default 200")
-    add("--servers", nargs="+", default=[], help="such as ours-async-24-trio fastrtc-async-24")
+    add("--rounds", type=count, help="rounds of interleaved runs; default 3")
+    add("--seconds", type=duration, help="seconds of each measurement; default 5")
+    add("--settle", type=duration, default=2.0, help="seconds before each measurement; default 2")
+    add("--calls", type=count, nargs="+", help="numbers of calls; default 1 5 10 20")
+    add("--cycles", type=count, help="connections of suite connections; default 200")
+    add(
+        "--servers", type=server, nargs="+", default=[], help="such as ours-async-24-trio raw-plain"
+    )
     add("--tree", type=source_tree, nargs="+", default=[], help="more source trees of this package")
     add("--fastrtc", default=sys.executable, help="interpreter that has FastRTC")
     add("--json", type=Path, default=Path("benchmarks.json"), help="file for the measurements")
@@ -42,13 +47,52 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for suite in options.suites:
         if suite not in SUITES:
             parser.error(f"unknown suite {suite}; choose from {', '.join(SUITES)}")
+    if sys.platform != "linux":
+        parser.error(f"needs Linux, for /proc and the choice of cores; this is {sys.platform}")
     return options
+
+
+def count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"must be a positive whole number; got {text}")
+    return int(text)
+
+
+def duration(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds; got {text}")
+    return seconds
+
+
+def server(text: str) -> str:
+    try:
+        check_server(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    return text
 
 
 def source_tree(text: str) -> Path:
     if not (Path(text) / "fastrtc_anyio").is_dir():
         raise argparse.ArgumentTypeError(f"{text} contains no folder fastrtc_anyio")
     return Path(text).resolve()
+
+
+def check_fastrtc(python: str) -> None:
+    """Exit with an explanation if FastRTC is not installed for an interpreter."""
+    try:
+        found = subprocess.run([python, "-c", _FINDS_FASTRTC], check=False).returncode == 0
+    except OSError:
+        found = False
+    if not found:
+        sys.exit(
+            f"--fastrtc must be a Python interpreter with FastRTC installed; got {python}. "
+            "`nox -s bench` installs one; without it, choose --servers of other kinds."
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,10 +108,17 @@ def main(arguments: list[str] | None = None) -> None:
         fastrtc=chosen.fastrtc,
         trees=tuple(chosen.tree),
     )
+    suites = chosen.suites or list(SUITES)
+    cases = [case for name in suites for case in SUITES[name].cases(options)]
+    if any(case.server.startswith("fastrtc-") for case in cases):
+        check_fastrtc(options.fastrtc)
     if options.cores.shared:
-        print("one core only: the generator disturbs the servers", file=sys.stderr)
+        text = (
+            "This process may use one core only; two are needed: the generator disturbs the servers"
+        )
+        print(text, file=sys.stderr)
     found: list[Measurement] = []
-    for name in chosen.suites or SUITES:
+    for name in suites:
         measured = list(measure(name, options, chosen.rounds or (1 if chosen.quick else 3)))
         found += measured
         write(chosen.json, found)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,14 @@ FIGURES = (
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Measurement]]:
-    """Return the whole file, and its measurements."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content, [Measurement(**one) for one in content["measurements"]]
+    """Return the whole file, and its measurements. Exit with an explanation if that fails."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content, [Measurement(**one) for one in content["measurements"]]
+    except OSError as exc:
+        sys.exit(f"{path} cannot be read: {exc.strerror}")
+    except (ValueError, TypeError, KeyError):
+        sys.exit(f"{path} must be a JSON file that python -m benchmarks has written")
 
 
 def draw(figure: Figure, found: Sequence[Measurement], path: Path) -> None:
@@ -101,10 +108,14 @@ def render(content: dict[str, Any], found: Sequence[Measurement], images: Path) 
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("file", type=Path, nargs="+", help="written by python -m benchmarks")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if find_spec("matplotlib") is None:
+        sys.exit(
+            "matplotlib is not installed: pip install '.[bench]', or run .nox/bench/bin/python"
+        )
     content: dict[str, Any] = {}
     found: list[Measurement] = []
     for path in options.file:  # a later file replaces the suites of an earlier one

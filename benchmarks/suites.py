@@ -27,6 +27,35 @@ FEW = 10
 """Calls of servers besides the main pair: plain aiortc cannot carry many more."""
 CONVERSATIONS = 4
 """Calls of suite replies: FastRTC's conversations use a whole core, however many there are."""
+HANDLERS = {
+    "ours": ("async", "sync", "session", "stopping", "video", "silero", "energy"),
+    "fastrtc": ("async", "sync", "stopping", "video", "silero"),
+    "raw": ("plain", "numpy"),
+}
+"""Handlers of each kind of server."""
+RATES = ("8", "12", "16", "24", "48")
+"""Sample rates of handlers, in kHz."""
+
+
+def check_server(name: str) -> None:
+    """Check the name of a server, such as ``ours-async-24-trio`` or ``raw-plain``.
+
+    Raises:
+        ValueError: there is no such server; states what was expected.
+    """
+    kind, handler, rate, backend, *rest = [*name.split("-"), *("",) * 3]
+    backends = ("trio", "asyncio", "") if kind == "ours" else ("asyncio", "")
+    if (
+        handler not in HANDLERS.get(kind, ())
+        or rate not in (*RATES, "")
+        or backend not in backends
+        or any(rest)
+    ):
+        known = "; ".join(f"{kind}-{'|'.join(names)}" for kind, names in HANDLERS.items())
+        raise ValueError(
+            f"unknown server {name}; expected {known}; then, if you like, -RATE in kHz "
+            f"({', '.join(RATES)}) and, for ours, -trio or -asyncio"
+        )
 
 
 @dataclass(frozen=True)
