@@ -7,8 +7,12 @@ from typing import Generic, Protocol, TypeVar
 CAPACITY = 512
 """Numbers that the buffer spans. Behind a gap, the oldest pictures are then discarded."""
 _MAX_LATE = 100
-"""Numbers by which a packet can be late. One that is farther behind belongs to a new stream."""
+"""Numbers by which a packet can be late. One that is farther behind belongs to a new stream, unless
+its timestamp is that of an old picture: retransmissions on a slow path may come later."""
+_MAX_AGE = 10 * 90_000
+"""Ticks of the RTP clock (RFC 7741 4.1) by which such a timestamp is behind."""
 _MODULUS = 1 << 16
+_TICKS = 1 << 32
 
 
 class VideoPacket(Protocol):
@@ -41,6 +45,7 @@ class PictureBuffer(Generic[P]):
         self._origin: int | None = None  # number of the first packet of the next picture
         self._length = 0  # packets of that picture that are present without a gap
         self._marked: int | None = None  # timestamp of the last picture released at a marker
+        self._newest: int | None = None  # timestamp of the last picture released
         self._trusts_markers = True
 
     def add(self, packet: P) -> tuple[bool, list[list[P]]]:
@@ -56,7 +61,7 @@ class PictureBuffer(Generic[P]):
         needs_key_frame = False
         ahead = (number - self._origin) % _MODULUS
         if _MODULUS - ahead < ahead:
-            if _MODULUS - ahead < _MAX_LATE:
+            if _MODULUS - ahead < _MAX_LATE or self._is_old(packet.timestamp):
                 return False, []
             self._start_at(number)
             needs_key_frame = True
@@ -81,8 +86,12 @@ class PictureBuffer(Generic[P]):
                 pictures.append(self._pop())
         return pictures
 
+    def _is_old(self, timestamp: int) -> bool:
+        return self._newest is not None and (self._newest - timestamp) % _TICKS < _MAX_AGE
+
     def _pop(self) -> list[P]:
         assert self._origin is not None
+        self._newest = self._packets[self._origin].timestamp
         first, end = self._origin, self._origin + self._length
         self._origin, self._length = end % _MODULUS, 0
         return [self._packets.pop(number % _MODULUS) for number in range(first, end)]

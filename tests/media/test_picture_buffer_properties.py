@@ -204,3 +204,59 @@ def test_picture_of_more_packets_than_the_capacity_is_cut_as_in_the_model(size: 
         both.add(one)
         assert are_among(both.modelled, both.released)
     assert both.requests == (size > CAPACITY)
+
+
+@given(st.integers(100, 30_000), sizes, clocks)
+def test_repeated_packet_of_an_old_picture_changes_nothing(
+    late: int, sizes: list[int], clock: int
+) -> None:
+    """However late it is: a client may retransmit a packet twice."""
+    buffer: PictureBuffer[Any] = PictureBuffer()
+    pictures = make_pictures([*[50] * (late // 50 + 1), *sizes], 65_000, clock)
+    packets = flat(pictures)
+    got = []
+    for i, one in enumerate(packets):
+        needs_key_frame, released = buffer.add(one)
+        assert not needs_key_frame
+        got += released
+        # aiortc would clear its buffer, and wait for all packets since then to come again.
+        old = packets[i - late] if i >= late else one
+        if (one.timestamp - old.timestamp) % 2**32 < 9 * 90_000:
+            assert buffer.add(old) == (False, [])
+    assert got == pictures
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-3, 4) | st.sampled_from([-40_000, -200, 0, 200, 600, 40_000]),
+            st.sampled_from([0, 0, 0, 3000, -3000, 2**31]),
+            st.booleans(),
+            st.sampled_from([b"x", b"x", b"x", b""]),
+        ),
+        max_size=80,
+    ),
+    origins,
+    clocks,
+)
+def test_pictures_of_hostile_packets_are_consecutive_packets_of_one_time(
+    steps: list[tuple[int, int, bool, bytes]], number: int, clock: int
+) -> None:
+    buffer: PictureBuffer[Any] = PictureBuffer()
+    sent: set[int] = set()
+    end: int | None = None
+    for step, ticks, marker, payload in steps:
+        number, clock = number + step, clock + ticks
+        one = packet(number, clock, marker, payload)
+        sent.add(id(one))
+        discarded, released = buffer.add(one)
+        if discarded:
+            end = None
+        for picture in released:
+            first = picture[0].sequence_number
+            numbers = [(first + i) % 65536 for i in range(len(picture))]
+            assert [p.sequence_number for p in picture] == numbers
+            assert len({p.timestamp for p in picture}) == 1
+            assert all(id(p) in sent for p in picture)
+            assert end in (None, first)
+            end = (numbers[-1] + 1) % 65536

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
+from av import VideoFrame as AvVideoFrame
 
 from fastrtc_anyio._peers.discards import Discards
-from fastrtc_anyio._peers.webrtc.decode_pictures import PictureTap
+from fastrtc_anyio._peers.webrtc.decode_pictures import PictureTap, as_picture
+from fastrtc_anyio._peers.webrtc.picture_encoder import PictureConverter
 from fastrtc_anyio.limits import RequestLimits
 
 
@@ -21,6 +26,8 @@ def vp8_key_frame(width: int, height: int) -> bytes:
         (2304, 4096, True),
         (4097, 2304, False),
         (16_383, 16_383, False),
+        (8192, 16, True),
+        (16, 8194, False),
         (0, 480, False),
         (0x4000 | 640, 0x8000 | 480, True),  # with bits for scaling
     ],
@@ -65,3 +72,19 @@ def test_key_frames_are_requested_once_a_second() -> None:
     assert not tap.wants_key_frame()
     now = 6.0
     assert tap.wants_key_frame()
+
+
+FORMATS: list[Any] = ["bgr24", "rgb24", "gray", "float32"]
+
+
+@pytest.mark.parametrize("layout", ["yuv420p", "yuvj420p", "yuv444p", "gray", "yuv420p10le"])
+@pytest.mark.parametrize("color_space", range(18))
+def test_picture_with_any_color_space_is_converted(layout: str, color_space: int) -> None:
+    """A client's H.264 stream states it (H.264 E.2.1)."""
+    red = np.full((48, 64, 3), (0, 0, 255), np.uint8)
+    frame = AvVideoFrame.from_ndarray(red, "bgr24").reformat(format=layout)
+    frame.colorspace = color_space
+    picture = as_picture(frame)
+    for wanted in FORMATS:
+        assert picture.to_ndarray(wanted).shape[:2] == (48, 64)
+    assert PictureConverter().convert(picture).format.name == "yuv420p"

@@ -1,10 +1,13 @@
-"""Admission of encoded pictures to the decoder of a connection."""
+"""Incoming pictures: which of them are decoded, and the decoder's frames as pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from av import VideoFrame as AvVideoFrame
+
 from fastrtc_anyio._media.picture_headers import MalformedPicture, find_sizes
+from fastrtc_anyio._media.video import MAX_SIDE, VideoFrame
 from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio.limits import RequestLimits
 
@@ -14,6 +17,9 @@ _REFERENCES = 5
 """Pictures of the maximum size that a decoder may keep, as in level 5.1 (H.264 A.3.1)."""
 _KEY_FRAME_INTERVAL = 1.0
 """Seconds between requests for a key frame because of discarded pictures."""
+_UNSPECIFIED = 2
+_COLOR_SPACES = frozenset({0, 1, _UNSPECIFIED, 4, 5, 6, 7, 9})
+"""Matrix coefficients (H.264 E.2.1) that FFmpeg converts."""
 
 
 class PictureTap:
@@ -51,7 +57,11 @@ class PictureTap:
             return False
         for width, height, references in sizes:
             pixels = width * height
-            if not 0 < pixels <= self._pixels or pixels * references > _REFERENCES * self._pixels:
+            if (
+                not 0 < pixels <= self._pixels
+                or max(width, height) > MAX_SIDE  # a handler could not return it
+                or pixels * references > _REFERENCES * self._pixels
+            ):
                 self._discards.count(
                     "video",
                     "a picture is too large (RequestLimits.picture_pixels)",
@@ -67,3 +77,14 @@ class PictureTap:
             return False
         self._next_request = now + _KEY_FRAME_INTERVAL
         return True
+
+
+def as_picture(frame: AvVideoFrame) -> VideoFrame:
+    """Return a frame of the decoder as a picture that every conversion accepts.
+
+    FFmpeg refuses to convert a frame whose stream states another color space than those it has
+    coefficients for. Handlers, and the encoder of what they pass on, would fail.
+    """
+    if frame.colorspace not in _COLOR_SPACES:
+        frame.colorspace = _UNSPECIFIED
+    return VideoFrame(frame, frame.time)

@@ -12,7 +12,6 @@ from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
 
 from fastrtc_anyio._media.encode import AudioEncoder, OpusOptions, create_encoder
 from fastrtc_anyio._media.media_plan import MediaPlan
-from fastrtc_anyio._media.video import VideoFrame
 from fastrtc_anyio._media.video_encode import VideoOptions
 from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
@@ -26,7 +25,7 @@ from fastrtc_anyio.limits import RequestLimits
 
 from . import fast_internals, internals, media_internals
 from .audio import AudioTap, tap_audio
-from .decode_pictures import PictureTap
+from .decode_pictures import PictureTap, as_picture
 from .picture_encoder import use_picture_encoder
 from .sending import AudioSender, PlayoutTrack
 from .video import PictureTrack, keep_receiving
@@ -186,7 +185,7 @@ class ConnectionMedia:
             video_in = self._streams.video_in
             media_internals.receive_pictures(
                 receiver,
-                lambda frame: video_in.push(VideoFrame(frame, frame.time)),
+                lambda frame: video_in.push(as_picture(frame)),
                 tap.admit,
                 tap.wants_key_frame,
                 lambda: discards.count("video", "a picture could not be decoded"),
