@@ -228,7 +228,8 @@ class VideoSendStream(ABC):
         """Wait until a picture sent ``lead`` seconds from now would be shown at once.
 
         Call it before reading ``video_in``, with the time that processing a picture takes: the
-        picture read is then as recent as possible when it is shown.
+        picture read is then as recent as possible when it is shown. If the call had to wait, and
+        the picture held has become old meanwhile, it waits up to 0.1 s for a newer one.
 
         Raises:
             anyio.BrokenResourceError: the connection has ended.

@@ -126,6 +126,11 @@ class LatestQueue(Generic[T]):
     def __len__(self) -> int:
         return self.statistics.buffered
 
+    @property
+    def age(self) -> float:
+        """Seconds since the item held has arrived; 0 if the queue is empty."""
+        return 0.0 if self._held is None else self._clock() - self._held[1]
+
     def push(self, item: T) -> None:
         """Hold ``item``, which has just arrived. Never raises."""
         counters = self.statistics

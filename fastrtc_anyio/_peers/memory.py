@@ -81,7 +81,9 @@ class MemoryPeer(LifecyclePeer):
         self.audio_out = self._out = AudioOutput(link, sample_rate, channels, buffers)
         self.video_in = self._video_in = VideoInput(link)
         self._picture = anyio.Event()
-        self.video_out = self._video_out = VideoOutput(link, fps, lambda: self._picture.set())
+        self.video_out = self._video_out = VideoOutput(
+            link, fps, self._video_in, lambda: self._picture.set()
+        )
         self.messages = self._channel = MessageChannel(link, self._deliver, self._discards)
         self.client = MemoryClient(self)
         heard = _AudioReceiver(self.client.audio_in, self.client.heard.append)

@@ -417,6 +417,71 @@ async def test_filter_output_has_the_minimum_age(fps: int, takes: float) -> None
     assert max(ages) <= takes + 1 / 30 + 1e-6
 
 
+async def measure_ages(call: Call, times: list[float]) -> list[float]:
+    """Send numbered pictures at the times; return the age of each picture that came back."""
+    ages: list[float] = []
+    began = anyio.current_time()
+
+    async def watch() -> None:
+        while True:
+            frame = await call.client.receive_video()
+            ages.append(anyio.current_time() - began - times[int(frame.to_ndarray()[0, 0, 0])])
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(watch)
+        for number, time_ in enumerate(times):
+            await anyio.sleep_until(began + time_)
+            call.client.send_video(flat((number, 0, 0)))
+        await anyio.sleep(0.1)
+        tg.cancel_scope.cancel()
+    return ages
+
+
+def camera(held_back: int, fps: float = 30) -> list[float]:
+    """Return the times of 200 pictures, the first few of which the network holds back."""
+    release = (held_back + 9) / fps
+    return [max(i / fps, release + 0.002 * (i - 10)) if i >= 10 else i / fps for i in range(200)]
+
+
+@pytest.mark.parametrize("takes", [0.0, 0.01])
+@pytest.mark.parametrize("held_back", [1, 3, 8])
+@pytest.mark.parametrize("fps", [30, 30.2, 45, 60])
+async def test_filter_gets_new_pictures_after_the_network_held_some_back(
+    takes: float, held_back: int, fps: float
+) -> None:
+    async def work(frame: Any) -> Any:
+        await anyio.sleep(takes)
+        return frame
+
+    async with open_call(VideoStreamHandler(work)) as call:
+        ages = await measure_ages(call, camera(held_back, fps))
+    # The last picture may wait for another.
+    assert max(ages[30:-1]) <= takes + 0.125 / 30 + 1e-6
+    assert len(ages) >= 200 * min(1, 30 / fps) - held_back - 12
+
+
+@pytest.mark.parametrize("held_back", [1, 3])
+async def test_session_function_shows_pictures_at_once_after_the_network_held_some_back(
+    held_back: int,
+) -> None:
+    async def echo(session: Session) -> None:
+        async for frame in session.video_in:
+            await session.video_out.send(frame)
+
+    async with open_call(echo, modality="video") as call:
+        ages = await measure_ages(call, camera(held_back))
+    assert len(ages) == 200
+    assert max(ages) <= 1e-6
+
+
+async def test_filter_shows_the_last_picture_of_a_client_that_stops() -> None:
+    async with open_call(VideoStreamHandler(flip_async)) as call:
+        # Faster than the filter's rate, so that the last picture has to wait.
+        ages = await measure_ages(call, [i / 48 for i in range(40)])
+        assert int(seen(call)[-1][0, 0, 0]) == 39
+    assert max(ages) <= 2 / 30
+
+
 class Talks(Both):
     """Emit endless audio and five pictures."""
 

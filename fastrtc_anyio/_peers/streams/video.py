@@ -23,13 +23,33 @@ from .link import Link, Parking, wait_for
 
 _LARGE = 2_000_000
 """Bytes of an array beyond which its conversion takes milliseconds: up to seconds of floats."""
+_RECENT = 0.125
+"""Part of a frame interval for which a picture is recent."""
+_TOGETHER_S = 0.1
+"""Seconds of pictures that arrive together after a network has held them back. As many are shown at
+once: if the last of them waited, all pictures behind it would wait as long. This is also the time
+to wait for a recent picture at most, because the client may have stopped."""
 
 
 class VideoInput(Input[VideoFrame, VideoInStatistics], VideoReceiveStream):
     """Pictures from the client, of which only the latest is kept."""
 
     def __init__(self, link: Link) -> None:
-        super().__init__(link, LatestQueue(link.clock))
+        self._latest: LatestQueue[VideoFrame] = LatestQueue(link.clock)
+        super().__init__(link, self._latest)
+
+    async def wait_recent(self, interval: float) -> None:
+        """Wait until no picture is held that is older than a part of ``interval``.
+
+        Waits no longer than ``interval``.
+        """
+        end = self._link.clock() + interval
+
+        def is_recent() -> bool | None:
+            recent = self._latest.age <= _RECENT * interval
+            return recent or self._ended or self._link.clock() >= end or None
+
+        await wait_for(self._link, is_recent, self._arrived, lambda: end)
 
 
 class VideoOutput(VideoSendStream):
@@ -37,11 +57,19 @@ class VideoOutput(VideoSendStream):
 
     The transport pulls a picture at :attr:`due`, and pulls again when it has sent that picture.
 
-    ``notify`` is called on the host when a picture is queued or :meth:`wait_played` begins.
+    ``source`` has the pictures from the client. ``notify`` is called on the host when a picture is
+    queued or :meth:`wait_played` begins.
     """
 
-    def __init__(self, link: Link, fps: float, notify: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        fps: float,
+        source: VideoInput,
+        notify: Callable[[], None] = lambda: None,
+    ) -> None:
         self.fps = fps
+        self._source = source
         self.due: float | None = None
         """Earliest time of the next picture, on the link's clock; None before the first pull."""
         self._link = link
@@ -83,6 +111,9 @@ class VideoOutput(VideoSendStream):
         early = due - lead - self._link.clock()
         if early > 0:
             await anyio.sleep(early)
+            # At equal frame rates, this time and the next arrival keep their distance: all pictures
+            # would be as old as this one, up to a frame interval. Skipping one is enough.
+            await self._source.wait_recent(min(1 / self.fps, _TOGETHER_S))
 
     def flush(self) -> None:
         with self._link.lock:
@@ -124,7 +155,9 @@ class VideoOutput(VideoSendStream):
             self._counters.latency = now - since
             # Not now + 1 / fps: after a late picture the next may come sooner, so that the average
             # rate is kept.
-            self.due = max((now if self.due is None else self.due) + 1 / self.fps, now)
+            due = now if self.due is None else self.due
+            interval = 1 / self.fps
+            self.due = max(due, now - max(interval, _TOGETHER_S)) + interval
             return frame
 
     def end(self) -> None:

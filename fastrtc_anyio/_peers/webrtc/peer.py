@@ -83,7 +83,7 @@ class WebRTCPeer(LifecyclePeer):
         self.audio_in = audio_in
         self.audio_out = audio_out = AudioOutput(link, sample_rate, channels, buffers, bound=False)
         self.video_in = video_in = VideoInput(link)
-        self.video_out = video_out = VideoOutput(link, fps, self._flush_pictures)
+        self.video_out = video_out = VideoOutput(link, fps, video_in, self._flush_pictures)
         self.messages = messages = MessageChannel(link, self._flush_messages, self._discards)
         self._released: anyio.Event | None = None
         self._connection = Connection(
