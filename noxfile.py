@@ -112,7 +112,7 @@ def bench(session: nox.Session) -> None:
     other = Path(session.create_tmp()) / "fastrtc"
     python = other / "bin" / "python"
     if not python.exists():
-        # Of nox's own environment, which may not be on PATH.
+        # It is in nox's environment, which may not be on PATH.
         session.run(sys.executable, "-m", "virtualenv", str(other), external=True)
     install = (str(python), "-m", "pip", "install", "--quiet")
     session.run(*install, "-r", "benchmarks/fastrtc.txt", external=True)

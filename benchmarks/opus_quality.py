@@ -83,7 +83,7 @@ def make_music(rate: int, seconds: float = 6.0) -> Int16Array:
 
 
 def transmit(sound: Int16Array, rate: int, options: OpusOptions) -> tuple[Int16Array, float]:
-    """Encode and decode; return what is heard, without the delay, and the bitrate."""
+    """Encode and decode; return the decoded audio, without the delay, and the bitrate."""
     encoder, decoder = OpusEncoder(rate, 1, options), create_decoder("opus", rate, 1)
     assert options.application is not None
     delay = round(_DELAY_S[options.application] * rate)

@@ -41,7 +41,7 @@ FRAME = 0.02
 TOLERANCE = 0.1
 """Seconds by which a frame may be late: the delay of a usual jitter buffer."""
 SILENCE = 500
-"""Peak below which a frame is no echo of the tone."""
+"""Peak below which a frame is not an echo of the tone."""
 SETTLING = 1.0
 """Seconds after the first echo until frames are counted."""
 INTERVAL = 0.5

@@ -73,7 +73,7 @@ class Options:
     trees: tuple[Path, ...]
 
     def select(self, default: Sequence[str], full: Sequence[str] = ()) -> list[Server]:
-        """Return the servers to run, each of ours with every source tree.
+        """Return the servers to run, each server of this package with every source tree.
 
         ``--full`` adds the servers ``full`` to the default.
         """

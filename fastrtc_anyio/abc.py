@@ -150,7 +150,7 @@ class AudioSendStream(ABC):
 
         A sample counts when it is handed to the transport, or on a telephone when the carrier
         confirms it. Silence between samples and the fade after a :meth:`flush` do not count, so
-        the difference of two positions is the audio that was heard in between.
+        the difference of two positions is the audio that was played in between.
         """
 
     @abstractmethod

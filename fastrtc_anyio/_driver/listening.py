@@ -1,6 +1,6 @@
 """Listening to the user: a client's audio, cut into hops, with the probability that each is speech.
 
-Theory of operation. Most conversations of a server are idle most of the time: nobody speaks. For
+Theory of operation. Most conversations of a server are idle most of the time: no user speaks. For
 the detectors of this package, one thread of the process therefore listens for all of its
 conversations. In each round it takes the audio that has arrived for each, converts it, and calls
 the detector once for all of their next windows. While a conversation is idle, the thread keeps its
@@ -45,7 +45,7 @@ _IDLE_ROUND_S = 0.128
 """Seconds between two rounds if all conversations are idle. The first hop of speech ends that, and
 it takes 0.2 s of speech to begin a turn."""
 _BATCH = 16
-"""Maximum conversations in a call of a detector. More are no faster, and take the thread longer,
+"""Maximum conversations in a call of a detector. More are not faster, and take the thread longer,
 which other threads may wait for."""
 _HELD_S = 1.0
 """Seconds of silence that the thread keeps back."""

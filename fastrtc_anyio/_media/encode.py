@@ -61,7 +61,7 @@ class OpusOptions:
         packet_loss_percent: expected loss, 0 to 100.
         complexity: 0 (fastest) to 10 (best). None: 10.
         dtx: whether to send only two packets a second while there is silence (discontinuous
-            transmission). PyAV's encoder, used where there is no libopus, ignores it.
+            transmission). PyAV's encoder, the replacement for a missing libopus, ignores it.
 
     Raises:
         TypeError: a setting has the wrong type.

@@ -90,7 +90,7 @@ class LibOpus:
     """A loaded libopus.
 
     Raises:
-        OSError: there is no library at ``path``.
+        OSError: no library exists at ``path``.
         ValueError: the library is too old or lacks a function.
 
     Attributes:

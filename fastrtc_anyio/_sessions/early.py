@@ -84,7 +84,7 @@ class EarlyCandidates:
 
 
 class _Awaited(NamedTuple):
-    """What a reader waits for."""
+    """The event that a reader waits for."""
 
     webrtc_id: str
     identity: str | None

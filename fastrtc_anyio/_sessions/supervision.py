@@ -63,7 +63,7 @@ class SessionOptions:
 
 
 class Supervisor:
-    """Creates the sessions of a service, and runs each in a task of its own."""
+    """Creates the sessions of a service, and runs each in a separate task."""
 
     def __init__(
         self, options: SessionOptions, admission: Admission, early_readers: EarlyReaders

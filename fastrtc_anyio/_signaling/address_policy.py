@@ -26,7 +26,7 @@ class AddressPolicy:
 
     Raises:
         TypeError: a field has another type.
-        ValueError: an item of ``denied`` is no network.
+        ValueError: an item of ``denied`` is not a network.
     """
 
     private: bool = True
@@ -76,7 +76,7 @@ class AddressPolicy:
         return cls(**given)
 
     def permits(self, host: str, port: int) -> bool:
-        """Return whether to send to an IP address. A string that is no address is not permitted."""
+        """Return whether to send to an IP address. A string that is not an address is not permitted."""
         try:
             address = ipaddress.ip_address(host)
         except ValueError:

@@ -260,7 +260,7 @@ class _Exchange:
             return self._body.pop()
         if not self._body_over:
             return await self._receive_body()
-        # Starlette's is_disconnected() calls this in a cancelled scope, so there is no checkpoint.
+        # Starlette's is_disconnected() calls this in a cancelled scope, so it has no checkpoint.
         if not self._notice_end():
             with CancelScope() as scope:
                 self._listening.add(scope)

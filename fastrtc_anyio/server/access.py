@@ -105,7 +105,7 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> str:
         return ANONYMOUS
     if isinstance(verdict, str) and verdict:
         return verdict
-    # A function without a return statement returns None. Other objects are no identities: an error
+    # A function without a return statement returns None. Other objects are not identities: an error
     # or a response that is returned by mistake must not admit the client.
     raise HandlerContractError(
         "authenticate must return True or False, or the client's identity, a non-empty str; got "

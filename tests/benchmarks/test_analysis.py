@@ -13,7 +13,7 @@ from benchmarks.load.speech import FRAME, RATE, prepare_speech
 FRAMES = 300
 BEGAN = 1_000.0
 LOOK_AHEAD = 312 / RATE
-"""Of libopus. The sent packets come back, so only the client's encoder delays them."""
+"""Delay of libopus. The sent packets come back, so only the client's encoder delays them."""
 
 
 def sent_times() -> list[float]:

@@ -301,7 +301,7 @@ async def test_windows_of_all_conversations_are_one_call_of_the_detector() -> No
     for count, source in enumerate(sources):
         source.frames.append(AudioFrame(24_000, np.zeros((1, 1000 * (count % 3)), np.int16)))
     listening.serve(members)
-    # Of the first 16 conversations, 5 have one window and 5 have two.
+    # 5 of the first 16 conversations have one window, and 5 have two.
     assert vad.batches == [10, 5, 3, 1]
     assert rounds.members == []
 
@@ -406,7 +406,7 @@ def test_conversation_of_an_ended_event_loop_disturbs_no_other(backend: str) -> 
     anyio.run(go_on, backend=backend)
 
 
-async def test_user_is_heard_by_shared_listening_while_muted_and_over_a_reply() -> None:
+async def test_shared_listening_detects_a_muted_user_and_barge_in() -> None:
     """Silence that is not sent ends speech, and speech interrupts a reply."""
     log = Log()
     rounds = Rounds()

@@ -44,7 +44,7 @@ class Heard:
     """Result of a transmission.
 
     Attributes:
-        samples: what was heard, int16, shape ``(n,)``.
+        samples: the received audio, int16, shape ``(n,)``.
         lost: whether each frame of 20 ms was lost.
         recovered: fraction of the lost time that came from redundancy.
         concealed: fraction that was concealed.

@@ -144,7 +144,7 @@ def test_opus_with_fec_is_decodable(rate: int, channels: int) -> None:
 def test_opus_has_the_short_delay_if_it_costs_no_fidelity(
     options: dict[str, Any], channels: int, application: Any
 ) -> None:
-    """A step of the level is heard 2.5 ms later with "lowdelay", otherwise 6.5 ms later."""
+    """A step of the level arrives 2.5 ms later with "lowdelay", otherwise 6.5 ms later."""
     noise = np.random.default_rng(0).integers(-9000, 9000, (channels, 48_000)).astype(np.int16)
     encoder, decoder = OpusEncoder(48_000, channels, OpusOptions(**options)), create_decoder("opus")
     payloads = encode_all(encoder, noise)

@@ -596,7 +596,7 @@ def test_only_silence_after_a_trim_raises_the_margin() -> None:
     assert playout.buffered_samples == 2 * FRAME
 
 
-def test_margin_that_is_not_needed_is_given_up() -> None:
+def test_playout_drops_a_margin_that_is_not_needed() -> None:
     playout = delayed()
     real_time(playout)
     late(playout, 1)

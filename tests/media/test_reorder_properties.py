@@ -146,7 +146,7 @@ def test_network_that_overtakes_packets_loses_few_of_them(
     assert len(passed) + len(buffer._held) + buffer.late == len(arrivals)
 
 
-def test_gap_is_given_up_at_once_where_packets_keep_their_order() -> None:
+def test_gap_passes_at_once_where_packets_keep_their_order() -> None:
     buffer: ReorderBuffer[int] = ReorderBuffer.rtp()
     lost = {100, 800, 801, 950}
     arrivals = [(number * 0.02, number) for number in range(1000) if number not in lost]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastrtc_anyio._peers.webrtc.rtp import parse
 
 UNKNOWN_PROFILE = b"\x12\x34"
-"""Of a header extension whose contents neither parser reads."""
+"""Profile of a header extension whose contents neither parser reads."""
 
 
 @st.composite

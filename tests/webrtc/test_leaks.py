@@ -97,7 +97,7 @@ def encryptions() -> int:
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
-async def test_encryption_of_closed_calls_is_no_garbage() -> None:
+async def test_closed_calls_leave_no_encryption_as_garbage() -> None:
     async with open_portal() as portal, make_stream(AsyncEcho()) as stream:
         before = encryptions()
         await call_with_audio(stream, portal)

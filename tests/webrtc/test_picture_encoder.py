@@ -147,7 +147,7 @@ def test_received_array_may_be_changed_and_kept() -> None:
 
 
 @CODECS
-def test_repeated_picture_is_converted_once_and_is_no_key_frame(codec: str) -> None:
+def test_repeated_picture_is_converted_once_and_is_not_a_key_frame(codec: str) -> None:
     sender = Sender(codec)
     outgoing = OutgoingPicture(as_video_frame(flat()))
     forced = (False, True, False, False)
@@ -170,7 +170,7 @@ def test_key_frames_come_at_the_interval(codec: str) -> None:
 
 
 @CODECS
-def test_pictures_at_60_frames_per_second_have_timestamps_of_their_own(codec: str) -> None:
+def test_pictures_at_60_frames_per_second_have_separate_timestamps(codec: str) -> None:
     sender = Sender(codec)
     times = []
     for _ in range(10):

@@ -48,7 +48,7 @@ PROFILES = [Policy.SRTP_PROFILE_AEAD_AES_128_GCM, Policy.SRTP_PROFILE_AES128_CM_
 KEY = bytes(range(30))
 CLIENT = ("10.0.0.9", 5000)
 PCMU, OPUS, EVENT, VP8, UNKNOWN = 0, 126, 101, 97, 120
-"""Payload types. That of Opus looks like the second byte of DTLS."""
+"""Payload types. The type of Opus looks like the second byte of DTLS."""
 SOUND = OpusEncoder(48_000, 1).encode(cast(Any, tone(440, 48_000, 0.02)))
 CERTIFICATE = RTCCertificate.generateCertificate()
 

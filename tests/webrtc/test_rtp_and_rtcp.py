@@ -350,7 +350,7 @@ async def test_packets_reports_and_statistics_describe_the_call(path: str) -> No
 
 
 @on_trio
-async def test_audio_and_video_on_a_transport_have_reports_of_their_own(path: str) -> None:
+async def test_audio_and_video_on_a_transport_have_separate_reports(path: str) -> None:
     """Both have times of one clock, by which the client plays sound and pictures together."""
     async with place(video=True) as call:
         audio, video = (

@@ -311,7 +311,7 @@ def test_full_socket_drops_a_datagram_and_other_errors_are_reported(number: int)
 
 
 def test_error_of_the_network_is_reported() -> None:
-    """As of asyncio: an ICMP message is no end of the socket."""
+    """As of asyncio: an ICMP message does not end the socket."""
 
     class Refused:
         def recvfrom(self, size: int) -> Any:

@@ -230,7 +230,7 @@ class AudioOutput(AudioSendStream):
         return self._buffer.position
 
     async def send(self, frame: AudioLike) -> None:
-        # The generation belongs to the moment of the call. There is no checkpoint before this
+        # The generation belongs to the moment of the call. No checkpoint precedes this
         # line, so a caller that was not cancelled is not behind a flush either.
         audio, generation = read_audio(frame), self._generation
         if not self._bound:

@@ -1,4 +1,4 @@
-"""What the receiving halves of all streams have in common."""
+"""The receiving half of a stream, the same for all media."""
 
 from __future__ import annotations
 

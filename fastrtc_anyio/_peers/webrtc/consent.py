@@ -48,7 +48,7 @@ class Paths(Protocol[O]):
 class Clock:
     """Time in seconds, without the stalls of this process.
 
-    During a stall packets wait in the socket unread: such time is no silence of the client.
+    During a stall packets wait in the socket unread: such time is not silence of the client.
     """
 
     def __init__(self) -> None:

@@ -172,7 +172,7 @@ def _is_read_at_once(data: bytes) -> bool:
     """Return whether a datagram of DTLS has at most one record of application data, and that alone.
 
     aiortc 1.16 reads one such record for each datagram. Further ones would pile up in OpenSSL's
-    memory, without a limit. Peers send each in a datagram of its own.
+    memory, without a limit. Peers send each in a separate datagram.
     """
     position = 0
     while position + _RECORD_HEADER <= len(data):

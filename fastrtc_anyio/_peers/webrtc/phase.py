@@ -18,7 +18,7 @@ _EARLY = 0.98
 _SOME = 0.06
 """Share of the pushes less than 5 ms before a pull, and of those less than 5 ms after one."""
 _MOST = 0.8
-"""Share of both together: what comes at another time would gain nothing."""
+"""Share of both together: audio at other times would gain nothing."""
 _MOVES = 4
 """Most moves in a call: a source of another pace, or with much jitter, has no best phase."""
 

@@ -283,7 +283,7 @@ class IceSockets:
             return
         try:
             message = stun.parse_message(data)
-        except Exception:  # of several types, for what is no valid message
+        except Exception:  # of several types, for a malformed message
             return
         try:
             if transaction is None:

@@ -68,7 +68,7 @@ class UdpTransport(asyncio.DatagramTransport):
         self._shared = SharedReading.of(self._loop)
 
     def sendto(self, data: Any, addr: Any = None) -> None:
-        """Send a datagram, or drop it if there is no room for it."""
+        """Send a datagram, or drop it if the system has no room for it."""
         if self._closing:
             return
         try:
@@ -143,7 +143,7 @@ class SharedReading:
     """Reads the sockets of all calls on a loop at each tick.
 
     Each round of a tick reads one datagram of each socket that has any: a flood on one does not
-    delay the others. What remains after the last round is read at the next tick.
+    delay the others. Datagrams that remain after the last round are read at the next tick.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
