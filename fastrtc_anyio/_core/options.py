@@ -45,7 +45,7 @@ def check_number(
     """Check that an option is a number within a range. ``above`` is exclusive.
 
     Raises:
-        TypeError: ``value`` is not a number, or not an int with ``integer``. A bool is not a number.
+        TypeError: ``value`` is not a number, or not an int with ``integer``; a bool is neither.
         ValueError: ``value`` is out of range, NaN, or infinite with ``finite``.
     """
     kinds = int if integer else (int, float)

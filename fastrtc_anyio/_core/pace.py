@@ -45,8 +45,8 @@ class LoopPace:
     def lag(self, now: float) -> float:
         """Return the seconds by which the loop was late in the last second, or is late now.
 
-        The second worst measurement, as a single stall is not an overload, or four times the average:
-        frames of 20 ms suffer more from a loop that is a little late all the time.
+        The second worst measurement, as a single stall is not an overload, or four times the
+        average: frames of 20 ms suffer more from a loop that is a little late all the time.
         """
         if self._last is None:
             return 0.0

@@ -3,7 +3,7 @@
 A source is an echo as long as all samples that it has sent are those that the session has read, in
 the same order. So is a source that has always kept pace with the input, such as an echo with
 another volume: it sends as much as the session has read, no sample before it was read, and hardly
-any later. The duration alone does not prove it once the source has kept the input back for longer: a
+any later. The duration alone proves nothing once the source has kept the input back for longer: a
 reply to a short sentence may be as long as the sentence.
 """
 

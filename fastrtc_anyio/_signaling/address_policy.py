@@ -76,7 +76,7 @@ class AddressPolicy:
         return cls(**given)
 
     def permits(self, host: str, port: int) -> bool:
-        """Return whether to send to an IP address. A string that is not an address is not permitted."""
+        """Return whether to send to an IP address; False for any other string."""
         try:
             address = ipaddress.ip_address(host)
         except ValueError:

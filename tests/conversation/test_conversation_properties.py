@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
-from itertools import cycle, pairwise
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrtc_anyio import AudioFrame, Session, SessionState
+from fastrtc_anyio import Session, SessionState
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.conversation.events import (
     Interruption,
@@ -37,6 +37,7 @@ from tests.kit.conversations import (
     agent,
     nothing,
     say,
+    say_in_pieces,
     silence,
     voice,
     words,
@@ -70,13 +71,7 @@ async def test_framing_does_not_change_the_utterances(audio: Int16Array, sizes: 
         return nothing()
 
     async with open_call(agent(listen_only, on_event=log)) as call:
-        place = 0
-        for count in cycle(sizes):
-            if place >= audio.shape[1]:
-                break
-            call.client.send_audio(AudioFrame(RATE, audio[:, place : place + count]))
-            place += count
-            await anyio.sleep(count / RATE)
+        await say_in_pieces(call, audio, sizes)
         await anyio.sleep(0.1)
 
     machine, hops = TurnMachine(RATE), Hops(RATE, LoudVad())

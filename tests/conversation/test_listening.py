@@ -1,15 +1,10 @@
-"""Listening by the thread of all conversations: the same as a conversation's own listening.
-
-In virtual time, `Rounds` takes the place of the thread: it works on the event loop, at given times.
-"""
+"""Listening by the thread of all conversations: the same as a conversation's own listening."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import contextmanager
-from itertools import cycle
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import anyio
@@ -19,75 +14,31 @@ from anyio import create_task_group
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrtc_anyio import AlgoOptions, AudioFrame, CloseReason, Session
-from fastrtc_anyio._driver import conversation, listening
-from fastrtc_anyio._driver.listening import Listener, SharedListener, open_shared_listener
+from fastrtc_anyio import AlgoOptions, AudioFrame, Session
+from fastrtc_anyio._driver import listening
+from fastrtc_anyio._driver.listening import Listener, open_shared_listener
 from fastrtc_anyio._media.frames import Int16Array
-from fastrtc_anyio._peers import memory
-from fastrtc_anyio._peers.streams.drain import DrainableAudioInput
 from fastrtc_anyio.conversation.events import ReplyStarted, UserStartedSpeaking
-from fastrtc_anyio.errors import UnsupportedFormat
 from fastrtc_anyio.speech.energy import EnergyVad
 from fastrtc_anyio.speech.silero import get_silero_model
-from fastrtc_anyio.testing import Call, open_call, speech_like
-from tests.kit.conversations import RATE, Log, LoudVad, agent, answering, nothing, silence, voice
+from fastrtc_anyio.testing import open_call, speech_like
+from tests.kit.conversations import (
+    RATE,
+    Log,
+    LoudVad,
+    agent,
+    answering,
+    nothing,
+    say,
+    say_in_pieces,
+    silence,
+    voice,
+)
+from tests.kit.listening import Rounds, SharedLoudVad, Source, listener, shared_listening
 
 from .test_conversation_properties import SIZES, talks
 
 QUICK = AlgoOptions(0.2, 0.06, 0.04, interrupt_threshold=0.06)
-
-
-class SharedLoudVad(LoudVad):
-    """A `LoudVad` for the shared thread."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def probabilities(
-        self, streams: Sequence[LoudVad], windows: Sequence[Int16Array]
-    ) -> list[float]:
-        self.batches.append(len(streams))
-        return [self.probability(window) for window in windows]
-
-
-class Rounds:
-    """The shared thread's work, done on the event loop in virtual time."""
-
-    def __init__(self, delays: Sequence[float] = (0.032,)) -> None:
-        self.members: list[SharedListener] = []
-        self._delays = cycle(delays)
-        self.awake = False
-
-    def add(self, member: SharedListener) -> None:
-        self.members.append(member)
-
-    def remove(self, member: SharedListener) -> None:
-        if member in self.members:
-            self.members.remove(member)
-
-    def wake(self) -> None:
-        self.awake = True
-
-    async def run(self) -> None:
-        """Serve all members after each delay, and after a quarter of it those that wait."""
-        for delay in self._delays:
-            for _ in range(4):
-                await anyio.sleep(delay / 4)
-                if self.awake:
-                    self.awake = False
-                    listening.serve([member for member in self.members if member.waiting])
-            listening.serve(list(self.members))
-
-
-@contextmanager
-def shared_listening(rounds: Rounds) -> Generator[None, None, None]:
-    """Have the conversations of calls in memory listened to by `rounds`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listening, "_SHARED", (SharedLoudVad, EnergyVad))
-        patch.setattr(listening, "_thread", rounds)
-        patch.setattr(memory, "AudioInput", DrainableAudioInput)
-        patch.setattr(conversation, "_AFTER_SPEECH_S", 0.1)  # idle soon
-        yield
 
 
 async def utterances(
@@ -106,13 +57,7 @@ async def utterances(
     async with create_task_group() as tasks, open_call(handler) as call:
         if rounds is not None:
             tasks.start_soon(rounds.run)
-        place = 0
-        for count in cycle(sizes):
-            if place >= audio.shape[1]:
-                break
-            call.client.send_audio(AudioFrame(RATE, audio[:, place : place + count]))
-            place += count
-            await anyio.sleep(count / RATE)
+        await say_in_pieces(call, audio, sizes)
         await anyio.sleep(1)
         tasks.cancel_scope.cancel()
     return log.kinds, heard
@@ -132,31 +77,6 @@ async def test_rounds_at_any_time_find_the_same_turns(
     with shared_listening(rounds):
         assert await utterances(audio, sizes, rounds) == expected
     assert rounds.members == []
-
-
-class Source:
-    """Audio that a test hands out."""
-
-    def __init__(self) -> None:
-        self.frames: list[AudioFrame] = []
-        self.error: Exception | None = None
-        self.notify: Callable[[], object] | None = None
-
-    def set_notify(self, notify: Callable[[], object] | None) -> None:
-        self.notify = notify
-
-    def drain(self, limit: float, silence: bool) -> list[AudioFrame]:
-        if self.error is not None:
-            raise self.error
-        frames, self.frames = self.frames, []
-        return frames
-
-
-def listener(source: Source, vad: Any, rounds: Rounds | None = None) -> SharedListener:
-    thread: Any = rounds or Rounds()
-    made = SharedListener(thread, source, Listener(24_000, vad), 0.5)
-    thread.add(made)
-    return made
 
 
 @settings(max_examples=40)
@@ -306,106 +226,6 @@ async def test_windows_of_all_conversations_are_one_call_of_the_detector() -> No
     assert rounds.members == []
 
 
-async def test_error_in_one_conversation_ends_that_conversation() -> None:
-    rounds, vad = Rounds(), SharedLoudVad()
-    broken, intact = Source(), Source()
-    members = [listener(source, vad, rounds) for source in (broken, intact)]
-    broken.error = UnsupportedFormat("strange audio")
-    intact.frames.append(AudioFrame(24_000, np.zeros((1, 1000), np.int16)))
-    listening.serve(members)
-    with pytest.raises(UnsupportedFormat, match="strange audio"):
-        await members[0].receive()
-    assert len(await members[1].receive()) == 1
-    assert rounds.members == [members[1]]
-
-
-async def test_error_of_the_detector_ends_its_conversations() -> None:
-    class Broken(SharedLoudVad):
-        def probabilities(self, streams: Any, windows: Any) -> list[float]:
-            raise MemoryError
-
-    rounds = Rounds()
-    sources = [Source(), Source(), Source()]
-    broken = Broken()
-    members = [
-        listener(source, vad, rounds)
-        for source, vad in zip(sources, (broken, broken, SharedLoudVad()), strict=True)
-    ]
-    for source in sources:
-        source.frames.append(AudioFrame(24_000, np.zeros((1, 1000), np.int16)))
-    listening.serve(members)
-    for member in members[:2]:
-        with pytest.raises(MemoryError):
-            await member.receive()
-    assert len(await members[2].receive()) == 1
-
-
-class PickyVad(SharedLoudVad):
-    """A `SharedLoudVad` that fails for loud windows."""
-
-    def __init__(self, error: type[BaseException]) -> None:
-        super().__init__()
-        self._error = error
-
-    def probability(self, window: Int16Array) -> float:
-        if super().probability(window):
-            raise self._error
-        return 0.0
-
-
-@pytest.mark.parametrize("error", [MemoryError, SystemExit])
-async def test_error_of_the_detector_for_one_speaker_ends_that_conversation(
-    error: type[BaseException],
-) -> None:
-    rounds, vad = Rounds(), PickyVad(error)
-    sources = [Source() for _ in range(3)]
-    members = [listener(source, vad, rounds) for source in sources]
-    for source, value in zip(sources, (0, 8000, 0), strict=True):
-        source.frames.append(AudioFrame(24_000, np.full((1, 2000), value, np.int16)))
-    listening.serve(members)
-    with pytest.raises(Exception, match=r"^$|SystemExit was raised while listening") as caught:
-        await members[1].receive()
-    assert error in (type(caught.value), type(caught.value.__cause__))
-    for member in (members[0], members[2]):
-        assert [probability for _, probability in await member.receive()] == [0, 0]
-    assert rounds.members == [members[0], members[2]]
-
-
-async def test_session_ends_with_the_error_of_the_detector() -> None:
-    rounds = Rounds()
-    with shared_listening(rounds), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listening, "_SHARED", (PickyVad,))
-        handler = agent(answering(1), model=PickyVad(SystemExit))
-        async with create_task_group() as tasks:
-            tasks.start_soon(rounds.run)
-            async with open_call(handler, raise_errors=False) as call:
-                await speak(call, silence(0.5), voice(0.5), silence(1))
-            tasks.cancel_scope.cancel()
-    assert str(call.session.error) == "SystemExit was raised while listening"
-    assert call.session.closed is not None
-    assert call.session.closed.reason is CloseReason.HANDLER_ERROR
-
-
-@pytest.mark.parametrize("backend", ["trio", "asyncio"])
-def test_conversation_of_an_ended_event_loop_disturbs_no_other(backend: str) -> None:
-    rounds, vad = Rounds(), SharedLoudVad()
-    sources = [Source(), Source()]
-
-    async def begin() -> SharedListener:
-        return listener(sources[0], vad, rounds)
-
-    async def go_on() -> None:
-        members = [ended, listener(sources[1], vad, rounds)]
-        for source in sources:
-            source.frames.append(AudioFrame(24_000, np.zeros((1, 1000), np.int16)))
-        ended._change = anyio.Event()  # its session was waiting
-        listening.serve(members)
-        assert len(await members[1].receive()) == 1
-
-    ended = anyio.run(begin, backend=backend)
-    anyio.run(go_on, backend=backend)
-
-
 async def test_shared_listening_detects_a_muted_user_and_barge_in() -> None:
     """Silence that is not sent ends speech, and speech interrupts a reply."""
     log = Log()
@@ -414,9 +234,9 @@ async def test_shared_listening_detects_a_muted_user_and_barge_in() -> None:
         handler = agent(answering(2), on_event=log, model=SharedLoudVad())
         async with create_task_group() as tasks, open_call(handler) as call:
             tasks.start_soon(rounds.run)
-            await speak(call, silence(0.5), voice(1))
+            await say(call, silence(0.5), voice(1))
             await anyio.sleep(2)
-            await speak(call, voice(1), silence(2))
+            await say(call, voice(1), silence(2))
             tasks.cancel_scope.cancel()
     assert log.kinds == [
         *("UserStartedSpeaking", "UserStoppedSpeaking", "ReplyStarted"),
@@ -426,10 +246,6 @@ async def test_shared_listening_detects_a_muted_user_and_barge_in() -> None:
     assert first.at == pytest.approx(0.5 + 0.2, abs=0.07)
     assert log.of(ReplyStarted)[0].at == pytest.approx(1.5 + 0.5, abs=0.2)
     assert second.at == pytest.approx(3.5 + 0.1, abs=0.07)
-
-
-async def speak(call: Call, *parts: Int16Array) -> None:
-    await call.speak(np.concatenate(parts, axis=1), RATE)
 
 
 def test_conversations_of_several_event_loops_come_and_go() -> None:
@@ -498,5 +314,5 @@ async def test_session_function_reads_drainable_audio() -> None:
 
     with shared_listening(Rounds()):
         async with open_call(listen) as call:
-            await speak(call, voice(1))
+            await say(call, voice(1))
     assert heard == RATE

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 
+from fastrtc_anyio import AudioFrame
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.conversation.events import TurnEvent
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
@@ -77,6 +80,17 @@ async def nothing() -> AsyncGenerator[Any, None]:
 
 async def say(call: Call, *parts: Int16Array) -> None:
     await call.speak(np.concatenate(parts, axis=1), RATE)
+
+
+async def say_in_pieces(call: Call, audio: Int16Array, sizes: Sequence[int]) -> None:
+    """Send audio in real time, in pieces of so many samples, again and again."""
+    place = 0
+    for count in cycle(sizes):
+        if place >= audio.shape[1]:
+            break
+        call.client.send_audio(AudioFrame(RATE, audio[:, place : place + count]))
+        place += count
+        await anyio.sleep(count / RATE)
 
 
 def heard_samples(call: Call) -> int:
