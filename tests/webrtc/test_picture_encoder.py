@@ -12,6 +12,8 @@ from aiortc.codecs.vpx import vp8_depayload
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av import VideoFrame as AvVideoFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastrtc_anyio import VideoFrame, VideoOptions
 from fastrtc_anyio._media.video import as_video_frame
@@ -191,6 +193,49 @@ def test_new_size_or_bitrate_starts_with_a_key_frame(codec: str) -> None:
     assert not sender.sends_key_frame(large)
     sender.encoder.target_bitrate = 1_000_000
     assert sender.sends_key_frame(large)
+
+
+@CODECS
+def test_rising_bitrate_seldom_costs_a_key_frame(codec: str) -> None:
+    sender = Sender(codec, bitrate=5_000_000)
+    small = flat(RED, 48, 64)
+    sender.encoder.target_bitrate = 300_000
+    keys = []
+    for i in range(20 * 30):
+        if i % 15 == 0:  # 8 % a second
+            sender.encoder.target_bitrate = round(1.04 * sender.encoder.target_bitrate)
+        if sender.sends_key_frame(small):
+            keys.append(i)
+    assert keys == [0, 150, 300, 450]
+    sender.encoder.target_bitrate //= 2
+    assert sender.sends_key_frame(small)
+
+
+@given(
+    st.lists(st.tuples(st.integers(50_000, 3_000_000), st.integers(1, 120)), min_size=1, max_size=6)
+)
+@settings(max_examples=15)
+def test_bitrate_follows_requests_within_5_seconds(requests: list[tuple[int, int]]) -> None:
+    sender = Sender("VP8", bitrate=3_000_000)
+    small = flat(RED, 16, 16)
+
+    def send() -> tuple[bool, int]:
+        sent_key = sender.sends_key_frame(small)
+        return sent_key, sender.encoder._encoder.codec.bit_rate
+
+    _, rate = send()
+    renewed_at = 0.0
+    for requested, pictures in [*requests, (requests[-1][0], 151)]:
+        sender.encoder.target_bitrate = requested
+        for _ in range(pictures):
+            now = sender.now
+            is_key, new = send()
+            assert is_key == (new != rate)
+            if is_key:
+                assert new < 0.81 * rate or now - renewed_at >= 5 - 1e-3
+                renewed_at, rate = now, new
+            assert requested >= 0.79 * rate
+    assert abs(rate - requests[-1][0]) <= 0.1 * rate
 
 
 @CODECS

@@ -28,6 +28,11 @@ from . import internals, media_internals
 
 _TOLERANCE = 0.1
 """Change of the bitrate, as a part of it, for which no new encoder is created."""
+_LARGE_DROP = 0.2
+"""Drop of the bitrate, as a part of it, that cannot wait: the path does not carry more."""
+_RENEWAL_INTERVAL = 5.0
+"""Seconds until another new encoder for the bitrate, because it starts with a key frame. FFmpeg
+does not change the bitrate of an open encoder, and a client's estimate rises by 8 % a second."""
 
 
 class OutgoingPicture(Frame):
@@ -54,8 +59,12 @@ class PictureEncoder(Encoder):
         self._options = options
         self._converter = PictureConverter()
         self._key_frame_at: int | None = None
+        self._renewed_at = 0
+        # The rate requested, within aiortc's limits for the codec. The target of the encoder itself
+        # stays at the rate of its context: aiortc would create a context for another one.
+        self._request: Any = type(encoder)()
         if options.bitrate is not None:
-            media_internals.set_target_bitrate(encoder, options.bitrate)
+            media_internals.set_target_bitrate(self._request, options.bitrate)
 
     def encode(self, frame: Frame, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         assert isinstance(frame, OutgoingPicture)
@@ -66,10 +75,11 @@ class PictureEncoder(Encoder):
         # The decoder, or aiortc after a PLI, may have marked the frame as a key frame. Without
         # this, each repeat of the frame would be encoded as one.
         picture.pict_type = PictureType.NONE
-        is_new = self._renew(picture.width, picture.height)
-        force_keyframe = force_keyframe or self._is_key_frame_due(frame.pts or 0)
+        now = frame.pts or 0
+        is_new = self._renew(picture.width, picture.height, now)
+        force_keyframe = force_keyframe or self._is_key_frame_due(now)
         if force_keyframe or is_new:
-            self._key_frame_at = frame.pts
+            self._key_frame_at = now
         encoded: tuple[list[bytes], int] = self._encoder.encode(picture, force_keyframe)
         return encoded
 
@@ -80,34 +90,40 @@ class PictureEncoder(Encoder):
     @property
     def target_bitrate(self) -> int:
         """Current target in bits per second."""
-        return media_internals.get_target_bitrate(self._encoder)
+        return media_internals.get_target_bitrate(self._request)
 
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
         if self._options.bitrate is None:
-            self._encoder.target_bitrate = bitrate
+            self._request.target_bitrate = bitrate
         else:
             # A REMB of 0 would make the encoder fail.
             limited = max(VIDEO_MIN_BITRATE, min(bitrate, self._options.bitrate))
-            media_internals.set_target_bitrate(self._encoder, limited)
+            media_internals.set_target_bitrate(self._request, limited)
 
-    def _renew(self, width: int, height: int) -> bool:
+    def _renew(self, width: int, height: int, now: int) -> bool:
         """Create an encoder of FFmpeg if the size or the bitrate has changed.
 
-        aiortc would create one with its own settings under the same conditions.
+        aiortc would create one with its own settings.
         """
         context, bitrate = self._encoder.codec, self.target_bitrate
         if (
             context is not None
             and (context.width, context.height) == (width, height)
-            and abs(bitrate - context.bit_rate) <= _TOLERANCE * context.bit_rate
+            and not self._is_rate_due(bitrate / context.bit_rate - 1, now)
         ):
             return False
+        self._renewed_at = now
+        media_internals.set_target_bitrate(self._encoder, bitrate)
         threads = self._options.threads or _choose_threads(width * height)
         self._encoder.codec = create_video_encoder(
             self._codec, width, height, bitrate, self._options.speed, threads
         )
         return True
+
+    def _is_rate_due(self, change: float, now: int) -> bool:
+        elapsed = (now - self._renewed_at) * VIDEO_TIME_BASE
+        return change < -_LARGE_DROP or (abs(change) > _TOLERANCE and elapsed >= _RENEWAL_INTERVAL)
 
     def _is_key_frame_due(self, now: int) -> bool:
         interval = self._options.keyframe_interval
