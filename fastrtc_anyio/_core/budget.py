@@ -19,10 +19,10 @@ class Budget:
 
     def refill(self, now: float) -> float:
         """Return the amount that may be spent. ``now`` is in seconds."""
-        if self._refilled is not None:
-            earned = max(now - self._refilled, 0.0) * self._rate
-            self._left = min(self._burst, self._left + earned)
-        self._refilled = now
+        before, self._refilled = self._refilled, now
+        if before is not None and now > before:
+            left = self._left + (now - before) * self._rate
+            self._left = left if left < self._burst else self._burst
         return self._left
 
     def spend(self, amount: float, now: float) -> None:

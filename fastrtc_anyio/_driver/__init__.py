@@ -13,7 +13,7 @@ run on the event loop. All methods run concurrently, and an error in any of them
   :mod:`.interruptions`
 """
 
-from .emissions import read_audio_emission
+from .emissions import read_audio_emission, read_audio_frame
 from .handler import HandlerDriver, check_handler
 
-__all__ = ["HandlerDriver", "check_handler", "read_audio_emission"]
+__all__ = ["HandlerDriver", "check_handler", "read_audio_emission", "read_audio_frame"]

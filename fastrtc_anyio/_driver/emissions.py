@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._media.frames import AudioFrame
-from fastrtc_anyio._media.read import read_audio
+from fastrtc_anyio._media.read import CheckedAudio, read_audio, read_frame
 from fastrtc_anyio._media.video import PictureOrder, VideoFormat, VideoFrame, as_video_frame
 from fastrtc_anyio.errors import HandlerContractError, UnsupportedFormat
 from fastrtc_anyio.handlers import CloseStream
@@ -25,6 +25,16 @@ class Emission(NamedTuple, Generic[M_co]):
     media: M_co | None = None
     outputs: AdditionalOutputs | None = None
     close: CloseStream | None = None
+
+
+def read_audio_frame(value: object) -> CheckedAudio | None:
+    """Return ``value`` if it is nothing but audio in the library's form, and short; else None.
+
+    That is what ``emit`` usually returns. :func:`read_audio_emission` takes longer.
+    """
+    if type(value) is not tuple or len(value) != 2:
+        return None
+    return read_frame(*value)
 
 
 def read_audio_emission(value: object, source: str) -> Emission[AudioFrame]:

@@ -37,7 +37,7 @@ from fastrtc_anyio.session import Session
 
 from .calls import Calls
 from .conversation import converse
-from .emissions import read_audio_emission
+from .emissions import read_audio_emission, read_audio_frame
 from .generators import play_generator
 from .run import HandlerRun
 from .video import apply_function, emit_video, receive_video
@@ -209,7 +209,11 @@ async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
     plays = run.session.media.audio_out
     while True:
         received = run.received
-        emission = await run.calls.convert(read, source, await emit())
+        value = await emit()
+        if plays and (frame := read_audio_frame(value)) is not None:
+            await run.play_frame(frame)
+            continue
+        emission = await run.calls.convert(read, source, value)
         await run.play(emission)
         # No playout queue slows this loop down: without the pause it would occupy a core.
         if not plays:

@@ -55,6 +55,16 @@ class HandlerRun(Generic[H_co]):
         """Send the parts of an audio emission; end the session if it holds a ``CloseStream``."""
         await self._deliver(emission, "audio", self._send_audio)
 
+    async def play_frame(self, frame: AudioFrame) -> None:
+        """Send audio, which the session must be able to play."""
+        assert self._send_audio is not None
+        if self.ending:
+            await anyio.sleep_forever()
+        try:
+            await self._send_audio(frame)
+        except BrokenResourceError:
+            await anyio.sleep_forever()
+
     async def show(self, emission: Emission[VideoFrame]) -> None:
         """Send the parts of a video emission; end the session if it holds a ``CloseStream``."""
         sent = self.session.media.video_out

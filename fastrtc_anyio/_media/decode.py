@@ -119,9 +119,10 @@ class OpusDecoder(AudioDecoder[bytes]):
     def decode(self, payload: bytes) -> Int16Array:
         _check_size(payload)
         try:
-            return self._fade_in(self._native.decode(payload))
+            samples = self._native.decode(payload)
         except OpusError as exc:
             raise MalformedPacket(str(exc)) from exc
+        return self._fade_in(samples) if self._silent or self._concealed else samples
 
     def conceal(self, samples: int) -> Int16Array:
         full, end = (

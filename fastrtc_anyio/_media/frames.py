@@ -7,7 +7,7 @@ channels. Handlers may use float32 or a flat array; `as_int16` converts those.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -52,20 +52,21 @@ class AudioFrame(NamedTuple):
     @property
     def duration(self) -> float:
         """Duration in seconds."""
-        return int(self.samples.shape[-1]) / self.sample_rate
+        samples: int = self.samples.shape[-1]
+        return samples / self.sample_rate
 
 
-def split_frame(frame: AudioFrame) -> Iterator[AudioFrame]:
-    """Yield a frame in pieces of at most 100 ms, without copies.
+def split_frame(frame: AudioFrame) -> Iterable[AudioFrame]:
+    """Return a frame in pieces of at most 100 ms, without copies.
 
     A message of a client may have 20 s of audio, whose conversion at once takes 100 ms.
     """
     size = max(1, frame.sample_rate // 10)
-    if frame.samples.shape[1] <= size:
-        yield frame
-        return
-    for start in range(0, max(1, frame.samples.shape[1]), size):
-        yield AudioFrame(frame.sample_rate, frame.samples[:, start : start + size])
+    count = frame.samples.shape[1]
+    if count <= size:
+        return (frame,)
+    rate, samples = frame
+    return (AudioFrame(rate, samples[:, i : i + size]) for i in range(0, count, size))
 
 
 def float32_to_int16(samples: NDArray[np.float32]) -> Int16Array:

@@ -73,6 +73,8 @@ class GapFiller:
 
     def _measure(self, elapsed: float, duration: float, gap: float | None) -> float:
         self._trust = min(self._trust + elapsed, _TRUST_S)
+        if gap == 0 and not self._filled and not self._surplus:
+            return 0.0
         if gap is None or gap - elapsed > self._trust:
             gap = elapsed - duration  # the frame ends now
             if gap <= GRACE_S:

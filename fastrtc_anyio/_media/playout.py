@@ -243,12 +243,12 @@ class PlayoutBuffer:
     @property
     def buffered_seconds(self) -> float:
         """Duration of those samples, in seconds."""
-        return self.buffered_samples / self.sample_rate
+        return (self._queued + self._tail_samples) / self.sample_rate
 
     @property
     def has_room(self) -> bool:
         """Whether the next chunk may be pushed."""
-        return self.buffered_seconds < self._limit
+        return (self._queued + self._tail_samples) / self.sample_rate < self._limit
 
     @property
     def in_real_time(self) -> bool:
@@ -319,7 +319,9 @@ class PlayoutBuffer:
     def _find_excess(self, delay: StandingDelay, held_back: bool) -> int:
         """Return the samples that have been found to be a delay."""
         count = delay.excess(self._queued, held_back)
-        if not count and (silent := delay.silent_excess(self._queued)):
+        if count or not self._chunks or self._chunks[0][0, self._offset]:  # no silence in front
+            return count
+        if silent := delay.silent_excess(self._queued):
             # The crossfade must not reach the sound behind the silence.
             silence = self._count_silence(silent + self._fade_samples) - self._fade_samples
             count = max(0, min(silence, silent))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import UnsupportedFormat
 
-from .frames import AudioFrame, as_int16, whole_number
+from .frames import MAX_CHANNELS, AudioFrame, as_int16, whole_number
 
 AudioLike: TypeAlias = tuple[int, NDArray[Any]] | tuple[int, NDArray[Any], str]
 """``(rate, samples)`` or ``(rate, samples, layout)``."""
@@ -28,6 +28,22 @@ class CheckedAudio(AudioFrame):
     """An :class:`AudioFrame` made by :func:`read_audio`."""
 
     __slots__ = ()
+
+
+def read_frame(rate: object, samples: object) -> CheckedAudio | None:
+    """Return audio that needs no conversion, neither empty nor longer than 0.1 s; else None."""
+    if (
+        type(rate) is int
+        and MIN_RATE <= rate <= MAX_RATE
+        and type(samples) is np.ndarray
+        and samples.dtype == np.int16
+        and samples.ndim == 2
+        and 1 <= samples.shape[0] <= MAX_CHANNELS
+        and 0 < samples.shape[1] <= rate // 10
+        and samples.flags.c_contiguous
+    ):
+        return CheckedAudio(rate, samples)
+    return None
 
 
 def read_audio(value: object) -> CheckedAudio:

@@ -115,13 +115,22 @@ class ReorderBuffer(Generic[T]):
             return arrived + self._hold
         return None
 
+    def passes(self, number: int) -> bool:
+        """Return whether a packet is the next in line, and none is held; then count it as passed.
+
+        The usual case: :meth:`push` would return this packet alone.
+        """
+        if number != self._next or self._held:
+            return False
+        self._advance()
+        return True
+
     def push(self, number: int | None, packet: T, now: float) -> list[Ordered[T]]:
         """Add a packet that has just arrived; return those that can pass now, in order.
 
         A packet without a number is taken for the next in line.
         """
-        if number is not None and number == self._next and not self._held:
-            self._advance()
+        if number is not None and self.passes(number):
             return [Ordered(packet, 0)]
         ready: list[Ordered[T]] = []
         if self._next is not None and (number is None or self._is_malformed(number)):

@@ -32,6 +32,22 @@ def test_packets_in_order_pass_at_once(start: int, count: int) -> None:
     assert buffer.lost == buffer.late == 0
 
 
+@given(starts, st.lists(st.integers(-4, 4), min_size=1, max_size=60))
+def test_packet_that_passes_is_what_a_push_would_return(start: int, steps: list[int]) -> None:
+    """Asking first, as for each packet of a call, changes nothing."""
+    pushed: ReorderBuffer[int] = ReorderBuffer.rtp()
+    asked: ReorderBuffer[int] = ReorderBuffer.rtp()
+    for i, step in enumerate(steps):
+        number, now = (start + i + step) & 0xFFFF, i * 0.02
+        expected = pushed.push(number, i, now)
+        if asked.passes(number):
+            assert expected == in_order(i)
+        else:
+            assert asked.push(number, i, now) == expected
+        assert asked.due == pushed.due
+    assert (asked.lost, asked.late) == (pushed.lost, pushed.late)
+
+
 @given(starts, st.data())
 def test_small_disorder_is_reordered_without_loss(start: int, data: st.DataObject) -> None:
     """Packets overtaken by fewer than the limit come out in order."""

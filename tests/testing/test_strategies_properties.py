@@ -21,7 +21,7 @@ from fastrtc_anyio import (
     EmitType,
     HandlerContractError,
 )
-from fastrtc_anyio._driver import read_audio_emission
+from fastrtc_anyio._driver import read_audio_emission, read_audio_frame
 from fastrtc_anyio._media.frames import as_int16, check_pcm, check_sample_rate
 from fastrtc_anyio.testing import open_call
 from fastrtc_anyio.testing.strategies import (
@@ -83,6 +83,42 @@ def test_chunkings_reject_negative_total() -> None:
 def test_emissions_are_valid(value: EmitType) -> None:
     emission = read_audio_emission(value, "X.emit")
     assert emission.outputs is None or emission.close is None
+
+
+@given(emissions() | rubbish())
+def test_frame_read_fast_is_that_of_the_emission(value: Any) -> None:
+    frame = read_audio_frame(value)
+    if frame is not None:
+        expected = read_audio_emission(value, "X.emit").media
+        assert expected is not None
+        assert type(frame) is type(expected)
+        assert frame.samples is expected.samples
+        assert frame.sample_rate == expected.sample_rate
+
+
+@given(audio_frames(max_samples=800))
+def test_frames_of_a_handler_are_read_fast(frame: AudioFrame) -> None:
+    is_short = 0 < frame.samples.shape[1] <= frame.sample_rate // 10
+    assert (read_audio_frame(tuple(frame)) is not None) == is_short
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (999, np.zeros((1, 20), np.int16)),
+        (384_001, np.zeros((1, 20), np.int16)),
+        (24_000.0, np.zeros((1, 480), np.int16)),
+        (24_000, np.zeros(480, np.int16)),
+        (24_000, np.zeros((3, 480), np.int16)),
+        (24_000, np.zeros((1, 0), np.int16)),
+        (24_000, np.zeros((1, 2_401), np.int16)),
+        (24_000, np.zeros((1, 480), np.float32)),
+        (24_000, np.zeros((480, 2), np.int16).T),
+        (24_000, np.zeros((1, 480), np.int16), "mono"),
+    ],
+)
+def test_other_values_are_not_read_fast(value: Any) -> None:
+    assert read_audio_frame(value) is None
 
 
 @given(emissions(closing=False))

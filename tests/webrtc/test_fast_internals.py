@@ -6,8 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from aiortc import RTCRtpSender
+from hypothesis import given
+from hypothesis import strategies as st
+from pylibsrtp import Policy, Session
 
 from fastrtc_anyio._peers.webrtc import fast_internals
+from fastrtc_anyio._peers.webrtc.fast_internals import SrtpBuffer
+from fastrtc_anyio._peers.webrtc.feedback_internals import Refused
+from fastrtc_anyio._peers.webrtc.rtp import Header
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +53,31 @@ def test_variable_selects_the_regular_paths_silently(
     monkeypatch.setenv(fast_internals.VARIABLE, "1")
     assert fast_internals.is_usable()
     assert caplog.records == []
+
+
+def open_session(direction: int) -> Session:
+    return Session(Policy(key=bytes(30), ssrc_type=direction))
+
+
+@given(st.lists(st.binary(max_size=1300), min_size=1, max_size=5))
+def test_packets_are_encrypted_and_decrypted_as_by_pylibsrtp(payloads: list[bytes]) -> None:
+    protect = SrtpBuffer("srtp_protect", 1356)
+    unprotect = SrtpBuffer("srtp_unprotect", 1500)
+    sender, other = (open_session(Policy.SSRC_ANY_OUTBOUND) for _ in range(2))
+    receiver = open_session(Policy.SSRC_ANY_INBOUND)
+    header = Header(111, 1)
+    for number, payload in enumerate(payloads):
+        packet = header.pack(number, 960 * number, payload)
+        encrypted = protect.process(sender, packet)
+        assert encrypted == other.protect(packet)
+        forged = encrypted[:-1] + bytes([encrypted[-1] ^ 1])
+        with pytest.raises(Refused):
+            unprotect.process(receiver, forged)
+        assert unprotect.process(receiver, encrypted) == packet
+        with pytest.raises(Refused):  # it came before
+            unprotect.process(receiver, encrypted)
+
+
+def test_packet_without_room_for_its_trailer_is_rejected() -> None:
+    with pytest.raises(ValueError, match="at most 1356 bytes; got 1357"):
+        SrtpBuffer("srtp_protect", 1356).process(None, bytes(1357))

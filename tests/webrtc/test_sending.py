@@ -482,7 +482,7 @@ def test_timestamps_are_those_of_the_clock(ticks: list[tuple[int, int, bool]]) -
         patch.setattr(
             fast_internals,
             "send_packet",
-            lambda sender, packet, octets, stamp: sent.append((stamp - first) % 2**32),
+            lambda sender, srtp, packet, octets, stamp: sent.append((stamp - first) % 2**32),
         )
         passed = 0.0
         made.step(1000)

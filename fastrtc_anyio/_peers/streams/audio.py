@@ -276,12 +276,13 @@ class AudioOutput(AudioSendStream):
 
     def _put(self, samples: Int16Array, generation: int) -> bool | None:
         self._check_open()
+        buffer = self._buffer
         if self._generation != generation:
-            self._buffer.discard(samples)
-        elif self._buffer.has_room:
-            if self._buffer.buffered_seconds < _SHORT_S:
+            buffer.discard(samples)
+        elif buffer.has_room:
+            if buffer.buffered_seconds < _SHORT_S:
                 self.pushed_at = self._link.clock()
-            self._buffer.push(samples)
+            buffer.push(samples)
         else:
             return None
         return True
@@ -355,7 +356,7 @@ class AudioOutput(AudioSendStream):
             raise anyio.BrokenResourceError
 
     def _wake(self) -> None:
-        if self._room.parked and self._buffer.has_room:
+        if self._room.parked is not None and self._buffer.has_room:
             self._room.wake()
-        if self._played.parked and self._buffer.drained:
+        if self._played.parked is not None and self._buffer.drained:
             self._played.wake()

@@ -97,6 +97,9 @@ class AudioTap:
             return
         if ssrc != self._ssrc:
             self._restart(ssrc)
+        if self._order.passes(sequence_number):
+            self._decode(payload_type, timestamp, payload, 0, now)
+            return
         packet = _Packet(payload_type, timestamp, payload)
         self._deliver(self._order.push(sequence_number, packet, now), now)
         self._set_timer()
@@ -130,26 +133,33 @@ class AudioTap:
 
     def _deliver(self, packets: list[Ordered[_Packet]], now: float) -> None:
         for packet, lost in packets:
-            reception = self._choose_reception(packet.payload_type, packet.payload)
-            if reception is None:  # such as a telephone event: sent in place of audio
-                self._audio.count_lost(lost)
-                continue
-            if self._budget.refill(now) <= 0:
-                self._discards.count("audio", "a client sends audio much faster than in real time")
-                continue
-            before = reception.lost
-            pieces = reception.receive(packet.payload, packet.timestamp, lost)
-            if reception.lost != before:
-                self._audio.count_lost(reception.lost - before)
+            self._decode(packet.payload_type, packet.timestamp, packet.payload, lost, now)
+
+    def _decode(
+        self, payload_type: int, timestamp: int, payload: bytes, lost: int, now: float
+    ) -> None:
+        reception = self._choose_reception(payload_type, payload)
+        if reception is None:  # such as a telephone event: sent in place of audio
+            self._audio.count_lost(lost)
+            return
+        if self._budget.refill(now) <= 0:
+            self._discards.count("audio", "a client sends audio much faster than in real time")
+            return
+        before = reception.lost
+        pieces = reception.receive(payload, timestamp, lost)
+        if reception.lost != before:
+            self._audio.count_lost(reception.lost - before)
             if reception.lost - before > lost:
                 self._discards.count("audio", "an audio packet could not be decoded")
-            duration = 0.0
-            for piece in pieces:
-                duration += piece.frame.duration
-                self._audio.push(*piece)
-            self._budget.spend(max(PTIME / 2, duration), now)
+        duration = 0.0
+        for piece in pieces:
+            duration += piece.frame.duration
+            self._audio.push(*piece)
+        self._budget.spend(max(PTIME / 2, duration), now)
 
     def _choose_reception(self, payload_type: int, payload: bytes) -> Reception[bytes] | None:
+        if payload_type == self._payload_type and not self._may_widen:
+            return self._reception
         codec = self._codecs.get(payload_type)
         if codec is None:
             return None

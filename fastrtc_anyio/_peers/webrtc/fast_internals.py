@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from aioice import ice
-from aiortc import MediaStreamTrack, RTCRtpReceiver, RTCRtpSender
+from aiortc import MediaStreamTrack, RTCRtpReceiver, RTCRtpSender, rtcdtlstransport
 from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter, State
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
@@ -34,6 +34,8 @@ logger = logging.getLogger("fastrtc_anyio")
 
 VARIABLE = "FASTRTC_ANYIO_FAST_PATH"
 """Environment variable. With the value 0 the regular paths of aiortc are used."""
+
+_pylibsrtp: Any = getattr(rtcdtlstransport, "pylibsrtp")  # noqa: B009 - not exported
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCRtpSender: (
@@ -69,6 +71,8 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RtpRouter: ("ssrc_table",),
     RTCIceTransport: ("_connection",),
     ice.Connection: ("_nominated",),
+    _pylibsrtp: ("ffi", "lib"),
+    _pylibsrtp.Session: ("_buffer", "_cdata", "_srtp"),
 }
 """Undocumented names by the class or module that has them."""
 
@@ -96,6 +100,38 @@ def missing_names() -> list[str]:
     return missing
 
 
+class SrtpBuffer:
+    """Encrypts or decrypts packets as pylibsrtp does, which allocates a length for each packet.
+
+    Args:
+        function: ``srtp_protect`` or ``srtp_unprotect``.
+        longest: bytes of a packet for which pylibsrtp's buffer of 1500 has room.
+    """
+
+    def __init__(self, function: str, longest: int) -> None:
+        self._longest = longest
+        self._process: Callable[[object, object, object], int] = getattr(_pylibsrtp.lib, function)
+        self._length = _pylibsrtp.ffi.new("int *")
+
+    def process(self, session: Any, packet: bytes) -> bytes:
+        """Return what the function makes of a packet.
+
+        Raises:
+            ValueError: the packet is too long.
+            Refused: libsrtp refuses the packet.
+        """
+        size = len(packet)
+        if size > self._longest:
+            raise ValueError(f"a packet must have at most {self._longest} bytes; got {size}")
+        length, buffer = self._length, session._buffer
+        length[0] = size
+        buffer[:size] = packet
+        if self._process(session._srtp[0], session._cdata, length):
+            raise Refused("libsrtp refuses the packet")
+        result: bytes = buffer[: length[0]]
+        return result
+
+
 # Receiving.
 
 
@@ -118,6 +154,7 @@ class RtpSource:
         self._receiver: Any = receiver
         self._table: Mapping[int, object] = transport._rtp_router.ssrc_table
         streams = getattr(receiver, "_RTCRtpReceiver__remote_streams")  # noqa: B009
+        self._srtp = SrtpBuffer("srtp_unprotect", 1500)
         self._count: Callable[[RtpSource], None] = streams[number].add
         self.sequence_number = self.timestamp = 0
         """Fields of the packet that is being counted."""
@@ -139,10 +176,9 @@ class RtpSource:
         transport._RTCDtlsTransport__rx_bytes += len(data)
         transport._RTCDtlsTransport__rx_packets += 1
         try:
-            packet: bytes = transport._rx_srtp.unprotect_known(data)
+            return self._srtp.process(transport._rx_srtp.session, data)
         except Refused:
             return None
-        return packet
 
     def count(self, sequence_number: int, timestamp: int) -> None:
         """Count a packet for the receiver reports."""
@@ -222,7 +258,7 @@ def get_header_extensions(sender: RTCRtpSender) -> bytes:
     return packet.serialize(negotiated)[bare:]
 
 
-def send_packet(sender: Any, packet: bytes, octets: int, timestamp: int) -> None:
+def send_packet(sender: Any, srtp: SrtpBuffer, packet: bytes, octets: int, timestamp: int) -> None:
     """Encrypt and send an RTP packet of a sender, and count it for its reports and statistics.
 
     ``octets`` is the size of the payload, and ``timestamp`` that of the packet. The session of SRTP
@@ -238,7 +274,7 @@ def send_packet(sender: Any, packet: bytes, octets: int, timestamp: int) -> None
     pair = transport.transport._connection._nominated.get(1)
     if pair is None:
         raise ConnectionError("the ICE transport is not connected")
-    data = transport._tx_srtp.protect(packet)
+    data = srtp.process(transport._tx_srtp, packet)
     pair.protocol.transport.sendto(data, pair.remote_addr)
     transport._RTCDtlsTransport__tx_bytes += len(data)
     transport._RTCDtlsTransport__tx_packets += 1

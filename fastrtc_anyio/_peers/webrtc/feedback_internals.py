@@ -51,8 +51,9 @@ class _GatedSession:
 
     def __init__(self, session: Any, gate: Gate) -> None:
         self._gate = gate
-        self.unprotect_known = self._unprotect = session.unprotect
-        """Decrypts a packet of a source of which an authentic one was counted before."""
+        self.session = session
+        """The session itself, for sources of which an authentic packet was counted before."""
+        self._unprotect = session.unprotect
         self._unprotect_rtcp = session.unprotect_rtcp
 
     def unprotect(self, packet: bytes) -> bytes:

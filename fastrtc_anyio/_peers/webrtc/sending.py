@@ -34,6 +34,8 @@ _MARGIN = 2
 """Most frames that playout needs to keep after a pull."""
 _FORGOTTEN = 1 / 50
 """Part of a frame by which the margin that playout has needed is forgotten at a tick."""
+_LONGEST_PACKET = 1500 - 144
+"""Bytes, besides the longest trailer of SRTP. An Opus packet has at most 1276 and its header."""
 _FIRST_NUMBERS = 2**15
 """First sequence numbers are lower, so that none wraps before the client has got a packet: it could
 not know the roll-over counter of SRTP."""
@@ -121,6 +123,7 @@ class AudioSender:
         self._number = random.randrange(_FIRST_NUMBERS)
         self._first_timestamp = random.getrandbits(32)
         self._header = Header(0, 0)
+        self._srtp = fast_internals.SrtpBuffer("srtp_protect", _LONGEST_PACKET)
         self._clock = clock
         self._began: float | None = None
         self._position = 0  # 20 ms that were sent or skipped
@@ -199,5 +202,5 @@ class AudioSender:
         if not payload:
             return
         packet = self._header.pack(self._number, timestamp, payload)
-        fast_internals.send_packet(self._sender, packet, len(payload), timestamp)
+        fast_internals.send_packet(self._sender, self._srtp, packet, len(payload), timestamp)
         self._number = (self._number + 1) & 0xFFFF
