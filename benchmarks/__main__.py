@@ -47,6 +47,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for suite in options.suites:
         if suite not in SUITES:
             parser.error(f"unknown suite {suite}; choose from {', '.join(SUITES)}")
+    for suite in options.suites or SUITES:
+        for name in options.servers:
+            try:
+                SUITES[suite].check(name)
+            except ValueError as exc:
+                parser.error(f"suite {suite} {exc}")
     if sys.platform != "linux":
         parser.error(f"needs Linux, for /proc and the choice of cores; this is {sys.platform}")
     return options

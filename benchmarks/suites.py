@@ -33,6 +33,7 @@ HANDLERS = {
     "raw": ("plain", "numpy"),
 }
 """Handlers of each kind of server."""
+ECHO_HANDLERS = ("async", "sync", "session", "stopping", "plain", "numpy")
 RATES = ("8", "12", "16", "24", "48")
 """Sample rates of handlers, in kHz."""
 
@@ -109,6 +110,21 @@ class Suite:
     help: str
     cases: Callable[[Options], list[Case]]
     columns: tuple[Column, ...]
+    handlers: tuple[str, ...] = ECHO_HANDLERS
+    """Handlers that it can measure."""
+    kinds: tuple[str, ...] = tuple(HANDLERS)
+    """Kinds of servers that it can measure."""
+
+    def check(self, server: str) -> None:
+        """Raise ValueError if the suite cannot measure a server."""
+        kind, handler, *_ = server.split("-")
+        if kind not in self.kinds or handler not in self.handlers:
+            known = [
+                f"{kind}-{'|'.join(found)}"
+                for kind in self.kinds
+                if (found := [one for one in HANDLERS[kind] if one in self.handlers])
+            ]
+            raise ValueError(f"cannot measure {server}; expected {'; '.join(known)}")
 
 
 def measure(name: str, options: Options, rounds: int) -> Iterator[Measurement]:
@@ -277,6 +293,7 @@ SUITES = {
             Column("after ms", "after", 1000),
             Column("change ms", "change", 1000),
         ),
+        handlers=("stopping",),
     ),
     "replies": Suite(
         "ReplyOnPause with silent and with speaking clients",
@@ -289,6 +306,7 @@ SUITES = {
             Column("switches", "switches"),
             GENERATOR,
         ),
+        handlers=("silero", "energy"),
     ),
     "video": Suite(
         "one video call at 30 fps",
@@ -303,6 +321,7 @@ SUITES = {
             Column("switches", "switches"),
             GENERATOR,
         ),
+        handlers=("video", "plain"),
     ),
     "connections": Suite(
         "time to the first audio, CPU of a connection, size of a call, growth",
@@ -324,6 +343,8 @@ SUITES = {
         "sessions without network and codec, for each frame of a call",
         bridge_cases,
         (Column("CPU us", "cpu", 1e6, ratio=True), Column("switches", "switches", 1, 2)),
+        handlers=("async",),
+        kinds=("ours",),
     ),
     "imports": Suite(
         "import of the package in a new process",

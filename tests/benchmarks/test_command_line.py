@@ -22,6 +22,12 @@ from benchmarks.suites import SUITES, Options, check_server
         ("echo --servers ours-async-44", "-RATE in kHz (8, 12, 16, 24, 48)"),
         ("echo --servers fastrtc-async-24-trio", "for ours, -trio or -asyncio"),
         ("echo --servers raw-plain-48-asyncio-1", "unknown server raw-plain-48-asyncio-1"),
+        (
+            "bridge --servers fastrtc-async-24",
+            "cannot measure fastrtc-async-24; expected ours-async",
+        ),
+        ("video --servers ours-async-24", "expected ours-video; fastrtc-video; raw-plain"),
+        ("--servers raw-plain", "suite recovery cannot measure raw-plain; expected ours-stopping;"),
         ("echo --calls 0", "--calls: must be a positive whole number; got 0"),
         ("echo --rounds -1", "--rounds: must be a positive whole number; got -1"),
         ("echo --seconds nan", "--seconds: must be a number of seconds; got nan"),
@@ -52,10 +58,10 @@ def test_interpreter_without_fastrtc(python: str) -> None:
 
 def test_servers_of_all_suites_have_valid_names() -> None:
     options = Options((), (1, 10), 1.0, 1.0, 1, Cores(0, 1), True, "python", ())
-    servers = {case.server for suite in SUITES.values() for case in suite.cases(options)}
-    for name in servers:
-        check_server(name)
-    assert len(servers) > 10
+    for suite in SUITES.values():
+        for case in suite.cases(options):
+            check_server(case.server)
+            suite.check(case.server)
 
 
 @pytest.mark.parametrize(
