@@ -228,7 +228,13 @@ class OpusEncoder(_CodecEncoder):
     It uses libopus (:mod:`.opus`), or PyAV if there is none. Both give the same bytes.
     """
 
-    def __init__(self, sample_rate: int, channels: int, options: OpusOptions | None = None) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        channels: int,
+        options: OpusOptions | None = None,
+        max_bitrate: int | None = None,
+    ) -> None:
         if sample_rate not in OPUS_SAMPLE_RATES:
             raise UnsupportedFormat(
                 f"sample_rate must be one of {', '.join(map(str, OPUS_SAMPLE_RATES))} Hz for "
@@ -237,7 +243,7 @@ class OpusEncoder(_CodecEncoder):
         check_channels(channels)
         options = options or OpusOptions()
         usual = _OPUS_BITRATE_PER_CHANNEL * channels
-        bitrate = options.bitrate or usual
+        bitrate = min(options.bitrate or usual, max_bitrate or _OPUS_MAX_BITRATE)
         application = options.application or (
             "audio" if options.inband_fec or bitrate < usual else "lowdelay"
         )
@@ -286,7 +292,11 @@ class _G711Encoder(AudioEncoder):
 
 
 def create_encoder(
-    codec_name: str, sample_rate: int, channels: int, options: OpusOptions | None = None
+    codec_name: str,
+    sample_rate: int,
+    channels: int,
+    options: OpusOptions | None = None,
+    max_bitrate: int | None = None,
 ) -> AudioEncoder:
     """Create the encoder for a negotiated codec, at the rate nearest to the handler's.
 
@@ -298,6 +308,7 @@ def create_encoder(
         sample_rate: output rate of the handler, Hz, up to 48000.
         channels: channels of the handler, 1 or 2.
         options: settings of Opus; the other codecs have none.
+        max_bitrate: upper limit of the bitrate of Opus, bits per second; None for none.
 
     Returns:
         An encoder; its ``sample_rate`` and ``channels`` are the format of the PCM to encode.
@@ -313,7 +324,7 @@ def create_encoder(
     match codec_name.lower():
         case "opus":
             rate = next(rate for rate in OPUS_SAMPLE_RATES if rate >= sample_rate)
-            return OpusEncoder(rate, channels, options)
+            return OpusEncoder(rate, channels, options, max_bitrate)
         case "g722":
             codec = _FFmpegCodec("g722", G722_SAMPLE_RATE, 1)
             return _CodecEncoder("G722", G722_SAMPLE_RATE, 1, PCM_SAMPLE_RATE, codec)

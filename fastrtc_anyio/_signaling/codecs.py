@@ -102,6 +102,17 @@ def answer_format(one: Format, opus: tuple[tuple[str, str | None], ...]) -> Form
     return replace(one, parameters=parameters)
 
 
+def limit_bitrate(one: Format) -> int | None:
+    """Return the bits per second of Opus that the client accepts on average; None for any.
+
+    RFC 7587 6.1: other values than these are ignored, and 7.1: a sender must not exceed the limit.
+    """
+    value = one.get("maxaveragebitrate") or ""
+    if codec_name(one) != "opus" or re.fullmatch(r"[0-9]{4,6}", value) is None:
+        return None
+    return int(value) if 6000 <= int(value) <= 510_000 else None
+
+
 def _is_usable(kind: str, one: Format) -> bool:
     name = _NAMES.get(one.name.lower(), "rtx")
     if CODECS.get(kind, {}).get(name) != one.clock_rate or one.payload_type in _RTCP_TYPES:

@@ -364,6 +364,21 @@ def test_opus_uses_the_next_rate_up(name: str, rate: int, wanted: int) -> None:
         assert (encoder.clock_rate, encoder.rtp_increment) == (48000, 960)
 
 
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("options", [None, OpusOptions(bitrate=96_000)])
+def test_limit_of_the_client_bounds_the_bitrate_and_nothing_else(
+    options: OpusOptions | None,
+) -> None:
+    samples = tones(48_000, 2)
+
+    def rate(options: OpusOptions | None, max_bitrate: int | None) -> float:
+        encoder = create_encoder("opus", 48_000, 2, options, max_bitrate)
+        return 4 * sum(map(len, encode_all(encoder, samples)))
+
+    assert rate(options, 16_000) == rate(OpusOptions(bitrate=16_000), None) < 24_000
+    assert rate(options, 200_000) == rate(options, None) > 60_000
+
+
 @pytest.mark.parametrize("name", ["g722", "G722", "pcmu", "PCMU", "pcma", "PcMa"])
 def test_codec_names_are_case_insensitive(name: str) -> None:
     assert create_encoder(name, 48000, 2).sample_rate == (16000 if "722" in name else 8000)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._signaling.answer import describe_local, restore_answer
-from fastrtc_anyio._signaling.codecs import list_usable, sort_for_sending
+from fastrtc_anyio._signaling.codecs import limit_bitrate, list_usable, sort_for_sending
 from fastrtc_anyio._signaling.offer import Negotiation, check_answer, negotiate
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio._signaling.sdp import Description, Section, Source
@@ -222,6 +222,22 @@ def test_preferred_codec_is_sent_with_its_retransmissions() -> None:
 def test_codec_at_another_rate_or_with_more_channels_is_unusable(number: int, codec: str) -> None:
     with pytest.raises(InvalidOffer, match="codecs opus, G722, PCMU, PCMA; got"):
         negotiated(section(f"audio 9 RTP/SAVPF {number}", "0", f"a=rtpmap:{number} {codec}"))
+
+
+@pytest.mark.parametrize(
+    ("codec", "value", "limit"),
+    [
+        *(("opus/48000/2", str(value), value) for value in (6000, 24_000, 510_000)),
+        *(("opus/48000/2", text, None) for text in ("5999", "510001", "-6000", "2e4", "٢" * 5)),
+        *(("OPUS/48000/2", "20000", 20_000), ("G722/8000", "20000", None)),
+    ],
+)
+def test_bitrate_of_opus_is_limited_by_valid_values(
+    codec: str, value: str, limit: int | None
+) -> None:
+    lines = (f"a=rtpmap:111 {codec}", f"a=fmtp:111 minptime=10;maxaveragebitrate={value}")
+    (use,) = negotiated(section("audio 9 RTP/SAVPF 111", "0", *lines)).uses
+    assert limit_bitrate(use.formats[0]) == limit
 
 
 def test_answer_keeps_parameters_that_are_negotiated_and_no_others() -> None:

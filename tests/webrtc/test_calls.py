@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from anyio import to_thread
 from anyio.abc import TaskStatus
 
 from fastrtc_anyio import (
+    AudioFrame,
     CloseReason,
     CloseStream,
     EmitType,
@@ -24,9 +26,10 @@ from fastrtc_anyio import (
 from fastrtc_anyio._driver import HandlerDriver
 from tests.kit.aiortc_client import open_client
 from tests.kit.backends import on_trio
-from tests.kit.calls import make_stream, place_call
+from tests.kit.calls import accept, make_stream, place_call
 from tests.kit.handlers import AsyncEcho, Echo, Quiet
 from tests.kit.measure import echo_of_tones
+from tests.kit.packets import PacketLog, rtp_of
 from tests.kit.waiting import wait_until
 
 RATES = [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
@@ -35,6 +38,12 @@ RATES = [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
 def record_handler(handlers: list[AsyncEcho]) -> AsyncEcho:
     handlers.append(AsyncEcho())
     return handlers[-1]
+
+
+async def noise(session: Session) -> None:
+    samples = np.random.default_rng(1).integers(-8000, 8000, (1, 960), np.int16)
+    while True:
+        await session.audio_out.send(AudioFrame(48_000, samples))
 
 
 @on_trio
@@ -65,6 +74,21 @@ async def test_echo_in_each_codec(codec: str) -> None:
     async with stream, place_call(stream, codec=codec) as client:
         (snr,) = await echo_of_tones(client, [440])
     assert snr > 30
+
+
+@on_trio
+async def test_client_limits_the_bitrate_of_opus() -> None:
+    async with make_stream(noise) as stream, open_client() as client:
+        offer = await to_thread.run_sync(client.run, client.make_offer, "opus", False)
+        (number,) = re.findall(r"a=rtpmap:(\d+) opus/48000/2\r\n", offer)
+        line = f"a=fmtp:{number} maxaveragebitrate=16000\r\n"
+        offer = re.sub(r"(a=rtpmap:.*opus.*\r\n)", rf"\1{line}", offer)
+        log = PacketLog(client.pc.getTransceivers()[0].sender.transport)
+        answer = await stream.offer({"type": "offer", "sdp": offer, "webrtc_id": "a" * 32})
+        await accept(client, answer["sdp"])
+        await wait_until(lambda: len(rtp_of(log.received)) > 50, "a second of audio")
+    sizes = [len(packet.payload) for packet in rtp_of(log.received)[5:]]
+    assert np.mean(sizes) * 8 * 50 == pytest.approx(16_000, rel=0.25)
 
 
 async def test_hang_up_ends_session() -> None:

@@ -18,9 +18,12 @@ from fastrtc_anyio._peers.webrtc.rtp import Header
 
 @pytest.fixture(autouse=True)
 def forget_names() -> Iterator[None]:
-    fast_internals.missing_names.cache_clear()
+    caches = fast_internals.missing_names, fast_internals.warn_of_value
+    for cached in caches:
+        cached.cache_clear()
     yield
-    fast_internals.missing_names.cache_clear()
+    for cached in caches:
+        cached.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +56,21 @@ def test_variable_selects_the_regular_paths_silently(
     monkeypatch.setenv(fast_internals.VARIABLE, "1")
     assert fast_internals.is_usable()
     assert caplog.records == []
+
+
+def test_value_of_the_variable_without_a_meaning_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(fast_internals.VARIABLE, "")
+    assert fast_internals.is_usable()
+    assert caplog.records == []
+    for value in ("false", "2", "false"):
+        monkeypatch.setenv(fast_internals.VARIABLE, value)
+        assert fast_internals.is_usable()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"FASTRTC_ANYIO_FAST_PATH must be 0 or 1; got {value!r}, which has no effect"
+        for value in ("false", "2")
+    ]
 
 
 def open_session(direction: int) -> Session:

@@ -33,7 +33,8 @@ from .internals import replace_attribute
 logger = logging.getLogger("fastrtc_anyio")
 
 VARIABLE = "FASTRTC_ANYIO_FAST_PATH"
-"""Environment variable. With the value 0 the regular paths of aiortc are used."""
+"""Environment variable. With the value 0 the regular paths of aiortc are used, otherwise those of
+this module."""
 
 _pylibsrtp: Any = getattr(rtcdtlstransport, "pylibsrtp")  # noqa: B009 - not exported
 
@@ -80,11 +81,20 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
 def is_usable() -> bool:
     """Return whether the private names may be used: they all exist, and the variable permits it.
 
-    Logs the missing ones, once for each process.
+    Logs the missing ones, and a value of the variable without a meaning, once for each process.
     """
-    if os.environ.get(VARIABLE) == "0":
-        return False
+    value = os.environ.get(VARIABLE, "")
+    if value not in ("", "1"):
+        if value == "0":
+            return False
+        warn_of_value(value)
     return not missing_names()
+
+
+@cache
+def warn_of_value(value: str) -> None:
+    """Log on the first call that the variable has another value than 0 and 1."""
+    logger.warning("%s must be 0 or 1; got %r, which has no effect", VARIABLE, value)
 
 
 @cache

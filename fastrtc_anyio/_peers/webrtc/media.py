@@ -17,7 +17,7 @@ from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._peers.streams.audio import AudioInput, AudioOutput
 from fastrtc_anyio._peers.streams.messages import MessageChannel
 from fastrtc_anyio._peers.streams.video import VideoInput, VideoOutput
-from fastrtc_anyio._signaling.codecs import codec_name
+from fastrtc_anyio._signaling.codecs import codec_name, limit_bitrate
 from fastrtc_anyio._signaling.offer import Negotiation
 from fastrtc_anyio._signaling.sdp import Format
 from fastrtc_anyio.errors import InvalidOffer, UnsupportedFormat
@@ -112,7 +112,8 @@ class ConnectionMedia:
                 # Where the client receives nothing, playout goes on in the codec of its media.
                 use = next((use for use in used if use.sends), used[0])
                 sender = by_mid[negotiation.mid(use.index)] if use.sends else None
-                self._send(kind, sender, codec_name(use.formats[0]))
+                sent = use.formats[0]
+                self._send(kind, sender, codec_name(sent), limit_bitrate(sent))
 
     def add_sections(self, pc: RTCPeerConnection) -> None:
         """Add the sections of the plan to a connection that makes an offer."""
@@ -193,11 +194,17 @@ class ConnectionMedia:
             media_internals.bound_gaps(receiver)
             keep_receiving(transceiver)
 
-    def _send(self, kind: str, sender: RTCRtpTransceiver | None, codec: str) -> None:
+    def _send(
+        self,
+        kind: str,
+        sender: RTCRtpTransceiver | None,
+        codec: str,
+        max_bitrate: int | None = None,
+    ) -> None:
         """Send media of a kind by ``sender``, or discard it. Video has the codec of its sender."""
         track: MediaStreamTrack
         if kind == "audio":
-            track = playout = self._make_playout_track(codec)
+            track = playout = self._make_playout_track(codec, max_bitrate)
             if sender is not None and fast_internals.is_usable():
                 fast_internals.replace_sending(
                     sender.sender, AudioSender(sender.sender, playout).run
@@ -211,10 +218,12 @@ class ConnectionMedia:
         else:
             sender.sender.replaceTrack(track)
 
-    def _make_playout_track(self, codec: str) -> PlayoutTrack:
+    def _make_playout_track(self, codec: str, max_bitrate: int | None) -> PlayoutTrack:
         options = self._options
         try:
-            encoder = create_encoder(codec, options.sample_rate, options.channels, options.opus)
+            encoder = create_encoder(
+                codec, options.sample_rate, options.channels, options.opus, max_bitrate
+            )
         except UnsupportedFormat as exc:
             raise InvalidOffer(str(exc)) from exc
         self._encoder = encoder
