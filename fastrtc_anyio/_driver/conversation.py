@@ -152,7 +152,7 @@ class Conversation:
         shared, listening = self._shared, self._machine.state is TurnState.LISTENING
         if shared is not None:
             shared.fills_gaps = self._silence_matters
-            shared.idle = listening and not (self._silence_matters or self._searching)
+            shared.idle = listening and not shared.fills_gaps
 
     async def _listen_with_model(self, vad: Vad) -> None:
         """Compute the probability of speech with the voice-activity model."""
@@ -189,8 +189,9 @@ class Conversation:
         """Whether silence can end speech."""
         machine, window = self._machine, self._handler.algo_options.audio_chunk_duration
         quiet = (machine.now - self._speech_at) / self._handler.input_sample_rate - window
-        # Also for a stop-word rule, which ends speech that the machine ignores.
-        return machine.user_speaks or quiet < _AFTER_SPEECH_S
+        # Also for a stop-word rule, which ends speech that the machine ignores, and which may have
+        # speech to report after a search.
+        return machine.user_speaks or self._searching or quiet < _AFTER_SPEECH_S
 
     async def _listen_with_rule(self, rule: CustomPauseRule) -> None:
         """Call a subclass's ``determine_pause`` after every 20 ms."""

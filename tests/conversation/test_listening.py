@@ -37,6 +37,7 @@ from tests.kit.conversations import (
 from tests.kit.listening import Rounds, SharedLoudVad, Source, listener, shared_listening
 
 from .test_conversation_properties import SIZES, talks
+from .test_muted_clients import slow_search
 
 QUICK = AlgoOptions(0.2, 0.06, 0.04, interrupt_threshold=0.06)
 
@@ -246,6 +247,19 @@ async def test_shared_listening_detects_a_muted_user_and_barge_in() -> None:
     assert first.at == pytest.approx(0.5 + 0.2, abs=0.07)
     assert log.of(ReplyStarted)[0].at == pytest.approx(1.5 + 0.5, abs=0.2)
     assert second.at == pytest.approx(3.5 + 0.1, abs=0.07)
+
+
+async def test_shared_listening_hears_the_end_of_speech_while_a_stop_word_is_searched() -> None:
+    """The search takes longer than the pause, and the client sends no silence."""
+    log, rounds = Log(), Rounds()
+    with shared_listening(rounds):
+        handler = slow_search(SharedLoudVad(), log)
+        async with create_task_group() as tasks, open_call(handler) as call:
+            tasks.start_soon(rounds.run)
+            await say(call, voice(1.5))
+            await anyio.sleep(4)
+            tasks.cancel_scope.cancel()
+    assert log.of(ReplyStarted)
 
 
 def test_conversations_of_several_event_loops_come_and_go() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from anyio import create_task_group
 
-from fastrtc_anyio import AsyncStreamHandler, ReplyOnPause, Session
+from fastrtc_anyio import AsyncStreamHandler, ReplyOnPause, ReplyOnStopWords, Session
 from fastrtc_anyio._driver import HandlerDriver
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
@@ -23,7 +23,16 @@ from fastrtc_anyio.conversation.events import ReplyStarted, UserStartedSpeaking
 from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.testing import open_call
 from tests.kit.backends import on_trio
-from tests.kit.conversations import RATE, Log, agent, answering, say, silence, voice
+from tests.kit.conversations import (
+    RATE,
+    Log,
+    LoudVad,
+    agent,
+    answering,
+    say,
+    silence,
+    voice,
+)
 from tests.kit.handlers import Quiet
 from tests.kit.websocket_clients import open_pair
 
@@ -75,6 +84,35 @@ async def test_client_that_mutes_while_speaking_gets_a_reply(connect: Any) -> No
         await anyio.sleep(2)
     (started,) = log.of(ReplyStarted)
     assert started.at == pytest.approx(1.5 + PAUSE, abs=0.2)
+
+
+class SlowSearch(ReplyOnStopWords):
+    """Finds a stop word in the first half second of any speech, after 3 s."""
+
+    async def find_stop_word(self, audio: tuple[int, Int16Array]) -> int | None:  # type: ignore[override]
+        await anyio.sleep(3)
+        return RATE // 2
+
+
+def slow_search(model: Any, log: Log) -> SlowSearch:
+    reply = answering(0.1)
+    unused: Any = object()
+    return SlowSearch(
+        reply, ["x"], input_sample_rate=RATE, model=model, stt_model=unused, on_event=log
+    )
+
+
+@TRANSPORTS
+async def test_speech_after_a_stop_word_gets_a_reply_though_the_search_ends_later(
+    connect: Any,
+) -> None:
+    log = Log()
+    handler = slow_search(LoudVad(), log)
+    async with connect(handler) as speak:
+        await speak(voice(1.5))
+        await anyio.sleep(4)
+    (started,) = log.of(ReplyStarted)
+    assert started.at == pytest.approx(3 + PAUSE, abs=0.4)
 
 
 @TRANSPORTS
