@@ -47,7 +47,7 @@ Policy, Session = srtp.Policy, srtp.Session  # of pylibsrtp, which aiortc requir
 PROFILES = [Policy.SRTP_PROFILE_AEAD_AES_128_GCM, Policy.SRTP_PROFILE_AES128_CM_SHA1_80]
 KEY = bytes(range(30))
 CLIENT = ("10.0.0.9", 5000)
-PCMU, OPUS, EVENT, VP8, UNKNOWN = 0, 126, 101, 97, 120
+PCMU, OPUS, EVENT, VP8, RTX, UNKNOWN = 0, 126, 101, 97, 98, 120
 """Payload types. The type of Opus looks like the second byte of DTLS."""
 SOUND = OpusEncoder(48_000, 1).encode(cast(Any, tone(440, 48_000, 0.02)))
 CERTIFICATE = RTCCertificate.generateCertificate()
@@ -120,7 +120,8 @@ class End:
         loop = asyncio.get_running_loop()
         names = {PCMU: "PCMU", OPUS: "opus"}
         self.tap = AudioTap(names, cast(Any, self.recorder), self.discards, loop)
-        self.audio = self.receive("audio", [PCMU, OPUS, EVENT], self.tap)
+        self.audio = self.receive("audio", [PCMU, OPUS, EVENT, RTX], self.tap)
+        self.audio._RTCRtpReceiver__rtx_ssrc[3] = 1  # source 3 repeats packets of source 1
         self.pictures = self.receive("video", [VP8], self.video)
 
     def ignore(self, coroutine: Coroutine[Any, Any, object]) -> None:
@@ -136,6 +137,9 @@ class End:
     def register(self, receiver: Any, kind: str, payload_types: list[int]) -> None:
         known = {codec.payloadType: codec for codec in CODECS[kind]}
         event = RTCRtpCodecParameters(f"{kind}/telephone-event", 8000, payloadType=EVENT)
+        known[RTX] = RTCRtpCodecParameters(
+            f"{kind}/rtx", 48_000, payloadType=RTX, parameters={"apt": OPUS}
+        )
         opus = next((one for one in CODECS[kind] if one.name == "opus"), event)
         codecs = [known.get(number, event if number == EVENT else opus) for number in payload_types]
         for number, codec in zip(payload_types, codecs, strict=True):
@@ -221,7 +225,7 @@ def packets(draw: st.DrawFn) -> Packet:
     first, middle, tail = draw(st.sampled_from([MIDDLES[0]] * 8 + MIDDLES[1:]))
     return Packet(
         draw(st.sampled_from(KINDS)),
-        draw(st.sampled_from([OPUS] * 8 + [PCMU, EVENT, VP8, UNKNOWN])),
+        draw(st.sampled_from([OPUS] * 8 + [PCMU, EVENT, VP8, RTX, UNKNOWN])),
         draw(st.sampled_from([1] * 8 + [2, -1, 0, 5, 2000, 30_000])),
         draw(st.sampled_from([1] * 6 + [2, 3])),
         first,
@@ -277,7 +281,7 @@ def apply(end: End, packet: Packet) -> bool:
         case "unregister":
             end.dtls._unregister_rtp_receiver(end.audio)
         case "register":
-            end.register(end.audio, "audio", [PCMU, OPUS, EVENT])
+            end.register(end.audio, "audio", [PCMU, OPUS, EVENT, RTX])
         case "wait":
             pass
         case _:
@@ -328,6 +332,7 @@ async def compare(sent: list[Packet], profile: int, patch: pytest.MonkeyPatch) -
 @example([Packet(), Packet(), Packet("disable"), Packet(), Packet("enable"), Packet()], 1)
 @example([Packet(), Packet(), Packet("unregister"), Packet(), Packet("register"), Packet()], 1)
 @example([Packet(), Packet(), Packet(payload_type=EVENT), Packet(), Packet(ssrc=2)], 1)
+@example([Packet(), Packet(), *[Packet(payload_type=RTX, ssrc=3)] * 2, Packet()], 1)
 def test_both_paths_do_the_same(sent: list[Packet], profile: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         run(compare(sent, profile, patch))

@@ -20,6 +20,7 @@ from typing import Any
 
 from aioice import ice
 from aiortc import MediaStreamTrack, RTCRtpReceiver, RTCRtpSender, rtcdtlstransport
+from aiortc.codecs import is_rtx
 from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpRouter, State
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
@@ -204,13 +205,16 @@ class RtpSource:
 def find_source(transport: RTCDtlsTransport, number: int, payload_type: int) -> RtpSource | None:
     """Return a source whose packets aiortc passes to a receiver that decodes this payload type.
 
-    None if aiortc has not got an authentic packet of it, or would drop this one.
+    None if aiortc has not got an authentic packet of it, or would drop this one, and for packets
+    that repeat those of another source (RFC 4588), which aiortc unwraps.
     """
     receiver: Any = transport._rtp_router.ssrc_table.get(number)
     if receiver is None:
         return None
     codec = getattr(receiver, "_RTCRtpReceiver__codecs").get(payload_type)  # noqa: B009
-    if codec is None or number not in getattr(receiver, "_RTCRtpReceiver__remote_streams"):  # noqa: B009
+    if codec is None or is_rtx(codec):
+        return None
+    if number not in getattr(receiver, "_RTCRtpReceiver__remote_streams"):  # noqa: B009
         return None
     source = RtpSource(transport, receiver, number, payload_type)
     return source if source.is_current else None
