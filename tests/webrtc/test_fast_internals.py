@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
+import pylibsrtp
 import pytest
 from aiortc import RTCRtpSender
 from hypothesis import given
@@ -14,6 +17,8 @@ from fastrtc_anyio._peers.webrtc import fast_internals
 from fastrtc_anyio._peers.webrtc.fast_internals import SrtpBuffer
 from fastrtc_anyio._peers.webrtc.feedback_internals import Refused
 from fastrtc_anyio._peers.webrtc.rtp import Header
+
+srtp: Any = pylibsrtp
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +51,18 @@ def test_missing_name_is_logged_once_and_not_used(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "lack RTCRtpSender._no_such_name, RTCRtpSender.__none_either" in record.getMessage()
+
+
+@pytest.mark.parametrize("function", [None, srtp.lib.srtp_create])
+def test_another_libsrtp_is_logged_and_not_used(
+    function: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = SimpleNamespace(srtp_protect=srtp.lib.srtp_protect, srtp_unprotect=function)
+    replaced = SimpleNamespace(ffi=srtp.ffi, lib=library)
+    monkeypatch.setattr(fast_internals, "_pylibsrtp", replaced)
+    assert not fast_internals.is_usable()
+    (record,) = caplog.records
+    assert "lack pylibsrtp.lib.srtp_unprotect:" in record.getMessage()
 
 
 def test_variable_selects_the_regular_paths_silently(

@@ -100,15 +100,26 @@ def warn_of_value(value: str) -> None:
 
 @cache
 def missing_names() -> list[str]:
-    """Return the names in :data:`REQUIRED` that do not exist, and log them on the first call."""
-    missing = find_missing(REQUIRED)
+    """Return the names in :data:`REQUIRED` that do not exist, and log them on the first call.
+
+    Also those of functions of libsrtp 2 that pylibsrtp lacks: libsrtp 3 has others.
+    """
+    missing = find_missing(REQUIRED) or [
+        f"pylibsrtp.lib.{name}" for name in ("srtp_protect", "srtp_unprotect") if not _works(name)
+    ]
     if missing:
         logger.warning(
-            "the installed versions of aiortc and aioice lack %s: audio takes their regular paths, "
-            "which need more of the processor",
+            "the installed versions of aiortc and its libraries lack %s: audio takes their regular "
+            "paths, which need more of the processor",
             ", ".join(missing),
         )
     return missing
+
+
+def _works(name: str) -> bool:
+    """Return whether a function of libsrtp processes a packet in place, as :class:`SrtpBuffer`."""
+    function = getattr(_pylibsrtp.lib, name, None)
+    return function is not None and len(_pylibsrtp.ffi.typeof(function).args) == 3
 
 
 class SrtpBuffer:
