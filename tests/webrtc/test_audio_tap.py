@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from aiortc.rtp import RtpPacket
 
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._media.encode import OpusEncoder, create_encoder
 from fastrtc_anyio._media.reorder import HOLD_SECONDS
 from fastrtc_anyio._peers.discards import Discards
+from fastrtc_anyio._peers.streams.audio import AudioInput
+from fastrtc_anyio._peers.streams.link import Link
 from fastrtc_anyio._peers.webrtc.audio import AUDIO_RATE, AudioTap
 from fastrtc_anyio.abc import AudioInStatistics
 from fastrtc_anyio.testing import tone, tone_snr
@@ -191,6 +194,32 @@ def test_sender_that_restarts_begins_anew(at: int) -> None:
         line.send(i, at=at + i)
     assert line.heard.pieces[100:] == [(0.02, None, False)] + [FRAME] * 9
     assert line.heard.counters.lost == 0
+
+
+@pytest.mark.parametrize("jump", [-(2**31), -8000, 11 * 8000, 3599 * 8000, 5 * 3600 * 8000])
+@pytest.mark.parametrize("pause", [0.0, 0.5])
+@pytest.mark.parametrize("lost", [(), (100,), (101,)])
+async def test_jump_of_timestamps_costs_no_audio_and_leaves_no_delay(
+    jump: int, pause: float, lost: tuple[int, ...]
+) -> None:
+    """The numbers go on. Elapsed time shows the gap, and a lost packet is concealed."""
+    line = Line()
+    audio = AudioInput(Link(Host(), line.clock.time))
+    line.tap = line.open(audio, line.clock)
+    heard: list[float] = []
+    for i in range(200):
+        if i == 100:
+            line.clock.advance(pause)
+        if i not in lost:
+            line.send(i, at=(2**31 + (jump if i >= 100 else 0)) // 160 + i, payload=LOUD)
+        else:
+            line.clock.advance(0.02)
+        heard.append(0.0)
+        while audio.statistics().buffered:
+            heard[-1] += (await audio.receive()).duration
+    assert heard[:100] == heard[103:] + [0.02] * 3 == [0.02] * 100
+    surplus = sum(heard) - (200 - len(lost)) * 0.02
+    assert 0 <= round(surplus, 6) <= pause + 0.08
 
 
 def test_new_ssrc_restarts_reordering() -> None:
