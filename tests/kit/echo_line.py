@@ -20,6 +20,8 @@ from fastrtc_anyio._media.frames import AudioFrame, Int16Array
 from fastrtc_anyio._media.input_lead import InputLead
 from fastrtc_anyio._media.playout import PlayoutBuffer
 from fastrtc_anyio._media.reorder import Ordered, ReorderBuffer
+from fastrtc_anyio._peers.webrtc.phase import PhaseChoice
+from fastrtc_anyio._peers.webrtc.ticks import PERIOD
 
 RATE = 8000
 MS = RATE // 1000
@@ -93,7 +95,8 @@ class _Call:
         self.order: ReorderBuffer[int] = ReorderBuffer.rtp()
         self.heard = Heard(self.playout)
         self.events: list[tuple[float, float, int, Callable[[float], None]]] = []
-        self.pushed_at = 0.0
+        self.choice = PhaseChoice()
+        self.pushed_at = self.echoed_at = self.needed_at = 0.0
         self.count = 0
 
     def run(self) -> Heard:
@@ -158,7 +161,13 @@ class _Call:
             if begin <= push < over:
                 push = over
         self.pushed_at = max(self.pushed_at, push)
-        self._at(self.pushed_at, lambda now: self.playout.push(samples))
+        self._at(self.pushed_at, lambda now: self._push(samples, now))
+
+    def _push(self, samples: Int16Array, now: float) -> None:
+        self.echoed_at = now / 1000
+        if self.playout.buffered_samples < SAMPLES:
+            self.needed_at = self.echoed_at
+        self.playout.push(samples)
 
     def _pull(self, now: float) -> None:
         frame = self.playout.pull()
@@ -170,4 +179,5 @@ class _Call:
             number = newest - (newest - number) % _NUMBERS
             heard = now - self.offset - number * PACKET + (middle - position) / MS
         self.heard.frames.append((now, heard))
-        self._at(now + PACKET, self._pull)
+        moves = self.choice.changes(now / 1000, self.echoed_at, self.needed_at)
+        self._at(now + (PERIOD * 1000 if moves else PACKET), self._pull)

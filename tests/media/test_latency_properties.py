@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import mean
 
 import pytest
 from hypothesis import example, given, settings
@@ -29,6 +30,14 @@ def test_latency_exceeds_the_jitter_by_less_than_two_frames(
     # At most a point of the grid, and the next pull.
     assert heard.latency(4000, END) <= jitter + GRID + PACKET + 2
     assert heard.gaps(4000, END) <= 6
+
+
+@pytest.mark.parametrize("jitter", [10.0, 30.0])
+def test_latency_exceeds_the_jitter_by_8_ms_on_average(jitter: float) -> None:
+    """The packets of calls come at any time between the points of the grid, 5 ms on average."""
+    calls = [call(Line(jitter=jitter, phase=3.0 + 10 * (n % 2)), END, n) for n in range(40)]
+    assert mean(heard.latency(8000, END) for heard in calls) <= jitter + 10
+    assert mean(heard.gaps(8000, END) for heard in calls) <= 0.3
 
 
 @settings(max_examples=15, deadline=None)

@@ -25,7 +25,7 @@ def simulate(pushes: Callable[[int], float], seconds: float) -> tuple[list[float
         while times and times[0] <= pull:
             last = times.pop(0)
             ages.append((pull, pull - last))
-        choice.changes(pull, last)
+        choice.changes(pull, last, last)
     return [age for when, age in ages if when > seconds - 1], choice.moves
 
 
@@ -58,4 +58,40 @@ def test_source_of_another_pace_moves_four_times() -> None:
 
 def test_source_without_new_pushes_does_not_move() -> None:
     choice = PhaseChoice()
-    assert not any(choice.changes(n * FRAME + 0.015, 1.0) for n in range(1000))
+    assert not any(choice.changes(n * FRAME + 0.015, 1.0, 1.0) for n in range(1000))
+
+
+@given(st.lists(st.floats(0, 0.02), min_size=1, max_size=20), st.integers(0, 4))
+def test_margin_that_one_frame_needs_is_kept(ages: list[float], moves: int) -> None:
+    """One of each 100 frames comes less than 10 ms before its pull: it would be late."""
+    choice = PhaseChoice()
+    choice.moves = moves
+    for number in range(2000):
+        pull = FRAME * number
+        needed_at = pull - (0.009 if number % 100 == 0 else ages[number % len(ages)] + 0.0108)
+        # Pushes that no pull has needed so far hide what an empty queue would show.
+        pushed_at = pull - (0.001 if number % 2 else 0.012)
+        assert not choice.changes(pull, pushed_at, needed_at)
+
+
+@given(st.lists(st.floats(0.0108, 0.03), min_size=20, max_size=40), st.integers(0, 3))
+def test_margin_that_no_frame_needs_is_given_up(ages: list[float], moves: int) -> None:
+    choice = PhaseChoice()
+    choice.moves = moves
+    for number in range(3000):
+        pull = FRAME * number
+        needed_at = pull - (0.019 if number % 10 == 0 else ages[number % len(ages)])
+        pushed_at = pull - (0.001 if number % 2 else 0.012)
+        if choice.changes(pull, pushed_at, needed_at):
+            assert number >= (100 << moves) - 1
+            return
+    raise AssertionError
+
+
+def test_few_late_frames_prove_nothing() -> None:
+    """Losses delay frames by 20 ms, and seldom: the next one may come later."""
+    choice = PhaseChoice()
+    for number in range(10_000):
+        pull = FRAME * number
+        age = 0.012 if number % 2500 == 0 else 0.025
+        assert not choice.changes(pull, pull - (0.001 if number % 2 else 0.012), pull - age)

@@ -445,7 +445,7 @@ class FakeOutput:
         self.queued = 0
         self.pulls = 0
         self.skipped = 0.0
-        self.pushed_at = 0.0
+        self.pushed_at = self.needed_at = 0.0
 
     @property
     def frames_left(self) -> int:

@@ -201,6 +201,8 @@ class AudioOutput(AudioSendStream):
         self._bound = bound
         self.pushed_at = 0.0
         """Time of the last push for a short queue, on the link's clock: the source's pace."""
+        self.needed_at = 0.0
+        """Time of the last push before which less than a frame of 20 ms was queued."""
         self.frames_left = 0
         """Whole frames of 20 ms queued after the last pull."""
         self._set_format(sample_rate, channels)
@@ -280,8 +282,11 @@ class AudioOutput(AudioSendStream):
         if self._generation != generation:
             buffer.discard(samples)
         elif buffer.has_room:
-            if buffer.buffered_seconds < _SHORT_S:
+            queued = buffer.buffered_seconds
+            if queued < _SHORT_S:
                 self.pushed_at = self._link.clock()
+                if queued < 1 / FRAMES_PER_SECOND:
+                    self.needed_at = self.pushed_at
             buffer.push(samples)
         else:
             return None

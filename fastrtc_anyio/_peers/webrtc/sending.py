@@ -184,7 +184,8 @@ class AudioSender:
             left = min(output.frames_left, _MARGIN)
             self._usual = max(left, self._usual - _FORGOTTEN)
         self._owed = owed
-        if self._phase.changes(self._clock(), output.pushed_at) and self._ticks is not None:
+        moves = self._phase.changes(self._clock(), output.pushed_at, output.needed_at)
+        if moves and self._ticks is not None:
             self._ticks.move()
 
     def _skip(self, owed: int) -> None:
