@@ -39,6 +39,9 @@ _OPUS_MIN_BITRATE, _OPUS_MAX_BITRATE = 6000, 510_000
 # switches to the music coder 200 ms later: an audible seam, of 25 dB signal to noise.
 _OPUS_BITRATE_PER_CHANNEL = 64_000
 _DEFAULT_COMPLEXITY = 10
+# Multiple of the bitrate that unconstrained VBR, FFmpeg's default, takes on average for steady
+# tones. It sounds better than constrained VBR, which takes 1.0 to 1.2 of it.
+_VBR_PEAK = 2.2
 # libopus: a packet of this length or less need not be transmitted.
 _DTX_BYTES = 2
 # Equal payloads of one frame after which the encoder has settled: a second. DTX varies them sooner.
@@ -253,6 +256,7 @@ class OpusEncoder(_CodecEncoder):
             "inband_fec": int(options.inband_fec),
             "packet_loss_percent": options.packet_loss_percent,
             "dtx": int(options.dtx),
+            "vbr_constraint": int(max_bitrate is not None and max_bitrate < _VBR_PEAK * bitrate),
         }
         library = load_libopus()
         codec = (
@@ -277,6 +281,7 @@ def _ffmpeg_opus(
         "compression_level": controls["complexity"],
         "fec": controls["inband_fec"],
         "packet_loss": controls["packet_loss_percent"],
+        "vbr": "constrained" if controls["vbr_constraint"] else "on",
     }
     options = {name: str(value) for name, value in settings.items()}
     return _FFmpegCodec("libopus", sample_rate, channels, controls["bitrate"], options)

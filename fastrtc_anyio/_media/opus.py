@@ -258,7 +258,6 @@ class NativeOpusEncoder:
         self._address = self._pcm.ctypes.data
         self._packet = create_string_buffer(_MAX_PACKET)
         self._packet_address = addressof(self._packet)
-        # As FFmpeg: with unconstrained VBR a frame that is hard to encode may take more bits.
         controls = {"vbr": 1, "vbr_constraint": 0, **controls}
         self._encoder = library.create_encoder(sample_rate, channels, application, controls)
 
