@@ -1,4 +1,4 @@
-"""The reports of ``getStats()`` on audio in libwebrtc, with which both Node and browsers call."""
+"""The reports of ``getStats()`` in libwebrtc, with which both Node and browsers call."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ _NEAR = 0.5
 """Seconds between two times that a machine without load has within some milliseconds."""
 
 
-def find(reports: Reports, kind: str) -> dict[str, Any]:
-    """Return the report of a type on audio, or an empty one."""
-    found = [one for one in reports if one["type"] == kind and one.get("kind") == "audio"]
+def find(reports: Reports, type_: str, kind: str = "audio") -> dict[str, Any]:
+    """Return the report of a type on a kind of media, or an empty one."""
+    found = [one for one in reports if one["type"] == type_ and one.get("kind") == kind]
     assert len(found) <= 1, found
     return found[0] if found else {}
 
 
-def _is_complete(reports: Reports) -> bool:
-    sent = find(reports, "remote-outbound-rtp").get("reportsSent", 0)
-    answered = find(reports, "remote-inbound-rtp").get("roundTripTimeMeasurements", 0)
+def _is_complete(reports: Reports, kind: str) -> bool:
+    sent = find(reports, "remote-outbound-rtp", kind).get("reportsSent", 0)
+    answered = find(reports, "remote-inbound-rtp", kind).get("roundTripTimeMeasurements", 0)
     return bool(min(sent, answered) >= _RTCP_REPORTS)
+
+
+async def _wait_complete(get_stats: Callable[[], Awaitable[Reports]], kind: str) -> Reports:
+    with anyio.fail_after(SECONDS):
+        while not _is_complete(reports := await get_stats(), kind):
+            await anyio.sleep(0.1)
+    return reports
 
 
 async def check_reports(get_stats: Callable[[], Awaitable[Reports]]) -> None:
@@ -36,12 +43,36 @@ async def check_reports(get_stats: Callable[[], Awaitable[Reports]]) -> None:
     A client whose machine is busy conceals some audio. Bounds on time are therefore wide.
     """
     begin = await get_stats()
-    with anyio.fail_after(SECONDS):
-        while not _is_complete(reports := await get_stats()):
-            await anyio.sleep(0.1)
+    reports = await _wait_complete(get_stats, "audio")
     _check_reception(find(begin, "inbound-rtp"), find(reports, "inbound-rtp"))
     _check_sender_reports(find(reports, "inbound-rtp"), find(reports, "remote-outbound-rtp"))
     _check_receiver_reports(find(reports, "outbound-rtp"), find(reports, "remote-inbound-rtp"))
+
+
+async def check_video_reports(get_stats: Callable[[], Awaitable[Reports]]) -> None:
+    """Check what a client, which sees its pictures come back, reports on them."""
+    begin = find(await get_stats(), "inbound-rtp", "video")
+    shown = begin["framesDecoded"] + 30
+    with anyio.fail_after(SECONDS):
+        while find(await get_stats(), "inbound-rtp", "video")["framesDecoded"] < shown:
+            await anyio.sleep(0.1)
+    reports = await _wait_complete(get_stats, "video")
+    inbound, outbound = (find(reports, f"{way}-rtp", "video") for way in ("inbound", "outbound"))
+    seconds = (inbound["timestamp"] - begin["timestamp"]) / 1000
+    grown = {
+        key: inbound[key] - begin[key]
+        for key in ("framesReceived", "framesDecoded", "keyFramesDecoded", "packetsReceived")
+    }
+    print(f"in {seconds:.2f} s {grown}; requests for key frames: {inbound['pliCount']}")
+    assert inbound["packetsLost"] == 0
+    assert inbound["jitter"] < 0.1
+    assert inbound["keyFramesDecoded"] >= 1
+    assert grown["framesDecoded"] >= 0.8 * grown["framesReceived"]
+    # Key frames are for requests, and for the estimate of the bitrate, which rises at first.
+    assert grown["keyFramesDecoded"] <= 2 + seconds / 2 + inbound["pliCount"]
+    remote = find(reports, "remote-outbound-rtp", "video")
+    _check_sender_reports(inbound, remote)
+    _check_receiver_reports(outbound, find(reports, "remote-inbound-rtp", "video"))
 
 
 def _check_reception(begin: dict[str, Any], inbound: dict[str, Any]) -> None:

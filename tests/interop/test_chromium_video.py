@@ -37,6 +37,7 @@ from tests.kit.waiting import SECONDS, wait_until
 from .chromium import Browser, Page, open_browser
 from .pages import COUNT_QUESTIONS, OpenPage, connect
 from .pictures import COUNT, FPS, HEIGHT, WIDTH, Look, make_picture
+from .reports import Reports, check_video_reports
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
@@ -364,6 +365,23 @@ async def test_h264_is_sent_and_received_if_the_stream_prefers_it(browser: Brows
         await check_latency(page, mirrored)
         stats = await page.evaluate(STATS)
         assert (stats["sent"], stats["received"]) == ("video/H264", "video/H264")
+
+
+@on_trio
+async def test_reports_on_pictures_are_right(browser: Browser) -> None:
+    stream = make_stream(VideoStreamHandler(mirror), modality="video")
+    async with serve(stream) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        await wait_moving(page, "remote", mirrored)
+
+        async def get_stats() -> Reports:
+            reports: Reports = await page.evaluate(
+                "(async () => [...(await call.pc.getStats()).values()])()"
+            )
+            return reports
+
+        await check_video_reports(get_stats)
 
 
 @on_trio
