@@ -178,7 +178,8 @@ class SharedListener:
     def collect(self) -> list[Hop]:
         """Thread: process the audio that has arrived, and return the hops that are complete."""
         self.waiting = False  # before reading: a frame that arrives meanwhile sets it again
-        if self._ended:
+        if self._ended or len(self._held) >= 2 * self._most_held:
+            # The event loop is blocked: audio waits in the input, which is bounded.
             return []
         try:
             frames = self._audio.drain(_BACKLOG_S, self.fills_gaps)

@@ -173,6 +173,23 @@ async def test_conversation_that_is_late_gets_all_hops() -> None:
             await shared.receive()
 
 
+async def test_audio_waits_in_the_bounded_input_while_the_event_loop_is_blocked() -> None:
+    source, vad = Source(), SharedLoudVad()
+    shared = listener(source, vad)
+    second = AudioFrame(24_000, np.zeros((1, 24_000), np.int16))
+    for _ in range(10):  # seconds in which nothing is received
+        source.frames.append(second)
+        listening.serve([shared])
+    assert 2 <= len(source.frames) <= 8
+    assert not shared.waiting
+    first = await shared.receive()
+    listening.serve([shared])
+    rest = await shared.receive()
+    assert source.frames == []
+    # Each hop once: those of ten seconds, less what is not yet a window.
+    assert (len(first) + len(rest)) == 10 * vad.sample_rate // vad.window
+
+
 async def test_audio_waits_for_the_next_round_only_while_idle() -> None:
     rounds = Rounds()
     shared = listener(Source(), SharedLoudVad(), rounds)
