@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -89,19 +90,52 @@ async def test_calls_leak_no_thread_task_or_file(kind: Any) -> None:
         assert await portal.call(tasks) == running
 
 
-def encryptions() -> int:
-    """Number of objects of OpenSSL and libsrtp in memory, including those that are garbage."""
-    names = {"OpenSSL.SSL.Connection", "OpenSSL.SSL.Context", "pylibsrtp.Session"}
+PARTS = {
+    "OpenSSL.SSL.Connection",
+    "OpenSSL.SSL.Context",
+    "aioice.ice.Connection",
+    "aioice.ice.StunProtocol",
+    "aiortc.rtcdatachannel.RTCDataChannel",
+    "aiortc.rtcdtlstransport.RTCDtlsTransport",
+    "aiortc.rtcicetransport.RTCIceTransport",
+    "aiortc.rtcpeerconnection.RTCPeerConnection",
+    "aiortc.rtcrtpreceiver.RTCRtpReceiver",
+    "aiortc.rtcrtpsender.RTCRtpSender",
+    "aiortc.rtcsctptransport.RTCSctpTransport",
+    "fastrtc_anyio._peers.webrtc.audio.AudioTap",
+    "fastrtc_anyio._peers.webrtc.ice_path.IcePath",
+    "fastrtc_anyio._peers.webrtc.sending.AudioSender",
+    "fastrtc_anyio._peers.webrtc.ticks.Registration",
+    "pylibsrtp.Session",
+}
+"""Names of classes whose objects belong to one connection."""
+
+
+def parts_in_memory() -> dict[str, int]:
+    """Number of objects of each class in :data:`PARTS`, including those that are garbage."""
     kinds = (type(one) for one in gc.get_objects())
-    return sum(f"{kind.__module__}.{kind.__qualname__}" in names for kind in kinds)
+    return Counter(
+        name for kind in kinds if (name := f"{kind.__module__}.{kind.__qualname__}") in PARTS
+    )
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
-async def test_closed_calls_leave_no_encryption_as_garbage() -> None:
+async def test_parts_of_closed_calls_are_no_garbage() -> None:
     async with open_portal() as portal, make_stream(AsyncEcho()) as stream:
-        before = encryptions()
-        await call_with_audio(stream, portal)
-        await wait_until(lambda: encryptions() <= before, "memory of DTLS and SRTP is free")
+        before = parts_in_memory()
+        for _ in range(2):
+            await call_with_audio(stream, portal)
+        await wait_until(lambda: parts_in_memory() == before, "the memory of the calls is free")
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_peer_that_never_connected_is_no_garbage() -> None:
+    async with open_portal() as portal:
+        before = parts_in_memory()
+        peer = WebRTCPeer(portal, configuration=LOOPBACK)
+        await peer.offer()
+        await peer.aclose()
+        await wait_until(lambda: parts_in_memory() == before, "the memory of the peer is free")
 
 
 @pytest.mark.usefixtures("no_garbage_collection")

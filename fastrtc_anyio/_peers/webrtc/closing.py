@@ -16,7 +16,7 @@ from aiortc import RTCPeerConnection
 
 from fastrtc_anyio._core.records import log_failure
 
-from . import internals, task_internals
+from . import task_internals
 from .data import DRAIN_LIMIT, DataChannels, poll
 from .ice_path import IcePath
 from .media import ConnectionMedia
@@ -78,11 +78,15 @@ class Closing:
             Step("ending the streams", 0.1, self._end_streams),
         )
 
-    async def run(self) -> None:
-        """Run the steps, each as a task. Cancel at the end what hangs."""
+    async def run(self) -> bool:
+        """Run the steps, each as a task. Cancel at the end what hangs.
+
+        Returns whether all steps ended.
+        """
         hanging = [task for step in self.steps() if (task := await self._run_step(step))]
         for task in hanging:
             task.cancel()
+        return not hanging
 
     async def _run_step(self, step: Step) -> asyncio.Task[Any] | None:
         """Run a step, and return its task if that has not ended."""
@@ -182,11 +186,7 @@ class Closing:
         try:
             self.end()
         finally:
-            try:
-                self.media.close()
-            finally:  # nothing sends or receives any more
-                for path in self.paths:
-                    internals.release_encryption(path.transport)
+            self.media.close()
 
 
 async def _stop(parts: Iterable[Coroutine[Any, Any, None]]) -> None:

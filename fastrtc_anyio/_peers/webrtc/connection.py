@@ -211,7 +211,7 @@ class Connection:
         the next one waits for ever (aiortc 1.16).
         """
         self._closing = True
-        await Closing(
+        has_ended = await Closing(
             tasks=self._tasks,
             negotiation=self._negotiation,
             find_pc=lambda: self._pc,
@@ -222,6 +222,22 @@ class Connection:
             has_failed=self._has_failed,
             end=lambda: self._end(Closed(CloseReason.CANCELLED, "closed by this side")),
         ).run()
+        if has_ended:
+            self._release()
+
+    def _release(self) -> None:
+        """Free the memory: no reference cycle is left for the garbage collector."""
+        if self._pc is not None:
+            transports = [path.transport for path in self._paths]
+            channels = self.data_channels.channels
+            task_internals.release_connection(self._pc, transports, channels)
+        for path in self._paths:
+            path.release()
+        self._paths.clear()
+        self.reach.consents.clear()
+        self._pc = self._ice = self._negotiation = None
+        del self.media, self.data_channels, self._messages, self._tasks
+        del self._on_connected, self._on_closed
 
     async def _connect(self, connect: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Perform ICE and DTLS, in a task of aiortc that :meth:`close` has to end."""

@@ -50,11 +50,12 @@ class DataChannels:
         self._on_violation = on_violation
         self._discards = discards
         self._limits = limits
-        self._channels: list[RTCDataChannel] = []
+        self.channels: list[RTCDataChannel] = []
+        """Channels that are not closed."""
 
     def add(self, channel: RTCDataChannel) -> None:
         """Use a channel, which either side may have created."""
-        self._channels.append(channel)
+        self.channels.append(channel)
         channel.bufferedAmountLowThreshold = _BUFFER // 4
         channel.on("message", partial(self._on_message, channel))
         channel.on("bufferedamountlow", self.flush)
@@ -81,7 +82,7 @@ class DataChannels:
         that first.
         """
         # SCTP has no event for "all acknowledged". Polling is cheap once, at the end of a call.
-        await poll(lambda: bool(self._channels) or not self._messages.has_outgoing, OPEN_LIMIT)
+        await poll(lambda: bool(self.channels) or not self._messages.has_outgoing, OPEN_LIMIT)
         await poll(
             lambda: not self._messages.has_outgoing and not sctp_internals.has_unacknowledged(sctp),
             DRAIN_LIMIT,
@@ -100,12 +101,12 @@ class DataChannels:
         self.flush()
 
     def _on_close(self, channel: RTCDataChannel) -> None:
-        self._channels.remove(channel)
+        self.channels.remove(channel)
         if not self._find_open():
             self._messages.mark_closed()
 
     def _find_open(self) -> RTCDataChannel | None:
-        return next((c for c in self._channels if c.readyState == "open"), None)
+        return next((c for c in self.channels if c.readyState == "open"), None)
 
     def _on_message(self, channel: RTCDataChannel, message: str | bytes) -> None:
         try:

@@ -163,6 +163,11 @@ class IcePath:
         """Close the sockets at once, if they are still open."""
         self.sockets.abort()
 
+    def release(self) -> None:
+        """Free the memory of closed sockets. Nothing may use the path any more."""
+        self.sockets.release()
+        del self.sockets, self.consent
+
     async def _connect(self) -> None:
         """Connect for aiortc: return once any generation is connected."""
         self._connected = asyncio.get_running_loop().create_future()

@@ -34,13 +34,11 @@ SUPPORTED = {"aiortc": ">=1.16,<1.17", "aioice": ">=0.13,<0.14"}
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCPeerConnection: ("__certificates", "__connect"),
     RTCRtpTransceiver: ("_codecs",),
-    RTCCertificate: ("_create_ssl_context",),
+    RTCCertificate: ("_cert", "_create_ssl_context", "_key"),
     RTCDtlsTransport: (
         "_handle_rtcp_data",
         "_handle_rtp_data",
-        "_rx_srtp",
         "_ssl",
-        "_tx_srtp",
     ),
     RTCIceTransport: ("_connection",),
     RTCSctpTransport: ("_handle_data",),
@@ -91,16 +89,16 @@ def set_up_dtls(pc: RTCPeerConnection) -> None:
     connections share. Can go once aiortc does the same.
     """
     name = "_RTCPeerConnection__certificates"
-    for certificate in getattr(pc, name):
-        create = certificate._create_ssl_context
+    made: list[RTCCertificate] = getattr(pc, name)
+    setattr(pc, name, [_Certificate(one._key, one._cert) for one in made])
 
-        def create_ssl_context(*, create: Any = create, **options: Any) -> Any:
-            context = create(**options)
-            context.set_cipher_list(_CIPHERS)
-            context.set_verify_depth(0)
-            return context
 
-        certificate._create_ssl_context = create_ssl_context
+class _Certificate(RTCCertificate):
+    def _create_ssl_context(self, *args: Any, **options: Any) -> Any:
+        context = super()._create_ssl_context(*args, **options)
+        context.set_cipher_list(_CIPHERS)
+        context.set_verify_depth(0)
+        return context
 
 
 _CIPHERS = b":".join(
@@ -270,14 +268,3 @@ def is_closed_by_client(transport: RTCDtlsTransport) -> bool:
     """
     connection = transport._ssl
     return connection is not None and bool(connection.get_shutdown() & _RECEIVED_SHUTDOWN)
-
-
-def release_encryption(transport: RTCDtlsTransport) -> None:
-    """Free the memory of DTLS and SRTP. The transport must be stopped, and have no task any more.
-
-    A closed connection of aiortc 1.16 consists of reference cycles. OpenSSL and libsrtp have
-    130 kB of each, of which the garbage collector knows nothing: it would keep that of a hundred
-    closed connections until it next looks for cycles. Can go once ``stop()`` does the same.
-    """
-    for name in ("_ssl", "_rx_srtp", "_tx_srtp"):
-        replace_attribute(transport, name, None)

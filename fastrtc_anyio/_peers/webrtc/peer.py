@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -79,14 +80,15 @@ class WebRTCPeer(LifecyclePeer):
         self.media = media or MediaPlan()
         buffers = buffers or BufferOptions()
         link = Link(self._host, time.monotonic)
-        audio_in = DrainableAudioInput(link, buffers.input_s, self._heard, self._probe)
+        self._requests = requests = _Requests(portal)
+        audio_in = DrainableAudioInput(link, buffers.input_s, requests.heard, requests.probe)
         self.audio_in = audio_in
         self.audio_out = audio_out = AudioOutput(link, sample_rate, channels, buffers, bound=False)
         self.video_in = video_in = VideoInput(link)
-        self.video_out = video_out = VideoOutput(link, fps, video_in, self._flush_pictures)
-        self.messages = messages = MessageChannel(link, self._flush_messages, self._discards)
+        self.video_out = video_out = VideoOutput(link, fps, video_in, requests.flush_pictures)
+        self.messages = messages = MessageChannel(link, requests.flush_messages, self._discards)
         self._released: anyio.Event | None = None
-        self._connection = Connection(
+        self._connection = requests.connection = Connection(
             configuration=configuration or RtcConfiguration(),
             media=MediaOptions(
                 self.media,
@@ -170,6 +172,7 @@ class WebRTCPeer(LifecyclePeer):
     async def aclose(self) -> None:
         if self._released is None:
             released = self._released = anyio.Event()
+            self._requests.is_open = False
 
             def start() -> None:
                 task = asyncio.get_running_loop().create_task(self._connection.close())
@@ -188,17 +191,32 @@ class WebRTCPeer(LifecyclePeer):
         """Return aiortc's reports by id, each with its ``type``: the ``getStats`` of W3C."""
         return await self._portal.call(self._connection.statistics)
 
-    def _heard(self) -> float:
-        return self._connection.reach.heard()
 
-    def _probe(self) -> None:
-        if self._released is None:
-            self._portal.post(self._connection.run, self._connection.reach.probe)
+class _Requests:
+    """What the streams of a peer ask of its connection, until it is closed.
 
-    def _flush_pictures(self) -> None:
-        if self._released is None:
-            self._portal.post(self._connection.run, self._connection.media.flush_pictures)
+    The streams refer to this object, not to the peer, which refers to them: without a reference
+    cycle a closed peer needs no garbage collector.
+    """
 
-    def _flush_messages(self) -> None:
-        if self._released is None:
-            self._portal.post(self._connection.run, self._connection.data_channels.flush)
+    connection: Connection
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+        self.is_open = True
+
+    def heard(self) -> float:
+        return self.connection.reach.heard()
+
+    def probe(self) -> None:
+        self._post(self.connection.reach.probe)
+
+    def flush_pictures(self) -> None:
+        self._post(lambda: self.connection.media.flush_pictures())
+
+    def flush_messages(self) -> None:
+        self._post(lambda: self.connection.data_channels.flush())
+
+    def _post(self, function: Callable[[], object]) -> None:
+        if self.is_open:
+            self._portal.post(self.connection.run, function)

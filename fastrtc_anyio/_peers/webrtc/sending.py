@@ -145,15 +145,19 @@ class AudioSender:
         self._header = Header(codec.payloadType or 0, ssrc, extensions)
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException] = loop.create_future()
-        self._ticks = Ticks.of(loop).add_sender(
-            self.step, lambda error: None if ended.done() else ended.set_result(error)
-        )
+
+        def end(error: BaseException) -> None:
+            if not ended.done():  # noqa: F821 - it is deleted when nothing calls this any more
+                ended.set_result(error)  # noqa: F821
+
+        self._ticks = Ticks.of(loop).add_sender(self.step, end)
         try:
             raise await ended
         except (asyncio.CancelledError, ConnectionError):  # the end of the sender or transport
             return
         finally:
             self._ticks.remove()
+            del ended  # which keeps the exception, whose traceback keeps this frame
 
     def step(self, due: float) -> None:
         """Send the packet for a tick, and what is owed if there is audio for it."""

@@ -24,7 +24,7 @@ from .guard import Guard
 from .ice_internals import IceAgent, Origin
 from .internals import SUPPORTED, Address, replace_attribute
 from .sockets import UdpTransport
-from .task_internals import abort_sockets
+from .task_internals import abort_sockets, release_socket
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCDtlsTransport: ("_recv_next",),
@@ -230,6 +230,11 @@ class IceSockets:
     def abort(self) -> None:
         """Close the sockets at once, if they are still open."""
         abort_sockets(self.agent.connection._protocols)
+
+    def release(self) -> None:
+        """Free the memory of closed sockets."""
+        for protocol in self._watched:
+            release_socket(protocol)
 
     def _receive_data(self, data: bytes, origin: Origin) -> None:
         if self.take is not None:

@@ -190,6 +190,7 @@ class SharedReading:
             self._selector = None
             if self._registration is not None:
                 self._registration.remove()
+                self._registration = None
 
     def _read(self) -> None:
         self._ticks += 1

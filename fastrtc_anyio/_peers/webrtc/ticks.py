@@ -53,6 +53,10 @@ class Clock(Protocol):
     ) -> Timer: ...
 
 
+def _ignore(argument: object) -> None:
+    """Do nothing, in place of a step that was removed."""
+
+
 class Registration:
     """A step that is called until it is removed or raises an exception."""
 
@@ -68,8 +72,8 @@ class Registration:
         """Phase of a sender; None for a reader."""
         self.active = True
         """Whether the step is still called."""
-        self._step = step
-        self._on_failure = on_failure
+        self._step: Callable[[float], None] = step
+        self._on_failure: Callable[[BaseException], None] = on_failure
         # Tasks that the step starts belong to the connection that has registered it.
         self._run = copy_context().run
 
@@ -78,6 +82,8 @@ class Registration:
         if self.active:
             self.active = False
             self._ticks.remove(self)
+            # The owner of the step keeps this object: no reference cycle is left.
+            self._step, self._on_failure, self._run = _ignore, _ignore, Context().run
 
     def move(self) -> None:
         """Call the step of a sender at the other phase from now on."""
@@ -91,9 +97,10 @@ class Registration:
         try:
             self._run(self._step, due)
         except BaseException as exc:
+            on_failure = self._on_failure
             self.remove()
             try:
-                self._on_failure(exc)
+                on_failure(exc)
             except Exception as failure:
                 log_failure(logger, "the failure of a step was not reported", error=failure)
             if not isinstance(exc, (Exception, asyncio.CancelledError)):
