@@ -8,14 +8,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from aiortc import (
-    RTCConfiguration,
-    RTCIceServer,
-    RTCPeerConnection,
-    RTCSessionDescription,
-    exceptions,
-)
-from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
+from aiortc import RTCPeerConnection, RTCSessionDescription, exceptions
 
 from fastrtc_anyio._core.records import log_failure
 from fastrtc_anyio._overload import as_overloaded
@@ -46,7 +39,7 @@ from .guard import Admission
 from .ice_internals import Origin
 from .ice_path import IcePath, Section, by_transport, explain_end
 from .media import ConnectionMedia, MediaOptions, Streams, drain_track
-from .network import choose_addresses
+from .network import choose_addresses, convert_configuration
 from .remote_ice import RemoteIce
 from .tasks import ConnectionTasks
 
@@ -97,11 +90,13 @@ class Connection:
         self._connect_tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._over = False
+        self._released = False
         self._has_failed = False
 
     def run(self, function: Callable[[], object]) -> None:
-        """Call a function. The tasks that it starts belong to the connection."""
-        self._tasks.run(function)
+        """Call a function, unless the connection is closed. Its tasks belong to the connection."""
+        if not self._released:
+            self._tasks.run(function)
 
     async def negotiate(self, step: Callable[..., Coroutine[Any, Any, str]], *args: str) -> str:
         """Run one step of the negotiation as a task that goes on if the caller is cancelled.
@@ -227,6 +222,7 @@ class Connection:
 
     def _release(self) -> None:
         """Free the memory: no reference cycle is left for the garbage collector."""
+        self._released = True
         if self._pc is not None:
             transports = [path.transport for path in self._paths]
             channels = self.data_channels.channels
@@ -252,20 +248,8 @@ class Connection:
             self._connect_tasks.discard(task)
 
     def _open(self) -> RTCPeerConnection:
-        configuration = self._configuration
         self._clock = Clock()
-        self._pc = pc = RTCPeerConnection(
-            RTCConfiguration(
-                iceServers=[
-                    RTCIceServer(list(server.urls), server.username, server.credential)
-                    for server in configuration.ice_servers
-                ],
-                iceTransportPolicy=RTCIceTransportPolicy(configuration.ice_transport_policy),
-                # By default a second section of a kind shares the transport of the first, and
-                # keeps it when BUNDLE replaces that one.
-                bundlePolicy=RTCBundlePolicy.MAX_COMPAT,
-            )
-        )
+        self._pc = pc = RTCPeerConnection(convert_configuration(self._configuration))
         internals.set_up_dtls(pc)
         internals.wrap_connect(pc, self._connect)
         pc.on("track", lambda track: self._spawn(drain_track(track)))
@@ -290,10 +274,11 @@ class Connection:
 
     async def _wait_negotiated(self) -> RemoteIce | None:
         """Wait for the end of the negotiation. Return None if it failed, or on close."""
-        if self._negotiation is None:
+        negotiation = self._negotiation
+        if negotiation is None:
             return None
-        await asyncio.wait([self._negotiation])
-        failed = self._negotiation.cancelled() or self._negotiation.exception() is not None
+        await asyncio.wait([negotiation])
+        failed = negotiation.cancelled() or negotiation.exception() is not None
         return None if failed or self._closing else self._ice
 
     def _open_ice(self, negotiation: Negotiation, answer: Description | None) -> None:

@@ -13,6 +13,12 @@ from typing import Any, cast
 
 import ifaddr
 from aioice.candidate import Candidate
+from aiortc.rtcconfiguration import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCIceTransportPolicy,
+)
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
 from fastrtc_anyio._overload import as_overloaded
@@ -41,6 +47,20 @@ _sockets: ContextVar[_Sockets | None] = ContextVar("sockets", default=None)
 def local_addresses() -> tuple[str, ...]:
     """Return the IP addresses of this machine that ICE uses by default: all except loopback."""
     return tuple(internals.list_host_addresses())
+
+
+def convert_configuration(configuration: RtcConfiguration) -> RTCConfiguration:
+    """Return the configuration as aiortc takes it. :func:`choose_addresses` applies the rest."""
+    return RTCConfiguration(
+        iceServers=[
+            RTCIceServer(list(server.urls), server.username, server.credential)
+            for server in configuration.ice_servers
+        ],
+        iceTransportPolicy=RTCIceTransportPolicy(configuration.ice_transport_policy),
+        # By default a second section of a kind shares the transport of the first, and keeps it
+        # when BUNDLE replaces that one.
+        bundlePolicy=RTCBundlePolicy.MAX_COMPAT,
+    )
 
 
 def choose_addresses(

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from aiortc import MediaStreamTrack, RTCRtpSender
@@ -145,12 +146,7 @@ class AudioSender:
         self._header = Header(codec.payloadType or 0, ssrc, extensions)
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException] = loop.create_future()
-
-        def end(error: BaseException) -> None:
-            if not ended.done():  # noqa: F821 - it is deleted when nothing calls this any more
-                ended.set_result(error)  # noqa: F821
-
-        self._ticks = Ticks.of(loop).add_sender(self.step, end)
+        self._ticks = Ticks.of(loop).add_sender(self.step, partial(_resolve, ended))
         try:
             raise await ended
         except (asyncio.CancelledError, ConnectionError):  # the end of the sender or transport
@@ -209,3 +205,8 @@ class AudioSender:
         packet = self._header.pack(self._number, timestamp, payload)
         fast_internals.send_packet(self._sender, self._srtp, packet, len(payload), timestamp)
         self._number = (self._number + 1) & 0xFFFF
+
+
+def _resolve(future: asyncio.Future[BaseException], error: BaseException) -> None:
+    if not future.done():
+        future.set_result(error)
