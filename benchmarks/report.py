@@ -65,15 +65,19 @@ def draw(figure: Figure, found: Sequence[Measurement], path: Path) -> None:
     servers = list(dict.fromkeys(one.server for one in found))
     canvas = matplotlib_figure.Figure(figsize=(8, 3.2), layout="constrained")
     axes = canvas.subplots()
-    width = 0.8 / len(servers)
-    for number, server in enumerate(servers):
+    present = {
+        condition: [one for one in servers if pick(found, condition, one, figure.key)]
+        for condition in conditions
+    }
+    width = 0.8 / max(map(len, present.values()))
+    for server in servers:
         places: list[float] = []
         bars: list[tuple[float, float, float]] = []
-        for place, condition in enumerate(conditions):
-            values = pick(found, condition, server, figure.key)
-            if values:
+        for place, (condition, beside) in enumerate(present.items()):
+            if server in beside:
+                values = pick(found, condition, server, figure.key)
                 one = spread([value * figure.scale for value in values])
-                places.append(place - 0.4 + (number + 0.5) * width)
+                places.append(place + (beside.index(server) - (len(beside) - 1) / 2) * width)
                 bars.append((one.median, one.median - one.low, one.high - one.median))
         medians, below, above = zip(*bars, strict=True)
         axes.bar(places, medians, width, yerr=(below, above), label=server, capsize=2)
