@@ -66,18 +66,22 @@ def draw(figure: Figure, found: Sequence[Measurement], path: Path) -> None:
     canvas = matplotlib_figure.Figure(figsize=(8, 3.2), layout="constrained")
     axes = canvas.subplots()
     present = {
-        condition: [one for one in servers if pick(found, condition, one, figure.key)]
+        condition: {
+            server: values
+            for server in servers
+            if (values := pick(found, condition, server, figure.key))
+        }
         for condition in conditions
     }
     width = 0.8 / max(map(len, present.values()))
     for server in servers:
         places: list[float] = []
         bars: list[tuple[float, float, float]] = []
-        for place, (condition, beside) in enumerate(present.items()):
+        for place, beside in enumerate(present.values()):
             if server in beside:
-                values = pick(found, condition, server, figure.key)
-                one = spread([value * figure.scale for value in values])
-                places.append(place + (beside.index(server) - (len(beside) - 1) / 2) * width)
+                one = spread([value * figure.scale for value in beside[server]])
+                number = list(beside).index(server)
+                places.append(place + (number - (len(beside) - 1) / 2) * width)
                 bars.append((one.median, one.median - one.low, one.high - one.median))
         medians, below, above = zip(*bars, strict=True)
         axes.bar(places, medians, width, yerr=(below, above), label=server, capsize=2)

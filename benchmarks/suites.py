@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,11 @@ RATES = ("8", "12", "16", "24", "48")
 """Sample rates of handlers, in kHz."""
 
 
+def list_servers(handlers: Mapping[str, Sequence[str]]) -> str:
+    """Return the beginnings of server names, for an error message."""
+    return "; ".join(f"{kind}-{'|'.join(names)}" for kind, names in handlers.items() if names)
+
+
 def check_server(name: str) -> None:
     """Check the name of a server, such as ``ours-async-24-trio`` or ``raw-plain``.
 
@@ -52,10 +57,9 @@ def check_server(name: str) -> None:
         or backend not in backends
         or any(rest)
     ):
-        known = "; ".join(f"{kind}-{'|'.join(names)}" for kind, names in HANDLERS.items())
         raise ValueError(
-            f"unknown server {name}; expected {known}; then, if you like, -RATE in kHz "
-            f"({', '.join(RATES)}) and, for ours, -trio or -asyncio"
+            f"unknown server {name}; expected {list_servers(HANDLERS)}; "
+            f"then, if you like, -RATE in kHz ({', '.join(RATES)}) and, for ours, -trio or -asyncio"
         )
 
 
@@ -119,12 +123,10 @@ class Suite:
         """Raise ValueError if the suite cannot measure a server."""
         kind, handler, *_ = server.split("-")
         if kind not in self.kinds or handler not in self.handlers:
-            known = [
-                f"{kind}-{'|'.join(found)}"
-                for kind in self.kinds
-                if (found := [one for one in HANDLERS[kind] if one in self.handlers])
-            ]
-            raise ValueError(f"cannot measure {server}; expected {'; '.join(known)}")
+            known = {
+                kind: [one for one in HANDLERS[kind] if one in self.handlers] for kind in self.kinds
+            }
+            raise ValueError(f"cannot measure {server}; expected {list_servers(known)}")
 
 
 def measure(name: str, options: Options, rounds: int) -> Iterator[Measurement]:

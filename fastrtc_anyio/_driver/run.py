@@ -60,10 +60,7 @@ class HandlerRun(Generic[H_co]):
         assert self._send_audio is not None
         if self.ending:
             await anyio.sleep_forever()
-        try:
-            await self._send_audio(frame)
-        except BrokenResourceError:
-            await anyio.sleep_forever()
+        await _send(frame, self._send_audio)
 
     async def show(self, emission: Emission[VideoFrame]) -> None:
         """Send the parts of a video emission; end the session if it holds a ``CloseStream``."""
@@ -126,10 +123,7 @@ class HandlerRun(Generic[H_co]):
             # The other parts of the handler run on, but nothing follows the goodbye.
             await anyio.sleep_forever()
         if emission.media is not None and send is not None:
-            try:
-                await send(emission.media)
-            except BrokenResourceError:
-                await anyio.sleep_forever()  # the client has left, and the session is about to end
+            await _send(emission.media, send)
         elif emission.media is not None and kind not in self._ignored:
             self._ignored.add(kind)
             logger.warning(
@@ -142,6 +136,13 @@ class HandlerRun(Generic[H_co]):
             self.session.send_outputs(emission.outputs)
         if emission.close is not None:
             await self.end(emission.close.msg)
+
+
+async def _send(media: M, send: Callable[[M], Awaitable[None]]) -> None:
+    try:
+        await send(media)
+    except BrokenResourceError:
+        await anyio.sleep_forever()  # the client has left, and the session is about to end
 
 
 async def wait_for_inputs(run: HandlerRun[FunctionHandler]) -> None:

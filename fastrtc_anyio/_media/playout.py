@@ -243,12 +243,12 @@ class PlayoutBuffer:
     @property
     def buffered_seconds(self) -> float:
         """Duration of those samples, in seconds."""
-        return (self._queued + self._tail_samples) / self.sample_rate
+        return self.buffered_samples / self.sample_rate
 
     @property
     def has_room(self) -> bool:
         """Whether the next chunk may be pushed."""
-        return (self._queued + self._tail_samples) / self.sample_rate < self._limit
+        return self.buffered_seconds < self._limit
 
     @property
     def in_real_time(self) -> bool:

@@ -61,17 +61,23 @@ def test_source_without_new_pushes_does_not_move() -> None:
     assert not any(choice.changes(n * FRAME + 0.015, 1.0, 1.0) for n in range(1000))
 
 
+def pull_with_margin(choice: PhaseChoice, number: int, age: float) -> bool:
+    """Pull a frame that came ``age`` seconds before, and return whether the phase moves.
+
+    Later pushes, which no pull has needed so far, hide what an empty queue would show.
+    """
+    pull = FRAME * number
+    return choice.changes(pull, pull - (0.001 if number % 2 else 0.012), pull - age)
+
+
 @given(st.lists(st.floats(0, 0.02), min_size=1, max_size=20), st.integers(0, 4))
 def test_margin_that_one_frame_needs_is_kept(ages: list[float], moves: int) -> None:
     """One of each 100 frames comes less than 10 ms before its pull: it would be late."""
     choice = PhaseChoice()
     choice.moves = moves
     for number in range(2000):
-        pull = FRAME * number
-        needed_at = pull - (0.009 if number % 100 == 0 else ages[number % len(ages)] + 0.0108)
-        # Pushes that no pull has needed so far hide what an empty queue would show.
-        pushed_at = pull - (0.001 if number % 2 else 0.012)
-        assert not choice.changes(pull, pushed_at, needed_at)
+        age = 0.009 if number % 100 == 0 else ages[number % len(ages)] + 0.0108
+        assert not pull_with_margin(choice, number, age)
 
 
 @given(st.lists(st.floats(0.0108, 0.03), min_size=20, max_size=40), st.integers(0, 3))
@@ -79,10 +85,9 @@ def test_margin_that_no_frame_needs_is_given_up(ages: list[float], moves: int) -
     choice = PhaseChoice()
     choice.moves = moves
     for number in range(3000):
-        pull = FRAME * number
-        needed_at = pull - (0.019 if number % 10 == 0 else ages[number % len(ages)])
-        pushed_at = pull - (0.001 if number % 2 else 0.012)
-        if choice.changes(pull, pushed_at, needed_at):
+        if pull_with_margin(
+            choice, number, 0.019 if number % 10 == 0 else ages[number % len(ages)]
+        ):
             assert number >= (100 << moves) - 1
             return
     raise AssertionError

@@ -37,6 +37,11 @@ VARIABLE = "FASTRTC_ANYIO_FAST_PATH"
 """Environment variable. With the value 0 the regular paths of aiortc are used, otherwise those of
 this module."""
 
+_BUFFER_BYTES = 1500
+"""Size of the buffer of a session of pylibsrtp."""
+_TRAILER_BYTES = 144
+"""Longest trailer of SRTP."""
+
 _pylibsrtp: Any = getattr(rtcdtlstransport, "pylibsrtp")  # noqa: B009 - not exported
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
@@ -127,7 +132,7 @@ class SrtpBuffer:
 
     Args:
         function: ``srtp_protect`` or ``srtp_unprotect``.
-        longest: bytes of a packet for which pylibsrtp's buffer of 1500 has room.
+        longest: bytes of a packet for which pylibsrtp's buffer has room.
     """
 
     def __init__(self, function: str, longest: int) -> None:
@@ -154,6 +159,11 @@ class SrtpBuffer:
         return result
 
 
+def make_encryption() -> SrtpBuffer:
+    """Return an encryption of packets. An Opus packet has at most 1276 bytes and its header."""
+    return SrtpBuffer("srtp_protect", _BUFFER_BYTES - _TRAILER_BYTES)
+
+
 # Receiving.
 
 
@@ -176,7 +186,7 @@ class RtpSource:
         self._receiver: Any = receiver
         self._table: Mapping[int, object] = transport._rtp_router.ssrc_table
         streams = getattr(receiver, "_RTCRtpReceiver__remote_streams")  # noqa: B009
-        self._srtp = SrtpBuffer("srtp_unprotect", 1500)
+        self._srtp = SrtpBuffer("srtp_unprotect", _BUFFER_BYTES)
         self._count: Callable[[RtpSource], None] = streams[number].add
         self.sequence_number = self.timestamp = 0
         """Fields of the packet that is being counted."""

@@ -35,11 +35,7 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCPeerConnection: ("__certificates", "__connect"),
     RTCRtpTransceiver: ("_codecs",),
     RTCCertificate: ("_cert", "_create_ssl_context", "_key"),
-    RTCDtlsTransport: (
-        "_handle_rtcp_data",
-        "_handle_rtp_data",
-        "_ssl",
-    ),
+    RTCDtlsTransport: ("_handle_rtcp_data", "_handle_rtp_data", "_ssl"),
     RTCIceTransport: ("_connection",),
     RTCSctpTransport: ("_handle_data",),
     ice: ("get_host_addresses",),

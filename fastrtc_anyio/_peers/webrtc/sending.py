@@ -35,8 +35,6 @@ _MARGIN = 2
 """Most frames that playout needs to keep after a pull."""
 _FORGOTTEN = 1 / 50
 """Part of a frame by which the margin that playout has needed is forgotten at a tick."""
-_LONGEST_PACKET = 1500 - 144
-"""Bytes, besides the longest trailer of SRTP. An Opus packet has at most 1276 and its header."""
 _FIRST_NUMBERS = 2**15
 """First sequence numbers are lower, so that none wraps before the client has got a packet: it could
 not know the roll-over counter of SRTP."""
@@ -124,7 +122,7 @@ class AudioSender:
         self._number = random.randrange(_FIRST_NUMBERS)
         self._first_timestamp = random.getrandbits(32)
         self._header = Header(0, 0)
-        self._srtp = fast_internals.SrtpBuffer("srtp_protect", _LONGEST_PACKET)
+        self._srtp = fast_internals.make_encryption()
         self._clock = clock
         self._began: float | None = None
         self._position = 0  # 20 ms that were sent or skipped
