@@ -103,6 +103,8 @@ class Registration:
                 on_failure(exc)
             except Exception as failure:
                 log_failure(logger, "the failure of a step was not reported", error=failure)
+            finally:
+                del on_failure  # which may keep the exception, whose traceback keeps this frame
             if not isinstance(exc, (Exception, asyncio.CancelledError)):
                 raise
 
