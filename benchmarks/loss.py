@@ -1,7 +1,8 @@
 """Measure how close speech over a lossy line is to the speech that was sent.
 
-``python -m benchmarks.loss [--seeds 20]`` prints the tables of docs/packet_loss.md, and ``--write``
-updates that page. The result depends only on the speech, the seeds and the codecs' versions.
+``python -m benchmarks.loss [--seeds 20]`` prints the tables of
+docs/concepts/packet_loss.md, and ``--write`` updates that page.
+The result depends only on the speech, the seeds and the codecs' versions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.kit.loss import CODECS, Codec, Packets, read_speech, spectral_distanc
 LOSSES = (0.01, 0.05, 0.2)
 BURSTS = {1: "random", 3: "bursts of 3"}
 NAMES = {"opus": "Opus", "opus+fec": "Opus with FEC"}
-PAGE = Path(__file__).parents[1] / "docs" / "packet_loss.md"
+PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "packet_loss.md"
 MARK = "<!-- benchmarks/loss.py -->\n"
 
 

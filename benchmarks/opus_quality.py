@@ -1,7 +1,8 @@
 """Measure the quality of encoded audio against the time that encoding takes.
 
-``python -m benchmarks.opus_quality [--rounds 15]`` prints the tables of docs/audio_quality.md, and
-``--write`` updates that page. Apart from the times, the result depends only on the recordings and
+``python -m benchmarks.opus_quality [--rounds 15]`` prints the tables of
+docs/concepts/audio_quality.md, and ``--write`` updates that page.
+Apart from the times, the result depends only on the recordings and
 the version of libopus.
 """
 
@@ -30,7 +31,7 @@ TONES = [round(125 * 2 ** (step / 5)) for step in range(25)]
 """Hz, up to 3.5 kHz."""
 ROOT = Path(__file__).parents[1]
 RECORDINGS = ("fastrtc_anyio/_cli/speech.wav", "examples/caller.wav")
-PAGE = ROOT / "docs" / "audio_quality.md"
+PAGE = ROOT / "docs" / "concepts" / "audio_quality.md"
 MARK = "<!-- benchmarks/opus_quality.py -->\n"
 HEAD = (
     "| application | complexity | us | speech SNR | speech distance | music SNR | music distance "

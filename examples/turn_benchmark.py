@@ -6,7 +6,7 @@ The conversations are made from generated speech: from espeak-ng if it is instal
 from noise shaped like speech. Background noise, pauses inside sentences, coughs, clicks and words
 spoken over the replies are added. The same audio then goes through a call of ReplyOnPause on
 virtual time and through FastRTC's algorithm, with the same voice activity model and thresholds.
-docs/turn_benchmark.md explains each row of the table.
+docs/concepts/turn_benchmark.md explains each row of the table.
 """
 
 import argparse

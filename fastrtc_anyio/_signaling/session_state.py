@@ -1,4 +1,4 @@
-"""The states of a session, as a table. ``docs/states.md`` holds the diagram drawn from it.
+"""The states of a session, as a table. ``docs/concepts/states.md`` holds the diagram drawn from it.
 
 Two entries are less obvious. ICE may finish before the answer is sent, so ``PEER_CONNECTED`` can
 come before ``ANSWERED``. Events of the peer come from another thread and may arrive late, so

@@ -24,7 +24,8 @@ __all__ = ["BACKGROUND_DB", "Foreground"]
 
 BACKGROUND_DB = 12.0
 """Default level difference in dB. It separates six voices 10 dB below the speaker's and finds no
-pause inside a sentence. 15 does not separate them, and 10 finds pauses: docs/turn_benchmark.md."""
+pause inside a sentence. 15 does not separate them, and 10 finds pauses:
+docs/concepts/turn_benchmark.md."""
 BEGINNING = 2 / 3
 """Part of the level difference that is allowed at the beginning of a turn: it takes more to begin a
 turn than to continue one."""

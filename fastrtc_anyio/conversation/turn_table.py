@@ -1,7 +1,7 @@
 """States of a turn, the steps of the turn machine, and the transition table.
 
-The table is the one description of whose turn it is. ``docs/states.md`` holds the diagram that
-``docs/diagrams.py`` draws from it.
+The table is the one description of whose turn it is. ``docs/concepts/states.md`` holds the diagram
+that ``docs/diagrams/states.py`` draws from it.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
 
 def test_diagrams_are_generated() -> None:
     """tests/api/test_diagrams.py compares the rest of these pages."""
-    states = runpy.run_path(str(ROOT / "docs/diagrams.py"))["render"]()
-    layers = runpy.run_path(str(ROOT / "docs/layers.py"))["render"]
+    states = runpy.run_path(str(ROOT / "docs/diagrams/states.py"))["render"]()
+    layers = runpy.run_path(str(ROOT / "docs/diagrams/layers.py"))["render"]
     generated = states + layers(read("CONTRIBUTING.md"), read("pyproject.toml"))
     assert [
         block

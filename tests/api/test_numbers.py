@@ -22,52 +22,53 @@ from fastrtc_anyio.server.page.document import page_document
 from fastrtc_anyio.testing import pytest_plugin
 from fastrtc_anyio.testing.virtual_time import THREAD_LIMIT
 from tests.kit.calls import echo
-from tests.kit.documentation import prose, read
+from tests.kit.documentation import HISTORY, PAGES, prose, read
 
 NUMBERS = [
-    ("README.md", r"An id has at most (\d+) characters", requests.MAX_ID_LENGTH),
-    ("README.md", r"audio out \| (\d+) s", BufferOptions().output_s),
-    ("README.md", r"`live=True` \| ([\d.]+) s", BufferOptions.choose(True, None, 1.0).output_s),
-    ("README.md", r"messages, each direction \| (\d+)", messages.QUEUE_LIMIT),
-    ("README.md", r"outputs, for each reader \| (\d+)", BACKLOG),
-    ("README.md", r"with a fade of (\d+) ms", 1000 * playout.FADE_SECONDS),
-    ("README.md", r"at any rate from (\d+) to", MIN_RATE),
-    ("README.md", r"at any rate from \d+ to (\d+)", MAX_RATE),
-    ("docs/packet_loss.md", r"to silence (\d+) ms after", 1000 * conceal.CONCEALED_SECONDS),
-    ("docs/packet_loss.md", r"arrive, for (\d+) ms", 1000 * reorder.HOLD_SECONDS),
-    ("docs/reaching.md", r"leaves (\d+) s, for which consent", consent.CONSENT),
-    ("docs/reaching.md", r"without them; (\d+) by default", RtcConfiguration().gather_timeout),
-    ("docs/reaching.md", r"not answer within (\d+) s", turn_servers._SECONDS),
-    ("docs/sockets.md", r"(\d+) by default if `encoding`", fastrtc.DEFAULT_RATE),
-    ("docs/sockets.md", r"20 ms, at most ([\d.]+) s ahead", paced.CLIENT_LEAD),
-    ("docs/sockets.md", r"it sends at most ([\d.]+) s ahead", paced.LIVE_LEAD),
-    ("docs/sockets.md", r"ed25519`, at most (\d+) minutes", telephone_proof.TELNYX_SECONDS / 60),
-    ("docs/sockets.md", r"present it within (\d+) minutes", signatures.TOKEN_SECONDS / 60),
-    ("docs/sockets.md", r"is sent at most ([\d.]+) s ahead", phone.PHONE_LEAD),
-    ("docs/sockets.md", r"a mark after every ([\d.]+) s", phone.MARK_SECONDS),
-    ("docs/sockets.md", r"takes more than (\d+) s is ignored", phone.OVERDUE_SECONDS),
-    ("docs/talking.md", r"begins ([\d.]+) s \(`pre_roll_s`\)", machine.PRE_ROLL_S),
-    ("docs/talking.md", r"is (\d+) dB \(`background_db`\)", foreground.BACKGROUND_DB),
-    ("docs/talking.md", r"arrived for ([\d.]+) s while", gaps.GRACE_S),
-    ("docs/talking.md", r"is (\d+) s of silence in one gap", gaps.LONGEST_GAP_S),
-    ("docs/talking.md", r"takes longer than (\d+) s, or", interruptions.UNDECIDED_S),
-    ("docs/talking.md", r"for this for at most (one) second", replies.UNWINDING_S),
-    ("docs/fastrtc.md", r"for (\d+) s, and only from clients", replies.INPUTS_S),
-    ("docs/testing.md", r"fails after (an hour)", pytest_plugin._LIMIT / 3600),
-    ("docs/testing.md", r"more than (one) second of real", THREAD_LIMIT),
+    (r"An id has at most (\d+) characters", requests.MAX_ID_LENGTH),
+    (r"audio out \| (\d+) s", BufferOptions().output_s),
+    (r"`live=True` \| ([\d.]+) s", BufferOptions.choose(True, None, 1.0).output_s),
+    (r"messages, each direction \| (\d+)", messages.QUEUE_LIMIT),
+    (r"outputs, for each reader \| (\d+)", BACKLOG),
+    (r"with a fade of (\d+) ms", 1000 * playout.FADE_SECONDS),
+    (r"at any rate from (\d+) to", MIN_RATE),
+    (r"at any rate from \d+ to (\d+)", MAX_RATE),
+    (r"to silence (\d+) ms after", 1000 * conceal.CONCEALED_SECONDS),
+    (r"arrive, for (\d+) ms", 1000 * reorder.HOLD_SECONDS),
+    (r"leaves (\d+) s, for which consent", consent.CONSENT),
+    (r"without them; (\d+) by default", RtcConfiguration().gather_timeout),
+    (r"not answer within (\d+) s", turn_servers._SECONDS),
+    (r"(\d+) by default if `encoding`", fastrtc.DEFAULT_RATE),
+    (r"20 ms, at most ([\d.]+) s ahead", paced.CLIENT_LEAD),
+    (r"it sends at most ([\d.]+) s ahead", paced.LIVE_LEAD),
+    (r"ed25519`, at most (\d+) minutes", telephone_proof.TELNYX_SECONDS / 60),
+    (r"present it within (\d+) minutes", signatures.TOKEN_SECONDS / 60),
+    (r"is sent at most ([\d.]+) s ahead", phone.PHONE_LEAD),
+    (r"a mark after every ([\d.]+) s", phone.MARK_SECONDS),
+    (r"takes more than (\d+) s is ignored", phone.OVERDUE_SECONDS),
+    (r"begins ([\d.]+) s \(`pre_roll_s`\)", machine.PRE_ROLL_S),
+    (r"is (\d+) dB \(`background_db`\)", foreground.BACKGROUND_DB),
+    (r"arrived for ([\d.]+) s while", gaps.GRACE_S),
+    (r"is (\d+) s of silence in one gap", gaps.LONGEST_GAP_S),
+    (r"takes longer than (\d+) s, or", interruptions.UNDECIDED_S),
+    (r"for this for at most (one) second", replies.UNWINDING_S),
+    (r"for (\d+) s, and only from clients", replies.INPUTS_S),
+    (r"fails after (an hour)", pytest_plugin._LIMIT / 3600),
+    (r"more than (one) second of real", THREAD_LIMIT),
 ]
 WORDS = {"one": 1.0, "an hour": 1.0}
 
 
-@pytest.mark.parametrize(("page", "pattern", "value"), NUMBERS)
-def test_number_is_that_of_the_code(page: str, pattern: str, value: float) -> None:
-    text = " ".join(prose(read(page)).split())
+@pytest.mark.parametrize(("pattern", "value"), NUMBERS)
+def test_number_is_that_of_the_code(pattern: str, value: float) -> None:
+    """One sentence of all pages matches the pattern."""
+    text = " ".join(" ".join(prose(read(page)).split()) for page in PAGES if page != HISTORY)
     found = [WORDS.get(number) or float(number) for number in re.findall(pattern, text)]
-    assert found == [pytest.approx(value)], f"{page}: {pattern}"
+    assert found == [pytest.approx(value)], pattern
 
 
 def test_size_of_the_page() -> None:
-    (kilobytes,) = re.findall(r"one document of about (\d+) kB", read("docs/page.md"))
+    (kilobytes,) = re.findall(r"one document of about (\d+) kB", read("docs/guides/page.md"))
     assert len(page_document().encode()) / 1000 == pytest.approx(int(kilobytes), abs=3)
 
 

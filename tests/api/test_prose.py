@@ -165,7 +165,7 @@ def test_arguments_in_code_spans_exist() -> None:
         for name, attribute in re.findall(r"(?<![\w.])([A-Z]\w+)\.(\w+)", span):
             owner = find_public(name)
             # The page about FastRTC also names what only FastRTC has.
-            if inspect.isclass(owner) and page != "docs/fastrtc.md":
+            if inspect.isclass(owner) and page != "docs/guides/migrating_from_fastrtc.md":
                 assert attribute in members(owner), (page, span)
                 checked += 1
     assert checked > 30
@@ -326,7 +326,7 @@ def test_arguments_are_mentioned_with_their_defaults() -> None:
 
 
 def test_table_of_turn_options_has_the_defaults() -> None:
-    page = read("docs/talking.md")
+    page = read("docs/guides/turn_taking.md")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+|infinite)(?: s)? \|", page, re.MULTILINE))
     options = AlgoOptions()
     listed = {name: float(text.replace("infinite", "inf")) for name, text in rows.items()}

@@ -196,7 +196,7 @@ def test_score_counts_each_kind_of_error() -> None:
 def test_documented_commands_print_tables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    block = find_block("docs/turn_benchmark.md", "--conversations 48")
+    block = find_block("docs/concepts/turn_benchmark.md", "--conversations 48")
     documented: list[str] = []
     for command in block.text.splitlines():
         python, script, *options = shlex.split(command, comments=True)

@@ -62,7 +62,7 @@ async def test_ffmpeg_command_publishes(ffmpeg: Path, tmp_path: Path) -> None:
     stream = make_stream(serve_client, **options)
     await wait_until(lambda: is_free(PORT), f"port {PORT}")
     async with serve(stream, PORT):
-        block = find_block("docs/reaching.md", "ffmpeg -re")
+        block = find_block("docs/guides/whip_and_whep.md", "ffmpeg -re")
         with anyio.fail_after(40):
             done = await anyio.run_process(
                 ["sh", "-ec", block.text],

@@ -1,6 +1,6 @@
 """Speech over lossy lines is closer to what was said with concealment, and closer still with FEC.
 
-``benchmarks/loss.py`` measures the same for more lines; docs/packet_loss.md has its table.
+``benchmarks/loss.py`` measures the same for more lines; docs/concepts/packet_loss.md has its table.
 """
 
 from __future__ import annotations

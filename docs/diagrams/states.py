@@ -1,6 +1,6 @@
-"""Draw the state diagrams of docs/states.md from the transition tables.
+"""Draw the state diagrams of docs/concepts/states.md from the transition tables.
 
-Run ``python docs/diagrams.py`` after a change of a table; a test compares the file.
+Run ``python docs/diagrams/states.py`` after a change of a table; a test compares the file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fastrtc_anyio.conversation import turn_table
 State = TypeVar("State", bound=Enum)
 Signal = TypeVar("Signal")
 
-PAGE = Path(__file__).with_name("states.md")
+PAGE = Path(__file__).parents[1] / "concepts" / "states.md"
 
 INTRODUCTION = """\
 # State machines
 
-Drawn by `docs/diagrams.py` from the transition tables in the code.
+Drawn by `docs/diagrams/states.py` from the transition tables in the code.
 """
 
 
@@ -44,7 +44,7 @@ def _name(signal: object) -> str:
 
 
 def render() -> str:
-    """Return the contents of docs/states.md."""
+    """Return the contents of docs/concepts/states.md."""
     return f"""\
 {INTRODUCTION}
 ## A session

@@ -1,6 +1,6 @@
 """Draw the layers of the package into CONTRIBUTING.md, from the import contracts in pyproject.toml.
 
-Run ``python docs/layers.py`` after a change of a contract; a test compares the file.
+Run ``python docs/diagrams/layers.py`` after a change of a contract; a test compares the file.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import re
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "CONTRIBUTING.md"
-BEGIN, END = "<!-- drawn by docs/layers.py -->", "<!-- end -->"
+BEGIN, END = "<!-- drawn by docs/diagrams/layers.py -->", "<!-- end -->"
 
 
 def draw(project: str) -> str:
