@@ -19,6 +19,7 @@ from tests.kit.documentation import (
     blocks_of,
     find_blocks,
     prose,
+    put_voice,
     read,
 )
 from tests.testing.test_plugin import Run
@@ -45,9 +46,14 @@ from fastrtc_anyio.handlers import StreamHandlerBase
 
 _shown = []
 
+
+def _launch(stream, *args, **options):
+    """tests/examples/test_documentation.py launches the streams."""
+    _shown.append(stream)
+
+
 with pytest.MonkeyPatch.context() as _patch:
-    # tests/examples/test_documentation.py launches the streams.
-    _patch.setattr(Stream, "launch", lambda self, *args, **options: None)
+    _patch.setattr(Stream, "launch", _launch)
     for _line, _text in BLOCKS:
         # Tracebacks show the page and its line.
         exec(compile("\\n" * (_line - 1) + _text, PAGE, "exec"), globals())
@@ -103,11 +109,12 @@ def check_place(block: Block, place: str) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "python")])
-def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
+def test_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All code of a page runs in one namespace, and its tests pass."""
     blocks = [(block.line, block.text) for block in blocks_of(page, "python")]
-    speech = str(Path(_cli.__file__).with_name("speech.wav"))
-    begin = f"BLOCKS = {blocks!r}\nPAGE = {str(ROOT / page)!r}\nSPEECH = {speech!r}\n"
+    speech = Path(_cli.__file__).with_name("speech.wav")
+    monkeypatch.setenv("PATH", put_voice(tmp_path, speech))
+    begin = f"BLOCKS = {blocks!r}\nPAGE = {str(ROOT / page)!r}\nSPEECH = {str(speech)!r}\n"
     run = Run(tmp_path, begin + PROGRAM)
     assert run.outcomes, run.output
     assert set(run.outcomes.values()) == {"PASSED"}, run.output

@@ -72,6 +72,45 @@ def test_size_of_the_page() -> None:
     assert len(page_document().encode()) / 1000 == pytest.approx(int(kilobytes), abs=3)
 
 
+ROWS = {
+    "latency of an echo, 10 calls": ("echo", "10 calls", "p50 ms"),
+    "the same, 10 s after a lost packet": ("recovery", "one lost packet", "after ms"),
+    "CPU of an echo call, of 10": ("echo", "10 calls", "CPU % of a call"),
+    "echo calls on one core": ("capacity", "capacity", "calls"),
+    "CPU of a silent conversation, of 4": ("replies", "idle, 4 calls", "CPU % of a call"),
+    "from the offer to the first audio": ("connections", "200 connections", "first audio ms"),
+    "CPU time of connecting": ("connections", "200 connections", "CPU ms a connection"),
+    "memory of a call": ("connections", "200 connections", "MB a call"),
+    "import": ("imports", "import", "s"),
+}
+"""Rows of the README's comparison: the suite, the condition and the column of the measurement."""
+
+
+def test_comparison_has_the_measured_figures() -> None:
+    cells = [line.strip("| ").split(" | ") for line in read("README.md").splitlines()]
+    compared = {row[0]: row[1:] for row in cells if len(row) == 3 and row[0] in ROWS}
+    assert compared.keys() == ROWS.keys()
+    for name, place in ROWS.items():
+        ours, others = measured(*place)
+        for text, value in zip(compared[name], (ours, others), strict=True):
+            digits = text.split()[0]
+            decimals = len(digits.partition(".")[2])
+            assert float(digits) == pytest.approx(value, abs=0.51 * 10**-decimals), name
+
+
+def measured(suite: str, condition: str, column: str) -> tuple[float, float]:
+    """The medians of this package and of FastRTC, from the tables of docs/performance.md."""
+    section = read("docs/performance.md").partition(f"### {suite}: ")[2].partition("\n### ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("| ")
+    ]
+    place = rows[0].index(column) if column in rows[0] else len(rows[0])
+    found = {row[1].partition("-")[0]: row[place] for row in reversed(rows) if row[0] == condition}
+    return float(found["ours"].split()[0]), float(found["fastrtc"].split()[0])
+
+
 def test_default_concurrency_limit_is_one() -> None:
     assert Stream(echo, modality="audio").concurrency_limit == 1
     assert Stream(echo, modality="audio", concurrency_limit=None).concurrency_limit is None

@@ -294,7 +294,7 @@ def text_of(page: str) -> str:
 
 @pytest.mark.parametrize("settings", [Limits(), RequestLimits()])
 def test_every_limit_is_listed_with_its_default(settings: Limits | RequestLimits) -> None:
-    text = text_of("README.md").replace("_", "")
+    text = text_of("docs/guides/limits.md").replace("_", "")
     for field in fields(settings):
         assert f"{field.name}={getattr(settings, field.name)}".replace("_", "") in text
 
@@ -337,7 +337,7 @@ def test_table_of_turn_options_has_the_defaults() -> None:
 
 
 def test_close_reasons_exist() -> None:
-    named = set(re.findall(r"\| `([A-Z_]+)` \|", read("README.md")))
+    named = set(re.findall(r"\| `([A-Z_]+)` \|", read("docs/concepts/errors_and_reasons.md")))
     assert named
     assert named <= {reason.name for reason in CloseReason}
 

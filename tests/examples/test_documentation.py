@@ -24,7 +24,7 @@ from fastrtc_anyio._media.resample import StreamResampler
 from tests.kit.backends import anyio_backend as anyio_backend
 from tests.kit.backends import on_asyncio
 from tests.kit.calls import make_stream, only_session, place_call, serve
-from tests.kit.documentation import Block, all_blocks
+from tests.kit.documentation import Block, all_blocks, put_voice
 from tests.kit.measure import speak
 from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_wire
@@ -59,13 +59,8 @@ async def open_program(
     command: list[str], folder: Path, printed: list[str]
 ) -> AsyncGenerator[Process, None]:
     """Run a program, collect its output, and interrupt it if it is still running at the end."""
-    # A stand-in for espeak-ng, if that is not installed.
-    voice = folder / "bin" / "espeak-ng"
-    voice.parent.mkdir(exist_ok=True)
-    voice.write_text(f"#!/bin/sh\ncat > /dev/null\ncat '{SPEECH}'\n")
-    voice.chmod(0o700)
-    folders = [str(Path(sys.executable).parent), os.environ["PATH"], str(voice.parent)]
-    environment = os.environ | {"PATH": ":".join(folders), "PYTHONPATH": str(EXAMPLES.parent)}
+    path = f"{Path(sys.executable).parent}:{put_voice(folder, SPEECH)}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent)}
 
     async def read(process: Process) -> None:
         assert process.stdout is not None

@@ -18,7 +18,7 @@ from fastrtc_anyio.server import require_token
 from tests.examples.test_documentation import is_free
 from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, serve
-from tests.kit.documentation import ROOT, find_block
+from tests.kit.documentation import ROOT, Block, find_block
 from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.interop
@@ -81,7 +81,7 @@ async def test_ffmpeg_command_publishes(ffmpeg: Path, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_demo_and_voice_agent_run_in_a_copy(tmp_path: Path) -> None:
-    """The README's first commands, in a folder without an environment."""
+    """The README's first command and the voice agent's, in a folder without an environment."""
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
     # The interpreter of this environment, without the environment.
@@ -95,8 +95,7 @@ def test_demo_and_voice_agent_run_in_a_copy(tmp_path: Path) -> None:
         if not name.startswith(("PYTHON", "VIRTUAL_ENV", "NOX"))
     } | {"PATH": ":".join([str(base), *kept])}
 
-    def run(contains: str) -> str:
-        block = find_block("README.md", contains)
+    def run(block: Block) -> str:
         done = subprocess.run(
             ["sh", "-ec", block.text],
             cwd=copy,
@@ -110,7 +109,7 @@ def test_demo_and_voice_agent_run_in_a_copy(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    printed = run("nox -s demo")
+    printed = run(find_block("README.md", "nox -s demo"))
     for wanted in (
         r"connected in +\d+ ms",
         r"round-trip latency +\d+ ms",
@@ -119,6 +118,6 @@ def test_demo_and_voice_agent_run_in_a_copy(tmp_path: Path) -> None:
     ):
         assert re.search(wanted, printed), printed
     assert (copy / "echo.wav").stat().st_size > 50_000
-    printed = run("voice_agent.py --headless")
+    printed = run(find_block("docs/guides/turn_taking.md", "voice_agent.py --headless"))
     assert 'agent   says "Goodbye!"' in printed
     assert "The call is over: HANDLER_CLOSED." in printed
