@@ -74,10 +74,10 @@ class SessionLife(ABC):
         """The exception that the handler or the connection raised."""
         self.on_connected: Callable[[], Awaitable[None]] | None = None
         """Called when the client has connected. A :class:`SignalingError` rejects the client."""
-        self.outputs = OutputBoard()
+        self.outputs: OutputBoard = OutputBoard()
         """Values for the application."""
-        self.abandoned_threads = 0
-        self.abandoned_tasks = 0
+        self.abandoned_threads: int = 0
+        self.abandoned_tasks: int = 0
         self._host = Host()
         self._machine = SessionStateMachine()
         self._scope = CancelScope()

@@ -110,7 +110,7 @@ class WebRTCError(FastRTCError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = str(message)
+        self.message: str = str(message)
 
 
 class HandlerContractError(FastRTCError):
@@ -127,7 +127,7 @@ class InvalidTransition(FastRTCError):
 class SignalingError(FastRTCError):
     """The server could not carry out a request about a session."""
 
-    status_hint = 400
+    status_hint: int = 400
     """The matching HTTP status."""
     retry_after: float | None = None
     """Seconds after which the request may succeed; None if it would fail again."""
@@ -168,19 +168,19 @@ class InvalidMessage(_RuleViolation):
 class UnknownSession(SignalingError):
     """No session has this id. Not raised for a candidate that arrives before its offer."""
 
-    status_hint = 404
+    status_hint: int = 404
 
 
 class InvalidStateError(SignalingError):
     """The request conflicts with the state of the session, or its id is in use."""
 
-    status_hint = 409
+    status_hint: int = 409
 
 
 class LimitExceeded(_RuleViolation):
     """The client exceeded a limit of ``RequestLimits``."""
 
-    status_hint = 413
+    status_hint: int = 413
 
     def __init__(
         self, message: str, status_hint: int = 413, *, retry_after: float | None = None
@@ -193,32 +193,32 @@ class LimitExceeded(_RuleViolation):
 class NotAuthenticated(_RuleViolation):
     """The request carries no valid credentials: ``authenticate`` refused it."""
 
-    status_hint = 401
+    status_hint: int = 401
 
 
 class NotAllowed(_RuleViolation):
     """The client may not do this with any credentials."""
 
-    status_hint = 403
+    status_hint: int = 403
 
 
 class StreamNotOpen(SignalingError):
     """The stream is not open, so no task group can own a session."""
 
-    status_hint = 503
+    status_hint: int = 503
 
 
 class AdmissionError(SignalingError):
     """The stream has as many sessions as its ``concurrency_limit`` allows."""
 
-    status_hint = 503
-    retry_after = 5.0
+    status_hint: int = 503
+    retry_after: float = 5.0
 
     def __init__(self, limit: int, active: int) -> None:
         super().__init__(limit, active)
         self.limit = limit
         self.active = active
-        self.rule = str(self)
+        self.rule: str = str(self)
 
     def __str__(self) -> str:
         return f"the limit of {self.limit} concurrent sessions is reached ({self.active} active)"
@@ -227,12 +227,12 @@ class AdmissionError(SignalingError):
 class Overloaded(SignalingError):
     """The server has too much load, or too few file descriptors, threads or memory."""
 
-    status_hint = 503
+    status_hint: int = 503
 
     def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
         super().__init__(message)
         self.rule = message
-        self.retry_after = retry_after
+        self.retry_after: float = retry_after
 
 
 class PeerError(FastRTCError):
@@ -260,8 +260,8 @@ class PeerClosed(PeerError):
 class NoFreePort(PeerFailed, SignalingError):
     """All UDP ports that ``server_rtc_configuration`` allows are in use for now."""
 
-    status_hint = 503
-    retry_after = 5.0
+    status_hint: int = 503
+    retry_after: float = 5.0
     reason = CloseReason.REJECTED
 
 

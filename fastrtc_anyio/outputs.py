@@ -33,7 +33,7 @@ __all__ = [
     "OutputStream",
 ]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 BACKLOG = 64
 """Maximum outputs queued for one reader; a further one drops the oldest."""

@@ -33,7 +33,7 @@ class InputLead:
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         self._keeps_pace = True
         self._is_same = True  # all samples sent are those read
         self._samples = bytearray()  # of the first channel, read and not sent; while the same

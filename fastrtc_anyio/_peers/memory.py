@@ -76,19 +76,19 @@ class MemoryPeer(LifecyclePeer):
         super().__init__()
         link = Link(Host(), anyio.current_time)
         buffers = buffers or BufferOptions()
-        self.media = media or MediaPlan()
-        self.audio_in = self._in = AudioInput(link, buffers.input_s)
-        self.audio_out = self._out = AudioOutput(link, sample_rate, channels, buffers)
-        self.video_in = self._video_in = VideoInput(link)
+        self.media: MediaPlan = media or MediaPlan()
+        self.audio_in: AudioInput = AudioInput(link, buffers.input_s)
+        self.audio_out: AudioOutput = AudioOutput(link, sample_rate, channels, buffers)
+        self.video_in: VideoInput = VideoInput(link)
         self._picture = anyio.Event()
-        self.video_out = self._video_out = VideoOutput(
-            link, fps, self._video_in, lambda: self._picture.set()
+        self.video_out: VideoOutput = VideoOutput(
+            link, fps, self.video_in, lambda: self._picture.set()
         )
-        self.messages = self._channel = MessageChannel(link, self._deliver, self._discards)
-        self.client = MemoryClient(self)
+        self.messages: MessageChannel = MessageChannel(link, self._deliver, self._discards)
+        self.client: MemoryClient = MemoryClient(self)
         heard = _AudioReceiver(self.client.audio_in, self.client.heard.append)
-        self._up_audio = _Carrier(uplink, _AudioReceiver(self._in).receive)
-        self._up_video = _Carrier[VideoFrame](uplink, lambda frame, _: self._video_in.push(frame))
+        self._up_audio = _Carrier(uplink, _AudioReceiver(self.audio_in).receive)
+        self._up_video = _Carrier[VideoFrame](uplink, lambda frame, _: self.video_in.push(frame))
         self._down_audio = _Carrier(downlink, heard.receive)
         self._down_video = _Carrier[VideoFrame](downlink, lambda frame, _: self.client._see(frame))
 
@@ -114,13 +114,19 @@ class MemoryPeer(LifecyclePeer):
         await checkpoint()
 
     def _deliver(self) -> None:
-        if self._channel.is_open:
-            while (text := self._channel.pop_outgoing()) is not None:
+        if self.messages.is_open:
+            while (text := self.messages.pop_outgoing()) is not None:
                 self.client.inbox.push(text)
 
     def _end(self, closed: Closed) -> None:
         if self._mark_closed(closed):
-            for stream in (self._in, self._out, self._video_in, self._video_out, self._channel):
+            for stream in (
+                self.audio_in,
+                self.audio_out,
+                self.video_in,
+                self.video_out,
+                self.messages,
+            ):
                 stream.end()
             for stream in (self.client.audio_in, self.client.video_in, self.client.inbox):
                 stream.end()
@@ -129,7 +135,7 @@ class MemoryPeer(LifecyclePeer):
         await self._connected.wait()
         due = anyio.current_time()
         while self._closed is None:
-            self._down_audio.send(AudioFrame(self._out.sample_rate, self._out.pull()))
+            self._down_audio.send(AudioFrame(self.audio_out.sample_rate, self.audio_out.pull()))
             due += 1 / FRAMES_PER_SECOND
             await anyio.sleep_until(due)
 
@@ -137,13 +143,13 @@ class MemoryPeer(LifecyclePeer):
         await self._connected.wait()
         while self._closed is None:
             self._picture = anyio.Event()
-            frame = self._video_out.pull()
+            frame = self.video_out.pull()
             if frame is None:
                 await self._picture.wait()
                 continue
             self._down_video.send(frame)
-            if not self._video_out.draining and self._video_out.due is not None:
-                await anyio.sleep_until(self._video_out.due)
+            if not self.video_out.draining and self.video_out.due is not None:
+                await anyio.sleep_until(self.video_out.due)
 
 
 class MemoryClient:
@@ -161,12 +167,12 @@ class MemoryClient:
     def __init__(self, peer: MemoryPeer) -> None:
         link = Link(Host(), anyio.current_time)
         self._peer = peer
-        self.audio_in = AudioInput(link, float("inf"))
+        self.audio_in: AudioInput = AudioInput(link, float("inf"))
         self.heard: list[Int16Array] = []
-        self.video_in = VideoInput(link)
+        self.video_in: VideoInput = VideoInput(link)
         self.seen: deque[VideoFrame] = deque(maxlen=SEEN_LIMIT)
-        self.pictures = 0
-        self.inbox = MessageChannel(link)
+        self.pictures: int = 0
+        self.inbox: MessageChannel = MessageChannel(link)
 
     def connect(self, *, channel: bool = True) -> None:
         """Connect; with ``channel``, open the data channel, too."""
@@ -176,7 +182,7 @@ class MemoryClient:
 
     def open_channel(self) -> None:
         """Open the data channel."""
-        self._peer._channel.mark_open()
+        self._peer.messages.mark_open()
         self.inbox.mark_open()
         self._peer._deliver()
 
@@ -206,7 +212,7 @@ class MemoryClient:
 
     def send_message(self, text: str) -> None:
         """Send a message over the data channel."""
-        self._peer._channel.push(text)
+        self._peer.messages.push(text)
 
     async def receive_message(self) -> str:
         """Wait for the session's next message.

@@ -137,7 +137,7 @@ class Admission:
         self, registry: SessionRegistry, limit: int | None, limits: RequestLimits, load: Load
     ) -> None:
         self.registry = registry
-        self.pending = PendingClients(limits)
+        self.pending: PendingClients = PendingClients(limits)
         self._limit = limit
         self._limits = limits
         self._load = load

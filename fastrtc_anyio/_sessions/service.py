@@ -32,6 +32,7 @@ from fastrtc_anyio.abc import Peer
 from fastrtc_anyio.errors import CloseReason
 from fastrtc_anyio.limits import Limits, RequestLimits
 from fastrtc_anyio.outputs import OutputReader, OutputStream
+from fastrtc_anyio.session import Driver
 
 from .admission import Admission, ConcurrencyLimit, parse_limit
 from .early import EarlyReaders
@@ -66,29 +67,29 @@ class SessionService(AsyncContextManagerMixin):
         video: VideoOptions | None = None,
         verbose: bool = True,
     ) -> None:
-        self.media = MediaPlan.of(modality, mode)
-        self.make_driver = make_driver_factory(handler, modality, mode)
+        self.media: MediaPlan = MediaPlan.of(modality, mode)
+        self.make_driver: Callable[[], Driver] = make_driver_factory(handler, modality, mode)
         self.handler = handler
         self.mode: Mode = mode
         self.modality: Modality = modality
-        self.concurrency_limit = parse_limit(concurrency_limit)
+        self.concurrency_limit: int | None = parse_limit(concurrency_limit)
         check_type("limits", limits, Limits, optional=True)
         check_type("request_limits", request_limits, RequestLimits, optional=True)
         check_type("opus", opus, OpusOptions, optional=True)
         check_type("video", video, VideoOptions, optional=True)
-        self.limits = limits or Limits()
+        self.limits: Limits = limits or Limits()
         if time_limit is not None:
             self.limits = replace(self.limits, time_limit=time_limit)
-        self.request_limits = request_limits or RequestLimits()
-        self.registry = SessionRegistry()
-        self.early_readers = EarlyReaders(self.request_limits)
+        self.request_limits: RequestLimits = request_limits or RequestLimits()
+        self.registry: SessionRegistry = SessionRegistry()
+        self.early_readers: EarlyReaders = EarlyReaders(self.request_limits)
         choose_buffers = partial(
             BufferOptions.choose, output_s=output_buffer_s, input_s=input_buffer_s
         )
         choose_buffers(live)  # raises now for an impossible size
         log_level = logging.INFO if verbose else logging.DEBUG
         self._load = LoadGauge(self.limits.lag)
-        self.admission = Admission(
+        self.admission: Admission = Admission(
             self.registry, self.concurrency_limit, self.request_limits, self._load
         )
         self._supervisor = Supervisor(

@@ -79,7 +79,7 @@ class CustomPauseRule:
         """Begin a new turn."""
         self._state = self._handler.state = self._handler.state.new()
         self._verdict = Verdict.SILENCE
-        self.lookback = 0
+        self.lookback: int = 0
         """Samples since the beginning of the audio in which speech was detected."""
         # State of a turn, and the samples and result of its last `determine_pause`.
         self._judged: tuple[AppState, int, bool] | None = None

@@ -129,7 +129,7 @@ class ReplyOnPause(StreamHandlerBase):
         check_type("algo_options", algo_options, AlgoOptions, optional=True)
         self.fn = fn
         self.startup_fn = startup_fn
-        self.algo_options = algo_options or AlgoOptions()
+        self.algo_options: AlgoOptions = algo_options or AlgoOptions()
         self.model_options = model_options
         self.can_interrupt = can_interrupt
         # A custom determine_pause may need no model.
@@ -141,7 +141,7 @@ class ReplyOnPause(StreamHandlerBase):
         self.on_event = on_event
         self.pre_roll_s = pre_roll_s
         self.background_db = background_db
-        self.state = AppState()
+        self.state: AppState = AppState()
         self._trigger: Callable[[], object] | None = None
         if not self.determines_pauses:
             _ = self.vad  # raises for an object that is not a model
@@ -269,7 +269,7 @@ class ReplyOnPause(StreamHandlerBase):
         if inputs and isinstance(inputs[0], WebRTCData):
             data = inputs[0]
             # Typed text belongs to one reply: the next utterance comes without it.
-            self.latest_args = [WebRTCData(data.webrtc_id), *inputs[1:]]
+            self.latest_args: list[Any] = [WebRTCData(data.webrtc_id), *inputs[1:]]
             heard = audio if utterance.size else data.audio
             return fit_arguments(self.fn, (replace(data, audio=heard), *inputs[1:]))
         return fit_arguments(self.fn, (audio, *inputs))
@@ -318,7 +318,7 @@ class ReplyOnStopWords(ReplyOnPause):
     ) -> None:
         if isinstance(stop_words, str) or not all(isinstance(word, str) for word in stop_words):
             raise TypeError(f"stop_words must be a list of strings; got {stop_words!r}")
-        self.stop_words = [spoken_words(given) for given in stop_words]
+        self.stop_words: list[str] = [spoken_words(given) for given in stop_words]
         if not self.stop_words or not all(self.stop_words):
             raise ValueError(
                 "stop_words must hold at least one phrase, each of at least one word; got "
@@ -343,7 +343,9 @@ class ReplyOnStopWords(ReplyOnPause):
                 f"{type(self).__name__}.determine_pause would have to find the stop words as well: "
                 "override find_stop_word, or derive from ReplyOnPause"
             )
-        self.stt_model = get_stt_model("moonshine/base") if stt_model is None else stt_model
+        self.stt_model: STTModel | PhraseSpotter = (
+            get_stt_model("moonshine/base") if stt_model is None else stt_model
+        )
         # Looking up words reads files, which copy() must not do on the event loop.
         check_phrases = getattr(self.stt_model, "check_phrases", None)
         if check_phrases is not None and not _copying.get():

@@ -109,10 +109,10 @@ class TurnMachine:
         self._judged = judged
         self._rule = rule or SlidingWindow(rate, options)
         self._buffer = UtteranceBuffer(round(pre_roll_s * rate))
-        self.state = TurnState.LISTENING
-        self.reply = 0
+        self.state: TurnState = TurnState.LISTENING
+        self.reply: int = 0
         self.candidate: InterruptionCandidate | None = None
-        self.user_paused = False
+        self.user_paused: bool = False
         self._steps: list[TurnStep] = []
 
     @property

@@ -34,9 +34,9 @@ class UtteranceBuffer:
     """
 
     def __init__(self, pre_roll: int) -> None:
-        self.now = 0
+        self.now: int = 0
         self.began: int | None = None
-        self.continued = False
+        self.continued: bool = False
         self._pre_roll = pre_roll
         self._chunks: deque[Int16Array] = deque()
         self._held_from = 0

@@ -74,7 +74,7 @@ class StopWordRule:
         """Forget all audio and any stop word."""
         self._window.reset()
         self._turn += 1
-        self.awake = False
+        self.awake: bool = False
         self._verdict = Verdict.SILENCE
         self._hops: deque[tuple[Int16Array, float]] = deque()
         self._kept = 0

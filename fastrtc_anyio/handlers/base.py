@@ -113,9 +113,9 @@ class StreamHandlerBase(ABC):
         check_choice("expected_layout", expected_layout, ("mono", "stereo"))
         check_number("fps", fps, above=0, at_most=_MAX_FPS)
         self.expected_layout = expected_layout
-        self.output_sample_rate = check_sample_rate(output_sample_rate, "output_sample_rate")
-        self.input_sample_rate = check_sample_rate(input_sample_rate, "input_sample_rate")
-        self.output_frame_size = self.output_sample_rate // FRAMES_PER_SECOND
+        self.output_sample_rate: int = check_sample_rate(output_sample_rate, "output_sample_rate")
+        self.input_sample_rate: int = check_sample_rate(input_sample_rate, "input_sample_rate")
+        self.output_frame_size: int = self.output_sample_rate // FRAMES_PER_SECOND
         if output_frame_size not in (None, self.output_frame_size):
             warnings.warn(
                 f"output_frame_size is deprecated and has no effect: frames are 20 ms, which at "
@@ -127,8 +127,8 @@ class StreamHandlerBase(ABC):
         self.fps = fps
         self.phone_mode = False
         self.latest_args: list[Any] = []
-        self.args_set = Gate()
-        self.channel_set = Gate()
+        self.args_set: Gate = Gate()
+        self.channel_set: Gate = Gate()
         self._channel: DataChannel | None = None
         self._runtime: HandlerRuntime | None = None
         self._resampler: tuple[tuple[int, int], StreamResampler] | None = None

@@ -33,7 +33,7 @@ class CloseStream:
     """
 
     def __init__(self, msg: str = "Stream closed") -> None:
-        self.msg = str(msg)
+        self.msg: str = str(msg)
 
 
 @dataclass

@@ -45,7 +45,7 @@ class FunctionHandler(StreamHandlerBase):
         # The highest rate, so that audio of any rate is resampled once, and not down first.
         super().__init__(output_sample_rate=48_000, fps=fps)
         self.callable = callable
-        self.generates = is_generator_function(callable)
+        self.generates: bool = is_generator_function(callable)
 
     @property
     def source(self) -> str:
@@ -95,7 +95,7 @@ class VideoStreamHandler(FunctionHandler):
     ) -> None:
         super().__init__(callable, fps)
         self.skip_frames = skip_frames
-        self.video_format = video_format
+        self.video_format: VideoFormat = video_format
 
     def copy(self) -> VideoStreamHandler:
         return VideoStreamHandler(self.callable, self.fps, self.skip_frames, self.video_format)

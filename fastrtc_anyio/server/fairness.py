@@ -33,7 +33,7 @@ __all__ = [
     "client_address",
 ]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 ClientKey = Callable[["HTTPConnection"], str | Awaitable[str]]
 Address = IPv4Address | IPv6Address
@@ -104,7 +104,7 @@ class Fairness:
     ) -> None:
         if client_key is not None and not callable(client_key):
             raise TypeError(f"client_key must be a function; got {short_repr(client_key)}")
-        self.trusted_proxies = _parse_networks(trusted_proxies)
+        self.trusted_proxies: tuple[Network, ...] = _parse_networks(trusted_proxies)
         self.client_key = client_key
         self._rates = RequestRates(limits.client_requests)
         self._has_advised = False

@@ -32,7 +32,7 @@ from .page.components import InvalidInput, OutputsHandler, parse_inputs
 
 __all__ = ["OutputEvents", "field_routes"]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _KEEP_ALIVE_S = 15.0
 """Seconds between comments on an idle stream of events. Proxies close one after a minute."""

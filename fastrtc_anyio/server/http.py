@@ -51,7 +51,7 @@ __all__ = [
     "retry_headers",
 ]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 URL_CHARACTERS = "/?%!$&'()*+,;=:@~"
 """Punctuation that a path or a query may contain (RFC 3986 3.4); ``%`` begins an encoded byte."""

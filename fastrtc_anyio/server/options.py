@@ -46,24 +46,28 @@ class WebOptions:
         client_key: ClientKey | None = None,
         request_limits: RequestLimits | None = None,
     ) -> None:
-        self.rtp_params = dict(rtp_params or {})
+        self.rtp_params: dict[str, object] = dict(rtp_params or {})
         self.rtc_configuration: ClientConfiguration = rtc_configuration or {}
-        self.track_constraints = dict(track_constraints or {})
-        self.additional_inputs = check_components(additional_inputs, "additional_inputs")
-        self.additional_outputs = check_components(additional_outputs, "additional_outputs")
+        self.track_constraints: dict[str, object] = dict(track_constraints or {})
+        self.additional_inputs: list[Component] = check_components(
+            additional_inputs, "additional_inputs"
+        )
+        self.additional_outputs: list[Component] = check_components(
+            additional_outputs, "additional_outputs"
+        )
         if additional_outputs_handler is not None and not self.additional_outputs:
             raise ValueError("additional_outputs_handler needs additional_outputs to show")
         self.additional_outputs_handler = additional_outputs_handler
-        self.ui_args = check_ui_args(ui_args)
+        self.ui_args: dict[str, object] = check_ui_args(ui_args)
         check_type("telephone", telephone, TelephoneOptions, optional=True)
-        self.telephone = telephone or TelephoneOptions()
+        self.telephone: TelephoneOptions = telephone or TelephoneOptions()
         if authenticate is not None and not callable(authenticate):
             raise TypeError(f"authenticate must be a function; got {short_repr(authenticate)}")
         self.authenticate = authenticate
-        self.allowed_origins = check_origins(allowed_origins)
-        self.allowed_hosts = check_hosts(allowed_hosts)
+        self.allowed_origins: tuple[str, ...] = check_origins(allowed_origins)
+        self.allowed_hosts: tuple[str, ...] = check_hosts(allowed_hosts)
         limits = request_limits or RequestLimits()
-        self.fairness = Fairness(limits, trusted_proxies, client_key)
+        self.fairness: Fairness = Fairness(limits, trusted_proxies, client_key)
 
     async def load_rtc_configuration(self) -> dict[str, object]:
         """Return the client's RTC configuration: call the function that makes it, if one does."""

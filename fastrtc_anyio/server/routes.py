@@ -30,7 +30,7 @@ from .whip import whip_routes
 
 __all__ = ["client_config", "create_page", "mount", "page_route"]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _TITLE = "fastrtc_anyio"
 

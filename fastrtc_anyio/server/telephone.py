@@ -24,7 +24,7 @@ from .websockets import admit_websocket, refuse, serve_audio
 
 __all__ = ["answer_incoming_call", "serve_telephone"]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _MAX_FIELDS = 1000
 """Maximum fields of a request. Carriers send some thirty; verifying a signature sorts and hashes

@@ -21,7 +21,7 @@ from fastrtc_anyio.errors import InvalidMessage, NotAllowed
 
 __all__ = ["admit_by_token", "give_token", "refusal", "shows_secret", "signed_by"]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 TELNYX_SECONDS = 300
 """Maximum age of a signature, as in Telnyx's own packages."""

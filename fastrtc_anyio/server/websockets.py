@@ -40,7 +40,7 @@ from .options import WebOptions
 
 __all__ = ["Socket", "admit_websocket", "refuse", "serve_audio", "serve_websocket"]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
 _SERVER_ERROR = 1011

@@ -65,7 +65,7 @@ from .options import WebOptions
 
 __all__ = ["whip_routes"]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 """The routes match every method, so that a useless one is refused with problem details too."""

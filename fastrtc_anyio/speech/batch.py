@@ -105,9 +105,9 @@ class BatchVad:
         self.model = model
         self.options = options
         self.sample_rate = sample_rate
-        self.window = round(hop_s * sample_rate)
+        self.window: int = round(hop_s * sample_rate)
         """Samples per window: one hop."""
-        self.hops = max(1, round(context_s / hop_s))
+        self.hops: int = max(1, round(context_s / hop_s))
         """Hops in a call of the model."""
 
     def warmup(self) -> None:

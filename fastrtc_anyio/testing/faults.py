@@ -60,7 +60,7 @@ class FaultPlan:
         self.at = at
         self.error = error
         self.skip = skip
-        self.checkpoints = 0
+        self.checkpoints: int = 0
         """Checkpoints passed so far, including the one of the fault."""
         self.where: str | None = None
         """Task and line of code where the fault was injected; None before."""

@@ -74,9 +74,9 @@ class EmulatedLink:
 
     def __init__(self, faults: LinkFaults) -> None:
         self.faults = faults
-        self.sent = 0
+        self.sent: int = 0
         """Frames passed to :meth:`transmit`."""
-        self.lost = 0
+        self.lost: int = 0
         """Frames that never arrive."""
         self._random = Random(faults.seed)
         self._burst_left = 0

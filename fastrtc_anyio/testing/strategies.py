@@ -44,10 +44,10 @@ from .link import LinkFaults
 try:
     from hypothesis import strategies as st
     from hypothesis.extra import numpy as hnp
-except ImportError as exc:  # pragma: no cover - tested in a subprocess
+except ImportError as _error:  # pragma: no cover - tested in a subprocess
     raise ImportError(
         "fastrtc_anyio.testing.strategies needs Hypothesis: pip install hypothesis"
-    ) from exc
+    ) from _error
 
 __all__ = [
     "HangUp",

@@ -199,11 +199,11 @@ class AudioOutput(AudioSendStream):
         self._ended = False
         self._turns = 0  # those of the link when audio was last queued without yielding
         self._bound = bound
-        self.pushed_at = 0.0
+        self.pushed_at: float = 0.0
         """Time of the last push for a short queue, on the link's clock: the source's pace."""
-        self.needed_at = 0.0
+        self.needed_at: float = 0.0
         """Time of the last push before which less than a frame of 20 ms was queued."""
-        self.frames_left = 0
+        self.frames_left: int = 0
         """Whole frames of 20 ms queued after the last pull."""
         self._set_format(sample_rate, channels)
 

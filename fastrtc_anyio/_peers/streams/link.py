@@ -25,10 +25,10 @@ class Link:
     """
 
     def __init__(self, host: Host, clock: Callable[[], float]) -> None:
-        self.lock = Lock()
+        self.lock: Lock = Lock()
         self.host = host
         self.clock = clock
-        self.input_lead = InputLead()
+        self.input_lead: InputLead = InputLead()
         self.turns = 0
         """How often tasks of the host have waited for this connection and resumed. If it has
         changed, other tasks had a chance to run. Only the host's thread uses it."""
