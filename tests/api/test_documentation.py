@@ -68,11 +68,17 @@ with wave.open(SPEECH) as _file:
 
 @pytest.mark.parametrize("number", range(len(_shown)))
 async def test_shown_handler_serves_a_call(open_call, number):
-    """The client speaks twice: to a conversation, over its reply."""
+    """The client shows a picture, or speaks twice: to a conversation, over its reply."""
     shown = _shown[number]
     stream = shown if isinstance(shown, Stream) else Stream(shown, modality="audio")
     inputs = tuple(component.value for component in stream._web.additional_inputs)
-    async with open_call(stream.handler, inputs=inputs, thread_limit=10) as call:
+    async with open_call(
+        stream.handler, modality=stream.modality, inputs=inputs, thread_limit=10
+    ) as call:
+        if stream.modality == "video":
+            call.client.send_video(np.full((240, 320, 3), 90, np.uint8))
+            await call.client.receive_video()
+            return
         await call.speak(_said, _rate)
         if hasattr(stream.handler, "can_interrupt"):
             with anyio.fail_after(5):

@@ -109,9 +109,23 @@ def test_names_in_code_spans_exist(page: str) -> None:
         word: span
         for span in spans
         for word in re.findall(r"(?<![\w.])[A-Za-z_]\w*|(?<=\.)[A-Za-z_]\w*", span)
-        if word not in known_names().union(FOREIGN.split())
+        if word not in known_names().union(FOREIGN.split(), own_names(page))
     }
     assert unknown == {}
+
+
+@cache
+def own_names(page: str) -> frozenset[str]:
+    """Names that the page's own code uses."""
+    code = [b.text for b in all_blocks() if (b.page, b.language) == (page, "python")]
+    return frozenset(re.findall(r"[A-Za-z_]\w*", "\n".join(code)))
+
+
+def own_programs(page: str) -> set[str]:
+    """Programs that the page shows and runs, such as echo.py."""
+    blocks = [block for block in all_blocks() if block.page == page]
+    run = "\n".join(block.text for block in blocks if block.language == "sh")
+    return set(re.findall(r"^python (\w+\.py)", run, re.MULTILINE))
 
 
 def test_foreign_names_are_used() -> None:
@@ -183,7 +197,7 @@ def calls_in(span: str) -> list[ast.Call]:
 @pytest.mark.parametrize("page", LIVING)
 def test_files_in_code_spans_exist(page: str) -> None:
     """Paths are relative to the checkout, the package or its server."""
-    named = [span for span in inline_code(page) if is_file(span)]
+    named = [span for span in inline_code(page) if is_file(span) and span not in own_programs(page)]
     folders = (ROOT, PACKAGE)
     missing = [name for name in named if not any((folder / name).exists() for folder in folders)]
     assert missing == []
@@ -233,6 +247,8 @@ def test_commands_exist(page: str, words: list[str]) -> None:
             _make_parser().parse_args(["http://x" if word == "URL" else word for word in arguments])
         case "python", ["-m", module, *_]:
             assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
+        case "python", [script] if script in own_programs(page.partition(":")[0]):
+            pass  # tests/examples/test_documentation.py runs it
         case "python", [script, *options]:
             code = (ROOT / script).read_text(encoding="utf-8")
             assert [word for word in options if word.startswith("--") and word not in code] == []

@@ -56,11 +56,11 @@ pytestmark = on_asyncio  # the backend of the tests, not of the programs
 
 @asynccontextmanager
 async def open_program(
-    command: list[str], folder: Path, printed: list[str]
+    command: list[str], folder: Path, printed: list[str], **variables: str
 ) -> AsyncGenerator[Process, None]:
     """Run a program, collect its output, and interrupt it if it is still running at the end."""
     path = f"{Path(sys.executable).parent}:{put_voice(folder, SPEECH)}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent)}
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent)} | variables
 
     async def read(process: Process) -> None:
         assert process.stdout is not None
@@ -82,19 +82,32 @@ async def open_program(
     assert "Traceback" not in "".join(printed), "".join(printed)
 
 
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
 @pytest.mark.parametrize("block", PROGRAMS, ids=str)
-async def test_program_answers_a_call(block: Block, tmp_path: Path) -> None:
+async def test_program_answers_a_call(block: Block, backend: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(block.text, encoding="utf-8")
     printed: list[str] = []
-    async with open_program([sys.executable, str(RUN), str(program)], tmp_path, printed):
+    command = [sys.executable, str(RUN), str(program)]
+    async with open_program(command, tmp_path, printed, LAUNCH_BACKEND=backend):
         url = re.compile(r"http://127\.0\.0\.1:[1-9]\d*(?=\D)")
         await wait_until(lambda: url.search("".join(printed)), "the server")
-        async with place_call(url.findall("".join(printed))[0]) as client:
+        await call_program(url.findall("".join(printed))[0], block.text)
+
+
+async def call_program(url: str, program: str) -> None:
+    """Call a program until it sends sound or, if it serves video, a picture."""
+    video = 'modality="video"' in program
+    directions = "sendrecv" if video else None
+    async with place_call(url, audio=not video, video=directions) as client:
+        with anyio.fail_after(LIMIT):
+            if video:
+                client.camera.picture = np.full((240, 320, 3), 90, np.uint8)
+                await wait_until(lambda: client.seen, "a picture", seconds=LIMIT)
+                return
             speak(client, read_utterance())
-            with anyio.fail_after(LIMIT):
-                while np.abs((await client.receive_audio()).samples).max() < 1000:
-                    pass
+            while np.abs((await client.receive_audio()).samples).max() < 1000:
+                pass
 
 
 def read_utterance() -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
@@ -110,20 +123,28 @@ def read_utterance() -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
 async def test_commands_run(block: Block, tmp_path: Path) -> None:
     """Each command succeeds. Servers run beside the commands below them, until Ctrl-C.
 
-    Where another program uses a server's port, all commands use another one.
+    ``python program.py`` runs the program of the page. Where another program uses a server's port,
+    all commands use another one.
     """
     (tmp_path / "module.py").write_text(SERVED)
     (tmp_path / "question.wav").write_bytes(SPEECH.read_bytes())
     text = block.text
-    for port in re.findall(r"--port (\d+)", text):
-        if not is_free(int(port)):
-            text = text.replace(port, str(find_port()))
+    port = next(iter(re.findall(r"127\.0\.0\.1:(\d+)|--port (\d+)", text)), "")
+    port = "".join(port)
+    if port and not is_free(int(port)):
+        text, port = text.replace(port, (free := str(find_port()))), free
+    for name in re.findall(r"^python (\w+\.py)", text, re.MULTILINE):
+        (program,) = [shown for shown in PROGRAMS if shown.page == block.page]
+        (tmp_path / name).write_text(program.text, encoding="utf-8")
+        text = text.replace(f"python {name}", f"python {RUN} {name}")
     async with AsyncExitStack() as servers:
         for command in text.splitlines():
             printed: list[str] = []
             # exec: the signal is for the command, not for its shell.
             process = await servers.enter_async_context(
-                open_program(["sh", "-ec", f"exec {command}"], tmp_path, printed)
+                open_program(
+                    ["sh", "-ec", f"exec {command}"], tmp_path, printed, LAUNCH_PORT=port or "0"
+                )
             )
 
             def has_started(process: Process = process, printed: list[str] = printed) -> bool:
