@@ -135,6 +135,18 @@ def newest(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site in build/docs, with warnings as errors; -- external checks links to others."""
+    session.install("--no-compile", ".[docs]")
+    # The pages name modules of the checkout, whose documentation is that of the checkout.
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(Path.cwd())}
+    build = ("sphinx-build", "-W", "--keep-going", "-n", "-E", "docs")
+    session.run(*build, "build/docs", env=environment)
+    if "external" in session.posargs:
+        session.run(*build, "-b", "linkcheck", "build/links", env=environment)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff, and the layers with import-linter."""
     session.install(pinned("ruff"), pinned("import-linter"))

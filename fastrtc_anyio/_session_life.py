@@ -154,7 +154,7 @@ class SessionLife(ABC):
                 is connecting already.
 
         Raises:
-            Any exception of the handler or the negotiation. Returns for an end without an error.
+            Exception: the handler or the negotiation raised it.
 
         Cancellation:
             Closes the connection at once, and returns within the shutdown and close limits. A

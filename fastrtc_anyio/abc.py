@@ -374,7 +374,8 @@ class AsyncioBridge(Protocol):
         """Await ``function(*args)`` on :attr:`loop`.
 
         Raises:
-            Any exception of the coroutine. ``RuntimeError`` if it was cancelled on its loop.
+            RuntimeError: the coroutine was cancelled on its loop.
+            Exception: the coroutine raised it.
 
         Cancellation:
             Cancels the coroutine and waits until it has ended.

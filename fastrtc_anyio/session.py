@@ -178,7 +178,7 @@ class Session(SessionLife):
 
         Raises:
             RuntimeError: the coroutine was cancelled on the asyncio side.
-            Any exception of the coroutine.
+            Exception: the coroutine raised it.
 
         Cancellation:
             Cancels the coroutine and waits for its end. Under trio, the result of a coroutine that

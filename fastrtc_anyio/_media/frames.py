@@ -34,15 +34,12 @@ Int16Array: TypeAlias = NDArray[np.int16]
 
 
 class AudioFrame(NamedTuple):
-    """PCM of any duration with its rate: a ``(sample_rate, samples)`` tuple.
-
-    Attributes:
-        sample_rate: samples per second and channel, Hz.
-        samples: int16 PCM, shape ``(channels, n)``, any ``n``.
-    """
+    """PCM of any duration with its rate: a ``(sample_rate, samples)`` tuple."""
 
     sample_rate: int
+    """Samples per second and channel, Hz."""
     samples: Int16Array
+    """int16 PCM, shape ``(channels, n)``, any ``n``."""
 
     @property
     def channels(self) -> int:

@@ -82,7 +82,7 @@ async def admit(rules: AccessRules, connection: HTTPConnection) -> str:
         NotAuthenticated: ``authenticate`` returned False.
         HandlerContractError: ``authenticate`` returned neither True, False nor an identity.
         Overloaded: ``authenticate`` did not return in time, or too many calls of it wait.
-        Any exception that ``authenticate`` raises.
+        Exception: ``authenticate`` raised it.
     """
     check_host(rules if isinstance(rules, HostRules) else NamedHosts(), connection)
     headers = connection.headers

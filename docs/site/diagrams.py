@@ -1,0 +1,121 @@
+"""Mermaid diagrams of the pages become pictures, which need neither a network nor JavaScript.
+
+GitHub draws the same text itself. The dialect here is small: ``flowchart`` with boxes, subgraphs
+and labelled arrows, and ``stateDiagram-v2`` with labelled arrows. graphviz-pure places the boxes.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+BOX = r'(?P<{0}>\[\*\]|\w+)(?:(?P<{0}_open>\(\[|[\[({{])"?(?P<{0}_text>[^"\])}}]*)"?[\])}}]+)?'
+ARROW = r'(?P<arrow>-->|-\.->|==>|---)(?:\|"?(?P<label>[^|"]*)"?\|)?'
+LINE = re.compile(rf"{BOX.format('a')}(?: *{ARROW} *{BOX.format('b')}(?:: *(?P<after>.*))?)?")
+SUBGRAPH = re.compile(r'subgraph (\w+)(?:\["?([^"\]]*)"?\])?')
+STYLES = {"-.->": "style=dashed", "==>": "penwidth=2.5", "---": "arrowhead=none"}
+SHAPES = {"([": "shape=box style=rounded class=end", "{": "shape=diamond", "(": "style=rounded"}
+
+
+class DiagramError(ValueError):
+    """A line of a diagram is outside the dialect."""
+
+
+def to_dot(text: str) -> str:
+    """Translate a Mermaid diagram into the language of Graphviz.
+
+    Raises:
+        DiagramError: a line has a form that is not known here.
+    """
+    kind, *lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    direction = kind.partition(" ")[2] or "TD"
+    font = "fontname=Arial fontsize"
+    dot = [
+        "digraph {",
+        f"rankdir={direction.replace('TD', 'TB')} bgcolor=transparent nodesep=0.35 ranksep=0.45",
+        f'{font}=13 node [shape=box style=rounded {font}=13 margin="0.16,0.08"]',
+        f"edge [{font}=11 arrowsize=0.7]",
+    ]
+    return "\n".join([*dot, *map(_translate, lines), "}"])
+
+
+def _translate(line: str) -> str:
+    if line == "end":
+        return "}"
+    if subgraph := SUBGRAPH.fullmatch(line):
+        label = _quoted(subgraph[2] or subgraph[1])
+        return f"subgraph cluster_{subgraph[1]} {{ label={label} style=rounded margin=14"
+    found = LINE.fullmatch(line)
+    if found is None:
+        raise DiagramError(f"not known in a diagram: {line}")
+    parts = [_box(found, "a")]
+    if found["arrow"] is not None:
+        parts.append(_box(found, "b"))
+        label = found["label"] or found["after"] or ""
+        style = STYLES.get(found["arrow"], "")
+        parts.append(f"{_id(found['a'])} -> {_id(found['b'])} [label={_quoted(label)} {style}]")
+    return "\n".join(filter(None, parts))
+
+
+def _box(found: re.Match[str], side: str) -> str:
+    if found[side] == "[*]":
+        return "start [shape=point width=0.16]"
+    if found[f"{side}_text"] is None:
+        return ""
+    shape = SHAPES.get(found[f"{side}_open"], "")
+    return f"{found[side]} [label={_quoted(found[f'{side}_text'])} {shape}]"
+
+
+def _id(name: str) -> str:
+    return "start" if name == "[*]" else name
+
+
+def _quoted(text: str) -> str:
+    lines = re.split(r"<br ?/?>|, (?=[A-Z])", text) if len(text) > 16 else [text]
+    joined = "\\n".join(line.strip() for line in lines)
+    return '"' + joined.replace('"', "'") + '"'
+
+
+def to_svg(text: str, title: str) -> str:
+    """Draw a Mermaid diagram as an SVG element whose colours are those of the page."""
+    program = shutil.which("graphviz-pure", path=str(Path(sys.executable).parent)) or shutil.which(
+        "graphviz-pure"
+    )
+    if program is None:
+        raise FileNotFoundError("graphviz-pure is not installed: pip install '.[docs]'")
+    run = subprocess.run(
+        [program, "-Tsvg"], input=to_dot(text), capture_output=True, text=True, check=True
+    )
+    svg = run.stdout[run.stdout.index("<svg") :]
+    svg = re.sub(r"<title>.*?</title>\n|<!--.*?-->\n", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(?: fill| stroke| font-family|xml:space)="[^"]*"', "", svg)
+    label = html.escape(title, quote=True)
+    return svg.replace("<svg", f'<svg class="diagram" role="img" aria-label="{label}"', 1)
+
+
+class DrawDiagrams(SphinxTransform):
+    """Replace the Mermaid blocks of a page with pictures."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs: object) -> None:
+        for block in list(self.document.findall(nodes.literal_block)):
+            if block.get("language") != "mermaid":
+                continue
+            title = block.parent.next_node(nodes.title)
+            svg = to_svg(block.astext(), title.astext() if title is not None else "Diagram")
+            figure = f'<div class="diagram">{svg}</div>'
+            block.replace_self(nodes.raw("", figure, format="html"))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_transform(DrawDiagrams)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
