@@ -61,7 +61,9 @@ def _translate(line: str) -> str:
         parts.append(_box(found, "b"))
         label = found["label"] or found["after"] or ""
         style = STYLES.get(found["arrow"], "")
-        parts.append(f"{_id(found['a'])} -> {_id(found['b'])} [label={_quoted(label)} {style}]")
+        parts.append(
+            f"{_id(found['a'])} -> {_id(found['b'])} [label={_quoted(label, pad=' ')} {style}]"
+        )
     return "\n".join(filter(None, parts))
 
 
@@ -78,9 +80,9 @@ def _id(name: str) -> str:
     return "start" if name == "[*]" else name
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, pad: str = "") -> str:
     lines = re.split(r"<br ?/?>|, (?=[A-Z])", text) if len(text) > 16 else [text]
-    joined = "\\n".join(line.strip() for line in lines)
+    joined = "\\n".join(f"{pad}{line.strip()}{pad}" for line in lines)
     return '"' + joined.replace('"', "'") + '"'
 
 

@@ -19,7 +19,7 @@ DOCS = ROOT / "docs"
 STAND_IN = re.compile(r"This page is \[(\w+\.md)\]\(\.\./\.\./\1\)\.")
 FENCED = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1`*~* *$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
-LISTED = re.compile(r"^\* \[[^\]]*\]\(([^)#]+\.md)\)", re.MULTILINE)
+LISTED = re.compile(r"^(?:\*|\d+\.) \[[^\]]*\]\(([^)#]+\.md)\)", re.MULTILINE)
 
 
 def stand_ins() -> dict[Path, Path]:

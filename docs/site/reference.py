@@ -11,77 +11,30 @@ import ast
 import builtins
 import importlib
 import inspect
-import pkgutil
 import re
 import sys
 import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext import napoleon
-from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.inspect import signature, stringify_signature
 from sphinx.util.nodes import make_refnode
 
 import fastrtc_anyio
 
-EXTRA = ("fastrtc_anyio.testing.strategies", "fastrtc_anyio.testing.pytest_plugin")
-"""Public modules of a folder that exports the names of others."""
-DOCS = Path(__file__).resolve().parents[1]
-PACKAGE = DOCS.parent / "fastrtc_anyio"
-FOREIGN = set("_pytest aiortc anyio av httpx hypothesis numpy pytest starlette trio".split())
+from .names import ENTRY, public_names, resolve
+
+PACKAGE = Path(fastrtc_anyio.__file__).parent
+FOREIGN = ("_pytest", "anyio", "av", "httpx", "hypothesis", "numpy", "pytest", "starlette", "trio")
 """Libraries with documentation of their own."""
-ENTRY = re.compile(r"^\* `(fastrtc_anyio(?:\.\w+)+)`$", re.MULTILINE)
 ENTRIES = re.compile(r"(?:^\* `fastrtc_anyio(?:\.\w+)+`\n)+", re.MULTILINE)
-
-
-@cache
-def public_modules() -> dict[str, ModuleType]:
-    """The package, the modules beside it, and those of folders that export nothing themselves."""
-    found = {"fastrtc_anyio": fastrtc_anyio}
-    folders = [fastrtc_anyio]
-    for folder in folders:
-        for entry in pkgutil.iter_modules(folder.__path__):
-            if entry.name.startswith("_"):
-                continue
-            module = importlib.import_module(f"{folder.__name__}.{entry.name}")
-            found[module.__name__] = module
-            if not hasattr(module, "__all__"):
-                folders.append(module)
-    found |= {name: importlib.import_module(name) for name in EXTRA}
-    return {name: module for name, module in found.items() if hasattr(module, "__all__")}
-
-
-@cache
-def public_names() -> dict[str, object]:
-    """Each public name once, from the module nearest to the package's root."""
-    found: dict[str, object] = {}
-    seen: set[tuple[str, int]] = set()
-    for module in sorted(public_modules(), key=lambda name: name.count(".")):
-        for name in public_modules()[module].__all__:
-            value = getattr(public_modules()[module], name)
-            if (name, id(value)) not in seen:
-                seen.add((name, id(value)))
-                found[f"{module}.{name}"] = value
-    return found
-
-
-def listed_names() -> Iterator[tuple[str, str]]:
-    """Yield each name that a page lists, with the page."""
-    for page in sorted((DOCS / "reference").glob("*.md")):
-        for name in ENTRY.findall(page.read_text(encoding="utf-8")):
-            yield name, page.name
-
-
-def resolve(name: str) -> object:
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def describe(name: str) -> str:
@@ -117,8 +70,7 @@ def _describe_data(name: str) -> str:
     for path in [Path(importlib.import_module(module).__file__ or ""), *PACKAGE.rglob("*.py")]:
         body = ast.parse(path.read_text(encoding="utf-8")).body
         for node, below in zip(body, [*body[1:], None], strict=True):
-            target = getattr(node, "target", None) or getattr(node, "targets", [None])[0]
-            if not (isinstance(node, ast.Assign | ast.AnnAssign) and _name(target) == short):
+            if not isinstance(node, ast.Assign | ast.AnnAssign) or _target(node) != short:
                 continue
             text = below.value.value if isinstance(below, ast.Expr) else ""  # type: ignore[attr-defined]
             lines = [f".. py:data:: {name}", "   :canonical: " + _dotted(path, short)]
@@ -129,7 +81,9 @@ def _describe_data(name: str) -> str:
     raise LookupError(f"no assignment to {name}")
 
 
-def _name(target: ast.expr | None) -> str:
+def _target(node: ast.Assign | ast.AnnAssign) -> str:
+    """The name that an assignment binds; empty for an attribute and other places."""
+    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
     return target.id if isinstance(target, ast.Name) else ""
 
 
@@ -155,13 +109,21 @@ def _drop_private_bases(
 
 
 def _show_arguments(
-    app: Sphinx, what: str, name: str, value: object, options: object, given: str, returned: str
+    app: Sphinx,
+    what: str,
+    name: str,
+    value: object,
+    options: object,
+    given: str | None,
+    returned: str,
 ) -> tuple[str, str] | None:
     """Show the arguments of ``__init__``, and a default that a dataclass makes as an ellipsis."""
+    if given is None:
+        return None
     if inspect.isclass(value) and "*args: object" in given:
         found = signature(value.__init__, bound_method=True)
         given = stringify_signature(found, show_return_annotation=False, unqualified_typehints=True)
-    return (given.replace("<factory>", "..."), returned) if given else None
+    return given.replace("<factory>", "..."), returned
 
 
 def _find(
@@ -201,7 +163,7 @@ def internal_names() -> frozenset[str]:
             if isinstance(node, ast.ImportFrom):
                 found |= {alias.asname or alias.name for alias in node.names}
             elif isinstance(node, ast.Assign | ast.AnnAssign):
-                found.add(_name(getattr(node, "target", None) or node.targets[0]))
+                found.add(_target(node))
             elif isinstance(node, ast.ClassDef):
                 found.add(node.name)
     return frozenset(found)
@@ -230,5 +192,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", _show_arguments)
     app.connect("doctree-read", _leave_builtins)
     app.connect("missing-reference", _find)
-    vars(napoleon)["GoogleDocstring"] = Docstring
+    setattr(napoleon, "GoogleDocstring", Docstring)  # noqa: B010 - not an export
     return {"parallel_read_safe": True, "parallel_write_safe": True}

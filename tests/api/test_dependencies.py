@@ -28,11 +28,11 @@ NEEDS_EXTRA = {
 USER_INSTALLS = {"huggingface_hub", "kokoro_onnx", "moonshine_onnx"}
 """Packages of models, which no extra installs: an error of the model names them."""
 OTHER_CODE = ("tests", "examples", "benchmarks", "docs")
-OTHER_EXTRAS = {"benchmarks": "bench", "tests/fuzz": "fuzz"}
+OTHER_EXTRAS = {"docs": "docs", "benchmarks": "bench", "tests/fuzz": "fuzz"}
 """Extras of this code besides that of the tests."""
 OTHER_ENVIRONMENTS = {"benchmarks/servers/fastrtc_server.py", "tests/interop"}
 """Code whose requirements ``nox -s interop`` and ``nox -s bench`` install."""
-OWN = {"benchmarks", "fastrtc_anyio", "tests"}
+OWN = {"benchmarks", "fastrtc_anyio", "tests", "docs"}
 
 NAMES = packages_distributions()
 
