@@ -65,7 +65,7 @@ FOREIGN = """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 FILE = re.compile(r"(?:[\w.]+/)+[\w.]*|\w+\.(?:py|md|toml)")
 COMMAND = re.compile(r"(?:\.venv/bin/)?(?:pip|nox|python|lint-imports|apt|\.ci/run)\b")
-NOT_IN_CHECKOUT = ("application/", "moonshine/", "file.py", "echo.wav")
+NOT_IN_CHECKOUT = ("application/", "build/", "moonshine/", "file.py", "echo.wav")
 
 
 def living_code() -> Iterator[tuple[str, str]]:
@@ -82,10 +82,11 @@ def is_file(span: str) -> bool:
 
 @cache
 def known_names() -> frozenset[str]:
-    """Identifiers of the package, and words of its strings other than docstrings."""
+    """Identifiers and modules of the package, and words of its strings other than docstrings."""
     names: set[str] = set(keyword.kwlist)
     for path in [*PACKAGE.rglob("*.py"), ROOT / "noxfile.py"]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        names.add(path.stem)
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant):
