@@ -23,6 +23,7 @@ from anyio.lowlevel import checkpoint
 
 from ._core.groups import collapse_groups
 from ._core.host import Host
+from ._core.options import check_type
 from ._core.records import Lines
 from ._core.shortage import find_shortage
 from ._core.stacks import describe_subtasks
@@ -59,6 +60,9 @@ _ENDED_HERE = {
 """Reasons that the client learns from an ``end_stream`` message."""
 _IDLE_STEPS = 20
 """Checks of the counters within the idle limit, which is thus kept to a twentieth."""
+_PLAY_OUT_SECONDS = 10.0
+"""Seconds, besides the duration of the queued audio, in which it must be played out: pauses, the
+last picture, and a carrier's confirmation."""
 _GONE_SECONDS = 1.0
 """Seconds for a peer to report its end after one of its streams broke."""
 
@@ -81,6 +85,8 @@ class SessionLife(ABC):
         self._host = Host()
         self._machine = SessionStateMachine()
         self._scope = CancelScope()
+        self._goodbye: str | None = None
+        self._hung_up = anyio.Event()
         self._is_client_notified = False
         self._is_released = False
         self._served = anyio.Event()
@@ -94,6 +100,10 @@ class SessionLife(ABC):
     @abstractmethod
     async def _run_driver(self) -> None:
         """Serve the connected client."""
+
+    @abstractmethod
+    async def _play_out(self) -> None:
+        """Let the driver send nothing more, and wait until all queued media have been played."""
 
     @abstractmethod
     async def _shut_down_driver(self) -> None:
@@ -123,8 +133,41 @@ class SessionLife(ABC):
         return self.abandoned_tasks > 0 and self.state is SessionState.CLOSED
 
     def close(self, reason: CloseReason, message: str = "") -> None:
-        """End the session. Returns at once; :meth:`run` performs the end. Thread-safe."""
+        """End the session now. Returns at once; :meth:`run` performs the end. Thread-safe."""
         self._host.call(lambda: self._close(reason, message))
+
+    def hang_up(self, message: str = "") -> None:
+        """End the call once the audio and video queued so far have been played. Thread-safe.
+
+        Returns at once. Nothing sent afterwards is played, the client cannot interrupt what is, and
+        a session function is cancelled. To drop the queued media as well, call
+        ``session.audio_out.flush()`` before; in a handler, :meth:`.StreamHandlerBase.clear_queue`.
+
+        The session ends with ``CloseReason.HANDLER_CLOSED``. Only the first call has an effect, and
+        none after the end or after another reason has ended the session.
+
+        Args:
+            message: text for the client, which receives it as ``end_stream``. Telephones show none.
+
+        Raises:
+            TypeError: ``message`` is not a str.
+        """
+        check_type("message", message, str)
+        self._host.call(lambda: self._hang_up(message))
+
+    def _hang_up(self, message: str) -> None:
+        if self._goodbye is not None:
+            return
+        self._goodbye = message
+        if self.state is SessionState.CONNECTED:
+            self._hung_up.set()
+        else:
+            self._close(CloseReason.HANDLER_CLOSED, message)
+
+    @property
+    def is_hanging_up(self) -> bool:
+        """Whether :meth:`hang_up` was called: only queued media are still played."""
+        return self._goodbye is not None
 
     def fail(self, error: Exception) -> None:
         """End the session because the handler raised ``error``, and record it."""
@@ -188,6 +231,8 @@ class SessionLife(ABC):
                         self._served.set()
                     # A driver returns at the end of its input, too: then the peer has the reason.
                     await checkpoint()
+                    if self.is_hanging_up:
+                        await anyio.sleep_forever()
                     self.close(CloseReason.HANDLER_CLOSED)
         except Exception as exc:
             self.fail(exc)
@@ -217,6 +262,7 @@ class SessionLife(ABC):
             raise
         self._machine.handle(SessionEvent.PEER_CONNECTED)
         tasks.start_soon(self._watch_peer)
+        tasks.start_soon(self._watch_hang_up)
         if self.limits.time_limit is not None:
             tasks.start_soon(self._watch_time, self.limits.time_limit)
         if self.limits.idle is not None:
@@ -248,6 +294,14 @@ class SessionLife(ABC):
     async def _watch_peer(self) -> None:
         closed = await self.peer.wait_closed()
         self.close(closed.reason, closed.message)
+
+    async def _watch_hang_up(self) -> None:
+        await self._hung_up.wait()
+        queued = self.peer.audio_out.statistics().latency if self.peer.media.audio_out else 0.0
+        with anyio.move_on_after(queued + _PLAY_OUT_SECONDS):
+            await self._play_out()
+        assert self._goodbye is not None
+        self.close(CloseReason.HANDLER_CLOSED, self._goodbye)
 
     async def _watch_time(self, limit: float) -> None:
         await anyio.sleep(limit)

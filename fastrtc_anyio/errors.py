@@ -79,8 +79,8 @@ class CloseReason(enum.Enum):
     IDLE = "idle"
     """No media and no message passed in either direction for the idle limit."""
     HANDLER_CLOSED = "handler_closed"
-    """The handler or the application ended the session: ``CloseStream``, ``update_connection``, a
-    session function that returned, an exhausted generator."""
+    """The handler or the application ended the session: ``hang_up``, ``CloseStream``,
+    ``update_connection``, a session function that returned, an exhausted generator."""
     HANDLER_ERROR = "handler_error"
     """The handler raised."""
     REJECTED = "rejected"

@@ -8,9 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from anyio import TASK_STATUS_IGNORED
+from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskStatus
 
+from ._core.groups import collapse_groups
 from ._media.media_plan import MediaNeeds, MediaPlan
 from ._session_life import SessionLife
 from ._signaling.messages import encode_message
@@ -84,6 +85,12 @@ class Driver(Protocol):
 
     async def run(self, session: Session) -> None:
         """Serve the client. Returning ends the session."""
+
+    async def play_out(self, session: Session) -> None:
+        """Send nothing more, and wait until all queued media have been played.
+
+        Called once, while :meth:`run` runs, if the session hangs up.
+        """
 
     async def shut_down(self, session: Session) -> None:
         """Shut the handler down. Called exactly once, even if the client never connected."""
@@ -237,6 +244,19 @@ class Session(SessionLife):
     async def _run_driver(self) -> None:
         await self.driver.run(self)
 
+    async def _play_out(self) -> None:
+        await self.driver.play_out(self)
+
+    async def wait_played(self) -> None:
+        """Wait until all queued audio and video have been played or flushed, or the connection has
+        ended."""
+        with collapse_groups():
+            async with create_task_group() as tg:
+                if self.media.audio_out:
+                    tg.start_soon(self.audio_out.wait_played)
+                if self.media.video_out:
+                    tg.start_soon(self.video_out.wait_played)
+
     async def _shut_down_driver(self) -> None:
         await self.driver.shut_down(self)
 
@@ -264,6 +284,8 @@ class Context:
 
     webrtc_id: str
     """The client's id for its connection, or the session's id if the client sent none."""
+    session: Session
+    """The session, for instance to hang up."""
     websocket: Any = None
     """The web framework's WebSocket, if the client or its carrier connected over one."""
     identity: str | None = None
@@ -277,7 +299,7 @@ def get_current_context() -> Context:
         RuntimeError: called outside a handler.
     """
     session = _get_session("get_current_context()")
-    return Context(session.alias or session.id, session.websocket, session.identity)
+    return Context(session.alias or session.id, session, session.websocket, session.identity)
 
 
 def Warning(message: str = "Warning issued.") -> None:  # noqa: N802 - FastRTC's name

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import TypeAlias, cast
 
+from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator_function
@@ -40,10 +41,16 @@ class FunctionDriver:
 
     def __init__(self, function: SessionFunction) -> None:
         self._function = function
+        self._scope = CancelScope()
 
     async def run(self, session: Session) -> None:
-        with user_code(getattr(self._function, "__qualname__", repr(self._function))):
+        name = getattr(self._function, "__qualname__", repr(self._function))
+        with self._scope, user_code(name):
             await self._function(session)
+
+    async def play_out(self, session: Session) -> None:
+        self._scope.cancel()
+        await session.wait_played()
 
     async def shut_down(self, session: Session) -> None:
         await checkpoint()

@@ -63,10 +63,11 @@ class HandlerDriver:
             live=False if converses else None,
         )
         self._calls = Calls(handler)
+        self._run: HandlerRun[StreamHandlerBase] | None = None
 
     async def run(self, session: Session) -> None:
         handler = self.handler
-        run = HandlerRun(handler, session, self._calls)
+        run = self._run = HandlerRun(handler, session, self._calls)
         async with self._attached(session) as runtime:
             handler.set_channel(runtime)
             async with create_task_group() as tg:
@@ -84,6 +85,10 @@ class HandlerDriver:
             # Here rather than in the session, which learns of it only once all parts have unwound.
             run.session.fail(exc)
             raise
+
+    async def play_out(self, session: Session) -> None:
+        if self._run is not None:
+            await self._run.play_out()
 
     async def shut_down(self, session: Session) -> None:
         """Call ``shutdown``. The handler may use the session there, even if it never ran."""
@@ -242,6 +247,9 @@ class _Runtime(HandlerRuntime):
     @property
     def on_host_thread(self) -> bool:
         return self._host.is_current_thread
+
+    def hang_up(self, message: str) -> None:
+        self._session.hang_up(message)
 
     def flush(self) -> Played:
         if self._session.media.video_out:

@@ -44,13 +44,14 @@ class _Reply:
         # Set once its generator, and those of all previous replies, are closed.
         self.unwound = anyio.Event()
         self.audible = False
+        self.finished = False
 
 
 class Replies:
     """Starts, plays and interrupts the replies of one conversation.
 
-    ``finished`` is called with the number of each reply that was played to its end, and with the
-    audio played.
+    ``finished`` is called with the number of each reply that was played to its end, or as far as it
+    was queued when the session hung up, and with the audio played.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Replies:
         self._current = _Reply(0, 0)
         self._current.unwound.set()
         self._client_answers = True
+        run.on_played = self._finish_current
 
     def start(self, number: int, call: ReplyCall) -> None:
         """Start a reply. It waits until the previous one has unwound."""
@@ -162,14 +164,21 @@ class Replies:
             self._mark_audible(reply)
         await self._run.play(emission._replace(close=None))
         if emission.close is not None:
-            await self._run.end(emission.close.msg, partial(self._finish, reply))
+            await self._run.end(emission.close.msg)
 
     def _mark_audible(self, reply: _Reply) -> None:
         if not reply.audible:
             reply.audible = True
             self._run.log("response_starting")
 
+    def _finish_current(self) -> None:
+        if self._current.number and not self._current.scope.cancel_called:
+            self._finish(self._current)
+
     def _finish(self, reply: _Reply) -> None:
+        if reply.finished:
+            return
+        reply.finished = True
         self._mark_audible(reply)
         self._finished(reply.number, self._played_of(reply))
 

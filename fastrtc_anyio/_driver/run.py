@@ -7,14 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import anyio
-from anyio import BrokenResourceError, create_task_group
+from anyio import BrokenResourceError
 from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.video import VideoFrame
 from fastrtc_anyio._signaling.messages import encode_message
-from fastrtc_anyio.errors import CloseReason
 from fastrtc_anyio.handlers import StreamHandlerBase
 from fastrtc_anyio.handlers.functions import FunctionHandler
 from fastrtc_anyio.session import Session
@@ -33,7 +31,7 @@ class HandlerRun(Generic[H_co]):
 
     Attributes:
         calls: calls of the handler's code.
-        ending: whether the handler has ended the session, and only queued media are still played.
+        on_played: called once all media have been played because the session hangs up.
         received: calls of ``receive`` that have returned.
     """
 
@@ -41,11 +39,16 @@ class HandlerRun(Generic[H_co]):
         self.handler = handler
         self.session = session
         self.calls = calls
-        self.ending = False
+        self.on_played: Callable[[], object] = lambda: None
         self.received = 0
         self._received: anyio.Event | None = None
         self._ignored: set[str] = set()
         self._send_audio = session.audio_out.send if session.media.audio_out else None
+
+    @property
+    def ending(self) -> bool:
+        """Whether the session hangs up, and only queued media are still played."""
+        return self.session.is_hanging_up
 
     def log(self, message: str) -> None:
         """Send the client a log message of FastRTC's protocol."""
@@ -93,27 +96,21 @@ class HandlerRun(Generic[H_co]):
             except BrokenResourceError:
                 await anyio.sleep_forever()
 
-    async def end(self, message: str = "", then: Callable[[], object] = lambda: None) -> None:
-        """Call ``then`` and end the session once all queued media have been played.
-
-        ``message`` is for the client. Does not return.
-        """
-        self.ending = True
-        await self.wait_played()
-        then()
-        self.session.close(CloseReason.HANDLER_CLOSED, message)
+    async def end(self, message: str = "") -> None:
+        """End the session once all queued media have been played. Does not return."""
+        self.session.hang_up(message)
         await anyio.sleep_forever()
+
+    async def play_out(self) -> None:
+        """Wait until all queued media have been played, and report it."""
+        await self.wait_played()
+        self.on_played()
 
     async def wait_played(self) -> None:
         """Wait until all queued media have been played or flushed."""
-        media = self.session.media
-        with collapse_groups():
-            async with create_task_group() as tg:
-                if media.audio_out:
-                    tg.start_soon(self.session.audio_out.wait_played)
-                if media.video_out:
-                    tg.start_soon(self.session.video_out.wait_played)
-        if media.audio_out and self.session.audio_out.statistics().buffered:
+        session = self.session
+        await session.wait_played()
+        if session.media.audio_out and session.audio_out.statistics().buffered:
             await anyio.sleep_forever()  # the client has left, and the session is about to end
 
     async def _deliver(

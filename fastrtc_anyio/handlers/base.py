@@ -61,6 +61,9 @@ class HandlerRuntime(Protocol):
         """Whether the caller runs on the thread of the session's event loop."""
         ...
 
+    def hang_up(self, message: str) -> None:
+        """End the call once all queued output has been played. Any thread may call this."""
+
     def flush(self) -> Played:
         """Drop queued output. Any thread may call this."""
         ...
@@ -220,6 +223,26 @@ class StreamHandlerBase(ABC):
             The audio played since the previous call; none before the session starts.
         """
         return self._runtime.flush() if self._runtime is not None else Played(0, 0.0)
+
+    def hang_up(self, message: str = "") -> None:
+        """End the call once the output queued so far has been played. Any thread may call this.
+
+        Returns at once. Values returned or yielded afterwards are not played, and the client cannot
+        interrupt what is. Call :meth:`clear_queue` before to end the call without playing the
+        queued output. Only the first call has an effect; none has one after the end of the call.
+
+        A reply function calls ``get_current_context().session.hang_up()``. An ``emit`` or a
+        generator that has a last sentence to play may instead return or yield it together with a
+        :class:`CloseStream`.
+
+        Args:
+            message: text for the client. Telephones show none.
+
+        Raises:
+            TypeError: ``message`` is not a str.
+            RuntimeError: the session has not started.
+        """
+        self._started("hang_up").hang_up(message)
 
     async def send_message(self, message: str) -> None:
         """Send a text message to the client once its data channel is open.

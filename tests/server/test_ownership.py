@@ -30,7 +30,7 @@ from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio.server import admit, require_token
 from fastrtc_anyio.server.launch import open_server
-from tests.kit.calls import make_stream, place_call
+from tests.kit.calls import make_stream, only_session, place_call
 from tests.kit.handlers import Quiet
 from tests.kit.offers import audio, describe
 from tests.kit.waiting import wait_until
@@ -279,7 +279,7 @@ async def test_handler_finds_identity_and_application_restricts_its_methods() ->
         stream.offer = offer_as_owner  # type: ignore[method-assign]
         async with place_call(stream, "hers"):
             await wait_until(lambda: contexts)
-            assert contexts == [Context("hers", None, OWNER)]
+            assert contexts == [Context("hers", only_session(stream), None, OWNER)]
             for identity in ("bo", ""):
                 with pytest.raises(UnknownSession):
                     await stream.fetch_latest_output("hers", identity=identity)
