@@ -120,6 +120,7 @@ def test_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Mo
     blocks = [(block.line, block.text) for block in blocks_of(page, "python")]
     speech = Path(_cli.__file__).with_name("speech.wav")
     monkeypatch.setenv("PATH", put_voice(tmp_path, speech))
+    monkeypatch.setenv("PARROT_TOKEN", "secret")
     begin = f"BLOCKS = {blocks!r}\nPAGE = {str(ROOT / page)!r}\nSPEECH = {str(speech)!r}\n"
     run = Run(tmp_path, begin + PROGRAM)
     assert run.outcomes, run.output

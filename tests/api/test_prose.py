@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -126,7 +127,8 @@ def own_programs(page: str) -> set[str]:
     """Programs that the page shows and runs, such as echo.py."""
     blocks = [block for block in all_blocks() if block.page == page]
     run = "\n".join(block.text for block in blocks if block.language == "sh")
-    return set(re.findall(r"^python (\w+\.py)", run, re.MULTILINE))
+    scripts = re.findall(r"^python (\w+\.py)", run, re.MULTILINE)
+    return {*scripts, *(f"{module}.py" for module in re.findall(r"\b(\w+):app\b", run))}
 
 
 def test_foreign_names_are_used() -> None:
@@ -227,7 +229,9 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         if block.language == "sh":
             for line in block.text.splitlines():
                 for command in line.split("&&"):
-                    yield str(block), shlex.split(command, comments=True)
+                    words = shlex.split(command, comments=True)
+                    settings = takewhile(re.compile(r"[A-Z_]+=").match, words)
+                    yield str(block), words[len(list(settings)) :]
 
 
 @pytest.mark.parametrize(
@@ -253,8 +257,10 @@ def test_commands_exist(page: str, words: list[str]) -> None:
         case "python", [script, *options]:
             code = (ROOT / script).read_text(encoding="utf-8")
             assert [word for word in options if word.startswith("--") and word not in code] == []
-        case (("ffmpeg" | "apt" | "lint-imports" | ".ci/run"), _):
+        case (("ffmpeg" | "apt" | "lint-imports" | ".ci/run" | "cloudflared" | "export"), _):
             pass
+        case (("uvicorn" | "hypercorn"), [*_, "app:app"] | ["app:app", *_]):
+            pass  # tests/examples/test_documentation.py runs them
         case _:
             pytest.fail(f"{page}: no check for the command {' '.join(words)}")
 

@@ -21,12 +21,16 @@ from anyio.streams.text import TextReceiveStream
 
 from fastrtc_anyio import _cli
 from fastrtc_anyio._media.resample import StreamResampler
+from fastrtc_anyio._wire.events import Start
+from fastrtc_anyio._wire.payload import MULAW_8K
+from fastrtc_anyio._wire.twilio import TwilioFraming
 from tests.kit.backends import anyio_backend as anyio_backend
 from tests.kit.backends import on_asyncio
 from tests.kit.calls import make_stream, only_session, place_call, serve
-from tests.kit.documentation import Block, all_blocks, put_voice
+from tests.kit.documentation import Block, all_blocks, blocks_of, find_block, put_voice
 from tests.kit.measure import speak
 from tests.kit.waiting import wait_until
+from tests.kit.websockets import open_client as open_phone
 from tests.kit.websockets import open_wire
 
 from .loading import EXAMPLES
@@ -96,7 +100,12 @@ async def test_program_answers_a_call(block: Block, backend: str, tmp_path: Path
 
 
 async def call_program(url: str, program: str) -> None:
-    """Call a program until it sends sound or, if it serves video, a picture."""
+    """Call a program until it sends sound or, if it serves video, a picture.
+
+    Call a telephone program from a telephone, too, and press the key that hangs up.
+    """
+    if "TelephoneOptions(" in program:
+        await call_by_telephone(url)
     video = 'modality="video"' in program
     directions = "sendrecv" if video else None
     async with place_call(url, audio=not video, video=directions) as client:
@@ -108,6 +117,49 @@ async def call_program(url: str, program: str) -> None:
             speak(client, read_utterance())
             while np.abs((await client.receive_audio()).samples).max() < 1000:
                 pass
+
+
+async def call_by_telephone(url: str) -> None:
+    path = "/telephone/handler"
+    async with open_phone(url, Start("MZ1", MULAW_8K), TwilioFraming(), path) as carrier:
+        with anyio.fail_after(LIMIT):
+            while np.abs((await carrier.receive_audio()).samples).max() < 1000:
+                pass
+            carrier.press("#")
+            await carrier.ended.wait()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+async def test_deployed_program_answers_calls(server: str, tmp_path: Path) -> None:
+    (program,) = blocks_of("docs/tutorial/deploying.md", "python")
+    (tmp_path / "app.py").write_text(program.text, encoding="utf-8")
+    port = find_port()
+    commands = find_block("docs/tutorial/deploying.md", "uvicorn app:app").text.replace(
+        "7860", str(port)
+    )
+    (token,) = re.findall(r"PARROT_TOKEN=(\w+)", commands)
+    (serve,) = re.findall(rf"^{server} .*", commands, re.MULTILINE)
+    (call,) = re.findall(r"^python .*", commands, re.MULTILINE)
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent), "PARROT_TOKEN": token}
+    with anyio.fail_after(150):
+        async with await anyio.open_process(
+            [sys.executable, "-m", *serve.split()],
+            cwd=tmp_path,
+            env=environment,
+            stdout=None,
+            stderr=None,
+        ) as process:
+            try:
+                await wait_until(lambda: not is_free(port), server, seconds=LIMIT)
+                for words, status in ((call.split(), 0), (call.split()[:-2], 1)):
+                    done = await anyio.run_process(
+                        [sys.executable, *words[1:]], cwd=tmp_path, env=environment, check=False
+                    )
+                    assert done.returncode == status, done.stderr
+                    assert status == 0 or b"401" in done.stderr
+            finally:
+                process.send_signal(signal.SIGINT)
 
 
 def read_utterance() -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
