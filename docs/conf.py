@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 project = "fastrtc_anyio"
-author = "the fastrtc_anyio authors"
+author = copyright = "the fastrtc_anyio authors"
 release = version = PROJECT["version"]
 extensions = [
     "myst_parser",

@@ -52,7 +52,9 @@ def _translate(line: str) -> str:
         return "}"
     if subgraph := SUBGRAPH.fullmatch(line):
         label = _quoted(subgraph[2] or subgraph[1])
-        return f"subgraph cluster_{subgraph[1]} {{ label={label} style=rounded margin=14"
+        return (
+            f"subgraph cluster_{subgraph[1]} {{ label={label} style=rounded margin=14 labeljust=l"
+        )
     found = LINE.fullmatch(line)
     if found is None:
         raise DiagramError(f"not known in a diagram: {line}")

@@ -1,23 +1,36 @@
-"""The diagrams in the documents match the transition tables and the import contracts."""
+"""The diagrams in the documents match the code that they show, and the site can draw them."""
 
 from __future__ import annotations
 
-import runpy
+import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
+import pytest
+
+from docs.diagrams.draw import DRAWN, ROOT, pages, render
+from tests.kit.documentation import all_blocks
+
+PAGES = dict(pages())
 
 
-def test_diagrams_match_the_transition_tables() -> None:
-    script = runpy.run_path(str(DOCS / "diagrams" / "states.py"))
-    assert (DOCS / "concepts" / "states.md").read_text(encoding="utf-8") == script["render"](), (
-        "run `python docs/diagrams/states.py`"
-    )
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_diagrams_match_the_code(page: Path) -> None:
+    assert PAGES[page] == render(PAGES[page]), "run `python -m docs.diagrams.draw`"
 
 
-def test_layer_diagram_matches_the_import_contracts() -> None:
-    render = runpy.run_path(str(DOCS / "diagrams" / "layers.py"))["render"]
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert page == render(page, project), "run `python docs/diagrams/layers.py`"
+def test_every_diagram_is_drawn() -> None:
+    drawn = "".join(found[0] for text in PAGES.values() for found in DRAWN.finditer(text))
+    shown = [block for block in all_blocks() if block.language == "mermaid"]
+    assert shown
+    assert [block for block in shown if block.text not in drawn] == []
+
+
+def test_every_function_is_used() -> None:
+    used = {found["function"] for text in PAGES.values() for found in DRAWN.finditer(text)}
+    scripts = (ROOT / "docs/diagrams").glob("*.py")
+    defined = {
+        name
+        for script in scripts
+        for name in re.findall(r"^def ((?:draw|list)_\w+)\(\)", script.read_text(), re.MULTILINE)
+    }
+    assert defined == used
