@@ -13,7 +13,7 @@ def draw_errors() -> str:
     return fence("flowchart LR", list(_arrows(errors.FastRTCError, errors.FastRTCError)))
 
 
-def _arrows(parent: type, base: type) -> Iterator[str]:
+def _arrows(parent: type[Exception], base: type[Exception]) -> Iterator[str]:
     """Draw the subclasses of a class below ``parent``: the class, or the one that it stands for."""
     for cls in base.__subclasses__():
         if cls.__module__ != errors.__name__ or cls.__bases__[0] is not base:

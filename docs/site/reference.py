@@ -33,7 +33,7 @@ from .names import ENTRY, public_names, resolve
 
 PACKAGE = Path(fastrtc_anyio.__file__).parent
 FOREIGN = ("_pytest", "anyio", "av", "httpx", "hypothesis", "numpy", "pytest", "starlette", "trio")
-"""Libraries with documentation of their own."""
+"""Libraries that document their own names."""
 ENTRIES = re.compile(r"(?:^\* `fastrtc_anyio(?:\.\w+)+`\n)+", re.MULTILINE)
 
 
