@@ -102,11 +102,13 @@ from .speech.energy import EnergyVad
 from .speech.kokoro import KokoroTTSOptions
 from .speech.loaders import get_stt_model, get_tts_model
 from .speech.moonshine import MoonshineSTT
+from .speech.notes import note_speech
 from .speech.silero import SileroVadOptions, get_silero_model
 from .speech.stt import PhraseSpotter, STTModel
 from .speech.tts import TTSModel
 from .speech.vad import Vad, VadStream
 from .stream import Stream
+from .transcript import Transcript, TranscriptEntry
 from .turn_servers import (
     get_cloudflare_turn_credentials,
     get_cloudflare_turn_credentials_async,
@@ -196,6 +198,8 @@ __all__ = [
     "TTSModel",
     "TelephoneOptions",
     "Textbox",
+    "Transcript",
+    "TranscriptEntry",
     "TurnEvent",
     "UIArgs",
     "UnknownSession",
@@ -229,6 +233,7 @@ __all__ = [
     "get_turn_credentials_async",
     "get_twilio_turn_credentials",
     "get_twilio_turn_credentials_async",
+    "note_speech",
     "run_sync",
     "wait_for_item",
 ]

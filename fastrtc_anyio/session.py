@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from anyio import TASK_STATUS_IGNORED, create_task_group
@@ -14,7 +15,7 @@ from anyio.abc import TaskStatus
 from ._core.groups import collapse_groups
 from ._media.media_plan import MediaNeeds, MediaPlan
 from ._session_life import SessionLife
-from ._signaling.messages import encode_message
+from ._signaling.messages import encode_message, encode_transcript
 from ._user_code import contain_exits
 from .abc import (
     AsyncioBridge,
@@ -35,6 +36,7 @@ from .errors import HandlerContractError
 from .handlers import StreamHandlerBase
 from .limits import Limits
 from .outputs import AdditionalOutputs, OutputStatistics
+from .transcript import Transcript
 
 __all__ = [
     "Context",
@@ -130,6 +132,9 @@ class Session(SessionLife):
         self.identity = identity
         self.websocket = websocket
         self.driver = driver
+        self.transcript = Transcript()
+        """The text of the conversation so far."""
+        self._said = 0
         self._asyncio_bridge = asyncio_bridge
 
     @property
@@ -176,6 +181,22 @@ class Session(SessionLife):
         with contain_exits("a listener of outputs"):
             self.outputs.publish(outputs)
         self.messages.send_nowait(encode_message("fetch_output"))
+
+    def send_transcript(self, role: str, text: str) -> None:
+        """Add a text to :attr:`transcript`, and send it to the client, unless it is blank.
+
+        The page shows it. :class:`ReplyOnPause` does this itself for the text of its replies. Any
+        thread may call this. A telephone receives no messages.
+
+        Raises:
+            TypeError: an argument is not a str.
+            ValueError: ``role`` is empty.
+        """
+        self.transcript.add(role, text)
+        if words := text.strip():
+            self._said += 1
+            message = encode_transcript(f"said-{self._said}", role, words)
+            self._host.call(partial(self.messages.send_nowait, message))
 
     async def run_asyncio(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Await a coroutine function of a library that supports asyncio only.

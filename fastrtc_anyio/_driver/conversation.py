@@ -235,8 +235,8 @@ class Conversation:
                 case InterruptionCandidate():
                     self._interruptions.ask(step)
                 case Interrupted():
-                    played = self._replies.interrupt()
-                    self._tell(ReplyInterrupted(self._now, step.reply, played))
+                    played, text = self._replies.interrupt()
+                    self._tell(ReplyInterrupted(self._now, step.reply, played, text))
                 case CandidateRejected():
                     self._tell(InterruptionRejected(self._now, step.reply))
                 case ReplyDue():
@@ -249,9 +249,9 @@ class Conversation:
         if steps:
             self._update_listening()
 
-    def _finish_reply(self, number: int, played: Played) -> None:
+    def _finish_reply(self, number: int, played: Played, text: str) -> None:
         # Even if the machine has counted a goodbye as interrupted, it was played to its end.
-        self._tell(ReplyFinished(self._now, number, played))
+        self._tell(ReplyFinished(self._now, number, played, text))
         self._carry_out(self._machine.reply_finished(number))
 
     @property

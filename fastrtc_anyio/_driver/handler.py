@@ -251,6 +251,9 @@ class _Runtime(HandlerRuntime):
     def hang_up(self, message: str) -> None:
         self._session.hang_up(message)
 
+    def send_transcript(self, role: str, text: str) -> None:
+        self._session.send_transcript(role, text)
+
     def flush(self) -> Played:
         if self._session.media.video_out:
             self._session.video_out.flush()

@@ -22,6 +22,7 @@ from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.conversation.reply_calls import InputNeed, ReplyCall
 
+from .captions import ReplyText
 from .emissions import Emission, read_audio_emission
 from .generators import run_generator
 from .run import HandlerRun
@@ -35,11 +36,11 @@ UNWINDING_S = 1.0
 
 
 class _Reply:
-    """One reply, from the moment it is due. ``played_before`` is the position of playout then."""
+    """One reply, from the moment it is due."""
 
-    def __init__(self, number: int, played_before: int) -> None:
+    def __init__(self, number: int, text: ReplyText) -> None:
         self.number = number
-        self.played_before = played_before
+        self.text = text
         self.scope = CancelScope()
         # Set once its generator, and those of all previous replies, are closed.
         self.unwound = anyio.Event()
@@ -51,21 +52,21 @@ class Replies:
     """Starts, plays and interrupts the replies of one conversation.
 
     ``finished`` is called with the number of each reply that was played to its end, or as far as it
-    was queued when the session hung up, and with the audio played.
+    was queued when the session hung up, with the audio played, and with its text.
     """
 
     def __init__(
         self,
         run: HandlerRun[ReplyOnPause],
         tasks: TaskGroup,
-        finished: Callable[[int, Played], None],
+        finished: Callable[[int, Played, str], None],
     ) -> None:
         self._run = run
         self._handler = run.handler
         self._session = run.session
         self._tasks = tasks
         self._finished = finished
-        self._current = _Reply(0, 0)
+        self._current = self._make_reply(0)
         self._current.unwound.set()
         self._client_answers = True
         run.on_played = self._finish_current
@@ -75,15 +76,17 @@ class Replies:
         if self._session.media.audio_out:
             # A judge may still think about a candidate of the previous reply, and have paused it.
             self._session.audio_out.resume()
-        previous, self._current = self._current, _Reply(number, self._played_so_far())
+        previous, self._current = self._current, self._make_reply(number)
         self._tasks.start_soon(self._run_reply, self._current, previous, call)
 
-    def interrupt(self) -> Played:
-        """Cancel the current reply, drop its queued audio, and return the audio it has played."""
-        self._current.scope.cancel()
+    def interrupt(self) -> tuple[Played, str]:
+        """Cancel the current reply, drop its queued audio, and return the audio it has played and
+        the text of that audio."""
+        reply = self._current
+        reply.scope.cancel()
         if self._session.media.audio_out:
             self._session.audio_out.flush()
-        return self._played_of(self._current)
+        return self._played_of(reply), reply.text.end(interrupted=True)
 
     async def _run_reply(self, reply: _Reply, previous: _Reply, call: ReplyCall) -> None:
         try:
@@ -101,6 +104,7 @@ class Replies:
             # The conversation has moved on, so the error must not end the session.
             logger.exception("session %s: an interrupted reply failed", self._session.log_id)
         finally:
+            reply.text.end(interrupted=True)  # of a reply that the end of the session cuts off
             # Even a reply that was cancelled while it waited keeps the next one waiting.
             with CancelScope(shield=True):
                 await self._wait_unwound(previous)
@@ -146,12 +150,19 @@ class Replies:
     ) -> None:
         """Run the generator and play what it yields."""
         calls = self._run.calls
+        reply.text.collect()
         source = str(getattr(function, "__qualname__", type(function).__qualname__))
         if is_generator_function(function):  # calling it runs none of its code
             generator = function(*arguments)
         else:
             generator = await calls.call_on_spare_thread(source, function, *arguments)
-        read = partial(read_audio_emission, source=source)
+
+        def read(value: object) -> Emission[AudioFrame]:
+            emission = read_audio_emission(value, source)
+            if emission.media is not None:
+                reply.text.emit(value, emission.media)
+            return emission
+
         await run_generator(calls, source, generator, read, partial(self._play, reply))
 
     async def _play(self, reply: _Reply, emission: Emission[AudioFrame]) -> None:
@@ -162,6 +173,7 @@ class Replies:
             self._handler.set_args(list(emission.outputs.args))
         if emission.media is not None:
             self._mark_audible(reply)
+            reply.text.show()
         await self._run.play(emission._replace(close=None))
         if emission.close is not None:
             await self._run.end(emission.close.msg)
@@ -180,13 +192,13 @@ class Replies:
             return
         reply.finished = True
         self._mark_audible(reply)
-        self._finished(reply.number, self._played_of(reply))
+        self._finished(reply.number, self._played_of(reply), reply.text.end(interrupted=False))
 
-    def _played_so_far(self) -> int:
-        return self._session.audio_out.position if self._session.media.audio_out else 0
+    def _make_reply(self, number: int) -> _Reply:
+        captions = not self._handler.phone_mode
+        return _Reply(number, ReplyText(self._session, number, self._tasks, captions=captions))
 
     def _played_of(self, reply: _Reply) -> Played:
-        if not self._session.media.audio_out:
-            return Played(0, 0.0)
-        samples = self._played_so_far() - reply.played_before
-        return Played(samples, samples / self._session.audio_out.sample_rate)
+        samples = reply.text.played
+        seconds = samples / self._session.audio_out.sample_rate if samples else 0.0
+        return Played(samples, seconds)

@@ -68,6 +68,14 @@ def encode_message(kind: str, data: str | None = None, *, reason: str | None = N
     return dump_json(body)
 
 
+def encode_transcript(
+    entry_id: str, role: str, text: str, *, final: bool = True, **details: object
+) -> str:
+    """Encode a ``transcript`` message: a text that was said, or a reply that is being spoken."""
+    data = {"id": entry_id, "role": role, "text": text, "final": final, **details}
+    return dump_json({"type": "transcript", "data": data})
+
+
 def parse_digit(text: str) -> str | None:
     """Return the key in a message ``{"type": "dtmf", "data": key}``; None for other messages."""
     if "dtmf" not in text:  # the usual case, without parsing

@@ -81,9 +81,12 @@ class ReplyInterrupted(_ReplyEvent):
 
     Attributes:
         played: audio of the reply that was played; exact to one 20 ms frame.
+        text: text of that audio, to the word. Empty if nothing noted the text: the voices of
+            :func:`get_tts_model` do, others by :func:`note_speech`.
     """
 
     played: Played
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,11 @@ class ReplyFinished(_ReplyEvent):
 
     Attributes:
         played: audio of the reply.
+        text: text of that audio; see :class:`ReplyInterrupted`.
     """
 
     played: Played
+    text: str = ""
 
 
 @dataclass(frozen=True)

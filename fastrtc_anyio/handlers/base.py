@@ -68,6 +68,10 @@ class HandlerRuntime(Protocol):
         """Drop queued output. Any thread may call this."""
         ...
 
+    def send_transcript(self, role: str, text: str) -> None:
+        """Add a text to the transcript and send it to the client. Any thread may call this."""
+        ...
+
 
 class StreamHandlerBase(ABC):
     """Base class of all handlers.
@@ -263,6 +267,19 @@ class StreamHandlerBase(ABC):
             raise RuntimeError("send_message_sync is for worker threads: await send_message here")
         if self._channel is not None:
             self._channel.send(message)
+
+    def send_transcript(self, role: str, text: str) -> None:
+        """Add a text to the session's transcript and send it to the client, whose page shows it.
+
+        ``role`` is ``"user"`` for what the application has recognised. Any thread may call this.
+        See :meth:`Session.send_transcript`.
+
+        Raises:
+            RuntimeError: the session has not started.
+            TypeError: an argument is not a str.
+            ValueError: ``role`` is empty.
+        """
+        self._started("send_transcript").send_transcript(role, text)
 
     def set_channel(self, channel: DataChannel) -> None:
         """Set the data channel. Called by the session."""

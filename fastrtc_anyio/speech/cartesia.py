@@ -25,6 +25,7 @@ from fastrtc_anyio._core.options import (
 )
 from fastrtc_anyio._media.frames import Int16Array
 
+from .notes import Part, Sentence, note_audio
 from .sentences import speakable
 from .tts import SentenceTTS, TTSOptions, read_sentences
 
@@ -213,9 +214,14 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
             sentences = await stack.enter_async_context(aclosing(read_sentences(text)))
             async for sentence in sentences:
                 if _is_speakable(sentence):
+                    said = Sentence(sentence, 0.0, complete=False)
                     async with aclosing(self._stream(http, sentence, options)) as speech:
                         async for samples in speech:
+                            seconds = samples.shape[1] / options.sample_rate
+                            said.seconds += seconds
+                            note_audio(samples, [Part(said, seconds)])
                             yield options.sample_rate, samples
+                    said.complete = True
 
     async def _stream(
         self, http: httpx.AsyncClient, sentence: str, options: CartesiaTTSOptions

@@ -17,21 +17,20 @@ call on a thread continues, and its result is dropped.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, Generator
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from anyio.lowlevel import checkpoint
-from numpy.typing import NDArray
 
 from fastrtc_anyio._core.threads import run_sync
 
+from .notes import Part, Samples, Sentence, note_audio
 from .sentences import SentenceSplitter, split_sentences
 
 __all__ = ["SentenceTTS", "Speech", "TTSModel", "TTSOptions", "read_sentences"]
 
-Samples: TypeAlias = NDArray[np.int16] | NDArray[np.float32]
 Speech: TypeAlias = tuple[int, Samples]
 
 PAUSE_S = 0.15
@@ -104,11 +103,12 @@ class SentenceTTS(ABC, Generic[OptionsT]):
         Raises:
             ValueError: the text has no sentence, or its speech is silent.
         """
-        spoken = list(self.stream_tts_sync(text, options))
+        spoken = list(self._speak_sentences(text, options))
         if not spoken:
             raise ValueError(f"text must contain something to say; got {text!r}")
-        joined = np.concatenate([samples for _, samples in spoken], axis=1)
-        return spoken[0][0], cast(Samples, joined)
+        joined = np.concatenate([samples for (_, samples), _ in spoken], axis=1)
+        note_audio(joined, [part for _, parts in spoken for part in parts])
+        return spoken[0][0][0], cast(Samples, joined)
 
     async def stream_tts(
         self, text: str | AsyncIterable[str], options: OptionsT | None = None
@@ -124,21 +124,29 @@ class SentenceTTS(ABC, Generic[OptionsT]):
         pause = False
         async with aclosing(read_sentences(text)) as sentences:
             async for sentence in sentences:
-                rate, samples = _trim(await self.speak_async(sentence, options), pause)
-                if samples.size:
+                speech, parts = _trim(sentence, await self.speak_async(sentence, options), pause)
+                if parts:
                     pause = True
-                    yield rate, samples
+                    note_audio(speech[1], parts)
+                    yield speech
 
     def stream_tts_sync(
         self, text: str, options: OptionsT | None = None
     ) -> Generator[Speech, None, None]:
         """Synthesise a text sentence by sentence, without an event loop."""
+        for speech, parts in self._speak_sentences(text, options):
+            note_audio(speech[1], parts)
+            yield speech
+
+    def _speak_sentences(
+        self, text: str, options: OptionsT | None
+    ) -> Iterator[tuple[Speech, list[Part]]]:
         pause = False
         for sentence in split_sentences(text):
-            rate, samples = _trim(self.speak(sentence, options), pause)
-            if samples.size:
+            speech, parts = _trim(sentence, self.speak(sentence, options), pause)
+            if parts:
                 pause = True
-                yield rate, samples
+                yield speech, parts
 
 
 async def read_sentences(text: object) -> AsyncGenerator[str, None]:
@@ -165,15 +173,21 @@ async def read_sentences(text: object) -> AsyncGenerator[str, None]:
             yield sentence
 
 
-def _trim(speech: Speech, pause: bool) -> Speech:
-    """Remove the silence at both ends, and optionally begin with a pause."""
+def _trim(sentence: str, speech: Speech, pause: bool) -> tuple[Speech, list[Part]]:
+    """Remove the silence at both ends, and optionally begin with a pause.
+
+    Returns:
+        The speech, and its parts; none if it is silent.
+    """
     rate, samples = speech
     samples = samples.reshape(1, -1)
     threshold = _SILENCE * (2**15 if samples.dtype == np.int16 else 1)
     loud = np.flatnonzero(np.abs(samples[0].astype(np.float32)) > threshold)
     if not loud.size:
-        return rate, samples[:, :0]
+        return speech, []
     margin = round(_MARGIN_S * rate)
     samples = samples[:, max(0, loud[0] - margin) : loud[-1] + 1 + margin]
-    padded = np.pad(samples, ((0, 0), (round(PAUSE_S * rate) if pause else 0, 0)))
-    return rate, cast(Samples, padded)
+    seconds, before = samples.shape[1] / rate, round(PAUSE_S * rate) if pause else 0
+    padded = np.pad(samples, ((0, 0), (before, 0)))  # a copy, as its note requires
+    parts = [Part(None, before / rate), Part(Sentence(sentence, seconds), seconds)]
+    return (rate, cast(Samples, padded)), parts

@@ -1,0 +1,153 @@
+"""The text of a reply: collected while it is generated, shown while it is played.
+
+The client receives a caption when a sentence begins to play, and at the end the text that was
+heard, which also joins the session's transcript. A reply without noted text costs one addition for
+each emission.
+"""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+import numpy as np
+from anyio import CancelScope
+from anyio.abc import TaskGroup
+
+from fastrtc_anyio._core.host import Lock
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame
+from fastrtc_anyio._signaling.messages import encode_transcript
+from fastrtc_anyio.conversation.heard import Line, Script
+from fastrtc_anyio.session import Session
+from fastrtc_anyio.speech.notes import Note, Samples, find_note, on_note
+
+ROLE = "assistant"
+_KEPT_S = 0.1
+"""Seconds of a reply that may be missing from playout at its end."""
+
+
+class ReplyText:
+    """The text of one reply.
+
+    Args:
+        session: the session of the reply.
+        number: number of the reply.
+        tasks: runs the task that sends the captions.
+        captions: whether to send captions.
+    """
+
+    def __init__(self, session: Session, number: int, tasks: TaskGroup, *, captions: bool) -> None:
+        self._session = session
+        self._id = f"reply-{number}"
+        self._tasks = tasks
+        self._captions = captions and session.media.audio_out
+        self._audio_out = session.audio_out if session.media.audio_out else None
+        self._begin = 0 if self._audio_out is None else self._audio_out.position
+        self._dropped = self._count_dropped()
+        self._lock = Lock()  # a plain reply notes and emits on its thread
+        self._script = Script()
+        self._shown: list[Line] = []
+        self._news: anyio.Event | None = None
+        self._scope = CancelScope()
+        self._ended = False
+
+    @property
+    def played(self) -> int:
+        """Samples of the reply that were played."""
+        return 0 if self._audio_out is None else self._audio_out.position - self._begin
+
+    @property
+    def _played_s(self) -> float:
+        return 0.0 if self._audio_out is None else self.played / self._audio_out.sample_rate
+
+    def collect(self) -> None:
+        """Collect the notes of the running task, of its threads and of its child tasks."""
+        on_note.set(self._note)
+
+    def _note(self, note: Note) -> None:
+        with self._lock:
+            self._script.note(note)
+
+    def emit(self, value: object, frame: AudioFrame) -> None:
+        """Note that the reply emits audio: the value that it yielded, and the audio in it."""
+        note = find_note(_find_samples(value, frame.samples))
+        with self._lock:
+            if self._script.lines and self._has_dropped():
+                self._script.cut(self._played_s)
+            self._script.emit(frame.duration, note)
+
+    def _has_dropped(self) -> bool:
+        """Whether audio was dropped since the last call, as by ``clear_queue()``."""
+        before, self._dropped = self._dropped, self._count_dropped()
+        return self._dropped > before
+
+    def _count_dropped(self) -> int:
+        return 0 if self._audio_out is None else self._audio_out.statistics().flushed
+
+    def show(self) -> None:
+        """Send the captions of what was emitted when it is played. Call this on the event loop."""
+        if not self._captions or len(self._shown) == len(self._script.lines):
+            return
+        if self._news is None:
+            self._news = anyio.Event()
+            self._tasks.start_soon(self._send_captions)
+        self._news.set()
+
+    async def _send_captions(self) -> None:
+        with self._scope:
+            while True:
+                self._news = anyio.Event()
+                while (line := self._next_line()) is not None:
+                    # Playout may pause, or wait for audio: then look again a frame later.
+                    wait = line.begin - self._played_s
+                    if wait > 0:
+                        await anyio.sleep(max(wait, 1 / FRAMES_PER_SECOND))
+                    else:
+                        self._send_caption(line)
+                await self._news.wait()
+
+    def _next_line(self) -> Line | None:
+        with self._lock:
+            return next((line for line in self._script.lines if line not in self._shown), None)
+
+    def _send_caption(self, line: Line) -> None:
+        self._shown.append(line)
+        with self._lock:
+            sentence, text = line.sentence, self._script.text_until(line)
+            seconds = round(self._script.duration(sentence), 3)
+        message = encode_transcript(
+            self._id, ROLE, text, final=False, sentence=sentence.text, seconds=seconds
+        )
+        self._session.messages.send_nowait(message)
+
+    def end(self, *, interrupted: bool) -> str:
+        """End the reply, and return the text that was heard.
+
+        The text joins the transcript, and the client receives it if it had a caption. Only the
+        first call has an effect.
+        """
+        if self._ended:
+            return ""
+        self._ended = True
+        self._scope.cancel()
+        with self._lock:
+            if not interrupted:
+                self._script.end()
+            # Filters may keep a little of a reply that was played to its end.
+            whole = not interrupted and self._script.emitted - self._played_s < _KEPT_S
+            text = self._script.heard(math.inf if whole else self._played_s)
+        self._session.transcript.add(ROLE, text)
+        if self._captions and (text or self._shown):
+            details = {"interrupted": True} if interrupted else {}
+            message = encode_transcript(self._id, ROLE, text, **details)
+            self._session.messages.send_nowait(message)
+        return text
+
+
+def _find_samples(value: object, samples: Samples) -> Samples:
+    """Return the array in a value that a reply has yielded, before any conversion."""
+    match value:
+        case (_, np.ndarray() as raw, *_) | ((_, np.ndarray() as raw, *_), *_):
+            return raw
+        case _:
+            return samples
