@@ -106,9 +106,9 @@ class SentenceTTS(ABC, Generic[OptionsT]):
         spoken = list(self._speak_sentences(text, options))
         if not spoken:
             raise ValueError(f"text must contain something to say; got {text!r}")
-        joined = np.concatenate([samples for (_, samples), _ in spoken], axis=1)
+        joined = cast(Samples, np.concatenate([samples for (_, samples), _ in spoken], axis=1))
         note_audio(joined, [part for _, parts in spoken for part in parts])
-        return spoken[0][0][0], cast(Samples, joined)
+        return spoken[0][0][0], joined
 
     async def stream_tts(
         self, text: str | AsyncIterable[str], options: OptionsT | None = None
