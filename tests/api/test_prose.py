@@ -388,3 +388,7 @@ def imported_names(code: str) -> list[str]:
             case ast.Attribute(value=ast.Name(id="fastrtc_anyio"), attr=attribute):
                 names.append(f"fastrtc_anyio.{attribute}")
     return [name for name in names if name.startswith("fastrtc_anyio")]
+
+
+def test_readme_is_short() -> None:
+    assert len(read("README.md").split()) <= 500
