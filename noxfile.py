@@ -36,6 +36,7 @@ REAL_TIME = (
     "tests/examples",
     "tests/parity/real_time",
     "tests/server",
+    "tests/speech/real_time",
     "tests/webrtc",
 )
 """Real servers, processes and calls. All other tests are on virtual time."""

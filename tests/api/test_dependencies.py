@@ -19,7 +19,7 @@ NEEDS_EXTRA = {
     "_cli/": "demo",
     "server/": "server",
     "speech/cartesia.py": "cartesia",
-    "speech/pocketsphinx.py": "stt",
+    "speech/_pocketsphinx_process.py": "stt",
     "speech/silero.py": "vad",
     "testing/": "test",
     "turn_servers.py": "turn",
