@@ -2,6 +2,8 @@
 
 The service echoes the audio; a speech API would take its place. Run it, open the page at the
 printed address, and talk.
+
+Install: ``pip install 'fastrtc-anyio[server]' websockets``
 """
 
 import threading

@@ -1,6 +1,8 @@
 """Echo audio and video, with a level meter drawn into the picture.
 
 Run it, open the page at the printed address, talk and look into the camera.
+
+Install: ``pip install 'fastrtc-anyio[server]'``
 """
 
 import anyio

@@ -1,4 +1,7 @@
-"""Echo the caller. Run it, open the page at the printed address, and talk."""
+"""Echo the caller. Run it, open the page at the printed address, and talk.
+
+Install: ``pip install 'fastrtc-anyio[server]'``
+"""
 
 import anyio
 

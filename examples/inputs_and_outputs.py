@@ -2,6 +2,8 @@
 
 The handler sends ``{"type": "send_input"}`` on the data channel, and the page posts its volume to
 ``/input_hook``. ``new EventSource("/outputs?webrtc_id=...")`` receives the loudness every second.
+
+Install: ``pip install 'fastrtc-anyio[server]' fastapi 'hypercorn[trio]'``
 """
 
 import json

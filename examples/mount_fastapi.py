@@ -1,6 +1,8 @@
 """Mount a stream in a FastAPI application below /voice, with an endpoint that ends its calls.
 
 Run it, or ``uvicorn mount_fastapi:app``, and open /voice/ at the printed address.
+
+Install: ``pip install 'fastrtc-anyio[server]' fastapi uvicorn websockets``
 """
 
 import uvicorn

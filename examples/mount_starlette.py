@@ -1,6 +1,8 @@
 """Mount a stream in a Starlette application, served by Hypercorn on trio.
 
 Run it, or ``hypercorn --worker-class trio mount_starlette:app``, and open the printed address.
+
+Install: ``pip install 'fastrtc-anyio[server]' 'hypercorn[trio]'``
 """
 
 from functools import partial

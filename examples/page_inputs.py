@@ -1,6 +1,8 @@
 """A handler with a slider, a checkbox and a loudness display on its page.
 
 Run it, open the page at the printed address, talk, and move the slider meanwhile.
+
+Install: ``pip install 'fastrtc-anyio[server]'``
 """
 
 import anyio

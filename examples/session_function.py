@@ -2,6 +2,8 @@
 
 Run it, open the page at the printed address, and talk. The message "play" on the data channel
 replays the last ten seconds, "stop" ends the replay.
+
+Install: ``pip install 'fastrtc-anyio[server]'``
 """
 
 from collections import deque

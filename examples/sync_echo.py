@@ -1,6 +1,8 @@
 """The echo with synchronous methods. They run on threads of this call, so they may block.
 
 Run it, open the page at the printed address, and talk.
+
+Install: ``pip install 'fastrtc-anyio[server]'``
 """
 
 import queue

@@ -4,6 +4,8 @@ Set PUBLIC_URL to the address at which your carrier reaches this server. Set TWI
 PLIVO_AUTH_TOKEN to the account's secret, or TELNYX_PUBLIC_KEY to its public key; without one the
 server accepts unauthenticated calls. Enter PUBLIC_URL followed by /telephone/incoming as the
 webhook of your number. The page at the printed address talks to the same handler.
+
+Install: ``pip install 'fastrtc-anyio[server]'``
 """
 
 import os

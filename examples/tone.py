@@ -1,6 +1,8 @@
 """A generator function for listeners: play a scale, then hang up.
 
 Run it and open the page at the printed address.
+
+Install: ``pip install 'fastrtc-anyio[server]'``
 """
 
 import numpy as np

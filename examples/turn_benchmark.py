@@ -7,6 +7,8 @@ from noise shaped like speech. Background noise, pauses inside sentences, coughs
 spoken over the replies are added. The same audio then goes through a call of ReplyOnPause on
 virtual time and through FastRTC's algorithm, with the same voice activity model and thresholds.
 docs/concepts/turn_benchmark.md explains each row of the table.
+
+Install: ``pip install 'fastrtc-anyio[vad]'``
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """A function as a video handler: show the edges of the camera picture.
 
 Run it, open the page at the printed address, and look into the camera.
+
+Install: ``pip install 'fastrtc-anyio[server]'``
 """
 
 import numpy as np

@@ -1,6 +1,8 @@
 """A handler with timeouts, and its test on virtual time: over a minute of a call in an instant.
 
-Run this file, or copy it into your tests and run pytest. It needs pytest: `pip install pytest`.
+Run this file, or copy it into your tests and run pytest.
+
+Install: ``pip install fastrtc-anyio pytest``
 """
 
 import anyio
