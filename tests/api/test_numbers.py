@@ -50,7 +50,7 @@ NUMBERS = [
     (r"is (\d+) dB \(`background_db`\)", foreground.BACKGROUND_DB),
     (r"arrived for ([\d.]+) s while", gaps.GRACE_S),
     (r"is (\d+) s of silence in one gap", gaps.LONGEST_GAP_S),
-    (r"takes longer than (\d+) s, or", interruptions.UNDECIDED_S),
+    (r"takes longer than (\d+) s \| the reply is", interruptions.UNDECIDED_S),
     (r"for this for at most (one) second", replies.UNWINDING_S),
     (r"for (\d+) s, and only from clients", replies.INPUTS_S),
     (r"fails after (an hour)", pytest_plugin._LIMIT / 3600),
