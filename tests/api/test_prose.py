@@ -61,9 +61,9 @@ OBJECTS = {
 """Classes of the variables in code spans."""
 FOREIGN = """
     AV1 Ada ERROR POST Upgrade Forwarded Hello Ma Prefix Proto allow auto autoplay cert_file cookies
-    proxy_read_timeout coroutine_function eth0 fastphone iframe key_file receive_ run_coroutine_threadsafe temperature
-    transcript websockets get_ _turn_credentials utils stream_auth_token stream_bidirectional_codec
-    stream_bidirectional_mode stream_bidirectional_sampling_rate
+    proxy_read_timeout coroutine_function eth0 fastphone iframe key_file receive_ temperature
+    run_coroutine_threadsafe transcript websockets get_ _turn_credentials utils stream_auth_token
+    stream_bidirectional_codec stream_bidirectional_mode stream_bidirectional_sampling_rate
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 QUOTED = frozenset(messages())
