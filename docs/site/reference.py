@@ -151,9 +151,16 @@ def is_undocumented(name: str) -> bool:
     if first in FOREIGN or (rest and first in sys.stdlib_module_names):
         return True
     if first == "fastrtc_anyio" and rest:
-        module, _, attribute = name.rpartition(".")
-        return name in sys.modules or hasattr(sys.modules.get(module), attribute)
+        return _exists(name)
     return name in internal_names()
+
+
+def _exists(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), attribute)
+    except ImportError:
+        return False
 
 
 @cache
