@@ -154,7 +154,9 @@ class WebSocketPeer(LifecyclePeer):
         self.audio_in = self._in = AudioInput(link, buffers.input_s)
         self.audio_out = self._out = kind(link, rate, buffers, lead, lambda: self._audio_news.set())
         self.messages = self._channel = MessageChannel(
-            link, lambda: self._message_news.set(), self._discards
+            link,
+            lambda: link.host.call(lambda: self._message_news.set()),
+            self._discards,
         )
         self._audio_news = anyio.Event()
         self._message_news = anyio.Event()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from anyio import create_task_group
 
-from fastrtc_anyio import AudioFrame, CloseReason
+from fastrtc_anyio import AudioFrame, CloseReason, run_sync
 from fastrtc_anyio._media.g711 import encode_mulaw
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.streams.paced import PacedOutput
@@ -49,6 +49,14 @@ async def test_websocket_peer_conforms(encoding: AudioEncoding | None) -> None:
 async def test_telephone_peer_conforms(carrier: str) -> None:
     framing, encoding = CARRIERS[carrier]
     await check_peer(partial(open_pair, framing, encoding), messages=False, lead_s=0.2)
+
+
+async def test_any_thread_may_send_messages() -> None:
+    async with open_pair() as (peer, client):
+        await anyio.sleep(0.1)  # the peer waits for messages
+        await run_sync(peer.messages.send_nowait, "from a thread")
+        with anyio.fail_after(10):
+            assert await client.receive_message() == "from a thread"
 
 
 async def test_client_receives_audio_100_ms_ahead() -> None:

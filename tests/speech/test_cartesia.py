@@ -23,6 +23,7 @@ from starlette.routing import Route
 from fastrtc_anyio import CartesiaTTSOptions, get_tts_model
 from fastrtc_anyio.server import open_server
 from fastrtc_anyio.speech.cartesia import CartesiaTTSModel
+from fastrtc_anyio.speech.notes import find_note
 from tests.kit.backends import anyio_backend as anyio_backend
 
 KEY = "sk_car_0123456789"
@@ -255,6 +256,26 @@ async def test_unreachable_and_broken_service_is_an_error_that_names_it() -> Non
     async with open_server(app) as url:
         with pytest.raises(RuntimeError, match="Cartesia"):
             await collect(CartesiaTTSModel(KEY, url).stream_tts("Hello."))
+
+
+async def test_parts_of_a_sentence_are_noted_with_its_text() -> None:
+    notes = []
+    async with (
+        serve(Service(cuts=(1000,))) as model,
+        aclosing(model.stream_tts("Once upon a time. There was a task.")) as speech,
+    ):
+        async for _, samples in speech:
+            note = find_note(samples)
+            assert note is not None
+            ((sentence, seconds),) = note.parts
+            assert seconds == samples.shape[1] / 22_050
+            notes.append(sentence)
+    first, last = dict.fromkeys(notes)
+    assert first is not None
+    assert last is not None
+    assert (first.text, last.text) == ("Once upon a time.", "There was a task.")
+    assert first.complete
+    assert first.seconds == pytest.approx(samples_of(first.text).size / 22_050)
 
 
 async def test_blocking_methods_speak_all_sentences() -> None:

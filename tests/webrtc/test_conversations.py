@@ -17,10 +17,12 @@ from fastrtc_anyio import (
     ReplyInterrupted,
     ReplyOnPause,
     ReplyStarted,
+    note_speech,
+    run_sync,
 )
 from fastrtc_anyio.testing import tone
 from tests.kit.aiortc_client import AiortcClient
-from tests.kit.calls import make_stream, place_call
+from tests.kit.calls import make_stream, place_call, receive_json
 from tests.kit.conversations import Log, LoudVad, words
 from tests.kit.waiting import SECONDS, wait_until
 
@@ -88,3 +90,32 @@ async def test_reply_and_barge_in_over_udp(vad: Any, listeners: int) -> None:
     assert 0.4 < interrupted.played.seconds < SECONDS
     assert [rate for rate, _ in said] == [48_000, 48_000]
     assert all(0.3 < samples.shape[1] / 48_000 < 1.5 for _, samples in said)
+
+
+async def test_client_receives_captions_and_the_transcript() -> None:
+    async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+        for text in ("One two.", "Three four."):
+            note_speech(text, 0.5)
+            yield words(0.5)
+
+    handler = ReplyOnPause(reply, model=LoudVad(), algo_options=AlgoOptions(0.4, 0.1, 0.05))
+    stream = make_stream(handler)
+    async with stream, place_call(stream) as client:
+        (session,) = stream.sessions.values()
+        await wait_until(lambda: session.audio_in.statistics().received > 5, "silence")
+        talk(client)
+        received = [(await receive_json(client, "transcript"))["data"] for _ in range(3)]
+        await run_sync(session.send_transcript, "user", "Go on.")
+        received.append((await receive_json(client, "transcript"))["data"])
+    assert [message["text"] for message in received] == [
+        "One two.",
+        "One two. Three four.",
+        "One two. Three four.",
+        "Go on.",
+    ]
+    assert [message["id"] for message in received] == ["reply-1"] * 3 + ["said-1"]
+    assert [message["final"] for message in received] == [False, False, True, True]
+    assert [(entry.role, entry.text) for entry in session.transcript] == [
+        ("assistant", "One two. Three four."),
+        ("user", "Go on."),
+    ]
