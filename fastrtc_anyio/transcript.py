@@ -11,7 +11,7 @@ __all__ = ["Transcript", "TranscriptEntry"]
 
 
 class TranscriptEntry(NamedTuple):
-    """Something that was said."""
+    """A text and its speaker."""
 
     role: str
     """The speaker, with the names of chat models: ``"user"``, ``"assistant"``."""

@@ -121,9 +121,9 @@ class ReplyText:
         self._session.messages.send_nowait(message)
 
     def end(self, *, interrupted: bool) -> str:
-        """End the reply, and return the text that was heard.
+        """End the reply, and return the words that were played.
 
-        The text joins the transcript, and the client receives it if it had a caption. Only the
+        They join the transcript, and the client receives them. Only the
         first call has an effect.
         """
         if self._ended:

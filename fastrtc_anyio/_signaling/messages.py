@@ -71,7 +71,7 @@ def encode_message(kind: str, data: str | None = None, *, reason: str | None = N
 def encode_transcript(
     entry_id: str, role: str, text: str, *, final: bool = True, **details: object
 ) -> str:
-    """Encode a ``transcript`` message: a text that was said, or a reply that is being spoken."""
+    """Encode a ``transcript`` message: an entry, or a caption of a reply."""
     data = {"id": entry_id, "role": role, "text": text, "final": final, **details}
     return dump_json({"type": "transcript", "data": data})
 

@@ -1,10 +1,10 @@
-"""The text that was heard of a reply.
+"""Text of the audio of a reply that was played.
 
 Theory of operation. A reply notes what its audio says (:mod:`fastrtc_anyio.speech.notes`) and emits
-audio. Each emission is either recognised as a noted array, or it is taken for the audio that was
-noted first and not emitted yet; beyond that it is other sound. This gives the reply's timeline:
-lines of text, each at certain seconds of the emitted audio. Audio is played in the order in which
-it was emitted, so the seconds played say how much of each line was heard.
+audio. An emission is recognised as a noted array, or else counts as the first noted audio that has
+not been emitted; beyond that it is other sound. This gives a timeline: lines of text, each at
+certain seconds of the emitted audio. Audio is played in the order in which it was emitted, so the
+seconds played determine how much of each line was played.
 
 A reply that plays some of its arrays unconverted converts none, so once it has, an emission that is
 not recognised is other sound.
@@ -74,7 +74,7 @@ class _Cursor:
 
 
 class Script:
-    """What a reply says, and when. Not thread-safe.
+    """Texts of a reply and their times. Not thread-safe.
 
     Attributes:
         lines: the sentences emitted so far, in the order of their beginnings.
@@ -148,7 +148,7 @@ class Script:
         return max(sentence.seconds, pace * len(sentence.text))
 
     def _find(self, note: Note) -> _Cursor:
-        """Return what is left of a note whose array was recognised; all of it for a new turn."""
+        """Return the remaining parts of a recognised note, all of them if it is played again."""
         if not self._recognises:
             self._recognises = True
             self._take_back_guesses()
@@ -216,7 +216,7 @@ class Script:
 
 
 def cut_text(text: str, seconds: float, duration: float) -> str:
-    """Return the words of a text of which so many seconds were heard.
+    """Return the words in the first ``seconds`` of a text.
 
     In scripts without spaces between words, a character counts as a word.
     """

@@ -74,8 +74,8 @@ def note_speech(text: str, seconds: float | None = None) -> None:
 
     The voices of :func:`get_tts_model` do. Call this function before the reply yields the audio: in
     the reply function, in a task that it started, or on a thread of this library. The events
-    :class:`ReplyFinished` and :class:`ReplyInterrupted` then have the text that was heard. Outside
-    a reply the call has no effect.
+    :class:`ReplyFinished` and :class:`ReplyInterrupted` then have the words that were played.
+    Outside a reply the call has no effect.
 
     Args:
         text: the text, at best a sentence. Empty for silence and for other sound.

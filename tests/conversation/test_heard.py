@@ -1,4 +1,4 @@
-"""The text that was heard of a reply, its transcript and its captions, on virtual time."""
+"""Heard text of a reply, its transcript and its captions, on virtual time."""
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ async def test_greeting_has_a_text(asynchronous: bool) -> None:
         assert call.session.transcript.messages()[0]["role"] == "assistant"
 
 
-async def test_hang_up_during_a_reply_adds_what_was_heard() -> None:
+async def test_hang_up_during_a_reply_adds_the_words_played() -> None:
     log = Log()
     async with open_call(agent(replying(streamed), on_event=log)) as call:
         await say(call, voice(1), silence(2))
@@ -350,7 +350,7 @@ async def test_dropped_audio_is_not_heard() -> None:
     assert ONE not in log.of(ReplyFinished)[0].text
 
 
-async def test_audio_that_is_no_speech_has_no_text() -> None:
+async def test_other_sound_has_no_text() -> None:
     async def reply(audio: Any) -> AsyncGenerator[Any, None]:
         spoken = VOICE.tts(ONE)  # ahead of the jingle
         yield words(1.5)

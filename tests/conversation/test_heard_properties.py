@@ -1,4 +1,4 @@
-"""The text that was heard of a reply: any script, any chunks, any moment."""
+"""Heard text of a reply: any script, any chunks, any moment."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_cached_audio_may_be_played_twice() -> None:
     assert script.heard(2.0) == "One moment. One moment."
 
 
-def test_audio_before_the_first_recognised_array_was_no_speech() -> None:
+def test_audio_before_the_first_recognised_array_is_other_sound() -> None:
     script, note = Script(), said("Hello there.", 2.0)
     script.note(note)  # generated ahead
     script.emit(1.5)  # a jingle
