@@ -51,10 +51,10 @@ class KokoroTTSModel(SentenceTTS[KokoroTTSOptions]):
         # find_spec only looks: a package that is installed but broken raises its own error below.
         missing = [name for name in ("kokoro_onnx", "huggingface_hub") if find_spec(name) is None]
         if missing:
-            packages = " ".join(missing).replace("_", "-")
+            packages = " and ".join(missing).replace("_", "-")
             raise ImportError(
-                f"Kokoro needs its packages: pip install {packages}. It downloads its weights on "
-                f"first use; {_OFFLINE}"
+                f"Kokoro needs {packages}: pip install 'fastrtc-anyio[tts]'. It downloads its "
+                f"weights on first use; {_OFFLINE}"
             )
         download = import_module("huggingface_hub").hf_hub_download
         kokoro_onnx = import_module("kokoro_onnx")

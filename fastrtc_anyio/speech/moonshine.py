@@ -16,7 +16,7 @@ MoonshineName: TypeAlias = Literal["moonshine/base", "moonshine/tiny"]
 
 _MIN_SAMPLES = STT_RATE // 10
 """The model rejects shorter audio."""
-_OFFLINE = 'offline, pip install pocketsphinx and use "pocketsphinx"'
+_OFFLINE = "offline, pip install 'fastrtc-anyio[stt]' and use \"pocketsphinx\""
 
 
 class MoonshineSTT:
@@ -35,8 +35,8 @@ class MoonshineSTT:
             moonshine_onnx = import_module("moonshine_onnx")
         except ImportError as exc:
             raise ImportError(
-                "Moonshine needs its package: pip install useful-moonshine-onnx. It downloads its "
-                f"weights on first use; {_OFFLINE}"
+                "Moonshine needs its package: pip install 'fastrtc-anyio[moonshine]'. It downloads "
+                f"its weights on first use; {_OFFLINE}"
             ) from exc
         try:
             self._model = moonshine_onnx.MoonshineOnnxModel(model_name=model)

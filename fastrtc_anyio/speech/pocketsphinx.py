@@ -55,8 +55,8 @@ class PocketSphinxSTT:
     def __init__(self, phrases: Sequence[str] = ()) -> None:
         if find_spec("pocketsphinx") is None:
             raise ImportError(
-                "PocketSphinxSTT needs its package: pip install pocketsphinx (it contains the "
-                "model)"
+                "PocketSphinxSTT needs its package: pip install 'fastrtc-anyio[stt]' (it contains "
+                "the model)"
             )
         self._process = ModelProcess(PROGRAM, _as_list(phrases))
 

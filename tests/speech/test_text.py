@@ -90,8 +90,8 @@ def test_splitter_rejects_none() -> None:
 @pytest.mark.parametrize(
     ("name", "missing", "install"),
     [
-        ("moonshine/tiny", "moonshine_onnx", "pip install useful-moonshine-onnx"),
-        ("pocketsphinx", "pocketsphinx", "pip install pocketsphinx"),
+        ("moonshine/tiny", "moonshine_onnx", "pip install 'fastrtc-anyio[moonshine]'"),
+        ("pocketsphinx", "pocketsphinx", "pip install 'fastrtc-anyio[stt]'"),
     ],
 )
 def test_missing_package_names_the_command_to_install(
@@ -105,7 +105,9 @@ def test_missing_package_names_the_command_to_install(
 
 def test_missing_kokoro_names_the_offline_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastrtc_anyio.speech.kokoro.find_spec", lambda _name: None)
-    with pytest.raises(ImportError, match=r"kokoro-onnx huggingface-hub\..* \"espeak-ng\""):
+    with pytest.raises(
+        ImportError, match=r"kokoro-onnx and huggingface-hub: .*\[tts\].* \"espeak-ng\""
+    ):
         get_tts_model()
 
 
