@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import stat
 import re
+import stat
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
