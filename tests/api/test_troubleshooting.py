@@ -42,8 +42,9 @@ def package_texts() -> str:
 
 
 def _text_of(node: ast.expr) -> str:
-    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-    return node.value if is_text else "..."  # type: ignore[attr-defined, no-any-return]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return "..."
 
 
 def python_messages() -> set[str]:
