@@ -10,19 +10,23 @@ const RETRY_FOR_MS = 10 * 60_000;
 const GHOST_MS = 20_000;            // a lost call may occupy its slot at the server for this long
 const STEADY_MS = 10_000;           // a call that lasted this long resets the retry delay
 const REPLY_OVER_MS = 1_500;        // silence that ends a reply
+const SOUNDING_MS = 400;            // shorter silence is a gap between words
+const TICK_MS = 50;
 
 class Call {
   /** `before` is the lost call that this one replaces. */
   constructor(before = null) {
     this.lostAt = before ? before.lostAt : 0;       // 0 unless the call is reconnecting
     this.attempt = before ? before.attempt + 1 : 0;
+    this.busySince = before ? before.busySince : 0; // 0 unless the server has no slot
+    this.countdown = null;
     this.signaling = new Signaling();
     this.id = this.signaling.id;
     this.ended = false;
     this.startedAt = null;
     this.serverError = "";
     this.turn = "";
-    this.turnSince = 0;
+    this.turnSince = this.soundAt = this.tickAt = 0;
     this.waiting = 0;                               // timer
     this.timers = [];
     this.recovery = new Recovery(this);
@@ -34,6 +38,10 @@ class Call {
     this.audioContext = before?.audioContext ?? (plan.kinds.includes("audio") ? new AudioContext() : null);
     this.analysers = before ? { in: before.analysers.in } : {};
     this.numbers = new Numbers();
+    this.response = new ResponseTime((ms) => {
+      $("response").textContent = `${(ms / 1000).toFixed(1)} s`;
+      conversation.answered(ms);
+    });
   }
 
   async start() {
@@ -51,7 +59,8 @@ class Call {
       if (this.ended) return;
       if (!(error instanceof CallError)) console.error(error);
       const since = performance.now() - this.lostAt;
-      if (this.lostAt && (error.passing === "gone" || (error.passing === "full" && since < GHOST_MS))) this.lose();
+      if (this.lostAt && (error.passing === "gone" || (error.passing === "full" && since < GHOST_MS))) this.lose(error.retryAfter);
+      else if (isBusy(error)) this.callAgain(error);
       else if (error.status === 401) this.turnAway(error);
       else this.end(error instanceof CallError ? error.message : `The call failed: ${error.message}`);
     }
@@ -68,7 +77,7 @@ class Call {
   }
 
   /** Handle a lost connection: close this call and try to replace it. */
-  lose() {
+  lose(retryAfter = 0) {
     if (this.ended) return;
     const now = performance.now();
     const steady = this.startedAt !== null && now - this.startedAt > STEADY_MS;
@@ -77,15 +86,32 @@ class Call {
       this.end("The connection was lost and could not be restored.");
       return;
     }
-    this.close();
-    call = new Call(this);
-    render();
-    call.showProgress();
-    const delay = RETRIES_MS[Math.min(this.attempt, RETRIES_MS.length - 1)];
-    const next = call;
+    const next = this.replace();
+    next.showProgress();
+    const delay = Math.max(retryAfter * 1000, RETRIES_MS[Math.min(this.attempt, RETRIES_MS.length - 1)]);
     // Jitter, so that the pages of a restarted server do not all connect at the same moment.
     next.waiting = setTimeout(() => { if (!next.ended) next.start(); }, delay * (0.75 + Math.random() / 2));
     next.timers.push(next.waiting);
+  }
+
+  /** Call again when the server expects to have a slot. */
+  callAgain(error) {
+    const now = performance.now();
+    this.busySince ||= now;
+    if (now - this.busySince > RETRY_FOR_MS) {
+      this.end(error.message);
+      return;
+    }
+    const next = this.replace();
+    next.countdown = new Countdown(error, () => next.start());
+  }
+
+  /** Close this call for a new one. */
+  replace() {
+    this.close();
+    call = new Call(this);
+    render();
+    return call;
   }
 
   /** Reconnect now, or look for a better path: the network is back, or another one. */
@@ -181,7 +207,7 @@ class Call {
     // Created before the offer, which then contains its section.
     const channel = this.channel = pc.createDataChannel("text");
     channel.onopen = () => renderTextBox();
-    channel.onmessage = ({ data }) => this.received(data);
+    channel.onmessage = ({ data }) => receive(this, data);
     channel.onclose = () => this.cutOff();
 
     const answer = await this.describe();
@@ -213,7 +239,7 @@ class Call {
       const merged = before.encodings.map((encoding, i) => ({ ...encoding, ...encodings?.[i] }));
       await sender.setParameters({ ...before, ...others, encodings: merged });
     } catch (error) {
-      if (!this.ended) addMessage("warning", `The browser rejected the stream's rtp_params: ${error.message}`);
+      if (!this.ended) warn(`The browser rejected the stream's rtp_params: ${error.message}`);
     }
   }
 
@@ -226,7 +252,7 @@ class Call {
       return;
     }
     $("audio").srcObject = stream;
-    $("audio").play().catch(() => addMessage("warning", "The browser blocked automatic playback."));
+    $("audio").play().catch(() => warn("The browser blocked automatic playback."));
     this.listen("out", stream);
   }
 
@@ -239,7 +265,7 @@ class Call {
   say(text) {
     if (this.channel?.readyState !== "open") return;
     this.channel.send(text);
-    addMessage("you", text);
+    conversation.say("user", text);
   }
 
   connectionStateChanged() {
@@ -250,7 +276,9 @@ class Call {
           this.timers.forEach(clearTimeout);
           this.startedAt = performance.now();
           this.timers.push(setInterval(() => this.everySecond(), 1000));
-          this.timers.push(setInterval(() => this.watchReply(), 100));
+          this.timers.push(setInterval(() => this.tick(), TICK_MS));
+          this.busySince = 0;
+          renderCall();
         }
         this.recovery.stop();
         renderStage();
@@ -277,6 +305,8 @@ class Call {
   setTurn(turn) {
     this.turn = turn;
     this.turnSince = performance.now();
+    this.response.turn(turn);
+    if (turn === "pause_detected") conversation.replyDue();
     // The first message may arrive before the event that the connection is up.
     if (this.startedAt !== null) this.showTurn();
   }
@@ -286,48 +316,18 @@ class Call {
     show(status, off() || hint || invitation());
   }
 
-  /** Detect the end of a reply by its silence: FastRTC's protocol has no message for it. */
-  watchReply() {
-    if (this.turn !== "response_starting") return;
+  /** Watch the levels: they move the captions, and give the response time and the end of a reply. */
+  tick() {
     const now = performance.now();
-    if (this.level("out") > AUDIBLE) this.turnSince = now;
-    if (now - this.turnSince > REPLY_OVER_MS) this.setTurn("listening");
-  }
-
-  received(data) {
-    if (this.ended) return;
-    let message = null;
-    try {
-      message = JSON.parse(data);
-    } catch { /* not JSON: shown as text */ }
-    const text = message?.message ?? message?.data;
-    switch (message?.type) {
-      case "error":
-        this.serverError = asText(text);
-        addMessage("error", this.serverError);
-        setAlert(this.serverError);
-        break;
-      case "warning":
-        addMessage("warning", asText(text));
-        break;
-      case "log":
-        addMessage("log", asText(text));
-        if (Object.hasOwn(TURNS, text)) this.setTurn(text);
-        break;
-      case "send_input":
-        if (fields.inputs.length) this.sendInputs();
-        else addMessage("send_input", "The handler asked for inputs, but the stream declares none.");
-        break;
-      case "end_stream":
-        this.endedByServer(message.reason, text);
-        break;
-      default: {
-        if (message?.type === "fetch_output" && fields.outputs.length) break;  // the server pushes them
-        const said = message?.data?.text ?? message?.data?.content ?? message?.text;
-        if (typeof said === "string") addMessage(asText(message.data?.role ?? message.role ?? message.type), said);
-        else addMessage(asText(message?.type ?? "text"), typeof data === "string" ? data : "(binary)", "raw");
-      }
-    }
+    const level = this.level("out");
+    if (level > AUDIBLE) this.soundAt = now;
+    this.response.note(now, this.level("in"), level);
+    const isMeasured = this.audioContext?.state === "running";
+    conversation.advance((now - (this.tickAt || now)) / 1000, !isMeasured || now - this.soundAt < SOUNDING_MS);
+    this.tickAt = now;
+    // FastRTC's protocol has no message for the end of a reply.
+    const since = Math.max(this.turnSince, this.soundAt);
+    if (this.turn === "response_starting" && now - since > REPLY_OVER_MS) this.setTurn("listening");
   }
 
   /** Handle `end_stream`. `reason` is a CloseReason in lower case, or undefined from other servers. */
@@ -336,11 +336,11 @@ class Call {
     // All other ends are final.
     if (reason === "cancelled" || reason === "vanished") this.lose();
     // Without a message `data` is an empty string or list.
-    else if (text?.length) this.end(this.serverError, `The server ended the call: ${withStop(asText(text))}`);
-    else this.end(this.serverError, "The handler ended the call.");
+    else if (text?.length) this.end(this.serverError, sentence(asText(text).trim() || "The call is over"));
+    else this.end(this.serverError, "The assistant ended the call.");
   }
 
-  /** Measure the level of a stream: "in" is the microphone, "out" the handler. */
+  /** Measure the level of a stream: "in" is the microphone, "out" the assistant. */
   listen(direction, stream) {
     this.analysers[direction]?.close();
     if (this.audioContext) this.analysers[direction] = new Analyser(this.audioContext, stream);
@@ -362,11 +362,12 @@ class Call {
   end(problem = "", note = "") {
     if (this.ended) return;
     this.close();
+    conversation.settle();
     Object.values(this.sources).forEach(stop);
     this.audioContext?.close();
     $("local").srcObject = null;
     if (call === this) call = null;
-    const length = this.startedAt === null ? "" : `It lasted ${duration(performance.now() - this.startedAt)}.`;
+    const length = this.startedAt === null ? "" : `The call lasted ${duration(performance.now() - this.startedAt)}.`;
     render();
     setAlert(problem);
     if (this.startedAt === null && problem) show("Not connected", "");
@@ -384,6 +385,7 @@ class Call {
   close() {
     this.ended = true;
     this.timers.forEach(clearTimeout);
+    this.countdown?.stop();
     this.signaling.close();
     if (this.pc) {
       this.pc.ontrack = this.pc.onicecandidate = this.pc.onconnectionstatechange = null;
@@ -394,11 +396,3 @@ class Call {
     for (const id of ["audio", "remote"]) $(id).srcObject = null;
   }
 }
-
-// FastRTC's `log` messages about a conversation, as status and hint.
-const TURNS = {
-  listening: ["Listening", "Say something."],
-  started_talking: ["You are talking", "The handler hears you."],
-  pause_detected: ["Thinking", "The handler heard you pause."],
-  response_starting: ["Answering", "The handler replies."],
-};

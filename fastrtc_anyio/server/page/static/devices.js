@@ -107,7 +107,7 @@ async function listSpeakers() {
   const options = devices
     .filter((device) => device.kind === "audiooutput" && device.deviceId && device.label)
     .map((device) => new Option(device.label, device.deviceId));
-  $("speaker").hidden = !options.length;
+  $("device-speaker").hidden = !options.length;
   if (!options.length) return;
   const current = $("speaker").value;
   $("speaker").replaceChildren(...options);
@@ -132,3 +132,16 @@ function stop(stream) {
 const named = (kinds) => [...kinds].reverse().map((kind) => `the ${DEVICES[kind]}`).join(" and ");
 const them = (kinds) => (kinds.length > 1 ? "them" : "it");
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+/** Set the volume of the assistant, from 0 to 100. */
+function setVolume(percent) {
+  for (const id of ["audio", "remote"]) $(id).volume = percent / 100;
+  $("volume").setAttribute("aria-valuetext", `${percent} %`);
+}
+
+/** Whether the page can set the volume. On iOS only the keys of the device can. */
+function canSetVolume() {
+  const probe = new Audio();
+  probe.volume = 0.5;
+  return probe.volume === 0.5;
+}

@@ -4,7 +4,7 @@
 
 class Fields {
   constructor(changed) {
-    Object.assign(this, { changed, inputs: [], outputs: [], controls: {}, shown: {}, drawn: "" });
+    Object.assign(this, { changed, inputs: [], outputs: [], controls: {}, shown: {}, drawn: "", chat: null });
   }
 
   /** Draw the inputs and outputs, unless they are drawn already. `submit` adds a button that sends the inputs. */
@@ -15,7 +15,10 @@ class Fields {
     $("inputs").replaceChildren(...inputs.filter(({ kind }) => kind !== "chatbot").map((field) => this.control(field)));
     $("settings").hidden = !$("inputs").children.length;
     if (submit) $("inputs").append(Object.assign(element("button", "plain", "Submit"), { type: "submit" }));
-    $("outputs").replaceChildren(...outputs.filter(({ name }) => !this.controls[name]).map(outputCard));
+    // The first Chatbot is the conversation.
+    this.chat = outputs.find(({ kind }) => kind === "chatbot")?.name ?? null;
+    const isCard = ({ name }) => !this.controls[name] && name !== this.chat;
+    $("outputs").replaceChildren(...outputs.filter(isCard).map(outputCard));
     for (const { name, value } of [...inputs, ...outputs]) this.shown[name] = value;
     this.show({});
   }
@@ -29,7 +32,8 @@ class Fields {
   show(values) {
     Object.assign(this.shown, values);
     for (const { name } of this.outputs) {
-      if (!this.controls[name]) showOutput(document.getElementById(`output-${name}`), this.shown[name]);
+      if (name === this.chat) conversation.showChat(this.shown[name]);
+      else if (!this.controls[name]) showOutput(document.getElementById(`output-${name}`), this.shown[name]);
       else if (name in values) this.controls[name].set(values[name]);
     }
   }
@@ -105,30 +109,21 @@ function outputCard({ name, label }) {
 
 /** Show a value: a conversation as bubbles, text unchanged, everything else as JSON. */
 function showOutput(body, value) {
-  const atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 8;
-  const lines = Array.isArray(value) && value.every((message) => message?.role) ? value.map(bubble) : null;
+  const atEnd = isAtEnd(body);
+  const lines = Array.isArray(value) && value.every((message) => message?.role)
+    ? value.map(({ role, content }) => entryNode(roleOf(role), asText(content)))
+    : null;
   const empty = value === null || value === "" || lines?.length === 0;
   if (empty) {
     body.replaceChildren(element("p", "nothing", "Nothing yet"));
   } else if (lines) {
-    // Write changes only: screen readers read every write to a live region aloud.
-    [...body.children].slice(lines.length).forEach((node) => node.remove());
-    lines.forEach((line, i) => {
-      const there = body.children[i];
-      if (!there) body.append(line);
-      else if (!there.isEqualNode(line)) there.replaceWith(line);
-    });
+    if (body.firstChild?.tagName !== "OL") body.replaceChildren(element("ol"));
+    patch(body.firstChild, lines);
   } else {
     const text = typeof value === "object" ? JSON.stringify(value, null, 2) : String(value);
     body.replaceChildren(element("p", typeof value === "object" ? "json" : "", text));
   }
   if (atEnd) body.scrollTop = body.scrollHeight;
-}
-
-function bubble({ role, content }) {
-  const line = element("div", `bubble ${role === "user" ? "mine" : "theirs"}`);
-  line.append(element("span", "role", role === "user" ? "You" : role), element("p", "", asText(content)));
-  return line;
 }
 
 function element(tag, className = "", text = "") {

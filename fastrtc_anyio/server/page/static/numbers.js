@@ -2,7 +2,7 @@
 
 // The connection's statistics, from the W3C's getStats.
 
-const NUMBERS = ["rtt", "loss-in", "loss-out", "buffer", "picture-in", "picture-out"];
+const NUMBERS = ["rtt", "buffer", "loss-in", "loss-out", "response", "picture-in", "picture-out"];
 
 class Numbers {
   constructor() {

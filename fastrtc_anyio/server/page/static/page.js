@@ -2,8 +2,6 @@
 
 // The page: its elements, its state and its events.
 
-const MESSAGES_KEPT = 200;
-
 const $ = (id) => document.getElementById(id);
 
 let call = null;
@@ -41,20 +39,23 @@ function setConfig(latest) {
   $("stage").hidden = !video;
   $("remote").hidden = !receives.includes("video");
   $("local").className = receives.includes("video") ? "small" : "large";
-  $("lane-in").hidden = !sends.includes("audio");
-  $("lane-camera").hidden = !sends.includes("video");
-  $("lane-out").hidden = !receives.includes("audio");
+  const [speaks, hears] = [sends.includes("audio"), receives.includes("audio")];
+  for (const id of ["lane-in", "mute", "device-in", "device-keys"]) $(id).hidden = !speaks;
+  for (const id of ["camera-switch", "device-camera"]) $(id).hidden = !sends.includes("video");
+  $("lane-out").hidden = !hears;
+  $("device-volume").hidden = !hears || !canSetVolume();
+  $("lanes").hidden = !speaks && !hears;
+  $("devices").hidden = !sends.length && !hears;
   const numbers = {
     rtt: true,
+    buffer: hears,
     "loss-in": receives.length,
     "loss-out": sends.length,
-    buffer: receives.includes("audio"),
+    response: speaks && hears,
     "picture-in": receives.includes("video"),
     "picture-out": sends.includes("video"),
   };
   for (const [id, shown] of Object.entries(numbers)) $(id).parentElement.hidden = !shown;
-  const count = Object.values(numbers).filter(Boolean).length;
-  $("numbers").style.setProperty("--columns", count === 4 || count === 2 ? count : 3);
   $("page").removeAttribute("data-loading");
   fields.render(config.inputs ?? [], config.outputs ?? [], config.send_input_on === "submit");
   renderStage();
@@ -95,6 +96,24 @@ function show(status, hint) {
   $("page").dataset.turn = (connection === "Connected" && call.turn) || "";
 }
 
+/** Show or hide the conversation. On a wide screen the call moves to the side of it. */
+function showConversation(shown) {
+  if ($("page").hasAttribute("data-talk") === shown) return;
+  const before = $("call").getBoundingClientRect();
+  $("page").toggleAttribute("data-talk", shown);
+  renderConversation();
+  const after = $("call").getBoundingClientRect();
+  if (!call || stillMotion.matches || before.x === after.x) return;
+  const from = `translateX(${before.x + before.width / 2 - after.x - after.width / 2}px)`;
+  $("call").animate([{ transform: from }, { transform: "none" }], { duration: 300, easing: "ease-out" });
+}
+
+/** A call without a conversation shows the field for messages alone. */
+function renderConversation() {
+  const talks = $("page").hasAttribute("data-talk");
+  $("conversation").hidden = !talks && !call?.startedAt;
+}
+
 function renderTextBox() {
   $("text").disabled = $("send").disabled = call?.channel?.readyState !== "open";
 }
@@ -117,12 +136,11 @@ function setAlert(text) {
 
 function render() {
   $("page").toggleAttribute("data-live", call !== null);
-  $("connect-label").textContent = call ? "Hang up" : "Connect";
-  $("mute").disabled = !call;
-  renderStage();
+  renderCall();
   renderTextBox();
   if (call) {
     setAlert("");
+    setNotice("");
     show($("status").textContent, $("hint").textContent);
     $("timer").textContent = "0:00";
     for (const meter of meters) meter.levels = [];
@@ -134,25 +152,38 @@ function render() {
   if (!call?.startedAt) clearNumbers();
 }
 
+/** Show what depends on whether there is a call, and whether it has been connected. */
+function renderCall() {
+  $("page").toggleAttribute("data-started", Boolean(call?.startedAt));
+  $("connect-label").textContent = !call ? "Connect" : call.startedAt || call.lostAt ? "Hang up" : "Cancel";
+  $("mute").disabled = !call;
+  renderStage();
+  renderConversation();
+}
+
 /** The hint for a muted microphone or a camera that is off. */
 function off() {
   return [
-    plan.sends.includes("audio") && $("mute").getAttribute("aria-pressed") === "true" && "You are muted.",
+    plan.sends.includes("audio") && isMuted() && mutedHint(),
     plan.sends.includes("video") && !cameraOn && "Your camera is off.",
   ].filter(Boolean).join(" ");
 }
+
+const mutedHint = () => `You are muted.${$("shortcuts").checked && hasKeyboard.matches ? " Hold Space to talk." : ""}`;
 
 /** The hint for a connected call. */
 function invitation() {
   const { sends, kinds } = plan;
   const senses = kinds.map((kind) => ({ audio: "hears", video: "sees" })[kind]).join(" and ");
-  if (sends.length) return sends.includes("audio") ? `Talk: the handler ${senses} you.` : `The handler ${senses} you.`;
-  return "You only receive: the handler neither hears nor sees you.";
+  if (sends.length) return `${sends.includes("audio") ? "Talk: the" : "The"} assistant ${senses} you.`;
+  return "You only receive: nobody hears or sees you.";
 }
+
+const isMuted = () => $("mute").getAttribute("aria-pressed") === "true";
 
 function setMuted(muted) {
   $("mute").setAttribute("aria-pressed", String(muted));
-  $("mute").textContent = muted ? "Muted" : "Mute";
+  $("mute-label").textContent = muted ? "Muted" : "Mute";
   for (const track of call?.sources.audio?.getTracks() ?? []) track.enabled = !muted;
   if (call?.pc?.connectionState === "connected") call.showTurn();
 }
@@ -160,7 +191,7 @@ function setMuted(muted) {
 /** Turn the camera on or off, for this call and later ones. */
 function setCamera(on) {
   cameraOn = on;
-  $("camera-switch").textContent = on ? "Turn off" : "Turn on";
+  $("camera-switch").textContent = on ? "Turn camera off" : "Turn camera on";
   $("camera-switch").toggleAttribute("data-off", !on);
   renderStage();
   if (!call?.pc) return;  // a call that has no connection yet checks `cameraOn` itself
@@ -183,28 +214,8 @@ async function reopen(kind) {
   }
 }
 
-function addMessage(kind, text, style = kind) {
-  const [log, list] = [$("messages"), $("message-list")];
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 8;
-  const item = document.createElement("li");
-  item.className = style;
-  const cell = (tag, className, content) => {
-    const element = document.createElement(tag);
-    element.className = className;
-    element.textContent = content;
-    item.append(element);
-  };
-  cell("time", "", new Date().toLocaleTimeString([], { hour12: false }));
-  cell("span", "kind", kind);
-  cell("span", "text", text);
-  list.append(item);
-  while (list.children.length > MESSAGES_KEPT) list.firstChild.remove();
-  log.hidden = false;
-  $("no-messages").hidden = true;
-  $("clear").disabled = false;
-  if (atEnd) log.scrollTop = log.scrollHeight;
-}
-
+const hasKeyboard = matchMedia("(any-pointer: fine)");
+const conversation = new Conversation();
 const fields = new Fields(() => call?.sendInputs());
 const meters = [new Meter($("level-in"), "in", "--you"), new Meter($("level-out"), "out", "--them")];
 
@@ -213,7 +224,7 @@ let nextDraw = 0;
 function draw(time) {
   const [heard, out] = meters.map((meter) => meter.push(time));
   const loudness = call?.turn === "started_talking" ? heard : out;
-  $("connect").style.setProperty("--ring", stillMotion.matches ? 0 : loudness.toFixed(3));
+  $("orb").style.setProperty("--ring", stillMotion.matches ? 0 : loudness.toFixed(3));
   meters.forEach((meter) => meter.paint());
   if (call) nextDraw = requestAnimationFrame(draw);
 }
@@ -227,11 +238,12 @@ $("connect").onclick = () => {
     call.end();
     return;
   }
+  conversation.begin();
   call = new Call();
   render();
   call.start();
 };
-$("mute").onclick = () => setMuted($("mute").getAttribute("aria-pressed") !== "true");
+$("mute").onclick = () => setMuted(!isMuted());
 for (const kind of ["audio", "video"]) {
   $(DEVICES[kind]).onchange = ({ target }) => {
     chosen[kind] = target.value;
@@ -239,6 +251,8 @@ for (const kind of ["audio", "video"]) {
   };
 }
 $("speaker").onchange = ({ target }) => chooseSpeaker(target.value);
+$("volume").oninput = ({ target }) => setVolume(target.valueAsNumber);
+$("copy").onclick = copyConversation;
 $("inputs").onsubmit = (event) => {
   event.preventDefault();
   fields.changed();
@@ -256,13 +270,7 @@ $("login").onsubmit = (event) => {
   enter().then(() => { if (!$("page").hasAttribute("data-locked")) $("connect").focus(); });
 };
 $("camera-switch").onclick = () => setCamera(!cameraOn);
-$("clear").onclick = () => {
-  $("message-list").replaceChildren();
-  $("messages").hidden = true;
-  $("no-messages").hidden = false;
-  $("clear").disabled = true;
-};
-addEventListener("keydown", ({ key }) => { if (key === "Escape") setAlert(""); });
+$("clear").onclick = clearLog;
 addEventListener("pagehide", () => call?.end());
 addEventListener("online", () => call?.hurry());
 for (const event of ["visibilitychange", "resume"]) document.addEventListener(event, playAgain);

@@ -6,10 +6,13 @@ const TOKEN_KEY = "fastrtc_anyio.token";
 
 /** An error whose message is shown to the user. */
 class CallError extends Error {
-  /** `passing` names a temporary cause: "gone" (no server) or "full" (no free slot). `status` is the HTTP status. */
-  constructor(message, { status = 0, passing = "" } = {}) {
+  /**
+   * `passing` names a temporary cause: "gone" (no server) or "full" (no free slot). `status` is the HTTP status,
+   * `retryAfter` the seconds that the server asks to wait, and `note` a sentence to show during that time.
+   */
+  constructor(message, { status = 0, passing = "", retryAfter, note = "" } = {}) {
     super(message);
-    Object.assign(this, { status, passing });
+    Object.assign(this, { status, passing, retryAfter, note });
   }
 }
 
@@ -71,15 +74,13 @@ async function ask(path, options) {
 }
 
 /** The error to show for a request that the server rejected. */
-function refusal({ status }, reply) {
+function refusal(response, reply) {
+  const { status } = response;
   const { error, limit } = reply?.meta ?? {};
+  const seconds = retryAfter(response);
   if (error === "concurrency_limit_reached") {
-    return new CallError(
-      limit === 1
-        ? "The server is busy: it takes one call at a time. Try again later."
-        : `The server is busy: all ${limit ?? ""} slots are taken. Try again later.`.replace("  ", " "),
-      { status, passing: "full" },
-    );
+    const note = limit === 1 ? "It takes one call at a time." : `It takes ${limit ? `${limit} calls` : "no more calls"} at a time.`;
+    return new CallError(`The server is busy. ${note} Try again later.`, { status: 503, passing: "full", retryAfter: seconds, note });
   }
   const detail = error ? asText(error) : "";
   const texts = {
@@ -89,7 +90,9 @@ function refusal({ status }, reply) {
   };
   const message = texts[status]
     ?? (detail ? `The server rejected the request: ${detail}` : `The server rejected the request (HTTP ${status}).`);
-  return new CallError(message, { status, passing: [429, 502, 503, 504].includes(status) ? "gone" : "" });
+  return new CallError(message, {
+    status, passing: [429, 502, 503, 504].includes(status) ? "gone" : "", retryAfter: seconds,
+  });
 }
 
 const withStop = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);

@@ -46,7 +46,7 @@ class Signaling {
       try {
         await this.post(fields.values(), "input_hook");
       } catch (error) {
-        if (!this.closed) addMessage("warning", `Could not send the inputs: ${error.message}`);
+        if (!this.closed) warn(`Could not send the inputs: ${error.message}`);
       }
     }
     this.inputs.sending = false;
@@ -59,14 +59,14 @@ class Signaling {
       try {
         for await (const [event, data] of readEvents(path, this.abort.signal)) {
           if (event === "output") fields.show(JSON.parse(data));
-          else if (event === "problem") addMessage("warning", JSON.parse(data));
+          else if (event === "problem") warn(JSON.parse(data));
           else if (event === "end") return;
         }
       } catch (error) {
         if (this.closed) return;
         if (error instanceof CallError && !error.passing) {
           // 404: the session ended a moment ago.
-          if (error.status !== 404) addMessage("warning", `Could not read the outputs: ${error.message}`);
+          if (error.status !== 404) warn(`Could not read the outputs: ${error.message}`);
           return;
         }
       }

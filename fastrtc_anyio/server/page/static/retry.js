@@ -1,0 +1,44 @@
+"use strict";
+
+// A server without a free slot: the page waits as long as the server asks for, shows a countdown, and calls again.
+
+const RETRY_AFTER_S = [1, 120];  // bounds of Retry-After
+const RETRY_DEFAULT_S = 5;
+const RETRY_JITTER_S = 1;        // so that waiting pages do not all call at the same moment
+
+/** Seconds that a response asks to wait, by its Retry-After: a number of seconds or a date. Undefined without it. */
+function retryAfter(response) {
+  const given = response.headers.get("Retry-After");
+  if (!given) return undefined;
+  const seconds = /^\d+$/.test(given.trim()) ? Number(given) : (Date.parse(given) - Date.now()) / 1000;
+  return Number.isFinite(seconds) ? Math.min(RETRY_AFTER_S[1], Math.max(RETRY_AFTER_S[0], seconds)) : undefined;
+}
+
+/** Whether a call that failed with this error is repeated. */
+const isBusy = ({ status, retryAfter: seconds }) => status === 503 || (status === 429 && seconds !== undefined);
+
+class Countdown {
+  /** Show the seconds left, then call `done`. */
+  constructor(error, done) {
+    Object.assign(this, { error, done });
+    const seconds = (error.retryAfter ?? RETRY_DEFAULT_S) + Math.random() * RETRY_JITTER_S;
+    this.until = performance.now() + seconds * 1000;
+    this.timer = setInterval(() => this.tick(), 200);
+    this.tick();
+  }
+
+  tick() {
+    const left = Math.ceil((this.until - performance.now()) / 1000);
+    if (left > 0) {
+      show(this.error.passing === "full" ? "All lines are busy" : "The server is busy",
+        `${this.error.note} Trying again in ${left} s.`.trim());
+    } else {
+      this.stop();
+      this.done();
+    }
+  }
+
+  stop() {
+    clearInterval(this.timer);
+  }
+}
