@@ -84,6 +84,12 @@ class OpenPage(ABC):
         await self.evaluate(f"document.getElementById({json.dumps(element)}).focus()")
 
 
+async def unfold(page: OpenPage, *elements: str) -> None:
+    """Open the parts of the page that are folded: ``devices`` or ``details``."""
+    for element in elements:
+        await page.evaluate(f"document.getElementById({json.dumps(element)}).open = true")
+
+
 async def connect(page: OpenPage) -> None:
     """Press Connect, and wait until the call is connected."""
     began = anyio.current_time()

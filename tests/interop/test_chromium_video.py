@@ -35,7 +35,7 @@ from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.waiting import SECONDS, wait_until
 
 from .chromium import Browser, Page, open_browser
-from .pages import COUNT_QUESTIONS, OpenPage, connect
+from .pages import COUNT_QUESTIONS, OpenPage, connect, unfold
 from .pictures import COUNT, FPS, HEIGHT, WIDTH, Look, make_picture
 from .reports import Reports, check_video_reports
 
@@ -223,6 +223,7 @@ async def test_video_function_processes_camera_pictures(browser: Browser, tmp_pa
         await page.wait_for(size % WIDTH, "the camera's own size")
         await check_fps(page, 15, 23)
         await check_latency(page, mirrored)
+        await unfold(page, "details")
         await page.wait_for_text("picture-in", SIZE)
         await page.wait_for_text("picture-out", SIZE)
         await page.look(tmp_path / "call.png")
@@ -247,6 +248,7 @@ async def test_audio_and_video_echo(browser: Browser, tmp_path: Path) -> None:
         await page.wait_for(f"{STATS}.then((stats) => stats.heard > 1e-4)", "the speech")
         await check_fps(page, 20, 33)
         await check_latency(page)
+        await unfold(page, "details")
         await page.wait_for_text("picture-in", SIZE)
         await page.look(tmp_path / "call.png")
         await page.look(tmp_path / "call-phone.png", width=390, height=1200)
@@ -266,6 +268,7 @@ async def test_receive_only_page_shows_generator_at_its_rate(
         await wait_moving(page, "remote")
         await check_fps(page, 24, 33)
         assert await look(page, "local") == [None]
+        await unfold(page, "details")
         await page.wait_for_text("picture-in", SIZE)
         await page.look(tmp_path / "call.png")
         assert await page.evaluate("questions") == []
@@ -287,6 +290,7 @@ async def test_send_only_page_sends_camera_pictures(browser: Browser, tmp_path: 
         await connect(page)
         await wait_moving(page, "local")
         await wait_until(lambda: len({s.number for s in seen if s.resembles()}) > 5, "pictures")
+        await unfold(page, "details")
         await page.wait_for_text("picture-out", SIZE)
         await page.look(tmp_path / "call.png")
         assert await look(page, "remote") == [None]
@@ -304,7 +308,7 @@ async def test_camera_can_be_turned_off_and_on_during_a_call(
         for _ in range(2):
             await wait_moving(page, "remote")
             await page.click("camera-switch")
-            await page.wait_for_text("camera-switch", "Turn on")
+            await page.wait_for_text("camera-switch", "Turn camera on")
             await page.wait_for_text("hint", "Your camera is off.")
             assert await look(page, "local") == [None]
             await page.wait_for("!call.senders.video.track", "the end of the track")
@@ -314,12 +318,12 @@ async def test_camera_can_be_turned_off_and_on_during_a_call(
 
             before = received()
             await page.click("camera-switch")
-            await page.wait_for_text("camera-switch", "Turn off")
+            await page.wait_for_text("camera-switch", "Turn camera off")
             await wait_moving(page, "local")
             await wait_until(partial(lambda n: received() > n + 10, before), "pictures")
         await wait_moving(page, "remote")
         assert session.closed is None
-        assert await page.text("hint") == "Talk: the handler hears and sees you."
+        assert await page.text("hint") == "Talk: the assistant hears and sees you."
         assert await page.evaluate("questions.length") == 3
         assert page.complaints == []
 
@@ -395,6 +399,7 @@ async def test_function_starts_when_its_input_arrives(browser: Browser) -> None:
     async with serve(stream) as url:
         page = await browser.open_page(url)
         await connect(page)
+        await unfold(page, "details")
         await page.wait_for_text("messages", "send_input")
         assert "fetch_output" not in await page.text("messages")
         stream.set_input(await page.evaluate("call.id"), 200)

@@ -82,7 +82,7 @@ async def test_call(firefox: FirefoxPage, pictures: Path) -> None:
         await wait_until(lambda: handler.latest_args[1:] == [7], "the slider")
         await firefox.focus("text")
         await firefox.press(*"hello", "Enter")
-        await firefox.wait_for_text("messages", "you said hello")
+        await firefox.wait_for_text("entries", "you said hello")
         await firefox.look(pictures / "firefox-call.png", height=1150)
         await firefox.look(pictures / "firefox-call-phone.png", width=450, height=844)
 

@@ -35,12 +35,12 @@ class Entry {
 
   /** The reply is over. `text` is what was heard of it. */
   finish(text, interrupted) {
-    const unheard = interrupted ? this.caption?.unheard(text).trimEnd() : "";
+    const unheard = interrupted ? this.caption?.unheard(text).trim() : "";
     if (unheard) {
       this.rest = element("s", "", unheard);
-      this.rest.prepend(element("span", "unseen", " Not heard:"));
+      this.rest.prepend(element("span", "unseen", "Not heard: "));
     }
-    Object.assign(this, { text, interrupted, caption: null });
+    Object.assign(this, { text: unheard ? `${text.trimEnd()} ` : text, interrupted, caption: null });
     this.draw();
   }
 }
@@ -74,6 +74,10 @@ class Conversation {
     });
     if (isCaption) this.live = entry;
     else if (this.live === entry) this.live = null;
+    if (!said.trim() && !isCaption) {  // interrupted before its first word
+      this.remove(entry);
+      return;
+    }
     if (entry.role === "assistant") this.reply = entry;
     if (this.response !== null) this.answered(this.response);
     this.hideRepetitions();

@@ -16,7 +16,9 @@ class Fields {
     $("settings").hidden = !$("inputs").children.length;
     if (submit) $("inputs").append(Object.assign(element("button", "plain", "Submit"), { type: "submit" }));
     // The first Chatbot is the conversation.
-    this.chat = outputs.find(({ kind }) => kind === "chatbot")?.name ?? null;
+    const chat = outputs.find(({ kind }) => kind === "chatbot");
+    this.chat = chat?.name ?? null;
+    $("conversation-title").textContent = chat?.label ?? "Conversation";
     const isCard = ({ name }) => !this.controls[name] && name !== this.chat;
     $("outputs").replaceChildren(...outputs.filter(isCard).map(outputCard));
     for (const { name, value } of [...inputs, ...outputs]) this.shown[name] = value;

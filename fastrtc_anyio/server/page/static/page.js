@@ -214,7 +214,7 @@ async function reopen(kind) {
   }
 }
 
-const hasKeyboard = matchMedia("(any-pointer: fine)");
+const hasKeyboard = matchMedia("(any-pointer: fine), not all and (any-pointer: coarse)");
 const conversation = new Conversation();
 const fields = new Fields(() => call?.sendInputs());
 const meters = [new Meter($("level-in"), "in", "--you"), new Meter($("level-out"), "out", "--them")];
