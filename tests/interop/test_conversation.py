@@ -386,7 +386,9 @@ async def test_conversation_is_accessible_and_can_be_copied(
         transcript("When does it leave?", "user", id="said-1"),
         transcript("At ten. From two.", id="reply-1", final=False, sentence="At ten. From two."),
         transcript("At ten.", id="reply-1", final=True, interrupted=True),
-        transcript("Platform two.", id="reply-2", final=False, sentence="two.", seconds=1e6),
+        transcript(
+            "Platform two, at ten.", id="reply-2", final=False, sentence="two, at ten.", seconds=1e6
+        ),
         transcript("searching the timetable", "tool"),
     ]
     async with serve(make_stream(Messenger, ui_args=TITLE)) as url:
@@ -409,7 +411,7 @@ async def test_conversation_is_accessible_and_can_be_copied(
         assert (await page.evaluate("copied")).splitlines() == [
             "You: When does it leave?",
             "Assistant: At ten. [interrupted]",
-            "Assistant: Platform",
+            "Assistant: Platform two,",
             "tool: searching the timetable",
         ]
         await page.evaluate("document.getElementById('volume').value = 40")
