@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from anyio import AsyncContextManagerMixin
 
 from ._core.attributes import part_attribute
+from ._core.extras import explain_import_error
 from ._driver.factory import Handler
 from ._media.encode import OpusOptions
 from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
@@ -385,9 +386,17 @@ class Stream(StreamEndpoints, AsyncContextManagerMixin):
 
         ``framed_by`` are origins whose pages may show the page in a frame, such as
         ``"https://example.com"``, or ``"*"`` for any.
-        """
-        from .server.launch import launch
 
+        Raises:
+            SystemExit: the port is in use, or the packages of the extra ``server`` are missing. If
+                the program does not catch it, Python prints one line and exits with status 1.
+        """
+        try:
+            from .server.launch import launch
+        except ImportError as exc:
+            if explained := explain_import_error(exc, "Stream.launch"):
+                raise SystemExit(f"error: {explained}") from exc
+            raise
         launch(self, host, port, backend, framed_by)
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import httpx
 import numpy as np
 from anyio import create_task_group, move_on_after
 
+from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._media.frames import Int16Array, mix_channels
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.portal import Portal, open_portal
@@ -23,6 +25,7 @@ from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio._signaling.requests import SessionDescription
 from fastrtc_anyio.errors import Closed, CloseReason, PeerError
 
+from .inputs import InputError, choose_inputs
 from .measure import compare
 from .wav import WavError, check_writable, describe_error, read_wav, write_wav
 
@@ -36,12 +39,17 @@ _LOUD = 500  # amplitude above which a sample counts as sound
 
 @dataclass(frozen=True)
 class CallOptions:
-    """Options of a call: the speech to play, seconds to listen after it, and the recording."""
+    """Options of a call."""
 
     speech: Path
     listen: float
+    """Seconds to listen after the speech."""
     headers: Mapping[str, str]
     out: Path | None
+    """File for the recording."""
+    messages: Sequence[str] = ()
+    inputs: Sequence[str] = ()
+    """``name=value`` in place of the default of an input."""
 
 
 class CallReport(TypedDict, total=False):
@@ -93,25 +101,65 @@ async def place_call(url: str, options: CallOptions, monitor: CallMonitor) -> Ca
         if options.out is not None:
             check_writable(options.out)
         async with open_portal() as portal, httpx.AsyncClient(headers=options.headers) as http:
-            config = await _request_config(http, f"{url.rstrip('/')}/webrtc/config")
+            server = _Server(http, url.rstrip("/"))
+            config = await server.request_config()
+            server.inputs = choose_inputs(config, options.inputs)
             peer = _make_peer(portal, url, config)
             try:
-                await _connect(peer, http, f"{url.rstrip('/')}/webrtc/offer", monitor)
-                return await _Conversation(peer, speech, options.listen, monitor).run(options.out)
+                await _connect(peer, server, monitor)
+                await server.send_inputs()
+                for text in options.messages:
+                    peer.messages.send_nowait(text)
+                call = _Conversation(peer, server, speech, options.listen, monitor)
+                return await call.run(options.out)
             finally:
                 with anyio.CancelScope(shield=True):
                     await peer.aclose()
-    except WavError as exc:
+    except (InputError, WavError) as exc:
         raise CallFailed(str(exc)) from exc
 
 
-async def _request_config(http: httpx.AsyncClient, url: str) -> Mapping[str, object]:
-    """Request the stream's configuration; {} from FastRTC's servers, which lack this endpoint."""
-    try:
-        reply = await http.get(url)
-    except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise _no_answer(url, exc) from exc
-    return _read_object(reply) if reply.is_success else {}
+class _Server:
+    """The HTTP endpoints of a stream, for one call.
+
+    Attributes:
+        inputs: the values of the stream's inputs by name.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+        self._http = http
+        self._url = url
+        self._webrtc_id = secrets.token_hex(16)
+        self.inputs: Mapping[str, object] = {}
+
+    async def request_config(self) -> Mapping[str, object]:
+        """Request the stream's configuration; {} from FastRTC's servers, which have none."""
+        url = f"{self._url}/webrtc/config"
+        try:
+            reply = await self._http.get(url)
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise _no_answer(url, exc) from exc
+        return _read_object(reply) if reply.is_success else {}
+
+    async def send_offer(self, sdp: str) -> httpx.Response:
+        return await self._post("webrtc/offer", {"type": "offer", "sdp": sdp})
+
+    async def send_inputs(self) -> None:
+        """Send the inputs, if the stream declares any."""
+        if not self.inputs:
+            return
+        reply = await self._post("input_hook", self.inputs)
+        if not reply.is_success:
+            raise _refusal(reply, "inputs")
+
+    async def _post(self, path: str, body: Mapping[str, object]) -> httpx.Response:
+        url = f"{self._url}/{path}"
+        try:
+            return await self._http.post(
+                url, json={**body, "webrtc_id": self._webrtc_id}, timeout=_CONNECT_SECONDS
+            )
+        except httpx.HTTPError as exc:
+            raise _no_answer(url, exc) from exc
 
 
 def _read_object(reply: httpx.Response) -> Mapping[str, object]:
@@ -142,19 +190,14 @@ def _make_peer(portal: Portal, url: str, config: Mapping[str, object]) -> WebRTC
     return WebRTCPeer(portal, media=media, sample_rate=SAMPLE_RATE, configuration=configuration)
 
 
-async def _connect(
-    peer: WebRTCPeer, http: httpx.AsyncClient, url: str, monitor: CallMonitor
-) -> None:
+async def _connect(peer: WebRTCPeer, server: _Server, monitor: CallMonitor) -> None:
     began = anyio.current_time()
     try:
         offer = await peer.offer()
-        body = {"type": "offer", "sdp": offer.sdp, "webrtc_id": secrets.token_hex(16)}
-        reply = await http.post(url, json=body, timeout=_CONNECT_SECONDS)
+        reply = await server.send_offer(offer.sdp)
         await peer.accept(SessionDescription("answer", _read_answer(reply)))
         with anyio.fail_after(_CONNECT_SECONDS):
             await peer.wait_connected()
-    except httpx.HTTPError as exc:
-        raise _no_answer(url, exc) from exc
     except TimeoutError:
         raise CallFailed(f"no connection within {_CONNECT_SECONDS:g} s") from None
     except PeerError as exc:
@@ -171,13 +214,16 @@ def _read_answer(reply: httpx.Response) -> str:
     sdp = body.get("sdp")
     if isinstance(sdp, str) and reply.is_success:
         return sdp
-    status = reply.status_code
-    meta = body.get("meta")
+    raise _refusal(reply, "call")
+
+
+def _refusal(reply: httpx.Response, what: str) -> CallFailed:
+    status, meta = reply.status_code, _read_object(reply).get("meta")
     if not isinstance(meta, dict):
         phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
-        raise CallFailed(f"no stream found at {reply.url}: {phrase}", status)
+        return CallFailed(f"no stream found at {reply.url}: {phrase}", status)
     reason = meta.get("message") or meta.get("error")
-    raise CallFailed(f"the server refused the call: {status}, {reason}", status)
+    return CallFailed(f"the server refused the {what}: {status}, {reason}", status)
 
 
 async def discard_backlog(peer: WebRTCPeer) -> None:
@@ -192,9 +238,15 @@ class _Conversation:
     """One connected call."""
 
     def __init__(
-        self, peer: WebRTCPeer, speech: Int16Array, listen: float, monitor: CallMonitor
+        self,
+        peer: WebRTCPeer,
+        server: _Server,
+        speech: Int16Array,
+        listen: float,
+        monitor: CallMonitor,
     ) -> None:
         self._peer = peer
+        self._server = server
         self._speech = speech if peer.media.audio_out else speech[:, :0]
         self._monitor = monitor
         self._seconds = self._speech.shape[1] / SAMPLE_RATE + listen
@@ -204,6 +256,13 @@ class _Conversation:
 
     async def run(self, out: Path | None) -> CallReport:
         """Play the speech, and record from its first sample on."""
+        with collapse_groups():
+            await self._talk()
+        if self._closed is not None and self._closed.reason is not CloseReason.HUNG_UP:
+            raise CallFailed(f"the connection broke: {self._closed.message}")
+        return await self._measure(out)
+
+    async def _talk(self) -> None:
         peer = self._peer
         async with create_task_group() as tg:
             if peer.media.audio_in and peer.media.audio_out:
@@ -220,9 +279,6 @@ class _Conversation:
                     await self._record()
                 await anyio.sleep_forever()
             tg.cancel_scope.cancel()
-        if self._closed is not None and self._closed.reason is not CloseReason.HUNG_UP:
-            raise CallFailed(f"the connection broke: {self._closed.message}")
-        return await self._measure(out)
 
     async def _record(self) -> None:
         with suppress(anyio.BrokenResourceError):  # _watch() has the reason
@@ -243,7 +299,10 @@ class _Conversation:
     async def _read_messages(self) -> None:
         with suppress(anyio.BrokenResourceError):
             async for text in self._peer.messages:
-                self._monitor.message(text)
+                if self._server.inputs and _is_request_for_inputs(text):
+                    await self._server.send_inputs()
+                else:
+                    self._monitor.message(text)
 
     async def _report_progress(self) -> None:
         while True:
@@ -276,6 +335,14 @@ class _Conversation:
             "lost": sum(report["packetsLost"] for report in inbound)
             + self._peer.audio_in.statistics().dropped,
         }
+
+
+def _is_request_for_inputs(text: str) -> bool:
+    try:
+        message = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(message, dict) and message.get("type") == "send_input"
 
 
 def _compare_response(said: Int16Array, heard: Int16Array) -> CallReport:

@@ -13,10 +13,12 @@ from starlette.applications import Starlette
 from fastrtc_anyio import RtcConfiguration, Session, Stream
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._peers.webrtc import local_addresses
-from fastrtc_anyio.server.launch import open_server, wait_for_interrupt
+from fastrtc_anyio.server.launch import ListenError, open_server, wait_for_interrupt
 from fastrtc_anyio.server.routes import page_route
 
-from .client import CallReport
+from .client import SAMPLE_RATE, SPEECH, CallReport
+from .picture import draw_echo
+from .wav import describe_error, read_wav
 
 _LIMIT = 60.0  # seconds of the whole call
 _LISTEN = "0.6"  # seconds after the end of the speech
@@ -29,10 +31,11 @@ async def echo(session: Session) -> None:
         await session.audio_out.send(frame)
 
 
-async def run(out: Path, port: int, serve: bool) -> bool:
+async def run(out: Path, picture: Path, port: int, serve: bool) -> bool:
     """Serve an echo handler, call it, and return whether the call worked.
 
-    With ``serve``, the server continues after the call until Ctrl-C.
+    Writes the echo and a picture of it. With ``serve``, the server continues after the call until
+    Ctrl-C.
     """
     backend = "trio" if Host().asyncio_loop is None else "asyncio"
     # Browsers avoid the loopback address, so --serve adds the others, as a stream does by default.
@@ -49,11 +52,11 @@ async def run(out: Path, port: int, serve: bool) -> bool:
         async with open_server(app, port=port) as url:
             print(f"An echo handler is served under {backend} at {url}")
             print("Calling it over WebRTC, through UDP on the loopback interface ...", flush=True)
-            worked = await _call(url, out)
+            worked = await _call(url, out, picture)
             if serve:
                 await wait_for_interrupt(f"Open {url} in a browser and talk. Ctrl-C ends it.")
-    except OSError as exc:
-        print(f"error: cannot listen on port {port}: {exc.strerror or exc}", file=sys.stderr)
+    except ListenError as exc:
+        print(f"error: {exc}. Choose another port with --port", file=sys.stderr)
         return False
     if not serve:
         python = _shorten(sys.executable)
@@ -62,7 +65,7 @@ async def run(out: Path, port: int, serve: bool) -> bool:
     return worked
 
 
-async def _call(url: str, out: Path) -> bool:
+async def _call(url: str, out: Path, picture: Path) -> bool:
     command = [sys.executable, "-m", "fastrtc_anyio", "call", url, "--json"]
     command += ["--listen", _LISTEN, "--out", str(out)]
     with anyio.move_on_after(_LIMIT) as scope:
@@ -74,6 +77,7 @@ async def _call(url: str, out: Path) -> bool:
         return False  # the caller has printed the error
     report: CallReport = json.loads(process.stdout)
     _print_table(report, out)
+    await anyio.to_thread.run_sync(draw, out, picture)
     worked = report["correlation"] >= _MIN_CORRELATION
     if not worked:
         print(
@@ -82,6 +86,19 @@ async def _call(url: str, out: Path) -> bool:
             file=sys.stderr,
         )
     return worked
+
+
+def draw(out: Path, picture: Path) -> None:
+    """Draw the recorded echo and the speech; print where, or the reason why not."""
+    sent, returned = (read_wav(path, SAMPLE_RATE)[0] for path in (SPEECH, out))
+    try:
+        draw_echo(picture, sent, returned, SAMPLE_RATE)
+    except ImportError:
+        print("no picture            pip install 'fastrtc-anyio[demo]' installs matplotlib for it")
+    except OSError as exc:
+        print(f"no picture            {picture} cannot be written: {describe_error(exc)}")
+    else:
+        print(f"picture of both      {os.path.relpath(picture)}")
 
 
 def _print_table(report: CallReport, out: Path) -> None:

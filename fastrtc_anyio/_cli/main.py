@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import TaskStatus
 
+from fastrtc_anyio import __version__
+from fastrtc_anyio._core.extras import explain_import_error
 from fastrtc_anyio._core.groups import collapse_groups
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _WORKED, _FAILED, _WRONG, _INTERRUPTED = 0, 1, 2, 130
 """Exit statuses. argparse exits with the third for invalid arguments."""
-_EXTRAS = {"httpx": "demo", "h11": "server", "starlette": "server", "wsproto": "server"}
-"""Extra that installs each optional package."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,11 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.start(options)
     except ImportError as exc:
-        extra = _EXTRAS.get((exc.name or "").partition(".")[0])
-        if extra is None:
+        explained = explain_import_error(exc, f"fastrtc-anyio {options.command}")
+        if explained is None:
             raise
-        hint = f"pip install 'fastrtc-anyio[{extra}]'"
-        print(f"this command needs more packages: {hint} ({exc})", file=sys.stderr)
+        print(f"error: {explained}", file=sys.stderr)
         return _WRONG
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -69,10 +68,11 @@ async def _cancel_at_interrupt(scope: anyio.CancelScope, *, task_status: TaskSta
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fastrtc_anyio",
+        prog="fastrtc-anyio",
         description=__doc__,
-        epilog="For the options of a command: python -m fastrtc_anyio call --help",
+        epilog="For the options of a command: fastrtc-anyio call --help",
     )
+    parser.add_argument("--version", action="version", version=f"fastrtc-anyio {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
@@ -94,11 +94,15 @@ def _add_demo(commands: _Commands, common: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("echo.wav"), help="WAV file for the echo; echo.wav"
     )
 
+    demo.add_argument(
+        "--picture", type=Path, default=Path("echo.png"), help="PNG file of the echo; echo.png"
+    )
+
     def start(options: argparse.Namespace) -> int:
         from .demo import run
 
         port = options.port if options.serve else 0
-        return _run(options, lambda: run(options.out, port, options.serve))
+        return _run(options, lambda: run(options.out, options.picture, port, options.serve))
 
     demo.set_defaults(start=start)
 
@@ -109,7 +113,7 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="serve a stream and its page",
         description="Serve a stream and its page until Ctrl-C.",
-        epilog="example: python -m fastrtc_anyio serve talk.py:stream --port 8000",
+        epilog="example: fastrtc-anyio serve talk.py:stream --port 8000",
     )
     serve.add_argument("target", help='module:stream or file.py:stream; ":stream" is the default')
     serve.add_argument(
@@ -117,10 +121,15 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
     )
     serve.add_argument("--port", type=_port, default=7860, help="7860; 0 for any")
     serve.add_argument("--json", action="store_true", help="print the address as JSON")
+    serve.add_argument(
+        "--reload", action="store_true", help="restart when a Python file here changes"
+    )
 
     def start(options: argparse.Namespace) -> int:
         from .serve import TargetError, load_stream, serve
 
+        if options.reload:
+            return _serve_reloading(options)
         try:
             stream = load_stream(options.target)
         except TargetError as exc:
@@ -131,6 +140,16 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
     serve.set_defaults(start=start)
 
 
+def _serve_reloading(options: argparse.Namespace) -> int:
+    from .reload import serve_reloading
+
+    arguments = ["serve", options.target, "--host", options.host, "--port", str(options.port)]
+    arguments += ["--backend", options.backend, *(["--json"] if options.json else [])]
+    file = Path(options.target.partition(":")[0])
+    folders = {Path.cwd(), *([file.resolve().parent] if file.suffix == ".py" else [])}
+    return _run(options, lambda: serve_reloading(arguments, sorted(folders)))
+
+
 def _add_call(commands: _Commands, common: argparse.ArgumentParser) -> None:
     call = commands.add_parser(
         "call",
@@ -139,8 +158,7 @@ def _add_call(commands: _Commands, common: argparse.ArgumentParser) -> None:
         description="Call a stream over WebRTC, play speech, and print the time to connect, the "
         "delay of the echo or of the answer, and the lost frames.",
         epilog="exit status: 0 the call worked, 1 it failed, 2 invalid arguments, 130 Ctrl-C. "
-        "example: python -m fastrtc_anyio call http://127.0.0.1:7860 --wav question.wav "
-        "--out answer.wav --listen 5",
+        "example: fastrtc-anyio call http://127.0.0.1:7860 --wav question.wav --out answer.wav",
     )
     call.add_argument("url", type=_url, help="URL of the server, such as http://127.0.0.1:7860")
     call.add_argument("--wav", type=Path, help="WAV file of 16 bits to play; a sentence by default")
@@ -152,18 +170,39 @@ def _add_call(commands: _Commands, common: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="time to listen after the end of the speech; 3",
     )
+    call.add_argument(
+        "--message",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="text message to send once connected; may be repeated",
+    )
+    call.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        type=_input,
+        metavar="NAME=VALUE",
+        help="value of an input that the stream declares, in place of its default; may be repeated",
+    )
     call.add_argument("--token", type=_token, help="bearer token for the server")
     call.add_argument("--json", action="store_true", help="print the measurements as JSON")
+    call.set_defaults(start=_start_call)
 
-    def start(options: argparse.Namespace) -> int:
-        from .call import call
-        from .client import SPEECH, CallOptions
 
-        headers = {"Authorization": f"Bearer {options.token}"} if options.token else {}
-        what = CallOptions(options.wav or SPEECH, options.listen, headers, options.out)
-        return _run(options, lambda: call(options.url, what, options.json))
+def _start_call(options: argparse.Namespace) -> int:
+    from .call import call
+    from .client import SPEECH, CallOptions
 
-    call.set_defaults(start=start)
+    what = CallOptions(
+        options.wav or SPEECH,
+        options.listen,
+        {"Authorization": f"Bearer {options.token}"} if options.token else {},
+        options.out,
+        tuple(options.message),
+        tuple(options.input),
+    )
+    return _run(options, lambda: call(options.url, what, options.json))
 
 
 def _seconds(text: str) -> float:
@@ -171,6 +210,12 @@ def _seconds(text: str) -> float:
         if 0 <= (seconds := float(text)) < 3600:
             return seconds
     raise argparse.ArgumentTypeError(f"must be a number of seconds below 3600; got {text!r}")
+
+
+def _input(text: str) -> str:
+    if text.partition("=")[0] and "=" in text:
+        return text
+    raise argparse.ArgumentTypeError(f"must be name=value; got {text!r}")
 
 
 def _url(text: str) -> str:

@@ -24,15 +24,32 @@ class Comparison:
     correlation: float
 
 
+@dataclass(frozen=True)
+class Delays:
+    """Delays of the pieces of a speech: their times, delays in seconds, and correlations."""
+
+    times: NDArray[np.float64]
+    lags: NDArray[np.float64]
+    correlations: NDArray[np.float64]
+
+
 def compare(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rate: int) -> Comparison:
     """Find ``sent`` in ``returned``, which was recorded from the same moment on.
 
     Both have the shape ``(n,)`` and may differ in length.
     """
+    found = find_delays(sent, returned, sample_rate)
+    if not found.lags.size:
+        return Comparison(0.0, 0.0)
+    return Comparison(float(np.median(found.lags)), float(np.median(found.correlations)))
+
+
+def find_delays(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rate: int) -> Delays:
+    """Find each piece of ``sent`` that is loud enough in ``returned``, as :func:`compare` does."""
     size = min(round(_PIECE * sample_rate), len(sent))
     reach = round(_MAX_LAG * sample_rate)
     if size == 0 or not sent.any() or not returned.any():
-        return Comparison(0.0, 0.0)
+        return Delays(np.zeros(0), np.zeros(0), np.zeros(0))
     starts = np.arange(0, len(sent) - size + 1, size)
     pieces = sent[: len(starts) * size].reshape(-1, size).astype(float)
     energies = (pieces**2).sum(axis=1)
@@ -41,12 +58,14 @@ def compare(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rate: i
     padded[: len(returned)] = returned[: len(padded)]
     quiet = (padded**2).mean() * size / 100
     lags, peaks = [], []
-    for i in loud[:: -(-len(loud) // _MAX_PIECES)]:
+    chosen = loud[:: -(-len(loud) // _MAX_PIECES)]
+    for i in chosen:
         window = padded[starts[i] : starts[i] + size + reach]
         correlations = _correlate(pieces[i], window, quiet)
         lags.append(int(correlations.argmax()))
         peaks.append(correlations.max())
-    return Comparison(float(np.median(lags)) / sample_rate, float(np.median(peaks)))
+    middles = (starts[chosen] + size / 2) / sample_rate
+    return Delays(middles, np.array(lags) / sample_rate, np.array(peaks))
 
 
 def _correlate(

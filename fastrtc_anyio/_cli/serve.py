@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from fastrtc_anyio.server.launch import invitation, open_page, wait_for_interrupt
+from fastrtc_anyio.server.launch import ListenError, invitation, open_page, wait_for_interrupt
 from fastrtc_anyio.stream import Stream
 
 
@@ -22,8 +22,8 @@ async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
             where = {"event": "serving", "url": url}
             where |= {"modality": stream.modality, "mode": stream.mode}
             await wait_for_interrupt(json.dumps(where) if as_json else invitation(url))
-    except OSError as exc:
-        print(f"error: cannot listen on {host}:{port}: {exc.strerror or exc}", file=sys.stderr)
+    except ListenError as exc:
+        print(f"error: {exc}. Choose another port with --port", file=sys.stderr)
         return False
     return True
 

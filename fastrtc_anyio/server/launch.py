@@ -24,10 +24,17 @@ from ._serving import serve
 from .hosts import HostRules
 from .routes import create_page
 
-__all__ = ["invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
+__all__ = ["ListenError", "invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """Detects a vanished client within 35 s."""
+
+
+class ListenError(OSError):
+    """The server cannot listen on its address."""
+
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        super().__init__(f"cannot listen on {host}:{port}: {error.strerror or error}")
 
 
 class _Mountable(HostRules, Protocol):
@@ -48,7 +55,10 @@ def launch(
         async with open_page(stream, host, port, framed_by=framed_by) as url:
             await wait_for_interrupt(invitation(url))
 
-    anyio.run(main, backend=backend)
+    try:
+        anyio.run(main, backend=backend)
+    except ListenError as exc:
+        raise SystemExit(f"error: {exc}. Choose another port: launch(port=...)") from exc
 
 
 @asynccontextmanager
@@ -122,7 +132,7 @@ async def open_server(
         The URL of the server, such as ``http://127.0.0.1:7860``.
 
     Raises:
-        OSError: the port is in use.
+        ListenError: the port is in use, or the address is not one of this machine.
     """
     stop = anyio.Event()
     with collapse_groups():
@@ -143,7 +153,11 @@ async def _serve(
     task_status: TaskStatus[str],
 ) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listener:
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as exc:
+        raise ListenError(host, port, exc) from exc
+    with listener:
         # Connections inherit these. Without TCP_NODELAY a response's body is sent 40 ms late, with
         # the acknowledgement of its head.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

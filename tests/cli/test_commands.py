@@ -14,18 +14,26 @@ import wave
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fastrtc_anyio import __version__
+from fastrtc_anyio._cli.inputs import InputError, choose_inputs
 from fastrtc_anyio._cli.main import main
 from fastrtc_anyio._cli.serve import TargetError, load_stream
+from tests.kit.calls import make_stream
 from tests.kit.measure import measure_until
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = ["trio", "asyncio"]
 PROGRAM = """
-from fastrtc_anyio import RtcConfiguration, Stream, WebRTCError
+import json
+
+import anyio
+from fastrtc_anyio import AsyncStreamHandler, Checkbox, RtcConfiguration, Slider, Stream, Textbox
+from fastrtc_anyio import WebRTCError
 from fastrtc_anyio.server import require_token
 
 async def echo(session):
@@ -42,6 +50,28 @@ async def leave(session):
 async def fail(session):
     raise WebRTCError("no train today")
 
+class Repeat(AsyncStreamHandler):
+    async def start_up(self):
+        self.written = anyio.Event()
+        for _ in range(2):
+            await self.wait_for_args()
+            await self.send_message(json.dumps(self.latest_args[1:]))
+            self.reset()
+        await self.written.wait()
+        self.hang_up("Enough.")
+
+    async def on_message(self, message):
+        await self.send_message(f"you wrote {message}")
+        self.written.set()
+
+    async def receive(self, frame): ...
+    async def emit(self): ...
+
+    def copy(self):
+        return Repeat()
+
+FIELDS = [Slider("Volume", 0, 10, value=3), Textbox("Name", value="Ann"), Checkbox("Loud")]
+
 def make(handler, **options):
     here = RtcConfiguration(addresses=("127.0.0.1",))
     return Stream(handler, modality="audio", server_rtc_configuration=here, **options)
@@ -52,6 +82,7 @@ class streams:
     hearing = make(hear, mode="send")
     leaving = make(leave)
     failing = make(fail)
+    asking = make(Repeat, additional_inputs=FIELDS)
 number = 5
 """
 
@@ -254,6 +285,103 @@ def test_url_without_stream_fails_with_404(program: Path) -> None:
         assert "404" in done.stderr
 
 
+def test_call_sends_inputs_and_messages(program: Path) -> None:
+    with serving("served:streams.asking", "trio", program.parent) as url:
+        done = run("call", url, "--message", "hello", "--input", "name=Bo", "--input", "loud=true")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count('message: [3, "Bo", true]') == 2  # at the start, and when asked
+        assert "message: you wrote hello" in done.stderr
+        assert "ended by             the server (Enough.)" in done.stdout
+        wrong = run("call", url, "--input", "nosuch=1")
+        assert wrong.returncode == 1
+        assert wrong.stderr == (
+            "error: the stream has no input 'nosuch'; its inputs: volume, name, loud\n"
+        )
+        refused = run("call", url, "--input", "volume=11")
+        assert refused.returncode == 1
+        assert "the server refused the inputs: 422, 'volume' must be from 0 to 10" in refused.stderr
+
+
+def test_inputs_are_the_defaults_with_changes() -> None:
+    slider = {"name": "volume", "kind": "slider", "value": 3}
+    textbox = {"name": "name", "kind": "textbox", "value": "Ann"}
+    config = {"inputs": [slider, textbox]}
+    assert choose_inputs(config, []) == {"volume": 3, "name": "Ann"}
+    assert choose_inputs(config, ["volume=2.5", "name=1=2"]) == {"volume": 2.5, "name": "1=2"}
+    assert choose_inputs({}, []) == {}
+    with pytest.raises(InputError, match="the value of 'volume' must be JSON; got 'loud'"):
+        choose_inputs(config, ["volume=loud"])
+    with pytest.raises(InputError, match="no input 'volume'; its inputs: none"):
+        choose_inputs({}, ["volume=1"])
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"fastrtc-anyio {__version__}\n"
+
+
+@pytest.mark.parametrize(("library", "extra"), [("httpx", "demo"), ("starlette", "server")])
+def test_missing_package_is_explained_in_one_line(
+    library: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(options: object) -> int:
+        raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+
+    monkeypatch.setattr("fastrtc_anyio._cli.main._start_call", start)
+    assert main(["call", "http://127.0.0.1:9"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: fastrtc-anyio call needs more packages: ")
+    assert f"pip install 'fastrtc-anyio[{extra}]'" in printed
+    assert printed.count("\n") == 1
+
+
+def test_launch_without_server_extra_exits_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "fastrtc_anyio.server.launch", raising=False)
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    with pytest.raises(SystemExit, match=r"Stream.launch needs more .*fastrtc-anyio\[server\]"):
+        make_stream().launch()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_launch_on_a_busy_port_exits_with_one_line(backend: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=f"error: cannot listen on 127.0.0.1:{port}: Address"):
+            make_stream().launch(port=port, backend=backend)
+
+
+def test_reload_restarts_after_changes_and_waits_after_an_error(tmp_path: Path) -> None:
+    program = tmp_path / "served.py"
+    program.write_text(PROGRAM)
+    process = subprocess.Popen(
+        command("serve", "served", "--port", "0", "--json", "--reload"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert json.loads(process.stdout.readline())["mode"] == "send-receive"
+            program.write_text("stream = (\n")
+            printed = [process.stderr.readline()]
+            assert printed == ["served.py has changed: restarting\n"]
+            while printed[-1] != "waiting for a change of a source file\n":
+                printed.append(process.stderr.readline())
+            assert any("SyntaxError" in line for line in printed)
+            program.write_text(PROGRAM + "stream = streams.hearing\n")
+            assert json.loads(process.stdout.readline())["mode"] == "send"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"RIFF\0\0\0\0WAVE"])
 def test_invalid_wav_file_fails(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -314,6 +442,7 @@ def test_import_error_inside_target_propagates(
         (["call", "ftp://x"], "must be like http://127.0.0.1:7860; got 'ftp://x'"),
         (["call", "http://[x"], "must be like http"),
         (["call", "x", "--listen", "long"], "must be a number of seconds below 3600; got 'long'"),
+        (["call", "x", "--input", "=5"], "must be name=value; got '=5'"),
         (["call", "x", "--token", "gr\u00f6\u00dfe"], "must be printable ASCII without spaces"),
         (["serve", "x", "--port", "65536"], "must be a port from 0 to 65535; got '65536'"),
         ([], "serve a stream and its page"),

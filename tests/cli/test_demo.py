@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastrtc_anyio._cli.measure import compare
+from fastrtc_anyio._cli.client import SAMPLE_RATE
+from fastrtc_anyio._cli.demo import draw
+from fastrtc_anyio._cli.measure import compare, find_delays
+from fastrtc_anyio._cli.wav import write_wav
 from fastrtc_anyio.testing import speech_like
 from tests.kit.measure import measure_until
 
@@ -24,7 +27,7 @@ def test_demo_prints_measurements_of_its_call(backend: str, tmp_path: Path) -> N
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command, "--out", str(out)],
+            [*command, "--out", str(out), "--picture", str(tmp_path / "echo.png")],
             capture_output=True,
             text=True,
             timeout=50,
@@ -42,6 +45,37 @@ def test_demo_prints_measurements_of_its_call(backend: str, tmp_path: Path) -> N
     assert "demo --serve" in done.stdout
     with wave.open(str(out)) as file:
         assert file.getnframes() > 3 * file.getframerate()
+    assert "picture of both" in done.stdout
+    assert (tmp_path / "echo.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def echo_wav(tmp_path: Path) -> Path:
+    write_wav(tmp_path / "echo.wav", speech_like(SAMPLE_RATE, 1.0), SAMPLE_RATE)
+    return tmp_path / "echo.wav"
+
+
+def test_demo_without_matplotlib_says_how_to_install_it(
+    echo_wav: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    draw(echo_wav, echo_wav.with_suffix(".png"))
+    assert "pip install 'fastrtc-anyio[demo]'" in capsys.readouterr().out
+
+
+def test_demo_reports_a_picture_that_cannot_be_written(
+    echo_wav: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(echo_wav, echo_wav.parent / "nosuch" / "echo.png")
+    assert "cannot be written: No such file or directory" in capsys.readouterr().out
+
+
+def test_delays_of_pieces_follow_a_gap() -> None:
+    sent = speech_like(16_000, 4.0)[0]
+    gap = np.zeros(800, np.int16)
+    found = find_delays(sent, np.concatenate([sent[:32_000], gap, sent[32_000:]]), 16_000)
+    assert set(found.lags[found.times < 1.8]) == {0.0}
+    assert set(found.lags[found.times > 2.2]) == {0.05}
 
 
 def test_compare_finds_delay_and_correlation() -> None:
