@@ -12,7 +12,7 @@ import pytest
 PACKAGE = "fastrtc_anyio"
 THIRD_PARTY = {
     *("aioice", "aiortc", "anyio", "av", "cryptography", "h11", "httpx", "hypothesis"),
-    *("ifaddr", "numpy", "onnxruntime", "pytest", "starlette", "trio", "wsproto"),
+    *("ifaddr", "matplotlib", "numpy", "onnxruntime", "pytest", "starlette", "trio", "wsproto"),
 }
 """Other packages imported by statement. Speech models are imported by name."""
 LONGEST = 11
