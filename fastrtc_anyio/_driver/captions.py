@@ -1,8 +1,8 @@
-"""The text of a reply: collected while it is generated, shown while it is played.
+"""Text of a reply: collected while it is generated, shown while it is played.
 
-The client receives a caption when a sentence begins to play, and at the end the text that was
-heard, which also joins the session's transcript. A reply without noted text costs one addition for
-each emission.
+The client receives a caption when a sentence begins to play, and at the end the words that were
+played, which also join the session's transcript. Without text to speech, an emission costs one
+addition more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame
 from fastrtc_anyio._signaling.messages import encode_transcript
 from fastrtc_anyio.conversation.heard import Line, Script
 from fastrtc_anyio.session import Session
-from fastrtc_anyio.speech.notes import Note, Samples, find_note, on_note
+from fastrtc_anyio.speech.notes import Note, Samples, find_note, noted_arrays, on_note
 
 ROLE = "assistant"
 _KEPT_S = 0.1
@@ -46,7 +46,7 @@ class ReplyText:
         self._dropped = self._count_dropped()
         self._lock = Lock()  # a plain reply notes and emits on its thread
         self._script = Script()
-        self._shown: list[Line] = []
+        self._captioned = False
         self._news: anyio.Event | None = None
         self._scope = CancelScope()
         self._ended = False
@@ -70,11 +70,15 @@ class ReplyText:
 
     def emit(self, value: object, frame: AudioFrame) -> None:
         """Note that the reply emits audio: the value that it yielded, and the audio in it."""
+        script = self._script
+        if not (script.has_notes or noted_arrays):  # the usual case without text to speech
+            script.emitted += frame.duration
+            return
         note = find_note(_find_samples(value, frame.samples))
         with self._lock:
-            if self._script.lines and self._has_dropped():
-                self._script.cut(self._played_s)
-            self._script.emit(frame.duration, note)
+            if script.lines and self._has_dropped():
+                script.cut(self._played_s)
+            script.emit(frame.duration, note)
 
     def _has_dropped(self) -> bool:
         """Whether audio was dropped since the last call, as by ``clear_queue()``."""
@@ -86,7 +90,8 @@ class ReplyText:
 
     def show(self) -> None:
         """Send the captions of what was emitted when it is played. Call this on the event loop."""
-        if not self._captions or len(self._shown) == len(self._script.lines):
+        lines = self._script.lines
+        if not (self._captions and lines) or lines[-1].captioned:
             return
         if self._news is None:
             self._news = anyio.Event()
@@ -97,34 +102,32 @@ class ReplyText:
         with self._scope:
             while True:
                 self._news = anyio.Event()
-                while (line := self._next_line()) is not None:
+                while not self._ended and (wait := self._send_due_captions()) is not None:
                     # Playout may pause, or wait for audio: then look again a frame later.
-                    wait = line.begin - self._played_s
-                    if wait > 0:
-                        await anyio.sleep(max(wait, 1 / FRAMES_PER_SECOND))
-                    else:
-                        self._send_caption(line)
+                    await anyio.sleep(max(wait, 1 / FRAMES_PER_SECOND))
                 await self._news.wait()
 
-    def _next_line(self) -> Line | None:
+    def _send_due_captions(self) -> float | None:
+        """Send the captions of what is played. Return the seconds to the next one, if any."""
         with self._lock:
-            return next((line for line in self._script.lines if line not in self._shown), None)
+            for line in self._script.lines:
+                if not line.captioned:
+                    if (wait := line.begin - self._played_s) > 0:
+                        return wait
+                    self._send_caption(line)
+        return None
 
     def _send_caption(self, line: Line) -> None:
-        self._shown.append(line)
-        with self._lock:
-            sentence, text = line.sentence, self._script.text_until(line)
-            seconds = round(self._script.duration(sentence), 3)
-        message = encode_transcript(
-            self._id, ROLE, text, final=False, sentence=sentence.text, seconds=seconds
-        )
+        self._captioned = line.captioned = True
+        text, seconds = self._script.text_until(line), self._script.duration(line.sentence)
+        details = {"sentence": line.sentence.text, "seconds": round(seconds, 3)}
+        message = encode_transcript(self._id, ROLE, text, final=False, **details)
         self._session.messages.send_nowait(message)
 
     def end(self, *, interrupted: bool) -> str:
         """End the reply, and return the words that were played.
 
-        They join the transcript, and the client receives them. Only the
-        first call has an effect.
+        They join the transcript, and the client receives them. Only the first call has an effect.
         """
         if self._ended:
             return ""
@@ -136,8 +139,10 @@ class ReplyText:
             # Filters may keep a little of a reply that was played to its end.
             whole = not interrupted and self._script.emitted - self._played_s < _KEPT_S
             text = self._script.heard(math.inf if whole else self._played_s)
+            if self._audio_out is None:
+                text = ""
         self._session.transcript.add(ROLE, text)
-        if self._captions and (text or self._shown):
+        if self._captions and (text or self._captioned):
             details = {"interrupted": True} if interrupted else {}
             message = encode_transcript(self._id, ROLE, text, **details)
             self._session.messages.send_nowait(message)

@@ -48,12 +48,14 @@ class Line:
         begin: seconds of audio that the reply emitted before it.
         spans: its place or places in the emitted audio: ``(begin, seconds)``.
         noted: seconds of its audio as they were noted, before any conversion.
+        captioned: whether its caption was sent.
     """
 
     sentence: Sentence
     begin: float
     spans: list[tuple[float, float]] = field(default_factory=list)
     noted: float = 0.0
+    captioned: bool = False
 
     def seconds_before(self, played: float) -> float:
         """Return how much of it is within the first ``played`` seconds."""
@@ -78,11 +80,13 @@ class Script:
 
     Attributes:
         lines: the sentences emitted so far, in the order of their beginnings.
+        has_notes: whether it has had a note.
         emitted: seconds of audio emitted so far, without what :meth:`cut` has dropped.
     """
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.has_notes = False
         self.emitted = 0.0
         self._waiting: deque[_Cursor] = deque()
         self._current: _Cursor | None = None
@@ -92,6 +96,7 @@ class Script:
 
     def note(self, note: Note) -> None:
         """Add a note. Its audio has not been emitted."""
+        self.has_notes = True
         self._waiting.append(_Cursor(note))
 
     def emit(self, seconds: float, note: Note | None = None) -> None:
@@ -149,6 +154,7 @@ class Script:
 
     def _find(self, note: Note) -> _Cursor:
         """Return the remaining parts of a recognised note, all of them if it is played again."""
+        self.has_notes = True
         if not self._recognises:
             self._recognises = True
             self._take_back_guesses()

@@ -65,7 +65,7 @@ class Note:
 on_note: ContextVar[Callable[[Note], object] | None] = ContextVar("on_note", default=None)
 """Called with each note; set in the task of a reply, so that its threads and child tasks have it.
 It must be thread-safe."""
-_notes: dict[int, tuple[weakref.ref[Samples], Note]] = {}
+noted_arrays: dict[int, tuple[weakref.ref[Samples], Note]] = {}
 """Notes of the arrays that are alive, by the id of the array that owns the memory."""
 
 
@@ -106,16 +106,14 @@ def note_audio(samples: Samples, parts: Iterable[Part]) -> None:
     note = Note(tuple(parts), recognisable=True)
     owner = _owner(samples)
     key = id(owner)
-    _notes[key] = weakref.ref(owner, lambda _: _notes.pop(key, None)), note
+    noted_arrays[key] = weakref.ref(owner, lambda _: noted_arrays.pop(key, None)), note
     _report(note)
 
 
 def find_note(samples: Samples) -> Note | None:
     """Return the note of an array, or of the array of which it is a slice."""
-    if not _notes:
-        return None
     owner = _owner(samples)
-    reference, note = _notes.get(id(owner), (None, None))
+    reference, note = noted_arrays.get(id(owner), (None, None))
     return note if reference is not None and reference() is owner else None
 
 

@@ -333,6 +333,26 @@ async def test_goodbye_has_its_whole_text() -> None:
     assert [entry.text for entry in call.session.transcript] == [ONE]
 
 
+@AGENTS
+async def test_hang_up_counts_the_audio_that_was_queued(asynchronous: bool) -> None:
+    def reply(audio: Any) -> Generator[Any, None, None]:
+        yield from VOICE.stream_tts_sync(ONE)
+        handler.hang_up()
+        yield from VOICE.stream_tts_sync(TWO)
+
+    async def reply_async(audio: Any) -> AsyncGenerator[Any, None]:
+        for chunk in reply(audio):
+            yield chunk
+
+    log = Log()
+    handler = agent(reply_async if asynchronous else reply, on_event=log)
+    async with open_call(handler) as call:
+        await say(call, voice(1), silence(3))
+        await call.ended.wait()
+    assert log.of(ReplyFinished)[0].text == ONE
+    assert [entry.text for entry in call.session.transcript] == [ONE]
+
+
 async def test_dropped_audio_is_not_heard() -> None:
     async def reply(audio: Any) -> AsyncGenerator[Any, None]:
         async for chunk in VOICE.stream_tts(f"{ONE} {TWO}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import anyio
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio._core.threads import run_sync
+from fastrtc_anyio.conversation.events import ReplyInterrupted
 from fastrtc_anyio.speech.espeak import EspeakOptions, EspeakTTSModel
 from fastrtc_anyio.speech.loaders import get_tts_model
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 from fastrtc_anyio.speech.stt import Audio
+from fastrtc_anyio.testing import open_call
+from tests.kit.conversations import RATE, Log, agent, silence
+from tests.kit.conversations import voice as loud
 
 pytestmark = pytest.mark.interop
 
@@ -61,6 +66,22 @@ async def test_stream_tts_yields_one_chunk_per_sentence() -> None:
         assert samples.dtype == np.int16
         assert 0.5 < samples.shape[1] / rate < 2
         assert np.abs(samples).max() > 3000
+
+
+async def test_interrupted_reply_has_the_words_that_were_played() -> None:
+    sentences = ["Once upon a time there was a task.", "It was born in a nursery."]
+
+    async def reply(audio: Audio) -> AsyncGenerator[Audio, None]:
+        async with aclosing(get_tts_model("espeak-ng").stream_tts(" ".join(sentences))) as speech:
+            async for chunk in speech:
+                yield chunk
+
+    log = Log()
+    async with open_call(agent(reply, on_event=log)) as call:
+        await call.speak(np.concatenate([loud(1), silence(3), loud(0.3)], axis=1), RATE)
+    text = log.of(ReplyInterrupted)[0].text
+    assert text.startswith(sentences[0])
+    assert len(sentences[0]) + 1 < len(text) < len(" ".join(sentences))
 
 
 async def test_cancelled_stream_leaves_no_process(voice: EspeakTTSModel) -> None:
