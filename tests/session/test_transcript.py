@@ -18,7 +18,7 @@ from fastrtc_anyio import (
     note_speech,
 )
 from fastrtc_anyio._driver import HandlerDriver
-from fastrtc_anyio._wire.events import Framing
+from fastrtc_anyio._wire.events import Framing, Text
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio._wire.payload import AudioEncoding
 from fastrtc_anyio._wire.twilio import TwilioFraming
@@ -35,7 +35,7 @@ async def answer(audio: Any) -> AsyncGenerator[Any, None]:
 
 
 def received(client: Client) -> list[dict[str, Any]]:
-    texts = [event.text for event in client.events if hasattr(event, "text")]
+    texts = [event.text for event in client.events if isinstance(event, Text)]
     messages = [json.loads(text) for text in texts]
     return [message["data"] for message in messages if message["type"] == "transcript"]
 
