@@ -12,6 +12,8 @@ Importing this package loads neither asyncio nor any media library; they load on
 
 from __future__ import annotations
 
+import typing as _typing
+
 from ._core.records import LOGGER as _LOGGER
 from ._core.records import install as _install
 from ._core.threads import run_sync
@@ -123,6 +125,18 @@ from .turn_servers import (
 __version__ = "0.1.0"
 
 _install(_LOGGER)
+
+if not _typing.TYPE_CHECKING:  # for type checkers, a name that does not exist is an error
+
+    def __getattr__(name: str) -> _typing.NoReturn:
+        if name == "WebRTC":
+            raise ImportError(
+                "fastrtc_anyio has no WebRTC, which is a component for pages of Gradio. Pass its "
+                "arguments to Stream(handler, mode=..., modality=..., additional_inputs=[...], "
+                "additional_outputs=[...]), and call stream.launch()"
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AdditionalOutputs",

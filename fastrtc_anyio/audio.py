@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 
 from ._core.host import Host
 from ._core.options import short_repr
-from ._media.frames import AudioFrame, Int16Array, float32_to_int16, int16_to_float32
+from ._media.frames import (
+    INT16_MAX,
+    INT16_MIN,
+    AudioFrame,
+    Int16Array,
+    float32_to_int16,
+    int16_to_float32,
+)
 from ._media.read import read_audio
 from ._media.resample import StreamResampler
 from .errors import UnsupportedFormat
@@ -43,6 +50,9 @@ T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 Samples: TypeAlias = NDArray[np.int16] | NDArray[np.float32]
+AnySamples: TypeAlias = Samples | NDArray[np.int32] | NDArray[np.int64]
+
+_DTYPES = (np.int16, np.int32, np.int64, np.float32)
 
 # The complete list: MPEG-1 has three (ISO/IEC 11172-3 2.4.2.3), MPEG-2 their halves (ISO/IEC
 # 13818-3 2.4.2.3) and the extension known as MPEG-2.5 their quarters.
@@ -137,50 +147,59 @@ def _encode_mp3(chunks: Iterable[Int16Array], rate: int, channels: int) -> bytes
     return file.getvalue()
 
 
-def audio_to_float32(audio: Samples | tuple[int, Samples]) -> NDArray[np.float32]:
+def audio_to_float32(audio: AnySamples | tuple[int, AnySamples]) -> NDArray[np.float32]:
     """Convert audio to float32 with full scale 1.0.
 
     Args:
-        audio: int16 or float32 samples of any shape, or ``(sample_rate, samples)``.
+        audio: int16, int32, int64 or float32 samples of any shape, or ``(sample_rate, samples)``.
+            Wider integers are on the scale of int16, as sums of int16 are, and saturate. Shift
+            32-bit PCM first: ``samples >> 16``.
 
     Returns:
-        float32 of the same shape: a new array with values in ``[-1, 1)`` for int16, exactly, or
+        float32 of the same shape: a new array with values in ``[-1, 1)`` for integers, exactly, or
         the given float32 array itself.
 
     Raises:
         UnsupportedFormat: another type or dtype.
     """
     samples = _samples_of(audio)
-    if samples.dtype == np.int16:
-        return int16_to_float32(cast(Int16Array, samples))
-    return cast(NDArray[np.float32], samples)
+    if samples.dtype == np.float32:
+        return cast(NDArray[np.float32], samples)
+    return int16_to_float32(_narrow(samples))
 
 
-def audio_to_int16(audio: Samples | tuple[int, Samples]) -> NDArray[np.int16]:
+def audio_to_int16(audio: AnySamples | tuple[int, AnySamples]) -> NDArray[np.int16]:
     """Convert audio to int16 with full scale 2**15.
 
     Args:
-        audio: int16 or float32 (full scale 1.0) samples of any shape, or
-            ``(sample_rate, samples)``.
+        audio: int16, int32, int64 or float32 (full scale 1.0) samples of any shape, or
+            ``(sample_rate, samples)``. Wider integers are as for `audio_to_float32`.
 
     Returns:
-        int16 of the same shape: a new array for float32, rounded, or the given int16 array itself.
-        Values outside ``[-1, 1)`` saturate; they never wrap.
+        int16 of the same shape: the given int16 array itself, otherwise a new array. Floats are
+        rounded. Values beyond full scale saturate, -1.0 and below at -32767 as in FastRTC.
 
     Raises:
         UnsupportedFormat: another type or dtype, NaN or an infinity.
     """
     samples = _samples_of(audio)
-    if samples.dtype == np.float32:
-        return float32_to_int16(cast(NDArray[np.float32], samples))
-    return cast(Int16Array, samples)
+    if samples.dtype != np.float32:
+        return _narrow(samples)
+    converted = float32_to_int16(cast(NDArray[np.float32], samples))
+    return np.maximum(converted, -INT16_MAX, out=converted)
+
+
+def _narrow(samples: NDArray[Any]) -> Int16Array:
+    if samples.dtype == np.int16:
+        return cast(Int16Array, samples)
+    return np.asarray(np.clip(samples, INT16_MIN, INT16_MAX), np.int16)
 
 
 def _samples_of(audio: object) -> NDArray[Any]:
     samples = audio[1] if isinstance(audio, tuple) and len(audio) == 2 else audio
-    if not isinstance(samples, np.ndarray) or samples.dtype not in (np.int16, np.float32):
+    if not isinstance(samples, np.ndarray) or samples.dtype not in _DTYPES:
         raise UnsupportedFormat(
-            "audio must be an int16 or float32 array, or (sample_rate, array); "
+            "audio must be an int16, int32, int64 or float32 array, or (sample_rate, array); "
             f"got {short_repr(audio)}"
         )
     return samples

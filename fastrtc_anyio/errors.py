@@ -273,5 +273,5 @@ class MediaError(FastRTCError):
     """The media cannot be used."""
 
 
-class UnsupportedFormat(MediaError):
+class UnsupportedFormat(MediaError, TypeError):
     """The library does not support this sample format or codec."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from anyio import AsyncContextManagerMixin
@@ -28,6 +29,7 @@ from .outputs import AdditionalOutputs, OutputReader, OutputStream
 from .server.access import Authenticate
 from .server.endpoints import StreamEndpoints
 from .server.fairness import ClientKey, TrustedProxies
+from .server.fastrtc_names import FastRTCNames
 from .server.options import ClientConfiguration, WebOptions
 from .server.page import Backend, Page
 from .server.page.components import Component, OutputsHandler
@@ -41,7 +43,7 @@ if TYPE_CHECKING:  # so that a stream can be made without Starlette
 __all__ = ["Stream"]
 
 
-class Stream(StreamEndpoints, AsyncContextManagerMixin):
+class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
     """Serves a handler to clients over WebRTC, over WebSockets and on the telephone.
 
     ``async with stream:`` opens it. The block owns every session; leaving it ends them all within
@@ -63,8 +65,9 @@ class Stream(StreamEndpoints, AsyncContextManagerMixin):
         server_rtc_configuration: the server's :class:`RtcConfiguration` or W3C dictionary, or a
             function that returns one for each call.
         track_constraints: the page's constraints for camera and microphone.
-        additional_inputs: controls on the page, such as :class:`Slider`. It sends their values as
-            input when a call begins, after each change, and at the handler's request.
+        additional_inputs: controls on the page, such as :class:`Slider`, or Gradio's. It sends
+            their values as input when a call begins, after each change, and at the handler's
+            request.
         additional_outputs: displays on the page for the values of ``AdditionalOutputs``, in order.
         additional_outputs_handler: a plain or async function ``(*shown, *emitted) -> shown`` that
             returns the next values of the displays, as a tuple if there are several.
@@ -143,8 +146,8 @@ class Stream(StreamEndpoints, AsyncContextManagerMixin):
         rtc_configuration: ClientConfiguration | None = None,
         server_rtc_configuration: RtcSource = None,
         track_constraints: Mapping[str, object] | None = None,
-        additional_inputs: Sequence[Component] | None = None,
-        additional_outputs: Sequence[Component] | None = None,
+        additional_inputs: Sequence[object] | None = None,
+        additional_outputs: Sequence[object] | None = None,
         additional_outputs_handler: OutputsHandler | None = None,
         ui_args: UIArgs | None = None,
         verbose: bool = True,
@@ -399,7 +402,7 @@ class Stream(StreamEndpoints, AsyncContextManagerMixin):
             raise
         launch(self, host, port, backend, framed_by)
 
-    @property
-    def ui(self) -> Page:
-        """FastRTC's name for the page: ``stream.ui.launch()``."""
-        return Page(self.launch)
+    def _make_page(self) -> Page:
+        from .server.launch import serve_on_thread
+
+        return Page(self.launch, partial(serve_on_thread, self))

@@ -16,6 +16,10 @@ _URL = re.compile(r"(stuns?:[^?\s]+|turns?:[^?\s]+(\?transport=(udp|tcp))?)", re
 """RFC 7064 and RFC 7065."""
 
 
+_UNUSED = {"bundlePolicy", "certificates", "iceCandidatePoolSize", "rtcpMuxPolicy"}
+"""Members of W3C's dictionary that a server has no use for."""
+
+
 @dataclass(frozen=True)
 class IceServer:
     """W3C RTCIceServer: a STUN or TURN server.
@@ -94,7 +98,7 @@ class RtcConfiguration:
             return value
         sequences = {"addresses", "interfaces", "ports"}
         own = (sequences | {"gather_timeout", "address_policy"}) & set(value)
-        unknown = set(value) - own - {"iceServers", "iceTransportPolicy"}
+        unknown = set(value) - own - {"iceServers", "iceTransportPolicy"} - _UNUSED
         if unknown:
             raise ValueError(
                 "an RTC configuration has iceServers, iceTransportPolicy, addresses, interfaces, "

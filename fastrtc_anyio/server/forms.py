@@ -8,7 +8,8 @@ written for FastRTC bring their own.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import partial
 
 from anyio import CancelScope, move_on_after
@@ -38,6 +39,8 @@ _KEEP_ALIVE_S = 15.0
 """Seconds between comments on an idle stream of events. Proxies close one after a minute."""
 _COMMENT = ":\n\n"
 _MAX_REPR = 10_000
+_MAX_DEPTH = 4
+"""Levels of a value without a JSON form that are converted one by one."""
 
 
 def field_routes(
@@ -81,8 +84,9 @@ async def _set_input(
     webrtc_id = values.get("webrtc_id")
     if not isinstance(webrtc_id, str) or len(webrtc_id) > MAX_ID_LENGTH:
         raise InvalidInput('the body must be a JSON object with a "webrtc_id"')
-    inputs = parse_inputs(options.additional_inputs, values)
-    service.registry.get_handler(webrtc_id, visitor.identity).set_args(inputs)
+    handler = service.registry.get_handler(webrtc_id, visitor.identity)
+    hidden = options.hidden_values(service.registry.get(webrtc_id, visitor.identity))
+    handler.set_args(parse_inputs(options.additional_inputs, values, hidden))
     return JSON({"status": "success"})
 
 
@@ -95,19 +99,22 @@ async def _stream_outputs(
     reader = service.read_outputs(webrtc_id, visitor.identity, visitor.client)
     await reader.wait_begun()
     limit = service.request_limits.event_streams
-    if service.registry.get(webrtc_id, visitor.identity).outputs.statistics().readers > limit:
+    session = service.registry.get(webrtc_id, visitor.identity)
+    if session.outputs.statistics().readers > limit:
         await reader.aclose()
         text = f"{limit} streams of outputs are being read already (RequestLimits.event_streams)"
         raise LimitExceeded(text, 429)
-    return _EventStream(reader, options)
+    return _EventStream(reader, options, options.hidden_values(session))
 
 
 class _EventStream(StreamingResponse):
     """A stream of server-sent events that closes its reader when the client disconnects."""
 
-    def __init__(self, reader: OutputStream, options: WebOptions) -> None:
+    def __init__(
+        self, reader: OutputStream, options: WebOptions, hidden: dict[str, object]
+    ) -> None:
         super().__init__(
-            OutputEvents(reader, options),
+            OutputEvents(reader, options, hidden),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -127,11 +134,20 @@ class OutputEvents(AsyncIterator[str]):
     Not a generator: one that a client leaves unfinished would wait for the garbage collector.
     """
 
-    def __init__(self, reader: OutputStream, options: WebOptions) -> None:
+    def __init__(
+        self,
+        reader: OutputStream,
+        options: WebOptions,
+        hidden: dict[str, object] | None = None,
+    ) -> None:
         self._reader = reader
         self._options = options
+        self._hidden = {} if hidden is None else hidden
         self._names = [component.name for component in options.additional_outputs]
-        self._values = [component.initial for component in options.additional_outputs]
+        self._values = [
+            self._hidden.get(component.name, component.initial)
+            for component in options.additional_outputs
+        ]
         self._begun = self._ended = False
 
     async def __anext__(self) -> str:
@@ -154,8 +170,11 @@ class OutputEvents(AsyncIterator[str]):
         handler = self._options.additional_outputs_handler
         try:
             self._values = await _update(handler, self._values, args)
-            shown = map(_to_json, self._values)  # calls the values' own __repr__
-            return _event("output", dict(zip(self._names, shown, strict=True)))
+            values = dict(zip(self._names, self._values, strict=True))
+            hidden = self._hidden.keys() & values.keys()
+            self._hidden.update({name: values.pop(name) for name in hidden})
+            # calls the values' own __repr__
+            return _event("output", {name: _to_json(values[name]) for name in values})
         except Exception:
             logger.exception("outputs could not be shown")
             return _event("problem", "The outputs could not be shown: see the server's log.")
@@ -183,10 +202,22 @@ def _event(kind: str, data: object) -> str:
     return f"event: {kind}\ndata: {dump_json(data)}\n\n"
 
 
-def _to_json(value: object) -> object:
-    """Return ``value`` if it has a JSON form, otherwise its ``repr``."""
+def _to_json(value: object, depth: int = 0) -> object:
+    """Return ``value`` with a JSON form: what has none becomes its ``repr``.
+
+    The messages of a conversation may be objects, and their contents may be components of Gradio.
+    """
     try:
         dump_json(value)
     except (TypeError, ValueError, RecursionError):
+        if depth < _MAX_DEPTH:
+            if isinstance(value, Mapping):
+                return {str(key): _to_json(value[key], depth + 1) for key in value}
+            if isinstance(value, list | tuple):
+                return [_to_json(item, depth + 1) for item in value]
+            if is_dataclass(value) and not isinstance(value, type):
+                return _to_json(vars(value), depth + 1)
+            if hasattr(value, "label") and hasattr(value, "value"):
+                return f"[{type(value).__name__}]"
         return repr(value)[:_MAX_REPR]
     return value

@@ -5,14 +5,15 @@ from __future__ import annotations
 import gc
 import signal
 import socket
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from typing import Protocol
 
 import anyio
 from anyio import create_task_group
 from anyio.abc import TaskStatus
+from anyio.from_thread import start_blocking_portal
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
@@ -24,7 +25,15 @@ from ._serving import serve
 from .hosts import HostRules
 from .routes import create_page
 
-__all__ = ["ListenError", "invitation", "launch", "open_page", "open_server", "wait_for_interrupt"]
+__all__ = [
+    "ListenError",
+    "invitation",
+    "launch",
+    "open_page",
+    "open_server",
+    "serve_on_thread",
+    "wait_for_interrupt",
+]
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """Detects a vanished client within 35 s."""
@@ -69,14 +78,38 @@ async def open_page(
 
     The end waits for code that swallows its cancellation. Ctrl-C then ends the process at once.
     """
-    protect_logs()
-    app = Starlette(routes=[create_page("/", stream, framed_by)])
-    stream.mount(app)
+    app = _create_app(stream, framed_by)
     with ExitStack() as ended:
         async with open_server(app, host, port, stream.request_limits) as url:
             yield url
             before = signal.signal(signal.SIGINT, signal.SIG_DFL)
             ended.callback(signal.signal, signal.SIGINT, before)
+
+
+@contextmanager
+def serve_on_thread(
+    stream: _Mountable, host: str, port: int, backend: str
+) -> Generator[tuple[Starlette, str], None, None]:
+    """Serve a stream and its page on an event loop in another thread, while the block runs.
+
+    Yields:
+        The application, and the URL of the page.
+
+    Raises:
+        OSError: the port is in use.
+    """
+    app = _create_app(stream, ())
+    with start_blocking_portal(backend) as portal:
+        server = open_server(app, host, port, stream.request_limits)
+        with portal.wrap_async_context_manager(server) as url:
+            yield app, url
+
+
+def _create_app(stream: _Mountable, framed_by: Iterable[str]) -> Starlette:
+    protect_logs()
+    app = Starlette(routes=[create_page("/", stream, framed_by)])
+    stream.mount(app)
+    return app
 
 
 def invitation(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
+from weakref import WeakKeyDictionary
 
 from fastrtc_anyio._core.options import check_type, short_repr
 from fastrtc_anyio._user_code import call_user_function
@@ -13,7 +14,8 @@ from fastrtc_anyio.limits import RequestLimits
 from .access import Authenticate, check_origins
 from .fairness import ClientKey, Fairness, TrustedProxies
 from .hosts import check_hosts
-from .page.components import Component, OutputsHandler, check_components
+from .page.components import Component, Hidden, OutputsHandler
+from .page.gradio import adapt_components
 from .page.ui_args import UIArgs, check_ui_args
 
 __all__ = ["ClientConfiguration", "WebOptions"]
@@ -34,8 +36,8 @@ class WebOptions:
         rtp_params: Mapping[str, object] | None = None,
         rtc_configuration: ClientConfiguration | None = None,
         track_constraints: Mapping[str, object] | None = None,
-        additional_inputs: Sequence[Component] | None = None,
-        additional_outputs: Sequence[Component] | None = None,
+        additional_inputs: Sequence[object] | None = None,
+        additional_outputs: Sequence[object] | None = None,
         additional_outputs_handler: OutputsHandler | None = None,
         ui_args: UIArgs | None = None,
         telephone: TelephoneOptions | None = None,
@@ -49,12 +51,12 @@ class WebOptions:
         self.rtp_params: dict[str, object] = dict(rtp_params or {})
         self.rtc_configuration: ClientConfiguration = rtc_configuration or {}
         self.track_constraints: dict[str, object] = dict(track_constraints or {})
-        self.additional_inputs: list[Component] = check_components(
-            additional_inputs, "additional_inputs"
+        self.additional_inputs: list[Component]
+        self.additional_outputs: list[Component]
+        self.additional_inputs, self.additional_outputs = adapt_components(
+            additional_inputs, additional_outputs
         )
-        self.additional_outputs: list[Component] = check_components(
-            additional_outputs, "additional_outputs"
-        )
+        self._hidden: WeakKeyDictionary[object, dict[str, object]] = WeakKeyDictionary()
         if additional_outputs_handler is not None and not self.additional_outputs:
             raise ValueError("additional_outputs_handler needs additional_outputs to show")
         self.additional_outputs_handler = additional_outputs_handler
@@ -68,6 +70,17 @@ class WebOptions:
         self.allowed_hosts: tuple[str, ...] = check_hosts(allowed_hosts)
         limits = request_limits or RequestLimits()
         self.fairness: Fairness = Fairness(limits, trusted_proxies, client_key)
+
+    def hidden_values(self, session: object) -> dict[str, object]:
+        """Return one session's values of the :class:`.Hidden` components, by name, to change."""
+        if session not in self._hidden:
+            declared: list[Component] = [*self.additional_inputs, *self.additional_outputs]
+            self._hidden[session] = {
+                component.name: component.initial
+                for component in declared
+                if isinstance(component, Hidden)
+            }
+        return self._hidden[session]
 
     async def load_rtc_configuration(self) -> dict[str, object]:
         """Return the client's RTC configuration: call the function that makes it, if one does."""

@@ -23,6 +23,7 @@ from .forms import field_routes
 from .hosts import HostRules, NamedHosts, check_host, check_hosts
 from .http import JSON, Endpoint, guard_json, read_json
 from .options import WebOptions
+from .page.components import Component, Hidden
 from .page.document import page_document, page_headers
 from .telephone import answer_incoming_call, serve_telephone
 from .websockets import serve_websocket
@@ -123,9 +124,13 @@ async def client_config(service: SessionService, options: WebOptions) -> dict[st
         "title": str(ui.get("title") or _TITLE) if shown else "",
         "subtitle": str(ui.get("subtitle") or "") if shown else "",
         "send_input_on": ui.get("send_input_on", "change"),
-        "inputs": [component.describe() for component in options.additional_inputs],
-        "outputs": [component.describe() for component in options.additional_outputs],
+        "inputs": _describe(options.additional_inputs),
+        "outputs": _describe(options.additional_outputs),
     }
+
+
+def _describe(components: Iterable[Component]) -> list[dict[str, object]]:
+    return [component.describe() for component in components if not isinstance(component, Hidden)]
 
 
 def _wants_stereo(handler: object, constraints: Mapping[str, object]) -> bool:

@@ -234,7 +234,18 @@ def test_array_with_the_dtype_is_returned_itself() -> None:
 # FastRTC wraps samples beyond full scale (defect D17).
 def test_to_int16_saturates() -> None:
     floats = np.array([1, 1.01, 2, 3e38, -1, -1.01, -2, -3e38], np.float32)
-    assert audio_to_int16(floats).tolist() == [32767] * 4 + [-32768] * 4
+    assert audio_to_int16(floats).tolist() == [32767] * 4 + [-32767] * 4
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_wider_integers_are_on_the_scale_of_int16_and_saturate(dtype: Any) -> None:
+    wide = np.array([[0, 1, -16384, 40000], [32767, -32768, -40000, 2**31 - 1]], dtype)
+    narrow = [[0, 1, -16384, 32767], [32767, -32768, -32768, 32767]]
+    for given in (wide, (24000, wide)):
+        assert audio_to_int16(given).tolist() == narrow
+        assert audio_to_int16(given).dtype == np.int16
+        assert (audio_to_float32(given) * 2**15).tolist() == narrow
+        assert audio_to_float32(given).dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -250,8 +261,10 @@ def test_to_int16_saturates() -> None:
     ],
 )
 def test_conversions_reject_other_types(wrong: Any, got: str) -> None:
+    # FastRTC raises a TypeError.
+    assert issubclass(UnsupportedFormat, TypeError)
     for convert in (audio_to_float32, audio_to_int16):
-        with pytest.raises(UnsupportedFormat, match=f"int16 or float32 array, or .*{got}"):
+        with pytest.raises(UnsupportedFormat, match=f"int64 or float32 array, or .*{got}"):
             convert(wrong)
 
 

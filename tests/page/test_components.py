@@ -14,7 +14,6 @@ from fastrtc_anyio import Chatbot, Checkbox, Choice, Slider, Stream, Textbox
 from fastrtc_anyio.server.page.components import (
     Component,
     InvalidInput,
-    check_components,
     parse_inputs,
 )
 
@@ -144,12 +143,12 @@ def test_number_beyond_floats_is_invalid_input(value: float) -> None:
 
 def test_duplicate_component_names_raise() -> None:
     with pytest.raises(ValueError, match=r"additional_inputs .* got \['a'\] more than once"):
-        check_components([Slider("A"), Textbox("a")], "additional_inputs")
+        Stream(lambda frame: frame, additional_inputs=[Slider("A"), Textbox("a")])
 
 
 def test_foreign_components_raise_type_error() -> None:
     with pytest.raises(TypeError, match="additional_outputs must hold fastrtc_anyio's Slider"):
-        Stream(lambda frame: frame, additional_outputs=["a label"])  # type: ignore[list-item]
+        Stream(lambda frame: frame, additional_outputs=["a label"])
 
 
 def test_outputs_handler_without_outputs_raises() -> None:

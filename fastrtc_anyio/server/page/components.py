@@ -6,11 +6,14 @@ A component has a label for people and a name for messages. Arguments are named 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from typing import ClassVar, Literal, TypeVar, dataclass_transform
 
-from fastrtc_anyio._core.options import check_number, short_repr
+from fastrtc_anyio._core.options import check_choice, check_number, short_repr
 from fastrtc_anyio.errors import SignalingError
 
 __all__ = [
@@ -18,11 +21,13 @@ __all__ = [
     "Checkbox",
     "Choice",
     "Component",
+    "Hidden",
     "InvalidInput",
     "OutputsHandler",
     "Slider",
     "Textbox",
-    "check_components",
+    "check_names",
+    "component",
     "parse_inputs",
 ]
 
@@ -39,12 +44,40 @@ class InvalidInput(SignalingError):
     status_hint = 422
 
 
-@dataclass(frozen=True)
+C = TypeVar("C", bound="Component")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def component(cls: type[C]) -> type[C]:
+    """Make a frozen dataclass that ignores unknown keywords with a warning.
+
+    Declarations written for Gradio have keywords that style its page.
+    """
+    made = dataclass(frozen=True)(cls)
+    known = {field.name for field in fields(made)}
+    initialize: Callable[..., None] = made.__init__
+
+    @wraps(initialize)
+    def __init__(self: C, *args: object, **options: object) -> None:  # noqa: N807
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            warnings.warn(
+                f"{type(self).__name__} ignores {', '.join(unknown)}; it has the keywords "
+                f"{', '.join(sorted(known))}",
+                stacklevel=2,
+            )
+        initialize(self, *args, **{name: options[name] for name in options if name in known})
+
+    setattr(made, "__init__", __init__)  # noqa: B010 - type checkers refuse to assign a method
+    return made
+
+
+@component
 class Component:
-    """Base class of all components.
+    """Base class of all components. Unknown keywords are ignored with a warning.
 
     Args:
-        label: text beside the component.
+        label: text beside the component; by default the name of the class.
         name: key of its value in messages. By default the label in lower case, its words joined by
             ``_``.
 
@@ -55,7 +88,7 @@ class Component:
 
     kind: ClassVar[str] = ""
 
-    label: str
+    label: str = "Component"
     name: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -90,7 +123,7 @@ class Component:
         return ValueError(f"{self.name!r} must be {wanted}; got {short_repr(got)}")
 
 
-@dataclass(frozen=True)
+@component
 class Slider(Component):
     """A number within a range: an int if ``minimum`` and ``step`` are ints, otherwise a float.
 
@@ -103,6 +136,7 @@ class Slider(Component):
 
     kind = "slider"
 
+    label: str = "Slider"
     minimum: float = 0
     maximum: float = 100
     value: float | None = None
@@ -135,7 +169,7 @@ class Slider(Component):
         return round(value) if whole else float(value)
 
 
-@dataclass(frozen=True)
+@component
 class Textbox(Component):
     """Text. As an output it also shows numbers, and other values as JSON.
 
@@ -143,18 +177,22 @@ class Textbox(Component):
         value: the initial text.
         placeholder: text in the empty field.
         lines: height of the field, in lines.
+        type: ``"password"`` for a field that shows dots in place of its characters.
         max_length: maximum characters of an input.
     """
 
     kind = "textbox"
 
+    label: str = "Textbox"
     value: str = ""
     placeholder: str = ""
     lines: int = 1
     max_length: int = 10_000
+    type: Literal["text", "password"] = "text"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(f"type of {self.label!r}", self.type, ("text", "password"))
         if self.lines < 1:
             raise ValueError(f"lines of {self.label!r} must be 1 or more; got {self.lines!r}")
         self.parse(self.value)
@@ -169,7 +207,7 @@ class Textbox(Component):
         return value
 
 
-@dataclass(frozen=True)
+@component
 class Choice(Component):
     """One of several strings.
 
@@ -180,6 +218,7 @@ class Choice(Component):
 
     kind = "choice"
 
+    label: str = "Choice"
     choices: Sequence[str] = ()
     value: str | None = None
 
@@ -205,7 +244,7 @@ class Choice(Component):
         return {**super().describe(), "choices": list(self.choices)}
 
 
-@dataclass(frozen=True)
+@component
 class Checkbox(Component):
     """True or False.
 
@@ -215,6 +254,7 @@ class Checkbox(Component):
 
     kind = "checkbox"
 
+    label: str = "Checkbox"
     value: bool = False
 
     def __post_init__(self) -> None:
@@ -227,7 +267,7 @@ class Checkbox(Component):
         return value
 
 
-@dataclass(frozen=True)
+@component
 class Chatbot(Component):
     """A conversation: a list of ``{"role": "user" | "assistant" | ..., "content": text}``.
 
@@ -241,6 +281,7 @@ class Chatbot(Component):
 
     kind = "chatbot"
 
+    label: str = "Chatbot"
     value: Sequence[Mapping[str, object]] = ()
 
     def __post_init__(self) -> None:
@@ -256,44 +297,65 @@ class Chatbot(Component):
         return [dict(message) for message in value]
 
 
-def check_components(given: Sequence[object] | None, what: str) -> list[Component]:
-    """Check the option ``what``: ``additional_inputs`` or ``additional_outputs``.
+@component
+class Hidden(Component):
+    """A value that the page neither shows nor sends: Gradio's ``State``. Each session has its own.
+
+    As an input, the handler receives the value; as an output, ``additional_outputs_handler``
+    receives it and returns the next.
+
+    Args:
+        value: the initial value, copied for each session.
+    """
+
+    kind = "hidden"
+
+    label: str = "Hidden"
+    value: object = None
+
+    def parse(self, value: object) -> object:
+        return deepcopy(value)
+
+
+def check_names(components: Sequence[Component], what: str) -> None:
+    """Check the components of the option ``what``.
 
     Raises:
-        TypeError: an entry is not a component; it may be one of Gradio's.
         ValueError: two components have the same name.
     """
-    components: list[Component] = []
-    for component in given or ():
-        if not isinstance(component, Component):
-            raise TypeError(
-                f"{what} must hold fastrtc_anyio's Slider, Textbox, Choice, Checkbox or Chatbot; "
-                f"got {component!r}"
-            )
-        components.append(component)
     names = [component.name for component in components]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{what} must have different names; got {sorted(twice)} more than once")
-    return components
 
 
-def parse_inputs(declared: Sequence[Component], body: Mapping[str, object]) -> list[object]:
+def parse_inputs(
+    declared: Sequence[Component],
+    body: Mapping[str, object],
+    hidden: Mapping[str, object] | None = None,
+) -> list[object]:
     """Return the values of a client's input, in the order of their declaration.
 
     Args:
         declared: the components.
         body: the values by name, and a ``webrtc_id``, which is ignored.
+        hidden: the session's values of :class:`Hidden` components by name. Clients send none.
 
     Raises:
         InvalidInput: a value is missing, undeclared or invalid.
     """
-    names = [component.name for component in declared]
+    held = hidden or {}
+    names = [component.name for component in declared if not isinstance(component, Hidden)]
     if missing := [name for name in names if name not in body]:
         raise InvalidInput(f"the inputs are {_list(names)}; {_list(missing)} missing")
     if unknown := [name for name in body if name not in (*names, _RESERVED)]:
         raise InvalidInput(f"the inputs are {_list(names)}; got {_list(unknown)}")
     try:
-        return [component.parse(body[component.name]) for component in declared]
+        return [
+            held.get(component.name)
+            if isinstance(component, Hidden)
+            else component.parse(body[component.name])
+            for component in declared
+        ]
     except (TypeError, ValueError) as exc:
         raise InvalidInput(str(exc)) from None
 
