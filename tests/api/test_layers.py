@@ -13,6 +13,18 @@ PACKAGE = "fastrtc_anyio"
 THIRD_PARTY = {
     *("aioice", "aiortc", "anyio", "av", "cryptography", "h11", "httpx", "hypothesis"),
     *("ifaddr", "matplotlib", "numpy", "onnxruntime", "pytest", "starlette", "trio", "wsproto"),
+    *(
+        "aioice",
+        "aiortc",
+        "anyio",
+        "av",
+        "cryptography",
+        "h11",
+        "httpx",
+        "hypothesis",
+        "matplotlib",
+    ),
+    *("ifaddr", "numpy", "onnxruntime", "pytest", "starlette", "trio", "wsproto"),
 }
 """Other packages imported by statement. Speech models are imported by name."""
 LONGEST = 11
