@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import httpx
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message
 
@@ -66,6 +68,74 @@ async def request(
     start = sent[0]
     found = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in start["headers"]}
     return Reply(start["status"], found, b"".join(one.get("body", b"") for one in sent[1:]))
+
+
+class StreamingTransport(httpx.AsyncBaseTransport):
+    """Sends httpx's requests to an application in memory, and streams its responses.
+
+    ``httpx.ASGITransport`` returns a response once it is complete. Closing a response disconnects
+    the client. Timeouts for reading are those of the request.
+    """
+
+    def __init__(self, app: ASGIApp, tasks: TaskGroup) -> None:
+        self.app = app
+        self._tasks = tasks
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        exchange = _Exchange(await request.aread(), request.extensions["timeout"]["read"])
+        scope = _scope("http", request.url.path, request.url.query, request.headers.raw)
+        scope |= {"method": request.method, "scheme": "http"}
+        scope["asgi"]["spec_version"] = "2.3"  # http.disconnect tells that the client has left
+        self._tasks.start_soon(exchange.run, self.app, scope)
+        start = await exchange.read()
+        return httpx.Response(start["status"], headers=start["headers"], stream=exchange)
+
+
+class _Exchange(httpx.AsyncByteStream):
+    """A request, and its response."""
+
+    def __init__(self, body: bytes, seconds: float | None) -> None:
+        self._sender, self._sent = anyio.create_memory_object_stream[Message](float("inf"))
+        self._body: Message | None = {"type": "http.request", "body": body, "more_body": False}
+        self._left = anyio.Event()
+        self._seconds = seconds
+
+    async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        with self._sender:
+            await app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        await checkpoint()
+        message, self._body = self._body, None
+        if message is None:
+            await self._left.wait()
+            return {"type": "http.disconnect"}
+        return message
+
+    async def _send(self, message: Message) -> None:
+        await checkpoint()
+        if not self._left.is_set():
+            self._sender.send_nowait(message)
+
+    async def read(self) -> Message:
+        try:
+            with anyio.fail_after(self._seconds):
+                return await self._sent.receive()
+        except TimeoutError:
+            raise httpx.ReadTimeout("") from None
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
+            raise httpx.ReadError("the connection was closed") from None
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        more = True
+        while more:
+            message = await self.read()
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
+
+    async def aclose(self) -> None:
+        self._left.set()
+        self._sent.close()
 
 
 @dataclass
