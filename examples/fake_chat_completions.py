@@ -62,7 +62,7 @@ def choose_answer(questions):
     for phrase, text in ANSWERS.items():
         if phrase in questions[-1]:
             return text
-    return f"You said: {questions[-1]}. I only pretend to think. You have spoken {len(questions)} times."
+    return f"You said: {questions[-1]}. I only pretend to think. You spoke {len(questions)} times."
 
 
 def event(delta):

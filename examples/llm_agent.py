@@ -3,7 +3,7 @@
 It needs a program and some packages:
 
     apt install espeak-ng
-    pip install '.[voice]' httpx
+    pip install 'fastrtc-anyio[voice]' httpx
     python examples/llm_agent.py --demo             # talk to a model that only pretends
     python examples/llm_agent.py --model llama3.2 --base-url http://127.0.0.1:11434/v1
     python examples/llm_agent.py --demo --headless  # call it with recorded speech
@@ -140,7 +140,8 @@ def read(name, start, end):
 
 
 def main():
-    get_stt_model(options.stt), get_tts_model(options.tts)  # load them before the first call
+    get_stt_model(options.stt)  # load them before the first call
+    get_tts_model(options.tts)
     with ExitStack() as stack:
         if options.demo:
             import fake_chat_completions

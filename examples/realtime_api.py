@@ -1,6 +1,6 @@
 """A bridge to a speech-to-speech service over a WebSocket, in the style of OpenAI's realtime API.
 
-    pip install '.[voice]' httpx-ws
+    pip install 'fastrtc-anyio[server]' httpx-ws
     python examples/realtime_api.py --demo             # talk to a service that only pretends
     python examples/realtime_api.py --model gpt-realtime
     python examples/realtime_api.py --demo --headless  # call it with recorded speech
@@ -120,12 +120,13 @@ class Bridge(AsyncStreamHandler):
 
     async def emit(self):
         """Return audio of the service; at the end of an answer, wait until it has been played."""
-        next = await self.chunks.receive()
-        if not isinstance(next, Answer):
-            return RATE, next
+        chunk = await self.chunks.receive()
+        if not isinstance(chunk, Answer):
+            return RATE, chunk
         await self.session.audio_out.wait_played()
-        if next.id:
-            self.tell(next)
+        if chunk.id:  # not interrupted
+            self.tell(chunk)
+        return None
 
     async def handle(self, event):
         """Process an event of the service. Each answer's audio events have older names, too."""

@@ -125,7 +125,7 @@ def test_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert run.outcomes, run.output
     assert set(run.outcomes.values()) == {"PASSED"}, run.output
     shown = [ast.parse(text) for _, text in blocks]
-    wanted = [getattr(node, "name", "") for tree in shown for node in ast.walk(tree)]
+    wanted = [getattr(node, "name", "") or "" for tree in shown for node in ast.walk(tree)]
     tests = [name for name in wanted if name.startswith("test_")]
     assert len(tests) == len(set(tests))
     assert all(any(name in outcome for outcome in run.outcomes) for name in tests), run.output

@@ -64,6 +64,7 @@ FOREIGN = """
     proxy_read_timeout coroutine_function eth0 fastphone iframe key_file receive_ temperature
     run_coroutine_threadsafe transcript websockets get_ _turn_credentials utils stream_auth_token
     stream_bidirectional_codec stream_bidirectional_mode stream_bidirectional_sampling_rate
+    tool tool_calls
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 QUOTED = frozenset(messages())

@@ -13,9 +13,9 @@ from tests.kit.calls import LOOPBACK
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-WITHOUT_STREAM = ("turn_benchmark",)
-"""Programs that measure and end, without a stream."""
-NEEDS_ESPEAK = ("stop_words", "voice_agent")
+WITHOUT_STREAM = ("fake_chat_completions", "fake_realtime", "turn_benchmark")
+"""Servers of other examples, and programs that measure and end."""
+NEEDS_ESPEAK = ("llm_agent", "stop_words", "voice_agent")
 """Their programs need espeak-ng: tests/interop/test_voice_agents.py."""
 
 

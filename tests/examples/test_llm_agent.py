@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -68,7 +69,6 @@ class Agent:
         self.program = program
         self.fake = fake
         self.voice = Voice()
-        program["http"] = httpx.AsyncClient(base_url="http://model/v1", timeout=30)
         program["get_stt_model"] = lambda name: Listener()
         program["get_tts_model"] = lambda name: self.voice
 
@@ -79,21 +79,22 @@ class Agent:
         handler.output_sample_rate = RATE
         async with anyio.create_task_group() as tasks:
             self.transport = StreamingTransport(app or self.fake.app, tasks)
-            async with httpx.AsyncClient(
+            http = httpx.AsyncClient(
                 transport=self.transport, base_url="http://model/v1", timeout=30
-            ) as self.program["http"]:
-                async with open_call(handler) as call:
-                    yield call
+            )
+            async with http, open_call(handler) as call:
+                self.program["http"] = http
+                yield call
 
 
-@pytest.fixture(params=["example"])
+@pytest.fixture(params=["example", "guide"])
 def agent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Agent:
     fake = load("fake_chat_completions")
     monkeypatch.setitem(fake.ANSWERS, "train station", ANSWER)
     if request.param == "example":
         return Agent(vars(load("llm_agent")), fake)
     program: dict[str, Any] = {}
-    (block,) = [one for one in blocks_of("docs/guides/language_model_agent.md", "python")][:1]
+    block = blocks_of("docs/guides/language_model_agent.md", "python")[0]
     exec(block.text.replace(".launch()", ""), program)
     return Agent(program, fake)
 
@@ -102,7 +103,7 @@ async def wait_for(condition: Callable[[], object], seconds: float = 60) -> floa
     """Wait on virtual time, and return the time."""
     with anyio.fail_after(seconds):
         while not condition():
-            await anyio.sleep(0.001)
+            await anyio.sleep(0.1)
     return anyio.current_time()
 
 
@@ -233,8 +234,6 @@ async def test_failure_of_the_endpoint_is_told_and_the_call_continues(
         assert any('"warning"' in message for message in messages), messages
         (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
         assert "no answer from http://model" in record.getMessage()
-        import re
-
         assert re.search(logged, record.getMessage())
         # Text that came before the failure was spoken.
         begin = "It is far. Go " if failure in ("stall", "break") else ""

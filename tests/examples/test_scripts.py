@@ -59,6 +59,15 @@ async def check_serving(name: str) -> None:
     assert process.returncode in wanted, printed
 
 
+async def test_realtime_api_calls_its_fake_service() -> None:
+    command = [sys.executable, str(EXAMPLES / "realtime_api.py"), "--demo", "--headless"]
+    with anyio.fail_after(LIMIT):
+        done = await anyio.run_process(command, stderr=subprocess.STDOUT, check=False)
+    assert done.returncode == 0, done.stdout
+    printed = done.stdout.decode()
+    assert re.findall(r"^(\w+): ", printed, re.MULTILINE) == ["user", "assistant"] * 2, printed
+
+
 async def test_virtual_time_runs_its_test_as_script_and_under_pytest(tmp_path: Path) -> None:
     example = EXAMPLES / "virtual_time.py"
     script = await anyio.run_process([sys.executable, str(example)], check=False)

@@ -59,7 +59,7 @@ agent reply 2 was heard to its end""",
 }
 
 
-@pytest.mark.parametrize("name", NEEDS_ESPEAK)
+@pytest.mark.parametrize("name", CALLS)
 async def test_headless_program_answers_recorded_caller(name: str, tmp_path: Path) -> None:
     recording = tmp_path / "call.wav"
     command = [sys.executable, str(RUN), str(EXAMPLES / f"{name}.py"), "--headless"]
@@ -84,6 +84,19 @@ async def test_headless_program_answers_recorded_caller(name: str, tmp_path: Pat
 @pytest.mark.parametrize("name", NEEDS_ESPEAK)
 async def test_serves_until_interrupted(name: str) -> None:
     await check_serving(name)
+
+
+async def test_language_model_agent_is_interrupted_and_remembers_what_was_heard() -> None:
+    """In real time, with the fake model behind HTTP."""
+    command = [sys.executable, str(EXAMPLES / "llm_agent.py"), "--demo", "--headless"]
+    with anyio.fail_after(50):
+        done = await anyio.run_process(command, stderr=subprocess.STDOUT, check=False)
+    question, answer, second, count = done.stdout.decode().splitlines()
+    assert question == "user: where is the train station"
+    assert answer.startswith("assistant: Go down this street")
+    assert "clock" not in answer
+    assert second == "user: count to ten"
+    assert count == "assistant: One, two, three, four, five, six, seven, eight, nine, ten."
 
 
 async def test_recorded_caller_over_webrtc(capsys: pytest.CaptureFixture[str]) -> None:

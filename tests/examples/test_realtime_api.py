@@ -1,0 +1,132 @@
+"""The bridge to a speech-to-speech service with its fake service, in memory and on virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+import httpx
+import httpx_ws
+import numpy as np
+import pytest
+from httpx_ws.transport import ASGIWebSocketTransport
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from fastrtc_anyio import CloseReason
+from fastrtc_anyio.testing import Call, open_call
+from tests.kit.conversations import say, silence, voice
+
+from .loading import load
+
+
+class Service:
+    """The example with a service in memory."""
+
+    def __init__(self) -> None:
+        self.example = load("realtime_api")
+        self.fake = load("fake_realtime")
+
+    @asynccontextmanager
+    async def call(self, app: Any = None) -> AsyncGenerator[Call, None]:
+        transport = ASGIWebSocketTransport(app or self.fake.app)
+        async with httpx.AsyncClient(transport=transport) as http:
+            self.example.aconnect_ws = partial(httpx_ws.aconnect_ws, client=http)
+            self.example.options.url = "http://service/v1/realtime"
+            async with open_call(self.example.Bridge(), raise_errors=False) as call:
+                yield call
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+def transcript(call: Call) -> list[tuple[str, str]]:
+    return [(role, text) for role, text in call.session.transcript]
+
+
+async def test_utterance_is_answered_and_its_transcript_is_what_was_heard(service: Service) -> None:
+    async with service.call() as call:
+        await say(call, silence(0.5), voice(1.0), silence(4.0))
+    assert call.session.error is None
+    user, answer = transcript(call)
+    assert user == ("user", "1.0 seconds of speech")
+    assert answer[0] == "assistant"
+    assert answer[1].endswith("and now you hear them twice.")
+    assert np.count_nonzero(np.abs(call.heard) > 4000) == pytest.approx(2 * 24_000, rel=0.02)
+    (session,) = service.fake.received
+    assert session["session"]["audio"]["input"]["format"]["rate"] == 24_000
+
+
+async def test_interruption_stops_the_answer_and_tells_the_service_what_was_heard(
+    service: Service,
+) -> None:
+    async with service.call() as call:
+        await say(call, silence(0.5), voice(2.0), silence(1.8))
+        await say(call, voice(0.2))
+        before = call.heard.shape[1]
+        heard = np.count_nonzero(np.abs(call.heard) > 4000) / 24_000
+        await say(call, silence(0.4))
+        assert not call.heard[0, before:].any()
+    assert call.session.error is None
+    assert 0.5 < heard < 3
+    _, truncation = service.fake.received
+    assert truncation["type"] == "conversation.item.truncate"
+    assert truncation["item_id"] == "item_1"
+    assert truncation["audio_end_ms"] == pytest.approx(1000 * heard, abs=25)
+    (_, (role, text)) = transcript(call)
+    assert role == "assistant"
+    answer = "I have heard 2.0 seconds of speech, and now you hear them twice."
+    assert answer.startswith(text)
+    total = 2 * 2.5  # the pause belongs to the utterance
+    words = len(answer.split())
+    assert len(text.split()) == pytest.approx(words * heard / total, abs=2)
+
+
+async def test_service_that_refuses_or_leaves_ends_the_call_with_a_message(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(socket: WebSocket) -> None:
+        await socket.close()
+
+    async def leave(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close(1011, "overloaded")
+
+    for answer in (refuse, leave):
+        app = Starlette(routes=[WebSocketRoute("/v1/realtime", answer)])
+        async with service.call(app) as call:
+            with anyio.fail_after(5):
+                await call.ended.wait()
+        assert call.session.closed is not None
+        assert call.session.closed.reason is CloseReason.HANDLER_ERROR
+        assert str(call.session.error) == "The speech service is not available."
+        assert "the connection to http://service/v1/realtime failed" in caplog.text
+        caplog.clear()
+
+
+async def test_older_names_of_events_and_errors_of_the_service(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(socket: WebSocket) -> None:
+        await socket.accept()
+        item = {"item_id": "a"}
+        audio = "AAAQ" * 4800  # 7200 samples, two of three not zero
+        await socket.send_json({"type": "error", "error": {"message": "no such voice"}})
+        await socket.send_json({"type": "response.audio_transcript.delta", "delta": "Hi.", **item})
+        await socket.send_json({"type": "response.audio.delta", "delta": audio, **item})
+        await socket.send_json({"type": "response.audio.done", **item})
+        async for _ in socket.iter_json():
+            pass
+
+    app = Starlette(routes=[WebSocketRoute("/v1/realtime", answer)])
+    async with service.call(app) as call:
+        await anyio.sleep(2)
+    assert transcript(call) == [("assistant", "Hi.")]
+    assert call.heard.any()
+    assert "no such voice" in caplog.text
