@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import tarfile
 from pathlib import Path
@@ -25,7 +26,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_pages_and_their_images_are_included(contents: set[str]) -> None:
     images = {
-        (Path(page).parent / target).as_posix()
+        posixpath.normpath(Path(page).parent / target)
         for page in PAGES
         for target in IMAGE.findall(prose(read(page)))
     }
