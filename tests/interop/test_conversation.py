@@ -32,6 +32,14 @@ from .test_page import MARKUP, STATUSES, VIOLATIONS, WIDTH, check_accessible
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
+PLACE = """(() => {
+  const [call, conversation] = ["call", "conversation"].map(
+    (id) => document.getElementById(id).getBoundingClientRect());
+  if (conversation.top === call.top && conversation.left > call.right) return "beside";
+  const isNear = conversation.top > call.bottom && conversation.top < innerHeight / 2;
+  return isNear ? "below" : "elsewhere";
+})()"""
+"""Place of the conversation in relation to the call."""
 SIZES = {"": (1280, 900), "-phone": (390, 844)}
 TITLE = {"title": "Timetable", "subtitle": "Ask when your train leaves."}
 CONVERSATION = [
@@ -110,6 +118,11 @@ async def test_conversation_shows_captions_interruptions_and_response_times(
         await look(page, pictures, "talk-answering")
         await page.wait_for_text("entries", "Interrupted")
         await look(page, pictures, "talk-interrupted")
+        await page.resize(1280, 900)
+        assert await page.evaluate(PLACE) == "beside"
+        await page.resize(390, 844)
+        assert await page.evaluate(PLACE) == "below"
+        await page.resize(1280, 900)
         await page.wait_for_text("entries", "You change once")
         await page.look(pictures / "page.png", width=1280, height=800)
         copied = await page.evaluate("conversation.asText()")
@@ -279,6 +292,9 @@ async def test_chatbot_is_the_conversation_and_repeats_no_transcript(
         assert page.complaints == []
 
 
+EMPTY = "document.getElementById('transcript').checkVisibility()"
+
+
 async def hold(page: Page, kind: str, key: str, code: str) -> None:
     text = {"text": key} if kind == "keyDown" else {}
     await page.command("Input.dispatchKeyEvent", type=kind, key=key, code=code, **text)
@@ -296,6 +312,7 @@ async def test_keys_mute_and_push_to_talk(browser: Browser, pictures: Path) -> N
         await press("m", "KeyM")
         assert await page.text("connect") == "Connect"
         await connect(page)
+        assert not await page.evaluate(EMPTY)  # an echo has no conversation
         await press("m", "KeyM")
         assert await page.evaluate(enabled) is False
         assert await page.text("hint") == "You are muted. Hold Space to talk."

@@ -1,6 +1,6 @@
 "use strict";
 
-// Captions: how much of a reply's text has been heard. No clock: `advance` is told the time that has passed.
+// Captions: the part of a reply's text that has been heard. They have no clock: `advance` takes the time that has passed.
 
 const CAPTION_HELD_S = 3;  // a sentence without sound waits this long for it, in total
 

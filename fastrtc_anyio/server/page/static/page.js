@@ -176,7 +176,7 @@ function invitation() {
   const { sends, kinds } = plan;
   const senses = kinds.map((kind) => ({ audio: "hears", video: "sees" })[kind]).join(" and ");
   if (sends.length) return `${sends.includes("audio") ? "Talk: the" : "The"} assistant ${senses} you.`;
-  return "You only receive: nobody hears or sees you.";
+  return "You only receive: your microphone and camera are off.";
 }
 
 const isMuted = () => $("mute").getAttribute("aria-pressed") === "true";
