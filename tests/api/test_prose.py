@@ -49,7 +49,16 @@ PACKAGE = ROOT / "fastrtc_anyio"
 LIVING = [page for page in PAGES if page != HISTORY]
 PUBLIC = [
     importlib.import_module(f"fastrtc_anyio{name}")
-    for name in ("", ".abc", ".handlers", ".server", ".speech", ".testing", ".testing.strategies")
+    for name in (
+        "",
+        ".abc",
+        ".handlers",
+        ".server",
+        ".speech",
+        ".testing",
+        ".testing.strategies",
+        ".transport",
+    )
 ]
 OBJECTS = {
     "call": Call,
