@@ -197,9 +197,14 @@ stream = Stream(
 async def call_service():
     """Ask a question, interrupt the answer with another question, and print what was said."""
     async with testing.open_call(stream.handler) as call:
-        await call.speak(*read("stop_words_caller.wav", 0.5, 3.9))
-        await call.speak(*read("caller.wav", 6.7, 12.9))
-        await call.session.audio_out.wait_played()
+        with anyio.move_on_after(60):
+            await call.speak(*read("stop_words_caller.wav", 0.5, 3.5))
+            while not call.heard.any():
+                await anyio.sleep(0.1)
+            await anyio.sleep(2)
+            await call.speak(*read("caller.wav", 8.0, 10.0))
+            while len(call.session.transcript) < 4:
+                await anyio.sleep(0.1)
     for role, text in call.session.transcript:
         print(f"{role}: {text}")
 

@@ -86,7 +86,7 @@ class Agent(ReplyOnStopWords):
         """Answer the utterance after the stop word; called when the caller pauses."""
         heard = await run_sync(recogniser().stt, audio)
         self.note("agent", f'has heard "{heard}"' if heard else "has not understood")
-        await self.send_message(f"I heard: {heard or 'something else'}")  # to the page
+        self.send_transcript("user", heard or "(not understood)")  # to the page
         text = ANSWERS.get(heard, "I did not understand.")
         if heard == TELL_TIME:
             text = f"It is {datetime.now():%H:%M}."
@@ -116,7 +116,12 @@ class Agent(ReplyOnStopWords):
         print(f"{anyio.current_time() - self.began:6.2f}  {speaker:<6}  {event}", flush=True)
 
 
-stream = Stream(Agent, modality="audio", mode="send-receive")
+stream = Stream(
+    Agent,
+    modality="audio",
+    mode="send-receive",
+    ui_args={"title": "Hey computer", "subtitle": "Try: hey computer, tell me a joke"},
+)
 
 
 async def call_agent(record):

@@ -41,7 +41,6 @@ from fastrtc_anyio import (
     ReplyOnPause,
     ReplyStarted,
     Stream,
-    UserStartedSpeaking,
     UserStoppedSpeaking,
     get_silero_model,
     get_tts_model,
@@ -51,6 +50,13 @@ from fastrtc_anyio import (
 from fastrtc_anyio.speech.pocketsphinx import PocketSphinxSTT
 
 CALLER = Path(__file__).with_name("caller.wav")
+SAID = [  # start of each utterance in the recording, seconds
+    (3.0, "tell me a story"),
+    (6.2, "uh-huh"),
+    (8.5, "count to ten"),
+    (13.1, "go on with the story"),
+    (18.0, "goodbye for now"),
+]
 RATE = 16_000  # of the models, the caller and the agent, so that one file holds both sides
 BACKCHANNEL_S = 1.3  # an "uh-huh" of up to half a second, 0.3 s before it and 0.5 s after it
 
@@ -98,7 +104,7 @@ class Agent(ReplyOnPause):
         """Answer an utterance; called at each pause, cancelled when the caller interrupts."""
         heard = await run_sync(recogniser().stt, audio)
         self.note("agent", f'has heard "{heard}"' if heard else "has not understood")
-        await self.send_message(f"I heard: {heard or 'something else'}")  # to the page
+        self.send_transcript("user", heard or "(not understood)")  # to the page
         async with aclosing(self.say(self.choose(heard))) as speech:
             async for chunk in speech:
                 yield chunk
@@ -130,8 +136,6 @@ class Agent(ReplyOnPause):
         """Log an event of the conversation."""
         self.began = anyio.current_time() - event.at
         match event:
-            case UserStartedSpeaking():
-                self.note("caller", "speaks")
             case UserStoppedSpeaking():
                 self.note("caller", "pauses")
             case ReplyStarted():
@@ -153,15 +157,30 @@ class Agent(ReplyOnPause):
         print(f"{anyio.current_time() - self.began:6.2f}  {speaker:<6}  {event}", flush=True)
 
 
-stream = Stream(Agent, modality="audio", mode="send-receive")
+stream = Stream(
+    Agent,
+    modality="audio",
+    mode="send-receive",
+    ui_args={
+        "title": "Voice agent",
+        "subtitle": "Try: tell me a story, count to ten, what can you do",
+    },
+)
 
 
 async def call_agent(record):
     """Play the recorded caller to the agent, and record both sides, the caller on the left."""
     with wave.open(str(CALLER)) as file:
         said = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-    async with testing.open_call(Agent(), thread_limit=30) as call:
-        await call.speak(said[np.newaxis], RATE)
+    agent = Agent()
+    async with (
+        testing.open_call(agent, thread_limit=30) as call,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(call.speak, said[np.newaxis], RATE)
+        for at, text in SAID:
+            await anyio.sleep_until(agent.began + at)
+            agent.note("caller", f'says "{text}"')
         with anyio.move_on_after(10):
             await call.ended.wait()
     if closed := call.session.closed:

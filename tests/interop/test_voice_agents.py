@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -29,7 +30,7 @@ pytestmark = [
 CALLS = {
     "voice_agent": """\
 agent says "Hello! What can I do for you?"
-agent reply 1 was heard to its end
+caller says "tell me a story"
 agent has heard "tell me a story"
 agent says "Once upon a time
 agent reply 2 goes on
@@ -112,11 +113,13 @@ async def test_recorded_caller_over_webrtc(capsys: pytest.CaptureFixture[str]) -
         with anyio.fail_after(40):
             while "end_stream" not in (text := await client.receive_message()):
                 told.append(text)
-    assert [text for text in told if text.startswith("I heard")] == [
-        "I heard: tell me a story",
-        "I heard: count to ten",
-        "I heard: go on with the story",
-        "I heard: goodbye for now",
+    messages = [json.loads(text) for text in told if text.startswith("{")]
+    said = [message["data"] for message in messages if message["type"] == "transcript"]
+    assert [entry["text"] for entry in said if entry["role"] == "user"] == [
+        "tell me a story",
+        "count to ten",
+        "go on with the story",
+        "goodbye for now",
     ]
     printed = capsys.readouterr().out
     assert "reply 2 goes on" in printed
