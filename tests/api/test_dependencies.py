@@ -72,7 +72,9 @@ def imports(path: Path) -> set[str]:
             case ast.Call(func=ast.Name(id="import_module"), args=[ast.Constant(str(name))]):
                 found.add(name)
     tops = {name.partition(".")[0] for name in found}
-    return tops - set(sys.stdlib_module_names) - OWN
+    is_example = path.parent.name == "examples"
+    beside = {sibling.stem for sibling in path.parent.glob("*.py") if is_example}
+    return tops - set(sys.stdlib_module_names) - OWN - beside
 
 
 def files(folder: str) -> Iterator[tuple[str, Path]]:
