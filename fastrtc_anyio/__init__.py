@@ -50,6 +50,7 @@ from .conversation import (
     TurnEvent,
     UserStartedSpeaking,
     UserStoppedSpeaking,
+    Utterance,
 )
 from .errors import (
     AdmissionError,
@@ -220,6 +221,7 @@ __all__ = [
     "UnsupportedFormat",
     "UserStartedSpeaking",
     "UserStoppedSpeaking",
+    "Utterance",
     "Vad",
     "VadStream",
     "VideoEmitType",

@@ -29,7 +29,7 @@ from ._core.shortage import find_shortage
 from ._core.stacks import describe_subtasks
 from ._overload import as_overloaded
 from ._signaling.log_text import log_text
-from ._signaling.messages import encode_message
+from ._signaling.messages import encode_end
 from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
 from ._user_code import contain_exits
 from .abc import Peer
@@ -47,17 +47,6 @@ from .outputs import OutputBoard
 
 logger = logging.getLogger("fastrtc_anyio")
 
-_ENDED_HERE = {
-    CloseReason.VANISHED,
-    CloseReason.PEER_FAILED,
-    CloseReason.HANDLER_CLOSED,
-    CloseReason.TIME_LIMIT,
-    CloseReason.START_UP_TIMEOUT,
-    CloseReason.IDLE,
-    CloseReason.REJECTED,
-    CloseReason.CANCELLED,
-}
-"""Reasons that the client learns from an ``end_stream`` message."""
 _IDLE_STEPS = 20
 """Checks of the counters within the idle limit, which is thus kept to a twentieth."""
 _PLAY_OUT_SECONDS = 10.0
@@ -345,13 +334,7 @@ class SessionLife(ABC):
     def _notify_client(self) -> None:
         """Send the reason for the end, unless the client caused it. It may not arrive."""
         assert self.closed is not None
-        reason, message = self.closed.reason, self.closed.message
-        if reason is CloseReason.HANDLER_ERROR:
-            self.peer.messages.send_nowait(encode_message("error", message))
-        elif reason in _ENDED_HERE:
-            if reason is CloseReason.PEER_FAILED:
-                message = "the connection failed"  # the text for the log may quote an exception
-            text = encode_message("end_stream", message, reason=reason.value)
+        if (text := encode_end(self.closed)) is not None:
             self.peer.messages.send_nowait(text)
 
     async def _close_peer(self) -> None:

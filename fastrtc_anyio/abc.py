@@ -189,6 +189,9 @@ class AudioSendStream(ABC):
     def resume(self) -> None:
         """Continue playout with the sample at which it was paused. Idempotent."""
 
+    def work_ahead(self) -> None:  # noqa: B027 - for streams that trim
+        """Trim nothing from now on: the source, for instance text to speech, is not live."""
+
     @abstractmethod
     async def wait_played(self) -> None:
         """Wait until all audio sent was played or flushed, or the connection has ended."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, Unpack
 
 from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskStatus
@@ -32,10 +32,15 @@ from .abc import (
     VideoReceiveStream,
     VideoSendStream,
 )
+from .conversation.handlers import ReplyOnPause, TurnSettings
+from .conversation.pause_rules import AlgoOptions
+from .conversation.utterances import Utterances
 from .errors import HandlerContractError
 from .handlers import StreamHandlerBase
 from .limits import Limits
 from .outputs import AdditionalOutputs, OutputStatistics
+from .speech.batch import ModelOptions, PauseDetectionModel
+from .speech.vad import Vad
 from .transcript import Transcript
 
 __all__ = [
@@ -136,6 +141,7 @@ class Session(SessionLife):
         """The text of the conversation so far."""
         self._said = 0
         self._asyncio_bridge = asyncio_bridge
+        self._converse: Callable[[ReplyOnPause], object] | None = None
 
     @property
     def media(self) -> MediaPlan:
@@ -175,6 +181,44 @@ class Session(SessionLife):
     def messages(self) -> MessageStream:
         """Text messages in both directions."""
         return self.peer.messages
+
+    def utterances(
+        self,
+        *,
+        algo_options: AlgoOptions | None = None,
+        model: Vad | PauseDetectionModel | None = None,
+        model_options: ModelOptions = None,
+        can_interrupt: bool = True,
+        input_sample_rate: int = 48_000,
+        **settings: Unpack[TurnSettings],
+    ) -> Utterances:
+        """Take turns with the user in a session function.
+
+        ``async for utterance in session.utterances()`` waits for each utterance, and ``await
+        utterance.reply(chunks)`` plays the reply. Turns are those of :class:`ReplyOnPause`, whose
+        options these are. The conversation reads :attr:`audio_in` from the first iteration to the
+        end of the session, and there may be one in each session.
+
+        Raises:
+            RuntimeError: called outside of a session function, or the session has none.
+            ImportError, TypeError, ValueError: as from :class:`ReplyOnPause`.
+        """
+        if self._converse is None:
+            raise RuntimeError("utterances() is for session functions: this session has none")
+        self._require(self.media.audio, "audio_in and session.audio_out")
+        return Utterances(
+            self._converse,
+            algo_options=algo_options,
+            model=model,
+            model_options=model_options,
+            can_interrupt=can_interrupt,
+            input_sample_rate=input_sample_rate,
+            **settings,
+        )
+
+    def set_converse(self, converse: Callable[[ReplyOnPause], object]) -> None:
+        """Set the function that lets a handler take turns. Called by the driver."""
+        self._converse = converse
 
     def send_outputs(self, outputs: AdditionalOutputs) -> None:
         """Publish values to the application, and notify the client."""

@@ -71,7 +71,7 @@ async def converse(run: HandlerRun[ReplyOnPause]) -> None:
     with collapse_groups():
         async with create_task_group() as tasks:
             conversation = Conversation(run, tasks)
-            run.handler.set_trigger(conversation.triggered.set)
+            run.handler.set_trigger(conversation.triggered.set, conversation.stop_reply)
             try:
                 conversation.greet()
                 tasks.start_soon(conversation.wait_for_triggers)
@@ -124,6 +124,13 @@ class Conversation:
             await self.triggered.wait()
             self.triggered.clear()
             self._carry_out(self._machine.trigger_response())
+
+    def stop_reply(self, number: int) -> None:
+        """Cancel a reply, unless it has ended or the session hangs up."""
+        replying = self._machine.state in (TurnState.REPLYING, TurnState.INTERRUPTING)
+        if number == self._machine.reply and replying and not self._run.ending:
+            self._tell(ReplyInterrupted(self._now, number, *self._replies.interrupt()))
+            self._carry_out(self._machine.reply_finished(number))
 
     async def listen(self) -> None:
         """Process the client's audio until the connection ends."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from inspect import Parameter, signature
 from typing import TypeAlias, cast
 
-from anyio import CancelScope
+from anyio import CancelScope, create_task_group, sleep_forever
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.user_code import is_coroutine_function, is_generator_function
 from fastrtc_anyio._media.media_plan import MediaNeeds, Modality, Mode
 from fastrtc_anyio._user_code import user_code
@@ -25,8 +28,11 @@ from fastrtc_anyio.handlers import (
 from fastrtc_anyio.handlers.functions import FunctionHandler
 from fastrtc_anyio.session import Driver, Session, SessionFunction
 
+from .calls import Calls
+from .conversation import converse
 from .generators import GeneratorHandler
 from .handler import HandlerDriver
+from .run import HandlerRun
 
 Handler: TypeAlias = (
     StreamHandlerBase | Callable[[], StreamHandlerBase] | SessionFunction | Callable[..., object]
@@ -42,22 +48,39 @@ class FunctionDriver:
     def __init__(self, function: SessionFunction) -> None:
         self._function = function
         self._scope = CancelScope()
+        self._run: HandlerRun[ReplyOnPause] | None = None
+        self._calls: Calls | None = None
 
     async def run(self, session: Session) -> None:
         name = getattr(self._function, "__qualname__", repr(self._function))
-        with self._scope, user_code(name):
-            await self._function(session)
+        with collapse_groups():
+            async with create_task_group() as tasks:
+                session.set_converse(partial(self._converse, session, tasks))
+                with self._scope, user_code(name):
+                    await self._function(session)
+                if session.is_hanging_up:
+                    await sleep_forever()
+                tasks.cancel_scope.cancel()
+
+    def _converse(self, session: Session, tasks: TaskGroup, handler: ReplyOnPause) -> None:
+        """Let a handler take the turns for the function."""
+        if self._run is not None:
+            raise RuntimeError("utterances() serves one iterator in each session")
+        session.audio_out.work_ahead()
+        self._calls = Calls(handler)
+        self._run = HandlerRun(handler, session, self._calls)
+        tasks.start_soon(converse, self._run)
 
     async def play_out(self, session: Session) -> None:
         self._scope.cancel()
-        await session.wait_played()
+        await (session.wait_played() if self._run is None else self._run.play_out())
 
     async def shut_down(self, session: Session) -> None:
         await checkpoint()
 
     async def join(self, deadline: float) -> int:
         await checkpoint()
-        return 0
+        return 0 if self._calls is None else await self._calls.join(deadline)
 
 
 def make_driver_factory(handler: object, modality: Modality, mode: Mode) -> Callable[[], Driver]:

@@ -181,6 +181,11 @@ class PlayoutBuffer:
         """Continue with the next sample, faded in over 5 ms. Idempotent."""
         self.paused = False
 
+    def trim_nothing(self) -> None:
+        """Trim no standing delay from now on."""
+        self._delay = None
+        self._excess = 0
+
     def pull(self, *, held_back: bool = False) -> Int16Array:
         """Take the next 20 ms. A standing delay may be trimmed before them.
 

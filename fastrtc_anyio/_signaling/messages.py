@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from fastrtc_anyio.errors import Closed, CloseReason
+
 DIGITS = "0123456789*#ABCD"
 """Keys of a telephone (RFC 4733 3.2)."""
 
@@ -89,3 +91,28 @@ def parse_digit(text: str) -> str | None:
             return digit
         case _:
             return None
+
+
+_ENDED_HERE = {
+    CloseReason.VANISHED,
+    CloseReason.PEER_FAILED,
+    CloseReason.HANDLER_CLOSED,
+    CloseReason.TIME_LIMIT,
+    CloseReason.START_UP_TIMEOUT,
+    CloseReason.IDLE,
+    CloseReason.REJECTED,
+    CloseReason.CANCELLED,
+}
+"""Reasons that the client learns from an ``end_stream`` message."""
+
+
+def encode_end(closed: Closed) -> str | None:
+    """Encode the end of a session for its client; None if the client caused it."""
+    reason, message = closed.reason, closed.message
+    if reason is CloseReason.HANDLER_ERROR:
+        return encode_message("error", message)
+    if reason not in _ENDED_HERE:
+        return None
+    if reason is CloseReason.PEER_FAILED:
+        message = "the connection failed"  # the text for the log may quote an exception
+    return encode_message("end_stream", message, reason=reason.value)

@@ -14,6 +14,7 @@ From the outside in:
 * :mod:`.pause_rules`, :mod:`.stop_words`, :mod:`.custom_rule` - rules for the start of speech and
   for pauses
 * :mod:`.foreground` - the speaker's voice, told from background voices
+* :mod:`.utterances` - turn taking for session functions
 * :mod:`.reply_calls` - functions of a conversation, and their arguments
 """
 
@@ -33,6 +34,7 @@ from .events import (
 )
 from .handlers import ReplyOnPause, ReplyOnStopWords
 from .pause_rules import AlgoOptions
+from .utterances import Utterance, Utterances
 
 __all__ = [
     "AlgoOptions",
@@ -50,4 +52,6 @@ __all__ = [
     "TurnListener",
     "UserStartedSpeaking",
     "UserStoppedSpeaking",
+    "Utterance",
+    "Utterances",
 ]

@@ -242,9 +242,14 @@ class ReplyOnPause(StreamHandlerBase):
             raise RuntimeError("trigger_response() requires an active session")
         self._trigger()
 
-    def set_trigger(self, trigger: Callable[[], object] | None) -> None:
-        """Set the function that starts a reply, or None. Called by the session."""
+    def set_trigger(
+        self,
+        trigger: Callable[[], object] | None,
+        stop: Callable[[int], object] = lambda number: None,
+    ) -> None:
+        """Set the functions that start a reply and stop one. Called by the session."""
         self._trigger = trigger
+        self.stop_reply: Callable[[int], object] = stop
 
     def reply_call(self, utterance: Int16Array) -> ReplyCall:
         """Prepare the call of ``fn`` with an utterance: int16, shape ``(1, n)``."""

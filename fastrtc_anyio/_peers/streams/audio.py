@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import numpy as np
@@ -306,6 +306,11 @@ class AudioOutput(AudioSendStream):
     def resume(self) -> None:
         with self._link.lock:
             self._buffer.resume()
+
+    def work_ahead(self) -> None:
+        with self._link.lock:
+            self._options = replace(self._options, live=False)
+            self._buffer.trim_nothing()
 
     async def wait_played(self) -> None:
         rest = self._convert.flush()
