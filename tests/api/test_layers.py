@@ -27,7 +27,7 @@ THIRD_PARTY = {
     *("ifaddr", "numpy", "onnxruntime", "pytest", "starlette", "trio", "wsproto"),
 }
 """Other packages imported by statement. Speech models are imported by name."""
-LONGEST = 11
+LONGEST = 12
 """Maximum length of a chain of imports, with folders and top-level modules as links."""
 
 

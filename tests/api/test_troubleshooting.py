@@ -14,7 +14,7 @@ import pytest
 from tests.kit.documentation import ROOT, read
 
 PAGE = "docs/guides/troubleshooting.md"
-CODE = re.compile(r"<|[\w.]+\(|(await|except|pip|apt|ip|ss|ssh|ulimit|proxy_\w+|POST) ")
+CODE = re.compile(r"<|[\w.]+\(|(await|except|python|pip|apt|ip|ss|ssh|ulimit|proxy_\w+|POST) ")
 PLACEHOLDER = re.compile(r"%[-+ #0]*[\d.]*[a-zA-Z]|\$\{[^{}]*\}|`")
 
 
