@@ -218,6 +218,7 @@ class Conversation:
     def _push(self, hop: Int16Array, probability: float) -> None:
         if probability >= self._handler.speech_probability:
             self._speech_at = self._machine.now
+            self._handler.speech_detected = True
         self._carry_out(self._machine.push(hop, probability))
         rule = self._rule
         # One search at a time: a recogniser may be slower than the audio.
@@ -235,6 +236,7 @@ class Conversation:
                 continue
             match step:
                 case SpeechStarted():
+                    self._handler.speech_detected = True  # also by a custom rule
                     self._run.log("started_talking")
                     self._tell(UserStartedSpeaking(self._now))
                 case SpeechStopped():

@@ -57,6 +57,7 @@ class MemoryPeer(LifecyclePeer):
         buffers: sizes of the audio queues.
         uplink: faults of frames from the client; None for a perfect line.
         downlink: faults of frames to the client; None for a perfect line.
+        phone: whether the client is a telephone, which takes no messages.
 
     Attributes:
         client: the client's end.
@@ -72,8 +73,10 @@ class MemoryPeer(LifecyclePeer):
         buffers: BufferOptions | None = None,
         uplink: Line | None = None,
         downlink: Line | None = None,
+        phone: bool = False,
     ) -> None:
         super().__init__()
+        self._phone = phone
         link = Link(Host(), anyio.current_time)
         buffers = buffers or BufferOptions()
         self.media: MediaPlan = media or MediaPlan()
@@ -116,7 +119,8 @@ class MemoryPeer(LifecyclePeer):
     def _deliver(self) -> None:
         if self.messages.is_open:
             while (text := self.messages.pop_outgoing()) is not None:
-                self.client.inbox.push(text)
+                if not self._phone:
+                    self.client.inbox.push(text)
 
     def _end(self, closed: Closed) -> None:
         if self._mark_closed(closed):

@@ -142,6 +142,7 @@ class ReplyOnPause(StreamHandlerBase):
         self.pre_roll_s = pre_roll_s
         self.background_db = background_db
         self.state: AppState = AppState()
+        self.speech_detected: bool = False
         self._trigger: Callable[[], object] | None = None
         if not self.determines_pauses:
             _ = self.vad  # raises for an object that is not a model

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+import warnings
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+)
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypedDict, Unpack
 
 import anyio
 import numpy as np
@@ -14,11 +21,14 @@ from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._driver import HandlerDriver
 from fastrtc_anyio._driver.factory import Handler, make_driver_factory
+from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer
 from fastrtc_anyio._peers.streams.audio import BufferOptions
+from fastrtc_anyio._signaling.messages import DIGITS, dump_json, encode_message, load_json
+from fastrtc_anyio.conversation import ReplyOnPause
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
     AudioVideoStreamHandler,
@@ -31,7 +41,14 @@ from fastrtc_anyio.session import Driver, Session
 from .link import EmulatedLink, LinkFaults
 from .virtual_time import THREAD_LIMIT, virtual_time
 
-__all__ = ["Call", "open_call"]
+__all__ = ["Call", "CallOptions", "NoSpeechWarning", "OpenCall", "open_call"]
+
+PHONE_RATE = 8_000
+"""Sample rate of telephone calls, in Hz."""
+
+
+class NoSpeechWarning(UserWarning):
+    """A call of a `ReplyOnPause` has ended without speech in the audio that the test sent."""
 
 
 @dataclass
@@ -44,23 +61,80 @@ class Call:
     ended: anyio.Event
     """Set when the session has ended and released its resources."""
 
-    async def speak(self, samples: Int16Array, sample_rate: int = 48_000) -> None:
+    phone: bool = False
+    """Whether the client is a telephone."""
+    _loudest: int = field(default=0, repr=False)
+    _spoken_s: float = field(default=0.0, repr=False)
+
+    async def speak(
+        self, samples: Int16Array | tuple[int, Int16Array], sample_rate: int = 48_000
+    ) -> None:
         """Send audio in real time, 20 ms every 20 ms, and return after the last frame.
 
+        A telephone sends it with its own 8000 Hz, in mono.
+
         Args:
-            samples: int16, shape ``(channels, n)``.
-            sample_rate: sample rate in Hz.
+            samples: int16, shape ``(channels, n)``; or a tuple of the sample rate and such an
+                array, which :func:`spoken` returns.
+            sample_rate: sample rate in Hz, without such a tuple.
 
         Raises:
             UnsupportedFormat: for another dtype or shape.
         """
+        if isinstance(samples, tuple):
+            sample_rate, samples = samples
         check_pcm(samples, samples.shape[0] if samples.ndim == 2 else 1)
+        self._spoken_s += samples.shape[1] / sample_rate
+        self._loudest = max(self._loudest, int(np.abs(samples.astype(np.int32)).max(initial=0)))
+        if self.phone:
+            convert = AudioConverter(PHONE_RATE, 1, primed=True)
+            samples, sample_rate = convert(AudioFrame(sample_rate, samples)), PHONE_RATE
         size = sample_rate // FRAMES_PER_SECOND
         due = anyio.current_time()
         for start in range(0, samples.shape[1], size):
             self.client.send_audio(AudioFrame(sample_rate, samples[:, start : start + size]))
             due += 1 / FRAMES_PER_SECOND
             await anyio.sleep_until(due)
+
+    def press(self, keys: str) -> None:
+        """Press keys of a telephone: one ``on_dtmf`` for each.
+
+        Args:
+            keys: characters of "0123456789*#ABCD".
+
+        Raises:
+            ValueError: for other characters.
+        """
+        if not keys or any(key not in DIGITS for key in keys):
+            raise ValueError(f"keys must be characters of {DIGITS!r}; got {keys!r}")
+        for key in keys:
+            self.client.send_message(encode_message("dtmf", key))
+
+    def send_message(self, message: str | Mapping[str, object]) -> None:
+        """Send a message over the data channel: a text, or an object that becomes JSON.
+
+        Raises:
+            TypeError: a value of the object has no JSON form.
+        """
+        self.client.send_message(message if isinstance(message, str) else dump_json(message))
+
+    async def receive_message(self, kind: str | None = None) -> dict[str, Any]:
+        """Wait for a message of the session, a JSON object, and skip others.
+
+        Args:
+            kind: its ``"type"``, such as ``"transcript"``; by default, any.
+
+        Raises:
+            anyio.EndOfStream: the call has ended without such a message.
+        """
+        while True:
+            text = await self.client.receive_message()
+            try:
+                message = load_json(text)
+            except ValueError:
+                continue
+            if isinstance(message, dict) and kind in (None, message.get("type")):
+                return message
 
     @property
     def heard(self) -> Int16Array:
@@ -69,6 +143,49 @@ class Call:
         pieces = self.client.heard
         channels = self.peer.audio_out.channels
         return np.concatenate([np.empty((channels, 0), np.int16), *pieces], axis=1)
+
+    def _warn_of_silence(self, handler: StreamHandlerBase | None) -> None:
+        """Warn if turn taking found no speech in what the test sent."""
+        if not isinstance(handler, ReplyOnPause) or handler.speech_detected:
+            return
+        if self._loudest and self.session.error is None:
+            warnings.warn(
+                f"{type(handler).__name__} detected no speech in {self._spoken_s:.1f} s of audio "
+                f"with a peak of {self._loudest} of 32767, so it never replied. Silero does not "
+                "take tones or noise for speech: send fastrtc_anyio.testing.spoken(), or pass "
+                "model=EnergyVad() to the handler",
+                NoSpeechWarning,
+                stacklevel=2,
+            )
+
+
+class CallOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`open_call`, which documents them."""
+
+    modality: Modality | None
+    mode: Mode
+    limits: Limits | None
+    connect: bool
+    channel: bool
+    phone: bool
+    live: bool | None
+    output_buffer_s: float | None
+    input_buffer_s: float
+    uplink: LinkFaults | None
+    downlink: LinkFaults | None
+    inputs: tuple[object, ...] | None
+    identity: str | None
+    raise_errors: bool
+    thread_limit: float
+
+
+class OpenCall(Protocol):
+    """Type of :func:`open_call`, and of pytest's fixture with this name."""
+
+    def __call__(
+        self, handler: Handler, **options: Unpack[CallOptions]
+    ) -> AbstractAsyncContextManager[Call]:
+        """Call a handler; see :func:`open_call`."""
 
 
 @asynccontextmanager
@@ -80,6 +197,7 @@ async def open_call(
     limits: Limits | None = None,
     connect: bool = True,
     channel: bool = True,
+    phone: bool = False,
     live: bool | None = None,
     output_buffer_s: float | None = None,
     input_buffer_s: float = 1.0,
@@ -103,6 +221,8 @@ async def open_call(
         limits: deadlines of the session.
         connect: connect the client at once.
         channel: open its data channel at once.
+        phone: call from a telephone: the handler's ``phone_mode`` is set, audio has 8000 Hz in both
+            directions, and the client receives no messages.
         live: as for ``Stream``.
         output_buffer_s: seconds of audio that the handler may produce in advance.
         input_buffer_s: seconds of audio to buffer for a slow handler.
@@ -116,21 +236,30 @@ async def open_call(
 
     Raises:
         Exception: the handler raised it.
+
+    Warns:
+        NoSpeechWarning: a :class:`~fastrtc_anyio.ReplyOnPause` detected no speech in the whole
+            call, although :meth:`Call.speak` sent sound.
     """
     modality = modality or _modality_of(handler)
     make_driver = make_driver_factory(handler, modality, mode)
     driver = HandlerDriver(handler) if isinstance(handler, StreamHandlerBase) else make_driver()
-    if inputs is not None and driver.handler is not None:
-        driver.handler.set_args(list(inputs))
+    if driver.handler is not None:
+        driver.handler.phone_mode |= phone
+        if inputs is not None:
+            driver.handler.set_args(list(inputs))
     buffers = BufferOptions.choose(
         driver.needs.live if live is None else live, output_buffer_s, input_buffer_s
     )
-    peer = _make_peer(driver.needs, MediaPlan.of(modality, mode), buffers, uplink, downlink)
+    needs = replace(driver.needs, sample_rate=PHONE_RATE, channels=1) if phone else driver.needs
+    peer = _make_peer(needs, MediaPlan.of(modality, mode), buffers, uplink, downlink, phone)
     with collapse_groups(), _virtual_time(thread_limit):
         async with _open_session(peer, driver, limits, identity, raise_errors) as call:
             if connect:
                 call.client.connect(channel=channel)
+            call.phone = phone
             yield call
+        call._warn_of_silence(driver.handler)
 
 
 def _make_peer(
@@ -139,6 +268,7 @@ def _make_peer(
     buffers: BufferOptions,
     uplink: LinkFaults | None,
     downlink: LinkFaults | None,
+    phone: bool,
 ) -> MemoryPeer:
     return MemoryPeer(
         media=media,
@@ -148,6 +278,7 @@ def _make_peer(
         buffers=buffers,
         uplink=None if uplink is None else EmulatedLink(uplink),
         downlink=None if downlink is None else EmulatedLink(downlink),
+        phone=phone,
     )
 
 

@@ -23,9 +23,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import pytest
+
+if TYPE_CHECKING:
+    from .call import OpenCall
 
 __all__ = ["open_call", "pytest_pyfunc_call", "pytest_runtest_setup"]
 
@@ -37,7 +40,7 @@ _MARKS_OF_OTHERS = ("anyio", "asyncio", "trio")
 
 
 @pytest.fixture(scope="session")  # Hypothesis rejects function-scoped fixtures
-def open_call() -> object:
+def open_call() -> OpenCall:
     """Return ``fastrtc_anyio.testing.open_call``, which calls a handler on virtual time."""
     from . import call
 

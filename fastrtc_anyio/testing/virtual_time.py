@@ -20,8 +20,10 @@ from fastrtc_anyio._core.threads import hold_virtual_clock
 
 __all__ = ["THREAD_LIMIT", "virtual_time"]
 
-THREAD_LIMIT = 1.0
-"""Default for the maximum seconds of real time that a thread may work."""
+THREAD_LIMIT = 30.0
+"""Default for the maximum seconds of real time that a thread may work: enough to load a model."""
+_CHECK_S = 0.1
+"""Seconds of real time between two checks of that limit."""
 
 
 @contextmanager
@@ -85,8 +87,9 @@ class _HeldClock:
                 self._clock.autojump_threshold = 0.0
         if scope.cancelled_caught:
             raise TimeoutError(
-                f"{name} did not return within {self.thread_limit:g} s of real time: a synchronous "
-                "method that blocks cannot be tested on a virtual clock"
+                f"{name} did not return within {self.thread_limit:g} s of real time, during which "
+                "the virtual clock stands still; pass a longer thread_limit= to open_call() if it "
+                "works that long, and do not let it wait for other tasks"
             )
 
     async def watch(self) -> None:
@@ -94,7 +97,7 @@ class _HeldClock:
         with self.watching:
             while True:
                 await self._some.wait()
-                await trio.to_thread.run_sync(time.sleep, THREAD_LIMIT / 10, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(time.sleep, _CHECK_S, abandon_on_cancel=True)
                 too_long = time.monotonic() - self.thread_limit
                 for scope, since in self._working.items():
                     if since < too_long:

@@ -54,7 +54,7 @@ NUMBERS = [
     (r"for this for at most (one) second", replies.UNWINDING_S),
     (r"for (\d+) s, and only from clients", replies.INPUTS_S),
     (r"fails after (an hour)", pytest_plugin._LIMIT / 3600),
-    (r"more than (one) second of real", THREAD_LIMIT),
+    (r"more than (\d+) s of real time fails", THREAD_LIMIT),
 ]
 WORDS = {"one": 1.0, "an hour": 1.0}
 

@@ -395,8 +395,8 @@ async def test_blocked_sync_method_times_out_on_virtual_clock() -> None:
             return None
 
     try:
-        with pytest.raises(TimeoutError, match=r"Blocked.emit did not return within 1 s"):
-            async with open_call(Blocked(), limits=Limits(shutdown=0.2)) as call:
+        with pytest.raises(TimeoutError, match=r"Blocked.emit did not return within 0.5 s"):
+            async with open_call(Blocked(), limits=Limits(shutdown=0.2), thread_limit=0.5) as call:
                 await call.ended.wait()
         assert call.session.abandoned_threads == 1
     finally:

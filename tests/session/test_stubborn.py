@@ -91,6 +91,7 @@ async def test_session_function_that_swallows_its_cancellation_is_abandoned(
     await serve_stubbornly(serve, stubborn, caplog)
 
 
+@pytest.mark.filterwarnings("ignore::fastrtc_anyio.testing.NoSpeechWarning")
 async def test_reply_that_swallows_its_cancellation_is_abandoned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
