@@ -99,6 +99,7 @@ class ReplyOnPause(StreamHandlerBase):
 
     Attributes:
         state: state of an overridden ``determine_pause``; not used otherwise.
+        speech_detected: whether the user has spoken in this call, as far as ``model`` can tell.
     """
 
     def __init__(

@@ -28,9 +28,8 @@ def spoken(text: str | None = None) -> tuple[int, Int16Array]:
     """Return recorded speech, which speech detection such as Silero's accepts.
 
     Tones and noise are not speech to such a model, so a test of
-    :class:`~fastrtc_anyio.ReplyOnPause` needs a voice::
-
-        await call.speak(spoken("What time is it?"))
+    :class:`~fastrtc_anyio.ReplyOnPause` needs a voice:
+    ``await call.speak(spoken("What time is it?"))``.
 
     Args:
         text: a recorded text; case and punctuation do not matter. The first one by default. The
