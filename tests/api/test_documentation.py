@@ -26,8 +26,8 @@ from tests.testing.test_plugin import Run
 RUNNERS = {
     "python": "test_python_of_a_page_runs",
     "mermaid": "tests/api/test_diagrams.py::test_every_diagram_is_drawn",
-    "sh": "tests/examples/test_documentation.py::test_commands_run",
-    "json": "tests/examples/test_documentation.py::test_messages_are_accepted",
+    "sh": "tests/interop/test_programs.py::test_commands_run",
+    "json": "tests/interop/test_programs.py::test_messages_are_accepted",
 }
 """Tests that run the blocks of a language without a marker."""
 
@@ -47,7 +47,7 @@ _shown = []
 
 
 def _launch(stream, *args, **options):
-    """tests/examples/test_documentation.py launches the streams."""
+    """tests/interop/test_programs.py launches the streams."""
     _shown.append(stream)
 
 

@@ -268,7 +268,7 @@ def test_commands_exist(page: str, words: list[str]) -> None:
         case "python", ["-m", module, *_]:
             assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
         case "python", [script] if script in own_programs(page.partition(":")[0]):
-            pass  # tests/examples/test_documentation.py runs it
+            pass  # tests/interop/test_programs.py runs it
         case "python", [script, *options]:
             code = (ROOT / script).read_text(encoding="utf-8")
             assert [word for word in options if word.startswith("--") and word not in code] == []
@@ -277,7 +277,7 @@ def test_commands_exist(page: str, words: list[str]) -> None:
         case (("ip" | "ss" | "ssh" | "ulimit"), _):
             pass
         case (("uvicorn" | "hypercorn"), [*_, "app:app"] | ["app:app", *_]):
-            pass  # tests/examples/test_documentation.py runs them
+            pass  # tests/interop/test_programs.py runs them
         case _:
             pytest.fail(f"{page}: no check for the command {' '.join(words)}")
 

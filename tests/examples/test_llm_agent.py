@@ -221,7 +221,11 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    ("agent", "failure"),
+    [*(("example", failure) for failure in FAILURES), ("guide", next(iter(FAILURES)))],
+    indirect=["agent"],
+)
 async def test_failure_of_the_endpoint_is_told_and_the_call_continues(
     agent: Agent, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:

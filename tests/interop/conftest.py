@@ -18,13 +18,17 @@ from .node import check_node
 from .pictures import write_camera
 
 RATE = 48_000
+PORTS = ("test_documentation", "test_first_try", "test_programs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run one browser test at a time with ``--dist loadgroup``, and one test per other file."""
+    """With ``--dist loadgroup``, run one browser test at a time, and one test per other file.
+
+    The programs of the documentation share the ports that they name.
+    """
     for item in items:
         browsers = {"chromium", "firefox"}.intersection(getattr(item, "fixturenames", ()))
-        group = "browsers" if browsers else item.path.stem
+        group = "browsers" if browsers else "ports" if item.path.stem in PORTS else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -24,7 +24,7 @@ import pytest
 from anyio.streams.text import TextReceiveStream
 
 from tests.examples.loading import EXAMPLES, NAMES
-from tests.examples.test_documentation import is_free, read_utterance
+from tests.interop.test_programs import is_free, read_utterance
 from tests.kit.backends import on_asyncio
 from tests.kit.calls import place_call
 from tests.kit.documentation import ROOT, Block, all_blocks

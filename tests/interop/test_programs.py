@@ -24,6 +24,8 @@ from fastrtc_anyio._media.resample import StreamResampler
 from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio._wire.payload import MULAW_8K
 from fastrtc_anyio._wire.twilio import TwilioFraming
+from tests.examples.loading import EXAMPLES
+from tests.examples.test_scripts import RUN
 from tests.kit.backends import anyio_backend as anyio_backend
 from tests.kit.backends import on_asyncio
 from tests.kit.calls import make_stream, only_session, place_call, serve
@@ -32,9 +34,6 @@ from tests.kit.measure import speak
 from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_client as open_phone
 from tests.kit.websockets import open_wire
-
-from .loading import EXAMPLES
-from .test_scripts import RUN
 
 SPEECH = Path(_cli.__file__).with_name("speech.wav")
 SERVED = """\
@@ -55,7 +54,7 @@ COMMANDS = [block for block in all_blocks() if block.language == "sh" and block.
 MESSAGES = [block for block in all_blocks() if block.language == "json" and block.marker is None]
 LIMIT = 50
 
-pytestmark = on_asyncio  # the backend of the tests, not of the programs
+pytestmark = [pytest.mark.interop, on_asyncio]  # the backend of the tests, not of the programs
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from fastrtc_anyio.speech.loaders import STTModelName, TTSModelName
 from tests.kit.freezing import NOT_INSTALLED, WORK
 from tests.kit.gaps import ATTEMPTS, LIMIT
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", WORK)
