@@ -202,7 +202,7 @@ parts = st.lists(
 
 
 @pytest.mark.parametrize("can_interrupt", [True, False])
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(parts=parts)
 async def test_utterances_equal_those_of_reply_on_pause(
     can_interrupt: bool, parts: list[tuple[float, float, float]]
