@@ -212,7 +212,7 @@ class AdmissionError(SignalingError):
     """The stream has as many sessions as its ``concurrency_limit`` allows."""
 
     status_hint: int = 503
-    retry_after: float = 5.0
+    retry_after: float | None = 5.0
 
     def __init__(self, limit: int, active: int) -> None:
         super().__init__(limit, active)
@@ -229,10 +229,10 @@ class Overloaded(SignalingError):
 
     status_hint: int = 503
 
-    def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = 5.0) -> None:
         super().__init__(message)
         self.rule = message
-        self.retry_after: float = retry_after
+        self.retry_after: float | None = retry_after
 
 
 class PeerError(FastRTCError):
@@ -261,7 +261,7 @@ class NoFreePort(PeerFailed, SignalingError):
     """All UDP ports that ``server_rtc_configuration`` allows are in use for now."""
 
     status_hint: int = 503
-    retry_after: float = 5.0
+    retry_after: float | None = 5.0
     reason = CloseReason.REJECTED
 
 

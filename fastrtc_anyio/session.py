@@ -137,7 +137,7 @@ class Session(SessionLife):
         self.identity = identity
         self.websocket = websocket
         self.driver = driver
-        self.transcript = Transcript()
+        self.transcript: Transcript = Transcript()
         """The text of the conversation so far."""
         self._said = 0
         self._asyncio_bridge = asyncio_bridge

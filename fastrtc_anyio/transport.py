@@ -20,6 +20,7 @@ from ._peers.lifecycle import LifecyclePeer
 from ._peers.streams.audio import AudioInput, AudioOutput, BufferOptions
 from ._peers.streams.link import Link
 from ._peers.streams.messages import MessageChannel
+from .abc import AudioReceiveStream, AudioSendStream, MessageStream
 from .errors import Closed, CloseReason
 
 __all__ = ["BufferOptions", "MediaNeeds", "MediaPlan", "QueuedPeer"]
@@ -58,12 +59,13 @@ class QueuedPeer(LifecyclePeer):
         needs, buffers = needs or MediaNeeds(), buffers or BufferOptions()
         link = Link(Host(), anyio.current_time)
         self.media: MediaPlan = media or MediaPlan()
-        self.audio_in = self._in = AudioInput(link, buffers.input_s)
-        self.audio_out = self._out = AudioOutput(link, needs.sample_rate, needs.channels, buffers)
+        self._in = AudioInput(link, buffers.input_s)
+        self._out = AudioOutput(link, needs.sample_rate, needs.channels, buffers)
         self._message_news = anyio.Event()
-        self.messages = self._channel = MessageChannel(
-            link, lambda: self._message_news.set(), self._discards
-        )
+        self._channel = MessageChannel(link, lambda: self._message_news.set(), self._discards)
+        self.audio_in: AudioReceiveStream = self._in
+        self.audio_out: AudioSendStream = self._out
+        self.messages: MessageStream = self._channel
         self._due = anyio.current_time()
         self._runs = False
         self._drained = anyio.Event()

@@ -34,15 +34,15 @@ class ThreadPeer(MemoryPeer):
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__(sample_rate=sample_rate)
-        self.audio_in._link.clock = time.monotonic  # which a thread may call, too
+        self._in._link.clock = time.monotonic  # which a thread may call, too
 
     async def _play(self) -> None:
         pass
 
     def step(self, frame: AudioFrame) -> None:
         """Deliver a frame, and take the next one."""
-        self.audio_in.push(frame)
-        self.audio_out.pull()
+        self._in.push(frame)
+        self._out.pull()
 
 
 class Transport(threading.Thread):

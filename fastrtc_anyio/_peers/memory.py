@@ -22,6 +22,13 @@ from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Arra
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._media.reception import Reception
 from fastrtc_anyio._media.video import VideoFrame, as_video_frame
+from fastrtc_anyio.abc import (
+    AudioReceiveStream,
+    AudioSendStream,
+    MessageStream,
+    VideoReceiveStream,
+    VideoSendStream,
+)
 from fastrtc_anyio.errors import Closed, CloseReason
 
 from .lifecycle import LifecyclePeer
@@ -80,18 +87,21 @@ class MemoryPeer(LifecyclePeer):
         link = Link(Host(), anyio.current_time)
         buffers = buffers or BufferOptions()
         self.media: MediaPlan = media or MediaPlan()
-        self.audio_in: AudioInput = AudioInput(link, buffers.input_s)
-        self.audio_out: AudioOutput = AudioOutput(link, sample_rate, channels, buffers)
-        self.video_in: VideoInput = VideoInput(link)
+        self._in = AudioInput(link, buffers.input_s)
+        self._out = AudioOutput(link, sample_rate, channels, buffers)
+        self._video_in = VideoInput(link)
         self._picture = anyio.Event()
-        self.video_out: VideoOutput = VideoOutput(
-            link, fps, self.video_in, lambda: self._picture.set()
-        )
-        self.messages: MessageChannel = MessageChannel(link, self._deliver, self._discards)
+        self._video_out = VideoOutput(link, fps, self._video_in, lambda: self._picture.set())
+        self._channel = MessageChannel(link, self._deliver, self._discards)
+        self.audio_in: AudioReceiveStream = self._in
+        self.audio_out: AudioSendStream = self._out
+        self.video_in: VideoReceiveStream = self._video_in
+        self.video_out: VideoSendStream = self._video_out
+        self.messages: MessageStream = self._channel
         self.client: MemoryClient = MemoryClient(self)
         heard = _AudioReceiver(self.client.audio_in, self.client.heard.append)
-        self._up_audio = _Carrier(uplink, _AudioReceiver(self.audio_in).receive)
-        self._up_video = _Carrier[VideoFrame](uplink, lambda frame, _: self.video_in.push(frame))
+        self._up_audio = _Carrier(uplink, _AudioReceiver(self._in).receive)
+        self._up_video = _Carrier[VideoFrame](uplink, lambda frame, _: self._video_in.push(frame))
         self._down_audio = _Carrier(downlink, heard.receive)
         self._down_video = _Carrier[VideoFrame](downlink, lambda frame, _: self.client._see(frame))
 
@@ -117,19 +127,19 @@ class MemoryPeer(LifecyclePeer):
         await checkpoint()
 
     def _deliver(self) -> None:
-        if self.messages.is_open:
-            while (text := self.messages.pop_outgoing()) is not None:
+        if self._channel.is_open:
+            while (text := self._channel.pop_outgoing()) is not None:
                 if not self._phone:
                     self.client.inbox.push(text)
 
     def _end(self, closed: Closed) -> None:
         if self._mark_closed(closed):
             for stream in (
-                self.audio_in,
-                self.audio_out,
-                self.video_in,
-                self.video_out,
-                self.messages,
+                self._in,
+                self._out,
+                self._video_in,
+                self._video_out,
+                self._channel,
             ):
                 stream.end()
             for stream in (self.client.audio_in, self.client.video_in, self.client.inbox):
@@ -139,7 +149,7 @@ class MemoryPeer(LifecyclePeer):
         await self._connected.wait()
         due = anyio.current_time()
         while self._closed is None:
-            self._down_audio.send(AudioFrame(self.audio_out.sample_rate, self.audio_out.pull()))
+            self._down_audio.send(AudioFrame(self._out.sample_rate, self._out.pull()))
             due += 1 / FRAMES_PER_SECOND
             await anyio.sleep_until(due)
 
@@ -147,13 +157,13 @@ class MemoryPeer(LifecyclePeer):
         await self._connected.wait()
         while self._closed is None:
             self._picture = anyio.Event()
-            frame = self.video_out.pull()
+            frame = self._video_out.pull()
             if frame is None:
                 await self._picture.wait()
                 continue
             self._down_video.send(frame)
-            if not self.video_out.draining and self.video_out.due is not None:
-                await anyio.sleep_until(self.video_out.due)
+            if not self._video_out.draining and self._video_out.due is not None:
+                await anyio.sleep_until(self._video_out.due)
 
 
 class MemoryClient:
@@ -186,7 +196,7 @@ class MemoryClient:
 
     def open_channel(self) -> None:
         """Open the data channel."""
-        self._peer.messages.mark_open()
+        self._peer._channel.mark_open()
         self.inbox.mark_open()
         self._peer._deliver()
 
@@ -216,7 +226,7 @@ class MemoryClient:
 
     def send_message(self, text: str) -> None:
         """Send a message over the data channel."""
-        self._peer.messages.push(text)
+        self._peer._channel.push(text)
 
     async def receive_message(self) -> str:
         """Wait for the session's next message.

@@ -86,8 +86,8 @@ class Script:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
-        self.has_notes = False
-        self.emitted = 0.0
+        self.has_notes: bool = False
+        self.emitted: float = 0.0
         self._waiting: deque[_Cursor] = deque()
         self._current: _Cursor | None = None
         self._guessed: list[Note] = []  # recognisable, but taken for the next without being it

@@ -26,7 +26,7 @@ from .pause_rules import AlgoOptions
 
 __all__ = ["Utterance", "Utterances"]
 
-logger = logging.getLogger("fastrtc_anyio")
+logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 Chunks: TypeAlias = AsyncIterator[object] | Iterable[object]
 Outcome: TypeAlias = ReplyFinished | ReplyInterrupted

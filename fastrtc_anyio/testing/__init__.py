@@ -3,7 +3,7 @@
 :mod:`.strategies` needs Hypothesis; import it explicitly.
 """
 
-from .call import Call, CallOptions, NoSpeechWarning, OpenCall, open_call
+from .call import Call, NoSpeechWarning, OpenCall, open_call
 from .check_peer import check_peer
 from .faults import FaultPlan, faulty, inject_fault
 from .link import LinkFaults
@@ -13,7 +13,6 @@ from .virtual_time import virtual_time
 
 __all__ = [
     "Call",
-    "CallOptions",
     "FaultPlan",
     "LinkFaults",
     "NoSpeechWarning",

@@ -11,7 +11,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, Protocol
 
 import anyio
 import numpy as np
@@ -41,7 +41,7 @@ from fastrtc_anyio.session import Driver, Session
 from .link import EmulatedLink, LinkFaults
 from .virtual_time import THREAD_LIMIT, virtual_time
 
-__all__ = ["Call", "CallOptions", "NoSpeechWarning", "OpenCall", "open_call"]
+__all__ = ["Call", "NoSpeechWarning", "OpenCall", "open_call"]
 
 PHONE_RATE = 8_000
 """Sample rate of telephone calls, in Hz."""
@@ -159,33 +159,31 @@ class Call:
             )
 
 
-class CallOptions(TypedDict, total=False):
-    """Keyword arguments of :func:`open_call`, which documents them."""
-
-    modality: Modality | None
-    mode: Mode
-    limits: Limits | None
-    connect: bool
-    channel: bool
-    phone: bool
-    live: bool | None
-    output_buffer_s: float | None
-    input_buffer_s: float
-    uplink: LinkFaults | None
-    downlink: LinkFaults | None
-    inputs: tuple[object, ...] | None
-    identity: str | None
-    raise_errors: bool
-    thread_limit: float
-
-
 class OpenCall(Protocol):
     """Type of :func:`open_call`, and of pytest's fixture with this name."""
 
     def __call__(
-        self, handler: Handler, **options: Unpack[CallOptions]
+        self,
+        handler: Handler,
+        *,
+        modality: Modality | None = None,
+        mode: Mode = "send-receive",
+        limits: Limits | None = None,
+        connect: bool = True,
+        channel: bool = True,
+        phone: bool = False,
+        live: bool | None = None,
+        output_buffer_s: float | None = None,
+        input_buffer_s: float = 1.0,
+        uplink: LinkFaults | None = None,
+        downlink: LinkFaults | None = None,
+        inputs: tuple[object, ...] | None = None,
+        identity: str | None = None,
+        raise_errors: bool = True,
+        thread_limit: float = THREAD_LIMIT,
     ) -> AbstractAsyncContextManager[Call]:
         """Call a handler; see :func:`open_call`."""
+        ...
 
 
 @asynccontextmanager
