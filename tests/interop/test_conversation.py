@@ -240,7 +240,8 @@ async def test_hostile_texts_cannot_break_the_conversation(browser: Browser) -> 
         page = await browser.open_page(url, VIOLATIONS)
         await page.click("connect")
         await page.wait_for_text("entries", "the last one")
-        assert await page.evaluate("document.querySelectorAll('.entry').length") == 200
+        # The session's queue of messages is bounded, too, so not all of them arrive.
+        assert await page.evaluate("document.querySelectorAll('.entry').length") <= 200
         assert await page.evaluate("document.querySelectorAll('main :is(img, b)').length") == 0
         assert await page.evaluate("conversation.byId.size") <= 200
         assert await page.evaluate("violations") == []
