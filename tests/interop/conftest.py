@@ -21,6 +21,7 @@ RATE = 48_000
 PORTS = ("test_documentation", "test_first_try", "test_programs")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With ``--dist loadgroup``, run one browser test at a time, and one test per other file.
 
