@@ -182,8 +182,9 @@ _loading = Lock()
 def get_silero_model() -> SileroVad:
     """Return the process's Silero model. Any thread may call this.
 
-    The first call loads the model and runs it once, which takes up to 0.1 s: make it before the
-    server starts.
+    The first call loads the model and runs it once, which takes up to 0.2 s. For 50 ms of that, the
+    import of onnxruntime holds the GIL and delays all calls of the process: make the first call
+    before the server starts. A :class:`~fastrtc_anyio.ReplyOnPause` makes it when it is created.
 
     Raises:
         ImportError: onnxruntime or the weights are not installed; names the command to install.
