@@ -70,10 +70,12 @@ OBJECTS = {
 """Classes of the variables in code spans."""
 FOREIGN = """
     AV1 Ada ERROR POST Upgrade Forwarded Hello Ma Prefix Proto allow auto autoplay cert_file cookies
-    proxy_read_timeout coroutine_function eth0 fastphone iframe key_file receive_ temperature
+    proxy_read_timeout coroutine_function eth0 iframe key_file receive_ temperature
     run_coroutine_threadsafe transcript websockets get_ _turn_credentials utils stream_auth_token
     stream_bidirectional_codec stream_bidirectional_mode stream_bidirectional_sampling_rate
     tool tool_calls
+    ChatMessage CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
+    reply_on_stopwords speech_to_text text_to_speech
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 QUOTED = frozenset(messages())

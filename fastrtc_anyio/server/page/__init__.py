@@ -54,8 +54,8 @@ class Page:
             backend: as for ``Stream.launch``.
             prevent_thread_lock: serve on a thread until :meth:`close`, or until the program ends,
                 and return ``(app, url, None)``. Otherwise, serve until Ctrl-C.
-            options: Gradio's further keywords. Those that have a value have no effect, with a
-                warning.
+            options: Gradio's further keywords. They have no effect; a warning names those with a
+                true value.
 
         Raises:
             ValueError: one of Gradio's keywords guards or encrypts its page; names the replacement.

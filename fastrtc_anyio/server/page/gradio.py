@@ -44,12 +44,12 @@ def adapt_components(
 ) -> tuple[list[Component], list[Component]]:
     """Check ``additional_inputs`` and ``additional_outputs``, and convert Gradio's components.
 
-    One that is both an input and an output becomes one component. Where the page has none of its
-    kind, it becomes a :class:`Hidden` component, with a warning.
+    A component that is both an input and an output stays one. Kinds that the page does not have
+    become :class:`Hidden` components, with a warning.
 
     Raises:
         TypeError: an entry is not a component.
-        ValueError: two components of ours have the same name.
+        ValueError: two components of fastrtc_anyio have the same name.
     """
     adapted: dict[int, Component] = {}
     taken = {
@@ -206,7 +206,8 @@ class _Number(Component):
             raise self._unlike("a number", value) from None
 
     def describe(self) -> dict[str, object]:
-        return _without(super().describe(), "whole") | {"lines": 1, "placeholder": ""}
+        control = {"lines": 1, "placeholder": "", "max_length": 100, "type": "text"}
+        return _without(super().describe(), "whole") | control
 
 
 @component

@@ -73,9 +73,9 @@ const CONTROLS = {
       },
     };
   },
-  textbox({ lines, placeholder, max_length }) {
+  textbox({ lines, placeholder, max_length, type }) {
     const node = element(lines > 1 ? "textarea" : "input");
-    if (lines > 1) node.rows = lines;
+    Object.assign(node, lines > 1 ? { rows: lines } : { type });
     Object.assign(node, { placeholder, maxLength: max_length });
     return valued(node);
   },
