@@ -19,14 +19,12 @@ from ._media.read import AudioLike, read_audio
 from ._peers.lifecycle import LifecyclePeer
 from ._peers.streams.audio import AudioInput, AudioOutput, BufferOptions
 from ._peers.streams.link import Link
-from ._peers.streams.messages import MessageChannel
+from ._peers.streams.outbox import Outbox
 from .abc import AudioReceiveStream, AudioSendStream, MessageStream
 from .errors import Closed, CloseReason
 
 __all__ = ["BufferOptions", "MediaNeeds", "MediaPlan", "QueuedPeer"]
 
-_DRAIN_SECONDS = 0.5
-"""Time that messages in the outbox have to leave after the end."""
 _LATE_SECONDS = 0.2
 """Delay of a transport's own from which it skips time, and sends no burst."""
 
@@ -61,20 +59,19 @@ class QueuedPeer(LifecyclePeer):
         self.media: MediaPlan = media or MediaPlan()
         self._in = AudioInput(link, buffers.input_s)
         self._out = AudioOutput(link, needs.sample_rate, needs.channels, buffers)
-        self._message_news = anyio.Event()
-        self._channel = MessageChannel(link, lambda: self._message_news.set(), self._discards)
+        self._outbox = Outbox(link, self._discards)
+        self._channel = self._outbox.channel
         self.audio_in: AudioReceiveStream = self._in
         self.audio_out: AudioSendStream = self._out
         self.messages: MessageStream = self._channel
         self._due = anyio.current_time()
         self._runs = False
-        self._drained = anyio.Event()
         self._released = anyio.Event()
         self._mark_connected()
         if messages:
             self._channel.mark_open()
         else:
-            self._drained.set()
+            self._outbox.abandon()
 
     @abstractmethod
     async def carry(self) -> None:
@@ -125,14 +122,7 @@ class QueuedPeer(LifecyclePeer):
         Cancellation:
             A cancelled call has not removed a message from the outbox.
         """
-        await checkpoint()
-        while True:
-            self._message_news = anyio.Event()
-            if (text := self._channel.pop_outgoing()) is not None:
-                return text
-            if self._closed is not None:
-                self._drained.set()
-            await self._message_news.wait()
+        return await self._outbox.next()
 
     async def run(self) -> None:
         """Run :meth:`carry` until the connection has ended."""
@@ -144,9 +134,7 @@ class QueuedPeer(LifecyclePeer):
             async with create_task_group() as tasks:
                 tasks.start_soon(self._carry)
                 await self._closed_event.wait()
-                with anyio.move_on_after(_DRAIN_SECONDS):
-                    self._message_news.set()
-                    await self._drained.wait()
+                await self._outbox.drain()
                 tasks.cancel_scope.cancel()
         finally:
             self._end(CloseReason.CANCELLED, "the connection was cancelled")
@@ -170,7 +158,7 @@ class QueuedPeer(LifecyclePeer):
             self._end(CloseReason.HUNG_UP, "the client hung up")
         else:
             self._end(CloseReason.HUNG_UP, "the client hung up")
-        self._drained.set()  # messages cannot leave any more
+        self._outbox.abandon()
 
     def _end(self, reason: CloseReason, message: str) -> None:
         if self._mark_closed(Closed(reason, message)):

@@ -134,13 +134,7 @@ class MemoryPeer(LifecyclePeer):
 
     def _end(self, closed: Closed) -> None:
         if self._mark_closed(closed):
-            for stream in (
-                self._in,
-                self._out,
-                self._video_in,
-                self._video_out,
-                self._channel,
-            ):
+            for stream in (self._in, self._out, self._video_in, self._video_out, self._channel):
                 stream.end()
             for stream in (self.client.audio_in, self.client.video_in, self.client.inbox):
                 stream.end()

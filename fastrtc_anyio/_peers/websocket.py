@@ -44,12 +44,10 @@ from fastrtc_anyio.errors import Closed, CloseReason, InvalidMessage, SignalingE
 from .lifecycle import LifecyclePeer
 from .streams.audio import AudioInput, BufferOptions
 from .streams.link import Link
-from .streams.messages import MessageChannel
+from .streams.outbox import Outbox
 from .streams.paced import CLIENT_LEAD, LIVE_LEAD, PacedOutput
 from .streams.phone import PHONE_LEAD, PhoneOutput
 
-_DRAIN_SECONDS = 0.5
-"""Time that messages in the outbox have to leave before the socket is closed."""
 _GONE_SECONDS = 1.0
 """Time to read the end of the socket after a failed send, and to close it."""
 _LIVENESS_STEPS = 5
@@ -153,14 +151,9 @@ class WebSocketPeer(LifecyclePeer):
         rate = encoding_out.sample_rate
         self.audio_in = self._in = AudioInput(link, buffers.input_s)
         self.audio_out = self._out = kind(link, rate, buffers, lead, lambda: self._audio_news.set())
-        self.messages = self._channel = MessageChannel(
-            link,
-            lambda: link.host.call(lambda: self._message_news.set()),
-            self._discards,
-        )
+        self._outbox = Outbox(link, self._discards)
+        self.messages = self._channel = self._outbox.channel
         self._audio_news = anyio.Event()
-        self._message_news = anyio.Event()
-        self._drained = anyio.Event()
         self._unsendable = anyio.Event()
         self._held = anyio.Event()
         self._released = anyio.Event()
@@ -210,9 +203,7 @@ class WebSocketPeer(LifecyclePeer):
                 ):
                     tasks.start_soon(part)
                 await self._closed_event.wait()
-                with anyio.move_on_after(_DRAIN_SECONDS):
-                    self._message_news.set()
-                    await self._drained.wait()
+                await self._outbox.drain()
                 tasks.cancel_scope.cancel()
         finally:
             self._close(CloseReason.CANCELLED, "the connection was cancelled")
@@ -312,13 +303,9 @@ class WebSocketPeer(LifecyclePeer):
 
     async def _write_messages(self) -> None:
         while True:
-            self._message_news = anyio.Event()
-            while (text := self._channel.pop_outgoing()) is not None:
-                if not await self._send(Text(text)):
-                    self._channel.count_unsent()
-            if self._closed is not None:
-                self._drained.set()
-            await self._message_news.wait()
+            text = await self._outbox.next()
+            if not await self._send(Text(text)):
+                self._channel.count_unsent()
 
     async def _watch(self) -> None:
         """End the call of a telephone that has sent nothing for the liveness limit.
@@ -364,4 +351,4 @@ class WebSocketPeer(LifecyclePeer):
     def _gone(self, reason: CloseReason, message: str) -> None:
         """Close without draining the outbox: the client cannot receive messages any more."""
         self._close(reason, message)
-        self._drained.set()
+        self._outbox.abandon()

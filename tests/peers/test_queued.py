@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from anyio import create_task_group
 
-from fastrtc_anyio import AudioFrame, CloseReason, UnsupportedFormat
+from fastrtc_anyio import AudioFrame, CloseReason, UnsupportedFormat, run_sync
 from fastrtc_anyio.testing import check_peer
 from fastrtc_anyio.transport import MediaPlan, QueuedPeer
 
@@ -96,6 +96,14 @@ async def test_end_of_carry_gives_reason(error: Exception | None, reason: CloseR
         peer.error = error
         client.hang_up()
         assert (await peer.wait_closed()).reason is reason
+
+
+async def test_any_thread_may_send_messages() -> None:
+    async with open_pair() as (peer, client):
+        await client.receive_audio()  # it waits for messages
+        await run_sync(peer.messages.send_nowait, "from a thread")
+        with anyio.fail_after(10):
+            assert await client.receive_message() == "from a thread"
 
 
 async def test_messages_leave_after_the_end() -> None:
