@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, Protocol, TypeVar, Unpack
 
 from anyio import TASK_STATUS_IGNORED, create_task_group
@@ -139,7 +140,7 @@ class Session(SessionLife):
         self.driver = driver
         self.transcript: Transcript = Transcript()
         """The text of the conversation so far."""
-        self._said = 0
+        self._said = count(1)  # any thread may take a number
         self._asyncio_bridge = asyncio_bridge
         self._converse: Callable[[ReplyOnPause], object] | None = None
 
@@ -238,8 +239,7 @@ class Session(SessionLife):
         """
         self.transcript.add(role, text)
         if words := text.strip():
-            self._said += 1
-            message = encode_transcript(f"said-{self._said}", role, words)
+            message = encode_transcript(f"said-{next(self._said)}", role, words)
             self._host.call(partial(self.messages.send_nowait, message))
 
     async def run_asyncio(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
