@@ -15,11 +15,12 @@ import pytest
 
 from fastrtc_anyio import Session
 from fastrtc_anyio.server import require_token
-from tests.interop.test_programs import is_free
 from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, serve
 from tests.kit.documentation import ROOT, Block, find_block
 from tests.kit.waiting import wait_until
+
+from .programs import is_free
 
 pytestmark = pytest.mark.interop
 

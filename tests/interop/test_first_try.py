@@ -11,25 +11,18 @@ import functools
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import anyio
-import numpy as np
 import pytest
-from anyio.streams.text import TextReceiveStream
 
 from tests.examples.loading import EXAMPLES, NAMES
-from tests.interop.test_programs import is_free, read_utterance
 from tests.kit.backends import on_asyncio
-from tests.kit.calls import place_call
 from tests.kit.documentation import ROOT, Block, all_blocks
-from tests.kit.measure import speak
 from tests.kit.waiting import wait_until
+
+from .programs import call_program, is_free, open_program
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(400), on_asyncio]
 
@@ -54,7 +47,8 @@ ARGUMENTS = {
 """Arguments with which an example ends by itself."""
 LIBRARIES = [name for name in NAMES if name.startswith("fake_")]
 """Servers that other examples start."""
-LIMIT = 200
+LONG = 200
+"""Seconds for a program that ends by itself."""
 PORTS = (7860, 8000)
 """Default ports of this package, and of uvicorn and Hypercorn."""
 
@@ -85,39 +79,13 @@ def find_requirements(text: str, wheel: Path) -> tuple[str, ...]:
     return tuple(sorted({OWN.sub(str(wheel), word, count=1) for word in given}))
 
 
-@asynccontextmanager
-async def run_program(
-    command: list[str], programs: Path, folder: Path, printed: list[str]
-) -> AsyncGenerator[anyio.abc.Process, None]:
-    """Run a command in an environment, and interrupt it at the end if it is still running."""
-    environment = {
+def make_variables(programs: Path) -> dict[str, str]:
+    """The environment of a program: none but that of its own packages."""
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "VIRTUAL_ENV", "NOX"))
     } | {"PATH": f"{programs}:{os.environ['PATH']}"}
-
-    async def read(process: anyio.abc.Process) -> None:
-        assert process.stdout is not None
-        async for text in TextReceiveStream(process.stdout):
-            printed.append(text)
-
-    async with (
-        await anyio.open_process(
-            command, stderr=subprocess.STDOUT, cwd=folder, env=environment
-        ) as process,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(read, process)
-        try:
-            with anyio.fail_after(LIMIT):
-                yield process
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGINT)
-        with anyio.fail_after(20):
-            await process.wait()
-    assert process.returncode == 0, "".join(printed)
-    assert "Traceback" not in "".join(printed), "".join(printed)
 
 
 async def run_and_call(command: list[str], programs: Path, folder: Path, text: str) -> None:
@@ -125,7 +93,7 @@ async def run_and_call(command: list[str], programs: Path, folder: Path, text: s
     for port in PORTS:
         await wait_until(functools.partial(is_free, port), f"port {port}", seconds=60)
     printed: list[str] = []
-    async with run_program(command, programs, folder, printed) as process:
+    async with open_program(command, folder, make_variables(programs), printed, LONG) as process:
         await wait_until(
             lambda: ADDRESS.search("".join(printed)) or process.returncode is not None,
             "the server",
@@ -134,34 +102,12 @@ async def run_and_call(command: list[str], programs: Path, folder: Path, text: s
         found = ADDRESS.search("".join(printed))
         assert found is not None, "".join(printed)
         path = "/voice" if '"/voice"' in text else ""
-        await call(f"http://127.0.0.1:{found[1]}{path}", text)
-
-
-async def call(url: str, program: str) -> None:
-    """Call a program with what it takes, and speak, until it sends sound or a picture."""
-    found = re.search(r'modality="([\w-]+)"', program)
-    assert found is not None, program
-    video, audio = "video" in found[1], "audio" in found[1]
-    async with place_call(url, audio=audio, video="sendrecv" if video else None) as client:
-        with anyio.fail_after(60):
-            if video:
-                client.camera.picture = np.full((240, 320, 3), 90, np.uint8)
-                await wait_until(lambda: client.seen, "a picture", seconds=50)
-            if audio:
-                speak(client, read_utterance())
-                frames = 0
-                while np.abs((await client.receive_audio()).samples).max() < 1000:
-                    frames += 1
-                    if frames == 100 and '"play"' in program:
-                        client.send_message("play")
-                    if frames > 100 and ("/input_hook" in program or "Slider(" in program):
-                        return  # silent until the page sends its inputs
+        silent = "/input_hook" in text or "Slider(" in text
+        await call_program(f"http://127.0.0.1:{found[1]}{path}", text, silent=silent)
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=str)
-async def test_program_of_page(
-    block: Block, wheel: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_program_of_page(block: Block, wheel: Path, tmp_path: Path) -> None:
     above = "\n".join((ROOT / block.page).read_text().split("\n")[: block.line])
     requirements = find_requirements(above, wheel)
     programs = make_environment(wheel.parent, requirements)
@@ -180,5 +126,6 @@ async def test_example(name: str, wheel: Path) -> None:
         await run_and_call(command, programs, EXAMPLES, text)
         return
     printed: list[str] = []
-    async with run_program(command, programs, EXAMPLES, printed) as process:
+    variables = make_variables(programs)
+    async with open_program(command, EXAMPLES, variables, printed, LONG) as process:
         await process.wait()
