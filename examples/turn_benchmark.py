@@ -281,7 +281,7 @@ async def hold_call(samples: Int16Array, vad: Vad, threshold: float) -> Outcome:
         model=vad,
         on_event=take_note,
     )
-    async with open_call(handler, thread_limit=30) as call:
+    async with open_call(handler) as call:
         await call.speak(samples, RATE)
         if speaking_since is not None:
             outcome.turns.append(Turn(speaking_since, samples.shape[1], None))

@@ -174,7 +174,7 @@ async def call_agent(record):
         said = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     agent = Agent()
     async with (
-        testing.open_call(agent, thread_limit=30) as call,
+        testing.open_call(agent) as call,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(call.speak, said[np.newaxis], RATE)

@@ -28,6 +28,7 @@ from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._signaling.messages import DIGITS, dump_json, encode_message, load_json
+from fastrtc_anyio._wire.payload import MULAW_8K
 from fastrtc_anyio.conversation import ReplyOnPause
 from fastrtc_anyio.handlers import (
     AsyncAudioVideoStreamHandler,
@@ -43,8 +44,7 @@ from .virtual_time import THREAD_LIMIT, virtual_time
 
 __all__ = ["Call", "NoSpeechWarning", "OpenCall", "open_call"]
 
-PHONE_RATE = 8_000
-"""Sample rate of telephone calls, in Hz."""
+PHONE_RATE = MULAW_8K.sample_rate
 
 
 class NoSpeechWarning(UserWarning):

@@ -222,7 +222,7 @@ async def test_fault_at_any_checkpoint_leaves_no_generator_or_thread(
         # A new error for each run: its traceback and notes grow with every raise.
         with inject_fault(at, Injected("here") if fails else None) as fault:
             try:
-                async with open_call(handler, raise_errors=False, thread_limit=30) as call:
+                async with open_call(handler, raise_errors=False) as call:
                     session = call.session
                     await say(call, voice(0.1), silence(0.22), voice(0.1), silence(0.22))
             except* Injected:  # in a task of the call itself

@@ -184,9 +184,7 @@ async def test_fault_at_any_checkpoint_closes_session_and_threads(
         # A new error for each run: its traceback and notes grow with every raise.
         with inject_fault(at, Injected("here") if fails else None) as fault:
             try:
-                async with open_call(
-                    handler, raise_errors=False, thread_limit=30, **options(kind)
-                ) as call:
+                async with open_call(handler, raise_errors=False, **options(kind)) as call:
                     session, frames = call.session, count_received(call)
                     await talk(call, session.media)
             except* Injected:  # raised in a task of the call, not of the session
