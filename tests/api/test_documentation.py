@@ -24,7 +24,7 @@ from tests.kit.documentation import (
 from tests.testing.test_plugin import Run
 
 RUNNERS = {
-    "python": "test_python_of_a_page_runs",
+    "python": "test_python_of_pages_runs",
     "mermaid": "tests/api/test_diagrams.py::test_every_diagram_is_drawn",
     "sh": "tests/interop/test_programs.py::test_commands_run",
     "json": "tests/interop/test_programs.py::test_messages_are_accepted",
@@ -115,22 +115,39 @@ def check_place(block: Block, place: str) -> None:
     assert f'find_block("{block.page}"' in taken, f"{place} does not run {block}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "python")])
-def test_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+WITH_PYTHON = [page for page in PAGES if blocks_of(page, "python")]
+RUNS = 4
+"""Starting pytest takes longer than most pages: a few runs for all of them."""
+
+
+@pytest.mark.parametrize("first", range(RUNS))
+def test_python_of_pages_runs(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All code of a page runs in one namespace, and its tests pass."""
-    blocks = [(block.line, block.text) for block in blocks_of(page, "python")]
     speech = Path(_cli.__file__).with_name("speech.wav")
     monkeypatch.setenv("PATH", put_voice(tmp_path, speech))
     monkeypatch.setenv("PARROT_TOKEN", "secret")
-    begin = f"BLOCKS = {blocks!r}\nPAGE = {str(ROOT / page)!r}\nSPEECH = {str(speech)!r}\n"
-    run = Run(tmp_path, begin + PROGRAM)
-    assert run.outcomes, run.output
+    pages = {f"test_{Path(page).stem}_{n}.py": page for n, page in enumerate(WITH_PYTHON)}
+    pages = dict(list(pages.items())[first::RUNS])
+    files = {}
+    for name, page in pages.items():
+        blocks = [(block.line, block.text) for block in blocks_of(page, "python")]
+        begin = f"BLOCKS = {blocks!r}\nPAGE = {str(ROOT / page)!r}\nSPEECH = {str(speech)!r}\n"
+        files[name] = begin + PROGRAM
+    run = Run(tmp_path, files)
     assert set(run.outcomes.values()) == {"PASSED"}, run.output
-    shown = [ast.parse(text) for _, text in blocks]
-    wanted = [getattr(node, "name", "") or "" for tree in shown for node in ast.walk(tree)]
-    tests = [name for name in wanted if name.startswith("test_")]
-    assert len(tests) == len(set(tests))
-    assert all(any(name in outcome for outcome in run.outcomes) for name in tests), run.output
+    for name, page in pages.items():
+        outcomes = [test for test in run.outcomes if test.startswith(f"{name}::")]
+        assert outcomes, f"no test of {page} ran: {run.output}"
+        tests = shown_tests(page)
+        assert len(tests) == len(set(tests))
+        assert all(any(test in ran for ran in outcomes) for test in tests), run.output
+
+
+def shown_tests(page: str) -> list[str]:
+    """Return the names of the tests that a page shows."""
+    trees = [ast.parse(block.text) for block in blocks_of(page, "python")]
+    names = [str(getattr(node, "name", "")) for tree in trees for node in ast.walk(tree)]
+    return [name for name in names if name.startswith("test_")]
 
 
 @pytest.mark.parametrize(

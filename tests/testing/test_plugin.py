@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -44,10 +45,15 @@ class Failing(Echo):
 
 
 class Run:
-    """A run of pytest on one file, with the outcome of each test."""
+    """A run of pytest on one file, or on several by name, with the outcome of each test.
 
-    def __init__(self, folder: Path, tests: str, *, ini: str = "") -> None:
-        (folder / "test_it.py").write_text(tests, encoding="utf-8")
+    The outcomes of several files are by file and test, as in ``test_echo.py::test_it``.
+    """
+
+    def __init__(self, folder: Path, tests: str | Mapping[str, str], *, ini: str = "") -> None:
+        files = {"test_it.py": tests} if isinstance(tests, str) else tests
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
         (folder / "pytest.ini").write_text("[pytest]\n" + ini)
         (folder / "conftest.py").write_text(FEW_EXAMPLES, encoding="utf-8")
         # The entry point of an installed package loads the plugin.
@@ -70,7 +76,8 @@ class Run:
         for line in summary.splitlines():
             outcome, _, rest = line.partition(" ")
             if "::" in rest and outcome.isupper():
-                self.outcomes[rest.partition("::")[2].partition(" - ")[0]] = outcome
+                test = rest.partition(" - ")[0]
+                self.outcomes[test.removeprefix("test_it.py::")] = outcome
 
 
 def test_tests_with_open_call_run_without_configuration(tmp_path: Path) -> None:
