@@ -94,9 +94,14 @@ def stock(session: nox.Session) -> None:
 
 @nox.session
 def attacks(session: nox.Session) -> None:
-    """Attack live calls and servers, one test at a time: some measure gaps in other calls."""
-    session.install(".[test]")
-    session.run("pytest", *(session.posargs or ("tests/attacks",)), env=ENVIRONMENT)
+    """Attack live calls and servers, at the end one test at a time: these measure gaps in calls."""
+    session.install("--no-compile", ".[test]")
+    if session.posargs:
+        session.run("pytest", *session.posargs, env=ENVIRONMENT)
+        return
+    several = ("-n", "3", "--dist", "worksteal", "-m", "not alone")
+    session.run("pytest", "tests/attacks", *several, env=ENVIRONMENT)
+    session.run("pytest", "tests/attacks", "-m", "alone", env=ENVIRONMENT)
 
 
 @nox.session

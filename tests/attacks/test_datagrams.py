@@ -346,6 +346,7 @@ while (passed := time.monotonic() - began) < seconds:
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["strange", "authentic"])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_flood_of_one_call_leaves_no_gap_in_another(backend: str, kind: str) -> None:

@@ -87,6 +87,7 @@ def send_requests(url: str) -> None:
             connection.recv(65_536)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_mutated_input_leaves_no_gap_in_another_call(backend: str) -> None:
     with open_target(backend) as target:

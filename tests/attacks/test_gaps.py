@@ -19,6 +19,7 @@ def target(request: pytest.FixtureRequest) -> Generator[Target, None, None]:
         yield opened
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ATTACKS)
 def test_costly_input_leaves_no_gap_in_another_call(name: str, target: Target) -> None:
     assert target.find_gap(partial(ATTACKS[name], target.url)) <= LIMIT

@@ -16,6 +16,7 @@ from tests.kit.gaps import ATTEMPTS, LIMIT
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", WORK)
 def test_call_goes_on_while_model_works(name: str) -> None:
     gaps: list[tuple[float, float]] = []
