@@ -1,7 +1,7 @@
 """An instant replay as a session function, the level below handlers: one function per call.
 
-Run it, open the page at the printed address, and talk. The message "play" on the data channel
-replays the last ten seconds, "stop" ends the replay.
+Run it, open the page at the printed address, and talk. Then write "play" in the page's field for
+messages, to hear the last ten seconds, and "stop" to end the replay.
 
 Install: ``pip install 'fastrtc-anyio[server]'``
 """

@@ -3,7 +3,7 @@
 It needs a program and some packages:
 
     apt install espeak-ng
-    pip install '.[server,stt,vad]'
+    pip install 'fastrtc-anyio[voice]'
     python examples/stop_words.py               # serves a page to talk to it through
     python examples/stop_words.py --headless    # calls it with a recorded caller
 

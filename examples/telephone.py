@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from fastrtc_anyio import EnergyVad, ReplyOnPause, Stream, TelephoneOptions, get_current_context
+from fastrtc_anyio import EnergyVad, ReplyOnPause, Stream, TelephoneOptions
 
 SAMPLE_RATE = 8_000  # the rate of telephony
 
@@ -30,7 +30,7 @@ def repeat(audio):
 class Line(ReplyOnPause):
     def on_dtmf(self, digit):
         if digit == "#":
-            stream.update_connection(get_current_context().webrtc_id, "closed")
+            self.hang_up()
 
 
 stream = Stream(

@@ -3,7 +3,7 @@
 Talk over it, and it stops; say "uh-huh", and it continues. It needs a program and some packages:
 
     apt install espeak-ng
-    pip install '.[server,stt,vad]'
+    pip install 'fastrtc-anyio[voice]'
     python examples/voice_agent.py               # serves a page to talk to it through
     python examples/voice_agent.py --headless    # calls it with a recorded caller
 

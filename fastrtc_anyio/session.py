@@ -14,6 +14,7 @@ from anyio import TASK_STATUS_IGNORED, create_task_group
 from anyio.abc import TaskStatus
 
 from ._core.groups import collapse_groups
+from ._core.options import check_type
 from ._media.media_plan import MediaNeeds, MediaPlan
 from ._session_life import SessionLife
 from ._signaling.messages import encode_message, encode_transcript
@@ -222,7 +223,12 @@ class Session(SessionLife):
         self._converse = converse
 
     def send_outputs(self, outputs: AdditionalOutputs) -> None:
-        """Publish values to the application, and notify the client."""
+        """Publish values to the application, and notify the client.
+
+        Raises:
+            TypeError: ``outputs`` is not an :class:`AdditionalOutputs`.
+        """
+        check_type("outputs", outputs, AdditionalOutputs)
         with contain_exits("a listener of outputs"):
             self.outputs.publish(outputs)
         self.messages.send_nowait(encode_message("fetch_output"))

@@ -393,6 +393,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         Raises:
             SystemExit: the port is in use, or the packages of the extra ``server`` are missing. If
                 the program does not catch it, Python prints one line and exits with status 1.
+            TypeError, ValueError: an argument is invalid.
         """
         try:
             from .server.launch import launch

@@ -54,10 +54,14 @@ class Transcript:
         Args:
             system: text of a message with the role ``"system"`` before all others.
 
+        Raises:
+            TypeError: ``system`` is not a str.
+
         Returns:
             New dictionaries with the keys ``"role"`` and ``"content"``. The first message after the
             system's is the assistant's if the handler has greeted the user.
         """
+        check_type("system", system, str, optional=True)
         messages = [] if system is None else [{"role": "system", "content": system}]
         joins = False
         for role, text in self:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the tests read pages without Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-STAND_IN = re.compile(r"This page is \[(\w+\.md)\]\(\.\./\.\./\1\)\.")
+STAND_IN = re.compile(r"This page is \[((?:\w+/)?\w+\.md)\]\(\.\./\.\./\1\)\.")
 FENCED = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1`*~* *$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 LISTED = re.compile(r"^(?:\*|\d+\.) \[[^\]]*\]\(([^)#]+\.md)\)", re.MULTILINE)
@@ -38,7 +38,7 @@ def read_page(page: Path, text: str) -> str:
     """Return the Markdown that the site builds from a page's text."""
     source = page
     for document, stand_in in stand_ins().items():
-        if stand_in == page and document.name != "README.md":
+        if stand_in == page and document != ROOT / "README.md":
             source, text = document, document.read_text(encoding="utf-8")
     text = outside_fences(text, lambda prose: LINK.sub(lambda m: _relink(m, source, page), prose))
     if page.name == "index.md":

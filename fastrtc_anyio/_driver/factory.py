@@ -71,6 +71,11 @@ class FunctionDriver:
         self._run = HandlerRun(handler, session, self._calls)
         tasks.start_soon(converse, self._run)
 
+    @property
+    def turns(self) -> ReplyOnPause | None:
+        """The handler that takes the turns for the function, if it has begun to."""
+        return None if self._run is None else self._run.handler
+
     async def play_out(self, session: Session) -> None:
         self._scope.cancel()
         await (session.wait_played() if self._run is None else self._run.play_out())

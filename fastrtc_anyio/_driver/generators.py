@@ -10,6 +10,7 @@ from typing import TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
+from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
 from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.errors import HandlerContractError
@@ -83,7 +84,7 @@ async def run_generator(
     else:
         raise HandlerContractError(
             f"{source} must be a generator function, plain or async: one that yields; calling it "
-            f"gave {generator!r}"
+            f"gave {short_repr(generator)}"
         )
 
 

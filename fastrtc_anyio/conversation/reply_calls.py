@@ -41,10 +41,10 @@ def check_functions(
     on_event: TurnListener | None,
 ) -> None:
     """Raise `TypeError` for an argument that is not a function of the required kind."""
-    functions = {"fn": fn, "startup_fn": startup_fn}
-    others = {"confirm_interruption": confirm_interruption, "on_event": on_event}
+    functions: dict[str, object] = {"fn": fn, "startup_fn": startup_fn}
+    others: dict[str, object] = {"confirm_interruption": confirm_interruption, "on_event": on_event}
     for name, function in {**functions, **others}.items():
-        if function is not None and not callable(function):
+        if not callable(function) and (name == "fn" or function is not None):
             raise TypeError(f"{name} must be a function; got {function!r}")
     for name, function in functions.items():
         if is_coroutine_function(function):

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Self, TypeAlias, Unpack
 
 import anyio
+import numpy as np
 from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio.handlers import CloseStream
+from fastrtc_anyio.outputs import AdditionalOutputs
 from fastrtc_anyio.speech.batch import ModelOptions, PauseDetectionModel
 from fastrtc_anyio.speech.vad import Vad
 
@@ -28,7 +31,7 @@ __all__ = ["Utterance", "Utterances"]
 
 logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
-Chunks: TypeAlias = AsyncIterator[object] | Iterable[object]
+Chunks: TypeAlias = AsyncIterator[object] | Iterable[object] | AdditionalOutputs | CloseStream
 Outcome: TypeAlias = ReplyFinished | ReplyInterrupted
 
 _BACKLOG_S = 60.0
@@ -81,12 +84,11 @@ class Utterance:
         Cancellation:
             Stops the reply and drops the rest of its audio, unless the session hangs up.
         """
-        if not isinstance(chunks, AsyncIterator | Iterable):
-            raise TypeError(f"chunks must be an iterator of audio; got {short_repr(chunks)}")
+        if isinstance(chunks, tuple | AdditionalOutputs | CloseStream):
+            chunks = (chunks,)
+        _check_chunks(chunks)
         if self._answered.is_set() and not self.interrupted:
             raise RuntimeError("this utterance has been replied to already")
-        if isinstance(chunks, tuple):
-            chunks = (chunks,)
         self._chunks = chunks
         self._answered.set()
         try:
@@ -132,8 +134,6 @@ class Utterances(AsyncIterator[Utterance]):
         input_sample_rate: int = 48_000,
         **settings: Unpack[TurnSettings],
     ) -> None:
-        self._listener: TurnListener | None = settings.get("on_event")
-        settings["on_event"] = self._note
         self._handler = handler = ReplyOnPause(
             _no_reply,
             algo_options=algo_options,
@@ -143,7 +143,8 @@ class Utterances(AsyncIterator[Utterance]):
             input_sample_rate=input_sample_rate,
             **settings,
         )
-        handler.fn = self._offer
+        self._listener: TurnListener | None = handler.on_event
+        handler.fn, handler.on_event = self._offer, self._note
         self._start: Callable[[ReplyOnPause], object] | None = start
         self._waiting: deque[Utterance] = deque()
         self._open: dict[int, Utterance] = {}
@@ -184,6 +185,8 @@ class Utterances(AsyncIterator[Utterance]):
         self._more.set()
         return await utterance.wait_chunks()
 
+    _offer.__qualname__ = "Utterance.reply"  # where an error of the audio comes from
+
     @property
     def _seconds_waiting(self) -> float:
         return sum(float(u.audio[1].shape[1] / u.audio[0]) for u in self._waiting)
@@ -197,6 +200,13 @@ class Utterances(AsyncIterator[Utterance]):
                 utterance.end(event)
         if self._listener is not None:
             self._listener(event)
+
+
+def _check_chunks(chunks: object) -> None:
+    # Texts, arrays and mappings are iterable, too.
+    wrong = isinstance(chunks, str | bytes | np.ndarray | Mapping)
+    if wrong or not isinstance(chunks, AsyncIterator | Iterable):
+        raise TypeError(f"chunks must be an iterator of audio or a chunk; got {short_repr(chunks)}")
 
 
 async def _no_reply(audio: tuple[int, Int16Array]) -> AsyncIterator[object]:

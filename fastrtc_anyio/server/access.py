@@ -192,23 +192,22 @@ def cors_headers(
     return headers
 
 
-def check_origins(origins: Iterable[str]) -> tuple[str, ...]:
-    """Check the option ``allowed_origins``.
+def check_origins(origins: Iterable[str], name: str = "allowed_origins") -> tuple[str, ...]:
+    """Check an option that holds origins.
 
     Raises:
         TypeError: ``origins`` is a single string, which would be read letter by letter.
         ValueError: an entry is neither an origin such as ``https://example.com`` nor ``"*"``.
     """
     if isinstance(origins, str):
-        raise TypeError(f"allowed_origins must be a list of origins; got {origins!r}")
+        raise TypeError(f"{name} must be a list of origins; got {origins!r}")
     checked = tuple(origins)
     for origin in checked:
         if origin != "*" and (
             "://" not in origin or _normal(origin) != origin.lower() or _FORBIDDEN.search(origin)
         ):
             raise ValueError(
-                'allowed_origins must hold "*" or origins like "https://example.com"; '
-                f"got {origin!r}"
+                f'{name} must hold "*" or origins like "https://example.com"; got {origin!r}'
             )
     return checked
 

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio._core.options import check_choice, check_number, check_type
 from fastrtc_anyio.limits import RequestLimits
 
 from ._library_logs import protect_logs
@@ -59,6 +60,7 @@ def launch(
     stream: _Mountable, host: str, port: int, backend: str, framed_by: Iterable[str] = ()
 ) -> None:
     """See :meth:`fastrtc_anyio.Stream.launch`."""
+    check_choice("backend", backend, ("trio", "asyncio"))
 
     async def main() -> None:
         async with open_page(stream, host, port, framed_by=framed_by) as url:
@@ -166,7 +168,10 @@ async def open_server(
 
     Raises:
         ListenError: the port is in use, or the address is not one of this machine.
+        TypeError, ValueError: ``host`` is not a str, or ``port`` not an int from 0 to 65535.
     """
+    check_type("host", host, str)
+    check_number("port", port, integer=True, at_least=0, at_most=65_535)
     stop = anyio.Event()
     with collapse_groups():
         async with create_task_group() as tg:

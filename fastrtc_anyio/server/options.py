@@ -50,6 +50,8 @@ class WebOptions:
     ) -> None:
         self.rtp_params: dict[str, object] = dict(rtp_params or {})
         self.rtc_configuration: ClientConfiguration = rtc_configuration or {}
+        if not callable(rtc_configuration):
+            _check_configuration(self.rtc_configuration)
         self.track_constraints: dict[str, object] = dict(track_constraints or {})
         self.additional_inputs: list[Component]
         self.additional_outputs: list[Component]
@@ -89,7 +91,11 @@ class WebOptions:
             configuration = await call_user_function(configuration)
         if not configuration:
             return {}
-        if not isinstance(configuration, Mapping):
-            kind = type(configuration).__name__  # the value may hold credentials
-            raise TypeError(f"rtc_configuration must be a mapping, or return one; got {kind}")
-        return dict(cast("Mapping[str, object]", configuration))
+        return dict(_check_configuration(configuration))
+
+
+def _check_configuration(configuration: object) -> Mapping[str, object]:
+    if not isinstance(configuration, Mapping):
+        kind = type(configuration).__name__  # the value may hold credentials
+        raise TypeError(f"rtc_configuration must be a mapping, or return one; got {kind}")
+    return cast("Mapping[str, object]", configuration)

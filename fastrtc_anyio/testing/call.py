@@ -11,19 +11,22 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 import numpy as np
 from anyio import create_task_group
+from numpy.typing import NDArray
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._core.options import check_number, check_type, short_repr
 from fastrtc_anyio._driver import HandlerDriver
-from fastrtc_anyio._driver.factory import Handler, make_driver_factory
+from fastrtc_anyio._driver.factory import FunctionDriver, Handler, make_driver_factory
 from fastrtc_anyio._media.convert import AudioConverter
-from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, check_pcm
+from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
+from fastrtc_anyio._media.read import read_audio
 from fastrtc_anyio._peers.asyncio_bridge import open_asyncio_bridge
 from fastrtc_anyio._peers.memory import MemoryClient, MemoryPeer
 from fastrtc_anyio._peers.streams.audio import BufferOptions
@@ -38,17 +41,21 @@ from fastrtc_anyio.handlers import (
 )
 from fastrtc_anyio.limits import Limits
 from fastrtc_anyio.session import Driver, Session
+from fastrtc_anyio.speech.silero import SileroVad
+from fastrtc_anyio.stream import Stream
 
 from .link import EmulatedLink, LinkFaults
 from .virtual_time import THREAD_LIMIT, virtual_time
 
 __all__ = ["Call", "NoSpeechWarning", "OpenCall", "open_call"]
 
+Samples: TypeAlias = Int16Array | NDArray[np.float32]
+
 PHONE_RATE = MULAW_8K.sample_rate
 
 
 class NoSpeechWarning(UserWarning):
-    """A call of a `ReplyOnPause` has ended without speech in the audio that the test sent."""
+    """A call that takes turns has ended without speech in the audio that the test sent."""
 
 
 @dataclass
@@ -67,23 +74,22 @@ class Call:
     _spoken_s: float = field(default=0.0, repr=False)
 
     async def speak(
-        self, samples: Int16Array | tuple[int, Int16Array], sample_rate: int = 48_000
+        self, samples: Samples | tuple[int, Samples], sample_rate: int = 48_000
     ) -> None:
         """Send audio in real time, 20 ms every 20 ms, and return after the last frame.
 
         A telephone sends it with its own 8000 Hz, in mono.
 
         Args:
-            samples: int16, shape ``(channels, n)``; or a tuple of the sample rate and such an
-                array, which :func:`spoken` returns.
+            samples: int16 or float32, shape ``(channels, n)`` or ``(n,)``; or a tuple of the sample
+                rate and such an array, which :func:`spoken` returns.
             sample_rate: sample rate in Hz, without such a tuple.
 
         Raises:
-            UnsupportedFormat: for another dtype or shape.
+            UnsupportedFormat: another type, dtype, shape or rate.
         """
-        if isinstance(samples, tuple):
-            sample_rate, samples = samples
-        check_pcm(samples, samples.shape[0] if samples.ndim == 2 else 1)
+        audio = read_audio(samples if isinstance(samples, tuple) else (sample_rate, samples))
+        sample_rate, samples = audio
         self._spoken_s += samples.shape[1] / sample_rate
         self._loudest = max(self._loudest, int(np.abs(samples.astype(np.int32)).max(initial=0)))
         if self.phone:
@@ -103,8 +109,10 @@ class Call:
             keys: characters of "0123456789*#ABCD".
 
         Raises:
+            TypeError: ``keys`` is not a str.
             ValueError: for other characters.
         """
+        check_type("keys", keys, str)
         if not keys or any(key not in DIGITS for key in keys):
             raise ValueError(f"keys must be characters of {DIGITS!r}; got {keys!r}")
         for key in keys:
@@ -114,8 +122,10 @@ class Call:
         """Send a message over the data channel: a text, or an object that becomes JSON.
 
         Raises:
-            TypeError: a value of the object has no JSON form.
+            TypeError: the message is neither, or a value of the object has no JSON form.
         """
+        if not isinstance(message, str | Mapping):
+            raise TypeError(f"message must be a str or a mapping; got {short_repr(message)}")
         self.client.send_message(message if isinstance(message, str) else dump_json(message))
 
     async def receive_message(self, kind: str | None = None) -> dict[str, Any]:
@@ -144,19 +154,34 @@ class Call:
         channels = self.peer.audio_out.channels
         return np.concatenate([np.empty((channels, 0), np.int16), *pieces], axis=1)
 
-    def _warn_of_silence(self, handler: StreamHandlerBase | None) -> None:
+    def _warn_of_silence(self, handler: ReplyOnPause) -> None:
         """Warn if turn taking found no speech in what the test sent."""
-        if not isinstance(handler, ReplyOnPause) or handler.speech_detected:
+        if handler.speech_detected or not self._loudest or self.session.error is not None:
             return
-        if self._loudest and self.session.error is None:
-            warnings.warn(
-                f"{type(handler).__name__} detected no speech in {self._spoken_s:.1f} s of audio "
-                f"with a peak of {self._loudest} of 32767, so it never replied. Silero does not "
-                "take tones or noise for speech: send fastrtc_anyio.testing.spoken(), or pass "
-                "model=EnergyVad() to the handler",
-                NoSpeechWarning,
-                stacklevel=2,
-            )
+        detector, reason = _describe_detector(handler)
+        warnings.warn(
+            f"{detector} detected no speech in {self._spoken_s:.1f} s of audio with a peak of "
+            f"{self._loudest} of 32767, so there was no reply. {reason}",
+            NoSpeechWarning,
+            stacklevel=2,
+        )
+
+
+def _describe_detector(handler: ReplyOnPause) -> tuple[str, str]:
+    """Name what detects speech for a handler, and say how a test reaches it."""
+    if handler.determines_pauses:
+        name = f"{type(handler).__name__}.determine_pause"
+        return name, "It has not set state.started_talking"
+    name = type(handler.model).__name__
+    if isinstance(handler.model, SileroVad):
+        return name, (
+            "It does not take tones or noise for speech: send fastrtc_anyio.testing.spoken(), or "
+            "take turns with model=EnergyVad()"
+        )
+    return name, (
+        f"No probability of it was {handler.speech_probability:g} or more: send "
+        "fastrtc_anyio.testing.spoken() or louder audio, or take turns with another model="
+    )
 
 
 class OpenCall(Protocol):
@@ -236,10 +261,19 @@ async def open_call(
         Exception: the handler raised it.
 
     Warns:
-        NoSpeechWarning: a :class:`~fastrtc_anyio.ReplyOnPause` detected no speech in the whole
-            call, although :meth:`Call.speak` sent sound.
+        NoSpeechWarning: a :class:`~fastrtc_anyio.ReplyOnPause`, or ``session.utterances()``,
+            detected no speech in the whole call, although :meth:`Call.speak` sent sound.
     """
+    if isinstance(handler, Stream):
+        raise TypeError(f"handler must not be a Stream: pass stream.handler; got {handler!r}")
+    check_type("limits", limits, Limits, optional=True)
+    check_type("uplink", uplink, LinkFaults, optional=True)
+    check_type("downlink", downlink, LinkFaults, optional=True)
+    check_number("thread_limit", thread_limit, above=0, unit="s", finite=False)
+    if not isinstance(inputs, tuple | list | None):
+        raise TypeError(f"inputs must be a tuple; got {short_repr(inputs)}")
     modality = modality or _modality_of(handler)
+    media = MediaPlan.of(modality, mode)
     make_driver = make_driver_factory(handler, modality, mode)
     driver = HandlerDriver(handler) if isinstance(handler, StreamHandlerBase) else make_driver()
     if driver.handler is not None:
@@ -250,14 +284,16 @@ async def open_call(
         driver.needs.live if live is None else live, output_buffer_s, input_buffer_s
     )
     needs = replace(driver.needs, sample_rate=PHONE_RATE, channels=1) if phone else driver.needs
-    peer = _make_peer(needs, MediaPlan.of(modality, mode), buffers, uplink, downlink, phone)
+    peer = _make_peer(needs, media, buffers, uplink, downlink, phone)
     with collapse_groups(), _virtual_time(thread_limit):
         async with _open_session(peer, driver, limits, identity, raise_errors) as call:
             if connect:
                 call.client.connect(channel=channel)
             call.phone = phone
             yield call
-        call._warn_of_silence(driver.handler)
+        turns = driver.turns if isinstance(driver, FunctionDriver) else driver.handler
+        if isinstance(turns, ReplyOnPause):
+            call._warn_of_silence(turns)
 
 
 def _make_peer(

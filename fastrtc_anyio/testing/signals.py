@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrtc_anyio._core.options import check_number
 from fastrtc_anyio._media.frames import Int16Array
 
 __all__ = ["speech_like", "tone", "tone_snr"]
@@ -23,7 +24,13 @@ def tone(
 
     Returns:
         int16, shape ``(1, n)``.
+
+    Raises:
+        TypeError: an argument is not a number.
+        ValueError: ``sample_rate`` or ``seconds`` is out of range.
     """
+    check_number("frequency", frequency, unit="Hz")
+    _check_duration(sample_rate, seconds)
     n = np.arange(round(seconds * sample_rate))
     wave = amplitude * 32767 * np.sin(2 * np.pi * frequency * n / sample_rate)
     return np.round(wave).astype(np.int16)[np.newaxis]
@@ -34,7 +41,12 @@ def speech_like(sample_rate: int, seconds: float, *, seed: int = 0) -> Int16Arra
 
     Returns:
         int16, shape ``(1, n)``.
+
+    Raises:
+        TypeError: ``sample_rate`` or ``seconds`` is not a number.
+        ValueError: one of them is out of range.
     """
+    _check_duration(sample_rate, seconds)
     count = round(seconds * sample_rate)
     noise = np.random.default_rng(seed).standard_normal(count)
     spectrum = np.fft.rfft(noise)
@@ -44,6 +56,11 @@ def speech_like(sample_rate: int, seconds: float, *, seed: int = 0) -> Int16Arra
     syllables = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(count) / sample_rate)
     wave *= syllables / (np.max(np.abs(wave)) or 1)
     return np.round(wave * 0.5 * 32767).astype(np.int16)[np.newaxis]
+
+
+def _check_duration(sample_rate: float, seconds: float) -> None:
+    check_number("sample_rate", sample_rate, above=0, unit="Hz")
+    check_number("seconds", seconds, at_least=0, unit="s")
 
 
 def tone_snr(samples: NDArray[np.int16], frequency: float, sample_rate: int) -> float:

@@ -27,7 +27,9 @@ def test_list_of_an_index_is_its_table_of_contents() -> None:
     assert "```{toctree}\n:hidden:\n\necho\nlimits\n```" in found
 
 
-@pytest.mark.parametrize("document", ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"])
+@pytest.mark.parametrize(
+    "document", ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md"]
+)
 def test_document_outside_has_a_page(document: str) -> None:
     page = stand_ins()[ROOT / document]
     text = read_page(page, page.read_text(encoding="utf-8"))
@@ -39,6 +41,8 @@ def test_document_outside_has_a_page(document: str) -> None:
     [
         ("../../SECURITY.md#reports", "../project/security.md#reports"),
         ("../../README.md", "../index.md"),
+        ("../../examples/README.md", "../project/examples.md"),
+        ("../../examples/echo.py", "../../examples/echo.py"),
         ("limits.md#sizes", "limits.md#sizes"),
         ("#here", "#here"),
         ("https://example.com/a.md", "https://example.com/a.md"),

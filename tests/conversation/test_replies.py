@@ -321,6 +321,7 @@ class TestFailures:
         ("settings", "message"),
         [
             ({"fn": 3}, "fn must be a function; got 3"),
+            ({"fn": None}, "fn must be a function; got None"),
             ({"interrupt_on": "never"}, "one of 'speech', 'pause'; got 'never'"),
             ({"algo_options": 0.6}, "algo_options must be an AlgoOptions or None; got 0.6"),
             ({"model": object()}, "model"),

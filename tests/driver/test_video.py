@@ -546,7 +546,11 @@ def test_handler_with_invalid_methods_or_settings_is_refused(wrong: str) -> None
         ({"limits": {"idle": 3}}, TypeError, "limits must be a Limits"),
         ({"opus": {"bitrate": 1}}, TypeError, "opus must be an OpusOptions"),
         ({"video": "H264"}, TypeError, "video must be a VideoOptions"),
-        ({"input_buffer_s": 0}, ValueError, "input_s must be a number above 0 seconds; got 0"),
+        (
+            {"input_buffer_s": 0},
+            ValueError,
+            "input_buffer_s must be a number above 0 seconds; got 0",
+        ),
     ],
 )
 def test_invalid_stream_settings_are_refused(options: Any, error: Any, message: str) -> None:

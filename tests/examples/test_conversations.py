@@ -1,17 +1,22 @@
-"""The voice agents with their recorded callers, real recognition and a voice of constant levels."""
+"""The voice agents with their recorded callers, real recognition and a voice of constant levels;
+and the game, with recorded speech."""
 
 from __future__ import annotations
 
 import re
 import wave
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 
+from fastrtc_anyio import CloseReason
 from fastrtc_anyio._media.frames import Int16Array
+from fastrtc_anyio.testing import Call, open_call, spoken
 
 from .loading import load
 
@@ -159,3 +164,42 @@ async def test_stop_words_example_answers_only_after_stop_word(
     for sentence in voice.said:
         length = round(S_PER_CHARACTER * len(sentence) * RATE)
         assert heard[voice.loudness(sentence)] == length
+
+
+async def read_texts(call: Call) -> list[str]:
+    """Read the messages of an ended call that are not JSON."""
+    texts = []
+    with suppress(anyio.EndOfStream):
+        while True:
+            texts.append(await call.client.receive_message())
+    return [text for text in texts if not text.startswith("{")]
+
+
+async def test_memory_game_repeats_all_things_until_the_bag_is_full() -> None:
+    example = load("memory_game")
+    heard = [0]
+    async with open_call(example.play) as call:
+        for _ in range(example.GOAL):
+            await call.speak(spoken("Yes, please."))
+            await anyio.sleep(15)
+            heard.append(int(np.count_nonzero(call.heard)))
+        await call.ended.wait()
+    replies = np.diff(heard) / heard[1]
+    np.testing.assert_allclose(replies, np.arange(example.GOAL) + 1, rtol=0.1)
+    assert await read_texts(call) == [f"Things in the bag: {n}" for n in range(1, example.GOAL)]
+    assert call.session.closed is not None
+    assert call.session.closed.reason is CloseReason.HANDLER_CLOSED
+    assert call.session.closed.message == "The bag is full."
+
+
+async def test_memory_game_empties_the_bag_when_it_is_interrupted() -> None:
+    async with open_call(load("memory_game").play) as call:
+        await call.speak(spoken("What time is it?"))
+        while not call.heard.any():
+            await anyio.sleep(0.02)
+        await call.speak(spoken("Stop."))
+        await anyio.sleep(5)
+    assert await read_texts(call) == [
+        "You could not wait: the bag is empty.",
+        "Things in the bag: 1",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,18 @@ TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.
 @pytest.mark.parametrize("name", NAMES)
 def test_has_a_test(name: str) -> None:
     assert f'load("{name}")' in TESTS
+
+
+def test_list_of_examples_is_complete() -> None:
+    listed = re.findall(r"^\* \[(\w+\.py)\]\(\1\): ", (EXAMPLES / "README.md").read_text(), re.M)
+    assert sorted(listed) == [f"{name}.py" for name in NAMES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_list_of_examples_names_those_with_a_recorded_caller(name: str) -> None:
+    (line,) = re.findall(rf"^\* \[{name}\.py\].*$", (EXAMPLES / "README.md").read_text(), re.M)
+    code = (EXAMPLES / f"{name}.py").read_text()
+    assert ("`--headless`" in line) == ('add_argument("--headless"' in code)
 
 
 @pytest.mark.parametrize("name", NAMES)

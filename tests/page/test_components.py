@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -149,6 +149,17 @@ def test_duplicate_component_names_raise() -> None:
 def test_foreign_components_raise_type_error() -> None:
     with pytest.raises(TypeError, match="additional_outputs must hold fastrtc_anyio's Slider"):
         Stream(lambda frame: frame, additional_outputs=["a label"])
+
+
+@pytest.mark.parametrize("inputs", [Slider("A"), "A slider", 5])
+def test_one_component_without_a_list_raises_type_error(inputs: Any) -> None:
+    with pytest.raises(TypeError, match="additional_inputs must be a list of components; got"):
+        Stream(lambda frame: frame, additional_inputs=inputs)
+
+
+def test_configuration_of_the_page_is_checked_early() -> None:
+    with pytest.raises(TypeError, match=r"rtc_configuration must be a mapping.*; got list"):
+        Stream(lambda frame: frame, rtc_configuration=cast(Any, [{"urls": "stun:example.com"}]))
 
 
 def test_outputs_handler_without_outputs_raises() -> None:

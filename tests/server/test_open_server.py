@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from fastrtc_anyio.server.launch import open_server
+from tests.kit.calls import make_stream
 
 
 async def hello(_request: Request) -> Response:
@@ -48,6 +49,23 @@ async def test_port_in_use_raises_os_error() -> None:
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"port": "7860"}, TypeError, "port must be an int .*; got '7860'"),
+        ({"port": 70_000}, ValueError, "port must be an int .*; got 70000"),
+        ({"host": 5}, TypeError, "host must be a str; got 5"),
+        ({"backend": "curio"}, ValueError, "backend must be one of .*; got 'curio'"),
+        ({"framed_by": "x"}, TypeError, "framed_by must be a list of origins; got 'x'"),
+    ],
+)
+def test_wrong_argument_of_launch_is_an_error_that_shows_it(
+    options: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make_stream().launch(**options)
+
+
 async def test_ipv6_address_is_served_and_bracketed_in_url() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()

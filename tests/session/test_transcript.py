@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -103,6 +103,11 @@ def test_system_message_stays_first_and_apart() -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "system", "content": "The user is in a hurry."},
     ]
+
+
+def test_system_message_must_be_text() -> None:
+    with pytest.raises(TypeError, match="system must be a str or None; got 5"):
+        Transcript().messages(cast(Any, 5))
 
 
 def test_messages_are_copies() -> None:

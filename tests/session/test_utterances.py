@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrtc_anyio import CloseReason, CloseStream, Session
+from fastrtc_anyio import AdditionalOutputs, CloseReason, CloseStream, HandlerContractError, Session
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.conversation.events import ReplyFinished, ReplyInterrupted
 from fastrtc_anyio.testing import open_call
@@ -176,18 +176,57 @@ async def test_misuse_is_refused() -> None:
 
     async def serve(session: Session) -> None:
         async for utterance in session.utterances(**OPTIONS):
-            with pytest.raises(TypeError, match="chunks must be an iterator of audio; got 5"):
-                await utterance.reply(5)  # type: ignore[arg-type]
+            wrong: Any
+            for wrong in (5, "Hello.", words(1)[1], {"text": "Hello."}):
+                with pytest.raises(
+                    TypeError, match="chunks must be an iterator of audio or a chunk"
+                ):
+                    await utterance.reply(wrong)
             await utterance.reply(talk(0.1))
             with pytest.raises(RuntimeError, match="replied to already"):
                 await utterance.reply(talk(0.1))
             with pytest.raises(RuntimeError, match="one iterator"):
                 await anext(session.utterances(**OPTIONS))
+            with pytest.raises(TypeError, match="on_event must be a function; got 5"):
+                session.utterances(**OPTIONS, on_event=cast(Any, 5))
             errors.append("all")
 
     async with open_call(serve) as call:
         await say(call, voice(1), silence(2))
     assert errors == ["all"]
+
+
+@pytest.mark.parametrize("chunk", [CloseStream("Goodbye."), (words(1), CloseStream("Goodbye."))])
+async def test_reply_may_be_one_chunk_that_ends_the_call(chunk: Any) -> None:
+    async def serve(session: Session) -> None:
+        async for utterance in session.utterances(**OPTIONS):
+            await utterance.reply(chunk)
+
+    async with open_call(serve) as call:
+        await say(call, voice(1), silence(3))
+    assert call.session.closed is not None
+    assert call.session.closed.message == "Goodbye."
+
+
+async def test_one_chunk_may_be_outputs() -> None:
+    async def serve(session: Session) -> None:
+        async for utterance in session.utterances(**OPTIONS):
+            await utterance.reply(AdditionalOutputs("heard"))
+
+    async with open_call(serve) as call:
+        await say(call, voice(1), silence(2))
+        outputs = await call.session.outputs.latest()
+    assert outputs.args == ("heard",)
+
+
+async def test_wrong_audio_of_a_reply_is_an_error_that_names_reply() -> None:
+    async def serve(session: Session) -> None:
+        async for utterance in session.utterances(**OPTIONS):
+            await utterance.reply([(RATE, "words")])
+
+    with pytest.raises(HandlerContractError, match=r"^Utterance\.reply: samples must be"):
+        async with open_call(serve) as call:
+            await say(call, voice(1), silence(2))
 
 
 async def test_sessions_of_handlers_have_no_utterances() -> None:

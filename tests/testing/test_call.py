@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import numpy as np
 import pytest
+from anyio.lowlevel import checkpoint
 
-from fastrtc_anyio import AsyncStreamHandler, EnergyVad, ReplyOnPause, get_silero_model
+from fastrtc_anyio import (
+    AsyncStreamHandler,
+    EnergyVad,
+    ReplyOnPause,
+    Session,
+    SileroVadOptions,
+    Stream,
+    UnsupportedFormat,
+    get_silero_model,
+)
 from fastrtc_anyio.testing import (
     NoSpeechWarning,
     OpenCall,
@@ -127,6 +137,90 @@ async def test_waiting_for_a_message_ends_with_the_call(open_call: OpenCall) -> 
             await call.receive_message("never")
 
 
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    [
+        (lambda call: call.speak(None), UnsupportedFormat, "samples must be .*; got None"),
+        (lambda call: call.speak(spoken), UnsupportedFormat, "samples must be .*; got <function"),
+        (
+            lambda call: call.speak((np.zeros(960, np.int16), 48_000)),
+            UnsupportedFormat,
+            r"sample rate must be .*; got int16 array of shape \(960,\)",
+        ),
+        (lambda call: call.speak(np.zeros(960, np.int16), 0), UnsupportedFormat, "rate .* got 0"),
+        (lambda call: call.press(5), TypeError, "keys must be a str; got 5"),
+        (lambda call: call.send_message(None), TypeError, "message must be .*; got None"),
+        (
+            lambda call: call.session.messages.send_nowait({"a": 1}),
+            TypeError,
+            "message must be a str; got {'a': 1}",
+        ),
+        (lambda call: call.session.send_outputs(5), TypeError, "outputs must be .*; got 5"),
+    ],
+)
+async def test_wrong_argument_is_an_error_that_shows_it(
+    open_call: OpenCall, act: Any, error: type[Exception], message: str
+) -> None:
+    async with open_call(Listener()) as call:
+        with pytest.raises(error, match=message):
+            await as_coroutine(act, call)
+
+
+async def as_coroutine(function: Any, *args: Any) -> None:
+    result = function(*args)
+    if inspect.isawaitable(result):
+        await result
+    await checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"modality": "sound"}, ValueError, "modality must be one of .*; got 'sound'"),
+        ({"limits": 5}, TypeError, "limits must be a Limits or None; got 5"),
+        ({"inputs": "a"}, TypeError, "inputs must be a tuple; got 'a'"),
+        ({"uplink": 0.1}, TypeError, r"uplink must be a LinkFaults or None; got 0\.1"),
+        ({"thread_limit": 0}, ValueError, "thread_limit must be a number above 0 s; got 0"),
+        ({"output_buffer_s": 0}, ValueError, "output_buffer_s must be .*; got 0"),
+        ({"handler": Stream(Listener, modality="audio")}, TypeError, r"pass stream\.handler"),
+        ({"handler": None}, TypeError, "handler must be .*; got None"),
+    ],
+)
+async def test_wrong_option_is_an_error_that_shows_it(
+    open_call: OpenCall, options: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        await call_with_nothing(open_call, **{"handler": Listener(), **options})
+
+
+async def call_with_nothing(open_call: OpenCall, handler: Any, **options: Any) -> None:
+    async with open_call(handler, **options):
+        await checkpoint()
+
+
+@pytest.mark.parametrize("samples", [np.full(4_800, 0.5, np.float32), np.ones(4_800, np.int16)])
+async def test_flat_and_float_audio_is_spoken(open_call: OpenCall, samples: Any) -> None:
+    async with open_call(Listener()) as call:
+        await call.speak(samples)
+        assert call.session.statistics().audio_in.received == 5  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: spoken(cast(Any, 5)), TypeError, "text must be a str or None; got 5"),
+        (lambda: tone(cast(Any, "a"), 48_000, 1), TypeError, "frequency must be a number; got 'a'"),
+        (lambda: tone(440, 0, 1), ValueError, "sample_rate must be .*; got 0"),
+        (lambda: speech_like(48_000, -1), ValueError, "seconds must be .*; got -1"),
+    ],
+)
+def test_wrong_argument_of_a_signal_is_an_error_that_shows_it(
+    make: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
 async def test_object_without_json_is_an_error(open_call: OpenCall) -> None:
     async with open_call(Listener()) as call:
         with pytest.raises(TypeError):
@@ -140,15 +234,52 @@ def parrot(**options: Any) -> ReplyOnPause:
     return ReplyOnPause(answer, **options)
 
 
-async def call_with_a_tone(open_call: OpenCall) -> None:
-    async with open_call(parrot()) as call:
+async def call_with_a_tone(open_call: OpenCall, handler: Any) -> None:
+    async with open_call(handler) as call:
         await call.speak(tone(440, 48_000, 1))
         await anyio.sleep(2)
 
 
-async def test_tone_is_not_speech_to_silero(open_call: OpenCall) -> None:
-    with pytest.warns(NoSpeechWarning, match=r"no speech in 1\.0 s of audio .*spoken\(\)"):
-        await call_with_a_tone(open_call)
+class Deaf:
+    """A model that never detects speech."""
+
+    sample_rate, window, blocking = 16_000, 512, False
+
+    def new_stream(self) -> Any:
+        return self
+
+    def probability(self, window: Any) -> float:
+        return 0.3
+
+
+class Impatient(ReplyOnPause):
+    def determine_pause(self, audio: Any, sampling_rate: int, state: Any) -> bool:
+        return False
+
+
+async def take_turns(session: Session) -> None:
+    async for utterance in session.utterances():
+        await utterance.reply(utterance.audio)
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        (parrot(), r"SileroVad detected no speech in 1\.0 s .* not take tones .*spoken\(\)"),
+        (take_turns, "SileroVad detected no speech"),
+        (parrot(model=EnergyVad(quietest_dbfs=0)), r"EnergyVad detected .*No probability .* 0\.5"),
+        (
+            parrot(model=Deaf(), model_options=SileroVadOptions(threshold=0.4)),
+            r"Deaf detected .*No probability .* 0\.4 or more",
+        ),
+        (Impatient(parrot().fn), r"Impatient\.determine_pause .* state\.started_talking"),
+    ],
+)
+async def test_sound_without_speech_is_a_warning_that_names_the_detector(
+    open_call: OpenCall, handler: Any, message: str
+) -> None:
+    with pytest.warns(NoSpeechWarning, match=message):
+        await call_with_a_tone(open_call, handler)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +289,7 @@ async def test_tone_is_not_speech_to_silero(open_call: OpenCall) -> None:
         (parrot(model=EnergyVad()), (48_000, speech_like(48_000, 1))),
         (parrot(), (48_000, np.zeros((1, 48_000), np.int16))),  # nothing was said
         (Listener(), (48_000, tone(440, 48_000, 1))),  # no turns
+        (take_turns, spoken()),
     ],
 )
 async def test_no_warning(open_call: OpenCall, handler: Any, audio: Any) -> None:

@@ -58,8 +58,8 @@ class BufferOptions:
     and a burst of input accounts for the rise. False: nothing is trimmed."""
 
     def __post_init__(self) -> None:
-        check_number("input_s", self.input_s, above=0, unit="seconds", finite=False)
-        check_number("output_s", self.output_s, above=0, unit="seconds", finite=False)
+        check_number("input_buffer_s", self.input_s, above=0, unit="seconds", finite=False)
+        check_number("output_buffer_s", self.output_s, above=0, unit="seconds", finite=False)
 
     @classmethod
     def choose(cls, live: bool | None, output_s: float | None, input_s: float) -> BufferOptions:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import anyio
 
+from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._signaling.messages import mend_text
 from fastrtc_anyio.abc import MessageStatistics, MessageStream
@@ -45,6 +46,7 @@ class MessageChannel(MessageStream):
         self._counters = MessageStatistics()
 
     def send_nowait(self, text: str) -> None:
+        check_type("message", text, str)
         mended = mend_text(text)
         if mended != text:
             self._discards.count("messages_out", "replaced lone surrogates in a message")

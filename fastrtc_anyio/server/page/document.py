@@ -46,7 +46,7 @@ def page_document() -> str:
 
 def page_headers(framed_by: Iterable[str]) -> dict[str, str]:
     """Return the headers of the page, for :func:`~fastrtc_anyio.server.page_route`."""
-    ancestors = " ".join(["'self'", *check_origins(framed_by)])
+    ancestors = " ".join(["'self'", *check_origins(framed_by, "framed_by")])
     policy = f"{_policy()}; frame-ancestors {ancestors}"
     return {**_HEADERS, "Content-Security-Policy": policy}
 

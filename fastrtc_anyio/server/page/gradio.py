@@ -48,15 +48,18 @@ def adapt_components(
     become :class:`Hidden` components, with a warning.
 
     Raises:
-        TypeError: an entry is not a component.
+        TypeError: an argument is not a list, or an entry is not a component.
         ValueError: two components of fastrtc_anyio have the same name.
     """
+    both = (("additional_inputs", inputs), ("additional_outputs", outputs))
+    for what, given in both:
+        _check_list(what, given)
     adapted: dict[int, Component] = {}
     taken = {
         entry.name for entry in (*(inputs or ()), *(outputs or ())) if isinstance(entry, Component)
     }
     lists = []
-    for what, given in (("additional_inputs", inputs), ("additional_outputs", outputs)):
+    for what, given in both:
         components = []
         for entry in given or ():
             if not isinstance(entry, Component) and id(entry) not in adapted:
@@ -65,6 +68,11 @@ def adapt_components(
         check_names(components, what)
         lists.append(components)
     return lists[0], lists[1]
+
+
+def _check_list(what: str, given: object) -> None:
+    if not isinstance(given, Sequence | None) or isinstance(given, str):
+        raise TypeError(f"{what} must be a list of components; got {short_repr(given)}")
 
 
 def _adapt(given: object, what: str, taken: set[str]) -> Component:

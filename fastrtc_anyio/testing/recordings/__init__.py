@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._media.frames import Int16Array
 
 __all__ = ["RECORDINGS", "spoken"]
@@ -41,8 +42,10 @@ def spoken(text: str | None = None) -> tuple[int, Int16Array]:
         array.
 
     Raises:
+        TypeError: ``text`` is not a str.
         ValueError: the text is not recorded; lists the recorded ones.
     """
+    check_type("text", text, str, optional=True)
     words = _words_of(next(iter(RECORDINGS)) if text is None else text)
     for known, name in RECORDINGS.items():
         if _words_of(known) == words:
