@@ -10,7 +10,7 @@ It needs a program and some packages:
 
 The address and the key are by default OPENAI_BASE_URL and OPENAI_API_KEY of the environment. The
 model's first sentence is spoken while it writes the second. Speaking over the answer closes the
-request, and the history holds only what was heard.
+request, and the history holds only the words heard.
 """
 
 import argparse
@@ -123,7 +123,7 @@ stream = Stream(
 
 
 async def call_agent():
-    """Ask a question, interrupt the answer with another question, and print what was said."""
+    """Ask a question, interrupt the answer with another question, and print the conversation."""
     async with testing.open_call(stream.handler) as call:
         with anyio.move_on_after(60):
             await call.speak(*read("stop_words_caller.wav", 0.5, 3.5))

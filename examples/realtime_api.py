@@ -195,7 +195,7 @@ stream = Stream(
 
 
 async def call_service():
-    """Ask a question, interrupt the answer with another question, and print what was said."""
+    """Ask a question, interrupt the answer with another question, and print the conversation."""
     async with testing.open_call(stream.handler) as call:
         with anyio.move_on_after(60):
             await call.speak(*read("stop_words_caller.wav", 0.5, 3.5))

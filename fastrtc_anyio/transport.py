@@ -1,4 +1,4 @@
-"""Base class for a transport of your own: a :class:`~fastrtc_anyio.abc.Peer` without the wire.
+"""Base class for your own transport: a :class:`~fastrtc_anyio.abc.Peer` without the wire.
 
 ``Stream.serve_peer`` serves it, and ``fastrtc_anyio.testing.check_peer`` tests it.
 """

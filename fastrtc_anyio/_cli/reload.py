@@ -41,7 +41,7 @@ async def _serve_again(arguments: Sequence[str], folders: Sequence[Path]) -> Non
     command = [sys.executable, "-m", "fastrtc_anyio", *arguments]
     times = _read_times(folders)
     while True:
-        # In a session of its own, so that a terminal's Ctrl-C does not reach it: this process ends
+        # In a new session, so that a terminal's Ctrl-C does not reach it: this process ends
         # it, and a second signal would interrupt the end of its calls.
         process = await anyio.open_process(
             command, stdin=None, stdout=None, stderr=None, start_new_session=True

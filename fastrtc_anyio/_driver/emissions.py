@@ -30,7 +30,7 @@ class Emission(NamedTuple, Generic[M_co]):
 def read_audio_frame(value: object) -> CheckedAudio | None:
     """Return ``value`` if it is nothing but audio in the library's form, and short; else None.
 
-    That is what ``emit`` usually returns. :func:`read_audio_emission` takes longer.
+    Most values of ``emit`` have this form. :func:`read_audio_emission` takes longer.
     """
     if type(value) is not tuple or len(value) != 2:
         return None

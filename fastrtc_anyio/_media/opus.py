@@ -2,7 +2,7 @@
 
 PyAV decodes Opus, but can neither conceal a lost packet nor read the copy of it in the next one.
 It encodes to the same bytes, in 30 us more for each packet. Its wheels contain libopus, whose
-interface has been stable since version 1.0. That library is used, or the system's, after it has
+interface has been stable since version 1.0. This library, or the system's, is used after it has
 decoded a known tone and encoded another one. Otherwise `load_libopus` returns None, and
 :mod:`.decode` and :mod:`.encode` use PyAV.
 

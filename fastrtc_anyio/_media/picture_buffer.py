@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 CAPACITY = 512
 """Numbers that the buffer spans. Behind a gap, the oldest pictures are then discarded."""
 _MAX_LATE = 100
-"""Numbers by which a packet can be late. One that is farther behind belongs to a new stream, unless
+"""Numbers by which a packet can be late. A packet farther behind belongs to a new stream, unless
 its timestamp is that of an old picture: retransmissions on a slow path may come later."""
 _MAX_AGE = 10 * 90_000
 """Ticks of the RTP clock (RFC 7741 4.1) by which such a timestamp is behind."""

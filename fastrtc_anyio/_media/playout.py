@@ -40,7 +40,7 @@ from .input_lead import InputLead
 from .standing_delay import EchoDelay, StandingDelay
 from .statistics import AudioOutStatistics
 
-# Long enough that cutting into a voice does not click, short enough to be heard as immediate.
+# Long enough that cutting into a voice does not click, short enough to sound immediate.
 FADE_SECONDS = 0.005
 
 

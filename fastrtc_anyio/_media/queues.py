@@ -31,7 +31,7 @@ class LiveEdgeQueue:
     with it, until the end of the call. From the overflow until the next `pop`, each `push`
     replaces the one frame held.
 
-    The queue holds at least one frame, whatever its duration. A frame without samples counts as
+    The queue holds at least one frame, of any duration. A frame without samples counts as
     received and dropped. Silence before a frame takes no space: `pop` produces it, in frames no
     longer than the frame behind it.
 

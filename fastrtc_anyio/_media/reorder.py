@@ -2,9 +2,9 @@
 
 A packet that is next in line passes at once. Behind a gap, packets are held until the missing
 packet arrives, the first of them has waited for the hold, or more than a limit are held. Then the
-gap is given up and the held packets pass. A loss therefore costs a short delay once, and no delay
-afterwards. Jitter in arrival is not smoothed here but by :mod:`.playout`, which alone knows when
-smoothing is needed.
+missing packet counts as lost, and the held packets pass. A loss therefore costs a short delay once,
+and no delay afterwards. Jitter in arrival is not smoothed here but by :mod:`.playout`, which alone
+knows when smoothing is needed.
 
 The hold follows the network: it is as long as packets were lately overtaken. Where none were, a
 gap is a loss, and waiting would only delay the packets behind it.
@@ -29,7 +29,7 @@ _MARGIN = 1.25
 """Factor by which the hold exceeds the longest time by which a packet was overtaken."""
 _MEMORY = 10.0
 """Seconds for which an overtaken packet is remembered. The time doubles each time that this was too
-short and a packet was given up that came later."""
+short: a packet that counted as lost came later."""
 _MOST_MEMORY = 160.0
 _GAPS = 8
 """Gaps given up that are remembered."""
@@ -43,7 +43,7 @@ class Ordered(NamedTuple, Generic[T]):
 
     Attributes:
         packet: the packet.
-        lost: packets directly before it that were given up.
+        lost: packets directly before it that count as lost.
     """
 
     packet: T
@@ -65,8 +65,8 @@ class ReorderBuffer(Generic[T]):
             network.
 
     Attributes:
-        lost: packets given up.
-        late: packets that came after they were given up, or twice. They are dropped.
+        lost: packets that did not arrive in time.
+        late: packets that came after they counted as lost, or twice. They are dropped.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ReorderBuffer(Generic[T]):
     def push(self, number: int | None, packet: T, now: float) -> list[Ordered[T]]:
         """Add a packet that has just arrived; return those that can pass now, in order.
 
-        A packet without a number is taken for the next in line.
+        A packet without a number counts as the next in line.
         """
         if number is not None and self.passes(number):
             return [Ordered(packet, 0)]

@@ -62,7 +62,7 @@ DRIFT_FRAMES = 0.75
 # short one detects a source 3.4 % faster or slower than real time, the long one 1.7 %.
 SHORT_PULLS = 33
 LONG_PULLS = 66
-# The same at the beginning of an echo: what waited while a call starts is no margin.
+# The same at the beginning of an echo: audio that waited while a call starts is not a margin.
 START_PULLS = 10
 # Latest start of a short band after silence. A lead that grows from nothing would be too small for
 # a trim by then, or drift too much.
@@ -72,7 +72,7 @@ MOST_MARGIN_FRAMES = 3
 LEAST_TRIM_FRAMES = 0.3
 # The least excess worth a trim after the short time.
 LEAST_EARLY_TRIM_FRAMES = 2
-# Time after which the last frame of a margin is given up if it was never needed. It doubles each
+# Time after which the last frame of a margin is trimmed if it was never needed. It doubles each
 # time that this proves wrong.
 PATIENCE_PULLS = 5 * FRAMES_PER_SECOND
 MOST_PATIENCE_PULLS = 8 * PATIENCE_PULLS

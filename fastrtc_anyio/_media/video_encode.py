@@ -117,7 +117,7 @@ def _create_vp8(bitrate: int, speed: int) -> VideoCodecContext:
         "undershoot-pct": "100",
         "static-thresh": "1",
         "partitions": "0",
-        # Pictures of a handler were decoded or drawn, so there is no noise of a camera to remove:
+        # Pictures of a handler were decoded or drawn, so they have no camera noise to remove:
         # at 4, a decoded picture loses 1 to 4 dB and takes 40 % longer.
         "noise-sensitivity": "0",
     }

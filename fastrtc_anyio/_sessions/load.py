@@ -112,7 +112,7 @@ class LoadGauge:
             await anyio.sleep(_POLL)
 
     def _is_known(self, active: int) -> bool:
-        """Whether the load of so many sessions is known that one more cannot be too much."""
+        """Whether enough sessions have a known load that one more cannot be too much."""
         if self._limit is None or not self._paces:
             return True
         new = self._count_new(self._clock()) + 1

@@ -126,7 +126,7 @@ class Framing(Protocol):
     def decode(self, text: str) -> Event:
         """Decode a message.
 
-        A message of the protocol that is no use without its malformed field decodes as
+        A message of the protocol that is useless without its malformed field decodes as
         :class:`Malformed`.
 
         Raises:

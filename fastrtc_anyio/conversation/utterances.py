@@ -1,7 +1,7 @@
 """Turn taking for session functions: the user's utterances as an asynchronous iterator.
 
 A :class:`.ReplyOnPause` takes the turns. Its reply function offers each utterance to the session
-function, and plays the audio that :meth:`Utterance.reply` is given.
+function, and plays the audio passed to :meth:`Utterance.reply`.
 """
 
 from __future__ import annotations

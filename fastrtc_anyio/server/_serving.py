@@ -28,7 +28,7 @@ _GRACE = 0.5
 _PAUSE = 0.1
 """Seconds to wait for file descriptors before further connections are accepted."""
 _REFUSING = 64
-"""Maximum connections above the limit that are told so; further ones are closed."""
+"""Maximum connections above the limit that receive a 503; further ones are closed."""
 _REFUSAL = b"the server has as many connections as it may (RequestLimits.connections)"
 _RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"

@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 __all__ = ["ClientSocket"]
 
 _READ = 16_384
-"""Bytes of one read. Parsing so many small frames takes less than 50 ms."""
+"""Bytes of one read. Parsing this number of bytes in small frames takes less than 50 ms."""
 _STALL = 30.0
 """Seconds after which a client that reads nothing counts as gone."""
 _FLUSH = 2.0

@@ -114,7 +114,7 @@ async def serve_telephone(
             return
         admit = partial(admit_by_token, telephone)  # Telnyx does not sign WebSocket handshakes
     framing = TelephoneFraming(telephone.telnyx_codec, admit)
-    # A call of a carrier belongs to no client, whatever identity the carrier has. A carrier has
+    # A call of a carrier belongs to no client, even if the carrier has an identity. A carrier has
     # many callers and few addresses, so its calls are counted only if anyone may place them.
     caller = Visitor(client=waiting if is_open else None)
     await serve_audio(service, websocket, framing, caller, waiting=waiting)

@@ -226,7 +226,7 @@ class _Endpoints:
         return response
 
     async def _add_candidates(self, key: str, fragment: Fragment, *, useful: bool) -> None:
-        """Add the candidates of a fragment. One that cannot be used costs itself alone.
+        """Add the candidates of a fragment, except those that cannot be used.
 
         ``useful`` says that the fragment has served a purpose already: only a fragment that serves
         none is refused.

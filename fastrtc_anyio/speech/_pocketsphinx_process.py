@@ -206,7 +206,7 @@ def main() -> None:
     """Answer requests until standard input ends."""
     # Ctrl-C goes to all processes of a terminal. The end of the input ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What a library prints must not get into the answers.
+    # The output of a library must not get into the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     recogniser: Recogniser | None = None

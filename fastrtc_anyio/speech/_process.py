@@ -1,4 +1,4 @@
-"""A model in a Python process of its own, because it holds the GIL while it works.
+"""A model in a separate Python process, because it holds the GIL while it works.
 
 Threads do not help with such a model: as long as it works, no other Python code of the process
 runs, and all calls stand still.
@@ -83,7 +83,7 @@ class ModelProcess:
             raise RuntimeError(
                 f"{self._program.name} ended unexpectedly with status {process.returncode}"
             ) from exc
-        except BaseException:  # Ctrl-C: the answer would be taken for that to the next request
+        except BaseException:  # Ctrl-C: the next request would read its answer
             _end(process, self._owner)
             raise
         if succeeded:

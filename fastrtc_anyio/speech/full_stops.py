@@ -44,7 +44,7 @@ ABBREVIATIONS = frozenset(
 NAMES = frozenset("Mon Tue Tues Wed Thu Thur Thurs Fri Sat Fa Abt Mill Mio Mrd Tsd".split())
 # Behind a number: "52 av. J.-C.", "44 a. C.", "44 f. Kr.".
 ERAS = frozenset("av ap apr a d e f n v".split())
-# What is measured follows, with a capital at times: "8 oz. Philadelphia".
+# The thing measured follows, with a capital at times: "8 oz. Philadelphia".
 MEASURES = frozenset("tsp tbsp tbs oz lb lbs".split())
 # The only ones in capitals: EST is a time zone.
 CAPITAL_ABBREVIATIONS = frozenset("tp pgs ts gs bs ks ee".split())

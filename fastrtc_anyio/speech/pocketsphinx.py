@@ -1,8 +1,8 @@
 """PocketSphinx: speech to text and wake words, from a package that contains its model.
 
-Each `PocketSphinxSTT` has a process of its own. PocketSphinx holds the GIL, in a single call of its
-library, for a third of the duration of free speech and for half a second to load a model. That
-would stop all calls that this process serves.
+Each `PocketSphinxSTT` has a separate process. PocketSphinx holds the GIL, in a single call of its
+library, for a third of the duration of free speech and for half a second to load a model. In this
+process it would stop all calls.
 
 The acoustic model was trained on recordings of rooms, and fails on digital silence, which a muted
 or noise-suppressed microphone sends. Noise is therefore added to every recording.
@@ -38,9 +38,8 @@ class PocketSphinxSTT:
     reliably if they have about eight phones or more: prefer "tell me a joke" to "joke". Pass one
     utterance at a time to ``stt``.
 
-    Any thread may call it; one call runs at a time, in a process of its own that ends with this
-    object. All methods raise RuntimeError if that process ends unexpectedly; the next call starts
-    it again.
+    Any thread may call it; one call runs at a time, in a process that ends with this object. All
+    methods raise RuntimeError if that process ends unexpectedly; the next call starts it again.
 
     Args:
         phrases: phrases of words in the dictionary, separated by spaces. Empty for free speech.

@@ -48,7 +48,7 @@ def open_call() -> OpenCall:
 
 
 def pytest_runtest_setup() -> None:
-    """Let each test log as if it ran in a process of its own: records that repeat are limited."""
+    """Let each test log as if it ran in a new process: records that repeat are limited."""
     from fastrtc_anyio._core.records import forget_records  # the package itself is loaded
 
     forget_records()

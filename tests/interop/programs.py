@@ -68,6 +68,7 @@ async def open_program(
 async def call_program(url: str, program: str, *, silent: bool = False) -> None:
     """Call a program with what it takes, and speak, until it sends sound or a picture.
 
+    Show the first token that a program requires.
     Call a telephone program from a telephone, too, and press the key that hangs up. A ``silent``
     program waits for inputs that only a page sends: the call lasts two seconds.
     """
@@ -76,7 +77,13 @@ async def call_program(url: str, program: str, *, silent: bool = False) -> None:
     found = re.search(r'modality="([\w-]+)"', program)
     assert found is not None, program
     video, audio = "video" in found[1], "audio" in found[1]
-    async with place_call(url, audio=audio, video="sendrecv" if video else None) as client:
+    token = re.search(r'require_token\(\{?"(.+?)"', program)
+    async with place_call(
+        url,
+        audio=audio,
+        video="sendrecv" if video else None,
+        token=token and token[1],
+    ) as client:
         with anyio.fail_after(LIMIT):
             if video:
                 client.camera.picture = np.full((240, 320, 3), 90, np.uint8)

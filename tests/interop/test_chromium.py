@@ -5,6 +5,7 @@ Screenshots are in each test's ``tmp_path``.
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 
 from fastrtc_anyio import CloseReason, EnergyVad, ReplyOnPause, WebRTCError
+from fastrtc_anyio.server import open_server
 from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream, only_session, serve, wait_ended
 from tests.kit.conversations import Log, words
+from tests.kit.documentation import find_block
 from tests.kit.handlers import Quiet, TalkativeEcho
 from tests.kit.packets import PATHS, begin_near_the_wrap, choose_path
 from tests.kit.waiting import wait_until
@@ -345,3 +348,23 @@ async def test_caller_whose_page_is_in_the_background_hears_replies(
         )
         await page.command("Page.setWebLifecycleState", state="active")
         await wait_heard(page, before, 20)
+
+
+async def test_page_of_the_guide_calls(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page and the application of the guide, as written."""
+    page = find_block("docs/guides/connections.md", "<!doctype html>")
+    (tmp_path / "index.html").write_text(page.text)
+    monkeypatch.chdir(tmp_path)
+    program = find_block("docs/guides/connections.md", "FileResponse")
+    (tmp_path / "app.py").write_text(program.text)
+    names = runpy.run_path("app.py")
+    async with open_server(names["app"]) as url:
+        tab = await browser.open_page(url)
+        await tab.click("start")
+        await tab.wait_for("document.querySelector('audio').currentTime > 1", "sound")
+        counts = only_session(names["stream"]).statistics().audio_in
+        assert counts is not None
+        assert counts.received > 0
+        assert tab.complaints == []

@@ -6,10 +6,12 @@ import os
 import re
 import signal
 import sys
+import wave
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
 from anyio.abc import Process
 
@@ -129,6 +131,41 @@ async def test_commands_run(block: Block, tmp_path: Path) -> None:
                 return process.returncode is not None or "Ctrl-C ends it" in "".join(printed)
 
             await wait_until(has_started, command, seconds=LIMIT)
+
+
+async def test_websocket_client_records_the_answer(tmp_path: Path) -> None:
+    """The client of the guide calls the server of the guide."""
+    page = "docs/guides/websockets_and_telephones.md"
+    (tmp_path / "line.py").write_text(find_block(page, "TelephoneOptions(").text)
+    client = find_block("docs/guides/websockets_and_telephones.md", "asyncio.run(main())").text
+    printed: list[str] = []
+    port = str(find_port())
+    variables = make_variables(tmp_path, LAUNCH_PORT=port)
+    (tmp_path / "question.wav").write_bytes(SPEECH.read_bytes())
+    (tmp_path / "client.py").write_text(client.replace("7860", port))
+    command = [sys.executable, str(RUN), "line.py"]
+    async with open_program(command, tmp_path, variables, printed, LIMIT):
+        await wait_until(lambda: "Ctrl-C ends it" in "".join(printed), "the server", seconds=LIMIT)
+        with anyio.fail_after(LIMIT):
+            done = await anyio.run_process([sys.executable, "client.py"], cwd=tmp_path)
+    assert b"response_starting" in done.stdout
+    with wave.open(str(tmp_path / "answer.wav")) as answer:
+        heard = np.frombuffer(answer.readframes(answer.getnframes()), np.int16)
+    assert np.abs(heard).max() > 1000
+
+
+@pytest.mark.timeout(180)
+async def test_application_of_the_guide_answers_calls(tmp_path: Path) -> None:
+    commands = find_block("docs/guides/deploying.md", "uvicorn app:app").text
+    (program,) = blocks_of("docs/guides/deploying.md", "python")
+    (tmp_path / "app.py").write_text(program.text, encoding="utf-8")
+    port = find_port()
+    serve, call = commands.replace("7860", str(port)).splitlines()
+    environment = make_variables(tmp_path)
+    async with open_program([sys.executable, "-m", *serve.split()], tmp_path, environment, [], 150):
+        await wait_until(lambda: not is_free(port), serve, seconds=LIMIT)
+        with anyio.fail_after(LIMIT):
+            await anyio.run_process([sys.executable, *call.split()[1:]], env=environment)
 
 
 @pytest.mark.parametrize("block", MESSAGES, ids=str)

@@ -118,10 +118,12 @@ async def place_call(
     video_codec: str | None = None,
     network: Network | None = None,
     microphone: Microphone | None = None,
+    token: str | None = None,
 ) -> AsyncGenerator[AiortcClient, None]:
     """Call a stream, directly or by the URL of its server, and wait until the call is connected.
 
-    ``audio`` and ``video`` may be directions, one for each section: sendrecv, sendonly+recvonly.
+    ``token`` is a bearer token for the server. ``audio`` and ``video`` may be directions, one for
+    each section: sendrecv, sendonly+recvonly.
     Everything between the client and the stream passes ``network``.
     """
     async with open_client(microphone or Microphone(channels=channels)) as client:
@@ -135,7 +137,7 @@ async def place_call(
         if isinstance(target, Stream):
             client.answer = await target.offer(body)
         else:
-            reply = await post(target, body)
+            reply = await post(target, body, token)
             assert reply.status_code == 200, reply.text
             client.answer = reply.json()
         assert client.answer["type"] == "answer", client.answer
@@ -159,9 +161,10 @@ async def make_offer(client: AiortcClient, *, channel: bool = False) -> str:
     return await to_thread.run_sync(client.run, client.make_offer, None, channel)
 
 
-async def post(url: str, body: Any) -> httpx.Response:
+async def post(url: str, body: Any, token: str | None = None) -> httpx.Response:
     """Send an offer or a candidate to the server at ``url``."""
-    async with httpx.AsyncClient() as http:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(headers=headers) as http:
         return await http.post(f"{url}/webrtc/offer", json=body)
 
 

@@ -29,7 +29,7 @@ PHONE_LEAD = 0.2
 MARK_SECONDS = 0.1
 """Seconds of audio between two marks."""
 OVERDUE_SECONDS = 5.0
-"""Seconds after which a missing mark is given up: the samples before it then count as played."""
+"""Seconds after which a missing mark is ignored: the samples before it then count as played."""
 
 
 @dataclass(frozen=True)

@@ -312,7 +312,7 @@ class Connection:
     def _on_transport_state(self) -> None:
         """Notice a hang-up that aiortc reports only once all transports are closed.
 
-        Of several transports that the offer asked for, some may never have connected.
+        Some of the transports that the offer asked for may never have connected.
         """
         if not self._closing and not self._over:
             closed = explain_end(self._paths)

@@ -193,7 +193,7 @@ class WebRTCPeer(LifecyclePeer):
 
 
 class _Requests:
-    """What the streams of a peer ask of its connection, until it is closed.
+    """Requests of a peer's streams to its connection, until it is closed.
 
     The streams refer to this object, not to the peer, which refers to them: without a reference
     cycle a closed peer needs no garbage collector.

@@ -158,8 +158,8 @@ class Ticks:
     ) -> Registration:
         """Call ``step`` every 20 ms, at a phase, with the time at which it was due.
 
-        That is on the loop's clock, and less than 20 ms ago plus the time that steps take: a late
-        loop calls a step once for all the times it has missed.
+        The time is on the loop's clock, and less than 20 ms ago plus the time that steps take: a
+        late loop calls a step once for all the times it has missed.
         """
         one = Registration(self, step, on_failure, phase)
         self._place(one, phase)

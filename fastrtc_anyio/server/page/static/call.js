@@ -4,7 +4,7 @@
 // A call that loses its connection is replaced by a new one, which takes over the microphone and the camera: the
 // browser does not ask for permission again.
 
-const CONNECT_TIMEOUT_MS = 30_000;  // the server's default Limits.connect
+const CONNECT_TIMEOUT_MS = 30_000;  // longer than the default Limits.connect of the server
 const RETRIES_MS = [300, 1000, 2000, 4000, 8000, 15_000];  // delay before each attempt to reconnect; then the last one
 const RETRY_FOR_MS = 10 * 60_000;
 const GHOST_MS = 20_000;            // a lost call may occupy its slot at the server for this long
