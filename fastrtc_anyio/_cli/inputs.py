@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+_JSON_KINDS = {"slider": "2.5", "checkbox": "true", "chatbot": "[]"}
+"""Kinds of inputs whose value is JSON, with an example."""
+
 
 class InputError(Exception):
     """An input of the command line does not exist or has no valid value."""
@@ -35,9 +38,11 @@ def choose_inputs(config: Mapping[str, object], given: Sequence[str]) -> dict[st
             names = ", ".join(kinds) or "none"
             raise InputError(f"the stream has no input {name!r}; its inputs: {names}")
         values[name] = text
-        if kinds[name] in ("slider", "checkbox", "chatbot"):
+        if example := _JSON_KINDS.get(str(kinds[name])):
             try:
                 values[name] = json.loads(text)
             except ValueError:
-                raise InputError(f"the value of {name!r} must be JSON; got {text!r}") from None
+                raise InputError(
+                    f"the value of {name!r} must be JSON such as {example}; got {text!r}"
+                ) from None
     return values

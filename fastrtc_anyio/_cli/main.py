@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.start(options)
     except ImportError as exc:
-        explained = explain_import_error(exc, f"fastrtc-anyio {options.command}")
+        extra = "demo" if options.command in ("call", "demo") else None
+        explained = explain_import_error(exc, f"fastrtc-anyio {options.command}", extra)
         if explained is None:
             raise
         print(f"error: {explained}", file=sys.stderr)

@@ -48,6 +48,7 @@ def find_delays(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rat
     """Find each piece of ``sent`` that is loud enough in ``returned``, as :func:`compare` does."""
     size = min(round(_PIECE * sample_rate), len(sent))
     reach = round(_MAX_LAG * sample_rate)
+    returned = returned[: len(sent) + reach + size]  # an answer may begin later
     if size == 0 or not sent.any() or not returned.any():
         return Delays(np.zeros(0), np.zeros(0), np.zeros(0))
     starts = np.arange(0, len(sent) - size + 1, size)
@@ -55,7 +56,7 @@ def find_delays(sent: NDArray[np.int16], returned: NDArray[np.int16], sample_rat
     energies = (pieces**2).sum(axis=1)
     loud = np.flatnonzero(energies >= energies.mean() / 4)  # pauses match anywhere
     padded = np.zeros(len(sent) + reach + size)
-    padded[: len(returned)] = returned[: len(padded)]
+    padded[: len(returned)] = returned
     quiet = (padded**2).mean() * size / 100
     lags, peaks = [], []
     chosen = loud[:: -(-len(loud) // _MAX_PIECES)]

@@ -309,7 +309,7 @@ def test_inputs_are_the_defaults_with_changes() -> None:
     assert choose_inputs(config, []) == {"volume": 3, "name": "Ann"}
     assert choose_inputs(config, ["volume=2.5", "name=1=2"]) == {"volume": 2.5, "name": "1=2"}
     assert choose_inputs({}, []) == {}
-    with pytest.raises(InputError, match="the value of 'volume' must be JSON; got 'loud'"):
+    with pytest.raises(InputError, match=r"'volume' must be JSON such as 2\.5; got 'loud'"):
         choose_inputs(config, ["volume=loud"])
     with pytest.raises(InputError, match="no input 'volume'; its inputs: none"):
         choose_inputs({}, ["volume=1"])
@@ -322,9 +322,9 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == f"fastrtc-anyio {__version__}\n"
 
 
-@pytest.mark.parametrize(("library", "extra"), [("httpx", "demo"), ("starlette", "server")])
+@pytest.mark.parametrize("library", ["httpx", "starlette"])
 def test_missing_package_is_explained_in_one_line(
-    library: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def start(options: object) -> int:
         raise ModuleNotFoundError(f"No module named {library!r}", name=library)
@@ -333,7 +333,7 @@ def test_missing_package_is_explained_in_one_line(
     assert main(["call", "http://127.0.0.1:9"]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("error: fastrtc-anyio call needs more packages: ")
-    assert f"pip install 'fastrtc-anyio[{extra}]'" in printed
+    assert "pip install 'fastrtc-anyio[demo]'" in printed
     assert printed.count("\n") == 1
 
 

@@ -97,6 +97,14 @@ def test_gap_in_response_keeps_lag_and_correlation() -> None:
     assert found.correlation > 0.999
 
 
+@pytest.mark.filterwarnings("error")
+def test_answer_that_begins_late_is_no_echo() -> None:
+    sent = speech_like(16_000, 2.0)[0]
+    for silence in (3.9, 4.3, 6.0):
+        late = np.concatenate([np.zeros(round(silence * 16_000), np.int16), sent])
+        assert compare(sent, late, 16_000).correlation < 0.5  # and not NaN
+
+
 def test_compare_accepts_recordings_of_any_length() -> None:
     sent = speech_like(16_000, 2.0)[0]
     for size in (0, 1, 100, 5000):
