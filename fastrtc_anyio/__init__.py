@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import typing as _typing
 
+from . import utils as utils
 from ._core.records import LOGGER as _LOGGER
 from ._core.records import install as _install
 from ._core.threads import run_sync

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastrtc_anyio._sessions.offers import OutputListener
 from fastrtc_anyio._sessions.service import SessionService
+from fastrtc_anyio._signaling.requests import IceCandidate
 
 from .options import WebOptions
 
@@ -17,10 +19,54 @@ __all__ = ["StreamEndpoints"]
 
 
 class StreamEndpoints:
-    """Base class of ``Stream``: its WebSockets and telephone calls."""
+    """Base class of ``Stream``: its signalling, WebSockets and telephone calls."""
 
     _service: SessionService
     _web: WebOptions
+
+    async def offer(self, body: object, *, identity: str | None = None) -> dict[str, str]:
+        """Carry out a request of the signalling protocol: an offer, or a candidate.
+
+        Args:
+            body: ``{"type": "offer", "sdp": ..., "webrtc_id": ...}`` or ``{"type":
+                "ice-candidate", "candidate": {...} | None, "webrtc_id": ...}``; or an object with
+                these attributes.
+            identity: the client's, as :func:`.server.admit` returned it. Only this client reaches
+                the session. None: the application's own, which reaches every session.
+
+        Returns:
+            ``{"type": "answer", "sdp": ..., "webrtc_id": ...}``, with the session's id if the
+            client sent none; or ``{"status": "success"}`` for a candidate.
+
+        Raises:
+            InvalidOffer, InvalidCandidate, LimitExceeded: the request is malformed or too large.
+            InvalidStateError: the ``webrtc_id`` is in use.
+            AdmissionError, StreamNotOpen: no session can begin now.
+            HandlerContractError: the handler's ``copy()`` or methods break their contract.
+
+        Cancellation:
+            Ends the session that is being negotiated.
+        """
+        return await self._service.handle_request(body, identity=identity)
+
+    async def handle_offer(
+        self, body: object, set_outputs: OutputListener | None, *, identity: str | None = None
+    ) -> dict[str, str]:
+        """Do the same as :meth:`offer`, and call a function with all ``AdditionalOutputs``."""
+        return await self._service.handle_request(body, on_outputs=set_outputs, identity=identity)
+
+    async def add_ice_candidate(
+        self, webrtc_id: str, candidate: IceCandidate | None, *, identity: str | None = None
+    ) -> None:
+        """Add an ICE candidate of a client, or None at their end, also before the client's offer.
+
+        For ``identity`` see :meth:`offer`. The candidates of another client are not used.
+
+        Raises:
+            InvalidCandidate, LimitExceeded: the candidate is malformed, or one too many.
+            InvalidStateError: the client is not connected over WebRTC.
+        """
+        await self._service.add_candidate(webrtc_id, candidate, identity)
 
     async def websocket_offer(self, websocket: WebSocket) -> None:
         """Serve a ``WebSocket`` that was not accepted yet, until it closes. Raises nothing."""

@@ -15,8 +15,8 @@ from tests.kit.documentation import (
     Block,
     DocumentationError,
     all_blocks,
-    blocks_of,
     find_blocks,
+    programs_of,
     prose,
     put_voice,
     read,
@@ -25,6 +25,7 @@ from tests.testing.test_plugin import Run
 
 RUNNERS = {
     "python": "test_python_of_pages_runs",
+    "diff": "test_python_of_pages_runs",
     "mermaid": "tests/api/test_diagrams.py::test_every_diagram_is_drawn",
     "sh": "tests/interop/test_programs.py::test_commands_run",
     "json": "tests/interop/test_programs.py::test_messages_are_accepted",
@@ -115,7 +116,7 @@ def check_place(block: Block, place: str) -> None:
     assert f'find_block("{block.page}"' in taken, f"{place} does not run {block}"
 
 
-WITH_PYTHON = [page for page in PAGES if blocks_of(page, "python")]
+WITH_PYTHON = [page for page in PAGES if programs_of(page)]
 RUNS = 4
 """Starting pytest takes longer than most pages: a few runs for all of them."""
 
@@ -130,7 +131,7 @@ def test_python_of_pages_runs(first: int, tmp_path: Path, monkeypatch: pytest.Mo
     pages = dict(list(pages.items())[first::RUNS])
     files = {}
     for name, page in pages.items():
-        blocks = [(block.line, block.text) for block in blocks_of(page, "python")]
+        blocks = [(block.line, block.program) for block in programs_of(page)]
         begin = f"BLOCKS = {blocks!r}\nPAGE = {str(ROOT / page)!r}\nSPEECH = {str(speech)!r}\n"
         files[name] = begin + PROGRAM
     run = Run(tmp_path, files)
@@ -145,7 +146,7 @@ def test_python_of_pages_runs(first: int, tmp_path: Path, monkeypatch: pytest.Mo
 
 def shown_tests(page: str) -> list[str]:
     """Return the names of the tests that a page shows."""
-    trees = [ast.parse(block.text) for block in blocks_of(page, "python")]
+    trees = [ast.parse(block.program) for block in programs_of(page)]
     names = [str(getattr(node, "name", "")) for tree in trees for node in ast.walk(tree)]
     return [name for name in names if name.startswith("test_")]
 
@@ -163,6 +164,13 @@ def shown_tests(page: str) -> list[str]:
 def test_blocks_of_all_forms_are_found(source: str, language: str, text: str) -> None:
     (block,) = find_blocks("page.md", source)
     assert (block.language, block.text, block.marker) == (language, text, None)
+
+
+def test_program_of_a_diff_is_the_code_after_the_change() -> None:
+    (block,) = find_blocks(
+        "page.md", "```diff\n def f():\n-    old()\n+    new()\n\n     end()\n```"
+    )
+    assert block.program == "def f():\n\n    new()\n\n    end()\n"
 
 
 def test_marker_gives_place_and_reason() -> None:

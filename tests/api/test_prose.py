@@ -74,7 +74,7 @@ FOREIGN = """
     run_coroutine_threadsafe transcript websockets get_ _turn_credentials utils stream_auth_token
     stream_bidirectional_codec stream_bidirectional_mode stream_bidirectional_sampling_rate
     tool tool_calls
-    ChatMessage CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
+    CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
     reply_on_stopwords speech_to_text text_to_speech
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
@@ -136,7 +136,7 @@ def test_names_in_code_spans_exist(page: str) -> None:
 @cache
 def own_names(page: str) -> frozenset[str]:
     """Names that the page's own code uses."""
-    code = [b.text for b in all_blocks() if (b.page, b.language) == (page, "python")]
+    code = [b.program for b in all_blocks() if b.page == page and b.language in ("python", "diff")]
     return frozenset(re.findall(r"[A-Za-z_]\w*", "\n".join(code)))
 
 

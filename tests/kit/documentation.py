@@ -72,6 +72,14 @@ class Block:
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
 
+    @property
+    def program(self) -> str:
+        """Python code, with the lines of the block: that of a diff is the code after the change."""
+        if self.language == "python":
+            return self.text
+        lines = self.text.splitlines()
+        return "".join("\n" if line.startswith("-") else f"{line[1:]}\n" for line in lines)
+
 
 @cache
 def read(page: str) -> str:
@@ -90,6 +98,12 @@ def blocks_of(page: str, language: str) -> list[Block]:
         for block in all_blocks()
         if (block.page, block.language, block.marker) == (page, language, None)
     ]
+
+
+def programs_of(page: str) -> list[Block]:
+    """The blocks of Python code of a page that carry no marker, in order; see `Block.program`."""
+    found = [*blocks_of(page, "python"), *blocks_of(page, "diff")]
+    return sorted(found, key=lambda block: block.line)
 
 
 def find_block(page: str, contains: str) -> Block:

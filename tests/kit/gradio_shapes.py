@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 class Component:
     """Keeps its keywords as attributes, as Gradio's components do."""
 
+    __module__ = "gradio.components.base"
     defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, value: Any = None, *, label: str | None = None, **attributes: Any) -> None:
@@ -52,6 +53,10 @@ class Radio(Dropdown):
 
 
 class Checkbox(Component): ...
+
+
+class CheckboxGroup(Dropdown):
+    defaults: ClassVar = {"type": "value"}
 
 
 class Chatbot(Component):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,14 +93,30 @@ def test_any_value_is_parsed_or_raises_invalid_input(values: list[Any]) -> None:
 
 
 def test_components_of_other_classes_are_recognised_by_their_attributes() -> None:
-    class Volume(gr.Component): ...
+    def field(value: object, **attributes: object) -> Any:
+        return SimpleNamespace(label="Volume", value=value, **attributes)
 
     adapted = adapt(
-        Volume(5, label="A", minimum=0, maximum=10),
-        Volume("x", label="B", choices=["x", "y"]),
-        Volume(True, label="C"),
+        field(5, minimum=0, maximum=10),
+        field("x", choices=["x", "y"]),
+        field(True),
+        field("loud"),
+        field(11),
     )
-    assert [component.kind for component in adapted] == ["slider", "choice", "checkbox"]
+    kinds = [component.kind for component in adapted]
+    assert kinds == ["slider", "choice", "checkbox", "textbox", "textbox"]
+    values = {component.name: component.describe()["value"] for component in adapted}
+    assert parse_inputs(adapted, values) == [5, "x", True, "loud", 11]
+
+
+@pytest.mark.parametrize(
+    "component",
+    [gr.HTML("<b>", label="X"), gr.HTML(1, label="X"), gr.CheckboxGroup(["a", "b"], label="X")],
+)
+def test_other_components_of_gradio_are_not_shown(component: Any) -> None:
+    with pytest.warns(UserWarning, match="nothing like Gradio's (HTML|CheckboxGroup) 'X'"):
+        (adapted,) = adapt(component)
+    assert isinstance(adapted, Hidden)
 
 
 def test_names_of_components_without_labels_differ() -> None:

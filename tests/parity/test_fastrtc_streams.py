@@ -23,8 +23,10 @@ from fastrtc_anyio.server.page.components import parse_inputs
 from fastrtc_anyio.server.routes import client_config
 from fastrtc_anyio.testing import Call, open_call, spoken
 from tests.kit.backends import on_asyncio
+from tests.kit.documentation import find_block
 
 from . import fastrtc_streams as streams
+from .fastrtc_handlers import RATE, ArgumentsHandler
 
 
 @dataclass
@@ -67,7 +69,7 @@ class PageCall:
 
     @property
     def heard_seconds(self) -> float:
-        return float(np.count_nonzero(np.abs(self.call.heard) > 1000)) / streams.RATE
+        return float(np.count_nonzero(np.abs(self.call.heard) > 1000)) / RATE
 
 
 @asynccontextmanager
@@ -186,6 +188,16 @@ async def test_realtime_service(make: Callable[[], Stream]) -> None:
 
 
 @on_asyncio
+async def test_handler_of_the_guide_echoes() -> None:
+    block = find_block("docs/guides/migrating_from_fastrtc.md", "asyncio.Queue()")
+    program: dict[str, Any] = {"__name__": "program"}
+    exec(block.text, program)
+    async with call_from_page(program["stream"]) as page:
+        await say(page)
+        assert page.heard_seconds > 0.2
+
+
+@on_asyncio
 async def test_service_that_reads_a_generator() -> None:
     async with call_from_page(streams.realtime_stream()) as page:
         await say(page)
@@ -194,7 +206,7 @@ async def test_service_that_reads_a_generator() -> None:
 
 @on_asyncio
 async def test_telephone_has_no_inputs() -> None:
-    handler = streams.ArgumentsHandler()
+    handler = ArgumentsHandler()
     async with open_call(handler, phone=True) as call:
         await call.speak(np.zeros((1, 8000), np.int16), 8000)
         assert handler.connection is not None

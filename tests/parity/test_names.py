@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -84,6 +86,11 @@ def test_utils_has_the_same_objects_as_the_package() -> None:
     assert json.loads(message) == {"type": "log", "data": ["pause_detected"]}
 
 
+def test_utils_is_an_attribute_of_the_imported_package() -> None:
+    program = "import fastrtc_anyio as fastrtc; fastrtc.utils.audio_to_bytes"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
+
+
 def test_value_of_full_scale_is_that_of_fastrtc() -> None:
     floats = np.array([-1.0, 0.0, 1.0], np.float32)
     assert utils.audio_to_int16(floats).tolist() == [-32767, 0, 32767]
@@ -138,6 +145,16 @@ def test_launch_ignores_other_keywords_of_gradio_with_one_warning(
     assert len(warned) == 1
     make_stream().ui.launch(server_name="0.0.0.0", server_port=8000, quiet=False)
     assert launched == [("127.0.0.1", 7860, "asyncio"), ("0.0.0.0", 8000, "asyncio")]
+
+
+def test_launch_reads_the_environment_variables_of_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[Any] = []
+    monkeypatch.setattr(Stream, "launch", lambda _, *args: launched.append(args))
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "8001")
+    make_stream().ui.launch()
+    make_stream().ui.launch("127.0.0.1", 0)
+    assert launched == [("0.0.0.0", 8001, "asyncio"), ("127.0.0.1", 0, "asyncio")]
 
 
 @contextmanager

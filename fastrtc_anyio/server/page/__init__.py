@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -49,8 +50,9 @@ class Page:
         """Call ``Stream.launch`` with Gradio's argument names, by default under asyncio.
 
         Args:
-            server_name: address to listen on; by default 127.0.0.1.
-            server_port: port; by default 7860. 0 for any free port.
+            server_name: address to listen on; by default Gradio's environment variable
+                ``GRADIO_SERVER_NAME``, or 127.0.0.1.
+            server_port: port, 0 for any free port; by default ``GRADIO_SERVER_PORT``, or 7860.
             backend: as for ``Stream.launch``.
             prevent_thread_lock: serve on a thread until :meth:`close`, or until the program ends,
                 and return ``(app, url, None)``. Otherwise, serve until Ctrl-C.
@@ -67,8 +69,9 @@ class Page:
                 raise ValueError(f"launch() has no {name}: {replacement}")
         if ignored := [name for name, value in options.items() if value]:
             warnings.warn(f"launch() ignores {', '.join(ignored)}", stacklevel=2)
-        host = server_name or "127.0.0.1"
-        port = 7860 if server_port is None else server_port
+        host = server_name or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+        default = int(os.environ.get("GRADIO_SERVER_PORT") or 7860)
+        port = default if server_port is None else server_port
         if not prevent_thread_lock:
             self._launch(host, port, backend)
             return None

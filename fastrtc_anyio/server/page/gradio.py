@@ -117,14 +117,21 @@ Maker = Callable[[_Foreign, str, str], Component]
 
 
 def _guess(entry: _Foreign) -> Maker:
-    """Return what makes a component of a class with another name, by its attributes."""
+    """Return what makes a component of a class with another name, by its attributes.
+
+    Texts and numbers of Gradio's other classes are not for the user: HTML, or the path of a file.
+    """
     if getattr(entry, "minimum", None) is not None and getattr(entry, "maximum", None) is not None:
         return _make_slider
     if getattr(entry, "choices", None):
         return _make_choice
     if isinstance(entry.value, bool):
         return _make_checkbox
-    return _make_hidden
+    if any(cls.__module__.startswith("gradio.") for cls in type(entry).__mro__):
+        return _make_hidden
+    if isinstance(entry.value, int | float):
+        return _make_number
+    return _make_textbox if isinstance(entry.value, str) else _make_hidden
 
 
 def _make_hidden(entry: _Foreign, label: str, name: str) -> Component:
@@ -263,6 +270,7 @@ class _Display(Component):
 _CONTROLS: dict[str, Maker] = {
     "Chatbot": _make_chatbot,
     "Checkbox": _make_checkbox,
+    "CheckboxGroup": _make_hidden,
     "Code": _make_textbox,
     "Dropdown": _make_choice,
     "Number": _make_number,
