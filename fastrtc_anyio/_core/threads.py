@@ -23,6 +23,8 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .host import Host
+from .options import short_repr
+from .user_code import is_coroutine_function
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -185,11 +187,15 @@ async def run_sync(function: Callable[..., T], *args: object) -> T:
     not keep the process from exiting, and the virtual clock of a test stops for it.
 
     Raises:
+        TypeError: ``function`` is not a synchronous function.
         Exception: ``function`` raised it.
 
     Cancellation:
         Abandons the call; its result is dropped.
     """
+    given: object = function
+    if not callable(given) or is_coroutine_function(given):
+        raise TypeError(f"function must be a synchronous function; got {short_repr(given)}")
     worker = Worker(getattr(function, "__qualname__", repr(function)))
     try:
         return await worker.run(function, *args)

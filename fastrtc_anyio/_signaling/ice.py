@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastrtc_anyio._core.options import check_choice, check_number, check_type
+from fastrtc_anyio._core.options import check_choice, check_number, check_type, short_repr
 
 from .address_policy import AddressPolicy
 
@@ -76,9 +76,12 @@ class RtcConfiguration:
         if self.interfaces is not None and self.addresses is not None:
             raise ValueError("give addresses or interfaces, not both")
         if self.ports is not None:
-            first, last = self.ports
-            if not 0 < first <= last < 65_536:
-                raise ValueError(f"ports are the first and the last, 1 to 65535; got {self.ports}")
+            match self.ports:
+                case (int(first), int(last)) if 0 < first <= last < 65_536:
+                    pass
+                case _:
+                    got = short_repr(self.ports)
+                    raise ValueError(f"ports are the first and the last, 1 to 65535; got {got}")
         check_number("gather_timeout", self.gather_timeout, above=0, finite=False, unit="s")
         if self.ice_transport_policy == "relay" and not any(
             url.lower().startswith("turn") for server in self.ice_servers for url in server.urls

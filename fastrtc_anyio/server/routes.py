@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.log_text import log_error
 from fastrtc_anyio.errors import NotAllowed
@@ -155,9 +156,12 @@ def page_route(
         allowed_hosts: names of the server, as for :class:`fastrtc_anyio.Stream`.
 
     Raises:
-        TypeError, ValueError: ``framed_by`` is not a list of origins, or ``allowed_hosts`` of
-            hosts.
+        TypeError, ValueError: ``path`` does not begin with a slash, ``framed_by`` is not a list of
+            origins, or ``allowed_hosts`` of hosts.
     """
+    check_type("path", path, str)
+    if not path.startswith("/"):
+        raise ValueError(f'path must begin with "/"; got {path!r}')
     return create_page(path, NamedHosts(check_hosts(allowed_hosts)), framed_by)
 
 

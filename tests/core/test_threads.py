@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -9,7 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.gate import Gate
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio._core.threads import Worker
+from fastrtc_anyio._core.threads import Worker, run_sync
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 
@@ -146,3 +147,11 @@ def test_host_post_after_end_of_loop_is_ignored(backend: str) -> None:
 
 async def test_host_asyncio_loop_is_set_under_asyncio_only(anyio_backend_name: str) -> None:
     assert (Host().asyncio_loop is not None) == (anyio_backend_name == "asyncio")
+
+
+async def test_run_sync_refuses_what_is_no_synchronous_function() -> None:
+    async def model() -> None: ...
+
+    for wrong in (5, model):
+        with pytest.raises(TypeError, match="function must be a synchronous function; got"):
+            await run_sync(cast(Any, wrong))

@@ -67,6 +67,7 @@ def test_slider_of_integers_parses_to_int(
     ("make", "message"),
     [
         (lambda: Slider(""), "label must not be empty"),
+        (lambda: Slider("A", cast(Any, "0"), 1), "minimum of 'A' must be a number; got '0'"),
         (lambda: Slider(0, 1), "label must be a string; got 0"),  # type: ignore[arg-type]
         (lambda: Slider("!"), "'!' needs a name"),
         (lambda: Textbox("webrtc_id"), "'webrtc_id' needs a name"),

@@ -150,6 +150,14 @@ async def fetch_page(route: Any) -> httpx.Response:
         return await http.get("/")
 
 
+@pytest.mark.parametrize(
+    ("path", "message"), [(5, "path must be a str; got 5"), ("x", "path must")]
+)
+def test_path_of_the_page_is_checked(path: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        page_route(path)
+
+
 async def test_content_security_policy_allows_only_inline_hashes() -> None:
     reply = await fetch_page(page_route())
     parts = reply.headers["content-security-policy"].split("; ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -229,6 +229,11 @@ async def test_stream_closed_during_configuration_raises_stream_not_open() -> No
 def test_invalid_configuration_is_a_value_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RtcConfiguration.parse(options)
+
+
+def test_one_port_without_a_range_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="ports are the first and the last, 1 to 65535; got 5"):
+        RtcConfiguration(ports=cast(Any, 5))
 
 
 def test_single_ice_server_without_list() -> None:

@@ -144,13 +144,15 @@ class Slider(Component):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for what in ("minimum", "maximum"):
+            check_number(f"{what} of {self.label!r}", getattr(self, what))
         if self.step is None:
             span = self.maximum - self.minimum
             whole = isinstance(span, int) and span >= 10
             object.__setattr__(self, "step", 1 if whole else span / _SLIDER_STEPS)
         if self.value is None:
             object.__setattr__(self, "value", self.minimum)
-        for what in ("minimum", "maximum", "value", "step"):
+        for what in ("value", "step"):
             check_number(f"{what} of {self.label!r}", getattr(self, what))
         assert self.step is not None
         if not (self.minimum < self.maximum and self.step > 0):
