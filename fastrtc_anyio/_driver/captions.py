@@ -1,8 +1,7 @@
 """Text of a reply: collected while it is generated, shown while it is played.
 
 The client receives a caption when a sentence begins to play, and at the end the words that were
-played, which also join the session's transcript. Without text to speech, an emission costs one
-addition more.
+played, which also join the session's transcript.
 """
 
 from __future__ import annotations
@@ -72,13 +71,23 @@ class ReplyText:
         """Note that the reply emits audio: the value that it yielded, and the audio in it."""
         script = self._script
         if not (script.has_notes or noted_arrays):  # the usual case without text to speech
-            script.emitted += frame.duration
             return
         note = find_note(_find_samples(value, frame.samples))
         with self._lock:
-            if script.lines and self._has_dropped():
-                script.cut(self._played_s)
+            dropped = self._has_dropped()
+            if dropped or not script.lines:  # audio without text was not counted
+                queued = self._queued_s  # first: playout may take a frame now
+                script.cut(self._played_s, queued)
             script.emit(frame.duration, note)
+
+    def complete(self) -> None:
+        """Note that the reply has emitted all of its audio."""
+        with self._lock:
+            self._script.end()
+
+    @property
+    def _queued_s(self) -> float:
+        return 0.0 if self._audio_out is None else self._audio_out.statistics().latency
 
     def _has_dropped(self) -> bool:
         """Whether audio was dropped since the last call, as by ``clear_queue()``."""

@@ -164,6 +164,7 @@ class Replies:
             return emission
 
         await run_generator(calls, source, generator, read, partial(self._play, reply))
+        reply.text.complete()
 
     async def _play(self, reply: _Reply, emission: Emission[AudioFrame]) -> None:
         # The next checkpoint comes after the audio stream has noted its generation. Audio that

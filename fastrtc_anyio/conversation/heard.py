@@ -81,7 +81,7 @@ class Script:
     Attributes:
         lines: the sentences emitted so far, in the order of their beginnings.
         has_notes: whether it has had a note.
-        emitted: seconds of audio emitted so far, without what :meth:`cut` has dropped.
+        emitted: seconds of audio played or queued so far.
     """
 
     def __init__(self) -> None:
@@ -111,14 +111,16 @@ class Script:
         while rest > snap and (cursor := self._next()) is not None:
             rest = self._emit_parts(cursor, begin + seconds - rest, rest, snap)
 
-    def cut(self, played: float) -> None:
-        """Forget the audio that was emitted but not played: it was dropped."""
-        played = min(played, self.emitted)
+    def cut(self, played: float, queued: float = 0.0) -> None:
+        """Forget the audio that was emitted but not played: it was dropped.
+
+        ``queued`` seconds of other audio have been emitted since.
+        """
         for line in self.lines:
             kept = [(begin, min(length, played - begin)) for begin, length in line.spans]
             line.spans = [(begin, length) for begin, length in kept if length > 0]
         self.lines = [line for line in self.lines if line.spans]
-        self.emitted = played
+        self.emitted = played + queued
 
     def end(self) -> None:
         """Note that the reply has emitted all of its audio."""

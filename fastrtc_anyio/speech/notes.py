@@ -79,8 +79,9 @@ def note_speech(text: str, seconds: float | None = None) -> None:
 
     Args:
         text: the text, at best a sentence. Empty for silence and for other sound.
-        seconds: duration of its audio. None: all audio up to the next note. The duration of a
-            sentence that is interrupted is then estimated from its length.
+        seconds: duration of its audio. None: all audio up to the next note. If the reply is
+            interrupted before it has yielded all of that, the duration is estimated from the length
+            of the text.
 
     Raises:
         TypeError: ``text`` is not a str, or ``seconds`` is not a number.

@@ -11,6 +11,8 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastrtc_anyio import (
     AdditionalOutputs,
@@ -26,6 +28,7 @@ from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.audio import audio_to_float32, audio_to_int16
 from fastrtc_anyio.conversation.events import InterruptionRejected
 from fastrtc_anyio.conversation.heard import TOLERANCE_S, cut_text
+from fastrtc_anyio.speech.notes import Part, Sentence, note_audio
 from fastrtc_anyio.speech.tts import PAUSE_S, SentenceTTS, TTSOptions
 from fastrtc_anyio.testing import Call, open_call
 from tests.kit.conversations import AGENTS, OUT, Log, agent, say, silence, voice, words
@@ -370,6 +373,75 @@ async def test_dropped_audio_is_not_heard() -> None:
     assert ONE not in log.of(ReplyFinished)[0].text
 
 
+async def test_dropped_music_does_not_delay_the_text() -> None:
+    async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+        yield words(3)  # until the answer is ready
+        await anyio.sleep(0.5)
+        handler.clear_queue()
+        async for chunk in streamed():
+            yield chunk
+
+    log = Log()
+    handler = agent(reply, on_event=log)
+    async with open_call(handler) as call:
+        await say(call, voice(1), silence(0.6 + 0.5 + 1.7), voice(0.4), silence(6.5))
+    (interrupted,), (finished,) = log.of(ReplyInterrupted), log.of(ReplyFinished)
+    assert interrupted.text == expected(interrupted.played.seconds - 0.5)
+    assert finished.text == TEXT
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("music"), st.floats(0.1, 2)),
+    st.tuples(st.just("speak"), st.integers(1, 5)),  # words
+    st.tuples(st.just("note"), st.integers(1, 5)),
+    st.tuples(st.just("wait"), st.floats(0, 1.5)),
+    st.tuples(st.just("clear"), st.floats(0, 0.5)),
+)
+
+
+@settings(max_examples=15)
+@given(operations=st.lists(OPERATIONS, min_size=4, max_size=12), end=st.floats(0.5, 10))
+async def test_text_is_that_of_the_samples_that_arrived(
+    operations: list[tuple[str, Any]], end: float
+) -> None:
+    """Each word has four letters, and each sentence its own level."""
+    sentences: list[str] = []
+    seconds_of = 5 * PER_CHARACTER_S
+
+    async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+        for name, value in operations:
+            if name == "music":
+                yield OUT, np.full((1, round(value * OUT)), 99, np.int16)
+            elif name in ("speak", "note"):
+                prefix = chr(ord("a") + len(sentences))
+                text = " ".join(f"{prefix}{i:03}" for i in range(value))
+                sentences.append(text)
+                seconds = value * seconds_of
+                samples = np.full((1, round(seconds * OUT)), 100 + len(sentences), np.int16)
+                if name == "speak":
+                    note_audio(samples, [Part(Sentence(text, seconds), seconds)])
+                else:
+                    note_speech(text, seconds)
+                yield OUT, samples
+            else:
+                await anyio.sleep(value)
+                if name == "clear":
+                    handler.clear_queue()
+
+    log = Log()
+    handler = agent(reply, on_event=log)
+    async with open_call(handler) as call:
+        await say(call, voice(1), silence(0.5 + end), voice(0.3))
+        await anyio.sleep(0.1)
+        heard = call.heard
+    (over,) = [*log.of(ReplyInterrupted), *log.of(ReplyFinished)][:1]
+    for number, text in enumerate(sentences):
+        seconds = np.count_nonzero(heard == 101 + number) / OUT
+        fewest, most = (int((seconds + slack) / seconds_of + 0.2) for slack in (-0.08, 0.08))
+        count = over.text.count(text[0])
+        assert fewest <= count <= max(most, 0), (text, seconds, over)
+
+
 async def test_other_sound_has_no_text() -> None:
     async def reply(audio: Any) -> AsyncGenerator[Any, None]:
         spoken = VOICE.tts(ONE)  # ahead of the jingle
@@ -394,6 +466,21 @@ async def test_note_without_duration() -> None:
     async with open_call(agent(reply, on_event=log)) as call:
         await say(call, voice(1), silence(4))
     assert log.of(ReplyFinished)[0].text == f"{ONE} {TWO}"
+
+
+async def test_note_without_duration_is_measured_once_all_audio_is_queued() -> None:
+    text = "The voice speaks this sentence twice as fast as other voices do."
+
+    async def reply(audio: Any) -> AsyncGenerator[Any, None]:
+        note_speech(text)
+        yield words(2)
+
+    log = Log()
+    async with open_call(agent(reply, on_event=log)) as call:
+        await say(call, voice(1), silence(0.6 + 1.5), voice(0.3))
+    (interrupted,) = log.of(ReplyInterrupted)
+    assert interrupted.text == cut_text(text, interrupted.played.seconds, 2.0)
+    assert interrupted.played.seconds < 2
 
 
 async def test_reply_of_a_receiving_session_is_not_heard() -> None:
