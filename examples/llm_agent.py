@@ -80,17 +80,21 @@ async def complete(messages):
     request = {"model": options.model, "messages": messages, "stream": True}
     try:
         async with http.stream("POST", "chat/completions", json=request) as response:
-            if response.is_error:
+            if not response.is_success:
                 raise ModelError(f"{response.status_code} {(await response.aread())[:500]!r}")
-            lines = response.aiter_lines()
+            chunks, rest = response.aiter_text(), ""
             try:
-                async for line in lines:
-                    yield read_piece(line)
+                async for chunk in chunks:
+                    # aiter_lines() also ends lines at U+2028, which a text in JSON may contain.
+                    *lines, rest = (rest + chunk).split("\n")
+                    for line in lines:
+                        yield read_piece(line)
+                yield read_piece(rest)
             finally:
                 # Only their end closes the generators inside httpx's: read on after closing.
                 await response.aclose()
                 with suppress(httpx.HTTPError):
-                    async for _ in lines:
+                    async for _ in chunks:
                         pass
     except (httpx.HTTPError, ModelError) as exc:
         logging.error("no answer from %s: %s", http.base_url, str(exc) or repr(exc))
@@ -104,12 +108,15 @@ class ModelError(Exception):
 
 def read_piece(line):
     """Return the text in one line of a stream of server-sent events."""
-    field, _, value = line.partition(":")
+    field, _, value = line.strip().partition(":")
     if field in ("", "event", "id", "retry") or value.strip() == "[DONE]":
         return ""
     try:
         choices = json.loads(value)["choices"]  # none in the last event, which counts tokens
-        return choices[0]["delta"].get("content") or "" if choices else ""
+        text = choices[0]["delta"].get("content") if choices else None
+        if not isinstance(text, str | None):
+            raise TypeError
+        return text or ""
     except (AttributeError, LookupError, TypeError, ValueError):
         raise ModelError(f"expected an event of a completion; got {line[:500]!r}") from None
 

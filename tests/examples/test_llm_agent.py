@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fastrtc_anyio._media.frames import Int16Array
@@ -202,6 +203,51 @@ def streaming(*parts: str, stalls: bool = False, breaks: bool = False) -> Starle
     return answering(lambda: StreamingResponse(write(), media_type="text/event-stream"))
 
 
+def stream_of(text: str, line: str = "data: {}", newline: str = "\n", last: str = "[DONE]") -> str:
+    """The events of a stream that sends a text in three pieces."""
+    cuts = text[:5], text[5:20], text[20:]
+    datas = [
+        json.dumps({"choices": [{"delta": {"content": cut}}]}, ensure_ascii=False) for cut in cuts
+    ]
+    lines = [line.format(data) for data in (*datas, *([last] if last else []))]
+    return "".join(f"{one}{newline}{newline}" for one in lines)
+
+
+STREAMS = {
+    "CRLF": stream_of(ANSWER, newline="\r\n"),
+    "comments": stream_of(ANSWER, line=": ping\n\nevent: message\nid: 1\nretry: 3\ndata:{}"),
+    "no end": stream_of(ANSWER, last=""),
+    "no last line": stream_of(ANSWER, last="").strip(),
+    "other line ends": stream_of(
+        ANSWER.replace("is ", "is\u2028", 1).replace("one ", "one\x85", 1)
+    ),
+    "usage": stream_of(ANSWER, last='{"choices": [], "usage": {"total_tokens": 9}}'),
+    "empty": stream_of(ANSWER, last='{"choices": [{"delta": {"content": null}}]}'),
+}
+
+
+@pytest.mark.parametrize(
+    ("agent", "kind"),
+    [*(("example", kind) for kind in STREAMS), ("guide", "other line ends")],
+    indirect=["agent"],
+)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_every_form_of_stream_is_spoken(agent: Agent, kind: str, size: int) -> None:
+    data = STREAMS[kind].encode()
+
+    async def send_pieces(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for start in range(0, len(data), size):
+            piece = data[start : start + size]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async with agent.call(send_pieces) as call:
+        await ask(call)
+        await wait_for(lambda: agent.voice.heard(call) == ANSWER)
+    assert call.session.error is None
+
+
 async def refuse(scope: Any, receive: Any, send: Any) -> None:
     raise httpx.ConnectError("connection refused")
 
@@ -214,6 +260,8 @@ FAILURES = {
     "page": (answering(lambda: Response("<html>")), "<html>"),
     "json": (streaming("data: {nonsense\n\n"), "nonsense"),
     "error": (streaming('data: {"error": "overloaded"}\n\n'), "overloaded"),
+    "list": (streaming('data: {"choices": [{"delta": {"content": ["a"]}}]}\n\n'), "content"),
+    "moved": (answering(lambda: RedirectResponse("https://model/v1")), "307"),
     "shape": (streaming('data: {"choices": [{"delta": 1}]}\n\n'), "delta"),
     "stall": (streaming(SPOKEN, stalls=True), "ReadTimeout"),
     "silence": (streaming(stalls=True), "ReadTimeout"),
