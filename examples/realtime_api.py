@@ -15,7 +15,7 @@ import base64
 import logging
 import os
 import wave
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import numpy as np
 import trio
 from anyio.from_thread import start_blocking_portal
 from httpx_ws import HTTPXWSException, aconnect_ws
+from wsproto.utilities import LocalProtocolError
 
 from fastrtc_anyio import (
     AsyncStreamHandler,
@@ -37,6 +38,8 @@ from fastrtc_anyio import (
 from fastrtc_anyio.server.launch import open_server
 
 RATE = 24_000  # of the service: mono, 16 bits
+CHUNKS = 10_000  # of audio that may wait to be played
+FAILURES = (httpx.HTTPError, HTTPXWSException, LocalProtocolError, ValueError, anyio.WouldBlock)
 SESSION = {
     "type": "realtime",
     "instructions": "You talk on the telephone. Answer in a few short sentences.",
@@ -70,6 +73,7 @@ class Answer:
     begins: float
     ends: float
     text: str = ""
+    over: bool = False  # played to its end, or interrupted
 
 
 class Bridge(AsyncStreamHandler):
@@ -80,9 +84,9 @@ class Bridge(AsyncStreamHandler):
     def __init__(self) -> None:
         super().__init__(input_sample_rate=RATE, output_sample_rate=RATE)
         self.connected = anyio.Event()
-        # The service sends faster than it speaks.
-        self.sender, self.chunks = anyio.create_memory_object_stream(float("inf"))
-        self.answer = Answer("", 0.0, 0.0)
+        # The service sends faster than it speaks: room for some minutes.
+        self.sender, self.chunks = anyio.create_memory_object_stream(CHUNKS)
+        self.answer = Answer("", 0.0, 0.0, over=True)
 
     def copy(self):
         return Bridge()
@@ -99,7 +103,7 @@ class Bridge(AsyncStreamHandler):
                 self.connected.set()
                 while True:
                     await self.handle(await self.socket.receive_json())
-        except* (httpx.HTTPError, HTTPXWSException, ValueError) as group:
+        except* FAILURES as group:
             failures += group.exceptions
         logging.error("the connection to %s failed: %r", options.url, failures)
         raise WebRTCError("The speech service is not available.")
@@ -116,7 +120,8 @@ class Bridge(AsyncStreamHandler):
         await self.connected.wait()
         _, samples = frame
         audio = base64.b64encode(samples.astype("<i2").tobytes()).decode()
-        await self.send("input_audio_buffer.append", audio=audio)
+        with suppress(*FAILURES):  # start_up reports it
+            await self.send("input_audio_buffer.append", audio=audio)
 
     async def emit(self):
         """Return audio of the service; at the end of an answer, wait until it has been played."""
@@ -124,7 +129,7 @@ class Bridge(AsyncStreamHandler):
         if not isinstance(chunk, Answer):
             return RATE, chunk
         await self.session.audio_out.wait_played()
-        if chunk.id:  # not interrupted
+        if not chunk.over:
             self.tell(chunk)
         return None
 
@@ -133,8 +138,10 @@ class Bridge(AsyncStreamHandler):
         match event:
             case {"type": "response.output_audio.delta" | "response.audio.delta"}:
                 samples = np.frombuffer(base64.b64decode(event["delta"]), "<i2")
-                self.find(event["item_id"]).ends += samples.size / RATE
-                self.sender.send_nowait(samples.astype(np.int16))
+                answer = self.find(event["item_id"])
+                if not answer.over:  # otherwise it was under way during the interruption
+                    answer.ends += samples.size / RATE
+                    self.sender.send_nowait(samples.astype(np.int16))
             case {
                 "type": "response.output_audio_transcript.delta" | "response.audio_transcript.delta"
             }:
@@ -161,7 +168,7 @@ class Bridge(AsyncStreamHandler):
         while self.chunks.statistics().current_buffer_used:
             self.chunks.receive_nowait()
         self.clear_queue()
-        if answer.id and self.played < answer.ends:
+        if not answer.over and answer.ends > answer.begins:
             seconds = self.tell(answer)
             await self.send(
                 "conversation.item.truncate",
@@ -169,14 +176,16 @@ class Bridge(AsyncStreamHandler):
                 content_index=0,
                 audio_end_ms=round(1000 * seconds),
             )
-        answer.id, answer.ends = "", self.played
+        answer.over, answer.ends = True, self.played
 
     def tell(self, answer):
         """Add what was heard of an answer to the transcript, and return its seconds."""
+        answer.over = True
         seconds = max(0.0, min(self.played, answer.ends) - answer.begins)
-        words = answer.text.split()
-        heard = round(len(words) * seconds / (answer.ends - answer.begins))
-        self.send_transcript("assistant", " ".join(words[:heard]))
+        if seconds:
+            words = answer.text.split()
+            heard = round(len(words) * seconds / (answer.ends - answer.begins))
+            self.send_transcript("assistant", " ".join(words[:heard]))
         return seconds
 
     @property

@@ -110,6 +110,84 @@ async def test_service_that_refuses_or_leaves_ends_the_call_with_a_message(
         caplog.clear()
 
 
+def serving(*events: Any) -> Starlette:
+    """A service that sends events, and waits where there is a number of seconds."""
+
+    async def answer(socket: WebSocket) -> None:
+        await socket.accept()
+        for event in events:
+            if isinstance(event, float):
+                await anyio.sleep(event)
+            else:
+                await socket.send_json(event)
+        async for _ in socket.iter_json():
+            pass
+
+    return Starlette(routes=[WebSocketRoute("/v1/realtime", answer)])
+
+
+TEXT = {"type": "response.output_audio_transcript.delta", "delta": "I see. ", "item_id": "a"}
+AUDIO = {"type": "response.output_audio.delta", "delta": "AAAQ" * 4800, "item_id": "a"}  # 0.3 s
+DONE = {"type": "response.output_audio.done", "item_id": "a"}
+STARTED = {"type": "input_audio_buffer.speech_started"}
+
+
+@pytest.mark.parametrize("late", [[TEXT, DONE], [TEXT, AUDIO, AUDIO, DONE], [STARTED, DONE]])
+async def test_events_of_an_interrupted_answer_have_no_effect(
+    service: Service, late: list[Any]
+) -> None:
+    async with service.call(serving(*[TEXT, AUDIO] * 5, 0.5, STARTED, *late)) as call:
+        await anyio.sleep(3)
+        assert np.count_nonzero(call.heard) < 0.5 * 24_000
+    assert call.session.error is None
+    (said,) = transcript(call)
+    assert said == ("assistant", "I see. I")  # a third of ten words
+
+
+async def test_interruption_of_an_answer_that_stalls_tells_what_was_heard(
+    service: Service,
+) -> None:
+    other = {"item_id": "b"}
+    next_answer = [{**TEXT, **other}, {**AUDIO, **other}, {**DONE, **other}]
+    events = [TEXT, AUDIO, 1.0, STARTED, STARTED, 0.5, DONE, *next_answer]
+    async with service.call(serving(*events)) as call:
+        await anyio.sleep(4)
+    assert call.session.error is None
+    assert transcript(call) == [("assistant", "I see."), ("assistant", "I see.")]
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.3, 0.305, 0.31])
+async def test_service_that_leaves_while_the_user_talks_ends_the_call_with_a_message(
+    service: Service, seconds: float
+) -> None:
+    async def leave(socket: WebSocket) -> None:
+        await socket.accept()
+        await anyio.sleep(seconds)
+        await socket.close(1011, "overloaded")
+
+    app = Starlette(routes=[WebSocketRoute("/v1/realtime", leave)])
+    async with service.call(app) as call:
+        await say(call, voice(1))
+    assert str(call.session.error) == "The speech service is not available."
+
+
+async def test_answer_without_audio_is_not_heard(service: Service) -> None:
+    async with service.call(serving(TEXT, DONE, STARTED)) as call:
+        await anyio.sleep(1)
+    assert call.session.error is None
+    assert transcript(call) == []
+
+
+async def test_service_that_sends_audio_without_end_ends_the_call(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.example, "CHUNKS", 200)
+    async with service.call(serving(*[AUDIO] * 500)) as call:
+        with anyio.fail_after(10):
+            await call.ended.wait()
+    assert str(call.session.error) == "The speech service is not available."
+
+
 async def test_older_names_of_events_and_errors_of_the_service(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
