@@ -71,6 +71,8 @@ def test_invalid_values_of_converted_components_raise_invalid_input() -> None:
     for component, value, message in (
         (gr.Number(label="Count"), "many", "'count' must be a number; got 'many'"),
         (gr.Number(label="Count", precision=0), "inf", "'count' must be a number"),
+        (gr.Number(label="Count"), "nan", "'count' must be a number"),
+        (gr.Number(label="Count"), "1e999", "'count' must be a number"),
         (VOICES, "Cy", r"'voice' must be one of 'Ada', 'Bo \(low\)'; got 'Cy'"),
     ):
         with pytest.raises(InvalidInput, match=message):
@@ -132,12 +134,15 @@ def test_component_in_both_lists_becomes_one() -> None:
     assert options.additional_inputs == options.additional_outputs
 
 
-def test_input_without_a_counterpart_keeps_its_value_and_warns() -> None:
-    picture = gr.Image(None, label="Picture")
-    with pytest.warns(UserWarning, match="nothing like Gradio's Image 'Picture'.* initial value"):
-        stream = Stream(lambda frame, *_: frame, additional_inputs=[picture, gr.Textbox()])
+@pytest.mark.parametrize(
+    "given",
+    [gr.Image(None, label="Picture"), gr.CheckboxGroup(["a", "b"], value=["a"], label="Picture")],
+)
+def test_input_without_a_counterpart_keeps_its_value_and_warns(given: Any) -> None:
+    with pytest.warns(UserWarning, match="nothing like Gradio's .* 'Picture'.* initial value"):
+        stream = Stream(lambda frame, *_: frame, additional_inputs=[given, gr.Textbox()])
     hidden = stream._web.hidden_values(stream)
-    assert parse_inputs(stream.additional_inputs, {"textbox": "a"}, hidden) == [None, "a"]
+    assert parse_inputs(stream.additional_inputs, {"textbox": "a"}, hidden) == [given.value, "a"]
     with pytest.raises(InvalidInput, match="got 'picture'"):
         parse_inputs(stream.additional_inputs, {"textbox": "a", "picture": 1}, hidden)
 

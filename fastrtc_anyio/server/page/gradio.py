@@ -5,6 +5,7 @@ Gradio itself is never imported: programs written for FastRTC bring it.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -216,6 +217,8 @@ class _Number(Component):
             return None
         try:
             number = float(text[:_MAX_TEXT])
+            if not math.isfinite(number):
+                raise ValueError
             return round(number) if self.whole else number
         except (ValueError, OverflowError):
             raise self._unlike("a number", value) from None
