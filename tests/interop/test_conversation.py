@@ -252,6 +252,53 @@ async def test_hostile_texts_cannot_break_the_conversation(browser: Browser) -> 
 
 
 @on_trio
+async def test_direction_of_a_text_is_that_of_its_script(browser: Browser, pictures: Path) -> None:
+    texts = [
+        "At ten.",
+        "\u05d1\u05e2\u05e9\u05e8.",
+        "\u0641\u064a \u0627\u0644\u0639\u0627\u0634\u0631\u0629.",
+    ]
+    Messenger.messages = [transcript(text, who) for who in ("user", "tool") for text in texts]
+    # Whether the full stop is on the right of the first letter.
+    on_the_right = """[...document.querySelectorAll('.entry .said')].map((node) => {
+      const text = node.firstChild;
+      const place = (at) => {
+        const range = document.createRange();
+        range.setStart(text, at);
+        range.setEnd(text, at + 1);
+        return range.getBoundingClientRect().left;
+      };
+      return place(text.length - 1) > place(0);
+    })"""
+    async with serve(make_stream(Messenger, ui_args={"title": texts[1]})) as url:
+        page = await browser.open_page(url)
+        await connect(page)
+        await page.wait_for("document.querySelectorAll('.entry').length === 6", "all texts")
+        assert await page.evaluate(on_the_right) == [True, False, False] * 2
+        await page.look(pictures / "talk-right-to-left.png")
+
+
+@on_trio
+async def test_volume_is_kept_when_the_page_is_loaded_again(browser: Browser) -> None:
+    state = """[document.getElementById('volume').value, document.getElementById('audio').volume,
+      document.getElementById('volume').getAttribute('aria-valuetext')]"""
+    async with serve(make_stream(TalkativeEcho)) as url:
+        page = await browser.open_page(url)
+        assert await page.evaluate(state) == ["100", 1, "100 %"]
+        await page.evaluate(
+            "document.getElementById('volume').value = 40;"
+            "document.getElementById('volume').dispatchEvent(new Event('input'))"
+        )
+        await page.reload()
+        assert await page.evaluate(state) == ["40", 0.4, "40 %"]
+        for stored in ("loud", "-1", "1e9"):
+            await page.evaluate(f"localStorage.setItem(VOLUME_KEY, '{stored}')")
+            await page.reload()
+            assert await page.evaluate(state) == ["100", 1, "100 %"]
+        await page.evaluate("localStorage.clear()")
+
+
+@on_trio
 async def test_chatbot_is_the_conversation_and_repeats_no_transcript(
     browser: Browser, pictures: Path
 ) -> None:

@@ -12,6 +12,8 @@ const USUAL = {
   video: { facingMode: "user", width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } },
 };
 
+const VOLUME_KEY = "fastrtc_anyio.volume";
+
 let handlerIsStereo = false;  // from the latest answer
 
 const wantsStereo = () => handlerIsStereo || Boolean(config?.stereo);
@@ -136,7 +138,25 @@ const capital = (text) => text[0].toUpperCase() + text.slice(1);
 /** Set the volume of the assistant, from 0 to 100. */
 function setVolume(percent) {
   for (const id of ["audio", "remote"]) $(id).volume = percent / 100;
+  $("volume").value = percent;
   $("volume").setAttribute("aria-valuetext", `${percent} %`);
+}
+
+/** Keep the volume for later visits. */
+function keepVolume(percent) {
+  try {
+    localStorage.setItem(VOLUME_KEY, percent);
+  } catch { /* a frame without storage */ }
+}
+
+/** The volume of the last visit. */
+function keptVolume() {
+  try {
+    const percent = Number(localStorage.getItem(VOLUME_KEY) ?? 100);
+    return percent >= 0 && percent <= 100 ? percent : 100;
+  } catch {
+    return 100;
+  }
 }
 
 /** Whether the page can set the volume. On iOS only the keys of the device can. */

@@ -251,7 +251,10 @@ for (const kind of ["audio", "video"]) {
   };
 }
 $("speaker").onchange = ({ target }) => chooseSpeaker(target.value);
-$("volume").oninput = ({ target }) => setVolume(target.valueAsNumber);
+$("volume").oninput = ({ target }) => {
+  setVolume(target.valueAsNumber);
+  keepVolume(target.valueAsNumber);
+};
 $("copy").onclick = copyConversation;
 $("inputs").onsubmit = (event) => {
   event.preventDefault();
@@ -285,6 +288,7 @@ navigator.mediaDevices?.addEventListener("devicechange", () => {
   plan.sends.forEach((kind) => listDevices(kind));
   listSpeakers();
 });
+setVolume(keptVolume());  // browsers may restore the control alone
 enter();
 
 /** Play what the browser paused while the page was in the background, as phones do, or frozen. */
