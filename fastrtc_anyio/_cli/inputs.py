@@ -41,7 +41,8 @@ def choose_inputs(config: Mapping[str, object], given: Sequence[str]) -> dict[st
         if example := _JSON_KINDS.get(str(kinds[name])):
             try:
                 values[name] = json.loads(text)
-            except ValueError:
+                json.dumps(values[name], allow_nan=False)  # Python's parser accepts NaN
+            except (RecursionError, ValueError):
                 raise InputError(
                     f"the value of {name!r} must be JSON such as {example}; got {text!r}"
                 ) from None

@@ -311,6 +311,9 @@ def test_inputs_are_the_defaults_with_changes() -> None:
     assert choose_inputs({}, []) == {}
     with pytest.raises(InputError, match=r"'volume' must be JSON such as 2\.5; got 'loud'"):
         choose_inputs(config, ["volume=loud"])
+    for text in ("NaN", "-Infinity", "1e999", "[" * 10_000):
+        with pytest.raises(InputError, match="the value of 'volume' must be JSON"):
+            choose_inputs(config, [f"volume={text}"])
     with pytest.raises(InputError, match="no input 'volume'; its inputs: none"):
         choose_inputs({}, ["volume=1"])
 
