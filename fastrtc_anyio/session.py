@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 from ._core.groups import collapse_groups
 from ._core.options import check_type
 from ._media.media_plan import MediaNeeds, MediaPlan
+from ._observation import SessionObservation
 from ._session_life import SessionLife
 from ._signaling.messages import encode_message, encode_transcript
 from ._user_code import contain_exits
@@ -141,6 +142,8 @@ class Session(SessionLife):
         self.driver = driver
         self.transcript: Transcript = Transcript()
         """The text of the conversation so far."""
+        self.observation: SessionObservation | None = None
+        """Reports to the observers of the stream; None if there are none."""
         self._said = count(1)  # any thread may take a number
         self._asyncio_bridge = asyncio_bridge
         self._converse: Callable[[ReplyOnPause], object] | None = None
@@ -313,7 +316,14 @@ class Session(SessionLife):
             current_session.reset(token)
 
     async def _run_driver(self) -> None:
-        await self.driver.run(self)
+        if self.observation is None:
+            await self.driver.run(self)
+            return
+        self.observation.connected()
+        try:
+            await self.driver.run(self)
+        finally:
+            self.observation.served()
 
     async def _play_out(self) -> None:
         await self.driver.play_out(self)
@@ -332,7 +342,10 @@ class Session(SessionLife):
         await self.driver.shut_down(self)
 
     async def _join_driver(self, deadline: float) -> int:
-        return await self.driver.join(deadline)
+        self.abandoned_threads = await self.driver.join(deadline)
+        if self.observation is not None:
+            self.observation.ended()
+        return self.abandoned_threads
 
     def _count_activity(self) -> tuple[int, ...]:
         now = self.statistics()

@@ -24,6 +24,7 @@ from .abc import Peer
 from .errors import CloseReason
 from .handlers import StreamHandlerBase
 from .limits import Limits, RequestLimits
+from .observability.observer import Observer
 from .outputs import AdditionalOutputs, OutputReader, OutputStream
 from .server.access import Authenticate
 from .server.endpoints import StreamEndpoints
@@ -101,6 +102,8 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         client_key: names clients for the limits of one client in ``RequestLimits``, instead of
             their addresses: a plain (on a thread) or async function of Starlette's
             ``HTTPConnection`` that returns a string.
+        observers: observe the sessions: ``[Metrics(), Tracing()]`` of
+            :mod:`fastrtc_anyio.observability`, and observers of the application.
 
     Raises:
         TypeError, ValueError: an argument is unsuitable, or does not suit the modality and mode.
@@ -163,6 +166,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         allowed_hosts: Iterable[str] = (),
         trusted_proxies: TrustedProxies = (),
         client_key: ClientKey | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         self._service = SessionService(
             handler,
@@ -179,6 +183,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
             opus=opus,
             video=video,
             verbose=verbose,
+            observers=observers,
         )
         self._registry = self._service.registry
         self._web = WebOptions(
@@ -196,6 +201,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
             trusted_proxies=trusted_proxies,
             client_key=client_key,
             request_limits=self._service.request_limits,
+            observers=self._service.observers,
         )
         self.handler = handler
         self.mode: Mode = mode

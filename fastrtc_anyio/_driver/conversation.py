@@ -26,6 +26,7 @@ from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, split_frame
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._media.resample import Rechunker
+from fastrtc_anyio._observation import Turn
 from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.conversation.custom_rule import CustomPauseRule
 from fastrtc_anyio.conversation.events import (
@@ -252,11 +253,20 @@ class Conversation:
                     self._run.log("pause_detected")
                     seconds = step.utterance.shape[1] / self._handler.input_sample_rate
                     self._tell(ReplyStarted(self._now, step.reply, seconds))
+                    self._report_turn(step)
                     self._replies.start(step.reply, self._handler.reply_call(step.utterance))
                 case ReplyEnded():
                     pass  # _finish_reply has reported it, with the audio played
         if steps:
             self._update_listening()
+
+    def _report_turn(self, due: ReplyDue) -> None:
+        """Report the end of the user's turn to the observers, if there are any."""
+        if (observation := self._run.session.observation) is not None:
+            rate, now = self._handler.input_sample_rate, self._machine.now
+            latency = None if due.silence is None else due.silence / rate
+            seconds = due.utterance.shape[1] / rate
+            observation.turn_ended(Turn(due.reply, seconds, (now - due.started_at) / rate, latency))
 
     def _finish_reply(self, number: int, played: Played, text: str) -> None:
         # Even if the machine has counted a goodbye as interrupted, it was played to its end.

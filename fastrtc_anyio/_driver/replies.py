@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from fastrtc_anyio._core.user_code import is_generator_function
 from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.playout import Played
+from fastrtc_anyio._observation import ReplyEnd
 from fastrtc_anyio.conversation.handlers import ReplyOnPause
 from fastrtc_anyio.conversation.reply_calls import InputNeed, ReplyCall
 
@@ -77,7 +78,12 @@ class Replies:
             # A judge may still think about a candidate of the previous reply, and have paused it.
             self._session.audio_out.resume()
         previous, self._current = self._current, self._make_reply(number)
-        self._tasks.start_soon(self._run_reply, self._current, previous, call)
+        if (observation := self._session.observation) is None:
+            self._tasks.start_soon(self._run_reply, self._current, previous, call)
+            return
+        observation.reply_started(number)
+        with observation.in_reply(number):
+            self._tasks.start_soon(self._run_reply, self._current, previous, call)
 
     def interrupt(self) -> tuple[Played, str]:
         """Cancel the current reply, drop its queued audio, and return the audio it has played and
@@ -86,6 +92,7 @@ class Replies:
         reply.scope.cancel()
         if self._session.media.audio_out:
             self._session.audio_out.flush()
+        self._report_end(reply, ReplyEnd.INTERRUPTED)
         return self._played_of(reply), reply.text.end(interrupted=True)
 
     async def _run_reply(self, reply: _Reply, previous: _Reply, call: ReplyCall) -> None:
@@ -100,10 +107,12 @@ class Replies:
                 self._finish(reply)
         except Exception:
             if not reply.scope.cancel_called:
+                self._report_end(reply, ReplyEnd.FAILED)
                 raise
             # The conversation has moved on, so the error must not end the session.
             logger.exception("session %s: an interrupted reply failed", self._session.log_id)
         finally:
+            self._report_end(reply, ReplyEnd.CUT_OFF)
             reply.text.end(interrupted=True)  # of a reply that the end of the session cuts off
             # Even a reply that was cancelled while it waited keeps the next one waiting.
             with CancelScope(shield=True):
@@ -173,6 +182,8 @@ class Replies:
         if emission.outputs is not None and self._handler.phone_mode:
             self._handler.set_args(list(emission.outputs.args))
         if emission.media is not None:
+            if not reply.audible and self._session.observation is not None:
+                self._session.observation.reply_audible(reply.number)
             self._mark_audible(reply)
             reply.text.show()
         await self._run.play(emission._replace(close=None))
@@ -193,7 +204,13 @@ class Replies:
             return
         reply.finished = True
         self._mark_audible(reply)
+        self._report_end(reply, ReplyEnd.FINISHED)
         self._finished(reply.number, self._played_of(reply), reply.text.end(interrupted=False))
+
+    def _report_end(self, reply: _Reply, end: ReplyEnd) -> None:
+        """Report the first end of a reply to the observers, if there are any."""
+        if (observation := self._session.observation) is not None:
+            observation.reply_ended(reply.number, end, self._played_of(reply))
 
     def _make_reply(self, number: int) -> _Reply:
         captions = not self._handler.phone_mode

@@ -176,6 +176,8 @@ class Admission:
 
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""
+        if session.observation is not None:
+            session.observation.ended()  # of one that never ran
         self._leave(session)
         self.registry.forget(session)
 

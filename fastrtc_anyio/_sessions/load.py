@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.pace import SMOOTHING, LoopPace
 from fastrtc_anyio.errors import Overloaded
+from fastrtc_anyio.observability.observer import LoopLoad
 
 logger = logging.getLogger("fastrtc_anyio")
 
@@ -66,6 +67,14 @@ class LoadGauge:
         """Compare these loops from now on."""
         self._paces = paces
         self._is_overloaded = False
+
+    def measure_loops(self) -> dict[str, LoopLoad]:
+        """Return the load of the host's loop and of the portal's. Thread-safe."""
+        now = self._clock()
+        return {
+            name: LoopLoad(pace.lag(now), pace.busy)
+            for name, pace in zip(("host", "portal"), self._paces, strict=False)
+        }
 
     def check(self, active: int) -> None:
         """Check that there is time for one more session; ``active`` sessions are running.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,8 +31,10 @@ from fastrtc_anyio._signaling.restart import Remote
 from fastrtc_anyio.abc import Peer
 from fastrtc_anyio.errors import CloseReason
 from fastrtc_anyio.limits import Limits, RequestLimits
+from fastrtc_anyio.observability._dispatch import Observers
+from fastrtc_anyio.observability.observer import LoopLoad, Observer
 from fastrtc_anyio.outputs import OutputReader, OutputStream
-from fastrtc_anyio.session import Driver
+from fastrtc_anyio.session import Driver, Session
 
 from .admission import Admission, ConcurrencyLimit, parse_limit
 from .early import EarlyReaders
@@ -66,7 +68,9 @@ class SessionService(AsyncContextManagerMixin):
         opus: OpusOptions | None = None,
         video: VideoOptions | None = None,
         verbose: bool = True,
+        observers: Iterable[Observer] = (),
     ) -> None:
+        self.observers: Observers = Observers(observers)
         self.media: MediaPlan = MediaPlan.of(modality, mode)
         self.make_driver: Callable[[], Driver] = make_driver_factory(handler, modality, mode)
         self.handler = handler
@@ -96,6 +100,7 @@ class SessionService(AsyncContextManagerMixin):
             SessionOptions(self.make_driver, choose_buffers, self.limits, live, log_level),
             self.admission,
             self.early_readers,
+            self.observers,
         )
         webrtc = WebRTCOptions(
             self.media,
@@ -117,11 +122,12 @@ class SessionService(AsyncContextManagerMixin):
             async with (
                 open_portal() as portal,
                 open_asyncio_bridge() as bridge,
+                self.observers.observe(self),
                 create_task_group() as tasks,
             ):
                 self._offers.clear()
                 self._supervisor.resources = Resources(tasks, portal, bridge, webrtc.WebRTCPeer)
-                if self.limits.lag is not None:
+                if self.limits.lag is not None or self.observers:
                     tasks.start_soon(self._load.measure, portal.pace)
                 try:
                     yield self
@@ -129,6 +135,10 @@ class SessionService(AsyncContextManagerMixin):
                     self._supervisor.resources = None
                     self.early_readers.close()
                     tasks.cancel_scope.cancel()
+
+    def measure_loops(self) -> Mapping[str, LoopLoad]:
+        """See :class:`.ObservedStream`."""
+        return self._load.measure_loops()
 
     @property
     def is_open(self) -> bool:
@@ -147,8 +157,9 @@ class SessionService(AsyncContextManagerMixin):
         ``client`` names the client for the limits of one client; None exempts the request from
         them.
         """
-        self._supervisor.require_open()
-        request = parse_request(body, self.request_limits)
+        with self.observers.watch_refusals():
+            self._supervisor.require_open()
+            request = parse_request(body, self.request_limits)
         if isinstance(request, CandidateRequest):
             await self.add_candidate(request.webrtc_id, request.candidate, identity, client)
             return {"status": "success"}
@@ -168,9 +179,10 @@ class SessionService(AsyncContextManagerMixin):
         client: str | None = None,
     ) -> Answer:
         """Begin a WebRTC session; see :meth:`handle_request`."""
-        return await self._offers.answer(
-            request, on_outputs=on_outputs, identity=identity, client=client
-        )
+        with self.observers.watch_refusals():
+            return await self._offers.answer(
+                request, on_outputs=on_outputs, identity=identity, client=client
+            )
 
     async def restart_ice(self, session_id: str, remote: Remote) -> str:
         """Restart ICE in a session; see :meth:`.Offers.restart_ice`."""
@@ -197,17 +209,18 @@ class SessionService(AsyncContextManagerMixin):
         client: str | None = None,
     ) -> None:
         """See :meth:`fastrtc_anyio.Stream.serve_peer`, and :meth:`handle_request`."""
-        self._supervisor.require_open()
-        await self.admission.wait()
-        session, peer = self._supervisor.create(
-            make_peer,
-            alias,
-            identity,
-            client,
-            is_connected=True,
-            websocket=websocket,
-            phone=phone,
-        )
+        with self.observers.watch_refusals():
+            self._supervisor.require_open()
+            await self.admission.wait()
+            session, peer = self._supervisor.create(
+                make_peer,
+                alias,
+                identity,
+                client,
+                is_connected=True,
+                websocket=websocket,
+                phone=phone,
+            )
 
         async def carry() -> None:
             with CancelScope(shield=True):  # the end of a session needs its connection
@@ -217,8 +230,8 @@ class SessionService(AsyncContextManagerMixin):
             async with create_task_group() as tasks:
                 tasks.start_soon(carry)
                 try:
-                    await checkpoint()  # from here on the peer runs
-                    await self._supervisor.start(session, checkpoint)
+                    with self.observers.watch_refusals():
+                        await self._begin(session)
                     await peer.wait_closed()
                 except BaseException:
                     session.close(CloseReason.CANCELLED, "the server is stopping")
@@ -227,6 +240,14 @@ class SessionService(AsyncContextManagerMixin):
                     with anyio.move_on_after(self.limits.close, shield=True):
                         await peer.aclose()
                     raise
+
+    async def _begin(self, session: Session) -> None:
+        try:
+            await checkpoint()  # from here on the peer runs
+        except BaseException:
+            self.admission.forget(session)
+            raise
+        await self._supervisor.start(session, checkpoint)
 
     @asynccontextmanager
     async def open_outputs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +22,7 @@ from fastrtc_anyio.errors import (
     WebRTCError,
 )
 from fastrtc_anyio.limits import Limits
+from fastrtc_anyio.observability._dispatch import Observers
 from fastrtc_anyio.session import Driver, Session
 
 from .admission import Admission
@@ -66,7 +68,11 @@ class Supervisor:
     """Creates the sessions of a service, and runs each in a separate task."""
 
     def __init__(
-        self, options: SessionOptions, admission: Admission, early_readers: EarlyReaders
+        self,
+        options: SessionOptions,
+        admission: Admission,
+        early_readers: EarlyReaders,
+        observers: Observers | None = None,
     ) -> None:
         self.resources: Resources | None = None
         """None while the service is not open."""
@@ -74,6 +80,7 @@ class Supervisor:
         self._admission = admission
         self._registry = admission.registry
         self._early_readers = early_readers
+        self._observers = observers or Observers()
         self._id_check = IdCheck()
 
     def require_open(self) -> Resources:
@@ -136,6 +143,7 @@ class Supervisor:
         if self._registry.has_abandoned:
             session.messages.send_nowait(encode_message("log", "earlier_session_abandoned"))
         self._admission.add(session, client, is_connected=is_connected)
+        self._observers.admit(session)
         if alias is not None:
             self._early_readers.attach(alias, session.outputs, identity or ANONYMOUS)
         return session, peer
@@ -143,8 +151,9 @@ class Supervisor:
     async def start(self, session: Session, negotiate: Callable[[], Awaitable[T]]) -> T:
         """Run a session in a task of the service, and return the result of ``negotiate``."""
         try:
-            tasks = self.require_open().tasks
-            negotiated: T = await tasks.start(self._supervise, session, negotiate)
+            tasks, observation = self.require_open().tasks, session.observation
+            with nullcontext() if observation is None else observation.in_session():
+                negotiated: T = await tasks.start(self._supervise, session, negotiate)
         except BaseException:
             # asyncio may have cancelled the task before it ran a single line.
             self._admission.forget(session)

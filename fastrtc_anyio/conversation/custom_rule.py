@@ -67,6 +67,9 @@ class CustomPauseRule:
     then calls :meth:`push`, which returns the verdict. A reset in between discards the verdict.
     """
 
+    silence: int | None = None
+    """Not known: ``determine_pause`` returns no places of speech."""
+
     def __init__(self, handler: PauseDetector) -> None:
         self._handler = handler
         self._rate = handler.input_sample_rate

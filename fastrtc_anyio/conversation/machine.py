@@ -287,10 +287,10 @@ class TurnMachine:
         self._step(Interrupted(self.now, self.reply))
 
     def _finish_utterance(self) -> None:
-        began = self._buffer.began
+        began, silence = self._buffer.began, self._rule.silence
         assert began is not None
         self._stop_speech()
-        self._reply_to(began, self.now)
+        self._reply_to(began, self.now, silence)
 
     def _cut(self, began: int, end: int) -> None:
         """Reply to the utterance up to ``end`` while the user continues to speak."""
@@ -300,8 +300,8 @@ class TurnMachine:
         self.user_paused = False
         self._reply_to(began, end)
 
-    def _reply_to(self, began: int, end: int) -> None:
-        due = ReplyDue(self.reply + 1, self._buffer.take(began, end), began, end)
+    def _reply_to(self, began: int, end: int, silence: int | None = None) -> None:
+        due = ReplyDue(self.reply + 1, self._buffer.take(began, end), began, end, silence)
         self._begin_reply(due)
 
     def _begin_reply(self, due: ReplyDue | None = None) -> None:

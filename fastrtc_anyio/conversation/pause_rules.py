@@ -105,6 +105,12 @@ class PauseRule(Protocol):
         """
         ...
 
+    @property
+    def silence(self) -> int | None:
+        """Samples from the end of the last hop of speech to that of the last hop; None if the rule
+        does not know."""
+        ...
+
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         """Judge the audio including the next hop.
 
@@ -161,6 +167,7 @@ class SlidingWindow:
         # Begin and end of each hop of speech in the window.
         self._hops: deque[tuple[int, int]] = deque()
         self._speech = 0
+        self._spoken_until = 0
         # Maximum speech in the window since the user began to speak; 0 before that.
         self._peak = 0
 
@@ -168,6 +175,11 @@ class SlidingWindow:
     def lookback(self) -> int:
         """Samples since the beginning of the first hop of speech in the window."""
         return self._now - self._hops[0][0] if self._hops else 0
+
+    @property
+    def silence(self) -> int:
+        """See :class:`PauseRule`."""
+        return self._now - self._spoken_until
 
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         """Judge the audio including the next hop."""
@@ -188,7 +200,8 @@ class SlidingWindow:
     def _add(self, count: int, is_speech: bool) -> int:
         """Advance the window and return the samples of speech inside."""
         if is_speech:
-            self._hops.append((self._now, self._now + count))
+            self._spoken_until = self._now + count
+            self._hops.append((self._now, self._spoken_until))
             self._speech += count
         self._now += count
         edge = self._now - self._window

@@ -90,6 +90,11 @@ class StopWordRule:
         """See :class:`.PauseRule`. During sleep, all audio that may follow a stop word."""
         return max(self._window.lookback, self._owed) if self.awake else self._kept
 
+    @property
+    def silence(self) -> int:
+        """See :class:`.PauseRule`."""
+        return self._window.silence
+
     def push(self, samples: Int16Array, probability: float, over_reply: bool = False) -> Verdict:
         """Judge the audio including the next hop."""
         self._now += int(samples.shape[1])

@@ -96,12 +96,15 @@ class ReplyDue:
             ``(1, stopped_at - started_at)``. Empty if a reply was requested during silence.
         started_at: place of its first sample.
         stopped_at: place after its last sample.
+        silence: samples from the end of the last speech to the pause. None if no pause ended the
+            utterance, or if the rule does not know.
     """
 
     reply: int
     utterance: Int16Array
     started_at: int
     stopped_at: int
+    silence: int | None = None
 
 
 @dataclass(frozen=True)

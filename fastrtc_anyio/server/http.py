@@ -148,10 +148,11 @@ async def admit_visitor(
         LimitExceeded: the client has sent too many requests.
         Any error of :func:`.access.admit`.
     """
-    client = await options.fairness.count(connection)
-    if not check_access:
-        return Visitor(client=client)
-    identity = await admit(options, connection)
+    with options.observers.watch_refusals():
+        client = await options.fairness.count(connection)
+        if not check_access:
+            return Visitor(client=client)
+        identity = await admit(options, connection)
     return Visitor(identity, f"identity {identity}" if identity else client)
 
 

@@ -10,6 +10,7 @@ from fastrtc_anyio._core.options import check_type, short_repr
 from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
 from fastrtc_anyio.limits import RequestLimits
+from fastrtc_anyio.observability._dispatch import Observers
 
 from .access import Authenticate, check_origins
 from .fairness import ClientKey, Fairness, TrustedProxies
@@ -47,6 +48,7 @@ class WebOptions:
         trusted_proxies: TrustedProxies = (),
         client_key: ClientKey | None = None,
         request_limits: RequestLimits | None = None,
+        observers: Observers | None = None,
     ) -> None:
         self.rtp_params: dict[str, object] = dict(rtp_params or {})
         self.rtc_configuration: ClientConfiguration = rtc_configuration or {}
@@ -71,6 +73,7 @@ class WebOptions:
         self.allowed_origins: tuple[str, ...] = check_origins(allowed_origins)
         self.allowed_hosts: tuple[str, ...] = check_hosts(allowed_hosts)
         limits = request_limits or RequestLimits()
+        self.observers: Observers = observers or Observers()
         self.fairness: Fairness = Fairness(limits, trusted_proxies, client_key)
 
     def hidden_values(self, session: object) -> dict[str, object]:

@@ -17,12 +17,13 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.log_text import log_error
-from fastrtc_anyio.errors import NotAllowed
+from fastrtc_anyio.errors import FastRTCError, NotAllowed
 
 from .access import Visitor
 from .forms import field_routes
 from .hosts import HostRules, NamedHosts, check_host, check_hosts
 from .http import JSON, Endpoint, guard_json, read_json
+from .metrics import metrics_routes
 from .options import WebOptions
 from .page.components import Component, Hidden
 from .page.document import page_document, page_headers
@@ -86,6 +87,7 @@ def mount(
     ):
         socket, label = partial(serve, service, options), name.replace("/", "_")
         routes.append(WebSocketRoute(f"{prefix}/{name}", socket, name=label))
+    routes.extend(metrics_routes(service, options, prefix))
     routes.extend(field_routes(service, options, prefix, routes))
     for added in routes[first:]:
         _allow_slash(added)
@@ -93,7 +95,8 @@ def mount(
 
 
 async def _offer(service: SessionService, request: Request, visitor: Visitor) -> Response:
-    body = await read_json(request, service.request_limits)
+    with service.observers.watch_refusals(FastRTCError):
+        body = await read_json(request, service.request_limits)
     answer = await service.handle_request(body, identity=visitor.identity, client=visitor.client)
     return JSON(answer)
 

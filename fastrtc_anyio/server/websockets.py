@@ -118,15 +118,12 @@ async def serve_audio(
     except Exception as exc:
         _log_failed_handshake(exc)
         return
-    limit = service.limits.connect
     try:
         try:
-            with service.admission.pending.hold(waiting, limit) as scope:
-                start = await _read_start(socket, framing)
+            with service.observers.watch_refusals(FastRTCError):
+                start = await _wait_start(service, socket, framing, waiting)
         except (EndOfStream, BrokenResourceError):
             return  # the client disconnected before its start
-        if scope.cancelled_caught:
-            raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
         if start is not None:
             with contain_exits("the handler"):
                 await _serve(service, socket, framing, start, visitor)
@@ -141,6 +138,17 @@ async def serve_audio(
         await _report_failure(socket, framing, shown, _SERVER_ERROR)
     finally:
         await _close(socket)
+
+
+async def _wait_start(
+    service: SessionService, socket: Socket, framing: Framing, waiting: str | None
+) -> Start | None:
+    limit = service.limits.connect
+    with service.admission.pending.hold(waiting, limit) as scope:
+        start = await _read_start(socket, framing)
+    if scope.cancelled_caught:
+        raise InvalidMessage(f"no start came within {limit:g} s (Limits.connect)")
+    return start
 
 
 async def _read_start(socket: Socket, framing: Framing) -> Start | None:

@@ -164,6 +164,24 @@ class _Endpoints:
         return await guard.respond(request, dispatch, methods=allowed, options=options)
 
     async def _start(self, request: Request, visitor: Visitor) -> Response:
+        with self._service.observers.watch_refusals(FastRTCError):
+            offer = await self._read_offer(request)
+            links = await self._links()
+        answer = await self._service.offer(
+            OfferRequest(offer, None), identity=visitor.identity, client=visitor.client
+        )
+        key = answer.webrtc_id
+        live = self._service.registry.sessions
+        self._resources = {k: r for k, r in self._resources.items() if k in live}
+        tag = _make_tag()
+        self._resources[key] = _Resource(tag, find_ice_users(offer.sdp))
+        headers = {"Location": self._locate(request, key), "ETag": tag}
+        response = Response(answer.description.sdp, 201, headers, media_type=SDP_TYPE)
+        for link in links:
+            response.headers.append("Link", link)
+        return response
+
+    async def _read_offer(self, request: Request) -> SessionDescription:
         _check_type(request, SDP_TYPE)
         if not accepts(request.headers.get("accept"), SDP_TYPE):
             detail = f"the answer is {SDP_TYPE}, which the request does not accept"
@@ -176,21 +194,7 @@ class _Endpoints:
             raise _Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
         sdp = _decode(await read_body(request, service.request_limits))
         parsed = await take_turns(parse_in_steps(sdp, service.request_limits))
-        offer = SessionDescription("offer", str(narrow_offer(parsed, protocol)))
-        links = await self._links()
-        answer = await service.offer(
-            OfferRequest(offer, None), identity=visitor.identity, client=visitor.client
-        )
-        key = answer.webrtc_id
-        live = service.registry.sessions
-        self._resources = {k: r for k, r in self._resources.items() if k in live}
-        tag = _make_tag()
-        self._resources[key] = _Resource(tag, find_ice_users(offer.sdp))
-        headers = {"Location": self._locate(request, key), "ETag": tag}
-        response = Response(answer.description.sdp, 201, headers, media_type=SDP_TYPE)
-        for link in links:
-            response.headers.append("Link", link)
-        return response
+        return SessionDescription("offer", str(narrow_offer(parsed, protocol)))
 
     def _locate(self, request: Request, key: str) -> str:
         """Return a reference to a session, relative to the URL that the client posted to.

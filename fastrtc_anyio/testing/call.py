@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -40,6 +40,8 @@ from fastrtc_anyio.handlers import (
     VideoStreamHandler,
 )
 from fastrtc_anyio.limits import Limits
+from fastrtc_anyio.observability._dispatch import Observers
+from fastrtc_anyio.observability.observer import Observer
 from fastrtc_anyio.session import Driver, Session
 from fastrtc_anyio.speech.silero import SileroVad
 from fastrtc_anyio.stream import Stream
@@ -205,6 +207,7 @@ class OpenCall(Protocol):
         inputs: tuple[object, ...] | None = None,
         identity: str | None = None,
         raise_errors: bool = True,
+        observers: Iterable[Observer] = (),
         thread_limit: float = THREAD_LIMIT,
     ) -> AbstractAsyncContextManager[Call]:
         """Call a handler; see :func:`open_call`."""
@@ -229,6 +232,7 @@ async def open_call(
     inputs: tuple[object, ...] | None = None,
     identity: str | None = None,
     raise_errors: bool = True,
+    observers: Iterable[Observer] = (),
     thread_limit: float = THREAD_LIMIT,
 ) -> AsyncGenerator[Call, None]:
     """Call a handler. Leaving the block hangs up and waits for the end of the session.
@@ -254,6 +258,7 @@ async def open_call(
         inputs: inputs that the client set before the call.
         identity: the client's identity, as if ``authenticate`` had returned it.
         raise_errors: raise the handler's error; otherwise it is only in ``call.session.error``.
+        observers: as for ``Stream``.
         thread_limit: on a virtual clock, maximum seconds of real time for one call of a synchronous
             method. Increase it for large models.
 
@@ -286,7 +291,8 @@ async def open_call(
     needs = replace(driver.needs, sample_rate=PHONE_RATE, channels=1) if phone else driver.needs
     peer = _make_peer(needs, media, buffers, uplink, downlink, phone)
     with collapse_groups(), _virtual_time(thread_limit):
-        async with _open_session(peer, driver, limits, identity, raise_errors) as call:
+        watched = Observers(observers)
+        async with _open_session(peer, driver, limits, identity, raise_errors, watched) as call:
             if connect:
                 call.client.connect(channel=channel)
             call.phone = phone
@@ -323,10 +329,12 @@ async def _open_session(
     limits: Limits | None,
     identity: str | None,
     raise_errors: bool,
+    observers: Observers,
 ) -> AsyncGenerator[Call, None]:
     async with open_asyncio_bridge() as bridge, peer.open(), create_task_group() as tg:
         session = Session(peer, driver, limits=limits, identity=identity, asyncio_bridge=bridge)
         call = Call(session, peer, peer.client, anyio.Event())
+        observers.admit(session)
 
         async def run() -> None:
             try:
@@ -337,7 +345,8 @@ async def _open_session(
             finally:
                 call.ended.set()
 
-        tg.start_soon(run)
+        with nullcontext() if session.observation is None else session.observation.in_session():
+            tg.start_soon(run)
         yield call
         peer.client.hang_up()
         await call.ended.wait()

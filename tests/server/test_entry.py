@@ -17,6 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from fastrtc_anyio import Checkbox, NotAllowed, NotAuthenticated, Stream
 from fastrtc_anyio._wire.call_xml import TelephoneOptions
+from fastrtc_anyio.observability import Metrics
 from fastrtc_anyio.server import page_route, require_token
 from tests.kit.handlers import Quiet
 
@@ -24,6 +25,7 @@ HERE = "here.example"
 FOREIGN = "https://foreign.example"
 KNOWN = {
     "input_hook",
+    "metrics",
     "outputs",
     "telephone/handler",
     "telephone/incoming",
@@ -47,6 +49,7 @@ def make_app(framework: Any, **options: Any) -> tuple[Any, list[Any]]:
         additional_inputs=[Checkbox("Loud")],
         additional_outputs=[Checkbox("Loud")],
         rtc_configuration={"iceServers": [{"urls": "stun:stun.example"}]},
+        observers=[Metrics()],
         **options,
     ).mount(app, "/talk")
     return app, [route for route in app.router.routes if route not in own]

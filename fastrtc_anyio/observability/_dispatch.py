@@ -1,0 +1,206 @@
+"""Call the observers of a stream, and contain their errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+
+from anyio import current_time
+
+from fastrtc_anyio._core.options import short_repr
+from fastrtc_anyio._core.user_code import is_coroutine_function
+from fastrtc_anyio._media.playout import Played
+from fastrtc_anyio._observation import Reply, ReplyEnd, Turn
+from fastrtc_anyio._overload import as_overloaded
+from fastrtc_anyio._user_code import user_code
+from fastrtc_anyio.session import Session
+
+from .observer import ObservedStream, Observer, refusal_reason
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_NOTHING_PLAYED = Played(0, 0.0)
+
+
+class Observers:
+    """The observers of one stream.
+
+    Raises:
+        TypeError: one is not an :class:`.Observer`, or a method of one is a coroutine function.
+    """
+
+    def __init__(self, observers: Iterable[object] = ()) -> None:
+        self._observers = tuple(_check(observer) for observer in observers)
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)
+
+    def __iter__(self) -> Generator[Observer, None, None]:
+        yield from self._observers
+
+    def overridden(self, name: str) -> list[Observer]:
+        """Return the observers that override a method."""
+        return [one for one in self._observers if _overrides(one, name)]
+
+    @asynccontextmanager
+    async def observe(self, stream: ObservedStream) -> AsyncGenerator[None, None]:
+        """Report that a stream opens now, and that it closes at the end of the block."""
+        for one in self.overridden("stream_opened"):
+            with contained(one, "stream_opened"):
+                one.stream_opened(stream)
+        try:
+            yield
+        finally:
+            for one in self.overridden("stream_closed"):
+                with contained(one, "stream_closed"):
+                    one.stream_closed(stream)
+
+    @contextmanager
+    def watch_refusals(self, errors: type[Exception] = Exception) -> Generator[None, None, None]:
+        """Report an error of one of these classes that the block raises as a refusal."""
+        try:
+            yield
+        except errors as exc:
+            if self._observers:
+                self._refused(as_overloaded(exc) or exc)
+            raise
+
+    def _refused(self, error: Exception) -> None:
+        reason = refusal_reason(error)
+        for one in self.overridden("refused"):
+            with contained(one, "refused"):
+                one.refused(reason, error)
+
+    def admit(self, session: Session) -> None:
+        """Report that a session was admitted, and observe it, if there are observers."""
+        if self._observers:
+            session.observation = ObservedSession(self, session)
+
+
+class ObservedSession:
+    """The observers of one session: a :class:`.SessionObservation`."""
+
+    def __init__(self, observers: Observers, session: Session) -> None:
+        self._observers = observers
+        self._session = session
+        self._admitted_at = current_time()
+        self._connected_at: float | None = None
+        self._turn: Turn | None = None
+        self._replies: dict[int, tuple[Reply, float]] = {}
+        """Replies that have not ended, with the times at which they were due."""
+        self._has_ended = False
+        for one in observers.overridden("session_admitted"):
+            with contained(one, "session_admitted"):
+                one.session_admitted(session)
+
+    def connected(self) -> None:
+        self._connected_at = current_time()
+        seconds = self._connected_at - self._admitted_at
+        for one in self._observers.overridden("session_connected"):
+            with contained(one, "session_connected"):
+                one.session_connected(self._session, seconds)
+
+    def served(self) -> None:
+        for number in list(self._replies):
+            self.reply_ended(number, ReplyEnd.CUT_OFF, _NOTHING_PLAYED)
+
+    def ended(self) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        connected_at = self._connected_at
+        seconds = None if connected_at is None else current_time() - connected_at
+        for one in self._observers.overridden("session_ended"):
+            with contained(one, "session_ended"):
+                one.session_ended(self._session, seconds)
+
+    def turn_ended(self, turn: Turn) -> None:
+        self._turn = turn
+        for one in self._observers.overridden("turn_ended"):
+            with contained(one, "turn_ended"):
+                one.turn_ended(self._session, turn)
+
+    def reply_started(self, number: int) -> None:
+        turn, self._turn = self._turn, None
+        reply = Reply(number, turn)
+        self._replies[number] = reply, current_time()
+        for one in self._observers.overridden("reply_started"):
+            with contained(one, "reply_started"):
+                one.reply_started(self._session, reply)
+
+    def reply_audible(self, number: int) -> None:
+        if number not in self._replies:
+            return
+        reply, due = self._replies[number]
+        latency = current_time() - due
+        for one in self._observers.overridden("reply_audible"):
+            with contained(one, "reply_audible"):
+                one.reply_audible(self._session, reply, latency)
+
+    def reply_ended(self, number: int, end: ReplyEnd, played: Played) -> None:
+        if number not in self._replies:
+            return
+        reply, _ = self._replies.pop(number)
+        for one in self._observers.overridden("reply_ended"):
+            with contained(one, "reply_ended"):
+                one.reply_ended(self._session, reply, end, played)
+
+    def in_session(self) -> AbstractContextManager[object]:
+        return _entered("in_session", self._observers, lambda one: one.in_session(self._session))
+
+    def in_reply(self, number: int) -> AbstractContextManager[object]:
+        reply, _ = self._replies[number]
+        return _entered("in_reply", self._observers, lambda one: one.in_reply(self._session, reply))
+
+
+@contextmanager
+def _entered(
+    name: str,
+    observers: Observers,
+    make: Callable[[Observer], AbstractContextManager[object]],
+) -> Generator[None, None, None]:
+    """Enter the context managers of all observers, in their order, and leave them in reverse."""
+    entered: list[tuple[Observer, AbstractContextManager[object]]] = []
+    for one in observers.overridden(name):
+        with contained(one, name):
+            manager = make(one)
+            manager.__enter__()
+            entered.append((one, manager))
+    try:
+        yield
+    finally:
+        for one, manager in reversed(entered):
+            with contained(one, name):
+                manager.__exit__(None, None, None)
+
+
+@contextmanager
+def contained(observer: Observer, method: str) -> Generator[None, None, None]:
+    """Log an error of an observer instead of raising it."""
+    source = f"{type(observer).__name__}.{method}"
+    try:
+        with user_code(source):
+            yield
+    except Exception:
+        logger.exception("the observer %s failed", source)
+
+
+_METHODS = [name for name in vars(Observer) if not name.startswith("_")]
+
+
+def _overrides(observer: Observer, name: str) -> bool:
+    return getattr(type(observer), name) is not getattr(Observer, name)
+
+
+def _check(observer: object) -> Observer:
+    if not isinstance(observer, Observer):
+        raise TypeError(
+            "observers must be instances of fastrtc_anyio.observability.Observer; got "
+            f"{short_repr(observer)}"
+        )
+    for name in _METHODS:
+        if is_coroutine_function(getattr(observer, name)):
+            source = f"{type(observer).__name__}.{name}"
+            raise TypeError(f"{source} must be a plain function (def): observers do not wait")
+    return observer

@@ -1,0 +1,1 @@
+"""What observers, metrics and spans report, on virtual time."""
