@@ -1,4 +1,4 @@
-"""Observe a stream: metrics for Prometheus, spans for OpenTelemetry, and observers of your own.
+"""Observe a stream: metrics for Prometheus, spans for OpenTelemetry, and custom observers.
 
 ``Stream(handler, observers=[Metrics(), Tracing()])``. Importing this package loads neither
 library: :class:`Metrics` and :class:`Tracing` load theirs when they are made.

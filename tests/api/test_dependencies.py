@@ -17,6 +17,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 NEEDS_EXTRA = {
     "_cli/": "demo",
+    "observability/_collector.py": "metrics",
+    "observability/metrics.py": "metrics",
+    "observability/tracing.py": "otel",
     "server/": "server",
     "speech/cartesia.py": "cartesia",
     "speech/_pocketsphinx_process.py": "stt",

@@ -24,7 +24,8 @@ THIRD_PARTY = {
         "hypothesis",
         "matplotlib",
     ),
-    *("ifaddr", "numpy", "onnxruntime", "pytest", "starlette", "trio", "wsproto"),
+    *("ifaddr", "numpy", "onnxruntime", "opentelemetry", "prometheus_client", "pytest"),
+    *("starlette", "trio", "wsproto"),
 }
 """Other packages imported by statement. Speech models are imported by name."""
 LONGEST = 12

@@ -6,11 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
-from fastrtc_anyio import errors
 from fastrtc_anyio.abc import DiscardStatistics
 from fastrtc_anyio.observability import Metrics, tracing
-from fastrtc_anyio.observability.observer import refusal_reason
 from tests.kit.documentation import ROOT, read
+from tests.kit.observing import metric_families, refusal_reasons
 
 PAGE = "docs/guides/observability.md"
 NAME = re.compile(r"`([\w.]+)`")
@@ -24,19 +23,11 @@ def rows(header: str) -> Iterator[list[str]]:
 
 
 def test_table_lists_every_metric_with_its_type_and_labels() -> None:
-    metrics = Metrics()
-    metrics.refused("error", ValueError())
-    found = {}
-    for family in metrics.registry.collect():
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        samples = [one for one in family.samples if not one.name.endswith("_created")]
-        labels = {label for sample in samples for label in sample.labels if label != "le"}
-        found[name] = (family.type, sorted(labels))
     listed = {
         name.strip("`"): (kind, sorted(NAME.findall(labels)))
         for name, kind, labels, _ in rows("metric")
     }
-    assert listed == found
+    assert listed == metric_families()
 
 
 def test_table_lists_every_span_with_its_attributes_and_events() -> None:
@@ -60,15 +51,9 @@ def test_table_lists_every_span_with_its_attributes_and_events() -> None:
 
 def test_reasons_in_the_text_are_those_of_errors() -> None:
     (text,) = re.findall(r"Its `reason` is .*?stands for", read(PAGE), re.DOTALL)
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    names = {
-        refusal_reason(kind.__new__(kind))
-        for kind in kinds
-        if issubclass(kind, errors.SignalingError)
-    }
     quoted = set(NAME.findall(text)) - {"reason", "error"}
     assert len(quoted) == 5
-    assert quoted <= names
+    assert quoted <= refusal_reasons()
 
 
 def test_kinds_of_items_are_documented_by_their_class() -> None:

@@ -42,6 +42,7 @@ from tests.kit.documentation import (
     prose,
     read,
 )
+from tests.kit.observing import metric_families, refusal_reasons
 
 from .test_troubleshooting import messages
 
@@ -76,6 +77,7 @@ FOREIGN = """
     tool tool_calls
     CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
     reply_on_stopwords speech_to_text text_to_speech
+    prometheus_client REGISTRY _created disable_created_metrics start_http_server
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 QUOTED = frozenset(messages())
@@ -128,9 +130,15 @@ def test_names_in_code_spans_exist(page: str) -> None:
         word: span
         for span in spans
         for word in re.findall(r"(?<![\w.])[A-Za-z_]\w*|(?<=\.)[A-Za-z_]\w*", span)
-        if word not in known_names().union(FOREIGN.split(), own_names(page))
+        if word not in known_names().union(FOREIGN.split(), own_names(page), reported_names())
     }
     assert unknown == {}
+
+
+@cache
+def reported_names() -> frozenset[str]:
+    """Names of metrics and reasons, which the code composes."""
+    return frozenset(metric_families()) | refusal_reasons()
 
 
 @cache

@@ -6,8 +6,9 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastrtc_anyio import Played, Session
+from fastrtc_anyio import Played, Session, errors
 from fastrtc_anyio.observability import Metrics, Observer, Reply, ReplyEnd, Turn
+from fastrtc_anyio.observability.observer import refusal_reason
 
 Values = dict[tuple[str, str], float]
 """Values of samples, by their names and by the values of their labels."""
@@ -55,6 +56,26 @@ class Recorder(Observer):
 
     def reply_ended(self, session: Session, reply: Reply, end: ReplyEnd, played: Played) -> None:
         self.calls.append(("reply ended", reply, end, played))
+
+
+def metric_families() -> dict[str, tuple[str, list[str]]]:
+    """Return the types and labels of all metrics, by name."""
+    metrics = Metrics()
+    metrics.refused("error", ValueError())  # the values of its label are not known before
+    found = {}
+    for family in metrics.registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        samples = [one for one in family.samples if not one.name.endswith("_created")]
+        labels = {label for sample in samples for label in sample.labels if label != "le"}
+        found[name] = (family.type, sorted(labels))
+    return found
+
+
+def refusal_reasons() -> set[str]:
+    """Return the reasons of refusals that are not errors of the application."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    refusals = [kind for kind in kinds if issubclass(kind, errors.SignalingError)]
+    return {refusal_reason(kind.__new__(kind)) for kind in refusals}
 
 
 def scrape(metrics: Metrics) -> Values:
