@@ -532,6 +532,8 @@ def test_greeting_ends_speech_if_replies_cannot_be_interrupted() -> None:
 class FastRTCChunks:
     """A rule that never reports speech, only pauses, as a subclass of FastRTC's handler may."""
 
+    silence = None
+
     def __init__(self, determine_pause: Callable[[Int16Array], bool | None]) -> None:
         self.determine_pause = determine_pause
         self.reset()
@@ -567,6 +569,7 @@ class Switch:
     """A rule that reports speech or silence for each hop, and never a pause."""
 
     lookback = HOP
+    silence = None
 
     def reset(self) -> None: ...
 
