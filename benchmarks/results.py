@@ -75,12 +75,13 @@ def table(found: Sequence[Measurement], columns: Sequence[Column]) -> list[list[
     """Return the lines of a suite's table, with a title line."""
     conditions = list(dict.fromkeys(one.condition for one in found))
     servers = list(dict.fromkeys(one.server for one in found))
-    reference = next((name for name in REFERENCES if name in servers), servers[0])
     titles = ["", "server"]
     for column in columns:
         titles += [column.title, "ratio"] if column.ratio else [column.title]
     lines = [titles]
     for condition in conditions:
+        measured = [name for name in servers if pick(found, condition, name, columns[0].key)]
+        reference = next((name for name in (*REFERENCES, *measured) if name in measured), "")
         for server in servers:
             cells = [condition, server]
             for column in columns:

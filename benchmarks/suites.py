@@ -27,8 +27,13 @@ FEW = 10
 """Calls of servers besides the main pair: plain aiortc cannot carry many more."""
 CONVERSATIONS = 4
 """Calls of suite replies: FastRTC's conversations use a whole core, however many there are."""
+OBSERVED = ("async+off", "async+on", "energy+off", "energy+on")
+"""Handlers without and with all observability."""
 HANDLERS = {
-    "ours": ("async", "sync", "session", "stopping", "video", "silero", "energy"),
+    "ours": (
+        *("async", "sync", "session", "stopping", "video", "silero", "energy"),
+        *OBSERVED,
+    ),
     "fastrtc": ("async", "sync", "stopping", "video", "silero"),
     "raw": ("plain", "numpy"),
 }
@@ -219,6 +224,22 @@ def reply_cases(options: Options) -> list[Case]:
     return cases
 
 
+def observer_cases(options: Options) -> list[Case]:
+    """Echo calls and conversations, each without and with all observability."""
+    cases: list[Case] = []
+    for server in options.select([f"ours-{handler}-24-trio" for handler in OBSERVED]):
+        if server.arguments[1].startswith("async"):
+            calls = (min(FEW, max(options.calls)),)
+            echoes = echo.Run(server, options.cores, calls, options.seconds, options.settle)
+            cases.append(Case(server.name, partial(echo.run, echoes)))
+        else:
+            talks = replies.Run(
+                server, options.cores, CONVERSATIONS, options.seconds, options.settle, True
+            )
+            cases.append(Case(server.name, partial(replies.run, talks)))
+    return cases
+
+
 def video_cases(options: Options) -> list[Case]:
     default = ("ours-video-48-trio", "fastrtc-video-48")
     return [
@@ -309,6 +330,17 @@ SUITES = {
             GENERATOR,
         ),
         handlers=("silero", "energy"),
+    ),
+    "observers": Suite(
+        "echo calls and conversations without and with metrics, spans and the watchdog",
+        observer_cases,
+        (
+            Column("CPU % of a call", "cpu_per_call", 100, 2, ratio=True),
+            Column("switches", "switches"),
+            GENERATOR,
+        ),
+        handlers=OBSERVED,
+        kinds=("ours",),
     ),
     "video": Suite(
         "one video call at 30 fps",

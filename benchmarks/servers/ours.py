@@ -6,6 +6,7 @@ import queue
 from typing import Any
 
 import anyio
+from anyio import create_task_group
 
 from benchmarks.servers.lines import LOOPBACK, Answers, answer_offers
 from benchmarks.servers.reply import reply
@@ -88,8 +89,12 @@ async def echo_session(session: Session) -> None:
 HANDLERS = {"async": Echo, "sync": SyncEcho, "stopping": StoppingEcho}
 
 
+SCRAPE_SECONDS = 5.0
+"""Seconds between two scrapes of an observed server; Prometheus waits 15 s or longer."""
+
+
 def make_handler(handler: str, rate: int) -> Any:
-    match handler:
+    match handler.partition("+")[0]:
         case "session":
             return echo_session
         case "video":
@@ -100,8 +105,33 @@ def make_handler(handler: str, rate: int) -> Any:
             return ReplyOnPause(reply, model=EnergyVad())
         case "silero":
             return ReplyOnPause(reply)
-        case _:
-            return HANDLERS[handler](rate)
+        case name:
+            return HANDLERS[name](rate)
+
+
+def observability(mode: str) -> dict[str, Any]:
+    """Return the arguments of a stream for all observability ("on"), for none ("off"), or none.
+
+    Without a limit of the loops' lag: the servers that it is compared with have none.
+    """
+    if not mode:
+        return {"limits": Limits(lag=None)}
+    block: dict[str, Any] = {"block": None} if mode == "off" else {}
+    observers: list[Any] = []
+    if mode == "on":
+        from opentelemetry.sdk.trace import TracerProvider
+
+        from fastrtc_anyio.observability import Metrics, Tracing
+
+        observers = [Metrics(), Tracing(TracerProvider())]
+    return {"limits": Limits(lag=None, **block), "observers": observers}
+
+
+async def scrape(metrics: Any) -> None:
+    """Read the metrics of a stream again and again."""
+    while True:
+        await anyio.sleep(SCRAPE_SECONDS)
+        metrics.render()
 
 
 def serve(handler: str, rate: int, backend: str) -> None:
@@ -109,20 +139,23 @@ def serve(handler: str, rate: int, backend: str) -> None:
 
 
 async def _serve(handler: str, rate: int) -> None:
-    answers = Answers()
+    answers, options = Answers(), observability(handler.partition("+")[2])
     stream = Stream(
         make_handler(handler, rate),
         modality="video" if handler == "video" else "audio",
         mode="send-receive",
         concurrency_limit=None,
         server_rtc_configuration=RtcConfiguration(addresses=(LOOPBACK,)),
-        limits=Limits(lag=None),  # the others admit calls without limit
         verbose=False,
+        **options,
     )
 
     async def answer(sdp: str, identifier: str) -> str:
         reply = await stream.offer({"type": "offer", "sdp": sdp, "webrtc_id": identifier})
         return str(reply["sdp"])
 
-    async with stream:
+    async with stream, create_task_group() as tasks:
+        for metrics in options.get("observers", [])[:1]:
+            tasks.start_soon(scrape, metrics)
         await answer_offers(answers, answer)
+        tasks.cancel_scope.cancel()
