@@ -59,11 +59,8 @@ class SessionObservation(Protocol):
     def connected(self) -> None:
         """The client has connected, and the driver begins to serve it."""
 
-    def served(self) -> None:
-        """The driver has stopped serving: replies that have not ended are cut off."""
-
     def ended(self) -> None:
-        """The session has released its resources. Idempotent."""
+        """The session has released its resources. Idempotent; nothing is reported afterwards."""
 
     def turn_ended(self, turn: Turn) -> None:
         """The user's turn is over, and the reply with its number is due."""

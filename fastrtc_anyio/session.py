@@ -316,14 +316,9 @@ class Session(SessionLife):
             current_session.reset(token)
 
     async def _run_driver(self) -> None:
-        if self.observation is None:
-            await self.driver.run(self)
-            return
-        self.observation.connected()
-        try:
-            await self.driver.run(self)
-        finally:
-            self.observation.served()
+        if self.observation is not None:
+            self.observation.connected()
+        await self.driver.run(self)
 
     async def _play_out(self) -> None:
         await self.driver.play_out(self)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 
 from anyio import current_time
 
@@ -101,13 +106,11 @@ class ObservedSession:
             with contained(one, "session_connected"):
                 one.session_connected(self._session, seconds)
 
-    def served(self) -> None:
-        for number in list(self._replies):
-            self.reply_ended(number, ReplyEnd.CUT_OFF, _NOTHING_PLAYED)
-
     def ended(self) -> None:
         if self._has_ended:
             return
+        for number in list(self._replies):  # of code that ignores its cancellation
+            self.reply_ended(number, ReplyEnd.CUT_OFF, _NOTHING_PLAYED)
         self._has_ended = True
         connected_at = self._connected_at
         seconds = None if connected_at is None else current_time() - connected_at
@@ -116,12 +119,16 @@ class ObservedSession:
                 one.session_ended(self._session, seconds)
 
     def turn_ended(self, turn: Turn) -> None:
+        if self._has_ended:
+            return
         self._turn = turn
         for one in self._observers.overridden("turn_ended"):
             with contained(one, "turn_ended"):
                 one.turn_ended(self._session, turn)
 
     def reply_started(self, number: int) -> None:
+        if self._has_ended:
+            return
         turn, self._turn = self._turn, None
         reply = Reply(number, turn)
         self._replies[number] = reply, current_time()
@@ -150,6 +157,8 @@ class ObservedSession:
         return _entered("in_session", self._observers, lambda one: one.in_session(self._session))
 
     def in_reply(self, number: int) -> AbstractContextManager[object]:
+        if number not in self._replies:
+            return nullcontext()
         reply, _ = self._replies[number]
         return _entered("in_reply", self._observers, lambda one: one.in_reply(self._session, reply))
 

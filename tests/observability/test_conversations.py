@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrtc_anyio import Interruption, Played, ReplyFinished, ReplyInterrupted, ReplyStarted
+from fastrtc_anyio import (
+    Interruption,
+    Limits,
+    Played,
+    ReplyFinished,
+    ReplyInterrupted,
+    ReplyStarted,
+)
 from fastrtc_anyio.conversation.machine import TurnMachine
 from fastrtc_anyio.conversation.pause_rules import AlgoOptions
 from fastrtc_anyio.conversation.turn_table import ReplyDue
@@ -244,3 +251,27 @@ async def test_reply_is_cut_off_by_the_end_of_the_session() -> None:
     ((_, end, played),) = recorder.of("reply ended")
     assert end is ReplyEnd.CUT_OFF
     assert 0.5 < played.seconds < 1
+
+
+async def test_reply_that_ignores_its_cancellation_ends_before_its_session() -> None:
+    recorder, metrics = Recorder(), Metrics()
+    released = anyio.Event()
+
+    async def stubborn(audio: Any) -> AsyncGenerator[Any, None]:
+        yield words(0.1)
+        with anyio.CancelScope(shield=True):
+            await released.wait()
+        yield words(0.1)
+
+    observers, limits = [recorder, metrics], Limits(shutdown=0.1)
+    async with open_call(agent(stubborn), observers=observers, limits=limits) as call:
+        await say(call, voice(1), silence(1.5))
+        call.client.hang_up()
+        await anyio.sleep(1)
+        assert call.session.is_abandoned
+        assert "ended" in recorder.names
+        released.set()
+    assert recorder.names == [
+        *("admitted", "connected", "turn", "started", "audible", "reply ended", "ended")
+    ]
+    assert count_of(scrape(metrics), "abandoned_total") == {"tasks": 1}

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 from anyio import create_task_group
 from hypothesis import given, settings
@@ -37,7 +38,7 @@ from fastrtc_anyio.observability import Metrics, Observer
 from fastrtc_anyio.observability.observer import refusal_reason
 from fastrtc_anyio.testing import open_call
 from tests.kit.conversations import agent, answering, say, silence, voice
-from tests.kit.handlers import Quiet
+from tests.kit.handlers import AsyncEcho, Quiet
 from tests.kit.observing import Recorder, count_of, scrape
 from tests.session.test_admission import Peer, request, settle
 
@@ -253,6 +254,16 @@ async def test_errors_of_an_observer_are_logged_and_affect_nothing_else(
     )
     assert failed == {f"the observer Faulty.{name} failed" for name in methods}
     assert all(r.levelno == logging.ERROR for r in caplog.records if "observer" in r.getMessage())
+
+
+async def test_frames_and_messages_call_no_observer() -> None:
+    recorder = Recorder()
+    async with open_call(AsyncEcho(), observers=[recorder]) as call:
+        for _ in range(10):
+            call.client.send_message("hello")
+            await say(call, voice(1))
+    assert np.count_nonzero(call.heard) > 9 * 24_000
+    assert recorder.names == ["admitted", "connected", "ended"]
 
 
 async def test_session_without_observers_has_no_observation() -> None:
