@@ -17,6 +17,8 @@ LOADED_ON_FIRST_USE = {
     "av",
     "h11",
     "onnxruntime",
+    "opentelemetry",
+    "prometheus_client",
     "starlette",
     "trio",
     "wsproto",
@@ -35,6 +37,13 @@ def run_python(program: str) -> Any:
 def test_import_loads_no_event_loop_and_no_media_library() -> None:
     loaded = run_python("import fastrtc_anyio, json, sys; print(json.dumps(sorted(sys.modules)))")
     assert "fastrtc_anyio" in loaded
+    assert LOADED_ON_FIRST_USE & set(loaded) == set()
+
+
+def test_import_of_observability_loads_no_library_of_metrics_or_spans() -> None:
+    loaded = run_python(
+        "import fastrtc_anyio.observability, json, sys; print(json.dumps(sorted(sys.modules)))"
+    )
     assert LOADED_ON_FIRST_USE & set(loaded) == set()
 
 
