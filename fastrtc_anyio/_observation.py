@@ -60,7 +60,7 @@ class SessionObservation(Protocol):
         """The client has connected, and the driver begins to serve it."""
 
     def ended(self) -> None:
-        """The session has released its resources. Idempotent; nothing is reported afterwards."""
+        """The session has released its resources. It reports nothing from now on."""
 
     def turn_ended(self, turn: Turn) -> None:
         """The user's turn is over, and the reply with its number is due."""

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from contextlib import (
-    AbstractContextManager,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-)
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 
 from anyio import current_time
 
@@ -94,7 +89,6 @@ class ObservedSession:
         self._turn: Turn | None = None
         self._replies: dict[int, tuple[Reply, float]] = {}
         """Replies that have not ended, with the times at which they were due."""
-        self._has_ended = False
         for one in observers.overridden("session_admitted"):
             with contained(one, "session_admitted"):
                 one.session_admitted(session)
@@ -107,11 +101,9 @@ class ObservedSession:
                 one.session_connected(self._session, seconds)
 
     def ended(self) -> None:
-        if self._has_ended:
-            return
+        self._session.observation = None  # nothing is reported afterwards, and no cycle is left
         for number in list(self._replies):  # of code that ignores its cancellation
             self.reply_ended(number, ReplyEnd.CUT_OFF, _NOTHING_PLAYED)
-        self._has_ended = True
         connected_at = self._connected_at
         seconds = None if connected_at is None else current_time() - connected_at
         for one in self._observers.overridden("session_ended"):
@@ -119,16 +111,12 @@ class ObservedSession:
                 one.session_ended(self._session, seconds)
 
     def turn_ended(self, turn: Turn) -> None:
-        if self._has_ended:
-            return
         self._turn = turn
         for one in self._observers.overridden("turn_ended"):
             with contained(one, "turn_ended"):
                 one.turn_ended(self._session, turn)
 
     def reply_started(self, number: int) -> None:
-        if self._has_ended:
-            return
         turn, self._turn = self._turn, None
         reply = Reply(number, turn)
         self._replies[number] = reply, current_time()
@@ -157,8 +145,6 @@ class ObservedSession:
         return _entered("in_session", self._observers, lambda one: one.in_session(self._session))
 
     def in_reply(self, number: int) -> AbstractContextManager[object]:
-        if number not in self._replies:
-            return nullcontext()
         reply, _ = self._replies[number]
         return _entered("in_reply", self._observers, lambda one: one.in_reply(self._session, reply))
 
