@@ -227,14 +227,14 @@ def reply_cases(options: Options) -> list[Case]:
 def observer_cases(options: Options) -> list[Case]:
     """Echo calls and conversations, each without and with all observability."""
     cases: list[Case] = []
+    calls = (min(FEW, max(options.calls)),)
     for server in options.select([f"ours-{handler}-24-trio" for handler in OBSERVED]):
         if server.arguments[1].startswith("async"):
-            calls = (min(FEW, max(options.calls)),)
             echoes = echo.Run(server, options.cores, calls, options.seconds, options.settle)
             cases.append(Case(server.name, partial(echo.run, echoes)))
         else:
             talks = replies.Run(
-                server, options.cores, CONVERSATIONS, options.seconds, options.settle, True
+                server, options.cores, calls[0], options.seconds, options.settle, active=True
             )
             cases.append(Case(server.name, partial(replies.run, talks)))
     return cases

@@ -110,21 +110,22 @@ def make_handler(handler: str, rate: int) -> Any:
 
 
 def observability(mode: str) -> dict[str, Any]:
-    """Return the arguments of a stream for all observability ("on"), for none ("off"), or none.
+    """Return the arguments of a stream without any observability ("off") or with all ("on").
 
-    Without a limit of the loops' lag: the servers that it is compared with have none.
+    Without a mode, the stream admits calls without limit, as the servers of other libraries do.
     """
-    if not mode:
-        return {"limits": Limits(lag=None)}
-    block: dict[str, Any] = {"block": None} if mode == "off" else {}
-    observers: list[Any] = []
-    if mode == "on":
-        from opentelemetry.sdk.trace import TracerProvider
+    match mode:
+        case "off":
+            block: dict[str, Any] = {"block": None}
+            return {"limits": Limits(**block)}
+        case "on":
+            from opentelemetry.sdk.trace import TracerProvider
 
-        from fastrtc_anyio.observability import Metrics, Tracing
+            from fastrtc_anyio.observability import Metrics, Tracing
 
-        observers = [Metrics(), Tracing(TracerProvider())]
-    return {"limits": Limits(lag=None, **block), "observers": observers}
+            return {"observers": [Metrics(), Tracing(TracerProvider())]}
+        case _:
+            return {"limits": Limits(lag=None)}
 
 
 async def scrape(metrics: Any) -> None:
