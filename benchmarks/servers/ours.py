@@ -116,7 +116,8 @@ def observability(mode: str) -> dict[str, Any]:
     """
     match mode:
         case "off":
-            block: dict[str, Any] = {"block": None}
+            # Older source trees have no watchdog.
+            block: dict[str, Any] = {"block": None} if hasattr(Limits, "block") else {}
             return {"limits": Limits(**block)}
         case "on":
             from opentelemetry.sdk.trace import TracerProvider
