@@ -221,7 +221,7 @@ class Session(SessionLife):
             **settings,
         )
 
-    def set_converse(self, converse: Callable[[ReplyOnPause], object]) -> None:
+    def set_converse(self, converse: Callable[[ReplyOnPause], object] | None) -> None:
         """Set the function that lets a handler take turns. Called by the driver."""
         self._converse = converse
 

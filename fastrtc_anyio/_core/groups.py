@@ -18,12 +18,7 @@ def collapse_groups() -> Generator[None, None, None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        error = group
-        _, real = group.split(get_cancelled_exc_class())
-        if real is not None:
-            error = real
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
+        error = _find_error(group)
     if error is not None:
         context = error.__context__
         try:
@@ -31,3 +26,12 @@ def collapse_groups() -> Generator[None, None, None]:
         finally:
             error.__context__ = context  # not the group
             del error, context  # no reference cycle through the traceback
+
+
+def _find_error(group: BaseExceptionGroup) -> BaseException:
+    error: BaseException | None = group.split(get_cancelled_exc_class())[1]
+    if error is None:
+        return group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

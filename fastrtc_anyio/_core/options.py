@@ -48,16 +48,18 @@ def check_number(
         TypeError: ``value`` is not a number, or not an int with ``integer``; a bool is neither.
         ValueError: ``value`` is out of range, NaN, or infinite with ``finite``.
     """
-    kinds = int if integer else (int, float)
-    bounds = {"above": above, "at least": at_least, "at most": at_most}
-    suffix = f" {unit}" if unit else ""
-    limits = " and ".join(
-        f"{word} {bound:g}{suffix}" for word, bound in bounds.items() if bound is not None
-    )
-    wanted = f"{'an int' if integer else 'a number'} {limits}".strip()
-    message = f"{name} must be {wanted}; got {short_repr(value)}"
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(message)
+
+    def explain() -> str:
+        bounds = {"above": above, "at least": at_least, "at most": at_most}
+        suffix = f" {unit}" if unit else ""
+        limits = " and ".join(
+            f"{word} {bound:g}{suffix}" for word, bound in bounds.items() if bound is not None
+        )
+        wanted = f"{'an int' if integer else 'a number'} {limits}".strip()
+        return f"{name} must be {wanted}; got {short_repr(value)}"
+
+    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
+        raise TypeError(explain())
     # An int of more than 308 digits has no float, and is neither.
     special = isinstance(value, float) and (math.isnan(value) or (finite and math.isinf(value)))
     if (
@@ -66,7 +68,7 @@ def check_number(
         or (at_least is not None and value < at_least)
         or (at_most is not None and value > at_most)
     ):
-        raise ValueError(message)
+        raise ValueError(explain())
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:

@@ -1,4 +1,4 @@
-"""Stacks of tasks that wait."""
+"""Stacks of tasks that wait, and of exceptions."""
 
 from __future__ import annotations
 
@@ -51,3 +51,21 @@ def awaiting_frames(coro: object) -> Generator[FrameType, None, None]:
             # iterators of __await__. The garbage collector knows the reference.
             referents = gc.get_referents(coro)
             coro = next((x for x in referents if isasyncgen(x) or iscoroutine(x)), None)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Remove the tracebacks of an exception and of those that it refers to.
+
+    A traceback keeps the variables of all its functions alive. An object that keeps an exception
+    which passed one of its own methods would otherwise wait for the garbage collector.
+    """
+    rest, seen = [error], set[int]()
+    while rest:
+        one = rest.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = None
+        rest += [other for other in (one.__cause__, one.__context__) if other is not None]
+        if isinstance(one, BaseExceptionGroup):
+            rest += one.exceptions

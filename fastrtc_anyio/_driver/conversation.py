@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from anyio import EndOfStream, create_task_group, current_time
 from anyio.abc import TaskGroup
@@ -69,9 +69,10 @@ _AFTER_SPEECH_S = 1.0
 
 async def converse(run: HandlerRun[ReplyOnPause]) -> None:
     """Take turns with the user until the session ends."""
-    with collapse_groups():
+    with collapse_groups(), ExitStack() as stack:
         async with create_task_group() as tasks:
             conversation = Conversation(run, tasks)
+            stack.callback(conversation.release)
             run.handler.set_trigger(conversation.triggered.set, conversation.stop_reply)
             try:
                 conversation.greet()
@@ -109,6 +110,11 @@ class Conversation:
         self._searching = False
         self._speech_at = -math.inf  # place of the last hop of speech
         self._shared: SharedListener | None = None
+
+    def release(self) -> None:
+        """Free the memory: no reference cycle is left. Its tasks must have ended."""
+        self._run.on_played = lambda: None
+        del self._replies, self._interruptions
 
     def greet(self) -> None:
         """Start the greeting, if there is one."""

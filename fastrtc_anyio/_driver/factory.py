@@ -53,14 +53,18 @@ class FunctionDriver:
 
     async def run(self, session: Session) -> None:
         name = getattr(self._function, "__qualname__", repr(self._function))
-        with collapse_groups():
-            async with create_task_group() as tasks:
-                session.set_converse(partial(self._converse, session, tasks))
-                with self._scope, user_code(name):
-                    await self._function(session)
-                if session.is_hanging_up:
-                    await sleep_forever()
-                tasks.cancel_scope.cancel()
+        try:
+            with collapse_groups():
+                async with create_task_group() as tasks:
+                    session.set_converse(partial(self._converse, session, tasks))
+                    with self._scope, user_code(name):
+                        await self._function(session)
+                    if session.is_hanging_up:
+                        await sleep_forever()
+                    tasks.cancel_scope.cancel()
+        finally:  # without reference cycles
+            session.set_converse(None)
+            self._run = None
 
     def _converse(self, session: Session, tasks: TaskGroup, handler: ReplyOnPause) -> None:
         """Let a handler take the turns for the function."""

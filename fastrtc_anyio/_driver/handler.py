@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, get_args
 
@@ -64,6 +64,7 @@ class HandlerDriver:
         )
         self._calls = Calls(handler)
         self._run: HandlerRun[StreamHandlerBase] | None = None
+        self._runtimes: list[_Runtime] = []
 
     async def run(self, session: Session) -> None:
         handler = self.handler
@@ -92,13 +93,19 @@ class HandlerDriver:
 
     async def shut_down(self, session: Session) -> None:
         """Call ``shutdown``. The handler may use the session there, even if it never ran."""
-        async with self._attached(session):
-            await self._calls.method("shutdown")
+        try:
+            async with self._attached(session):
+                await self._calls.method("shutdown")
+        finally:
+            self._run = None
+            for runtime in self._runtimes:
+                runtime.detach()
 
     @asynccontextmanager
     async def _attached(self, session: Session) -> AsyncGenerator[_Runtime, None]:
         async with BlockingPortal() as portal:
             runtime = _Runtime(session, portal)
+            self._runtimes.append(runtime)
             self.handler.set_runtime(runtime)
             yield runtime
 
@@ -228,35 +235,60 @@ async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
 
 
 class _Runtime(HandlerRuntime):
-    """The running session and its data channel, as its handler sees them."""
+    """The running session and its data channel, as its handler sees them.
+
+    After :meth:`detach` the session has ended: nothing has an effect, and there is no portal. The
+    session and its handler then no longer refer to each other. Without a reference cycle their
+    memory is free as soon as nothing uses them.
+    """
 
     def __init__(self, session: Session, portal: BlockingPortal) -> None:
-        self._session = session
-        self.portal = portal
+        self._session: Session | None = session
+        self._portal: BlockingPortal | None = portal
+        self._bridge: AsyncioBridge | None = None
         self._host = Host()
 
-    def send(self, message: str) -> None:
-        if not isinstance(message, str):
-            raise TypeError(f"message must be a str; got {type(message).__name__}")
-        self._host.call(partial(self._session.messages.send_nowait, message))
+    def detach(self) -> None:
+        """Forget the session."""
+        with suppress(RuntimeError):  # it has no bridge
+            self._bridge = self.asyncio_bridge
+        self._session = self._portal = None
+
+    @property
+    def portal(self) -> BlockingPortal:
+        if (portal := self._portal) is None:
+            raise RuntimeError("the session has ended")
+        return portal
 
     @property
     def asyncio_bridge(self) -> AsyncioBridge:
-        return self._session.asyncio_bridge
+        if (session := self._session) is not None:
+            return session.asyncio_bridge
+        if self._bridge is None:
+            raise RuntimeError("the session has ended")
+        return self._bridge
 
     @property
     def on_host_thread(self) -> bool:
         return self._host.is_current_thread
 
+    def send(self, message: str) -> None:
+        if not isinstance(message, str):
+            raise TypeError(f"message must be a str; got {type(message).__name__}")
+        if (session := self._session) is not None:
+            self._host.call(partial(session.messages.send_nowait, message))
+
     def hang_up(self, message: str) -> None:
-        self._session.hang_up(message)
+        if (session := self._session) is not None:
+            session.hang_up(message)
 
     def send_transcript(self, role: str, text: str) -> None:
-        self._session.send_transcript(role, text)
+        if (session := self._session) is not None:
+            session.send_transcript(role, text)
 
     def flush(self) -> Played:
-        if self._session.media.video_out:
-            self._session.video_out.flush()
-        if self._session.media.audio_out:
-            return self._session.audio_out.flush()
-        return Played(0, 0.0)
+        if (session := self._session) is None:
+            return Played(0, 0.0)
+        if session.media.video_out:
+            session.video_out.flush()
+        return session.audio_out.flush() if session.media.audio_out else Played(0, 0.0)

@@ -28,10 +28,9 @@ from ctypes import (
     c_int16,
     c_int32,
     c_void_p,
-    create_string_buffer,
     string_at,
 )
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +81,15 @@ _SIGNATURES: dict[str, _Signature] = {
 }
 
 
+_Sizes = c_int16 * _MAX_FRAMES
+
+
+@cache
+def _buffer_type(size: int) -> type[Array[c_char]]:
+    """Return the type of a buffer. ctypes makes another one each time, with reference cycles."""
+    return c_char * size
+
+
 class OpusError(ValueError):
     """libopus rejected a packet, samples or an argument."""
 
@@ -111,7 +119,7 @@ class LibOpus:
 
     def create_decoder(self, sample_rate: int, channels: int) -> Array[c_char]:
         """Return the state of a new decoder. It is freed as any object of Python."""
-        state = create_string_buffer(self._library.opus_decoder_get_size(channels))
+        state = _buffer_type(self._library.opus_decoder_get_size(channels))()
         if self._library.opus_decoder_init(state, sample_rate, channels) != 0:
             raise OpusError(f"libopus cannot decode to {channels} channels at {sample_rate} Hz")
         return state
@@ -137,7 +145,7 @@ class LibOpus:
         self, sample_rate: int, channels: int, application: str, controls: Mapping[str, int]
     ) -> Array[c_char]:
         """Return the state of a new encoder. It is freed as any object of Python."""
-        state = create_string_buffer(self._library.opus_encoder_get_size(channels))
+        state = _buffer_type(self._library.opus_encoder_get_size(channels))()
         mode = _APPLICATIONS[application]
         if self._library.opus_encoder_init(state, sample_rate, channels, mode) != 0:
             raise OpusError(f"libopus cannot encode {channels} channels at {sample_rate} Hz")
@@ -165,7 +173,7 @@ class LibOpus:
         flag per 20 ms, followed by the flag for redundancy (LBRR).
         """
         offset = c_int()
-        sizes = (c_int16 * _MAX_FRAMES)()
+        sizes = _Sizes()
         count = self._library.opus_packet_parse(
             payload, len(payload), None, None, sizes, ctypes.byref(offset)
         )
@@ -256,16 +264,20 @@ class NativeOpusEncoder:
         self._pcm = np.empty((self._samples, channels), np.int16)
         self._planar = self._pcm.T
         self._address = self._pcm.ctypes.data
-        self._packet = create_string_buffer(_MAX_PACKET)
+        self._packet = _buffer_type(_MAX_PACKET)()
         self._packet_address = addressof(self._packet)
         controls = {"vbr": 1, "vbr_constraint": 0, **controls}
-        self._encoder = library.create_encoder(sample_rate, channels, application, controls)
+        # Made for the first frame: it has 33 kB, which a client that never connects need not cost.
+        self._create = partial(library.create_encoder, sample_rate, channels, application, controls)
+        self._encoder: Array[c_char] | None = None
 
     def encode(self, samples: Int16Array) -> bytes:
         """Encode one frame: int16, shape ``(channels, sample_rate // 50)``."""
         self._planar[...] = samples
+        if (encoder := self._encoder) is None:
+            encoder = self._encoder = self._create()
         length = self._library.encode(
-            self._encoder, self._address, self._samples, self._packet_address, _MAX_PACKET
+            encoder, self._address, self._samples, self._packet_address, _MAX_PACKET
         )
         return string_at(self._packet_address, length)
 

@@ -143,6 +143,8 @@ class Admission:
         self._load = load
         self._entries: dict[str, Pending] = {}
         """Pending sessions by their own ids."""
+        self.on_forget: Callable[[Session], None] = lambda session: None
+        """Called with each session that has ended."""
 
     def check(self, alias: str | None, client: str | None) -> None:
         """Check that a client may begin a session. None is the application.
@@ -178,8 +180,10 @@ class Admission:
         """Remove a session that has ended."""
         if session.observation is not None:
             session.observation.ended()  # of one that never ran
+        session.on_connected = None  # it has the session among its arguments
         self._leave(session)
         self.registry.forget(session)
+        self.on_forget(session)
 
     async def wait(self, *, in_steps: bool = True) -> None:
         """Wait until there is time for one more session; see :meth:`.LoadGauge.wait`.

@@ -69,6 +69,7 @@ class _Attempt:
     identity: str | None
     done: anyio.Event = field(default_factory=anyio.Event)
     answer: Answer | None = None
+    session_id: str = ""
 
 
 class Offers:
@@ -89,6 +90,7 @@ class Offers:
         self._early = EarlyCandidates(limits)
         self._attempts: dict[str, _Attempt] = {}
         """First offers of clients that have not connected, by the clients' ids."""
+        admission.on_forget = self._forget
 
     def clear(self) -> None:
         """Forget the candidates that came before their offers."""
@@ -112,11 +114,18 @@ class Offers:
         if (restarted := await self._restart(request, identity)) is not None:
             return restarted
         with self._attempt(request, identity) as attempt:
-            attempt.answer = await self._begin(request, on_outputs, identity, client)
+            attempt.answer = await self._begin(attempt, request, on_outputs, identity, client)
         return attempt.answer
+
+    def _forget(self, session: Session) -> None:
+        """Forget the offer of a session that has ended. A later one may have its id by now."""
+        attempt = self._attempts.get(session.alias or "")
+        if attempt is not None and attempt.session_id == session.id:
+            del self._attempts[session.alias or ""]
 
     async def _begin(
         self,
+        attempt: _Attempt,
         request: OfferRequest,
         on_outputs: OutputListener | None,
         identity: str | None,
@@ -129,6 +138,7 @@ class Offers:
         session, peer = self._supervisor.create(
             make_peer, request.webrtc_id, identity, client, is_connected=False
         )
+        attempt.session_id = session.id
         key, owner = request.webrtc_id or "", identity or ANONYMOUS
 
         async def negotiate() -> Answer:

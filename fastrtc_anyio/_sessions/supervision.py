@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from anyio.abc import TaskGroup, TaskStatus
 
+from fastrtc_anyio._core.stacks import forget_frames
 from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._signaling.messages import encode_message
@@ -182,16 +183,21 @@ class Supervisor:
                 raise InvalidStateError(f"the session was ended: {session.closed}")
         except Exception as exc:
             if not answered:
+                session.error = None  # the exception has the session in its traceback
                 raise  # to the caller of offer() or serve()
-            raised = session.closed and session.closed.reason is CloseReason.HANDLER_ERROR
-            if isinstance(exc, WebRTCError) or (not raised and isinstance(exc, PeerError)):
-                logger.warning("session %s ended: %r", session.log_id, exc)
-                return
-            if session.closed is not None and session.closed.reason is CloseReason.REJECTED:
-                return  # the limits of the service, which the last line names
-            logger.error("session %s (%s) ended", session.log_id, session.closed, exc_info=exc)
+            _log_error(session, exc)
+            forget_frames(exc)
         finally:
             self._admission.forget(session)
             lost = session.closed is not None and session.closed.reason in _LOST
             level = logging.WARNING if lost else self._options.log_level
             logger.log(level, "session %s: %s", session.log_id, session.closed)
+
+
+def _log_error(session: Session, error: Exception) -> None:
+    raised = session.closed and session.closed.reason is CloseReason.HANDLER_ERROR
+    if isinstance(error, WebRTCError) or (not raised and isinstance(error, PeerError)):
+        logger.warning("session %s ended: %r", session.log_id, error)
+    elif session.closed is None or session.closed.reason is not CloseReason.REJECTED:
+        logger.error("session %s (%s) ended", session.log_id, session.closed, exc_info=error)
+    # Otherwise the limits of the service, which the last line names.

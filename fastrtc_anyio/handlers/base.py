@@ -49,7 +49,10 @@ class DataChannel(Protocol):
 class HandlerRuntime(Protocol):
     """A running session, as its handler sees it."""
 
-    portal: BlockingPortal
+    @property
+    def portal(self) -> BlockingPortal:
+        """Portal to the session's event loop. Raises RuntimeError after the session."""
+        ...
 
     @property
     def asyncio_bridge(self) -> AsyncioBridge:
@@ -177,7 +180,7 @@ class StreamHandlerBase(ABC):
         """anyio's portal from a worker thread to the session's event loop.
 
         Raises:
-            RuntimeError: the session has not started.
+            RuntimeError: the session has not started, or has ended.
         """
         return self._started("portal").portal
 

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import pytest
 
-from fastrtc_anyio import AudioFrame, Stream, VideoFrame
+from fastrtc_anyio import AudioFrame, Limits, Stream, VideoFrame
 from fastrtc_anyio._media.media_plan import MediaPlan
 from fastrtc_anyio._peers.portal import Portal, open_portal
 from fastrtc_anyio._peers.webrtc import WebRTCPeer
@@ -93,6 +93,8 @@ async def test_calls_leak_no_thread_task_or_file(kind: Any) -> None:
 PARTS = {
     "OpenSSL.SSL.Connection",
     "OpenSSL.SSL.Context",
+    "OpenSSL.SSL._VerifyHelper",
+    "aioice.ice.CandidatePair",
     "aioice.ice.Connection",
     "aioice.ice.StunProtocol",
     "aiortc.rtcdatachannel.RTCDataChannel",
@@ -103,6 +105,7 @@ PARTS = {
     "aiortc.rtcrtpsender.RTCRtpSender",
     "aiortc.rtcsctptransport.RTCSctpTransport",
     "fastrtc_anyio._peers.webrtc.audio.AudioTap",
+    "fastrtc_anyio._peers.webrtc.connection.Connection",
     "fastrtc_anyio._peers.webrtc.ice_path.IcePath",
     "fastrtc_anyio._peers.webrtc.sending.AudioSender",
     "fastrtc_anyio._peers.webrtc.ticks.Registration",
@@ -136,6 +139,20 @@ async def test_peer_that_never_connected_is_no_garbage() -> None:
         await peer.offer()
         await peer.aclose()
         await wait_until(lambda: parts_in_memory() == before, "the memory of the peer is free")
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_clients_that_never_connect_are_no_garbage() -> None:
+    limits = Limits(connect=0.3)
+    async with open_portal() as portal, make_stream(AsyncEcho(), limits=limits) as stream:
+        client = WebRTCPeer(portal, configuration=LOOPBACK)
+        offer = await client.offer()
+        await client.aclose()
+        before = parts_in_memory()
+        for _ in range(2):
+            await stream.offer({"type": "offer", "sdp": offer.sdp})
+        await wait_until(lambda: not stream.sessions)
+        await wait_until(lambda: parts_in_memory() == before, "the memory of the calls is free")
 
 
 @pytest.mark.usefixtures("no_garbage_collection")

@@ -78,15 +78,23 @@ class Closing:
             Step("ending the streams", 0.1, self._end_streams),
         )
 
-    async def run(self) -> bool:
+    async def run(self, on_ended: Callable[[], None]) -> None:
         """Run the steps, each as a task. Cancel at the end what hangs.
 
-        Returns whether all steps ended.
+        ``on_ended`` is called once all steps have ended, perhaps later, or never.
         """
         hanging = [task for step in self.steps() if (task := await self._run_step(step))]
-        for task in hanging:
+        if not hanging:
+            on_ended()
+
+        def end(task: asyncio.Task[Any]) -> None:
+            hanging.remove(task)
+            if not hanging:
+                on_ended()
+
+        for task in list(hanging):
             task.cancel()
-        return not hanging
+            task.add_done_callback(end)
 
     async def _run_step(self, step: Step) -> asyncio.Task[Any] | None:
         """Run a step, and return its task if that has not ended."""

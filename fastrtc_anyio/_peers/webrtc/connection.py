@@ -206,7 +206,7 @@ class Connection:
         the next one waits for ever (aiortc 1.16).
         """
         self._closing = True
-        has_ended = await Closing(
+        await Closing(
             tasks=self._tasks,
             negotiation=self._negotiation,
             find_pc=lambda: self._pc,
@@ -216,9 +216,7 @@ class Connection:
             connecting=self._connect_tasks,
             has_failed=self._has_failed,
             end=lambda: self._end(Closed(CloseReason.CANCELLED, "closed by this side")),
-        ).run()
-        if has_ended:
-            self._release()
+        ).run(self._release)
 
     def _release(self) -> None:
         """Free the memory: no reference cycle is left for the garbage collector."""
@@ -268,6 +266,7 @@ class Connection:
             path = IcePath(transport, carried, clock, admission, self._spawn, self._discards)
             choose_addresses(transport, self._configuration, path.sockets)
             limit_feedback(transport, carried, self._discards)
+            internals.skip_hopeless_handshake(transport)
             transport.on("statechange", self._on_transport_state)
             self._paths.append(path)
             self.reach.consents.append(path.consent)

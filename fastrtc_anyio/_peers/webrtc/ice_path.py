@@ -166,7 +166,7 @@ class IcePath:
     def release(self) -> None:
         """Free the memory of closed sockets. Nothing may use the path any more."""
         self.sockets.release()
-        del self.sockets, self.consent
+        del self.sockets, self.consent, self._connected
 
     async def _connect(self) -> None:
         """Connect for aiortc: return once any generation is connected."""

@@ -15,12 +15,16 @@ from aioice import ice, turn
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceTransport
+from OpenSSL import SSL
 
 from fastrtc_anyio._core.required import check_required
 
 from .internals import SUPPORTED
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
+    SSL.Connection: ("_verify_helper",),
+    ice.Connection: ("_check_list",),
+    RTCDtlsTransport: ("_ssl",),
     RTCIceTransport: ("_connection",),
     RTCPeerConnection: ("__closeTask",),
     RTCRtpReceiver: (
@@ -80,12 +84,22 @@ def release_ended(pc: RTCPeerConnection) -> None:
     """
     for transceiver in pc.getTransceivers():
         for part in (transceiver.sender, transceiver.receiver):
-            for kind in ("rtp", "rtcp"):
-                name = f"_{type(part).__name__}__{kind}"
-                task: asyncio.Task[None] | None = getattr(part, f"{name}_task", None)
+            for task_name, started, exited in _TASKS[type(part)]:
+                task: asyncio.Task[None] | None = getattr(part, task_name)
                 if task is not None and task.done():
-                    getattr(part, f"{name}_started").set()
-                    getattr(part, f"{name}_exited").set()
+                    getattr(part, started).set()
+                    getattr(part, exited).set()
+
+
+# Made once: Python's cache of attributes keeps the name of each lookup, and a name that is made
+# for one lookup is not found there by the next.
+_TASKS: Mapping[type, tuple[tuple[str, str, str], ...]] = {
+    part: tuple(
+        (f"{name}_task", f"{name}_started", f"{name}_exited")
+        for name in (f"_{part.__name__}__{kind}" for kind in kinds)
+    )
+    for part, kinds in ((RTCRtpSender, ("rtp", "rtcp")), (RTCRtpReceiver, ("rtcp",)))
+}
 
 
 def end_decoders(pc: RTCPeerConnection) -> None:
@@ -149,6 +163,9 @@ def _parts(
             yield track
     for transport in transports:
         path = transport.transport
+        yield from path._connection._check_list  # each pair with the task of its checks
+        if transport._ssl is not None and transport._ssl._verify_helper is not None:
+            yield transport._ssl._verify_helper
         yield from (transport, path, path.iceGatherer, path._connection)
 
 
