@@ -36,7 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=duration, help="seconds of each measurement; default 5")
     add("--settle", type=duration, default=2.0, help="seconds before each measurement; default 2")
     add("--calls", type=count, nargs="+", help="numbers of calls; default 1 5 10 20")
-    add("--cycles", type=count, help="connections of suite connections; default 200")
+    add("--cycles", type=count, help="calls of suites connections and memory; default 200")
     add(
         "--servers", type=server, nargs="+", default=[], help="such as ours-async-24-trio raw-plain"
     )

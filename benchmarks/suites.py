@@ -15,7 +15,7 @@ from benchmarks.load.line import Faults
 from benchmarks.load.server import Server
 from benchmarks.processes import Cores
 from benchmarks.results import Column, Measurement, Row
-from benchmarks.runs import bridge, connections, echo, imports, recovery, replies, video
+from benchmarks.runs import bridge, connections, echo, imports, memory, recovery, replies, video
 
 MAIN = ("ours-async-24-trio", "fastrtc-async-24")
 """The pair that all suites of echo calls compare."""
@@ -269,6 +269,19 @@ def connection_cases(options: Options) -> list[Case]:
     ]
 
 
+def memory_cases(options: Options) -> list[Case]:
+    """Plain aiortc comes first: ratios refer to it."""
+    default = (RAW, "ours-async-24-trio", "ours-async-24-asyncio")
+    seconds = 4 * options.seconds
+    return [
+        Case(
+            server.name,
+            partial(memory.run, memory.Run(server, options.cores, options.cycles, seconds)),
+        )
+        for server in options.select(default)
+    ]
+
+
 def import_cases(options: Options) -> list[Case]:
     return [
         Case(server.name, partial(imports.run, imports.Run(server, options.cores)))
@@ -371,6 +384,20 @@ SUITES = {
             Column("threads left", "thread_growth"),
             Column("files left", "descriptor_growth"),
             GENERATOR,
+        ),
+    ),
+    "memory": Suite(
+        "growth over calls that come and go and while calls run, cost of unconnected clients",
+        memory_cases,
+        (
+            Column("KB growth a call", "growth", 1e-3, 1, ratio=True),
+            Column("in use", "malloc", 1e-3, 1),
+            Column("blocks", "blocks", 1, 1),
+            Column("KB/s of 10 calls", "running", 1e-3, 1),
+            Column("in use", "running_malloc", 1e-3, 1),
+            Column("KB an offer", "offer", 1e-3, ratio=True),
+            Column("left", "left", 1e-3),
+            Column("again", "again", 1e-3),
         ),
     ),
     "bridge": Suite(

@@ -33,7 +33,9 @@ Exchange = Callable[[str], Awaitable[str]]
 """Sends an offer's SDP, and returns the answer's."""
 
 
-class _SilentAudio(AudioStreamTrack):
+class SilentAudio(AudioStreamTrack):
+    """A track that sends nothing."""
+
     async def recv(self) -> Any:
         await asyncio.Future()
 
@@ -160,7 +162,7 @@ async def connect(exchange: Exchange, *, video: bool = False, wait_open: bool = 
             elif pc.connectionState in ("failed", "closed"):
                 connected.set_exception(ConnectionError("the server refused the call"))
 
-    pc.addTrack(_SilentVideo() if video else _SilentAudio())
+    pc.addTrack(_SilentVideo() if video else SilentAudio())
     await pc.setLocalDescription(await pc.createOffer())
     answer = await exchange(pc.localDescription.sdp)
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))

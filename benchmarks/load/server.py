@@ -39,16 +39,24 @@ class ServerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.pid = process.pid
         self._process = process
-        self._waiting: dict[str, asyncio.Future[str]] = {}
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
 
     async def exchange(self, offer: str) -> str:
         """Send an offer's SDP, and return the answer's."""
+        answer: str = await self._ask({"sdp": offer})
+        return answer
+
+    async def count_memory(self) -> dict[str, int]:
+        """Return the memory in use; see :mod:`benchmarks.servers.memory`."""
+        answer: dict[str, int] = await self._ask({})
+        return answer
+
+    async def _ask(self, question: dict[str, str]) -> Any:
         identifier = os.urandom(16).hex()
         future = self._waiting[identifier] = asyncio.get_running_loop().create_future()
         assert self._process.stdin is not None
-        self._process.stdin.write((json.dumps({"id": identifier, "sdp": offer}) + "\n").encode())
-        answer: str = await future
-        return answer
+        self._process.stdin.write((json.dumps({"id": identifier, **question}) + "\n").encode())
+        return await future
 
     async def read_line(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -62,7 +70,7 @@ class ServerProcess:
         try:
             while True:
                 answer = await self.read_line()
-                self._waiting.pop(answer["id"]).set_result(answer["sdp"])
+                self._waiting.pop(answer["id"]).set_result(answer["answer"])
         except RuntimeError as error:
             for future in self._waiting.values():
                 future.set_exception(error)

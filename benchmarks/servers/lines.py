@@ -1,4 +1,4 @@
-"""Offers on stdin, answers on stdout."""
+"""Offers and questions on stdin, answers on stdout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import anyio
+
+from benchmarks.servers.memory import count_memory
 
 LOOPBACK = "127.0.0.1"
 
@@ -41,8 +43,8 @@ async def answer_offers(answers: Answers, answer: Callable[[str, str], Awaitable
     """Answer each offer in a task; ``answer(sdp, id)`` returns the answer's SDP."""
 
     async def reply(offer: dict[str, Any]) -> None:
-        sdp = await answer(offer["sdp"], offer["id"])
-        answers.write({"id": offer["id"], "sdp": sdp})
+        found = count_memory() if "sdp" not in offer else await answer(offer["sdp"], offer["id"])
+        answers.write({"id": offer["id"], "answer": found})
 
     answers.write({"ready": True})
     async with anyio.create_task_group() as tasks:

@@ -248,6 +248,9 @@ class NativeOpusEncoder:
         application: "voip", "audio" or "lowdelay".
         controls: values of libopus's settings: "bitrate", "complexity", "inband_fec",
             "packet_loss_percent", "dtx".
+
+    Raises:
+        OpusError: libopus refuses one of them: raised with the first frame.
     """
 
     def __init__(

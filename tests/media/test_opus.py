@@ -155,10 +155,12 @@ def test_self_test_rejects_a_library_that_encodes_something_else(broken: str) ->
 
 def test_unknown_setting_is_refused() -> None:
     assert LIBRARY is not None
+    encoder = NativeOpusEncoder(LIBRARY, 48_000, 1, "audio", {"complexity": 11})
     with pytest.raises(OpusError, match="cannot set complexity to 11"):
-        NativeOpusEncoder(LIBRARY, 48_000, 1, "audio", {"complexity": 11})
+        encoder.encode(np.zeros((1, 960), np.int16))
+    encoder = NativeOpusEncoder(LIBRARY, 44_100, 1, "audio", {})
     with pytest.raises(OpusError, match="cannot encode 1 channels at 44100 Hz"):
-        NativeOpusEncoder(LIBRARY, 44_100, 1, "audio", {})
+        encoder.encode(np.zeros((1, 882), np.int16))
 
 
 def encode(speech: Int16Array, channels: int, milliseconds: int, bitrate: int) -> list[bytes]:

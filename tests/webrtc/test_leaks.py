@@ -105,7 +105,6 @@ PARTS = {
     "aiortc.rtcrtpsender.RTCRtpSender",
     "aiortc.rtcsctptransport.RTCSctpTransport",
     "fastrtc_anyio._peers.webrtc.audio.AudioTap",
-    "fastrtc_anyio._peers.webrtc.connection.Connection",
     "fastrtc_anyio._peers.webrtc.ice_path.IcePath",
     "fastrtc_anyio._peers.webrtc.sending.AudioSender",
     "fastrtc_anyio._peers.webrtc.ticks.Registration",
