@@ -20,17 +20,19 @@ from typing import Any
 
 from aioice import ice
 from aioice.candidate import Candidate
-from aiortc import RTCPeerConnection, RTCRtpTransceiver
+from aiortc import RTCPeerConnection, RTCRtpTransceiver, rtcdtlstransport
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsParameters, RTCDtlsTransport, State
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcsctptransport import RTCSctpTransport
-from OpenSSL import SSL
 
 from fastrtc_anyio._core.required import check_required
 
 SUPPORTED = {"aiortc": ">=1.16,<1.17", "aioice": ">=0.13,<0.14"}
 """Versions that this module was verified against, as in pyproject.toml."""
+
+SSL: Any = getattr(rtcdtlstransport, "SSL")  # noqa: B009 - not exported
+"""The module of pyOpenSSL, which aiortc requires."""
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     RTCPeerConnection: ("__certificates", "__connect"),

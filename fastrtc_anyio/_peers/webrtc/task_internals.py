@@ -15,11 +15,10 @@ from aioice import ice, turn
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceTransport
-from OpenSSL import SSL
 
 from fastrtc_anyio._core.required import check_required
 
-from .internals import SUPPORTED
+from .internals import SSL, SUPPORTED
 
 REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
     SSL.Connection: ("_verify_helper",),
