@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.names import check_server
 from benchmarks.processes import choose_cores
 from benchmarks.results import Measurement, format_plain, table
-from benchmarks.suites import SUITES, Options, check_server, measure
+from benchmarks.suites import SUITES, Options, measure
 
 CALLS = (1, 5, 10, 20)
 FULL_CALLS = (*CALLS, 40, 60)

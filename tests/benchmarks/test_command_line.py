@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks import report
 from benchmarks.__main__ import main, parse
+from benchmarks.names import check_server
 from benchmarks.processes import Cores
-from benchmarks.suites import SUITES, Options, check_server
+from benchmarks.suites import SUITES, Options
 
 
 @pytest.mark.parametrize(
