@@ -6,10 +6,9 @@ import logging
 import time
 
 from ._core.host import Lock
+from ._core.log import logger
 from ._core.shortage import find_shortage
 from .errors import Overloaded
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _QUIET = 60.0
 """Seconds between two warnings about the same resource."""
@@ -40,4 +39,10 @@ def _warn(resource: str, error: BaseException) -> None:
         if due:
             _warned[resource] = now
     level = logging.WARNING if due else logging.DEBUG
-    logger.log(level, "the process is out of %s: requests are refused (%r)", resource, error)
+    logger.log(
+        level,
+        "the process is out of %s: requests are refused (%r)",
+        resource,
+        error,
+        event="process.shortage",
+    )

@@ -6,7 +6,6 @@ shut the driver down, close the peer, wait for the handler's threads. The first 
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
@@ -23,10 +22,13 @@ from anyio.lowlevel import checkpoint
 
 from ._core.groups import collapse_groups
 from ._core.host import Host
+from ._core.log import logger
 from ._core.options import check_type
 from ._core.records import Lines
+from ._core.session_log import SessionLog
 from ._core.shortage import find_shortage
 from ._core.stacks import describe_subtasks
+from ._core.waiting import is_set_by, wait_idle
 from ._overload import as_overloaded
 from ._signaling.log_text import log_text
 from ._signaling.messages import encode_end
@@ -45,10 +47,6 @@ from .errors import (
 from .limits import Limits
 from .outputs import OutputBoard
 
-logger = logging.getLogger("fastrtc_anyio")
-
-_IDLE_STEPS = 20
-"""Checks of the counters within the idle limit, which is thus kept to a twentieth."""
 _PLAY_OUT_SECONDS = 10.0
 """Seconds, besides the duration of the queued audio, in which it must be played out: pauses, the
 last picture, and a carrier's confirmation."""
@@ -69,22 +67,24 @@ class SessionLife(ABC):
         """Called when the client has connected. A :class:`SignalingError` rejects the client."""
         self.outputs: OutputBoard = OutputBoard()
         """Values for the application."""
+        self.log: SessionLog = SessionLog(session_id, limits.block)
         self.abandoned_threads: int = 0
         self.abandoned_tasks: int = 0
         self._host = Host()
-        self._machine = SessionStateMachine()
+        self._machine = SessionStateMachine(self.log.note_state)
         self._scope = CancelScope()
         self._goodbye: str | None = None
         self._hung_up = anyio.Event()
         self._is_client_notified = False
         self._is_released = False
         self._served = anyio.Event()
-        self._task_id = 0
+        self.task_id: int = 0
+        """The id of the task that runs the session; 0 before it runs."""
 
     @property
     def log_id(self) -> str:
-        """The beginning of the id, for logs. The whole id admits requests about the session."""
-        return self.id[:8]
+        """The beginning of the id, for logs."""
+        return self.log.id
 
     @abstractmethod
     async def _run_driver(self) -> None:
@@ -194,7 +194,7 @@ class SessionLife(ABC):
             abandoned after the shutdown limit: logged with its stack and counted, and the session
             becomes CLOSED.
         """
-        self._task_id = anyio.get_current_task().id
+        self.task_id = anyio.get_current_task().id
         try:
             with self._scope:
                 await self._run(negotiate, task_status)
@@ -297,14 +297,7 @@ class SessionLife(ABC):
         self.close(CloseReason.TIME_LIMIT, f"the time limit of {limit:g} s is reached")
 
     async def _watch_idle(self, limit: float) -> None:
-        # Comparing counters occasionally is cheaper than reading a clock for each frame.
-        step = limit / _IDLE_STEPS
-        seen, still = self._count_activity(), 0
-        while still < _IDLE_STEPS:
-            await anyio.sleep(step)
-            activity = self._count_activity()
-            still = still + 1 if activity == seen else 0
-            seen = activity
+        await wait_idle(self._count_activity, limit)
         self.close(CloseReason.IDLE, f"nothing was sent or received for {limit:g} s")
 
     async def _guard_peer(self) -> None:
@@ -315,7 +308,7 @@ class SessionLife(ABC):
             deadline = anyio.current_time() + self.limits.shutdown
             await self._close_peer()
             with CancelScope(shield=True):
-                if not await _is_set_by(self._served, deadline):
+                if not await is_set_by(self._served, deadline):
                     self._abandon("the handler")
                     await self._release()
 
@@ -328,7 +321,8 @@ class SessionLife(ABC):
             self.log_id,
             name,
             self.limits.shutdown,
-            Lines(describe_subtasks(self._task_id)),
+            Lines(describe_subtasks(self.task_id)),
+            event="session.abandoned",
         )
 
     def _notify_client(self) -> None:
@@ -349,9 +343,11 @@ class SessionLife(ABC):
                 try:
                     await self.peer.aclose()
                 except Exception:  # logged only: the rest of the session must still be released
-                    logger.exception("session %s: the connection failed to close", self.log_id)
+                    text = "session %s: the connection failed to close"
+                    logger.exception(text, self.log_id, event="session.close_failed")
         if scope.cancelled_caught:
-            logger.error("session %s: the connection did not close in time", self.log_id)
+            text = "session %s: the connection did not close in time"
+            logger.error(text, self.log_id, event="session.close_timeout")
 
     async def _release(self) -> None:
         if self._is_released:
@@ -364,7 +360,7 @@ class SessionLife(ABC):
                 tg.start_soon(self._shut_down, deadline, done)
                 try:
                     await self._close_peer()
-                    if not await _is_set_by(done, deadline + _GONE_SECONDS):
+                    if not await is_set_by(done, deadline + _GONE_SECONDS):
                         self._abandon("shutdown")
                 finally:
                     self._machine.handle(SessionEvent.PEER_RELEASED)
@@ -376,6 +372,7 @@ class SessionLife(ABC):
                 self.log_id,
                 self.abandoned_threads,
                 self.limits.shutdown,
+                event="session.threads_abandoned",
             )
 
     async def _shut_down(self, deadline: float, done: anyio.Event) -> None:
@@ -385,16 +382,11 @@ class SessionLife(ABC):
                     await self._shut_down_driver()
             except Exception as exc:  # logged only: the session has its reason already
                 if as_overloaded(exc) is None:
-                    logger.exception("session %s: shutdown failed", self.log_id)
+                    logger.exception(
+                        "session %s: shutdown failed", self.log_id, event="session.shutdown_failed"
+                    )
             finally:
                 done.set()
         if scope.cancelled_caught:
-            logger.error("session %s: shutdown exceeded %g s", self.log_id, self.limits.shutdown)
-
-
-async def _is_set_by(event: anyio.Event, deadline: float) -> bool:
-    """Wait for an event until ``deadline``, and return whether it is set."""
-    if not event.is_set():
-        with CancelScope(deadline=deadline):
-            await event.wait()
-    return event.is_set()
+            text = "session %s: shutdown exceeded %g s"
+            logger.error(text, self.log_id, self.limits.shutdown, event="session.shutdown_timeout")

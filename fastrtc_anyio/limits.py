@@ -53,6 +53,9 @@ class Limits:
     """Seconds by which the server's event loops may be late more than once in a second, and a
     quarter of it on average. While they are later, or compute for more than 85 % of the time,
     further sessions are refused."""
+    block: float | None = 0.2
+    """Seconds for which code of a session may hold the event loop. Code that holds it for longer is
+    logged with its stack, once for each session. The others wait meanwhile."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ._core.gate import Gate
+from ._core.log import logger
 from .errors import UnknownSession
 
 __all__ = [
@@ -32,8 +32,6 @@ __all__ = [
     "OutputStatistics",
     "OutputStream",
 ]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 BACKLOG = 64
 """Maximum outputs queued for one reader; a further one drops the oldest."""
@@ -199,8 +197,11 @@ class OutputReader(AsyncIterator[AdditionalOutputs]):
                 await self.wait_begun()
             except UnknownSession as exc:
                 # Not raised: an open page requests the outputs of an ended call repeatedly.
-                logger.warning("a reader waited for a session that did not begin in time")
-                logger.debug("%s", exc)
+                logger.warning(
+                    "a reader waited for a session that did not begin in time",
+                    event="outputs.no_session",
+                )
+                logger.debug("%s", exc, event="outputs.no_session")
                 self.end()
         try:
             return await self._receive.receive()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from typing import Any
 from anyio.abc import AsyncBackend
 from anyio.lowlevel import current_token
 
-logger = logging.getLogger("fastrtc_anyio")
+from .log import logger
 
 Lock = threading.Lock
 """Mutex for modules that may not import ``threading``."""
@@ -102,4 +101,6 @@ def _call_all(functions: list[Callable[[], object]]) -> None:
         try:
             function()
         except Exception:
-            logger.exception("a function posted to the event loop failed")
+            logger.exception(
+                "a function posted to the event loop failed", event="loop.function_failed"
+            )

@@ -53,7 +53,9 @@ class LoopPace:
         late = max(now - self._due, 0.0)
         lags = [*list(self._lags), late]
         worst, second = heapq.nlargest(2, lags)
-        return max(second, _PEAK * (sum(lags) - worst) / len(lags))
+        # A stall that lasts takes the place of the measurements of the last second.
+        lasting = late - _REMEMBERED * TICK
+        return max(second, lasting, _PEAK * (sum(lags) - worst) / len(lags))
 
     @property
     def busy(self) -> float:

@@ -17,6 +17,8 @@ from traceback import format_exception, format_tb
 
 from .budget import Budget
 from .host import Lock
+from .log import LOGGER, logger
+from .session_log import current_log
 
 __all__ = [
     "LOGGER",
@@ -32,8 +34,6 @@ __all__ = [
     "log_failure",
 ]
 
-LOGGER = "fastrtc_anyio"
-"""Name of the package's logger."""
 PER_MINUTE = 20
 """Maximum records of one kind in a minute above level DEBUG."""
 DEBUG_PER_MINUTE = 600
@@ -63,6 +63,7 @@ class Suppressed:
     message: str
     """The format string of the records."""
     count: int
+    event: str
 
 
 @dataclass
@@ -70,6 +71,7 @@ class _Kind:
     logger: str
     level: int
     message: str
+    event: str
     budget: Budget
     """Records that may pass."""
     suppressed: int = 0
@@ -89,7 +91,14 @@ class RateLimit:
         self._forgotten: list[Suppressed] = []
 
     def admit(
-        self, logger: str, level: int, message: str, now: float, *, detail: Hashable = None
+        self,
+        logger: str,
+        level: int,
+        message: str,
+        now: float,
+        *,
+        detail: Hashable = None,
+        event: str = "",
     ) -> int | None:
         """Count a record. Return how many like it were suppressed before; None to suppress it.
 
@@ -99,11 +108,12 @@ class RateLimit:
             message: its format string. The kind of a record consists of these three.
             now: the time in seconds.
             detail: tells apart kinds that have the same format string.
+            event: the name of the event, for the report of suppressed records.
         """
         key = (logger, level, message, detail)
         kind = self._kinds.pop(key, None)
         if kind is None:
-            kind = _Kind(logger, level, message, _create_budget(level))
+            kind = _Kind(logger, level, message, event, _create_budget(level))
             self._make_room()
         self._kinds[key] = kind
         if not kind.budget.take(now):
@@ -145,11 +155,11 @@ def _create_budget(level: int) -> Budget:
 
 def _take(kind: _Kind) -> Suppressed:
     count, kind.suppressed = kind.suppressed, 0
-    return Suppressed(kind.logger, kind.level, kind.message, count)
+    return Suppressed(kind.logger, kind.level, kind.message, count, kind.event)
 
 
 class RecordFilter(logging.Filter):
-    """Limits and cleans the records of the loggers that it is added to. Thread-safe."""
+    """Limits, cleans and completes the records of the loggers that it is added to. Thread-safe."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,21 +167,22 @@ class RecordFilter(logging.Filter):
         self._limit = RateLimit()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Clean a record, and return whether it is logged."""
+        """Clean and complete a record, and return whether it is logged."""
         if "suppressed" in record.__dict__:
             return True  # a report of this filter's own
         now = time.monotonic()
         message = str(record.msg)[:_MAX_TEXT]
+        event = str(record.__dict__.get("event", record.name))  # the application's has none
         with self._lock:
             count = self._limit.admit(
-                record.name, record.levelno, message, now, detail=_origin(record)
+                record.name, record.levelno, message, now, detail=_origin(record), event=event
             )
             reports = self._limit.collect(now)
         _report(reports)
         if count is None:
             return False
         _clean(record)
-        record.__dict__["suppressed"] = count  # by this record; for the application's handlers
+        _complete(record, event, count)
         if count:
             record.msg = f"{record.msg} ({count} similar records were suppressed)"
         return True
@@ -186,6 +197,15 @@ class RecordFilter(logging.Filter):
         """Forget all records so far, as for another test in the same process."""
         with self._lock:
             self._limit.clear()
+
+
+def _complete(record: logging.LogRecord, event: str, suppressed: int) -> None:
+    """Set the attributes of a record for the application's handlers."""
+    log = current_log.get()
+    record.__dict__.update(suppressed=suppressed, event=event)
+    record.__dict__.setdefault("session_id", log and log.id)
+    if log is not None:
+        log.note(event, record.levelno)
 
 
 def _origin(record: logging.LogRecord) -> Hashable:
@@ -209,7 +229,11 @@ def _report(reports: list[Suppressed]) -> None:
                 text,
                 report.count,
                 escape(report.message),
-                extra={"suppressed": report.count - 1},  # this record stands for one
+                extra={
+                    "suppressed": report.count - 1,  # this record stands for one
+                    "event": report.event,
+                    "session_id": None,
+                },
             )
 
 
@@ -271,14 +295,14 @@ def escape_lines(text: str, indent: str = "") -> str:
     return "\n".join(f"{indent}{escape(line, _MAX_LINE)}" for line in lines)
 
 
-def log_failure(logger: logging.Logger, message: str, *args: object, error: BaseException) -> None:
+def log_failure(message: str, *args: object, error: BaseException, event: str) -> None:
     """Log an error that a library may have raised about data of a client.
 
     Its text, which may quote the data, is logged at level DEBUG only.
     """
     stack = "".join(format_tb(error.__traceback__)).rstrip("\n")
-    logger.error(f"{message}: %s", *args, Lines(f"{type(error).__name__}\n{stack}"))
-    logger.debug(message, *args, exc_info=error)
+    logger.error(f"{message}: %s", *args, Lines(f"{type(error).__name__}\n{stack}"), event=event)
+    logger.debug(message, *args, exc_info=error, event=event)
 
 
 _FILTER = RecordFilter()

@@ -8,7 +8,6 @@ processor's caches have lost meanwhile.
 from __future__ import annotations
 
 import atexit
-import logging
 import math
 import os
 import threading
@@ -17,8 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from .records import log_failure
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _EXIT_S = 1.0
 """Seconds that the end of the process waits for the thread."""
@@ -145,4 +142,8 @@ class SharedThread(Generic[M]):
             try:
                 member.end(error)
             except BaseException as exc:
-                log_failure(logger, "an error was not reported to its session", error=exc)
+                log_failure(
+                    "an error was not reported to its session",
+                    error=exc,
+                    event="thread.error_lost",
+                )

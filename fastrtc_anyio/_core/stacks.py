@@ -1,18 +1,29 @@
-"""Stacks of tasks that wait, and of exceptions."""
+"""Stacks of tasks that wait, of threads and of exceptions."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterable
 from inspect import isasyncgen, iscoroutine
 from traceback import StackSummary
-from types import FrameType
+from types import CodeType, FrameType
 
 import anyio
 
+__all__ = [
+    "awaiting_frames",
+    "describe_subtasks",
+    "extract_stack",
+    "find_tasks",
+    "forget_frames",
+    "task_stack",
+    "thread_stack",
+]
 
-def describe_subtasks(task_id: int) -> str:
-    """Return the stacks of the innermost tasks below a task, except the current one."""
+
+def find_tasks(task_id: int) -> list[anyio.TaskInfo]:
+    """Return a task and all tasks below it, except the current one."""
     running = anyio.get_running_tasks()
     current = anyio.get_current_task().id
     parents = {task.id: task.parent_id for task in running}
@@ -23,15 +34,40 @@ def describe_subtasks(task_id: int) -> str:
             parent = parents.get(parent)
         return parent == task_id
 
-    others = [task for task in running if task.id != current]
-    waiting = {task.parent_id for task in others}
-    innermost = [task for task in others if task.id not in waiting and is_below(task)]
-    return "\n".join(f"{task.name}\n{_format(task.coro)}" for task in innermost)
+    return [task for task in running if task.id != current and is_below(task)]
 
 
-def _format(coro: object) -> str:
-    frames = ((frame, frame.f_lineno) for frame in awaiting_frames(coro))
-    return "".join(StackSummary.extract(frames).format()).rstrip()
+def describe_subtasks(task_id: int) -> str:
+    """Return the stacks of the innermost tasks below a task, except the current one."""
+    tasks = find_tasks(task_id)
+    waiting = {task.parent_id for task in tasks}
+    innermost = [task for task in tasks if task.id not in waiting]
+    stacks = ("".join(task_stack(task).format()).rstrip() for task in innermost)
+    return "\n".join(f"{task.name}\n{stack}" for task, stack in zip(innermost, stacks, strict=True))
+
+
+def task_stack(task: anyio.TaskInfo) -> StackSummary:
+    """Return the stack of a task that waits, outermost first."""
+    return extract_stack((frame, frame.f_lineno) for frame in awaiting_frames(task.coro))
+
+
+def thread_stack(ident: int, idle: CodeType) -> StackSummary:
+    """Return the stack of a thread, outermost first; empty if it has ended.
+
+    Also empty if its innermost function is ``idle``, in which it waits for work.
+    """
+    frame, frames = sys._current_frames().get(ident), []
+    if frame is not None and frame.f_code is idle:
+        frame = None
+    while frame is not None:
+        frames.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return extract_stack(reversed(frames))
+
+
+def extract_stack(frames: Iterable[tuple[FrameType, int]]) -> StackSummary:
+    """Return the stack of frames and the lines that they have reached."""
+    return StackSummary.extract(iter(frames))
 
 
 def awaiting_frames(coro: object) -> Generator[FrameType, None, None]:

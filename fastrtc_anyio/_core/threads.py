@@ -10,23 +10,23 @@ are then abandoned: their results are dropped, and the process can still exit.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, copy_context
 from functools import partial
 from queue import SimpleQueue
+from types import CodeType
 from typing import TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .host import Host
+from .log import logger
 from .options import short_repr
+from .session_log import current_log
 from .user_code import is_coroutine_function
-
-logger = logging.getLogger("fastrtc_anyio")
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._pending = 0
         self._ended = anyio.Event()
+        self._log = current_log.get()
 
     @property
     def busy(self) -> bool:
@@ -99,7 +100,10 @@ class Worker:
             done.set()
             if not waiting and not outcome[0][0]:
                 error = cast(BaseException, outcome[0][1])
-                logger.error("%s failed after it was abandoned", self._name, exc_info=error)
+                text = "%s failed after it was abandoned"
+                context.run(
+                    logger.error, text, self._name, exc_info=error, event="handler.failed_late"
+                )
 
         try:
             self._put(work)
@@ -166,6 +170,8 @@ class Worker:
             thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
             thread.start()  # it may raise RuntimeError: the process is out of threads
             self._thread = thread
+            if self._log is not None:
+                self._log.threads.add(thread)
         self._calls.put(call)
 
     def _loop(self) -> None:
@@ -178,6 +184,10 @@ class Worker:
                 del call  # an idle thread must not keep objects alive
         finally:
             self._host.post(self._ended.set)
+
+
+IDLE: CodeType = Worker._loop.__code__
+"""The function in which the thread of a worker waits for calls."""
 
 
 async def run_sync(function: Callable[..., T], *args: object) -> T:

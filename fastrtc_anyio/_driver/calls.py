@@ -6,7 +6,6 @@ function never overlap. All calls go through :class:`~fastrtc_anyio._user_code.u
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar, cast
@@ -15,12 +14,11 @@ import anyio
 import numpy as np
 from anyio import CancelScope, create_task_group
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.threads import Worker
 from fastrtc_anyio._core.user_code import is_coroutine_function
 from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.handlers import AsyncStreamHandler, StreamHandlerBase
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _GRACE = 0.2
 """Seconds that idle threads have to end, even after the deadline."""
@@ -153,7 +151,7 @@ class Calls:
             try:
                 at_end()
             except BaseException:  # its block has ended, so no caller can receive it
-                logger.exception("%s failed at the end", source)
+                logger.exception("%s failed at the end", source, event="handler.cleanup_failed")
 
         with (
             CancelScope(deadline=anyio.current_time() + _UNWINDING, shield=True),

@@ -12,7 +12,6 @@ result is recognised as late: by the machine, or by the cancelled scope that awa
 
 from __future__ import annotations
 
-import logging
 import math
 from contextlib import ExitStack, suppress
 
@@ -22,6 +21,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.gate import Gate
 from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._media.convert import AudioConverter
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND, AudioFrame, Int16Array, split_frame
 from fastrtc_anyio._media.playout import Played
@@ -60,8 +60,6 @@ from .interruptions import Interruptions
 from .listening import Listener, SharedListener, can_share, open_shared_listener
 from .replies import Replies
 from .run import HandlerRun
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _AFTER_SPEECH_S = 1.0
 """Seconds after the last speech has left the window in which silence may still matter."""
@@ -285,7 +283,8 @@ class Conversation:
 
     def _tell(self, event: TurnEvent) -> None:
         """Pass an event to the application."""
-        logger.debug("session %s: %r", self._run.session.log_id, event)
+        logger.debug("session %s: %r", self._run.session.log_id, event, event="turn.event")
+        self._run.session.log.note(f"turn.{type(event).__name__}")
         if self._handler.on_event is not None:
             with user_code("on_event"):
                 self._handler.on_event(event)

@@ -47,17 +47,17 @@ class FunctionDriver:
 
     def __init__(self, function: SessionFunction) -> None:
         self._function = function
+        self.name: str = getattr(function, "__qualname__", repr(function))
         self._scope = CancelScope()
         self._run: HandlerRun[ReplyOnPause] | None = None
         self._calls: Calls | None = None
 
     async def run(self, session: Session) -> None:
-        name = getattr(self._function, "__qualname__", repr(self._function))
         try:
             with collapse_groups():
                 async with create_task_group() as tasks:
                     session.set_converse(partial(self._converse, session, tasks))
-                    with self._scope, user_code(name):
+                    with self._scope, user_code(self.name):
                         await self._function(session)
                     if session.is_hanging_up:
                         await sleep_forever()

@@ -62,6 +62,7 @@ class HandlerDriver:
             handler.fps,
             live=False if converses else None,
         )
+        self.name: str = _name_of(handler)
         self._calls = Calls(handler)
         self._run: HandlerRun[StreamHandlerBase] | None = None
         self._runtimes: list[_Runtime] = []
@@ -73,7 +74,7 @@ class HandlerDriver:
             handler.set_channel(runtime)
             async with create_task_group() as tg:
                 for part in (start_up, read_messages, *media_parts(handler, session.media)):
-                    tg.start_soon(self._run_part, part, run)
+                    tg.start_soon(self._run_part, part, run, name=f"HandlerDriver.{part.__name__}")
                 # Parts return when the client has left. The peer is about to report the reason, so
                 # their return must not end the session first.
                 await anyio.sleep_forever()
@@ -111,6 +112,10 @@ class HandlerDriver:
 
     async def join(self, deadline: float) -> int:
         return await self._calls.join(deadline)
+
+
+def _name_of(handler: StreamHandlerBase) -> str:
+    return handler.source if isinstance(handler, FunctionHandler) else type(handler).__name__
 
 
 def check_handler(handler: StreamHandlerBase) -> None:

@@ -7,7 +7,6 @@ in one step of the event loop. So no audio from before the flush can be queued a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +15,7 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.user_code import is_generator_function
 from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.playout import Played
@@ -27,8 +27,6 @@ from .captions import ReplyText
 from .emissions import Emission, read_audio_emission
 from .generators import run_generator
 from .run import HandlerRun
-
-logger = logging.getLogger("fastrtc_anyio")
 
 INPUTS_S = 2.0
 """Seconds to wait for the client's input if the function can be called without it."""
@@ -110,7 +108,11 @@ class Replies:
                 self._report_end(reply, ReplyEnd.FAILED)
                 raise
             # The conversation has moved on, so the error must not end the session.
-            logger.exception("session %s: an interrupted reply failed", self._session.log_id)
+            logger.exception(
+                "session %s: an interrupted reply failed",
+                self._session.log_id,
+                event="reply.failed",
+            )
         finally:
             self._report_end(reply, ReplyEnd.CUT_OFF)
             reply.text.end(interrupted=True)  # of a reply that the end of the session cuts off
@@ -130,6 +132,7 @@ class Replies:
                 self._session.log_id,
                 previous.number,
                 UNWINDING_S,
+                event="reply.unwinding",
             )
 
     async def _wait_for_inputs(self, need: InputNeed) -> None:
@@ -145,7 +148,9 @@ class Replies:
             limit: float | None = INPUTS_S if self._client_answers else 0.0
             if need is InputNeed.REQUIRED and not handler.latest_args:
                 logger.info(
-                    "session %s: a reply waits for the client's input", self._session.log_id
+                    "session %s: a reply waits for the client's input",
+                    self._session.log_id,
+                    event="reply.waits_for_input",
                 )
                 limit = None
             await handler.fetch_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -10,6 +9,7 @@ import anyio
 from anyio import BrokenResourceError
 from anyio.lowlevel import checkpoint
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._media.frames import AudioFrame
 from fastrtc_anyio._media.video import VideoFrame
 from fastrtc_anyio._signaling.messages import encode_message
@@ -19,8 +19,6 @@ from fastrtc_anyio.session import Session
 
 from .calls import Calls
 from .emissions import Emission
-
-logger = logging.getLogger("fastrtc_anyio")
 
 M = TypeVar("M")
 H_co = TypeVar("H_co", bound=StreamHandlerBase, covariant=True)
@@ -128,6 +126,7 @@ class HandlerRun(Generic[H_co]):
                 self.session.log_id,
                 kind,
                 type(self.handler).__name__,
+                event="handler.media_not_sent",
             )
         if emission.outputs is not None:
             self.session.send_outputs(emission.outputs)
@@ -146,5 +145,10 @@ async def wait_for_inputs(run: HandlerRun[FunctionHandler]) -> None:
     """Ask the client for its input and wait for it, if the function requires it."""
     handler = run.handler
     if handler.needs_args and not handler.args_set.is_set():
-        logger.info("session %s: waiting for the input of %s", run.session.log_id, handler.source)
+        logger.info(
+            "session %s: waiting for the input of %s",
+            run.session.log_id,
+            handler.source,
+            event="handler.waits_for_input",
+        )
         await handler.wait_for_args()

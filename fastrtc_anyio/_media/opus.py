@@ -14,7 +14,6 @@ handler computes.
 from __future__ import annotations
 
 import ctypes
-import logging
 import re
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
@@ -35,9 +34,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .frames import FRAMES_PER_SECOND, Int16Array
+from fastrtc_anyio._core.log import logger
 
-logger = logging.getLogger("fastrtc_anyio")
+from .frames import FRAMES_PER_SECOND, Int16Array
 
 # RFC 6716 3.2.5: a packet lasts at most 120 ms.
 _MAX_SECONDS = 0.12
@@ -293,12 +292,13 @@ def load_libopus() -> LibOpus | None:
             library = LibOpus(path)
             check_library(library)
         except (OSError, ValueError) as exc:
-            logger.info("libopus at %s is not usable: %s", path, exc)
+            logger.info("libopus at %s is not usable: %s", path, exc, event="opus.library_unusable")
         else:
             return library
     logger.warning(
         "no usable libopus: PyAV encodes and decodes Opus, and conceals losses by repetition, "
-        "without FEC"
+        "without FEC",
+        event="opus.library_missing",
     )
     return None
 

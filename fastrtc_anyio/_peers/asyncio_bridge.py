@@ -6,7 +6,6 @@ separate thread, which is imported and started on first use.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from fastrtc_anyio._core.host import Host, Lock
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.threads import hold_virtual_clock
 from fastrtc_anyio.abc import AsyncioBridge
 
 if TYPE_CHECKING:
     from .portal import Portal
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _GRACE_SECONDS = 5.0
 """Seconds that code on the separate loop gets to end after its cancellation."""
@@ -80,4 +78,7 @@ class _Bridge:
         with anyio.move_on_after(_GRACE_SECONDS, shield=True) as scope:
             await self._portal.stop()
         if scope.cancelled_caught:
-            logger.error("handler.loop did not stop: a callback blocks it; its thread is abandoned")
+            logger.error(
+                "handler.loop did not stop: a callback blocks it; its thread is abandoned",
+                event="handler.loop_abandoned",
+            )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from fastrtc_anyio._core.host import Lock
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio.abc import DiscardStatistics
-
-logger = logging.getLogger("fastrtc_anyio")
 
 DiscardedKind: TypeAlias = Literal[
     "audio",
@@ -43,10 +41,10 @@ class Discards:
         with self._lock:
             number: int = getattr(self._counters, kind) + 1
             setattr(self._counters, kind, number)
-        logger.debug("discarded: %s; %s", why, detail)
+        logger.debug("discarded: %s; %s", why, detail, event="client.item_discarded")
         if number == 1:
             text = "%s; further ones are only counted (SessionStatistics.discarded.%s)"
-            logger.warning(text, why, kind)
+            logger.warning(text, why, kind, event="client.item_discarded")
 
     def statistics(self) -> DiscardStatistics:
         """Return a copy of the counters."""

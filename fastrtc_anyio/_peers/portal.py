@@ -16,7 +16,6 @@ By default one portal serves the whole process. Its first user starts it, its la
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import threading
@@ -32,11 +31,10 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.host import Host
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.pace import LoopPace
 from fastrtc_anyio._core.steps import Steps
 from fastrtc_anyio._core.turns import take_turns
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _PORTAL_WORKERS = max(2, os.cpu_count() or 2)
 """One for each core, as its work is computation. At least two."""
@@ -112,7 +110,11 @@ class Portal:
             with anyio.move_on_after(give_up_after, shield=True) as wait:
                 await done.wait()
             if wait.cancelled_caught:
-                logger.error("%s did not end after its cancellation; abandoned", _name(function))
+                logger.error(
+                    "%s did not end after its cancellation; abandoned",
+                    _name(function),
+                    event="portal.task_abandoned",
+                )
                 raise
             # exception() marks the exception as retrieved. asyncio would log it otherwise.
             completed = task and not task.cancelled() and task.exception() is None
@@ -216,7 +218,11 @@ def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> bool:
     try:
         loop.run_forever()
     except (SystemExit, KeyboardInterrupt) as exc:
-        logger.error("%r was raised on the thread of asyncio code; the thread goes on", exc)
+        logger.error(
+            "%r was raised on the thread of asyncio code; the thread goes on",
+            exc,
+            event="portal.exit_ignored",
+        )
         return False
     return True
 

@@ -172,6 +172,11 @@ class Admission:
             session.on_connected = partial(self._connect, session, client)
         self.registry.add(session)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether all slots are taken."""
+        return self._limit is not None and self.registry.active >= self._limit
+
     def is_pending(self, session: Session) -> bool:
         """Whether a session has not connected, and has not been replaced."""
         return session.id in self._entries and session.closed is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -10,11 +9,10 @@ from collections.abc import Callable
 import anyio
 from anyio.lowlevel import checkpoint
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.pace import SMOOTHING, LoopPace
 from fastrtc_anyio.errors import Overloaded
 from fastrtc_anyio.observability.observer import LoopLoad
-
-logger = logging.getLogger("fastrtc_anyio")
 
 BUSY_LIMIT = 0.85
 """Share of the time for which the loops may compute together, since they share the interpreter's
@@ -84,18 +82,30 @@ class LoadGauge:
         """
         if self._limit is None or not self._paces:
             return
-        now = self._clock()
-        lag = max(pace.lag(now) for pace in self._paces)
-        busy = self._busy + self._expect(active, now)
-        eased = _EASED if self._is_overloaded else 1.0
-        overloaded = lag > eased * self._limit or busy > eased * BUSY_LIMIT
+        lag, busy = self._expect_load(active)
+        overloaded = self._exceeds(lag, busy)
         if overloaded and not self._is_overloaded:
             text = "overloaded: %d sessions, %.0f ms late, %.0f %% busy; new ones must wait"
-            logger.warning(text, active, 1000 * lag, 100 * busy)
+            logger.warning(text, active, 1000 * lag, 100 * busy, event="server.overloaded")
         self._is_overloaded = overloaded
         if overloaded and active:
             text = "the server has too much load for a further session; try again later"
             raise Overloaded(text, retry_after=_RETRY_SECONDS)
+
+    def is_overloaded(self, active: int) -> bool:
+        """Whether there is no time for one more session. Changes nothing, and logs nothing."""
+        return self._limit is not None and self._exceeds(*self._expect_load(active))
+
+    def _expect_load(self, active: int) -> tuple[float, float]:
+        """Return the lag of the loops, and their load with one more session."""
+        now = self._clock()
+        lag = max((pace.lag(now) for pace in self._paces), default=0.0)
+        return lag, self._busy + self._expect(active, now) if self._paces else 0.0
+
+    def _exceeds(self, lag: float, busy: float) -> bool:
+        assert self._limit is not None
+        eased = _EASED if self._is_overloaded else 1.0
+        return lag > eased * self._limit or busy > eased * BUSY_LIMIT
 
     async def wait(self, count_active: Callable[[], int], *, in_steps: bool) -> None:
         """Wait until there is time for one more session, for 3 s at most.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import anyio
 from anyio import current_time
 from anyio.lowlevel import checkpoint
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._media.encode import OpusOptions
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan
 from fastrtc_anyio._media.video_encode import VideoOptions
@@ -33,8 +33,6 @@ from .supervision import Supervisor
 
 if TYPE_CHECKING:
     from fastrtc_anyio._peers.webrtc import WebRTCPeer
-
-logger = logging.getLogger("fastrtc_anyio")
 
 OutputListener = Callable[[AdditionalOutputs], object]
 RtcSource = RtcConfiguration | Mapping[str, object] | Callable[[], object] | None
@@ -147,7 +145,7 @@ class Offers:
                 try:
                     await peer.add_ice_candidate(candidate)
                 except SignalingError as exc:
-                    logger.debug("ignored an early candidate: %s", exc)
+                    logger.debug("ignored an early candidate: %s", exc, event="candidate.ignored")
             return Answer(description, session.alias or session.id)
 
         if on_outputs is not None:
@@ -243,7 +241,7 @@ class Offers:
         if description is None:
             return None
         self._attempts.pop(webrtc_id, None)  # its answer is outdated
-        logger.log(self._options.log_level, "session %s: ICE restarts", session.log_id)
+        self._report_restart(session)
         return Answer(description, webrtc_id)
 
     async def restart_ice(self, session_id: str, remote: Remote) -> str:
@@ -254,8 +252,18 @@ class Offers:
         """
         session = self._registry.get(session_id)
         fragment = await self._webrtc_peer(session, session_id).restart_ice(remote)
-        logger.log(self._options.log_level, "session %s: ICE restarts", session.log_id)
+        self._report_restart(session)
         return fragment
+
+    def _report_restart(self, session: Session) -> None:
+        session.log.note("session.ice_restarted")
+        logger.log(
+            self._options.log_level,
+            "session %s: ICE restarts",
+            session.log_id,
+            event="session.ice_restarted",
+            session_id=session.log_id,
+        )
 
     async def add_candidate(
         self,

@@ -6,13 +6,11 @@ every client without an identity that knows its id.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio.session import Session
-
-logger = logging.getLogger("fastrtc_anyio")
 
 ANONYMOUS = ""
 """Identity of a client without one. None stands for the application, which reaches all sessions."""
@@ -44,6 +42,7 @@ class IdCheck:
             "digits, or let authenticate() return an identity for each client",
             bits,
             _MIN_BITS,
+            event="client.guessable_id",
         )
 
 

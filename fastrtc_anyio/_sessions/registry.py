@@ -108,6 +108,21 @@ class SessionRegistry:
             raise UnknownSession(f"no session has the id {webrtc_id!r}")
         return session
 
+    def get_any(self, name: str, identity: str | None = None) -> Session:
+        """Return a session whose tasks still run, also after its end, for a look at it.
+
+        ``name`` may also be the beginning of its id that the log shows.
+
+        Raises:
+            UnknownSession: there is no such session.
+        """
+        session = self._aliases.get(name) or self._sessions.get(name)
+        if session is None:
+            session = next((one for one in self._sessions.values() if one.log_id == name), None)
+        if session is None or not is_reachable(session, identity):
+            raise UnknownSession(f"no session has the id {name!r}")
+        return session
+
     async def fetch_latest_output(
         self, webrtc_id: str, identity: str | None = None
     ) -> AdditionalOutputs:

@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.options import check_type
+from fastrtc_anyio._core.watchdog import watch_loop
 from fastrtc_anyio._driver.factory import Handler, make_driver_factory
 from fastrtc_anyio._media.encode import OpusOptions
 from fastrtc_anyio._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
@@ -37,6 +38,7 @@ from fastrtc_anyio.outputs import OutputReader, OutputStream
 from fastrtc_anyio.session import Driver, Session
 
 from .admission import Admission, ConcurrencyLimit, parse_limit
+from .description import describe_session
 from .early import EarlyReaders
 from .load import LoadGauge
 from .offers import Offers, OutputListener, RtcSource, WebRTCOptions
@@ -118,7 +120,7 @@ class SessionService(AsyncContextManagerMixin):
         from fastrtc_anyio._peers import webrtc
         from fastrtc_anyio._peers.portal import open_portal
 
-        with collapse_groups():
+        with collapse_groups(), watch_loop(self.limits.block):
             async with (
                 open_portal() as portal,
                 open_asyncio_bridge() as bridge,
@@ -143,6 +145,24 @@ class SessionService(AsyncContextManagerMixin):
     @property
     def is_open(self) -> bool:
         return self._supervisor.resources is not None
+
+    @property
+    def is_draining(self) -> bool:
+        return False
+
+    def find_unready(self) -> str | None:
+        """Return in a word why no further session can begin now; None if one can."""
+        if not self.is_open:
+            return "closed"
+        if self.is_draining:
+            return "draining"
+        if self.admission.is_full:
+            return "full"
+        return "overloaded" if self._load.is_overloaded(self.registry.active) else None
+
+    def describe(self, session_id: str, identity: str | None = None) -> dict[str, object]:
+        """See :meth:`fastrtc_anyio.Stream.describe`."""
+        return describe_session(self.registry.get_any(session_id, identity))
 
     async def handle_request(
         self,

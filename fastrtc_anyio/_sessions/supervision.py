@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from anyio.abc import TaskGroup, TaskStatus
 
+from fastrtc_anyio._core.log import logger
+from fastrtc_anyio._core.session_log import current_log
 from fastrtc_anyio._core.stacks import forget_frames
 from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._peers.streams.audio import BufferOptions
@@ -33,8 +35,6 @@ from .ownership import ANONYMOUS, IdCheck
 if TYPE_CHECKING:
     from fastrtc_anyio._peers.portal import Portal
     from fastrtc_anyio._peers.webrtc import WebRTCPeer
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _LOST = {CloseReason.VANISHED, CloseReason.PEER_FAILED}
 """Ends that a client did not want; logged as warnings."""
@@ -169,12 +169,18 @@ class Supervisor:
     ) -> None:
         """Run a session, and log its error: other sessions are unaffected."""
         answered = False
+        current_log.set(session.log)  # this task is the session's own
 
         async def answer() -> T:
             nonlocal answered
             negotiated = await negotiate()
             answered = True
-            logger.log(self._options.log_level, "session %s: answered", session.log_id)
+            logger.log(
+                self._options.log_level,
+                "session %s: answered",
+                session.log_id,
+                event="session.answered",
+            )
             return negotiated
 
         try:
@@ -191,13 +197,16 @@ class Supervisor:
             self._admission.forget(session)
             lost = session.closed is not None and session.closed.reason in _LOST
             level = logging.WARNING if lost else self._options.log_level
-            logger.log(level, "session %s: %s", session.log_id, session.closed)
+            logger.log(
+                level, "session %s: %s", session.log_id, session.closed, event="session.ended"
+            )
 
 
 def _log_error(session: Session, error: Exception) -> None:
     raised = session.closed and session.closed.reason is CloseReason.HANDLER_ERROR
     if isinstance(error, WebRTCError) or (not raised and isinstance(error, PeerError)):
-        logger.warning("session %s ended: %r", session.log_id, error)
+        logger.warning("session %s ended: %r", session.log_id, error, event="session.failed")
     elif session.closed is None or session.closed.reason is not CloseReason.REJECTED:
-        logger.error("session %s (%s) ended", session.log_id, session.closed, exc_info=error)
+        text = "session %s (%s) ended"
+        logger.error(text, session.log_id, session.closed, exc_info=error, event="session.failed")
     # Otherwise the limits of the service, which the last line names.

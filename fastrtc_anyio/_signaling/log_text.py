@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio.errors import FastRTCError, SignalingError
 
 __all__ = ["log_error", "log_text"]
@@ -23,9 +22,7 @@ def log_text(error: BaseException) -> str:
     return type(error).__name__
 
 
-def log_error(
-    logger: logging.Logger, level: int, message: str, *args: object, error: BaseException
-) -> None:
+def log_error(level: int, message: str, *args: object, error: BaseException, event: str) -> None:
     """Log an error about a client: its :func:`log_text` at ``level``, and its own text at DEBUG."""
-    logger.log(level, f"{message}: %s", *args, log_text(error))
-    logger.debug(f"{message}: %s", *args, error)
+    logger.log(level, f"{message}: %s", *args, log_text(error), event=event)
+    logger.debug(f"{message}: %s", *args, error, event=event)

@@ -8,6 +8,7 @@ come before ``ANSWERED``. Events of the peer come from another thread and may ar
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 from fastrtc_anyio.errors import Closed, CloseReason, InvalidTransition
 
@@ -60,11 +61,15 @@ TRANSITIONS: dict[SessionState, dict[SessionEvent, SessionState]] = {
 
 
 class SessionStateMachine:
-    """State of one session, and the first reason for its end."""
+    """State of one session, and the first reason for its end.
 
-    def __init__(self) -> None:
+    ``on_change`` is called with the value of each new state.
+    """
+
+    def __init__(self, on_change: Callable[[str], object] = lambda _: None) -> None:
         self.state = SessionState.NEW
         self.closed: Closed | None = None
+        self._on_change = on_change
 
     def handle(self, event: SessionEvent) -> SessionState:
         """Apply an event, and return the new state.
@@ -72,12 +77,15 @@ class SessionStateMachine:
         Raises:
             InvalidTransition: the current state does not accept the event. Nothing changes.
         """
+        before = self.state
         try:
-            self.state = TRANSITIONS[self.state][event]
+            self.state = TRANSITIONS[before][event]
         except KeyError:
             raise InvalidTransition(
                 f"{event.value} is not possible while the session is {self.state.value}"
             ) from None
+        if self.state is not before:
+            self._on_change(self.state.value)
         return self.state
 
     def close(self, reason: CloseReason, message: str = "") -> Closed:

@@ -6,7 +6,6 @@ function, and plays the audio passed to :meth:`Utterance.reply`.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Self, TypeAlias, Unpack
@@ -16,6 +15,7 @@ import numpy as np
 from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.handlers import CloseStream
@@ -28,8 +28,6 @@ from .handlers import ReplyOnPause, TurnSettings
 from .pause_rules import AlgoOptions
 
 __all__ = ["Utterance", "Utterances"]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 Chunks: TypeAlias = AsyncIterator[object] | Iterable[object] | AdditionalOutputs | CloseStream
 Outcome: TypeAlias = ReplyFinished | ReplyInterrupted
@@ -181,7 +179,10 @@ class Utterances(AsyncIterator[Utterance]):
         self._waiting.append(utterance)
         while len(self._waiting) > 1 and self._seconds_waiting > _BACKLOG_S:
             self._waiting.popleft()
-            logger.warning("an utterance was dropped: the session function does not take them")
+            logger.warning(
+                "an utterance was dropped: the session function does not take them",
+                event="turn.utterance_dropped",
+            )
         self._more.set()
         return await utterance.wait_chunks()
 

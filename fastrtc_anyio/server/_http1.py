@@ -6,7 +6,6 @@ RFC 9112 11.2). Other versions of HTTP are refused, and an upgrade to one is ign
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -20,6 +19,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.spacing import Spacing
 from fastrtc_anyio._user_code import contain_exits
 from fastrtc_anyio.limits import RequestLimits
@@ -28,8 +28,6 @@ from ._frames import WebSocketExchange, check_handshake, is_handshake
 from ._sockets import ClientSocket
 
 __all__ = ["Connection", "ServedApp"]
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _MAX_HEAD = 16_384
 """Bytes of a request's head, and of a chunk's."""
@@ -178,7 +176,9 @@ class Connection:
                 with contain_exits("the application"):
                     await self._served.app(scope, receive, send)
             except Exception:
-                logger.exception("the application could not answer a request")
+                logger.exception(
+                    "the application could not answer a request", event="request.failed"
+                )
                 return "failed"
             finally:
                 self._calls.discard(call)

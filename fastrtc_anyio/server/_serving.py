@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections import Counter
 
@@ -12,6 +11,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from starlette.types import ASGIApp, Message
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.records import log_failure
 from fastrtc_anyio._core.shortage import find_shortage
 from fastrtc_anyio.limits import RequestLimits
@@ -20,8 +20,6 @@ from ._http1 import Connection, ServedApp
 from ._sockets import ClientSocket
 
 __all__ = ["serve"]
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _GRACE = 0.5
 """Seconds that open requests get to end when the server stops, and then to be cancelled."""
@@ -90,9 +88,15 @@ class _Lifespan:
             await self._app(scope, self._receive, self._send)
         except Exception:
             if not self.started.is_set():
-                logger.debug("the application is served without its lifespan", exc_info=True)
+                logger.debug(
+                    "the application is served without its lifespan",
+                    exc_info=True,
+                    event="server.no_lifespan",
+                )
             elif self.failure is None:
-                logger.exception("the application's lifespan failed")
+                logger.exception(
+                    "the application's lifespan failed", event="server.lifespan_failed"
+                )
         finally:
             self.started.set()
 
@@ -111,7 +115,9 @@ class _Lifespan:
             self.failure = text
         elif kind == "lifespan.shutdown.failed":
             self.failure = text
-            logger.error("the application failed to shut down: %s", text)
+            logger.error(
+                "the application failed to shut down: %s", text, event="server.lifespan_failed"
+            )
         if kind.startswith("lifespan.startup."):
             self.started.set()
 
@@ -155,7 +161,11 @@ class _Server:
                 await wait_readable(self._listener)
             except OSError as exc:  # the client has gone, or the process is out of resources
                 if shortage := find_shortage(exc):
-                    logger.warning("no connection can be accepted: out of %s", shortage)
+                    logger.warning(
+                        "no connection can be accepted: out of %s",
+                        shortage,
+                        event="server.accept_failed",
+                    )
                     await anyio.sleep(_PAUSE)
             else:
                 self._admit(accepted, (host, port), tasks)
@@ -164,7 +174,9 @@ class _Server:
         host = client[0]
         client_socket = ClientSocket(accepted)
         if len(self._connections) >= self._most or self._by_address[host] >= self._most_of_one:
-            logger.warning("a connection was refused: %s", _REFUSAL.decode())
+            logger.warning(
+                "a connection was refused: %s", _REFUSAL.decode(), event="connection.refused"
+            )
             if self._refusing < _REFUSING:
                 tasks.start_soon(self._refuse, client_socket)
             else:
@@ -184,7 +196,7 @@ class _Server:
         try:
             await connection.run()
         except Exception as exc:
-            log_failure(logger, "a connection failed", error=exc)
+            log_failure("a connection failed", error=exc, event="connection.failed")
         finally:
             client_socket.close()
             self._connections.discard(connection)

@@ -80,6 +80,24 @@ class StreamEndpoints:
 
         await serve_telephone(self._service, self._web, websocket)
 
+    def describe(self, session_id: str, *, identity: str | None = None) -> dict[str, object]:
+        """Describe a session for an operator, also one that has ended but whose handler still runs.
+
+        The result has a JSON form. It contains the state, queues, statistics and recent events of
+        the session, and its tasks and busy threads with their stacks, but nothing that was said,
+        and no id by which a client could reach the session. Call it on the event loop. Where
+        ``authenticate`` is set, ``GET sessions/{session_id}`` returns the same.
+
+        Args:
+            session_id: the session's id, or the first eight characters, which the log shows; or the
+                client's ``webrtc_id``.
+            identity: that of the client that asks; see :meth:`.Stream.offer`.
+
+        Raises:
+            UnknownSession: there is no such session.
+        """
+        return self._service.describe(session_id, identity)
+
     async def handle_incoming_call(self, request: Request) -> Response:
         """Answer a carrier's request to ``telephone/incoming`` with XML that connects the call."""
         from .telephone import answer_incoming_call

@@ -7,7 +7,6 @@ a trusted proxy has written them: others can be forged.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections import OrderedDict
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from anyio.lowlevel import checkpoint
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._user_code import call_user_function
 from fastrtc_anyio.errors import HandlerContractError, LimitExceeded
@@ -32,8 +32,6 @@ __all__ = [
     "TrustedProxies",
     "client_address",
 ]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 ClientKey = Callable[["HTTPConnection"], str | Awaitable[str]]
 Address = IPv4Address | IPv6Address
@@ -147,7 +145,8 @@ class Fairness:
             self._has_advised = True
             logger.warning(
                 "requests that a proxy forwards are counted as those of one client: name the "
-                "proxy in Stream(trusted_proxies=[...])"
+                "proxy in Stream(trusted_proxies=[...])",
+                event="client.behind_proxy",
             )
 
 

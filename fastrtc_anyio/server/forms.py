@@ -7,7 +7,6 @@ written for FastRTC bring their own.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import partial
@@ -16,9 +15,10 @@ from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
@@ -27,13 +27,12 @@ from fastrtc_anyio.errors import HandlerContractError, LimitExceeded, UnknownSes
 from fastrtc_anyio.outputs import OutputStream
 
 from .access import Visitor
-from .http import JSON, Endpoint, guard_json, read_json
+from .http import JSON, guard_json, read_json
+from .last_route import LastRoute
 from .options import WebOptions
 from .page.components import InvalidInput, OutputsHandler, parse_inputs
 
 __all__ = ["OutputEvents", "field_routes"]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _KEEP_ALIVE_S = 15.0
 """Seconds between comments on an idle stream of events. Proxies close one after a minute."""
@@ -50,30 +49,11 @@ def field_routes(
     routes: list[Route] = []
     if options.additional_inputs:
         endpoint = guard_json(options, partial(_set_input, service, options))
-        routes.append(_LastRoute(f"{prefix}/input_hook", endpoint, "POST", others))
+        routes.append(LastRoute(f"{prefix}/input_hook", endpoint, ["POST", "OPTIONS"], others))
     if options.additional_outputs:
         endpoint = guard_json(options, partial(_stream_outputs, service, options))
-        routes.append(_LastRoute(f"{prefix}/outputs", endpoint, "GET", others))
+        routes.append(LastRoute(f"{prefix}/outputs", endpoint, ["GET", "OPTIONS"], others))
     return routes
-
-
-class _LastRoute(Route):
-    """A route that any other route with the same path and method replaces."""
-
-    def __init__(
-        self, path: str, endpoint: Endpoint, method: str, others: Sequence[BaseRoute]
-    ) -> None:
-        name = path.rpartition("/")[2]
-        super().__init__(path, endpoint, methods=[method, "OPTIONS"], name=name)
-        self._method = method
-        self._others = others
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        for other in self._others:
-            same = getattr(other, "path", None) == self.path and not isinstance(other, _LastRoute)
-            if same and self._method in (getattr(other, "methods", None) or ()):
-                return Match.NONE, {}
-        return super().matches(scope)
 
 
 async def _set_input(
@@ -176,7 +156,7 @@ class OutputEvents(AsyncIterator[str]):
             # calls the values' own __repr__
             return _event("output", {name: _to_json(values[name]) for name in values})
         except Exception:
-            logger.exception("outputs could not be shown")
+            logger.exception("outputs could not be shown", event="outputs.failed")
             return _event("problem", "The outputs could not be shown: see the server's log.")
 
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._signaling.log_text import log_error, log_text
 from fastrtc_anyio._signaling.messages import dump_json, load_json
@@ -50,8 +51,6 @@ __all__ = [
     "read_json",
     "retry_headers",
 ]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 URL_CHARACTERS = "/?%!$&'()*+,;=:@~"
 """Punctuation that a path or a query may contain (RFC 3986 3.4); ``%`` begins an encoded byte."""
@@ -124,16 +123,27 @@ class Guard:
         except SignalingError as exc:
             if isinstance(exc, NotAllowed):
                 # Most pages do not show the response to a request that a browser blocked.
-                log_error(logger, logging.WARNING, "%s was refused", self.subject, error=exc)
+                log_error(
+                    logging.WARNING,
+                    "%s was refused",
+                    self.subject,
+                    error=exc,
+                    event="request.refused",
+                )
             return self.fail(exc, exc.status_hint)
         except Exception as exc:
             if (refusal := as_overloaded(exc)) is not None:
                 return self.fail(refusal, refusal.status_hint)
             if isinstance(exc, PeerFailed):
                 # A network without a usable address: the message says all, a traceback nothing.
-                logger.error("%s could not be answered: %s", self.subject, log_text(exc))
+                logger.error(
+                    "%s could not be answered: %s",
+                    self.subject,
+                    log_text(exc),
+                    event="request.failed",
+                )
             else:
-                logger.exception("%s could not be answered", self.subject)
+                logger.exception("%s could not be answered", self.subject, event="request.failed")
             return self.fail(exc if isinstance(exc, WebRTCError) else FastRTCError(HIDDEN), 500)
 
 

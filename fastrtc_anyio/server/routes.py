@@ -21,6 +21,7 @@ from fastrtc_anyio.errors import FastRTCError, NotAllowed
 
 from .access import Visitor
 from .forms import field_routes
+from .health import operator_routes
 from .hosts import HostRules, NamedHosts, check_host, check_hosts
 from .http import JSON, Endpoint, guard_json, read_json
 from .metrics import metrics_routes
@@ -32,8 +33,6 @@ from .websockets import serve_websocket
 from .whip import whip_routes
 
 __all__ = ["client_config", "create_page", "mount", "page_route"]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _TITLE = "fastrtc_anyio"
 
@@ -89,6 +88,7 @@ def mount(
         routes.append(WebSocketRoute(f"{prefix}/{name}", socket, name=label))
     routes.extend(metrics_routes(service, options, prefix))
     routes.extend(field_routes(service, options, prefix, routes))
+    routes.extend(operator_routes(service, options, prefix, routes))
     for added in routes[first:]:
         _allow_slash(added)
     _open_in_lifespan(service, app)
@@ -176,7 +176,7 @@ def create_page(path: str, rules: HostRules, framed_by: Iterable[str]) -> Route:
         try:
             check_host(rules, request)
         except NotAllowed as exc:
-            log_error(logger, logging.WARNING, "the page was refused", error=exc)
+            log_error(logging.WARNING, "the page was refused", error=exc, event="page.refused")
             return PlainTextResponse(str(exc), exc.status_hint)
         return Response(page_document(), media_type="text/html", headers=headers)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,8 +22,6 @@ from .telephone_proof import admit_by_token, give_token, refusal, shows_secret, 
 from .websockets import admit_websocket, refuse, serve_audio
 
 __all__ = ["answer_incoming_call", "serve_telephone"]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _MAX_FIELDS = 1000
 """Maximum fields of a request. Carriers send some thirty; verifying a signature sorts and hashes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import logging
 import secrets
 import time
 from collections.abc import Collection
@@ -14,14 +13,13 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._wire.call_xml import TOKEN_PARAMETER, Carrier, TelephoneOptions
 from fastrtc_anyio._wire.events import Start
 from fastrtc_anyio._wire.signatures import is_plivo, is_token, is_twilio, make_token, telnyx_message
 from fastrtc_anyio.errors import InvalidMessage, NotAllowed
 
 __all__ = ["admit_by_token", "give_token", "refusal", "shows_secret", "signed_by"]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 TELNYX_SECONDS = 300
 """Maximum age of a signature, as in Telnyx's own packages."""
@@ -107,7 +105,10 @@ def admit_by_token(options: TelephoneOptions, start: Start) -> Start:
     """
     parameters = dict(start.parameters)
     if not is_token(_key(options), parameters.pop(TOKEN_PARAMETER, ""), time.time()):
-        logger.warning("a telephone's WebSocket was refused: its start has no valid token")
+        logger.warning(
+            "a telephone's WebSocket was refused: its start has no valid token",
+            event="telephone.refused",
+        )
         raise InvalidMessage(
             "the start has no valid token: with telephone.telnyx_public_key the server accepts the "
             "calls that it answered in the last minutes, and those that show telephone.secret"

@@ -12,6 +12,7 @@ from anyio import BrokenResourceError, EndOfStream
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketState
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.spacing import Spacing
 from fastrtc_anyio._media.media_plan import MediaNeeds
 from fastrtc_anyio._overload import as_overloaded
@@ -39,8 +40,6 @@ from .http import HIDDEN, admit_visitor, retry_headers
 from .options import WebOptions
 
 __all__ = ["Socket", "admit_websocket", "refuse", "serve_audio", "serve_websocket"]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
 _SERVER_ERROR = 1011
@@ -76,14 +75,14 @@ async def admit_websocket(
         if (refusal := as_overloaded(exc)) is not None:
             await refuse(websocket, refusal, refusal.status_hint)
             return None
-        logger.exception("a WebSocket could not be admitted")
+        logger.exception("a WebSocket could not be admitted", event="websocket.failed")
         await refuse(websocket, FastRTCError(HIDDEN), 500)
         return None
 
 
 async def refuse(websocket: WebSocket, error: FastRTCError, status: int) -> None:
     """Answer a handshake with a status and an error, and log the error."""
-    log_error(logger, logging.WARNING, "a WebSocket was refused", error=error)
+    log_error(logging.WARNING, "a WebSocket was refused", error=error, event="websocket.refused")
     try:
         if "websocket.http.response" in websocket.scope.get("extensions", {}):
             response = PlainTextResponse(str(error), status, retry_headers(error))
@@ -96,8 +95,16 @@ async def refuse(websocket: WebSocket, error: FastRTCError, status: int) -> None
 
 def _log_failed_handshake(error: Exception) -> None:
     # The client is gone, or sent a message too early. Servers raise different exceptions.
-    logger.info("a WebSocket's handshake could not be answered: %s", log_text(error))
-    logger.debug("a WebSocket's handshake could not be answered: %r", error)
+    logger.info(
+        "a WebSocket's handshake could not be answered: %s",
+        log_text(error),
+        event="websocket.handshake_failed",
+    )
+    logger.debug(
+        "a WebSocket's handshake could not be answered: %r",
+        error,
+        event="websocket.handshake_failed",
+    )
 
 
 async def serve_audio(
@@ -133,7 +140,7 @@ async def serve_audio(
         if (refusal := as_overloaded(exc)) is not None:
             await _report_failure(socket, framing, refusal, close_code(refusal))
             return
-        logger.exception("a WebSocket could not be served")
+        logger.exception("a WebSocket could not be served", event="websocket.failed")
         shown = exc if isinstance(exc, WebRTCError) else FastRTCError("the server has met an error")
         await _report_failure(socket, framing, shown, _SERVER_ERROR)
     finally:
@@ -202,7 +209,7 @@ async def _report_failure(socket: Socket, framing: Framing, error: FastRTCError,
         text = json.dumps(failure_body(error))  # FastRTC's clients expect this form
     else:
         text = encode_message("error", str(error))
-    log_error(logger, logging.INFO, "a WebSocket was closed", error=error)
+    log_error(logging.INFO, "a WebSocket was closed", error=error, event="websocket.closed")
     with anyio.move_on_after(_REPORT_SECONDS), suppress(BrokenResourceError):
         if not framing.phone:
             await socket.send(text)

@@ -9,7 +9,6 @@ send it with plain candidates.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.turns import take_turns
 from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._sessions.ownership import is_reachable
@@ -64,8 +64,6 @@ from .http import (
 from .options import WebOptions
 
 __all__ = ["whip_routes"]
-
-logger: logging.Logger = logging.getLogger("fastrtc_anyio")
 
 _METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 """The routes match every method, so that a useless one is refused with problem details too."""
@@ -273,10 +271,15 @@ class _Endpoints:
             for link in await self._links():
                 response.headers.append("Link", link)
         except SignalingError as exc:
-            logger.debug("no ICE servers for an OPTIONS request: %s", exc)
+            logger.debug(
+                "no ICE servers for an OPTIONS request: %s", exc, event="whip.no_ice_servers"
+            )
         except Exception as exc:
             if as_overloaded(exc) is None:
-                logger.exception("an OPTIONS request was answered without ICE servers")
+                logger.exception(
+                    "an OPTIONS request was answered without ICE servers",
+                    event="whip.no_ice_servers",
+                )
 
     async def _links(self) -> list[str]:
         configuration = await self._options.load_rtc_configuration()

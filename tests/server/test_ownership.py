@@ -46,7 +46,10 @@ MEDIA = "m=audio 9 RTP/AVP 0\r\na=mid:0\r\n"
 NEW = f"a=ice-ufrag:efgh\r\na=ice-pwd:{'y' * 22}\r\n"
 SDP, TRICKLE = {"Content-Type": "application/sdp"}, "application/trickle-ice-sdpfrag"
 OWNER, OTHERS = "ada", ("bo", "guest")
-ABOUT_NO_SESSION = {"telephone/handler", "telephone/incoming", "webrtc/config", "websocket/offer"}
+ABOUT_NO_SESSION = {
+    *("health/live", "health/ready", "telephone/handler", "telephone/incoming", "webrtc/config"),
+    "websocket/offer",
+}
 
 
 async def authenticate(connection: HTTPConnection) -> bool | str:
@@ -122,6 +125,10 @@ async def read_outputs(http: httpx.AsyncClient, name: str) -> httpx.Response:
         return reply
 
 
+async def describe_session(http: httpx.AsyncClient, name: str) -> httpx.Response:
+    return await http.get(f"/sessions/{name}")
+
+
 def restart(name: str) -> dict[str, str]:
     """An offer with new ICE credentials."""
     sdp = OFFER.replace("a=ice-ufrag:abcd", f"a=ice-ufrag:{name}").replace("x" * 22, name * 6)
@@ -132,6 +139,7 @@ REQUESTS: list[tuple[str, Send, int, int]] = [
     # route, request, status for the owner, status for others
     ("input_hook", json_to("/input_hook", a="x"), 200, 404),
     ("outputs", read_outputs, 200, 404),
+    ("sessions/{session_id}", describe_session, 200, 404),
     ("webrtc/offer", json_to("/webrtc/offer", **restart("efgh")), 200, 409),
     ("webrtc/offer", json_to("/webrtc/offer", **restart("ijkl"), restart=True), 200, 404),
 ]

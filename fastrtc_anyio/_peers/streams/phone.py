@@ -9,11 +9,11 @@ audio, and the last samples queued, so the amount that :meth:`PhoneOutput.flush`
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio.abc import AudioOutStatistics
@@ -21,8 +21,6 @@ from fastrtc_anyio.abc import AudioOutStatistics
 from .audio import AudioOutput, BufferOptions
 from .link import Link
 from .paced import PacedOutput
-
-logger = logging.getLogger("fastrtc_anyio")
 
 PHONE_LEAD = 0.2
 """Seconds sent ahead. The carrier drops them on request."""
@@ -153,7 +151,9 @@ class PhoneOutput(PacedOutput):
         """Count the samples before overdue marks as played; return when the next is overdue."""
         with self._link.lock:
             while self._marks and self._marks[0].due + OVERDUE_SECONDS <= now:
-                logger.warning("the carrier has not returned a mark in time")
+                logger.warning(
+                    "the carrier has not returned a mark in time", event="telephone.mark_missing"
+                )
                 self._confirm_first()
             return self._marks[0].due + OVERDUE_SECONDS if self._marks else None
 

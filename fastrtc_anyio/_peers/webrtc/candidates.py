@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from aiortc import RTCIceCandidate
 from aiortc.sdp import candidate_from_sdp
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._signaling.requests import IceCandidate
 from fastrtc_anyio.errors import InvalidCandidate, LimitExceeded
 from fastrtc_anyio.limits import RequestLimits, check_candidates
 
 from .ice_path import IcePath
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _LAST_PORT = 65_535
 _FIELDS = 8
@@ -78,7 +76,7 @@ class RemoteCandidates:
             except InvalidCandidate:
                 pass  # counted; the others are used
             except LimitExceeded as exc:
-                logger.warning("an offer has too many candidates: %s", exc)
+                logger.warning("an offer has too many candidates: %s", exc, event="candidate.limit")
                 break
         if complete:
             for path in self._paths:  # tasks start in order: after the candidates
@@ -88,7 +86,7 @@ class RemoteCandidates:
         try:
             await path.add_candidate(candidate)
         except ValueError as exc:  # an address or a transport that aioice does not support
-            logger.debug("ignored a candidate: %s", exc)
+            logger.debug("ignored a candidate: %s", exc, event="candidate.ignored")
         except Exception as exc:  # such as a machine without multicast, for an mDNS name
             self._discards.count("candidates", "an ICE candidate cannot be used", repr(exc))
 

@@ -7,13 +7,13 @@ runs in either case. Together the limits are below the default of ``Limits.close
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiortc import RTCPeerConnection
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.records import log_failure
 
 from . import task_internals
@@ -21,8 +21,6 @@ from .data import DRAIN_LIMIT, DataChannels, poll
 from .ice_path import IcePath
 from .media import ConnectionMedia
 from .tasks import ConnectionTasks
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _NEGOTIATION = 0.4
 """Seconds for the negotiation to end before it is cancelled."""
@@ -102,7 +100,7 @@ class Closing:
         await asyncio.wait([task], timeout=step.limit)
         if not task.done():
             text = "closing a WebRTC connection: %s exceeds %g s"
-            logger.warning(text, step.name, step.limit)
+            logger.warning(text, step.name, step.limit, event="webrtc.close_timeout")
             if step.is_cancellable:
                 task.cancel()
             _abandoned.add(task)
@@ -111,9 +109,9 @@ class Closing:
         if not task.cancelled() and (error := task.exception()) is not None:
             text = "closing a WebRTC connection: %s failed"
             if self.has_failed:
-                logger.debug(text, step.name, exc_info=error)
+                logger.debug(text, step.name, exc_info=error, event="webrtc.close_failed")
             else:
-                log_failure(logger, text, step.name, error=error)
+                log_failure(text, step.name, error=error, event="webrtc.close_failed")
         return None
 
     async def _end_negotiation(self) -> None:
@@ -208,10 +206,14 @@ async def _stop(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
         task.cancel()
     for task in ended:
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("a part of a WebRTC connection failed to stop", exc_info=error)
+            logger.debug(
+                "a part of a WebRTC connection failed to stop",
+                exc_info=error,
+                event="webrtc.close_failed",
+            )
 
 
 def _forget(task: asyncio.Task[Any]) -> None:
     _abandoned.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.debug("an abandoned step failed", exc_info=error)
+        logger.debug("an abandoned step failed", exc_info=error, event="webrtc.failed_late")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from aiortc import RTCPeerConnection, RTCSessionDescription, exceptions
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.records import log_failure
 from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._peers.portal import Portal
@@ -42,8 +42,6 @@ from .media import ConnectionMedia, MediaOptions, Streams, drain_track
 from .network import choose_addresses, convert_configuration
 from .remote_ice import RemoteIce
 from .tasks import ConnectionTasks
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _EXPLAINED = 1.0
 """Seconds to wait after the end of a sender for the event that explains it, such as a hang-up."""
@@ -241,7 +239,7 @@ class Connection:
         try:
             await connect()
         except exceptions.InvalidStateError:
-            logger.debug("closed while it was connecting")
+            logger.debug("closed while it was connecting", event="webrtc.closed_early")
         finally:
             self._connect_tasks.discard(task)
 
@@ -319,7 +317,7 @@ class Connection:
                 self._end(closed)
 
     def _on_broken(self, error: Exception) -> None:
-        log_failure(logger, "encoding media failed", error=error)
+        log_failure("encoding media failed", error=error, event="webrtc.encoding_failed")
         text = f"encoding media failed: {type(error).__name__}"
         self._end(Closed(CloseReason.PEER_FAILED, text))
 
@@ -332,7 +330,9 @@ class Connection:
         await asyncio.sleep(_EXPLAINED)  # a hang-up ends the senders, too
         if not self._over:
             text = "sending media failed"
-            logger.error("%s; aiortc's log has the reason at level DEBUG", text)
+            logger.error(
+                "%s; aiortc's log has the reason at level DEBUG", text, event="webrtc.part_failed"
+            )
             self._end(Closed(CloseReason.PEER_FAILED, text))
 
     def _end(self, closed: Closed) -> None:
@@ -359,11 +359,18 @@ class Connection:
         if self._pc is not None:
             task_internals.release_ended(self._pc)
         if self._closing or self._over:  # a consequence; the first failure has been logged
-            logger.debug("%s failed after the end", name, exc_info=error)
+            logger.debug(
+                "%s failed after the end", name, exc_info=error, event="webrtc.failed_late"
+            )
             return
         self._has_failed = True
         if as_overloaded(error) is None:  # it logs shortages
-            log_failure(logger, "a task of a WebRTC connection failed: %s", name, error=error)
+            log_failure(
+                "a task of a WebRTC connection failed: %s",
+                name,
+                error=error,
+                event="webrtc.task_failed",
+            )
         self._end(Closed(CloseReason.PEER_FAILED, f"{name} failed: {type(error).__name__}"))
 
 
@@ -380,6 +387,11 @@ def _blaming(description: str) -> Generator[None, None, None]:
     except Exception as exc:
         if (refusal := as_overloaded(exc)) is not None:
             raise refusal from exc
-        logger.debug("aiortc cannot use the %s", description, exc_info=True)
+        logger.debug(
+            "aiortc cannot use the %s",
+            description,
+            exc_info=True,
+            event="webrtc.description_unusable",
+        )
         text = f"the {description} cannot be used; the server's log has the reason at level DEBUG"
         raise InvalidOffer(text) from exc

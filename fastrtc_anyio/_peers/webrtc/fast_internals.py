@@ -10,7 +10,6 @@ Verified against aiortc 1.16.0 and aioice 0.13.0.
 from __future__ import annotations
 
 import datetime
-import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,12 +25,11 @@ from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.required import find_missing
 
 from .feedback_internals import Refused
 from .internals import replace_attribute
-
-logger = logging.getLogger("fastrtc_anyio")
 
 VARIABLE = "FASTRTC_ANYIO_FAST_PATH"
 """Environment variable. With the value 0 the regular paths of aiortc are used, otherwise those of
@@ -100,7 +98,12 @@ def is_usable() -> bool:
 @cache
 def warn_of_value(value: str) -> None:
     """Log on the first call that the variable has another value than 0 and 1."""
-    logger.warning("%s must be 0 or 1; got %r, which has no effect", VARIABLE, value)
+    logger.warning(
+        "%s must be 0 or 1; got %r, which has no effect",
+        VARIABLE,
+        value,
+        event="webrtc.invalid_variable",
+    )
 
 
 @cache
@@ -117,6 +120,7 @@ def missing_names() -> list[str]:
             "the installed versions of aiortc and its libraries lack %s: audio takes their regular "
             "paths, which need more of the processor",
             ", ".join(missing),
+            event="webrtc.fast_path_off",
         )
     return missing
 

@@ -16,17 +16,15 @@ client: then DTLS and SRTP authenticate the contents, except for the plaintext o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from fastrtc_anyio._core.budget import Budget
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._signaling.address_policy import AddressPolicy, is_loopback
 
 from .consent import CONSENT
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _SHORTEST = 12
 """Bytes of an RTP header, the shortest of all. RTCP has 8, but 22 with SRTCP's authentication."""
@@ -102,8 +100,11 @@ class Destinations:
         """Return whether to send to an address, and log it if not."""
         if self._policy.permits(*address):
             return True
-        logger.info("ignored an address of a client: the AddressPolicy does not permit it")
-        logger.debug("the ignored address is %s, port %d", *address)
+        logger.info(
+            "ignored an address of a client: the AddressPolicy does not permit it",
+            event="address.ignored",
+        )
+        logger.debug("the ignored address is %s, port %d", *address, event="address.ignored")
         return False
 
     def accepts(self, origin: Address) -> bool:
@@ -113,7 +114,10 @@ class Destinations:
     def permits_names(self) -> bool:
         """Return whether to resolve mDNS names, and log it if not."""
         if not self._policy.mdns:
-            logger.info("ignored a candidate of a client: AddressPolicy.mdns is False")
+            logger.info(
+                "ignored a candidate of a client: AddressPolicy.mdns is False",
+                event="candidate.ignored",
+            )
         return self._policy.mdns
 
     def mark_authentic(self, origin: Address) -> None:

@@ -8,13 +8,13 @@ sockets, and one of them carries the data.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from aiortc import RTCIceCandidate, RTCRtpTransceiver, RTCSctpTransport
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._peers.discards import Discards
 from fastrtc_anyio._signaling.restart import IceCredentials
 from fastrtc_anyio.errors import Closed, CloseReason
@@ -25,8 +25,6 @@ from .guard import Admission, Guard
 from .ice_internals import IceAgent, Origin
 from .receiving import AudioReception
 from .socket_internals import IceSockets
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _RESTART_LIMIT = 30.0
 """Seconds in which a restart has to connect."""
@@ -185,7 +183,7 @@ class IcePath:
                 await agent.connect()
         except (ConnectionError, TimeoutError) as exc:
             failed = True
-            logger.debug("an ICE generation failed: %r", exc)
+            logger.debug("an ICE generation failed: %r", exc, event="ice.generation_failed")
         finally:
             self._connecting.discard(agent)
         unused = None
@@ -219,7 +217,10 @@ class IcePath:
         """Record an authentic check or answer; False if the client has too many addresses."""
         forgotten = self._guard.establish(origin, agent.named(), agent.selected)
         if forgotten is None:
-            logger.debug("ignored a check: the client sends from too many addresses")
+            logger.debug(
+                "ignored a check: the client sends from too many addresses",
+                event="ice.check_ignored",
+            )
             return False
         for former in forgotten:
             agent.forget(former)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,14 +20,13 @@ from aiortc.rtcconfiguration import (
 )
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._overload import as_overloaded
 from fastrtc_anyio._signaling.ice import RtcConfiguration
 from fastrtc_anyio.errors import FastRTCError, NoFreePort, PeerFailed
 
 from . import fast_internals, internals, sockets
 from .socket_internals import IceSockets
-
-logger = logging.getLogger("fastrtc_anyio")
 
 
 @dataclass
@@ -130,7 +128,7 @@ def _explain(
             f"no free UDP port from {first} to {last} on {hosts}: each connection needs one of the "
             "ports in server_rtc_configuration"
         )
-    logger.warning("rejected a connection: %s", error)
+    logger.warning("rejected a connection: %s", error, event="webrtc.no_socket")
     return error
 
 
@@ -174,4 +172,4 @@ def _make_guarded(
 
 
 def _on_failure(error: Exception) -> None:
-    logger.debug("dropped a datagram of TURN or mDNS: %r", error)
+    logger.debug("dropped a datagram of TURN or mDNS: %r", error, event="datagram.dropped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +29,6 @@ from fastrtc_anyio.limits import RequestLimits
 
 from .connection import Connection
 from .media import MediaOptions, Streams
-
-logger = logging.getLogger("fastrtc_anyio")
 
 
 class WebRTCPeer(LifecyclePeer):
@@ -180,7 +177,11 @@ class WebRTCPeer(LifecyclePeer):
 
             def finish(task: asyncio.Task[None]) -> None:
                 if not task.cancelled() and (error := task.exception()) is not None:
-                    log_failure(logger, "closing a WebRTC connection failed", error=error)
+                    log_failure(
+                        "closing a WebRTC connection failed",
+                        error=error,
+                        event="webrtc.close_failed",
+                    )
                 self._host.post(released.set)
 
             self._portal.post(start)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import selectors
 import socket
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, cast
 
+from fastrtc_anyio._core.log import logger
+
 from .internals import Address, Endpoint, ProtocolFactory
 from .ticks import Registration, Ticks
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _SIZE = 2048
 """Bytes read of a datagram. The guard drops those of more than 1500."""
@@ -171,7 +170,7 @@ class SharedReading:
                 self._registration = Context().run(ticks.add_reader, self._read, self._on_failure)
             self._selector.register(sock, selectors.EVENT_READ, transport)
         except OSError as exc:
-            logger.debug("sockets are read one by one: %r", exc)
+            logger.debug("sockets are read one by one: %r", exc, event="sockets.read_singly")
             self._stop_if_unused()
             return False
         return True
@@ -216,7 +215,11 @@ class SharedReading:
 
     def _on_failure(self, error: BaseException) -> None:
         """Go on without ticks: no call may end for a fault of this class."""
-        logger.error("reading sockets together failed: %r; they are read one by one", error)
+        logger.error(
+            "reading sockets together failed: %r; they are read one by one",
+            error,
+            event="sockets.read_singly",
+        )
         self._release(silent_only=False)
 
 

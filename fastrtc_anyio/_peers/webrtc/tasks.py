@@ -16,9 +16,9 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from .task_internals import HANDLED, SWALLOWING
+from fastrtc_anyio._core.log import logger
 
-logger = logging.getLogger("fastrtc_anyio")
+from .task_internals import HANDLED, SWALLOWING
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class ConnectionTasks:
     def fail(self, name: str, error: BaseException) -> None:
         """Report the failure of a task or callback."""
         if isinstance(error, ConnectionError):  # how aiortc tells a task that the transport ended
-            logger.debug("%s ended: %r", name, error)
+            logger.debug("%s ended: %r", name, error, event="webrtc.task_ended")
         else:
             self._on_failure(name, error)
 
@@ -125,7 +125,7 @@ def _handle(loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
         loop.default_exception_handler(details)
     elif error is None or "future" in details:
         # A future whose error came after the task that waited for it had ended.
-        logger.debug("asyncio: %s: %r", details.get("message"), error)
+        logger.debug("asyncio: %s: %r", details.get("message"), error, event="asyncio.error")
     else:
         owner.fail(str(details.get("message", "a callback")), error)
 

@@ -15,7 +15,6 @@ each kind: the steps know from the clock how much time has passed.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable
 from contextvars import Context, copy_context
@@ -23,8 +22,6 @@ from typing import Protocol, cast
 
 from fastrtc_anyio._core.host import collect_posts
 from fastrtc_anyio._core.records import log_failure
-
-logger = logging.getLogger("fastrtc_anyio")
 
 PERIOD = 0.01
 """Seconds between two points of the grid."""
@@ -102,7 +99,11 @@ class Registration:
             try:
                 on_failure(exc)
             except Exception as failure:
-                log_failure(logger, "the failure of a step was not reported", error=failure)
+                log_failure(
+                    "the failure of a step was not reported",
+                    error=failure,
+                    event="thread.error_lost",
+                )
             finally:
                 del on_failure  # which may keep the exception, whose traceback keeps this frame
             if not isinstance(exc, (Exception, asyncio.CancelledError)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from aiortc import MediaStreamTrack, RTCRtpTransceiver
 from aiortc.rtp import RtcpByePacket
@@ -13,8 +12,6 @@ from fastrtc_anyio._peers.streams.video import VideoOutput
 
 from . import media_internals
 from .picture_encoder import OutgoingPicture
-
-logger = logging.getLogger("fastrtc_anyio")
 
 STILL_SECONDS = 1.0
 """Seconds after which an unchanged frame is sent again, for clients that lost it."""

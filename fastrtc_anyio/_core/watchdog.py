@@ -1,0 +1,181 @@
+"""A thread that logs code which blocks an event loop.
+
+The thread samples what the thread of each watched loop runs. Code counts as blocking once the same
+step of the loop was seen for long enough. A loop that is late because it has many short steps to
+run is therefore not reported, and neither is a process that was suspended: time in which this
+thread did not run counts only if the loop's thread has computed meanwhile, as code does that holds
+the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import CodeType, FrameType
+
+from .log import logger
+from .loop_steps import Running, Step, find_running
+from .records import Lines, log_failure
+from .session_log import current_log
+from .shared_thread import SharedThread
+from .stacks import extract_stack
+
+__all__ = ["LoopWatch", "watch_loop"]
+
+_SAMPLES = 8
+"""Samples within the limit."""
+_LATE = 3
+"""Sampling periods after which this thread counts as stopped in the meantime."""
+_COMPUTING = 0.8
+"""Share of that time for which the loop's thread must have computed."""
+_MAX_NAMED = 100
+"""Functions outside of sessions to remember, each of which is logged once."""
+_LIBRARIES = {"anyio", "asyncio", "contextlib", "fastrtc_anyio", "starlette", "trio"}
+"""Top-level packages whose functions are not named."""
+
+
+class LoopWatch:
+    """What is known of one loop's steps.
+
+    Args:
+        limit: seconds for which code outside of sessions may hold the loop; a session has its own.
+    """
+
+    waiting = False
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.users = 0
+        self._now = time.monotonic()
+        self._cpu = 0.0
+        self._key = 0
+        self._token: object = None
+        self._held = 0.0
+        self._named: set[CodeType] = set()
+
+    @property
+    def period(self) -> float:
+        """Seconds from one sample to the next."""
+        return self.limit / _SAMPLES
+
+    def check(self, frame: FrameType | None, now: float, cpu: float | None) -> None:
+        """Take a sample, and log the code that has held the loop for too long.
+
+        Args:
+            frame: the innermost frame of the loop's thread.
+            now: the time in seconds.
+            cpu: the seconds for which that thread has computed; None if unknown.
+        """
+        elapsed = now - self._now
+        computing = cpu is not None and cpu - self._cpu >= _COMPUTING * elapsed
+        self._now, self._cpu = now, cpu or 0.0
+        is_late = elapsed > _LATE * self.period
+        running = find_running(frame)
+        if running is None:
+            self._key, self._token = 0, None
+            return
+        known, self._key = running.key == self._key, running.key
+        if not known:
+            self._token, self._held = None, 0.0
+            if not (is_late and computing):
+                return  # the step is not read: most steps have ended before the next sample
+        step = running.read_step()
+        if step is None:
+            return
+        if step.token != self._token:
+            self._token = step.token
+            # A loop's thread that computed without a break, and let this one run only now, did
+            # so in this step.
+            self._held = elapsed if is_late and computing else 0.0
+        elif is_late and not computing:
+            self._held += self.period
+        else:
+            self._held += elapsed
+        self._judge(step, running)
+
+    def _judge(self, step: Step, running: Running) -> None:
+        log = step.context.get(current_log)
+        if log is not None:
+            if log.block is None or self._held < log.block or log.has_blocked:
+                return
+            log.has_blocked = True
+        elif self._held < self.limit:
+            return
+        function = _find_function(running)
+        if log is None:
+            if function in self._named or len(self._named) >= _MAX_NAMED:
+                return
+            self._named.add(function)
+        stack = Lines("".join(extract_stack(running.frames).format()).rstrip())
+        text = "%s has blocked the event loop for more than %.0f ms:\n%s"
+        args: tuple[object, ...] = (function.co_qualname, 1000 * self._held, stack)
+        if log is not None:
+            text, args = f"session %s: {text}", (log.id, *args)
+        step.context.copy().run(logger.warning, text, *args, event="loop.blocked")
+
+    def end(self, error: Exception) -> None:
+        """Report that the loop is no longer watched."""
+        log_failure("the watchdog has ended", error=error, event="loop.watchdog_failed")
+
+
+def _find_function(running: Running) -> CodeType:
+    """Return the outermost function that belongs to no library: that of the application."""
+    for frame, _ in running.frames:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
+            return frame.f_code
+    return running.frames[-1][0].f_code
+
+
+class _ThreadWatch(LoopWatch):
+    """The watch of the loop that runs on the current thread."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(limit)
+        self.thread = threading.get_ident()
+        get_clock = getattr(time, "pthread_getcpuclockid", None)  # not on Windows
+        self._clock = None if get_clock is None else get_clock(self.thread)
+
+    def read_cpu(self) -> float | None:
+        return None if self._clock is None else time.clock_gettime(self._clock)
+
+
+def _check(watches: Sequence[_ThreadWatch]) -> None:
+    frames = sys._current_frames()
+    for watch in watches:
+        watch.check(frames.get(watch.thread), time.monotonic(), watch.read_cpu())
+
+
+_thread: SharedThread[_ThreadWatch] = SharedThread(
+    "fastrtc-watchdog", _check, lambda watches: min(watch.period for watch in watches)
+)
+_lock = threading.Lock()
+_watches: dict[int, _ThreadWatch] = {}
+"""By the ids of their threads."""
+
+
+@contextmanager
+def watch_loop(limit: float | None) -> Generator[None, None, None]:
+    """Watch the event loop of the current thread within the block, unless ``limit`` is None."""
+    if limit is None:
+        yield
+        return
+    ident = threading.get_ident()
+    with _lock:
+        watch = _watches.get(ident)
+        if watch is None:
+            watch = _ThreadWatch(limit)
+            _thread.add(watch)
+            _watches[ident] = watch
+        watch.users += 1
+        watch.limit = min(watch.limit, limit)
+    try:
+        yield
+    finally:
+        with _lock:
+            watch.users -= 1
+            if not watch.users:
+                del _watches[ident]
+                _thread.remove(watch)

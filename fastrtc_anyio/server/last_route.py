@@ -1,0 +1,42 @@
+"""Routes that give way to routes of the application."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
+
+from .http import Endpoint
+
+__all__ = ["LastRoute"]
+
+_PARAMETER = re.compile("{[^}]*}")
+
+
+class LastRoute(Route):
+    """A route that any other route with the same path and method replaces.
+
+    Args:
+        path: its path. Names of parameters do not count in the comparison.
+        endpoint: called with the request.
+        methods: its methods. The first one is compared.
+        others: the routes that take precedence, wherever they are added.
+    """
+
+    def __init__(
+        self, path: str, endpoint: Endpoint, methods: list[str], others: Sequence[BaseRoute]
+    ) -> None:
+        super().__init__(path, endpoint, methods=methods, name=path.rpartition("/")[2])
+        self._method = methods[0]
+        self._others = others
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        own = _PARAMETER.sub("{}", self.path)
+        for other in self._others:
+            same = _PARAMETER.sub("{}", getattr(other, "path", "")) == own
+            methods = getattr(other, "methods", None) or ()
+            if same and self._method in methods and not isinstance(other, LastRoute):
+                return Match.NONE, {}
+        return super().matches(scope)

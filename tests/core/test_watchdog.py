@@ -1,0 +1,171 @@
+"""The samples of a loop: which code counts as blocking it, and which does not."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import anyio
+import pytest
+
+from fastrtc_anyio._core.loop_steps import find_running
+from fastrtc_anyio._core.session_log import SessionLog, current_log
+from fastrtc_anyio._core.threads import Worker
+from fastrtc_anyio._core.watchdog import LoopWatch
+
+LIMIT = 0.25
+STEP = LIMIT / 8
+
+
+class Samples:
+    """A watch on a clock of the test's, whose samples are frames of the running test."""
+
+    def __init__(self, limit: float = LIMIT) -> None:
+        self.watch = LoopWatch(limit)
+        self.watch._now = self.now = 0.0
+        self.cpu = 0.0
+
+    def take(self, frame: FrameType | None, after: float = STEP, cpu: float = 0.0) -> None:
+        self.now += after
+        self.cpu += cpu
+        self.watch.check(frame, self.now, self.cpu)
+
+
+def named(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    return [one for one in caplog.records if one.__dict__.get("event") == "loop.blocked"]
+
+
+async def in_session(log: SessionLog | None, function: Callable[[], None]) -> None:
+    """Call a function in a task of a session."""
+
+    async def run() -> None:
+        current_log.set(log)
+        await anyio.lowlevel.checkpoint()
+        function()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+
+
+async def test_step_that_holds_the_loop_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    log, samples = SessionLog("0123456789", LIMIT), Samples()
+
+    def block_loop() -> None:
+        block(samples, 9)
+        assert named(caplog) == []
+        block(samples, 20)
+
+    for _ in range(2):
+        await in_session(log, block_loop if not log.has_blocked else lambda: block(samples))
+    (record,) = named(caplog)
+    assert (record.session_id, record.levelname) == ("01234567", "WARNING")
+    first, *stack = record.getMessage().split("\n")
+    assert first.startswith("session 01234567: in_session.<locals>.run has blocked the event loop")
+    assert first.endswith(" for more than 250 ms:")
+    assert any("in block_loop" in line for line in stack)
+    assert [noted.event for noted in log.recent] == ["loop.blocked"]
+
+
+def block(samples: Samples, count: int = 20) -> None:
+    for _ in range(count):
+        samples.take(sys._getframe())
+
+
+async def test_short_steps_of_one_task_are_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    """The loop is late, and each sample finds the same task at the same line."""
+    samples = Samples()
+
+    async def work() -> None:
+        current_log.set(SessionLog("0123456789", LIMIT))
+        for _ in range(50):
+            samples.take(sys._getframe())
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+    assert named(caplog) == []
+
+
+async def test_many_sessions_are_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    samples = Samples()
+
+    async def work(number: int) -> None:
+        current_log.set(SessionLog(f"{number:08}", LIMIT))
+        for _ in range(10):
+            for _ in range(3):
+                samples.take(sys._getframe())
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(work, number)
+    assert named(caplog) == []
+
+
+async def test_suspended_process_names_no_code(caplog: pytest.LogCaptureFixture) -> None:
+    samples = Samples()
+
+    def stop() -> None:
+        samples.take(sys._getframe())
+        samples.take(sys._getframe())
+        samples.take(sys._getframe(), after=3600)
+        samples.take(sys._getframe())
+
+    await in_session(SessionLog("0123456789", LIMIT), stop)
+    assert named(caplog) == []
+
+
+async def test_code_that_holds_the_interpreter_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """The watchdog's thread did not run meanwhile, but the loop's thread computed."""
+    samples = Samples()
+
+    def compute() -> None:
+        samples.take(sys._getframe(), after=4, cpu=3.9)
+
+    await in_session(SessionLog("0123456789", LIMIT), compute)
+    (record,) = named(caplog)
+    assert "more than 4000 ms" in record.getMessage()
+
+
+@pytest.mark.parametrize("limit", [None, 1.0])
+async def test_session_has_a_limit_of_its_own(
+    limit: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = Samples()
+    log = SessionLog("0123456789", limit)
+    await in_session(log, lambda: block(samples))
+    assert named(caplog) == []
+    await in_session(log, lambda: block(samples, 60))
+    assert len(named(caplog)) == (limit is not None)
+
+
+async def test_code_outside_of_sessions_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    samples = Samples()
+    for _ in range(2):
+        await in_session(None, lambda: block(samples))
+    (record,) = named(caplog)
+    assert record.session_id is None
+    assert record.getMessage().startswith("in_session.<locals>.run has blocked")
+
+
+async def test_waiting_loop_runs_nothing() -> None:
+    loop = threading.get_ident()
+
+    def sample() -> bool:
+        frame = sys._current_frames()[loop]
+        return find_running(frame) is None
+
+    results: list[bool] = []
+    worker = Worker("test")
+    while not results or not results[-1]:  # the loop waits a moment after the thread has begun
+        results.append(await worker.run(sample))
+    await worker.aclose()
+    assert find_running(sys._getframe()) is not None
+    assert find_running(None) is None
+
+
+def test_code_without_a_loop_is_not_read() -> None:
+    assert find_running(sys._getframe()) is None
