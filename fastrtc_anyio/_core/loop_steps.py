@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextvars import Context
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import NamedTuple
@@ -29,7 +30,8 @@ class Step(NamedTuple):
     context: Context
 
 
-class Running(NamedTuple):
+@dataclass(frozen=True)
+class Running:
     """What a thread with an event loop was running when it was sampled.
 
     Keep none of it but `key`: frames keep the objects of their functions alive.
@@ -37,34 +39,38 @@ class Running(NamedTuple):
 
     key: int
     """Equal for two samples of the same step, and for some others."""
-    frames: list[tuple[FrameType, int]]
-    """The step's frames with their lines, outermost first."""
+    innermost: FrameType
+    runner: FrameType
+    """The frame of the loop's function that runs steps."""
     read_step: Callable[[], Step | None]
 
+    def frames(self) -> list[tuple[FrameType, int]]:
+        """Return the step's frames with their lines, outermost first."""
+        frames = []
+        frame: FrameType | None = self.innermost
+        while frame is not None and frame is not self.runner:
+            frames.append((frame, frame.f_lineno))
+            frame = frame.f_back
+        return frames[::-1]
 
-def find_running(frame: FrameType | None) -> Running | None:
+
+def find_running(innermost: FrameType | None) -> Running | None:
     """Return what runs in the innermost frame of a thread; None if no step does."""
-    frames: list[tuple[FrameType, int]] = []
+    inner, frame, runner = None, innermost, None
     while frame is not None:
-        read = _RUNNERS.get((frame.f_code.co_name, frame.f_globals.get("__name__", "")))
-        if read is not None:
-            return _make_running(frame, frames[::-1], read)
-        frames.append((frame, frame.f_lineno))
-        frame = frame.f_back
-    return None
-
-
-def _make_running(
-    runner: FrameType,
-    frames: list[tuple[FrameType, int]],
-    read: Callable[[FrameType], Step | None],
-) -> Running | None:
-    if read is _read_asyncio:
-        return Running(id(runner), frames, partial(read, runner))
-    # One function of trio runs all steps, and waits for events in between.
-    if not frames or not frames[0][0].f_code.co_flags & _COROUTINE:
+        runner = _RUNNERS.get(frame.f_code.co_name)
+        if runner is not None and frame.f_globals.get("__name__") == runner.module:
+            break
+        inner, frame = frame, frame.f_back
+    if innermost is None or frame is None or runner is None:
         return None
-    return Running(id(frames[0][0]), frames, partial(read, runner))
+    key = frame
+    if runner.runs_all:
+        # One function of trio's runs all steps, and waits for events in between.
+        if inner is None or not inner.f_code.co_flags & _COROUTINE:
+            return None
+        key = inner
+    return Running(id(key), innermost, frame, partial(runner.read, frame))
 
 
 def _read_asyncio(frame: FrameType) -> Step | None:
@@ -80,8 +86,17 @@ def _read_trio(frame: FrameType) -> Step | None:
     return Step((ref(task), points), context) if isinstance(context, Context) else None
 
 
-_RUNNERS: dict[tuple[str, str], Callable[[FrameType], Step | None]] = {
-    ("_run", "asyncio.events"): _read_asyncio,
-    ("unrolled_run", "trio._core._run"): _read_trio,
+class _Runner(NamedTuple):
+    """A function of a library that runs steps."""
+
+    module: str
+    read: Callable[[FrameType], Step | None]
+    runs_all: bool
+    """Whether one call runs all steps."""
+
+
+_RUNNERS = {
+    "_run": _Runner("asyncio.events", _read_asyncio, runs_all=False),
+    "unrolled_run": _Runner("trio._core._run", _read_trio, runs_all=True),
 }
-"""By the name and the module of the function that runs a step."""
+"""By the names of the functions."""

@@ -25,7 +25,7 @@ from .stacks import extract_stack
 
 __all__ = ["LoopWatch", "watch_loop"]
 
-_SAMPLES = 8
+_SAMPLES = 5
 """Samples within the limit."""
 _LATE = 3
 """Sampling periods after which this thread counts as stopped in the meantime."""
@@ -104,12 +104,13 @@ class LoopWatch:
             log.has_blocked = True
         elif self._held < self.limit:
             return
-        function = _find_function(running)
+        frames = running.frames()
+        function = _find_function([frame for frame, _ in frames])
         if log is None:
             if function in self._named or len(self._named) >= _MAX_NAMED:
                 return
             self._named.add(function)
-        stack = Lines("".join(extract_stack(running.frames).format()).rstrip())
+        stack = Lines("".join(extract_stack(frames).format()).rstrip())
         text = "%s has blocked the event loop for more than %.0f ms:\n%s"
         args: tuple[object, ...] = (function.co_qualname, 1000 * self._held, stack)
         if log is not None:
@@ -121,12 +122,12 @@ class LoopWatch:
         log_failure("the watchdog has ended", error=error, event="loop.watchdog_failed")
 
 
-def _find_function(running: Running) -> CodeType:
+def _find_function(frames: Sequence[FrameType]) -> CodeType:
     """Return the outermost function that belongs to no library: that of the application."""
-    for frame, _ in running.frames:
+    for frame in frames:
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
             return frame.f_code
-    return running.frames[-1][0].f_code
+    return frames[-1].f_code
 
 
 class _ThreadWatch(LoopWatch):

@@ -17,7 +17,7 @@ from fastrtc_anyio._core.threads import Worker
 from fastrtc_anyio._core.watchdog import LoopWatch
 
 LIMIT = 0.25
-STEP = LIMIT / 8
+STEP = LIMIT / 4
 
 
 class Samples:
@@ -54,7 +54,7 @@ async def test_step_that_holds_the_loop_is_named_once(caplog: pytest.LogCaptureF
     log, samples = SessionLog("0123456789", LIMIT), Samples()
 
     def block_loop() -> None:
-        block(samples, 9)
+        block(samples, 5)
         assert named(caplog) == []
         block(samples, 20)
 
@@ -136,7 +136,7 @@ async def test_session_has_a_limit_of_its_own(
 ) -> None:
     samples = Samples()
     log = SessionLog("0123456789", limit)
-    await in_session(log, lambda: block(samples))
+    await in_session(log, lambda: block(samples, 16))
     assert named(caplog) == []
     await in_session(log, lambda: block(samples, 60))
     assert len(named(caplog)) == (limit is not None)
