@@ -3,12 +3,13 @@
 The thread samples what the thread of each watched loop runs. Code counts as blocking once the same
 step of the loop was seen for long enough. A loop that is late because it has many short steps to
 run is therefore not reported, and neither is a process that was suspended: time in which this
-thread did not run counts only if the loop's thread has computed meanwhile, as code does that holds
+thread did not run counts only as far as the loop's thread has computed, as code does that holds
 the interpreter's lock.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -29,8 +30,6 @@ _SAMPLES = 5
 """Samples within the limit."""
 _LATE = 3
 """Sampling periods after which this thread counts as stopped in the meantime."""
-_COMPUTING = 0.8
-"""Share of that time for which the loop's thread must have computed."""
 _MAX_NAMED = 100
 """Functions outside of sessions to remember, each of which is logged once."""
 _LIBRARIES = {"anyio", "asyncio", "contextlib", "fastrtc_anyio", "starlette", "trio"}
@@ -51,6 +50,7 @@ class LoopWatch:
         self.users = 0
         self._now = time.monotonic()
         self._cpu = 0.0
+        self._collections = 0
         self._key = 0
         self._token: object = None
         self._held = 0.0
@@ -61,39 +61,41 @@ class LoopWatch:
         """Seconds from one sample to the next."""
         return self.limit / _SAMPLES
 
-    def check(self, frame: FrameType | None, now: float, cpu: float | None) -> None:
+    def check(
+        self, frame: FrameType | None, now: float, cpu: float | None, collections: int = 0
+    ) -> None:
         """Take a sample, and log the code that has held the loop for too long.
 
         Args:
             frame: the innermost frame of the loop's thread.
             now: the time in seconds.
             cpu: the seconds for which that thread has computed; None if unknown.
+            collections: the number of full garbage collections so far. They stop all threads, and
+                no code is to blame for one.
         """
         elapsed = now - self._now
-        computing = cpu is not None and cpu - self._cpu >= _COMPUTING * elapsed
-        self._now, self._cpu = now, cpu or 0.0
         is_late = elapsed > _LATE * self.period
+        if is_late:
+            computed = 0.0 if cpu is None else cpu - self._cpu
+            elapsed = computed if collections == self._collections else 0.0
+        self._now, self._cpu, self._collections = now, cpu or 0.0, collections
         running = find_running(frame)
         if running is None:
             self._key, self._token = 0, None
             return
         known, self._key = running.key == self._key, running.key
         if not known:
-            self._token, self._held = None, 0.0
-            if not (is_late and computing):
+            self._token = None
+            if not is_late:
                 return  # the step is not read: most steps have ended before the next sample
         step = running.read_step()
         if step is None:
             return
-        if step.token != self._token:
-            self._token = step.token
-            # A loop's thread that computed without a break, and let this one run only now, did
-            # so in this step.
-            self._held = elapsed if is_late and computing else 0.0
-        elif is_late and not computing:
-            self._held += self.period
-        else:
+        if step.token == self._token:
             self._held += elapsed
+        else:
+            # If this thread could not run, neither could another step of the loop.
+            self._token, self._held = step.token, elapsed if is_late else 0.0
         self._judge(step, running)
 
     def _judge(self, step: Step, running: Running) -> None:
@@ -144,9 +146,10 @@ class _ThreadWatch(LoopWatch):
 
 
 def _check(watches: Sequence[_ThreadWatch]) -> None:
-    frames = sys._current_frames()
+    frames, collections = sys._current_frames(), gc.get_stats()[-1]["collections"]
     for watch in watches:
-        watch.check(frames.get(watch.thread), time.monotonic(), watch.read_cpu())
+        frame = frames.get(watch.thread)
+        watch.check(frame, time.monotonic(), watch.read_cpu(), collections)
 
 
 _thread: SharedThread[_ThreadWatch] = SharedThread(

@@ -27,11 +27,12 @@ class Samples:
         self.watch = LoopWatch(limit)
         self.watch._now = self.now = 0.0
         self.cpu = 0.0
+        self.collections = 0
 
     def take(self, frame: FrameType | None, after: float = STEP, cpu: float = 0.0) -> None:
         self.now += after
         self.cpu += cpu
-        self.watch.check(frame, self.now, self.cpu)
+        self.watch.check(frame, self.now, self.cpu, self.collections)
 
 
 def named(caplog: pytest.LogCaptureFixture) -> list[Any]:
@@ -111,7 +112,7 @@ async def test_suspended_process_names_no_code(caplog: pytest.LogCaptureFixture)
     def stop() -> None:
         samples.take(sys._getframe())
         samples.take(sys._getframe())
-        samples.take(sys._getframe(), after=3600)
+        samples.take(sys._getframe(), after=3600, cpu=0.01)
         samples.take(sys._getframe())
 
     await in_session(SessionLog("0123456789", LIMIT), stop)
@@ -127,7 +128,19 @@ async def test_code_that_holds_the_interpreter_is_named(caplog: pytest.LogCaptur
 
     await in_session(SessionLog("0123456789", LIMIT), compute)
     (record,) = named(caplog)
-    assert "more than 4000 ms" in record.getMessage()
+    assert "more than 3900 ms" in record.getMessage()
+
+
+async def test_garbage_collection_names_no_code(caplog: pytest.LogCaptureFixture) -> None:
+    samples = Samples()
+
+    def collect() -> None:
+        samples.collections += 1
+        samples.take(sys._getframe(), after=4, cpu=3.9)
+        samples.take(sys._getframe())
+
+    await in_session(SessionLog("0123456789", LIMIT), collect)
+    assert named(caplog) == []
 
 
 @pytest.mark.parametrize("limit", [None, 1.0])

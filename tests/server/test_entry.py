@@ -37,6 +37,10 @@ KNOWN = {
     "whip",
     "whip/{session}",
 }
+GUARDED = KNOWN | {"sessions/{session_id}"}
+"""Those of a stream with ``authenticate``."""
+OPEN = {"health/live", "health/ready"}
+"""Endpoints that answer everyone: tests/server/test_health.py."""
 
 
 def make_app(framework: Any, **options: Any) -> tuple[Any, list[Any]]:
@@ -52,7 +56,8 @@ def make_app(framework: Any, **options: Any) -> tuple[Any, list[Any]]:
         observers=[Metrics()],
         **options,
     ).mount(app, "/talk")
-    return app, [route for route in app.router.routes if route not in own]
+    added = [route for route in app.router.routes if route not in own]
+    return app, [route for route in added if route.path.removeprefix("/talk/") not in OPEN]
 
 
 def endpoints(routes: list[Any]) -> Iterator[tuple[str, str]]:
@@ -118,8 +123,11 @@ async def request(
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
 def test_mounted_routes_match_the_list_of_endpoints(framework: Any) -> None:
     """A new endpoint fails here until the list, and so every test below, includes it."""
-    _, routes = make_app(framework)
-    assert {path.removeprefix("/talk/") for _, path in endpoints(routes)} == KNOWN
+    for authenticate, known in ((None, KNOWN), (require_token("secret"), GUARDED)):
+        app, routes = make_app(framework, authenticate=authenticate)
+        assert {path.removeprefix("/talk/") for _, path in endpoints(routes)} == known
+        mounted = {getattr(route, "path", "") for route in app.router.routes}
+        assert {f"/talk/{path}" for path in OPEN} <= mounted
 
 
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
