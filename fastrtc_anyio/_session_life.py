@@ -25,7 +25,7 @@ from ._core.host import Host
 from ._core.log import logger
 from ._core.options import check_type
 from ._core.records import Lines
-from ._core.session_log import SessionLog
+from ._core.session_log import SessionLog, current_log
 from ._core.shortage import find_shortage
 from ._core.stacks import describe_subtasks
 from ._core.waiting import is_set_by, wait_idle
@@ -195,11 +195,13 @@ class SessionLife(ABC):
             becomes CLOSED.
         """
         self.task_id = anyio.get_current_task().id
+        token = current_log.set(self.log)
         try:
             with self._scope:
                 await self._run(negotiate, task_status)
         finally:
             await self._release()
+            current_log.reset(token)
 
     async def _run(
         self,

@@ -15,7 +15,6 @@ from anyio.abc import TaskStatus
 
 from ._core.groups import collapse_groups
 from ._core.options import check_type
-from ._core.session_log import current_log
 from ._media.media_plan import MediaNeeds, MediaPlan
 from ._observation import SessionObservation
 from ._session_life import SessionLife
@@ -85,14 +84,12 @@ class SessionStatistics:
 class Driver(Protocol):
     """Serves one connected session."""
 
+    name: str
+    """Name of the handler's class, or of the function."""
+
     @property
     def handler(self) -> StreamHandlerBase | None:
         """The handler that is driven; None for a session function."""
-
-    @property
-    def name(self) -> str:
-        """Name of the handler's class, or of the function."""
-        ...
 
     @property
     def needs(self) -> MediaNeeds:
@@ -315,12 +312,11 @@ class Session(SessionLife):
         *,
         task_status: TaskStatus[object] = TASK_STATUS_IGNORED,
     ) -> None:
-        token, log_token = current_session.set(self), current_log.set(self.log)
+        token = current_session.set(self)
         try:
             await super().run(negotiate, task_status=task_status)
         finally:
             current_session.reset(token)
-            current_log.reset(log_token)
 
     async def _run_driver(self) -> None:
         if self.observation is not None:
