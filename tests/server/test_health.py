@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from fastrtc_anyio import Limits, RequestLimits, Session, Stream
+from fastrtc_anyio import Limits, RequestLimits, Session, SessionState, Stream
 from fastrtc_anyio._core.pace import TICK, LoopPace
 from fastrtc_anyio._peers.memory import MemoryPeer
 from fastrtc_anyio.server import require_token
@@ -50,7 +50,9 @@ async def open_session(stream: Stream, **options: Any) -> AsyncGenerator[Session
         tasks.start_soon(serve)
         await wait_until(lambda: set(stream.sessions) - before)
         (key,) = set(stream.sessions) - before
-        yield stream.sessions[key]
+        session = stream.sessions[key]
+        await wait_until(lambda: session.state is SessionState.CONNECTED)
+        yield session
         peers[0].client.hang_up()
 
 
