@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 
 from anyio import current_time
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio._core.user_code import is_coroutine_function
 from fastrtc_anyio._media.playout import Played
@@ -17,8 +17,6 @@ from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.session import Session
 
 from .observer import ObservedStream, Observer, refusal_reason
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _NOTHING_PLAYED = Played(0, 0.0)
 
@@ -178,7 +176,7 @@ def contained(observer: Observer, method: str) -> Generator[None, None, None]:
         with user_code(source):
             yield
     except Exception:
-        logger.exception("the observer %s failed", source)
+        logger.exception("the observer %s failed", source, event="observer.failed")
 
 
 _METHODS = [name for name in vars(Observer) if not name.startswith("_")]

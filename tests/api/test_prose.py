@@ -42,8 +42,8 @@ from tests.kit.documentation import (
     prose,
     read,
 )
-from tests.kit.observing import metric_families, refusal_reasons
 from tests.kit.log_events import event_names
+from tests.kit.observing import metric_families, refusal_reasons
 
 from .test_troubleshooting import messages
 
