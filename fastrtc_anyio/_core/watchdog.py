@@ -147,6 +147,8 @@ class _ThreadWatch(LoopWatch):
 
 def _check(watches: Sequence[_ThreadWatch]) -> None:
     frames, collections = sys._current_frames(), gc.get_stats()[-1]["collections"]
+    # This function's frame, which would keep all others alive: the variable would be in a cycle.
+    del frames[threading.get_ident()]
     for watch in watches:
         frame = frames.get(watch.thread)
         watch.check(frame, time.monotonic(), watch.read_cpu(), collections)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from fastrtc_anyio._core.loop_steps import find_running
 from fastrtc_anyio._core.session_log import SessionLog, current_log
 from fastrtc_anyio._core.threads import Worker
-from fastrtc_anyio._core.watchdog import LoopWatch
+from fastrtc_anyio._core.watchdog import LoopWatch, _check
 
 LIMIT = 0.25
 STEP = LIMIT / 4
@@ -182,3 +183,15 @@ async def test_waiting_loop_runs_nothing() -> None:
 
 def test_code_without_a_loop_is_not_read() -> None:
     assert find_running(sys._getframe()) is None
+
+
+def test_sampling_leaves_no_garbage() -> None:
+    """A frame in a variable of its own function would keep the objects of all threads alive."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            _check([])
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
