@@ -10,13 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
 import anyio
-from anyio import (
-    TASK_STATUS_IGNORED,
-    BrokenResourceError,
-    CancelScope,
-    EndOfStream,
-    create_task_group,
-)
+from anyio import TASK_STATUS_IGNORED, BrokenResourceError, CancelScope, EndOfStream
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
@@ -65,6 +59,8 @@ class SessionLife(ABC):
         """The exception that the handler or the connection raised."""
         self.on_connected: Callable[[], Awaitable[None]] | None = None
         """Called when the client has connected. A :class:`SignalingError` rejects the client."""
+        self.on_released: Callable[[], object] = lambda: None
+        """Called when the connection is closed, and the handler's ``shutdown`` has ended."""
         self.outputs: OutputBoard = OutputBoard()
         """Values for the application."""
         self.log: SessionLog = SessionLog(session_id, limits.block)
@@ -210,7 +206,7 @@ class SessionLife(ABC):
     ) -> None:
         try:
             with collapse_groups():
-                async with create_task_group() as tg:
+                async with anyio.create_task_group() as tg:
                     tg.start_soon(self._guard_peer)
                     try:
                         await self._live(tg, negotiate, task_status)
@@ -358,7 +354,7 @@ class SessionLife(ABC):
         with CancelScope(shield=True):
             deadline = anyio.current_time() + self.limits.shutdown
             done = anyio.Event()
-            async with create_task_group() as tg:
+            async with anyio.create_task_group() as tg:
                 tg.start_soon(self._shut_down, deadline, done)
                 try:
                     await self._close_peer()
@@ -366,6 +362,7 @@ class SessionLife(ABC):
                         self._abandon("shutdown")
                 finally:
                     self._machine.handle(SessionEvent.PEER_RELEASED)
+                    self.on_released()
                     self.outputs.close()
                     self.abandoned_threads = await self._join_driver(deadline)
         if self.abandoned_threads:

@@ -12,6 +12,7 @@
         LimitExceeded 408, 413 or 429
         AdmissionError 503          .limit .active
         Overloaded 503              .retry_after
+        Draining 503                .retry_after
         StreamNotOpen 503
       PeerError                   .reason
         ConnectTimeout   PeerFailed   PeerClosed
@@ -36,6 +37,7 @@ __all__ = [
     "Closed",
     "ConnectTimeout",
     "CredentialsError",
+    "Draining",
     "FastRTCError",
     "HandlerContractError",
     "InvalidBody",
@@ -87,7 +89,8 @@ class CloseReason(enum.Enum):
     """The server could not answer the offer, or had no slot for the client when it connected, or
     dropped it before it connected: too many other clients were connecting."""
     CANCELLED = "cancelled"
-    """The server is stopping, or the application cancelled the scope that owns the session."""
+    """The server is stopping, ``drain_timeout`` has passed, or the application cancelled the scope
+    that owns the session."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,17 @@ class Overloaded(SignalingError):
         super().__init__(message)
         self.rule = message
         self.retry_after: float | None = retry_after
+
+
+class Draining(SignalingError):
+    """The stream is draining: the server restarts, and new sessions are refused."""
+
+    status_hint: int = 503
+    retry_after: float | None = 5.0
+    rule: str = "the server is restarting and takes no new calls; call again in a few seconds"
+
+    def __init__(self) -> None:
+        super().__init__(self.rule)
 
 
 class PeerError(FastRTCError):

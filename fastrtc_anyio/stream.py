@@ -104,13 +104,18 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
             ``HTTPConnection`` that returns a string.
         observers: observe the sessions: ``[Metrics(), Tracing()]`` of
             :mod:`fastrtc_anyio.observability`, and observers of the application.
+        drain_timeout: seconds for which :meth:`drain` lets sessions continue. None: until the last
+            one has ended. 0: it ends them at once.
 
     Raises:
         TypeError, ValueError: an argument is unsuitable, or does not suit the modality and mode.
     """
 
     is_open: bool = part_attribute("_service")
-    """Whether new sessions can begin."""
+    """Whether the stream is open. While it drains, no session can begin."""
+    is_draining: bool = part_attribute("_service")
+    """Whether :meth:`drain` was called since the stream was opened."""
+    drain_timeout: float | None = part_attribute("_service")
     media: MediaPlan = part_attribute("_service")
     """Media kinds and their directions."""
     limits: Limits = part_attribute("_service")
@@ -167,6 +172,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         trusted_proxies: TrustedProxies = (),
         client_key: ClientKey | None = None,
         observers: Iterable[Observer] = (),
+        drain_timeout: float | None = 25.0,
     ) -> None:
         self._service = SessionService(
             handler,
@@ -184,6 +190,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
             video=video,
             verbose=verbose,
             observers=observers,
+            drain_timeout=drain_timeout,
         )
         self._registry = self._service.registry
         self._web = WebOptions(
@@ -221,6 +228,22 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         """
         return self._registry.get(webrtc_id)
 
+    async def drain(self) -> None:
+        """Refuse new sessions, and wait until the others have ended. Idempotent.
+
+        New sessions are refused with :class:`Draining` (HTTP 503) on every transport. Sessions that
+        were answered before still connect. ``drain_timeout`` seconds after the first call of this
+        method, sessions that are left end with ``CloseReason.CANCELLED``. Their clients receive a
+        ``warning`` message five seconds before, or after half of a shorter timeout.
+
+        The stream drains until it is closed; opened again, it starts afresh. Returns at once if the
+        stream is not open, and when it is closed meanwhile.
+
+        Cancellation:
+            Ends only this wait. The stream continues to drain.
+        """
+        await self._service.drain()
+
     async def serve_peer(
         self,
         make_peer: Callable[[MediaNeeds, BufferOptions], Peer],
@@ -243,7 +266,8 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
             identity: the client's; see :meth:`offer`.
 
         Raises:
-            AdmissionError, InvalidStateError, StreamNotOpen: no session with this alias can begin.
+            AdmissionError, Draining, InvalidStateError, StreamNotOpen: no session with this alias
+                can begin.
             HandlerContractError: the handler's ``copy()`` or methods break their contract.
         """
         await self._service.serve(

@@ -113,7 +113,8 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
         "serve",
         parents=[common],
         help="serve a stream and its page",
-        description="Serve a stream and its page until Ctrl-C.",
+        description="Serve a stream and its page until Ctrl-C, which ends all calls. SIGTERM "
+        "refuses new calls and waits for the others; a second signal ends them.",
         epilog="example: fastrtc-anyio serve talk.py:stream --port 8000",
     )
     serve.add_argument("target", help='module:stream or file.py:stream; ":stream" is the default')
@@ -124,6 +125,12 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
     serve.add_argument("--json", action="store_true", help="print the address as JSON")
     serve.add_argument(
         "--reload", action="store_true", help="restart when a Python file here changes"
+    )
+    serve.add_argument(
+        "--drain-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time for calls to end after SIGTERM; by default the stream's, 25",
     )
 
     def start(options: argparse.Namespace) -> int:
@@ -136,6 +143,8 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
         except TargetError as exc:
             print(f"error: {exc}", file=sys.stderr)
             return _WRONG
+        if options.drain_timeout is not None:
+            stream.drain_timeout = options.drain_timeout
         return _run(options, lambda: serve(stream, options.host, options.port, options.json))
 
     serve.set_defaults(start=start)

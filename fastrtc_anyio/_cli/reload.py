@@ -69,7 +69,7 @@ async def _wait_for_change(process: Process, before: Times, folders: Sequence[Pa
 async def _stop(process: Process) -> None:
     """End a server as Ctrl-C does: its clients learn that it is stopping."""
     if process.returncode is None:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # SIGTERM would drain
         with move_on_after(_STOP_S) as scope:
             await process.wait()
         if scope.cancelled_caught:

@@ -1,4 +1,4 @@
-"""``serve module:stream``: serve a stream and its page until Ctrl-C."""
+"""``serve module:stream``: serve a stream and its page until a signal ends it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastrtc_anyio.stream import Stream
 
 
 async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
-    """Serve until Ctrl-C, and return whether the server could listen.
+    """Serve until SIGINT or SIGTERM, which drains first. Return whether the server could listen.
 
     With ``as_json``, the address is printed as one line of JSON.
     """
@@ -21,7 +21,8 @@ async def serve(stream: Stream, host: str, port: int, as_json: bool) -> bool:
         async with open_page(stream, host, port) as url:
             where = {"event": "serving", "url": url}
             where |= {"modality": stream.modality, "mode": stream.mode}
-            await wait_for_interrupt(json.dumps(where) if as_json else invitation(url))
+            message = json.dumps(where) if as_json else invitation(url)
+            await wait_for_interrupt(message, drain=stream.drain)
     except ListenError as exc:
         print(f"error: {exc}. Choose another port with --port", file=sys.stderr)
         return False

@@ -67,6 +67,11 @@ class Host:
             self.post(function)
 
 
+def is_main_thread() -> bool:
+    """Whether the caller runs on the thread that receives the process's signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
 class _Collected(threading.local):
     posts: dict[Any, tuple[Host, list[Callable[[], object]]]] | None = None
     """By event loop: one of its hosts, and the functions for it. None outside of a block."""

@@ -33,6 +33,7 @@ from fastrtc_anyio.errors import (
 from fastrtc_anyio.limits import RequestLimits
 from fastrtc_anyio.session import Session
 
+from .draining import Drainer
 from .registry import SessionRegistry
 
 ConcurrencyLimit = int | Literal["default"] | None
@@ -137,6 +138,7 @@ class Admission:
         self, registry: SessionRegistry, limit: int | None, limits: RequestLimits, load: Load
     ) -> None:
         self.registry = registry
+        self.drainer: Drainer = Drainer(registry)
         self.pending: PendingClients = PendingClients(limits)
         self._limit = limit
         self._limits = limits
@@ -150,11 +152,13 @@ class Admission:
         """Check that a client may begin a session. None is the application.
 
         Raises:
+            Draining: the service is draining.
             InvalidStateError: the alias is in use.
             AdmissionError: the limit of concurrent sessions is reached.
             LimitExceeded: the client has too many sessions.
             Overloaded: too many sessions are ending.
         """
+        self.drainer.check()
         if alias is not None and self.registry.find(alias) is not None:
             raise InvalidStateError(f"the webrtc_id {alias!r} is in use")
         self._check_slots(client)

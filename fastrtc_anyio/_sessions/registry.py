@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import anyio
 from anyio import EndOfStream
+from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._signaling.session_state import SessionState
 from fastrtc_anyio.errors import InvalidStateError, UnknownSession
@@ -23,6 +25,7 @@ class SessionRegistry:
         self._aliases: dict[str, Session] = {}
         self._slots: dict[str, str | None] = {}
         """Clients that hold slots, by the ids of their sessions."""
+        self._changed: anyio.Event | None = None
 
     @property
     def active(self) -> int:
@@ -74,6 +77,7 @@ class SessionRegistry:
 
     def add(self, session: Session) -> None:
         """Add a session under its id and its alias."""
+        session.on_released = self._notify
         self._sessions[session.id] = session
         if session.alias is not None:
             self._aliases[session.alias] = session
@@ -85,6 +89,20 @@ class SessionRegistry:
         if session.alias is not None and self._aliases.get(session.alias) is session:
             del self._aliases[session.alias]
         session.outputs.close()  # a session that never ran may have readers
+        self._notify()
+
+    async def wait_empty(self) -> None:
+        """Wait until no session is left, except those whose tasks were abandoned."""
+        await checkpoint()
+        while self.sessions:
+            if self._changed is None:
+                self._changed = anyio.Event()
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def find(self, webrtc_id: str, identity: str | None = None) -> Session | None:
         """Return a live session by its client's id or by its own.

@@ -13,7 +13,7 @@ from anyio import AsyncContextManagerMixin, CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.groups import collapse_groups
-from fastrtc_anyio._core.options import check_type
+from fastrtc_anyio._core.options import check_number, check_type
 from fastrtc_anyio._core.watchdog import watch_loop
 from fastrtc_anyio._driver.factory import Handler, make_driver_factory
 from fastrtc_anyio._media.encode import OpusOptions
@@ -71,6 +71,7 @@ class SessionService(AsyncContextManagerMixin):
         video: VideoOptions | None = None,
         verbose: bool = True,
         observers: Iterable[Observer] = (),
+        drain_timeout: float | None = 25.0,
     ) -> None:
         self.observers: Observers = Observers(observers)
         self.media: MediaPlan = MediaPlan.of(modality, mode)
@@ -98,6 +99,7 @@ class SessionService(AsyncContextManagerMixin):
         self.admission: Admission = Admission(
             self.registry, self.concurrency_limit, self.request_limits, self._load
         )
+        self.drain_timeout = drain_timeout
         self._supervisor = Supervisor(
             SessionOptions(self.make_driver, choose_buffers, self.limits, live, log_level),
             self.admission,
@@ -135,6 +137,7 @@ class SessionService(AsyncContextManagerMixin):
                     yield self
                 finally:
                     self._supervisor.resources = None
+                    self.admission.drainer.end()
                     self.early_readers.close()
                     tasks.cancel_scope.cancel()
 
@@ -148,7 +151,31 @@ class SessionService(AsyncContextManagerMixin):
 
     @property
     def is_draining(self) -> bool:
-        return False
+        return self.admission.drainer.is_draining
+
+    @property
+    def drain_timeout(self) -> float | None:
+        return self.admission.drainer.timeout
+
+    @drain_timeout.setter
+    def drain_timeout(self, seconds: float | None) -> None:
+        if seconds is not None:
+            check_number("drain_timeout", seconds, at_least=0, unit="s")
+        self.admission.drainer.timeout = seconds
+
+    def begin_drain(self) -> None:
+        """Begin to drain, if the service is open. Idempotent."""
+        if self._supervisor.resources is not None:
+            self.admission.drainer.begin(self._supervisor.resources.tasks)
+
+    async def drain(self) -> None:
+        """See :meth:`fastrtc_anyio.Stream.drain`."""
+        self.begin_drain()
+        await self.admission.drainer.wait()
+
+    def check_draining(self) -> None:
+        """Raise :class:`.Draining` if the service is draining."""
+        self.admission.drainer.check()
 
     def find_unready(self) -> str | None:
         """Return in a word why no further session can begin now; None if one can."""

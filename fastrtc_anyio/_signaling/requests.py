@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import (
     AdmissionError,
+    Draining,
     FastRTCError,
     InvalidCandidate,
     InvalidOffer,
@@ -113,6 +114,8 @@ def failure_body(error: FastRTCError) -> dict[str, object]:
     if isinstance(error, AdmissionError):
         # FastRTC's clients compare "error" with this word.
         meta = {"error": "concurrency_limit_reached", "limit": error.limit, "message": str(error)}
+    elif isinstance(error, Draining):
+        meta["reason"] = "draining"
     return {"status": "failed", "meta": meta}
 
 

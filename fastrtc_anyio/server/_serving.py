@@ -18,6 +18,7 @@ from fastrtc_anyio.limits import RequestLimits
 
 from ._http1 import Connection, ServedApp
 from ._sockets import ClientSocket
+from .stopping import drains_itself
 
 __all__ = ["serve"]
 
@@ -79,6 +80,7 @@ class _Lifespan:
         self.failure: str | None = None
 
     async def run(self) -> None:
+        drains_itself.set(True)
         scope = {
             "type": "lifespan",
             "asgi": {"version": "3.0", "spec_version": "2.0"},

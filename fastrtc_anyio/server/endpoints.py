@@ -41,7 +41,7 @@ class StreamEndpoints:
         Raises:
             InvalidOffer, InvalidCandidate, LimitExceeded: the request is malformed or too large.
             InvalidStateError: the ``webrtc_id`` is in use.
-            AdmissionError, StreamNotOpen: no session can begin now.
+            AdmissionError, Draining, StreamNotOpen: no session can begin now.
             HandlerContractError: the handler's ``copy()`` or methods break their contract.
 
         Cancellation:

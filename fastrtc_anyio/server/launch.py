@@ -5,13 +5,20 @@ from __future__ import annotations
 import gc
 import signal
 import socket
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+)
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from typing import Protocol
 
 import anyio
-from anyio import create_task_group
+from anyio import CancelScope, create_task_group
 from anyio.abc import TaskStatus
 from anyio.from_thread import start_blocking_portal
 from starlette.applications import Starlette
@@ -25,6 +32,7 @@ from ._library_logs import protect_logs
 from ._serving import serve
 from .hosts import HostRules
 from .routes import create_page
+from .stopping import note_interrupt
 
 __all__ = [
     "ListenError",
@@ -55,6 +63,8 @@ class _Mountable(HostRules, Protocol):
 
     def mount(self, app: Starlette, /) -> None: ...
 
+    async def drain(self) -> None: ...
+
 
 def launch(
     stream: _Mountable, host: str, port: int, backend: str, framed_by: Iterable[str] = ()
@@ -64,7 +74,7 @@ def launch(
 
     async def main() -> None:
         async with open_page(stream, host, port, framed_by=framed_by) as url:
-            await wait_for_interrupt(invitation(url))
+            await wait_for_interrupt(invitation(url), drain=stream.drain)
 
     try:
         anyio.run(main, backend=backend)
@@ -128,13 +138,36 @@ def invitation(url: str) -> str:
     return f"Open {here} in a browser and talk.{elsewhere} Ctrl-C ends it."
 
 
-async def wait_for_interrupt(message: str | None = None) -> None:
-    """Wait for SIGINT (Ctrl-C) or SIGTERM. Print ``message`` once the signals are handled."""
+async def wait_for_interrupt(
+    message: str | None = None, *, drain: Callable[[], Awaitable[object]] | None = None
+) -> None:
+    """Wait for SIGINT (Ctrl-C) or SIGTERM. Print ``message`` once the signals are handled.
+
+    After a SIGTERM, await ``drain()`` before returning. A second signal cancels it.
+
+    Args:
+        drain: such as :meth:`.Stream.drain`. The server must go on serving meanwhile.
+    """
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         if message is not None:
             print(message, flush=True)
-        async for _ in signals:
+        async for number in signals:
+            if number == signal.SIGTERM and drain is not None:
+                break
+            if number == signal.SIGINT:
+                note_interrupt()
             return
+        assert drain is not None
+        async with create_task_group() as tasks:
+            tasks.start_soon(_cancel_at_signal, signals, tasks.cancel_scope)
+            await drain()
+            tasks.cancel_scope.cancel()
+
+
+async def _cancel_at_signal(signals: AsyncIterator[signal.Signals], scope: CancelScope) -> None:
+    async for _ in signals:
+        note_interrupt()
+        scope.cancel()
 
 
 @cache

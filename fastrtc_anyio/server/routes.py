@@ -28,6 +28,7 @@ from .metrics import metrics_routes
 from .options import WebOptions
 from .page.components import Component, Hidden
 from .page.document import page_document, page_headers
+from .stopping import drain_at_end
 from .telephone import answer_incoming_call, serve_telephone
 from .websockets import serve_websocket
 from .whip import whip_routes
@@ -205,6 +206,7 @@ def _open_in_lifespan(service: SessionService, app: Starlette) -> None:
         async with inner(app) as state, AsyncExitStack() as stack:
             if not service.is_open:
                 await stack.enter_async_context(service)
+            await stack.enter_async_context(drain_at_end(service))
             yield state
 
     app.router.lifespan_context = lifespan

@@ -39,6 +39,7 @@ async def answer_incoming_call(
 
     async def answer(request: Request, _visitor: Visitor) -> Response:
         check_host(options, request)
+        service.check_draining()
         body = await read_body(request, service.request_limits)
         try:
             return _answer(telephone, request, body)

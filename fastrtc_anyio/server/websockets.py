@@ -27,6 +27,7 @@ from fastrtc_anyio._wire.events import Connected, Framing, Malformed, Other, Pin
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio.errors import (
     AdmissionError,
+    Draining,
     FastRTCError,
     InvalidMessage,
     InvalidStateError,
@@ -82,7 +83,8 @@ async def admit_websocket(
 
 async def refuse(websocket: WebSocket, error: FastRTCError, status: int) -> None:
     """Answer a handshake with a status and an error, and log the error."""
-    log_error(logging.WARNING, "a WebSocket was refused", error=error, event="websocket.refused")
+    level = logging.INFO if isinstance(error, Draining) else logging.WARNING
+    log_error(level, "a WebSocket was refused", error=error, event="websocket.refused")
     try:
         if "websocket.http.response" in websocket.scope.get("extensions", {}):
             response = PlainTextResponse(str(error), status, retry_headers(error))
@@ -121,7 +123,11 @@ async def serve_audio(
     """
     socket = Socket(websocket, service.request_limits)
     try:
+        service.check_draining()
         await websocket.accept()
+    except Draining as exc:
+        await refuse(websocket, exc, exc.status_hint)
+        return
     except Exception as exc:
         _log_failed_handshake(exc)
         return

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
-from anyio.abc import ByteStream, Process
+from anyio.abc import ByteStream
 from anyio.streams.buffered import BufferedByteReceiveStream
-from anyio.streams.text import TextReceiveStream
 
 from tests.kit.calls import place_call
 from tests.kit.measure import check_echo
+from tests.kit.served import Program, run_server
 from tests.kit.waiting import wait_until
 from tests.kit.websockets import open_wire
 
 PROGRAM = Path(__file__).with_name("interruptible.py")
-LIMIT = 5.0
 CALLER = "3f0c8e7a5d1b4296af7083c2de91b654"
 WEB_SOCKET = (
     "Upgrade: websocket",
@@ -37,50 +32,8 @@ WEB_SOCKET = (
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
-class Program:
-    """The running ``interruptible.py`` and its output."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.printed = {"stdout": "", "stderr": ""}
-
-    @property
-    def url(self) -> str:
-        found = re.search(r"(http://127\.0\.0\.1:\d+)\b", "".join(self.printed.values()))
-        return found[1] if found else ""
-
-    async def read(self, name: str) -> None:
-        stream = getattr(self.process, name)
-        async for text in TextReceiveStream(stream):
-            self.printed[name] += text
-
-    async def interrupt(self, number: signal.Signals = signal.SIGINT) -> float:
-        """Send the signal; return the seconds until the process has ended."""
-        began = time.monotonic()
-        self.process.send_signal(number)
-        with anyio.fail_after(LIMIT):
-            await self.process.wait()
-        return time.monotonic() - began
-
-
-@asynccontextmanager
-async def running(mode: str) -> AsyncGenerator[Program, None]:
-    command = [sys.executable, str(PROGRAM), mode]
-    async with (
-        await anyio.open_process(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
-        ) as process,
-        anyio.create_task_group() as tg,
-    ):
-        program = Program(process)
-        tg.start_soon(program.read, "stdout")
-        tg.start_soon(program.read, "stderr")
-        try:
-            await wait_until(lambda: bool(program.url))
-            yield program
-        finally:
-            if process.returncode is None:
-                process.kill()  # otherwise the readers never end
+def running(mode: str) -> AbstractAsyncContextManager[Program]:
+    return run_server([sys.executable, str(PROGRAM), mode])
 
 
 @asynccontextmanager

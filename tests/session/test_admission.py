@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable
@@ -13,7 +12,6 @@ from typing import Any
 import anyio
 import pytest
 from anyio import create_task_group
-from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,34 +41,15 @@ from fastrtc_anyio._sessions.offers import Offers, WebRTCOptions
 from fastrtc_anyio._sessions.registry import SessionRegistry
 from fastrtc_anyio._sessions.supervision import Resources, SessionOptions, Supervisor
 from fastrtc_anyio._signaling.requests import Answer, OfferRequest, SessionDescription
+from tests.kit.answering_peer import AnsweringPeer as Peer
 from tests.kit.handlers import Quiet
 
 CREDENTIALS = "a=ice-ufrag:{0}\r\na=ice-pwd:password of {0}\r\na=fingerprint:sha-256 {0}\r\n"
-_numbers = itertools.count()
 
 
 def request(name: str | None, secret: str = "x", rest: str = "") -> OfferRequest:
     sdp = "v=0\r\n" + CREDENTIALS.format(secret) + rest
     return OfferRequest(SessionDescription("offer", sdp), name)
-
-
-class Peer(MemoryPeer):
-    """A peer that answers an offer after a second, or as the test says."""
-
-    delay = 1.0
-    error: Exception | None = None
-
-    def __init__(self, _portal: Any, **options: Any) -> None:
-        super().__init__(media=options["media"])
-
-    async def answer(self, _offer: SessionDescription) -> SessionDescription:
-        await anyio.sleep(self.delay)
-        if self.error is not None:
-            raise self.error
-        return SessionDescription("answer", f"answer {next(_numbers)}")
-
-    async def restart(self, _offer: SessionDescription) -> None:
-        await checkpoint()
 
 
 class Service:

@@ -59,8 +59,10 @@ class Call {
       if (this.ended) return;
       if (!(error instanceof CallError)) console.error(error);
       const since = performance.now() - this.lostAt;
-      if (this.lostAt && (error.passing === "gone" || (error.passing === "full" && since < GHOST_MS))) this.lose(error.retryAfter);
-      else if (isBusy(error)) this.callAgain(error);
+      const isGone = error.passing === "gone";
+      const isAway = isGone || error.passing === "restarting" || (error.passing === "full" && since < GHOST_MS);
+      if (this.lostAt && isAway) this.lose(error.retryAfter);
+      else if (isBusy(error) || (this.busySince && isGone)) this.callAgain(error);
       else if (error.status === 401) this.turnAway(error);
       else this.end(error instanceof CallError ? error.message : `The call failed: ${error.message}`);
     }

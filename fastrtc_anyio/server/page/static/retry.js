@@ -1,6 +1,7 @@
 "use strict";
 
-// A server without a free slot: the page waits as long as the server asks for, shows a countdown, and calls again.
+// A server without a free slot, or one that is restarting: the page waits as long as the server asks for, shows a
+// countdown, and calls again.
 
 const RETRY_AFTER_S = [1, 120];  // bounds of Retry-After
 const RETRY_DEFAULT_S = 5;
@@ -17,6 +18,11 @@ function retryAfter(response) {
 /** Whether a call that failed with this error is repeated. */
 const isBusy = ({ status, retryAfter: seconds }) => status === 503 || (status === 429 && seconds !== undefined);
 
+const WAITING = { full: "All lines are busy", restarting: "The server is restarting" };
+
+/** The status while the page waits to call again. A server that restarts does not answer for a moment. */
+const waitingFor = (error) => WAITING[error.passing] ?? (isBusy(error) ? "The server is busy" : "The server does not answer");
+
 class Countdown {
   /** Show the seconds left, then call `done`. */
   constructor(error, done) {
@@ -30,8 +36,7 @@ class Countdown {
   tick() {
     const left = Math.ceil((this.until - performance.now()) / 1000);
     if (left > 0) {
-      show(this.error.passing === "full" ? "All lines are busy" : "The server is busy",
-        `${this.error.note} Trying again in ${left} s.`.trim());
+      show(waitingFor(this.error), `${this.error.note} Trying again in ${left} s.`.trim());
     } else {
       this.stop();
       this.done();

@@ -7,8 +7,8 @@ const TOKEN_KEY = "fastrtc_anyio.token";
 /** An error whose message is shown to the user. */
 class CallError extends Error {
   /**
-   * `passing` names a temporary cause: "gone" (no server) or "full" (no free slot). `status` is the HTTP status,
-   * `retryAfter` the seconds that the server asks to wait, and `note` a sentence to show during that time.
+   * `passing` names a temporary cause: "gone" (no server), "restarting" or "full" (no free slot). `status` is the HTTP
+   * status, `retryAfter` the seconds that the server asks to wait, and `note` a sentence to show during that time.
    */
   constructor(message, { status = 0, passing = "", retryAfter, note = "" } = {}) {
     super(message);
@@ -76,11 +76,15 @@ async function ask(path, options) {
 /** The error to show for a request that the server rejected. */
 function refusal(response, reply) {
   const { status } = response;
-  const { error, limit } = reply?.meta ?? {};
+  const { error, limit, reason } = reply?.meta ?? {};
   const seconds = retryAfter(response);
   if (error === "concurrency_limit_reached") {
     const note = limit === 1 ? "It takes one call at a time." : `It takes ${limit ? `${limit} calls` : "no more calls"} at a time.`;
     return new CallError(`The server is busy. ${note} Try again later.`, { status: 503, passing: "full", retryAfter: seconds, note });
+  }
+  if (reason === "draining") {
+    const message = "The server is restarting. Try again later.";
+    return new CallError(message, { status, passing: "restarting", retryAfter: seconds });
   }
   const detail = error ? asText(error) : "";
   const texts = {

@@ -1,0 +1,84 @@
+"""Drain a service: refuse new sessions, and let the others end."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import anyio
+from anyio import CancelScope
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from fastrtc_anyio._signaling.messages import encode_message
+from fastrtc_anyio.errors import CloseReason, Draining
+
+from .registry import SessionRegistry
+
+logger = logging.getLogger("fastrtc_anyio")
+
+_NOTICE_SECONDS = 5.0
+"""Seconds between the notice to clients and the end of their sessions, at most."""
+_NOTICE = "The server is restarting. This call ends in {:.3g} s."
+_END = "the server is restarting"
+
+
+class Drainer:
+    """Refuses new sessions from its beginning on, and ends the others after the timeout."""
+
+    def __init__(self, registry: SessionRegistry) -> None:
+        self.timeout: float | None = None
+        """Seconds for which sessions may continue; None for no limit."""
+        self._registry = registry
+        self._done: anyio.Event | None = None
+        """Set when no session is left; None unless the service drains."""
+
+    @property
+    def is_draining(self) -> bool:
+        return self._done is not None
+
+    def check(self) -> None:
+        """Raise :class:`.Draining` if the service drains."""
+        if self.is_draining:
+            raise Draining
+
+    def begin(self, tasks: TaskGroup) -> None:
+        """Begin to drain, in a task of the service. Idempotent."""
+        if self._done is None:
+            self._done = anyio.Event()
+            left = len(self._registry.sessions)
+            timeout = "no limit" if self.timeout is None else f"{self.timeout:g} s"
+            logger.info("draining: %d sessions are left; drain_timeout: %s", left, timeout)
+            tasks.start_soon(self._drain, self.timeout, self._done)
+
+    async def wait(self) -> None:
+        """Wait until no session is left, or the service is closed."""
+        if self._done is None:
+            await checkpoint()
+        else:
+            await self._done.wait()
+
+    def end(self) -> None:
+        """The service is closed: forget the drain, and release those who wait for it."""
+        if self._done is not None:
+            self._done.set()
+            self._done = None
+
+    async def _drain(self, timeout: float | None, done: anyio.Event) -> None:
+        now, wait_empty = anyio.current_time(), self._registry.wait_empty
+        seconds = math.inf if timeout is None else timeout
+        notice = min(_NOTICE_SECONDS, seconds / 2)
+        with CancelScope(deadline=now + seconds - notice):
+            await wait_empty()
+        if self._registry.sessions and notice:
+            text = encode_message("warning", _NOTICE.format(notice), reason="draining")
+            for session in self._registry.sessions.values():
+                session.messages.send_nowait(text)
+            with CancelScope(deadline=now + seconds):
+                await wait_empty()
+        if left := self._registry.sessions:
+            logger.warning("draining: drain_timeout has passed; %d sessions are ended", len(left))
+            for session in left.values():
+                session.close(CloseReason.CANCELLED, _END)
+            await wait_empty()
+        done.set()

@@ -1,0 +1,350 @@
+"""``drain``: new sessions are refused, and the others end by themselves or at the timeout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+import pytest
+from anyio import CancelScope, create_task_group
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastrtc_anyio import (
+    CloseReason,
+    Draining,
+    InvalidStateError,
+    Limits,
+    Session,
+    SessionState,
+    SignalingError,
+    Stream,
+)
+from fastrtc_anyio._peers.memory import MemoryPeer
+from tests.kit.answering_peer import AnsweringPeer
+from tests.kit.handlers import Quiet
+
+ENDLESS = 1000.0
+
+
+class SlowEnd(Quiet):
+    """Takes 0.1 s to shut down."""
+
+    async def shutdown(self) -> None:
+        await anyio.sleep(0.1)
+
+    def copy(self) -> SlowEnd:
+        return SlowEnd()
+
+
+@asynccontextmanager
+async def open_stream(handler: Any = SlowEnd, **options: Any) -> AsyncGenerator[Stream, None]:
+    """A stream whose offers are answered in memory. No session is left at the end."""
+    limits = options.pop("limits", Limits(lag=None))
+    stream = Stream(handler, modality="audio", concurrency_limit=None, limits=limits, **options)
+    async with stream:
+        supervisor: Any = stream._service._supervisor
+        supervisor.resources = replace(supervisor.resources, peer_class=AnsweringPeer)
+        yield stream
+    assert not stream.sessions
+
+
+async def begin(stream: Stream) -> Session:
+    """Begin a session, which is answered, and not yet connected."""
+    name = secrets.token_hex(16)
+    sdp = f"v=0\r\na=ice-ufrag:{name}\r\n"
+    await stream.offer({"type": "offer", "sdp": sdp, "webrtc_id": name})
+    return stream.session(name)
+
+
+def client_of(session: Session) -> Any:
+    assert isinstance(session.peer, MemoryPeer)
+    return session.peer.client
+
+
+async def connect(session: Session) -> None:
+    client_of(session).connect()
+    await anyio.sleep(0.01)
+    assert session.state is SessionState.CONNECTED
+
+
+def reason(session: Session) -> CloseReason | None:
+    return session.closed.reason if session.closed else None
+
+
+async def timed_drain(stream: Stream) -> float:
+    """Drain, and return the seconds that it took."""
+    began = anyio.current_time()
+    await stream.drain()
+    return anyio.current_time() - began
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A client: all times in seconds."""
+
+    begins: float
+    connects_after: float | None
+    """After the answer; None if it never connects."""
+    lasts: float
+
+    @property
+    def end(self) -> float:
+        """Time at which the session ends if nothing else ends it."""
+        after = Limits().connect if self.connects_after is None else self._lasts
+        return self.begins + AnsweringPeer.delay + (after or 0)
+
+    @property
+    def _lasts(self) -> float:
+        return (self.connects_after or 0) + self.lasts
+
+
+# No two of these events fall together.
+plans = st.lists(
+    st.builds(
+        Plan,
+        begins=st.integers(0, 20).map(lambda n: n + 0.25),
+        connects_after=st.none() | st.integers(0, 8).map(float),
+        lasts=st.integers(0, 30).map(lambda n: n + 0.5),
+    ),
+    max_size=6,
+)
+
+
+async def run_client(stream: Stream, start: float, plan: Plan, seen: dict[Plan, Any]) -> None:
+    await anyio.sleep_until(start + plan.begins)
+    try:
+        session = await begin(stream)
+    except Draining as exc:
+        seen[plan] = exc
+        return
+    except InvalidStateError:  # it was ended before its answer
+        seen[plan] = None
+        return
+    seen[plan] = session
+    if plan.connects_after is not None:
+        await anyio.sleep(plan.connects_after)
+        client_of(session).connect()
+        await anyio.sleep(plan.lasts)
+        client_of(session).hang_up()
+
+
+@settings(max_examples=100)
+@given(
+    plans,
+    st.integers(0, 25),
+    st.none() | st.integers(0, 30),
+    st.lists(st.integers(0, 60), max_size=3),
+)
+async def test_drain_ends_no_session_early_and_returns_with_the_last(
+    clients: list[Plan], begins: int, timeout: int | None, later: list[int]
+) -> None:
+    """Further drains join the first, and one that is cancelled changes nothing."""
+    seen: dict[Plan, Any] = {}
+    returned: list[float] = []
+
+    async def drain(delay: float) -> None:
+        await anyio.sleep_until(start + delay)
+        await stream.drain()
+        assert stream.is_draining
+        assert not stream.sessions
+        returned.append(anyio.current_time() - start)
+
+    async def cancelled_drain() -> None:
+        await anyio.sleep_until(start + begins)
+        with anyio.move_on_after(0.6):
+            await stream.drain()
+
+    async with open_stream(drain_timeout=timeout) as stream:
+        start = anyio.current_time()
+        async with create_task_group() as tasks:
+            for plan in set(clients):
+                tasks.start_soon(run_client, stream, start, plan, seen)
+            tasks.start_soon(cancelled_drain)
+            for delay in [begins, *(begins + n for n in later)]:
+                tasks.start_soon(drain, delay)
+        assert not stream.sessions
+
+    cutoff = begins + (ENDLESS if timeout is None else timeout)
+    last = float(begins)
+    for plan, result in seen.items():
+        assert isinstance(result, Draining) == (plan.begins > begins), plan
+        if isinstance(result, Draining):
+            continue
+        if plan.end > begins:
+            last = max(last, min(plan.end, cutoff) + 0.1)
+        if result is None:
+            assert plan.begins < cutoff < plan.begins + AnsweringPeer.delay, plan
+        elif plan.end > cutoff:
+            assert reason(result) is CloseReason.CANCELLED, plan
+        elif plan.connects_after is None:
+            assert reason(result) is CloseReason.CONNECT_TIMEOUT, plan
+        else:
+            assert reason(result) is CloseReason.HUNG_UP, plan
+    assert len(returned) == 1 + len(later)
+    expected = sorted(max(last, begins + n) for n in [0, *later])
+    assert sorted(returned) == pytest.approx(expected, abs=0.01)
+
+
+async def test_drain_without_sessions_returns_at_once() -> None:
+    async with open_stream() as stream:
+        assert not stream.is_draining
+        assert await timed_drain(stream) == 0
+        assert stream.is_draining
+        assert stream.is_open
+
+
+async def test_drain_of_a_closed_stream_returns_at_once() -> None:
+    stream = Stream(Quiet(), modality="audio")
+    await stream.drain()
+    assert not stream.is_draining
+    async with stream:
+        await stream.drain()
+    assert not stream.is_draining
+    await stream.drain()
+    async with stream:  # starts afresh
+        assert not stream.is_draining
+
+
+async def test_closing_the_stream_ends_a_drain() -> None:
+    returned = anyio.Event()
+
+    async def drain() -> None:
+        await stream.drain()
+        returned.set()
+
+    async with create_task_group() as tasks:
+        async with open_stream(drain_timeout=None) as stream:
+            session = await begin(stream)
+            await connect(session)
+            tasks.start_soon(drain)
+            await anyio.sleep(60)
+            assert session.state is SessionState.CONNECTED
+        await returned.wait()
+    assert reason(session) is CloseReason.CANCELLED
+
+
+async def test_cancelled_drain_continues_without_its_caller() -> None:
+    async with open_stream(drain_timeout=20) as stream:
+        session = await begin(stream)
+        await connect(session)
+        with anyio.move_on_after(5):
+            await stream.drain()
+        assert stream.is_draining
+        assert session.state is SessionState.CONNECTED
+        with pytest.raises(Draining):
+            await begin(stream)
+        assert await timed_drain(stream) == pytest.approx(15.1)
+        assert reason(session) is CloseReason.CANCELLED
+
+
+@pytest.mark.parametrize(("timeout", "notice"), [(25, 5), (4, 2), (0.5, 0.25)])
+async def test_clients_are_warned_before_the_timeout_ends_them(
+    timeout: float, notice: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_stream(drain_timeout=timeout) as stream:
+        session = await begin(stream)
+        await connect(session)
+        began = anyio.current_time()
+        async with create_task_group() as tasks:
+            tasks.start_soon(stream.drain)
+            warning = json.loads(await client_of(session).receive_message())
+            assert anyio.current_time() - began == pytest.approx(timeout - notice)
+            text = f"The server is restarting. This call ends in {notice:g} s."
+            assert (warning["type"], warning["data"]) == ("warning", text)
+            assert warning["reason"] == "draining"
+            end = json.loads(await client_of(session).receive_message())
+            assert anyio.current_time() - began == pytest.approx(timeout)
+            assert (end["type"], end["reason"]) == ("end_stream", "cancelled")
+            assert end["data"] == "the server is restarting"
+    (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert record.getMessage() == "draining: drain_timeout has passed; 1 sessions are ended"
+
+
+async def test_timeout_of_zero_ends_sessions_at_once() -> None:
+    async with open_stream(drain_timeout=0) as stream:
+        session = await begin(stream)
+        await connect(session)
+        assert await timed_drain(stream) == pytest.approx(0.1)
+        message = json.loads(await client_of(session).receive_message())
+        assert message["type"] == "end_stream"
+
+
+async def test_every_way_to_begin_a_session_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_stream() as stream:
+        await connect(await begin(stream))
+        with anyio.move_on_after(1):
+            await stream.drain()
+        with pytest.raises(Draining) as caught:
+            await begin(stream)
+        assert (caught.value.status_hint, caught.value.retry_after) == (503, 5)
+        assert caught.value.rule == str(caught.value)
+        with pytest.raises(Draining):
+            await stream.serve_peer(lambda _needs, _buffers: MemoryPeer())
+        assert stream.active == 1
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+async def test_offer_that_is_being_prepared_is_refused() -> None:
+    refused: list[SignalingError] = []
+
+    async def configure() -> dict[str, Any]:
+        await anyio.sleep(1)
+        return {}
+
+    async def offer() -> None:
+        try:
+            await begin(stream)
+        except SignalingError as exc:
+            refused.append(exc)
+
+    async with open_stream(server_rtc_configuration=configure) as stream:
+        async with create_task_group() as tasks:
+            tasks.start_soon(offer)
+            await anyio.sleep(0.5)
+            await stream.drain()
+        assert isinstance(refused[0], Draining)
+
+
+async def test_requests_about_a_session_work_while_draining() -> None:
+    async with open_stream() as stream:
+        session = await begin(stream)
+        assert session.alias is not None
+        async with create_task_group() as tasks:
+            tasks.start_soon(stream.drain)
+            await anyio.sleep(1)
+            await connect(session)
+            stream.set_input(session.alias, 5)
+            assert stream.sessions == {session.id: session}
+            stream.update_connection(session.alias, "closed")
+        assert reason(session) is CloseReason.HANDLER_CLOSED
+
+
+async def test_stubborn_session_does_not_hold_up_a_drain(caplog: pytest.LogCaptureFixture) -> None:
+    release = anyio.Event()
+
+    async def persist(_session: Session) -> None:
+        while not release.is_set():
+            with suppress(BaseException):
+                await release.wait()
+            with CancelScope(shield=True), anyio.move_on_after(0.1):
+                await release.wait()
+
+    limits = Limits(lag=None, shutdown=1)
+    async with open_stream(persist, limits=limits, drain_timeout=3) as stream:
+        await connect(await begin(stream))
+        assert await timed_drain(stream) == pytest.approx(4, abs=0.1)
+        assert "swallows its cancellation" in caplog.text
+        release.set()
+
+
+@pytest.mark.parametrize("timeout", [-1, "5", True, float("nan"), float("inf")])
+def test_unsuitable_timeout_raises(timeout: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="drain_timeout must be a number"):
+        Stream(Quiet(), modality="audio", drain_timeout=timeout)
