@@ -51,6 +51,12 @@ class Drainer:
             logger.info("draining: %d sessions are left; drain_timeout: %s", left, timeout)
             tasks.start_soon(self._drain, self.timeout, self._done)
 
+    def cut(self, tasks: TaskGroup) -> None:
+        """End all sessions now, and refuse new ones."""
+        self.begin(tasks)
+        for session in self._registry.sessions.values():
+            session.close(CloseReason.CANCELLED, "the server is stopping")
+
     async def wait(self) -> None:
         """Wait until no session is left, or the service is closed."""
         if self._done is None:

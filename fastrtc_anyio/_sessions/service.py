@@ -168,6 +168,11 @@ class SessionService(AsyncContextManagerMixin):
         if self._supervisor.resources is not None:
             self.admission.drainer.begin(self._supervisor.resources.tasks)
 
+    def end_sessions(self) -> None:
+        """End all sessions now, and refuse new ones until the service is closed."""
+        if self._supervisor.resources is not None:
+            self.admission.drainer.cut(self._supervisor.resources.tasks)
+
     async def drain(self) -> None:
         """See :meth:`fastrtc_anyio.Stream.drain`."""
         self.begin_drain()

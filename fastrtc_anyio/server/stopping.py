@@ -42,15 +42,26 @@ class _Lifespan:
         self.host = Host()
         self.asked = anyio.Event()
         """Set by the first SIGTERM."""
+        self.cut = anyio.Event()
+        """Set by a signal for an immediate end."""
         self.is_drained = False
-        self.waiting = CancelScope()
-        """The wait for the last session, as the lifespan ends."""
+        self._waiting = CancelScope()
 
     async def drain_when_asked(self) -> None:
         await self.asked.wait()
         await self.service.drain()
         self.is_drained = True
         _stopping.pass_on_drained()
+
+    async def end_when_cut(self) -> None:
+        await self.cut.wait()
+        # Now, because servers give open WebSockets some time before they end the lifespan.
+        self.service.end_sessions()
+        self._waiting.cancel()
+
+    async def wait_drained(self) -> None:
+        with self._waiting:
+            await self.service.drain()
 
 
 class _Stopping:
@@ -84,17 +95,15 @@ class _Stopping:
         """Drain all streams of the main thread; return when the one of ``lifespan`` has drained."""
         self._is_ending = True
         self._install()
-        with lifespan.waiting:
-            if not self._is_cut:
-                for other in self._lifespans:
-                    other.service.begin_drain()
-                await lifespan.service.drain()
+        for other in self._lifespans:
+            other.service.begin_drain()
+        await lifespan.wait_drained()
 
     def cut(self) -> None:
-        """Wait for no session any more."""
+        """End all sessions now."""
         self._is_cut = True
         for lifespan in self._lifespans:
-            lifespan.host.post(lifespan.waiting.cancel)
+            lifespan.host.post(lifespan.cut.set)
 
     def pass_on_drained(self) -> None:
         """Pass SIGTERM on to the server if all streams are drained."""
@@ -136,7 +145,7 @@ _stopping = _Stopping()
 
 
 def note_interrupt() -> None:
-    """Let lifespans that end now not drain: a signal has asked for an immediate end."""
+    """End the sessions of all mounted streams: a signal has asked for an immediate end."""
     _stopping.cut()
 
 
@@ -153,6 +162,7 @@ async def drain_at_end(service: SessionService) -> AsyncGenerator[None, None]:
     lifespan = _Lifespan(service)
     async with create_task_group() as tasks:
         tasks.start_soon(lifespan.drain_when_asked)
+        tasks.start_soon(lifespan.end_when_cut)
         _stopping.enter(lifespan)
         try:
             yield

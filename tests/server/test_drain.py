@@ -24,7 +24,8 @@ from tests.kit.websockets import Wire, open_wire
 
 PROGRAM = Path(__file__).with_name("drainable.py")
 ROOT = str(Path(__file__).parents[2])
-OFFER = {"type": "offer", "sdp": "v=0", "webrtc_id": "new"}
+CALLER = "3f0c8e7a5d1b4296af7083c2de91b654"
+OFFER = {"type": "offer", "sdp": "v=0", "webrtc_id": "0a1c8e7a5d1b4296af7083c2de91b654"}
 
 # The program has its own backend; one backend is enough for the client.
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -64,7 +65,7 @@ def running(mode: str, **variables: str) -> AbstractAsyncContextManager[Program]
 async def open_call(url: str) -> AsyncGenerator[Wire, None]:
     """Call over a WebSocket."""
     async with open_wire(url) as wire:
-        await wire.send(json.dumps({"event": "start", "websocket_id": "the caller"}))
+        await wire.send(json.dumps({"event": "start", "websocket_id": CALLER}))
         await check_wire(wire)
         yield wire
 
@@ -209,7 +210,7 @@ async def test_streams_of_one_application_drain_together() -> None:
 
 @pytest.mark.parametrize("worker", ["trio", "asyncio"])
 async def test_command_of_hypercorn_lets_calls_continue(worker: str) -> None:
-    """It closes its listener at once, and WebSockets after the graceful timeout."""
+    """It answers no request meanwhile, and closes WebSockets after the graceful timeout."""
     command = module(*HYPERCORN, "--worker-class", worker, "--graceful-timeout", "20")
     async with (
         run_server(command, {"PYTHONPATH": ROOT}) as program,
@@ -217,14 +218,11 @@ async def test_command_of_hypercorn_lets_calls_continue(worker: str) -> None:
         place_call(program.url) as client,
     ):
         await check_echo(client)
-        program.process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(5):
-            while True:
-                try:
-                    await post(program.url, OFFER)
-                except httpx.TransportError:
-                    break
-                await anyio.sleep(0.05)
+        port = int(program.url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as idle:
+            program.process.send_signal(signal.SIGTERM)
+            with anyio.fail_after(5), pytest.raises(anyio.EndOfStream):
+                await idle.receive()
         await check_wire(wire)
         await check_echo(client)
         await wire.aclose()
@@ -232,6 +230,22 @@ async def test_command_of_hypercorn_lets_calls_continue(worker: str) -> None:
         await hang_up(client)
         print(f"{worker}: ended {await program.wait():.2f} s after the last call")
     check_quiet(program, 0)
+
+
+async def test_server_without_handlers_of_signals_drains() -> None:
+    """Hypercorn on trio, in one process: by default SIGTERM kills it."""
+    command = module(*HYPERCORN, "--worker-class", "trio", "--workers", "0")
+    async with (
+        run_server(command, {"PYTHONPATH": ROOT}) as program,
+        place_call(program.url) as client,
+    ):
+        await check_echo(client)
+        program.process.send_signal(signal.SIGTERM)
+        await check_refusals(program.url)
+        await check_echo(client)
+        await hang_up(client)
+        await program.wait()
+    check_quiet(program, -signal.SIGTERM)
 
 
 async def test_serve_with_a_drain_timeout() -> None:
