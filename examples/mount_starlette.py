@@ -32,6 +32,7 @@ app = Starlette(routes=[page_route("/"), Route("/status", status)])
 stream.mount(app)  # adds POST /webrtc/offer; the stream is open while the application runs
 
 if __name__ == "__main__":
+    wait = partial(wait_for_interrupt, drain=stream.drain)
     # Hypercorn's type hints do not accept a Starlette application.
-    run = partial(serve, app, Config(), shutdown_trigger=wait_for_interrupt)  # type: ignore[arg-type]
+    run = partial(serve, app, Config(), shutdown_trigger=wait)  # type: ignore[arg-type]
     anyio.run(run, backend="trio")
