@@ -150,6 +150,29 @@ async def test_closing_the_tab_hangs_up(browser: Browser) -> None:
 
 
 @on_trio
+async def test_page_waits_for_a_server_that_restarts(browser: Browser) -> None:
+    stream = make_stream(TalkativeEcho, drain_timeout=6)
+    async with serve(stream) as url, anyio.create_task_group() as tasks:
+        caller, other = await browser.open_page(url), await browser.open_page(url)
+        await connect(caller)
+        tasks.start_soon(stream.drain)
+
+        await other.click("connect")
+        await other.wait_for_text("status", "The server is restarting")
+        await other.wait_for_text("hint", "Trying again in")
+        await caller.wait_for_text("notice", "The server is restarting. This call ends in 3 s.")
+        assert await caller.text("connection") == "Connected"
+        await caller.wait_for_text("connection", "Reconnecting")
+
+    await other.wait_for_text("status", "The server does not answer")
+    async with serve(make_stream(TalkativeEcho), int(url.rpartition(":")[2])):
+        for page in (caller, other):
+            await page.wait_for_text("connection", "Connected")
+            await check_sound(page)
+            assert await page.text("alert") == ""
+
+
+@on_trio
 async def test_page_calls_again_when_a_full_server_has_a_slot(
     browser: Browser, tmp_path: Path
 ) -> None:
