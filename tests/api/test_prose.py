@@ -76,6 +76,8 @@ FOREIGN = """
     run_coroutine_threadsafe transcript websockets get_ _turn_credentials utils stream_auth_token
     stream_bidirectional_codec stream_bidirectional_mode stream_bidirectional_sampling_rate
     tool tool_calls
+    TimeoutStopSec docker graceful_timeout hypercorn shutdown_timeout stop_grace_period
+    terminationGracePeriodSeconds uvicorn
     CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
     reply_on_stopwords speech_to_text text_to_speech
     prometheus_client REGISTRY _created disable_created_metrics start_http_server

@@ -248,24 +248,6 @@ async def test_server_without_handlers_of_signals_drains() -> None:
     check_quiet(program, -signal.SIGTERM)
 
 
-async def test_workers_of_uvicorn_drain() -> None:
-    command = [*COMMANDS["uvicorn"], "--workers", "2"]
-    async with (
-        run_server(command, {"PYTHONPATH": ROOT}) as program,
-        open_call(program.url) as wire,
-        place_call(program.url) as client,
-    ):
-        await check_echo(client)
-        program.process.send_signal(signal.SIGTERM)
-        await wait_draining(program.url)
-        await check_wire(wire)
-        await check_echo(client)
-        await wire.aclose()
-        await hang_up(client)
-        await program.wait()
-    check_quiet(program, 0, -signal.SIGTERM)
-
-
 async def test_serve_with_a_drain_timeout() -> None:
     command = [*COMMANDS["serve-trio"], "--drain-timeout", "0.2"]
     async with (
