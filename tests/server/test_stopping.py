@@ -114,9 +114,9 @@ async def test_sigint_ends_sessions_and_is_passed_on_at_once() -> None:
         assert session.closed is not None
 
 
-async def test_end_of_the_lifespan_drains() -> None:
+async def test_end_of_the_lifespan_drains_all_streams() -> None:
     one, other = quiet_stream(), quiet_stream()
-    app = mounted(one, other)
+    app = mounted(other, one)  # the last one is closed first
     stop = anyio.Event()
 
     async def serve() -> None:
