@@ -37,10 +37,11 @@ from fastrtc_anyio._sessions.supervision import Resources
 from fastrtc_anyio.observability import Metrics, Observer
 from fastrtc_anyio.observability.observer import refusal_reason
 from fastrtc_anyio.testing import open_call
+from tests.kit.answering_peer import AnsweringPeer as Peer
 from tests.kit.conversations import agent, answering, say, silence, voice
 from tests.kit.handlers import AsyncEcho, Quiet
 from tests.kit.observing import Recorder, count_of, scrape
-from tests.session.test_admission import Peer, request, settle
+from tests.session.test_admission import request, settle
 
 
 @asynccontextmanager
