@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import anyio
@@ -10,12 +9,11 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import CloseReason, Draining
 
 from .registry import SessionRegistry
-
-logger = logging.getLogger("fastrtc_anyio")
 
 _NOTICE_SECONDS = 5.0
 """Seconds between the notice to clients and the end of their sessions, at most."""
@@ -48,7 +46,8 @@ class Drainer:
             self._done = anyio.Event()
             left = len(self._registry.sessions)
             timeout = "no limit" if self.timeout is None else f"{self.timeout:g} s"
-            logger.info("draining: %d sessions are left; drain_timeout: %s", left, timeout)
+            text = "draining: %d sessions are left; drain_timeout: %s"
+            logger.info(text, left, timeout, event="server.draining")
             tasks.start_soon(self._drain, self.timeout, self._done)
 
     def cut(self, tasks: TaskGroup) -> None:
@@ -83,7 +82,8 @@ class Drainer:
             with CancelScope(deadline=now + seconds):
                 await wait_empty()
         if left := self._registry.sessions:
-            logger.warning("draining: drain_timeout has passed; %d sessions are ended", len(left))
+            text = "draining: drain_timeout has passed; %d sessions are ended"
+            logger.warning(text, len(left), event="server.drain_timeout")
             for session in left.values():
                 session.close(CloseReason.CANCELLED, _END)
             await wait_empty()
