@@ -92,6 +92,23 @@ async def test_full_stream_is_not_ready_until_a_session_has_ended() -> None:
         assert await ready(app) == (200, {"status": "ready"})
 
 
+async def test_draining_stream_is_not_ready_while_its_sessions_go_on() -> None:
+    stream = make_stream(Quiet, drain_timeout=None)
+    app = mount(stream)
+    async with stream:
+        async with open_session(stream) as session, create_task_group() as tasks:
+            tasks.start_soon(stream.drain)
+            await wait_until(lambda: stream.is_draining)
+            assert await ready(app) == (503, {"status": "unready", "reason": "draining"})
+            assert (await request(app, "GET", "/health/live")).status == 200
+            assert stream.describe(session.id)["state"] == "connected"
+            tasks.cancel_scope.cancel()
+        await wait_until(lambda: stream.active == 0)
+        assert await ready(app) == (503, {"status": "unready", "reason": "draining"})
+    async with stream:
+        assert await ready(app) == (200, {"status": "ready"})
+
+
 class LatePortal:
     """A loop on a clock of its own, beside one that is on time."""
 
