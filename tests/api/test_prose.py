@@ -78,6 +78,8 @@ FOREIGN = """
     tool tool_calls
     TimeoutStopSec docker graceful_timeout hypercorn shutdown_timeout stop_grace_period
     terminationGracePeriodSeconds uvicorn
+    Caddyfile ClientIP Dockerfile caddy conf ip_hash keepalive lb_policy nginx sessionAffinity
+    stream_close_delay systemctl systemd upstream worker_connections
     CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
     reply_on_stopwords speech_to_text text_to_speech
     prometheus_client REGISTRY _created disable_created_metrics start_http_server
@@ -86,6 +88,7 @@ FOREIGN = """
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 QUOTED = frozenset(messages())
+CONFIGURATIONS = ("dockerfile", "ini", "nginx", "yaml")
 FILE = re.compile(r"(?:[\w.]+/)+[\w.]*|\w+\.(?:py|md|toml)")
 COMMAND = re.compile(
     r"(?:\.venv/bin/)?(?:pip|nox|python|lint-imports|apt|ssh?|ip|ulimit|\.ci/run)\b"
@@ -148,8 +151,10 @@ def reported_names() -> frozenset[str]:
 
 @cache
 def own_names(page: str) -> frozenset[str]:
-    """Names that the page's own code uses."""
-    code = [b.program for b in all_blocks() if b.page == page and b.language in ("python", "diff")]
+    """Names that the page's own code and configurations use."""
+    own = [block for block in all_blocks() if block.page == page]
+    code = [block.program for block in own if block.language in ("python", "diff")]
+    code += [block.text for block in own if block.language in CONFIGURATIONS]
     return frozenset(re.findall(r"[A-Za-z_]\w*", "\n".join(code)))
 
 
@@ -290,7 +295,7 @@ def test_commands_exist(page: str, words: list[str]) -> None:
             assert [word for word in options if word.startswith("--") and word not in code] == []
         case (("ffmpeg" | "apt" | "lint-imports" | ".ci/run" | "cloudflared" | "export"), _):
             pass
-        case (("ip" | "ss" | "ssh" | "ulimit"), _):
+        case (("docker" | "ip" | "ss" | "ssh" | "ulimit"), _):
             pass
         case (("uvicorn" | "hypercorn"), [*_, "app:app"] | ["app:app", *_]):
             pass  # tests/interop/test_programs.py runs them
@@ -327,10 +332,12 @@ def check_requirement(requirement: str) -> None:
 
 
 def test_flags_in_code_spans_exist() -> None:
-    """Long options that stand alone belong to the command line, an example or pytest."""
+    """Long options that stand alone belong to the command line, an example, or a shown command."""
     known = set(options_of(_make_parser()))
     for path in (ROOT / "examples").glob("*.py"):
         known |= set(re.findall(r'"(--[\w-]+)"', path.read_text(encoding="utf-8")))
+    for block in all_blocks():
+        known |= set(re.findall(r"--[\w-]+", block.text)) if block.language == "sh" else set()
     used = {flag for _, span in living_code() for flag in re.findall(r"^(--[\w-]+)", span)}
     assert used
     assert used - {"--"} <= known

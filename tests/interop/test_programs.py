@@ -156,8 +156,8 @@ async def test_websocket_client_records_the_answer(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(180)
 async def test_application_of_the_guide_answers_calls(tmp_path: Path) -> None:
-    commands = find_block("docs/guides/deploying.md", "uvicorn app:app").text
-    (program,) = blocks_of("docs/guides/deploying.md", "python")
+    commands = find_block("docs/guides/deploying.md", "fastrtc_anyio call").text
+    program = blocks_of("docs/guides/deploying.md", "python")[0]
     (tmp_path / "app.py").write_text(program.text, encoding="utf-8")
     port = find_port()
     serve, call = commands.replace("7860", str(port)).splitlines()
