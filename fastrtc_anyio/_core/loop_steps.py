@@ -34,11 +34,9 @@ class Step(NamedTuple):
 class Running:
     """What a thread with an event loop was running when it was sampled.
 
-    Keep none of it but `key`: frames keep the objects of their functions alive.
+    Keep none of it: frames keep the objects of their functions alive.
     """
 
-    key: int
-    """Equal for two samples of the same step, and for some others."""
     innermost: FrameType
     runner: FrameType
     """The frame of the loop's function that runs steps."""
@@ -64,13 +62,10 @@ def find_running(innermost: FrameType | None) -> Running | None:
         inner, frame = frame, frame.f_back
     if innermost is None or frame is None or runner is None:
         return None
-    key = frame
-    if runner.runs_all:
-        # One function of trio's runs all steps, and waits for events in between.
-        if inner is None or not inner.f_code.co_flags & _COROUTINE:
-            return None
-        key = inner
-    return Running(id(key), innermost, frame, partial(runner.read, frame))
+    # One function of trio's runs all steps, and waits for events in between.
+    if runner.runs_all and (inner is None or not inner.f_code.co_flags & _COROUTINE):
+        return None
+    return Running(innermost, frame, partial(runner.read, frame))
 
 
 def _read_asyncio(frame: FrameType) -> Step | None:

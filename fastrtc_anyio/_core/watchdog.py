@@ -27,7 +27,9 @@ from .stacks import extract_stack
 __all__ = ["LoopWatch", "watch_loop"]
 
 _SAMPLES = 5
-"""Samples within the limit."""
+"""Samples within the limit, while a step runs."""
+_IDLE_SAMPLES = 2.5
+"""The same while the loop waits. A step that began just after a sample is seen soon enough."""
 _LATE = 3
 """Sampling periods after which this thread counts as stopped in the meantime."""
 _MAX_NAMED = 100
@@ -51,7 +53,6 @@ class LoopWatch:
         self._now = time.monotonic()
         self._cpu = 0.0
         self._collections = 0
-        self._key = 0
         self._token: object = None
         self._held = 0.0
         self._named: set[CodeType] = set()
@@ -59,7 +60,7 @@ class LoopWatch:
     @property
     def period(self) -> float:
         """Seconds from one sample to the next."""
-        return self.limit / _SAMPLES
+        return self.limit / (_IDLE_SAMPLES if self._token is None else _SAMPLES)
 
     def check(
         self, frame: FrameType | None, now: float, cpu: float | None, collections: int = 0
@@ -80,16 +81,9 @@ class LoopWatch:
             elapsed = computed if collections == self._collections else 0.0
         self._now, self._cpu, self._collections = now, cpu or 0.0, collections
         running = find_running(frame)
-        if running is None:
-            self._key, self._token = 0, None
-            return
-        known, self._key = running.key == self._key, running.key
-        if not known:
+        step = None if running is None else running.read_step()
+        if running is None or step is None:
             self._token = None
-            if not is_late:
-                return  # the step is not read: most steps have ended before the next sample
-        step = running.read_step()
-        if step is None:
             return
         if step.token == self._token:
             self._held += elapsed

@@ -56,7 +56,7 @@ async def test_step_that_holds_the_loop_is_named_once(caplog: pytest.LogCaptureF
     log, samples = SessionLog("0123456789", LIMIT), Samples()
 
     def block_loop() -> None:
-        block(samples, 5)
+        block(samples, 4)
         assert named(caplog) == []
         block(samples, 20)
 
