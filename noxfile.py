@@ -112,6 +112,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Soak a server for an hour, or with the arguments after --: -- --minutes 2 --backend trio."""
+    session.install("--no-compile", ".[test]")
+    session.run("python", "-m", "tests.soak", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare with FastRTC and aiortc, with the arguments after --: -- echo --calls 10 20."""
     session.install(".[bench,test]")

@@ -22,6 +22,8 @@ Way = Literal["up", "down"]
 """To the server, or to the client."""
 _HOST = "127.0.0.1"
 _SIZE = 65_536
+_DETOUR = 0.05
+_QUEUE = 0.2
 
 
 @dataclass
@@ -42,6 +44,12 @@ class Network:
     """Fraction of the datagrams that is lost, 0 to 1."""
     burst: int = 1
     """Datagrams that are lost in a row."""
+    duplicates: float = 0.0
+    """Fraction of the datagrams that arrive twice."""
+    detours: float = 0.0
+    """Fraction of the datagrams that take 50 ms longer, so that later ones overtake them."""
+    rate: float = 0.0
+    """Bits per second in each direction, with a queue of 200 ms; 0: unlimited."""
     seed: int = 0
     outage: bool = False
     """Whether everything is lost."""
@@ -60,6 +68,7 @@ class Network:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._losing: Counter[Way] = Counter()
+        self._free_at: dict[Way, float] = {"up": 0.0, "down": 0.0}
         self._doors: dict[Address, socket.socket] = {}
         self._mappings: dict[tuple[Address, Address], socket.socket] = {}
         self._sockets: list[socket.socket] = []
@@ -125,10 +134,22 @@ class Network:
             self.lost[way] += 1
             return
         delay = self.delay + self.jitter * self._random.random()
-        if delay > 0:
-            self.loop.call_later(delay, self._deliver, way, sock, data, to)
-        else:
-            self._deliver(way, sock, data, to)
+        if self.rate:
+            now = self.loop.time()
+            wait = max(self._free_at[way] - now, 0.0)
+            if wait > _QUEUE:
+                self.lost[way] += 1
+                return
+            self._free_at[way] = now + wait + len(data) * 8 / self.rate
+            delay += self._free_at[way] - now
+        if self.detours and self._random.random() < self.detours:
+            delay += _DETOUR
+        copies = 2 if self.duplicates and self._random.random() < self.duplicates else 1
+        for _ in range(copies):
+            if delay > 0:
+                self.loop.call_later(delay, self._deliver, way, sock, data, to)
+            else:
+                self._deliver(way, sock, data, to)
 
     def _loses(self, way: Way) -> bool:
         if self._losing[way] == 0 and self.loss > 0:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -38,6 +39,39 @@ async def test_network_delays_and_loses_datagrams_as_configured() -> None:
             passed = network.passed["down"]
             await anyio.sleep(0.1)
             assert network.passed["down"] == passed
+
+
+def test_network_duplicates_reorders_and_limits_datagrams() -> None:
+    with open_network(seed=3) as network, udp_socket() as server, udp_socket() as client:
+        line = f"a=candidate:1 1 udp 1 127.0.0.1 {server.getsockname()[1]} typ host"
+        (_, _, _, _, _, port, *_) = network.hide_server(line).split()
+
+        def send(count: int) -> list[int]:
+            for number in range(count):
+                client.sendto(bytes([number]) * 100, ("127.0.0.1", int(port)))
+            arrived = []
+            with suppress(TimeoutError):
+                while True:
+                    arrived.append(server.recv(1000)[0])
+            return arrived
+
+        network.duplicates = 1.0
+        assert sorted(send(10)) == sorted([*range(10), *range(10)])
+        network.duplicates, network.detours = 0.0, 0.5
+        arrived = send(10)
+        assert arrived != sorted(arrived) == list(range(10))
+        network.detours, network.rate = 0.0, 8000.0
+        arrived = send(20)
+        assert arrived[:3] == [0, 1, 2], "one takes 0.1 s, and the queue has 0.2 s"
+        assert len(arrived) < 20
+
+
+@contextmanager
+def udp_socket() -> Generator[socket.socket, None, None]:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(0.5)
+        yield sock
 
 
 class Speaker(MediaStreamTrack):
