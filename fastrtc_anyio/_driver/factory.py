@@ -48,6 +48,8 @@ class FunctionDriver:
     def __init__(self, function: SessionFunction) -> None:
         self._function = function
         self.name: str = getattr(function, "__qualname__", repr(function))
+        self.turns: ReplyOnPause | None = None
+        """The handler that takes the turns for the function, if it has begun to."""
         self._scope = CancelScope()
         self._run: HandlerRun[ReplyOnPause] | None = None
         self._calls: Calls | None = None
@@ -71,14 +73,10 @@ class FunctionDriver:
         if self._run is not None:
             raise RuntimeError("utterances() serves one iterator in each session")
         session.audio_out.work_ahead()
+        self.turns = handler
         self._calls = Calls(handler)
         self._run = HandlerRun(handler, session, self._calls)
         tasks.start_soon(converse, self._run)
-
-    @property
-    def turns(self) -> ReplyOnPause | None:
-        """The handler that takes the turns for the function, if it has begun to."""
-        return None if self._run is None else self._run.handler
 
     async def play_out(self, session: Session) -> None:
         self._scope.cancel()
