@@ -171,9 +171,7 @@ def many_forwarded_streams(sctp: Any) -> list[Chunk]:
 
 
 @on_trio
-@pytest.mark.parametrize(
-    "make", [many_acknowledgements, many_resets, many_forwarded_streams, None], ids=str
-)
+@pytest.mark.parametrize("make", [many_acknowledgements, many_resets, many_forwarded_streams, None])
 async def test_costly_sctp_packet_is_dropped_or_ends_its_call(make: Any) -> None:
     """A packet of 1500 bytes, with chunks that would each cost milliseconds."""
     stream = make_stream(AsyncEcho, concurrency_limit=2)
