@@ -340,7 +340,7 @@ class Session(SessionLife):
         await self.driver.shut_down(self)
 
     async def _join_driver(self, deadline: float) -> int:
-        self.abandoned_threads = await self.driver.join(deadline)
+        self.abandoned_threads: int = await self.driver.join(deadline)
         if self.observation is not None:
             self.observation.ended()
         return self.abandoned_threads
