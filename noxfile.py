@@ -186,8 +186,8 @@ def interop(session: nox.Session) -> None:
     session.install(".[test]", "imageio-ffmpeg>=0.8")
     if (INTEROP / "package.json").exists():
         session.run("npm", "--prefix", str(INTEROP), "ci", "--no-audit", "--no-fund", external=True)
-    # One browser test at a time, beside two tests of other kinds: tests/interop/conftest.py.
-    session.run("pytest", str(INTEROP), *(session.posargs or ("-n", "3", "--dist", "loadgroup")))
+    # One browser test at a time, beside one test of another kind: tests/interop/conftest.py.
+    session.run("pytest", str(INTEROP), *(session.posargs or ("-n", "2", "--dist", "loadgroup")))
 
 
 def pinned(name: str) -> str:

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from fastrtc_anyio import CloseReason, RequestLimits, Session, Stream
 from fastrtc_anyio._peers.portal import open_portal
+from tests.kit.backends import on_trio
 from tests.kit.calls import make_stream
 from tests.kit.offer_corpus import OFFERS
 from tests.kit.waiting import wait_until
@@ -69,6 +70,7 @@ class Servers:
         await wait_until(lambda: not any(s.sessions for s, _ in self._open.values()), "the end")
 
 
+@on_trio  # offers are read and answered by the same code on both
 @pytest.mark.timeout(280)
 async def test_each_line_of_each_offer_may_be_repeated_removed_or_emptied(
     caplog: pytest.LogCaptureFixture,

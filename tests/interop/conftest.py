@@ -18,7 +18,7 @@ from .node import check_node
 from .pictures import write_camera
 
 RATE = 48_000
-PORTS = ("test_documentation", "test_first_try", "test_programs")
+PORTS = ("test_deploying", "test_documentation", "test_first_try", "test_programs")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
