@@ -13,10 +13,10 @@ import pytest
 from anyio import create_task_group
 from av import Packet
 
-from fastrtc_anyio import EnergyVad, ReplyOnPause, Session
+from fastrtc_anyio import EnergyVad, ReplyOnPause, Session, Stream
 from fastrtc_anyio._media.encode import create_encoder
 from fastrtc_anyio.testing import tone
-from tests.kit.aiortc_client import Microphone
+from tests.kit.aiortc_client import AiortcClient, Microphone
 from tests.kit.calls import make_stream, only_session, place_call
 from tests.kit.conversations import Log, LoudVad, words
 from tests.kit.network import open_network
@@ -90,6 +90,18 @@ async def test_frames_that_are_not_sent_count_as_silence(codec: str) -> None:
         assert sound.size / frames[0].sample_rate == pytest.approx((40 + GAP) / 50, abs=0.1)
 
 
+async def speak(stream: Stream, client: AiortcClient) -> None:
+    """Say the words once the session listens: earlier ones may be discarded on a busy machine."""
+
+    def listens() -> bool:
+        counted = only_session(stream).statistics().audio_in
+        return counted is not None and counted.received > 5
+
+    await wait_until(listens, "the first audio")
+    for start in range(0, VOICE.shape[1], 960):
+        client.microphone.frames.put(VOICE[:, start : start + 960])
+
+
 @DETECTORS
 async def test_client_that_mutes_while_speaking_hears_the_reply(vad: Any) -> None:
     log = Log()
@@ -99,8 +111,7 @@ async def test_client_that_mutes_while_speaking_hears_the_reply(vad: Any) -> Non
 
     handler = ReplyOnPause(reply, model=vad(), on_event=log)
     async with make_stream(handler) as stream, place_call(stream) as client:
-        for start in range(0, VOICE.shape[1], 960):
-            client.microphone.frames.put(VOICE[:, start : start + 960])
+        await speak(stream, client)
         await wait_until(lambda: "UserStartedSpeaking" in log.kinds, "the speech")
         (sender,) = client.pc.getSenders()
         client._loop.call_soon_threadsafe(sender.replaceTrack, None)
@@ -126,8 +137,7 @@ async def test_reply_waits_for_the_end_of_an_outage(vad: Any) -> None:
     handler = ReplyOnPause(reply, model=vad(), on_event=log)
     with open_network(delay=0.02) as network:
         async with make_stream(handler) as stream, place_call(stream, network=network) as client:
-            for start in range(0, VOICE.shape[1], 960):
-                client.microphone.frames.put(VOICE[:, start : start + 960])
+            await speak(stream, client)
             await wait_until(lambda: "UserStartedSpeaking" in log.kinds, "the speech")
             network.outage = True
             await anyio.sleep(2)  # the outage, which no event ends
