@@ -41,18 +41,20 @@ class Observers:
         """Return the observers that override a method."""
         return [one for one in self._observers if _overrides(one, name)]
 
+    def call(self, name: str, call: Callable[[Observer], object]) -> None:
+        """Call the observers that override a method, with ``call``."""
+        for one in self.overridden(name):
+            with contained(one, name):
+                call(one)
+
     @asynccontextmanager
     async def observe(self, stream: ObservedStream) -> AsyncGenerator[None, None]:
         """Report that a stream opens now, and that it closes at the end of the block."""
-        for one in self.overridden("stream_opened"):
-            with contained(one, "stream_opened"):
-                one.stream_opened(stream)
+        self.call("stream_opened", lambda one: one.stream_opened(stream))
         try:
             yield
         finally:
-            for one in self.overridden("stream_closed"):
-                with contained(one, "stream_closed"):
-                    one.stream_closed(stream)
+            self.call("stream_closed", lambda one: one.stream_closed(stream))
 
     @contextmanager
     def watch_refusals(self, errors: type[Exception] = Exception) -> Generator[None, None, None]:
@@ -66,9 +68,7 @@ class Observers:
 
     def _refused(self, error: Exception) -> None:
         reason = refusal_reason(error)
-        for one in self.overridden("refused"):
-            with contained(one, "refused"):
-                one.refused(reason, error)
+        self.call("refused", lambda one: one.refused(reason, error))
 
     def admit(self, session: Session) -> None:
         """Report that a session was admitted, and observe it, if there are observers."""
@@ -87,16 +87,14 @@ class ObservedSession:
         self._turn: Turn | None = None
         self._replies: dict[int, tuple[Reply, float]] = {}
         """Replies that have not ended, with the times at which they were due."""
-        for one in observers.overridden("session_admitted"):
-            with contained(one, "session_admitted"):
-                one.session_admitted(session)
+        observers.call("session_admitted", lambda one: one.session_admitted(session))
 
     def connected(self) -> None:
         self._connected_at = current_time()
         seconds = self._connected_at - self._admitted_at
-        for one in self._observers.overridden("session_connected"):
-            with contained(one, "session_connected"):
-                one.session_connected(self._session, seconds)
+        self._observers.call(
+            "session_connected", lambda one: one.session_connected(self._session, seconds)
+        )
 
     def ended(self) -> None:
         self._session.observation = None  # nothing is reported afterwards, and no cycle is left
@@ -104,40 +102,34 @@ class ObservedSession:
             self.reply_ended(number, ReplyEnd.CUT_OFF, _NOTHING_PLAYED)
         connected_at = self._connected_at
         seconds = None if connected_at is None else current_time() - connected_at
-        for one in self._observers.overridden("session_ended"):
-            with contained(one, "session_ended"):
-                one.session_ended(self._session, seconds)
+        self._observers.call("session_ended", lambda one: one.session_ended(self._session, seconds))
 
     def turn_ended(self, turn: Turn) -> None:
         self._turn = turn
-        for one in self._observers.overridden("turn_ended"):
-            with contained(one, "turn_ended"):
-                one.turn_ended(self._session, turn)
+        self._observers.call("turn_ended", lambda one: one.turn_ended(self._session, turn))
 
     def reply_started(self, number: int) -> None:
         turn, self._turn = self._turn, None
         reply = Reply(number, turn)
         self._replies[number] = reply, current_time()
-        for one in self._observers.overridden("reply_started"):
-            with contained(one, "reply_started"):
-                one.reply_started(self._session, reply)
+        self._observers.call("reply_started", lambda one: one.reply_started(self._session, reply))
 
     def reply_audible(self, number: int) -> None:
         if number not in self._replies:
             return
         reply, due = self._replies[number]
         latency = current_time() - due
-        for one in self._observers.overridden("reply_audible"):
-            with contained(one, "reply_audible"):
-                one.reply_audible(self._session, reply, latency)
+        self._observers.call(
+            "reply_audible", lambda one: one.reply_audible(self._session, reply, latency)
+        )
 
     def reply_ended(self, number: int, end: ReplyEnd, played: Played) -> None:
         if number not in self._replies:
             return
         reply, _ = self._replies.pop(number)
-        for one in self._observers.overridden("reply_ended"):
-            with contained(one, "reply_ended"):
-                one.reply_ended(self._session, reply, end, played)
+        self._observers.call(
+            "reply_ended", lambda one: one.reply_ended(self._session, reply, end, played)
+        )
 
     def in_session(self) -> AbstractContextManager[object]:
         return _entered("in_session", self._observers, lambda one: one.in_session(self._session))

@@ -33,10 +33,17 @@ class LastRoute(Route):
         self._others = others
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        # Most requests are for other paths: the others need no comparison then.
+        if match is not Match.NONE and self._is_replaced():
+            return Match.NONE, {}
+        return match, child_scope
+
+    def _is_replaced(self) -> bool:
         own = _PARAMETER.sub("{}", self.path)
-        for other in self._others:
-            same = _PARAMETER.sub("{}", getattr(other, "path", "")) == own
-            methods = getattr(other, "methods", None) or ()
-            if same and self._method in methods and not isinstance(other, LastRoute):
-                return Match.NONE, {}
-        return super().matches(scope)
+        return any(
+            self._method in (getattr(other, "methods", None) or ())
+            and _PARAMETER.sub("{}", getattr(other, "path", "")) == own
+            and not isinstance(other, LastRoute)
+            for other in self._others
+        )
