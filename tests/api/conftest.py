@@ -1,4 +1,4 @@
-"""Makes the scripts of docs/ importable, which are not part of the installed package."""
+"""Makes the scripts of docs/ importable: they are not part of the installed package."""
 
 import sys
 from pathlib import Path

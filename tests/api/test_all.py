@@ -15,7 +15,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def find_public_modules() -> dict[str, ast.Module]:
-    """All modules without an underscore in their path, but packages that hold only a docstring."""
+    """All modules without an underscore in their path, except packages with only a docstring."""
     found = {}
     for path in sorted((ROOT / "fastrtc_anyio").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts

@@ -1,4 +1,4 @@
-"""Datagrams of strangers and odd ones of the client, in every phase of a call."""
+"""Datagrams of strangers, and malformed ones of the client, in every phase of a call."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def strangers(target: Target) -> Generator[Callable[[], None], None, None]:
 
 @asynccontextmanager
 async def flooding(target: Target) -> AsyncGenerator[None, None]:
-    """Have strangers send without an end while the block runs."""
+    """Let strangers send continuously while the block runs."""
     stop = threading.Event()
 
     def flood() -> None:
@@ -134,7 +134,7 @@ async def flooding(target: Target) -> AsyncGenerator[None, None]:
 
 @asynccontextmanager
 async def answered() -> AsyncGenerator[tuple[Stream, AiortcClient, Target], None]:
-    """A call whose offer is answered, while the client has not got the answer."""
+    """A call whose offer is answered, and whose client has not yet received the answer."""
     stream = make_stream(AsyncEcho())
     async with stream, open_client() as client:
         offer = await make_offer(client)
@@ -209,7 +209,7 @@ async def test_strangers_during_the_handshake(caplog: pytest.LogCaptureFixture) 
     check_log(caplog)
 
 
-async def test_strange_datagrams_in_a_call_cost_themselves(
+async def test_strange_datagrams_in_a_call_have_no_other_effect(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with answered() as (stream, client, target):
@@ -267,7 +267,7 @@ MALFORMED = [
 """First bytes of packets, and what follows their headers: padding and extensions of wrong sizes."""
 
 
-async def test_odd_packets_of_the_audio_of_a_call_cost_themselves(
+async def test_odd_audio_packets_of_a_call_have_no_other_effect(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with answered() as (stream, client, target):

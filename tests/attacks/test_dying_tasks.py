@@ -119,7 +119,7 @@ KILLS = {
     "Connection._watch": kill_consent,
     "fail_later ": kill_check,
 }
-"""Ways to have a task fail, by the name in the reason."""
+"""Ways to make a task fail, by the name in the reason."""
 
 
 @pytest.mark.parametrize("name", KILLS)

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Chatty(AsyncEcho):
-    """Sends audio and messages all the time, so that sends meet closes."""
+    """Sends audio and messages continuously, so that sends coincide with closes."""
 
     async def on_message(self, message: str) -> None:
         for _ in range(8):
@@ -95,7 +95,7 @@ class Client:
             await self.connection.send(data)
 
     async def end(self, kind: str) -> int | None:
-        """End in one way; return the code of the server's close frame where it matters."""
+        """End the connection in one way; return the code of the server's close frame, if needed."""
         match kind:
             case "close" | "going away":
                 await self.send(frame(8, struct.pack("!H", CODES[kind])))

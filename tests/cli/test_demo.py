@@ -98,7 +98,7 @@ def test_gap_in_response_keeps_lag_and_correlation() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_answer_that_begins_late_is_no_echo() -> None:
+def test_late_answer_is_not_an_echo() -> None:
     sent = speech_like(16_000, 2.0)[0]
     for silence in (3.9, 4.3, 6.0):
         late = np.concatenate([np.zeros(round(silence * 16_000), np.int16), sent])

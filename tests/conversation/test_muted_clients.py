@@ -116,7 +116,7 @@ async def test_speech_after_a_stop_word_gets_a_reply_though_the_search_ends_late
 
 
 @TRANSPORTS
-async def test_client_that_sends_speech_only_is_heard_turn_by_turn(connect: Any) -> None:
+async def test_client_that_sends_speech_only_gets_a_reply_to_each_turn(connect: Any) -> None:
     """The client has its own voice-activity detection."""
     said: list[Any] = []
     log = Log()

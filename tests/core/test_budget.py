@@ -30,14 +30,14 @@ def test_reserve_is_kept_for_other_uses() -> None:
     assert budget.take(0.0)
 
 
-def test_more_than_is_left_is_paid_back_first() -> None:
+def test_overdraft_is_paid_back_first() -> None:
     budget = Budget(10)
     budget.spend(25, 0.0)
     assert not budget.take(1.0)
     assert budget.refill(2.0) == pytest.approx(5)
 
 
-def test_clock_that_goes_back_takes_nothing_away() -> None:
+def test_clock_that_goes_back_changes_nothing() -> None:
     budget = Budget(10)
     budget.spend(4, 5.0)
     assert budget.refill(3.0) == 6

@@ -16,7 +16,7 @@ from fastrtc_anyio._sessions.load import LoadGauge
 
 
 class Loop:
-    """A loop on a clock of ours, late by ``lag`` and busy for a share of the time."""
+    """A loop with a simulated clock, late by ``lag`` and busy for a share of the time."""
 
     def __init__(self) -> None:
         self.now = self.cpu = 0.0
@@ -56,7 +56,7 @@ def test_steady_lag_and_load_are_measured() -> None:
     assert loop.pace.lag(loop.now) == pytest.approx(0.07, abs=0.015)
 
 
-def test_single_stall_is_no_overload_and_a_second_one_is() -> None:
+def test_second_stall_is_an_overload_and_a_single_one_is_not() -> None:
     loop = Loop()
     load = gauge(loop)
     loop.run(5)

@@ -1,4 +1,4 @@
-"""Records of the package's logger: what a log shows of them, and how many of them."""
+"""Records of the package's logger: their text, and limits of their number."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ async def test_host_asyncio_loop_is_set_under_asyncio_only(anyio_backend_name: s
     assert (Host().asyncio_loop is not None) == (anyio_backend_name == "asyncio")
 
 
-async def test_run_sync_refuses_what_is_no_synchronous_function() -> None:
+async def test_run_sync_requires_a_synchronous_function() -> None:
     async def model() -> None: ...
 
     for wrong in (5, model):

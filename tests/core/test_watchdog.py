@@ -22,7 +22,7 @@ STEP = LIMIT / 4
 
 
 class Samples:
-    """A watch on a clock of the test's, whose samples are frames of the running test."""
+    """A watch with a simulated clock, whose samples are frames of the running test."""
 
     def __init__(self, limit: float = LIMIT) -> None:
         self.watch = LoopWatch(limit)
@@ -145,7 +145,7 @@ async def test_garbage_collection_names_no_code(caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize("limit", [None, 1.0])
-async def test_session_has_a_limit_of_its_own(
+async def test_each_session_has_its_own_limit(
     limit: float | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     samples = Samples()
@@ -186,7 +186,7 @@ def test_code_without_a_loop_is_not_read() -> None:
 
 
 def test_sampling_leaves_no_garbage() -> None:
-    """A frame in a variable of its own function would keep the objects of all threads alive."""
+    """A function that keeps its own frame would keep the objects of all threads alive."""
     gc.collect()
     gc.disable()
     try:

@@ -128,7 +128,7 @@ async def test_first_sentence_is_audible_within_a_second_of_its_end(
 
 
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 3.5])
-async def test_interruption_closes_the_request_and_the_history_is_what_was_heard(
+async def test_interruption_closes_the_request_and_keeps_the_heard_words(
     agent: Agent, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(agent.fake, "SECONDS_PER_WORD", 0.35)
@@ -274,7 +274,7 @@ FAILURES = {
     [*(("example", failure) for failure in FAILURES), ("guide", next(iter(FAILURES)))],
     indirect=["agent"],
 )
-async def test_failure_of_the_endpoint_is_told_and_the_call_continues(
+async def test_failure_of_the_endpoint_is_announced_and_the_call_continues(
     agent: Agent, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, logged = FAILURES[failure]

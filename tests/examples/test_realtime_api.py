@@ -50,7 +50,9 @@ def transcript(call: Call) -> list[tuple[str, str]]:
     return [(role, text) for role, text in call.session.transcript]
 
 
-async def test_utterance_is_answered_and_its_transcript_is_what_was_heard(service: Service) -> None:
+async def test_utterance_is_answered_and_the_transcript_has_the_heard_words(
+    service: Service,
+) -> None:
     async with service.call() as call:
         await say(call, silence(0.5), voice(1.0), silence(4.0))
     assert call.session.error is None
@@ -63,7 +65,7 @@ async def test_utterance_is_answered_and_its_transcript_is_what_was_heard(servic
     assert session["session"]["audio"]["input"]["format"]["rate"] == 24_000
 
 
-async def test_interruption_stops_the_answer_and_tells_the_service_what_was_heard(
+async def test_interruption_stops_the_answer_and_reports_its_played_audio(
     service: Service,
 ) -> None:
     async with service.call() as call:
@@ -144,7 +146,7 @@ async def test_events_of_an_interrupted_answer_have_no_effect(
     assert said == ("assistant", "I see. I")  # a third of ten words
 
 
-async def test_interruption_of_an_answer_that_stalls_tells_what_was_heard(
+async def test_interruption_of_a_stalled_answer_reports_its_played_audio(
     service: Service,
 ) -> None:
     other = {"item_id": "b"}

@@ -1,6 +1,6 @@
 """The long form of fuzzing: ``python -m tests.fuzz [--seconds 60] [--backend trio] [TARGET ...]``.
 
-Each target runs in a process of its own, guided by coverage if atheris is installed and otherwise
+Each target runs in a separate process, guided by coverage if atheris is installed and otherwise
 with random inputs. A finding is a file in ``.fuzz/findings``; ``--replay FILE TARGET`` repeats it.
 """
 

@@ -1,4 +1,4 @@
-"""Applications that the targets feed, and checks of what is left afterwards."""
+"""Applications that the targets feed, and checks that nothing is left afterwards."""
 
 from __future__ import annotations
 

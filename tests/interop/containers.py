@@ -1,7 +1,7 @@
 """Build and run a Dockerfile without Docker, in a scratch folder.
 
 The folder stands for the root of the container's file system, and a new virtual environment for the
-Python of its image. Instructions are carried out in order. One that this module does not know is an
+Python of its image. Instructions are carried out in order. An unknown instruction is an
 error.
 """
 
@@ -27,7 +27,7 @@ class ContainerError(Exception):
 
 @dataclass
 class Container:
-    """What the instructions have made: the result of a build.
+    """The result of a build.
 
     Attributes:
         root: folder that stands for ``/``.

@@ -76,7 +76,7 @@ def babble(seconds: float) -> tuple[int, Any]:
 
 
 class Agent(ReplyOnPause):
-    """Follows a script of utterances and replies, whatever the user says."""
+    """Follows a script of utterances and replies, and ignores what the user says."""
 
     def __init__(self) -> None:
         super().__init__(self.answer, model=EnergyVad())

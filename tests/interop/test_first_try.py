@@ -80,7 +80,7 @@ def find_requirements(text: str, wheel: Path) -> tuple[str, ...]:
 
 
 def make_variables(programs: Path) -> dict[str, str]:
-    """The environment of a program: none but that of its own packages."""
+    """Environment variables of a program, which finds its own packages only."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -41,7 +41,7 @@ SDP = {"Content-Type": "application/sdp"}
 
 @pytest.fixture(autouse=True)
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name of the site is this machine, and clients trust its certificate."""
+    """Resolve the name of the site to this machine, and trust its certificate."""
     resolve = socket.getaddrinfo
 
     def lookup(host: Any, *args: Any, **options: Any) -> Any:

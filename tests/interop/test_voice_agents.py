@@ -87,7 +87,7 @@ async def test_serves_until_interrupted(name: str) -> None:
     await check_serving(name)
 
 
-async def test_language_model_agent_is_interrupted_and_remembers_what_was_heard() -> None:
+async def test_interrupted_language_model_agent_remembers_the_heard_words() -> None:
     """In real time, with the fake model behind HTTP."""
     command = [sys.executable, str(EXAMPLES / "llm_agent.py"), "--demo", "--headless"]
     with anyio.fail_after(50):

@@ -83,7 +83,7 @@ async def say(call: Call, *parts: Int16Array) -> None:
 
 
 async def say_in_pieces(call: Call, audio: Int16Array, sizes: Sequence[int]) -> None:
-    """Send audio in real time, in pieces of so many samples, again and again."""
+    """Send audio in real time, in pieces of these numbers of samples, repeatedly."""
     place = 0
     for count in cycle(sizes):
         if place >= audio.shape[1]:

@@ -1,6 +1,6 @@
 """The longest gap in a call, while others do something to its server.
 
-The server and the caller are processes of their own, so that the work of an attacker, in the
+The server and the caller are separate processes, so that the work of an attacker, in the
 process of the test, delays neither by Python's lock.
 
 ``python -m tests.kit.gaps serve asyncio|trio`` serves an echo at ``/``, video at ``/video`` and

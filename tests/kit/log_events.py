@@ -30,7 +30,7 @@ class LogCall:
         place: file and line.
         event: its event; None unless that is a constant.
         levels: the levels that the call names.
-        is_fixed: whether there are no others.
+        is_fixed: whether ``levels`` is complete.
     """
 
     place: str

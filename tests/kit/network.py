@@ -28,7 +28,7 @@ _QUEUE = 0.2
 
 @dataclass
 class Network:
-    """A NAT behind which clients are. All of it may be used from any thread, also during calls.
+    """A NAT in front of clients. It may be used from any thread, also during calls.
 
     It is like a router: the server sees its ports instead of the client's, and the client sends to
     it instead of to the server. Pass a client's offer through :meth:`hide_client`, and the answer

@@ -1,4 +1,4 @@
-"""A server in a process of its own, ended by a signal."""
+"""A server in a separate process, ended by a signal."""
 
 from __future__ import annotations
 

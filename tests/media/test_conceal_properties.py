@@ -25,7 +25,7 @@ def steps(samples: Int16Array) -> NDArray[np.int32]:
 
 
 def play(concealer: Concealer, sound: Int16Array, lost: set[int], size: int = FRAME) -> Int16Array:
-    """Return what is heard of a sound if some of its frames are lost."""
+    """Return the audio that is played for a sound if some of its frames are lost."""
     pieces = [
         concealer.conceal(size)
         if i in lost

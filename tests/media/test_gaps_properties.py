@@ -33,7 +33,7 @@ def read_in_real_time(gaps: GapFiller, start: float, end: float, step: float = S
 def test_gap_on_the_clients_clock_has_its_true_length(
     gaps: list[tuple[float, float, bool]],
 ) -> None:
-    """Real-time readers and others get the same total, whatever the jitter of the arrivals."""
+    """Real-time readers and others get the same total for any jitter of the arrivals."""
     filler = GapFiller()
     filler.arrive(0.0, FRAME, None)
     sent = silence = longest_surplus = 0.0
@@ -66,7 +66,7 @@ def test_gap_without_timestamps_is_measured_by_elapsed_time(
 
 
 @given(st.lists(st.floats(0, 0.199), min_size=10, max_size=200))
-def test_jitter_is_no_gap(jitter: list[float]) -> None:
+def test_jitter_does_not_count_as_a_gap(jitter: list[float]) -> None:
     filler = GapFiller()
     arrivals = np.maximum.accumulate([i * STEP + late for i, late in enumerate(jitter)])
     assert sum(filler.arrive(float(now), FRAME, None) for now in arrivals) == 0

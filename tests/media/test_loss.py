@@ -1,4 +1,4 @@
-"""Speech over lossy lines is closer to what was said with concealment, and closer still with FEC.
+"""Speech over lossy lines is closer to the original with concealment, and closer still with FEC.
 
 ``benchmarks/loss.py`` measures the same for more lines; docs/concepts/packet_loss.md has its table.
 """

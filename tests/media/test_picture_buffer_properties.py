@@ -210,7 +210,7 @@ def test_picture_of_more_packets_than_the_capacity_is_cut_as_in_the_model(size: 
 def test_repeated_packet_of_an_old_picture_changes_nothing(
     late: int, sizes: list[int], clock: int
 ) -> None:
-    """However late it is: a client may retransmit a packet twice."""
+    """At any delay: a client may retransmit a packet twice."""
     buffer: PictureBuffer[Any] = PictureBuffer()
     pictures = make_pictures([*[50] * (late // 50 + 1), *sizes], 65_000, clock)
     packets = flat(pictures)

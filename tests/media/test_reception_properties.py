@@ -42,7 +42,7 @@ fates = st.sampled_from(["arrives", "arrives", "lost", "malformed"])
 def test_audio_and_gaps_keep_up_with_the_senders_clock(
     origin: int, packets: list[tuple[str, int, int]]
 ) -> None:
-    """Whatever is lost, malformed or not sent, and however long packets are."""
+    """For packets of any length, of which any may be lost, malformed or not sent."""
     receiver = reception()
     pieces = receiver.receive(LOUD, origin, 0)
     clock, lost, bad = origin + FRAME, 0, 0

@@ -171,7 +171,7 @@ def test_replies_of_a_source_that_has_sent_more_than_it_read_lose_nothing(
 def test_replies_behind_an_echo_lose_nothing(
     repeated: int, chunk: int, gain: float, stall: int, ahead: int, after: list[Reply]
 ) -> None:
-    """Whatever of the echo has been trimmed, all samples from the reply on are played."""
+    """All samples from the reply on are played, even if a part of the echo has been trimmed."""
     handler = Handler()
     begins = repeated + stall
     reply = speaks(begins, [Reply(0, ahead + (stall + chunk) * FRAME, 0, 1.0, RATE), *after])

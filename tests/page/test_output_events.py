@@ -32,7 +32,9 @@ class Unprintable:
         raise RuntimeError("no form")
 
 
-async def test_output_without_a_form_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_output_that_cannot_be_printed_is_reported_and_others_follow(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Half an emoji and NaN are shown; a value that cannot even be printed is reported."""
     board = OutputBoard()
     events = OutputEvents(board.read(), WebOptions(additional_outputs=[Textbox("A")]))

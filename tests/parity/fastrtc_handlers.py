@@ -20,7 +20,7 @@ from fastrtc_anyio.utils import audio_to_int16
 
 RATE = 24_000
 VOICE = np.full((1, RATE // 2), 4000, np.int16)
-"""What the text-to-speech service says: half a second."""
+"""Audio from the text-to-speech service: half a second."""
 
 
 class Service:
@@ -95,7 +95,7 @@ class ServiceHandler(AsyncStreamHandler):
 
 
 class TaskHandler(ServiceHandler):
-    """Starts a task of its own in ``start_up``, which returns."""
+    """Starts a task in ``start_up``, which returns."""
 
     async def start_up(self) -> None:
         self.connection = Service()

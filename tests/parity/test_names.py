@@ -128,7 +128,7 @@ def replace(stream: Stream) -> None:
         (lambda stream: stream.ui.launch(ssl_keyfile="k", ssl_certfile="c"), ValueError, "proxy"),
     ],
 )
-def test_page_is_no_gradio_blocks_and_its_errors_say_so(
+def test_page_is_not_a_gradio_blocks_and_its_errors_say_so(
     use: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

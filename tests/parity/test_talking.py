@@ -67,7 +67,7 @@ async def test_d06_idle_conversation_runs_only_its_vad() -> None:
         steps.count.clear()
         await anyio.sleep(60)
         trio.lowlevel.remove_instrument(steps)
-        assert sum(steps.count.values()) <= 3, steps.count  # no frames arrive, and nobody speaks
+        assert sum(steps.count.values()) <= 3, steps.count  # without frames and speech
 
 
 async def test_d08_long_utterance_is_split_without_duplicate_samples() -> None:

@@ -1,4 +1,4 @@
-"""One malformed item costs itself alone; a violation of the protocol ends the connection."""
+"""A malformed item is discarded without other effects; a protocol violation ends the connection."""
 
 from __future__ import annotations
 

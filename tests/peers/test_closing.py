@@ -41,7 +41,7 @@ async def fail() -> None:
 
 
 async def end_late() -> None:
-    """Take long, even to be cancelled."""
+    """Take long, even when cancelled."""
     try:
         await asyncio.sleep(2 * LIMIT)
     except asyncio.CancelledError:

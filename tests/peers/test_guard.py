@@ -90,7 +90,7 @@ def test_an_address_of_ipv6_has_four_items() -> None:
 
 
 class Origins(RuleBasedStateMachine):
-    """The origins of a client that has two candidates and moves as it likes."""
+    """The origins of a client that has two candidates and moves at any time."""
 
     named = frozenset({("10.0.0.1", 1), ("10.0.0.1", 2)})
 
@@ -107,7 +107,7 @@ class Origins(RuleBasedStateMachine):
         learned = [one for one in self.heard if one[1] not in self.named]
         if origin not in self.heard and origin[1] not in self.named:
             assert (forgotten == []) == (len(learned) < LIMIT - len(self.named))
-        if forgotten is None:  # all others were heard lately
+        if forgotten is None:  # all others have sent recently
             assert all(
                 self.heard[one] >= self.door.now - CONSENT or one == ("wlan", ("10.0.0.1", 30))
                 for one in learned

@@ -81,7 +81,7 @@ def test_margin_that_one_frame_needs_is_kept(ages: list[float], moves: int) -> N
 
 
 @given(st.lists(st.floats(0.0108, 0.03), min_size=20, max_size=40), st.integers(0, 3))
-def test_margin_that_no_frame_needs_is_given_up(ages: list[float], moves: int) -> None:
+def test_margin_that_no_frame_needs_is_removed(ages: list[float], moves: int) -> None:
     choice = PhaseChoice()
     choice.moves = moves
     for number in range(3000):

@@ -126,7 +126,7 @@ async def test_chunks_of_a_carrier_are_reordered() -> None:
         assert [round(frame.samples[0, 0] / 1000) for frame in heard] == [1, 2, 3, 4, 5]
         assert (await peer.transport_statistics())["missing"] == 0
         client.send(Media(encode_mulaw(sounds[1][0]), 7))
-        # A chunk without a number is taken for the next, and takes the place of chunk 6.
+        # A chunk without a number counts as the next one, here as chunk 6.
         client.send(Media(encode_mulaw(sounds[2][0])))
         heard = [await peer.audio_in.receive() for _ in range(2)]
         assert [round(frame.samples[0, 0] / 1000) for frame in heard] == [2, 1]

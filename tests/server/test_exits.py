@@ -1,4 +1,4 @@
-"""``sys.exit()`` and stubborn tasks of an application cost one request or one session."""
+"""``sys.exit()`` and stubborn tasks of an application affect one request or one session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a client is, and how many requests it may send: unit tests without a server."""
+"""Identification of clients, and limits of their requests: unit tests without a server."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ async def test_draining_stream_is_not_ready_while_its_sessions_go_on() -> None:
 
 
 class LatePortal:
-    """A loop on a clock of its own, beside one that is on time."""
+    """A loop with a separate clock, beside one that is on time."""
 
     def __init__(self, stream: Stream) -> None:
         self.now = 0.0
@@ -143,7 +143,7 @@ async def test_stream_is_not_ready_while_its_loop_is_late() -> None:
 
 
 async def test_stream_is_not_ready_while_the_portal_stands_still() -> None:
-    """A single stall that does not end, of which there is no second measurement."""
+    """A single stall that does not end: there is no second measurement."""
     stream = make_stream(Quiet)
     app = mount(stream)
     async with stream:

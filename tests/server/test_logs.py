@@ -342,7 +342,7 @@ async def fail(session: Session) -> None:
 
 
 async def test_records_of_a_flood_are_counted(log: Log) -> None:
-    """Of each kind at most 20 records a minute are logged, and the others are counted."""
+    """At most 20 records of each kind are logged in a minute, and the others are counted."""
     stream = Stream(fail, modality="audio", concurrency_limit=None)
     start = FastRTCFraming().encode(Start("x", MULAW_8K)) or ""
     origin = {"Origin": f"https://{PRIVATE}.example"}

@@ -62,7 +62,7 @@ async def test_requests_alone_occupy_no_slot() -> None:
             assert refused.json()["meta"]["error"] == "concurrency_limit_reached"
 
 
-async def test_client_is_told_that_another_was_faster() -> None:
+async def test_client_learns_that_another_took_its_slot() -> None:
     stream = make_stream(AsyncEcho, concurrency_limit=1)
     async with stream, open_client() as client:
         body = {"type": "offer", "sdp": await make_offer(client, channel=True), "webrtc_id": "slow"}

@@ -1,4 +1,4 @@
-"""Which clients begin a session: slots, pending clients, limits of one client, repeated offers."""
+"""Admission of clients: slots, pending clients, limits of one client, repeated offers."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_pending_sessions_hold_no_slot() -> None:
             await service.begin()
 
 
-async def test_client_that_connects_without_a_free_slot_is_told(
+async def test_client_that_connects_without_a_free_slot_gets_a_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_service(1) as service:

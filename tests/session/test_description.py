@@ -39,7 +39,7 @@ def events(described: Any) -> list[str]:
 
 
 class Waiting(Quiet):
-    """A handler with a task of its own."""
+    """A handler that starts a task."""
 
     async def emit(self) -> None:
         async with create_task_group() as tasks:

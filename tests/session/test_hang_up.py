@@ -1,4 +1,4 @@
-"""``hang_up``: a handler or a session function ends its call, once what it said has been played."""
+"""``hang_up``: a handler or a session function ends its call once the queued audio was played."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attributes of log records: the session, the event, and the records that they stand for."""
+"""Attributes of log records: the session, the event, and the number of suppressed records."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_records_have_the_session_of_their_task_and_thread(
     assert all(len(one) == 8 for one in ids)
 
 
-async def test_records_of_two_sessions_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_record_has_the_id_of_its_session(caplog: pytest.LogCaptureFixture) -> None:
     async def serve(session: Session) -> None:
         await anyio.sleep(0.1)
         logger.warning("in a session", event="test.session")

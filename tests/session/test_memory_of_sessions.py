@@ -1,4 +1,4 @@
-"""The memory of an ended session is free at once: it is no cycle for the garbage collector.
+"""The memory of an ended session is freed at once: no reference cycle keeps it.
 
 Python searches for cycles when enough objects were made, which on a server with few calls can take
 hours, and then stops all calls. Under asyncio, a cancelled task of anyio is itself such a cycle and
@@ -149,7 +149,7 @@ async def test_memory_of_clients_that_never_connect_is_free() -> None:
 
 
 async def test_handler_outlives_its_session() -> None:
-    """It has no session then, and what it asks of it has no effect."""
+    """It then has no session, and calls that need one have no effect."""
     kept: list[StreamHandlerBase] = []
 
     class Kept(AsyncEcho):

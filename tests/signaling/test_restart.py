@@ -89,7 +89,7 @@ def test_offer_with_new_credentials_is_a_restart(user: str, password: str) -> No
         NEW.partition("m=application")[0].replace("BUNDLE 0 1", "BUNDLE 0"),
     ],
 )
-def test_other_offers_are_no_restarts(sdp: str) -> None:
+def test_other_offers_are_not_restarts(sdp: str) -> None:
     before, answer = first_negotiation()
     assert read_restart(before, answer, parse_description(sdp)) is None
 

@@ -360,7 +360,7 @@ class TestKey:
             CartesiaTTSModel(KEY, url)
 
 
-async def test_text_that_is_no_text_is_a_type_error() -> None:
+async def test_text_of_another_type_is_a_type_error() -> None:
     model: Any = CartesiaTTSModel(KEY)
     with pytest.raises(TypeError, match="text must be a str or yield strings; got int"):
         await collect(model.stream_tts(5))

@@ -296,7 +296,7 @@ async def test_halves_of_characters_are_joined_or_left_out() -> None:
 
 
 @pytest.mark.parametrize("piece", [None, b"bytes", 5, ["list"]])
-async def test_piece_that_is_no_string_is_named(piece: Any) -> None:
+async def test_error_shows_the_piece_that_is_not_a_string(piece: Any) -> None:
     async def pieces() -> AsyncGenerator[Any, None]:
         yield piece
 

@@ -1,4 +1,4 @@
-"""What `open_call` offers beside a handler's audio: voices, keys, messages, warnings."""
+"""Features of `open_call` besides a handler's audio: voices, keys, messages, warnings."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_keys_arrive_one_by_one(open_call: OpenCall) -> None:
 
 
 @pytest.mark.parametrize("keys", ["", "x", "12 3", "\u0661"])
-async def test_other_characters_are_no_keys(open_call: OpenCall, keys: str) -> None:
+async def test_other_characters_are_not_keys(open_call: OpenCall, keys: str) -> None:
     async with open_call(Listener()) as call:
         with pytest.raises(ValueError, match="keys must be characters of '0123456789"):
             call.press(keys)
@@ -287,7 +287,7 @@ async def test_sound_without_speech_is_a_warning_that_names_the_detector(
     [
         (parrot(), spoken()),
         (parrot(model=EnergyVad()), (48_000, speech_like(48_000, 1))),
-        (parrot(), (48_000, np.zeros((1, 48_000), np.int16))),  # nothing was said
+        (parrot(), (48_000, np.zeros((1, 48_000), np.int16))),  # the client sends silence
         (Listener(), (48_000, tone(440, 48_000, 1))),  # no turns
         (take_turns, spoken()),
     ],

@@ -140,7 +140,7 @@ def test_path_of_a_moved_client_is_used_once_the_old_one_is_silent() -> None:
     async def main() -> None:
         call = Call(5.0, round_trip=0.1, alive={"old", "new"})
         await call.send("old", 3)
-        call.consent.hear("new")  # a backup path is no reason to move
+        call.consent.hear("new")  # packets on another path alone do not cause a move
         await call.send("old", 3)
         assert call.paths.selected == "old"
         assert ("new" in {to for _, to in call.paths.sent}) is False

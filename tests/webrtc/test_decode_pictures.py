@@ -1,4 +1,4 @@
-"""Which encoded pictures are decoded."""
+"""Checks of encoded pictures before they are decoded."""
 
 from __future__ import annotations
 

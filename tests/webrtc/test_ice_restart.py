@@ -83,7 +83,7 @@ async def test_unfinished_restarts_leave_the_call_as_it_is() -> None:
         await hears(client)
 
 
-async def test_offer_that_is_no_restart_of_its_session_is_refused() -> None:
+async def test_offer_that_does_not_restart_its_session_is_refused() -> None:
     stream = make_stream(AsyncEcho)
     async with stream, place_call(stream) as client:
         sdp = await offer_restart(client)

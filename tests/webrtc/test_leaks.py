@@ -122,7 +122,7 @@ def parts_in_memory() -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
-async def test_parts_of_closed_calls_are_no_garbage() -> None:
+async def test_closed_calls_leave_no_garbage() -> None:
     async with open_portal() as portal, make_stream(AsyncEcho()) as stream:
         before = parts_in_memory()
         for _ in range(2):
@@ -131,7 +131,7 @@ async def test_parts_of_closed_calls_are_no_garbage() -> None:
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
-async def test_peer_that_never_connected_is_no_garbage() -> None:
+async def test_peer_that_never_connected_leaves_no_garbage() -> None:
     async with open_portal() as portal:
         before = parts_in_memory()
         peer = WebRTCPeer(portal, configuration=LOOPBACK)
@@ -141,7 +141,7 @@ async def test_peer_that_never_connected_is_no_garbage() -> None:
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
-async def test_clients_that_never_connect_are_no_garbage() -> None:
+async def test_clients_that_never_connect_leave_no_garbage() -> None:
     limits = Limits(connect=0.3)
     async with open_portal() as portal, make_stream(AsyncEcho(), limits=limits) as stream:
         client = WebRTCPeer(portal, configuration=LOOPBACK)

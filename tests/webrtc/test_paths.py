@@ -39,7 +39,7 @@ async def test_media_and_messages_follow_a_client_to_another_address() -> None:
         assert session.closed.reason is not CloseReason.VANISHED
 
 
-async def test_client_that_cannot_be_heard_learns_why_its_call_ends(
+async def test_client_whose_packets_are_lost_learns_why_its_call_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with open_network() as network:

@@ -1,7 +1,7 @@
 """The short path of incoming audio against aiortc's, on virtual time without a network.
 
-Two transports with the same keys get the same datagrams, one of them by the short path. What they
-count, report and pass on must be the same.
+Two transports with the same keys get the same datagrams, one of them by the short path.
+Both must count, report and pass on the same.
 """
 
 from __future__ import annotations

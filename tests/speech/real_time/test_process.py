@@ -93,7 +93,7 @@ def test_missing_interpreter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         PocketSphinxSTT()
 
 
-def test_fork_starts_a_process_of_its_own() -> None:
+def test_forked_process_starts_another_one() -> None:
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not is_running(int(done.stdout))  # it ended with its parent
