@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import Scope
 
 from .http import Endpoint
@@ -17,6 +17,8 @@ _PARAMETER = re.compile("{[^}]*}")
 
 class LastRoute(Route):
     """A route that any other route with the same path and method replaces.
+
+    So does a mounted application with the same path, such as that of ``prometheus_client``.
 
     Args:
         path: its path. Names of parameters do not count in the comparison.
@@ -42,7 +44,7 @@ class LastRoute(Route):
     def _is_replaced(self) -> bool:
         own = _PARAMETER.sub("{}", self.path)
         return any(
-            self._method in (getattr(other, "methods", None) or ())
+            (isinstance(other, Mount) or self._method in (getattr(other, "methods", None) or ()))
             and _PARAMETER.sub("{}", getattr(other, "path", "")) == own
             and not isinstance(other, LastRoute)
             for other in self._others

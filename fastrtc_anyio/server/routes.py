@@ -87,7 +87,7 @@ def mount(
     ):
         socket, label = partial(serve, service, options), name.replace("/", "_")
         routes.append(WebSocketRoute(f"{prefix}/{name}", socket, name=label))
-    routes.extend(metrics_routes(service, options, prefix))
+    routes.extend(metrics_routes(service, options, prefix, routes))
     routes.extend(field_routes(service, options, prefix, routes))
     routes.extend(operator_routes(service, options, prefix, routes))
     for added in routes[first:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ HYPERCORN = ("hypercorn", "tests.server.drainable:app", "--bind", "127.0.0.1:0")
 every_server = pytest.mark.parametrize("mode", COMMANDS)
 
 
-def running(mode: str, **variables: str) -> AbstractAsyncContextManager[Program]:
-    return run_server(COMMANDS[mode], {"PYTHONPATH": ROOT, **variables})
+def running(command: Sequence[str], **variables: str) -> AbstractAsyncContextManager[Program]:
+    return run_server(command, {"PYTHONPATH": ROOT, **variables})
 
 
 @asynccontextmanager
@@ -115,14 +115,23 @@ async def hang_up(client: AiortcClient) -> None:
     await wait_until(client.closed.is_set)
 
 
-@every_server
-async def test_sigterm_lets_calls_continue_and_refuses_new_ones(mode: str) -> None:
+@asynccontextmanager
+async def open_calls(
+    command: Sequence[str], **variables: str
+) -> AsyncGenerator[tuple[Program, Wire, AiortcClient], None]:
+    """Run a server, and call it over a WebSocket and over WebRTC."""
     async with (
-        running(mode) as program,
+        running(command, **variables) as program,
         open_call(program.url) as wire,
         place_call(program.url) as client,
     ):
         await check_echo(client)
+        yield program, wire, client
+
+
+@every_server
+async def test_sigterm_lets_calls_continue_and_refuses_new_ones(mode: str) -> None:
+    async with open_calls(COMMANDS[mode]) as (program, wire, client):
         program.process.send_signal(signal.SIGTERM)
         await check_refusals(program.url)
         await check_wire(wire)
@@ -137,12 +146,7 @@ async def test_sigterm_lets_calls_continue_and_refuses_new_ones(mode: str) -> No
 
 @every_server
 async def test_sigint_ends_calls_at_once(mode: str) -> None:
-    async with (
-        running(mode) as program,
-        open_call(program.url) as wire,
-        place_call(program.url) as client,
-    ):
-        await check_echo(client)
+    async with open_calls(COMMANDS[mode]) as (program, wire, client):
         print(f"{mode}: {await program.interrupt():.2f} s")
         await wait_until(client.closed.is_set, seconds=1)
         await wire.receive_end()
@@ -152,12 +156,7 @@ async def test_sigint_ends_calls_at_once(mode: str) -> None:
 @every_server
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_second_signal_ends_calls_at_once(mode: str, second: signal.Signals) -> None:
-    async with (
-        running(mode) as program,
-        open_call(program.url) as wire,
-        place_call(program.url) as client,
-    ):
-        await check_echo(client)
+    async with open_calls(COMMANDS[mode]) as (program, wire, client):
         program.process.send_signal(signal.SIGTERM)
         await wait_draining(program.url)
         await check_wire(wire)
@@ -169,7 +168,7 @@ async def test_second_signal_ends_calls_at_once(mode: str, second: signal.Signal
 
 @every_server
 async def test_sigterm_ends_idle_server_at_once(mode: str) -> None:
-    async with running(mode) as program:
+    async with running(COMMANDS[mode]) as program:
         async with open_call(program.url):
             pass
         print(f"{mode}: {await program.interrupt(signal.SIGTERM):.2f} s")
@@ -178,12 +177,7 @@ async def test_sigterm_ends_idle_server_at_once(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["serve-trio", "uvicorn", "hypercorn-asyncio"])
 async def test_timeout_ends_calls_after_a_warning(mode: str) -> None:
-    async with (
-        running(mode, DRAIN_TIMEOUT="1") as program,
-        open_call(program.url) as wire,
-        place_call(program.url) as client,
-    ):
-        await check_echo(client)
+    async with open_calls(COMMANDS[mode], DRAIN_TIMEOUT="1") as (program, wire, client):
         program.process.send_signal(signal.SIGTERM)
         seen: list[Any] = []
         while not seen or seen[-1]["type"] != "end_stream":
@@ -199,7 +193,7 @@ async def test_timeout_ends_calls_after_a_warning(mode: str) -> None:
 
 
 async def test_streams_of_one_application_drain_together() -> None:
-    async with running("uvicorn") as program, place_call(program.url) as client:
+    async with running(COMMANDS["uvicorn"]) as program, place_call(program.url) as client:
         program.process.send_signal(signal.SIGTERM)
         assert (await wait_draining(program.url, "/other")).status_code == 503
         await check_echo(client)
@@ -212,12 +206,7 @@ async def test_streams_of_one_application_drain_together() -> None:
 async def test_command_of_hypercorn_lets_calls_continue(worker: str) -> None:
     """It answers no request meanwhile, and closes WebSockets after the graceful timeout."""
     command = module(*HYPERCORN, "--worker-class", worker, "--graceful-timeout", "20")
-    async with (
-        run_server(command, {"PYTHONPATH": ROOT}) as program,
-        open_call(program.url) as wire,
-        place_call(program.url) as client,
-    ):
-        await check_echo(client)
+    async with open_calls(command) as (program, wire, client):
         port = int(program.url.rpartition(":")[2])
         async with await anyio.connect_tcp("127.0.0.1", port) as idle:
             program.process.send_signal(signal.SIGTERM)
@@ -236,7 +225,7 @@ async def test_server_without_handlers_of_signals_drains() -> None:
     """Hypercorn on trio, in one process: by default SIGTERM kills it."""
     command = module(*HYPERCORN, "--worker-class", "trio", "--workers", "0")
     async with (
-        run_server(command, {"PYTHONPATH": ROOT}) as program,
+        running(command) as program,
         place_call(program.url) as client,
     ):
         await check_echo(client)
@@ -251,7 +240,7 @@ async def test_server_without_handlers_of_signals_drains() -> None:
 async def test_serve_with_a_drain_timeout() -> None:
     command = [*COMMANDS["serve-trio"], "--drain-timeout", "0.2"]
     async with (
-        run_server(command, {"PYTHONPATH": ROOT}) as program,
+        running(command) as program,
         place_call(program.url) as client,
     ):
         await check_echo(client)

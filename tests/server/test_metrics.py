@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
 
 from fastrtc_anyio.observability import Metrics
 from fastrtc_anyio.server import require_token
@@ -68,6 +72,25 @@ async def test_no_endpoint_without_metrics_for_it(has_metrics: bool) -> None:
     app = Starlette()
     make_stream(observers=observers).mount(app)
     assert (await asgi.request(app, "GET", "/metrics")).status == 404
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("is_mounted", [True, False])
+async def test_application_has_precedence_with_its_own_metrics(
+    first: bool, is_mounted: bool
+) -> None:
+    async def answer(_request: Request) -> Response:
+        await checkpoint()
+        return PlainTextResponse("my own")
+
+    app, path = Starlette(), "/metrics/" if is_mounted else "/metrics"
+    own = Mount("/metrics", PlainTextResponse("my own")) if is_mounted else Route(path, answer)
+    if first:
+        app.router.routes.append(own)
+    make_stream(observers=[Metrics()]).mount(app)
+    if not first:
+        app.router.routes.append(own)
+    assert (await asgi.request(app, "GET", path)).text == "my own"
 
 
 async def test_refusals_of_all_transports_are_counted_once() -> None:
