@@ -12,7 +12,7 @@ GOAL = 5
 
 
 async def play(session: Session) -> None:
-    bag = []  # what the user has said; the next call has a bag of its own
+    bag = []  # what the user has said; each call has its own bag
     async for utterance in session.utterances():
         bag.append(utterance.audio)
         outcome = await utterance.reply(bag)

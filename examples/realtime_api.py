@@ -6,7 +6,7 @@
     python examples/realtime_api.py --demo --headless  # call it with recorded speech
 
 The service takes turns: it detects speech, and answers it. When the user interrupts, the bridge
-drops the queued audio and tells the service how much of its answer was heard. The address and the
+drops the queued audio and tells the service how much of its answer was played. The address and the
 key are by default OPENAI_REALTIME_URL and OPENAI_API_KEY of the environment.
 """
 
@@ -163,7 +163,7 @@ class Bridge(AsyncStreamHandler):
         return self.answer
 
     async def interrupt(self):
-        """Drop the rest of the answer, and tell the service what was heard of it."""
+        """Drop the rest of the answer, and tell the service how much of it was played."""
         answer = self.answer
         while self.chunks.statistics().current_buffer_used:
             self.chunks.receive_nowait()
@@ -179,7 +179,7 @@ class Bridge(AsyncStreamHandler):
         answer.over, answer.ends = True, self.played
 
     def tell(self, answer):
-        """Add what was heard of an answer to the transcript, and return its seconds."""
+        """Add the played part of an answer to the transcript, and return its seconds."""
         answer.over = True
         seconds = max(0.0, min(self.played, answer.ends) - answer.begins)
         if seconds:

@@ -1,4 +1,4 @@
-"""What a session reports to its observers: turns and replies, and the moments of its life.
+"""Reports of a session to its observers: its connection and end, turns and replies.
 
 A session without observers has no `SessionObservation`, so nothing is reported or measured.
 """

@@ -1,7 +1,7 @@
 """The step that an event loop is running, seen from another thread.
 
 A step is one callback of asyncio, or one task of trio from one checkpoint to the next. Neither
-library tells another thread which step runs. Both run it in a function of their own, whose frame
+library tells another thread which step runs. Each runs it in one of its functions, whose frame
 has the step's object as a local variable. This module is the only one that knows these names. It
 finds nothing in a loop that runs its steps in C, such as uvloop's.
 """
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Running:
-    """What a thread with an event loop was running when it was sampled.
+    """The step that a thread with an event loop was running when it was sampled.
 
     Keep none of it: frames keep the objects of their functions alive.
     """

@@ -1,4 +1,4 @@
-"""What the log knows of a session: its short id, its recent events and its threads."""
+"""The log's view of a session: its short id, its recent events and its threads."""
 
 from __future__ import annotations
 

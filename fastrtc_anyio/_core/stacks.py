@@ -93,7 +93,7 @@ def forget_frames(error: BaseException) -> None:
     """Remove the tracebacks of an exception and of those that it refers to.
 
     A traceback keeps the variables of all its functions alive. An object that keeps an exception
-    which passed one of its own methods would otherwise wait for the garbage collector.
+    which passed one of its methods would otherwise wait for the garbage collector.
     """
     rest, seen = [error], set[int]()
     while rest:

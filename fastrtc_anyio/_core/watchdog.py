@@ -39,7 +39,7 @@ _LIBRARIES = {"anyio", "asyncio", "contextlib", "fastrtc_anyio", "starlette", "t
 
 
 class LoopWatch:
-    """What is known of one loop's steps.
+    """Measures how long each step of a loop holds it.
 
     Args:
         limit: seconds for which code outside of sessions may hold the loop; a session has its own.

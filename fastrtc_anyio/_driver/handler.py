@@ -242,7 +242,7 @@ async def emit_audio(run: HandlerRun[StreamHandlerBase]) -> None:
 class _Runtime(HandlerRuntime):
     """The running session and its data channel, as its handler sees them.
 
-    After :meth:`detach` the session has ended: nothing has an effect, and there is no portal. The
+    After :meth:`detach` the session has ended: calls have no effect, and the portal is gone. The
     session and its handler then no longer refer to each other. Without a reference cycle their
     memory is free as soon as nothing uses them.
     """

@@ -6,7 +6,7 @@ true length in samples. Two clocks reveal a gap:
 
 * *The client's clock.* Packets with timestamps (RFC 3550 5.1) say how much time lies between two of
   them. This is exact, but known only when the second packet arrives.
-* *Elapsed time* between two packets, where there are no timestamps. Less than `GRACE_S` is jitter.
+* *Elapsed time* between two packets without timestamps. Less than `GRACE_S` is jitter.
 
 A reader that has to react during a gap gets its silence in real time, once nothing has arrived for
 `GRACE_S`. For other readers the silence precedes the next frame. Either way a gap is filled once.

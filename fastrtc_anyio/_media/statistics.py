@@ -121,7 +121,7 @@ class MessageStatistics:
 
 @dataclass
 class DiscardStatistics:
-    """Malformed items of a connection. Each cost itself alone: the connection went on."""
+    """Malformed items of a connection, which were discarded. The connection continued."""
 
     audio: int = 0
     """Audio packets that could not be decoded, and half samples before a gap or the end."""

@@ -1,7 +1,7 @@
 """Peer for a client at the other end of a WebSocket: a browser, a program, or a carrier.
 
 The peer works over any socket that sends and receives text. A message that violates the protocol
-ends the connection; a malformed event of the protocol costs itself alone. The socket sends one
+ends the connection; a malformed event is discarded. The socket sends one
 message at a time. A client that reads slowly therefore holds back the audio, which waits in its
 bounded queue, and the handling of the client's messages. A client that reads nothing for the stall
 limit counts as vanished.

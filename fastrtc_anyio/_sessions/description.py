@@ -1,4 +1,4 @@
-"""A description of one session for operators: JSON-ready, and without anything that was said."""
+"""A description of one session for operators: JSON-ready, and without words of the conversation."""
 
 from __future__ import annotations
 

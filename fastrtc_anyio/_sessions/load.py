@@ -93,7 +93,7 @@ class LoadGauge:
             raise Overloaded(text, retry_after=_RETRY_SECONDS)
 
     def is_overloaded(self, active: int) -> bool:
-        """Whether there is no time for one more session. Changes nothing, and logs nothing."""
+        """Whether one more session would exceed the limits. Changes nothing, and logs nothing."""
         return self._limit is not None and self._exceeds(*self._expect_load(active))
 
     def _expect_load(self, active: int) -> tuple[float, float]:

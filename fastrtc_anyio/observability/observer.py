@@ -73,7 +73,7 @@ class Observer:
         """
 
     def session_connected(self, session: Session, seconds: float) -> None:
-        """The client has connected, so many seconds after it was admitted."""
+        """The client has connected, ``seconds`` after it was admitted."""
 
     def session_ended(self, session: Session, seconds: float | None) -> None:
         """A session has ended, and its handler was shut down.

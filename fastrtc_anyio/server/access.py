@@ -131,7 +131,7 @@ def require_token(
 
     Raises:
         TypeError: a token or an identity is not a string.
-        ValueError: a token or an identity is empty, or there is no token.
+        ValueError: a token or an identity is empty, or ``tokens`` is.
     """
     known = _known_tokens(tokens)
 

@@ -84,9 +84,9 @@ class StreamEndpoints:
         """Describe a session for an operator, also one that has ended but whose handler still runs.
 
         The result has a JSON form. It contains the state, queues, statistics and recent events of
-        the session, and its tasks and busy threads with their stacks, but nothing that was said,
-        and no id by which a client could reach the session. Call it on the event loop. Where
-        ``authenticate`` is set, ``GET sessions/{session_id}`` returns the same.
+        the session, and its tasks and busy threads with their stacks, but no words of the
+        conversation, and no id by which a client could reach the session. Call it on the event
+        loop. Where ``authenticate`` is set, ``GET sessions/{session_id}`` returns the same.
 
         Args:
             session_id: the session's id, or the first eight characters, which the log shows; or the

@@ -36,7 +36,7 @@ class FastRTCNames:
         raise NotImplementedError(
             "stream.ui cannot be replaced by a gradio.Blocks: its WebRTC component talks to "
             "FastRTC. Declare additional_inputs and additional_outputs and call stream.launch(), "
-            "or serve a page of your own beside stream.mount(app)"
+            "or serve your own page beside stream.mount(app)"
         )
 
     @property

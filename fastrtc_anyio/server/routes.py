@@ -156,7 +156,7 @@ def page_route(
     Args:
         path: path of the page.
         framed_by: origins whose pages may show it in a frame, such as ``["https://example.com"]``,
-            or ``["*"]`` for any. By default only pages of its own origin may.
+            or ``["*"]`` for any. By default only pages of the same origin may.
         allowed_hosts: names of the server, as for :class:`fastrtc_anyio.Stream`.
 
     Raises:

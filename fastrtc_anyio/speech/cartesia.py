@@ -138,8 +138,8 @@ class CartesiaTTSModel(SentenceTTS[CartesiaTTSOptions]):
 
     Raises:
         ImportError: httpx is missing.
-        TypeError: ``client`` is no ``httpx.AsyncClient``.
-        ValueError: there is no key, or the key or the address is malformed.
+        TypeError: ``client`` is not an ``httpx.AsyncClient``.
+        ValueError: the key is missing, or the key or the address is malformed.
     """
 
     def __init__(
@@ -281,7 +281,7 @@ def find_api_key(api_key: str | None) -> str:
     """Return the key that is passed, or else that of the environment.
 
     Raises:
-        ValueError: there is no key, or it is malformed.
+        ValueError: the key is missing or malformed.
     """
     given: object = api_key or os.environ.get("CARTESIA_API_KEY", "").strip()
     if not given:

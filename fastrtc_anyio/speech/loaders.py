@@ -65,7 +65,7 @@ def get_tts_model(model: TTSModelName = "kokoro", **kwargs: Any) -> TTSModel[Any
         FileNotFoundError: the program is missing.
         RuntimeError: the weights could not be loaded.
         TypeError: the model has no such argument.
-        ValueError: ``model`` is another name, or there is no key.
+        ValueError: ``model`` is another name, or the key is missing.
     """
     if model == "cartesia":  # a change of the variable takes effect
         given = kwargs.pop("cartesia_api_key", None)

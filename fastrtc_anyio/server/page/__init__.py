@@ -110,5 +110,5 @@ def _unlike_blocks(reason: str) -> NotImplementedError:
     text = "the page of fastrtc_anyio is not a gradio.Blocks"
     return NotImplementedError(
         f"{text}{reason and f': {reason}'}. Pass components as additional_inputs and "
-        "additional_outputs of the Stream, or serve a page of your own beside stream.mount(app)"
+        "additional_outputs of the Stream, or serve your own page beside stream.mount(app)"
     )
