@@ -206,7 +206,7 @@ def _open_in_lifespan(service: SessionService, app: Starlette) -> None:
         async with inner(app) as state, AsyncExitStack() as stack:
             if not service.is_open:
                 await stack.enter_async_context(service)
-            await stack.enter_async_context(drain_at_end(service))
+            await stack.enter_async_context(drain_at_end(service, app))
             yield state
 
     app.router.lifespan_context = lifespan

@@ -37,24 +37,38 @@ drains_itself: ContextVar[bool] = ContextVar("drains_itself", default=False)
 class _Lifespan:
     """A mounted stream in the lifespan of its application."""
 
-    def __init__(self, service: SessionService) -> None:
+    def __init__(self, service: SessionService, app: object) -> None:
         self.service = service
+        self.app = app
         self.host = Host()
-        self.asked = anyio.Event()
-        """Set by the first SIGTERM."""
-        self.cut = anyio.Event()
-        """Set by a signal for an immediate end."""
+        self.is_asked = False
+        """Whether a SIGTERM waits until the stream has drained."""
         self.is_drained = False
+        self.is_passed_on = False
+        """Whether the server has received that SIGTERM."""
+        self.is_cut = False
+        """Whether a signal asked for an immediate end."""
+        self.is_ending = False
+        """Whether the server has ended the lifespan: it needs no signal any more."""
+        self._asked, self._cut = anyio.Event(), anyio.Event()
         self._waiting = CancelScope()
 
+    def ask(self) -> None:
+        self.is_asked = True
+        self.host.post(self._asked.set)
+
+    def cut(self) -> None:
+        self.is_cut = True
+        self.host.post(self._cut.set)
+
     async def drain_when_asked(self) -> None:
-        await self.asked.wait()
+        await self._asked.wait()
         await self.service.drain()
         self.is_drained = True
         _stopping.pass_on_drained()
 
     async def end_when_cut(self) -> None:
-        await self.cut.wait()
+        await self._cut.wait()
         # Now, because servers give open WebSockets some time before they end the lifespan.
         self.service.end_sessions()
         self._waiting.cancel()
@@ -69,47 +83,62 @@ class _Stopping:
 
     def __init__(self) -> None:
         self._lifespans: list[_Lifespan] = []
-        """Those of the main thread."""
-        self._before: dict[int, _Handler] = {}
+        """Those of the main thread, of one application or of several with their servers."""
+        self._before: dict[int, list[_Handler]] = {number: [] for number in _SIGNALS}
+        """Handlers that were replaced, the latest last. Those that run now are left out: one may
+        pass the signal on to the handler that it has replaced itself, which is this one."""
+        self._passing: set[int] = set()
         self._pid = 0
-        self._is_asked = False
-        self._is_cut = False
-        self._is_ending = False
 
     def enter(self, lifespan: _Lifespan) -> None:
-        if not self._lifespans:
+        if self._pid != os.getpid():  # a forked process has a copy of those of its parent
             self._pid = os.getpid()
-            self._is_asked = self._is_cut = self._is_ending = False
+            self._lifespans.clear()
         self._lifespans.append(lifespan)
         self._install()
 
     def leave(self, lifespan: _Lifespan) -> None:
-        self._lifespans.remove(lifespan)
-        if not self._lifespans:
-            for number, before in self._before.items():
-                if signal.getsignal(number) == self._handle:
-                    signal.signal(number, before)
-            self._before.clear()
+        if lifespan in self._lifespans:  # not in a forked process
+            self._lifespans.remove(lifespan)
+        if self._lifespans:
+            self.pass_on_drained()
+            return
+        for number, before in self._before.items():
+            if before and signal.getsignal(number) == self._handle:
+                signal.signal(number, before[-1])
+                # Code that has replaced this handler may yet install it again, or call it.
+                if len(before) > 1:
+                    before.pop()
 
     async def finish(self, lifespan: _Lifespan) -> None:
-        """Drain all streams of the main thread; return when the one of ``lifespan`` has drained."""
-        self._is_ending = True
+        """Drain the streams of an application; return when that of ``lifespan`` has drained."""
+        lifespan.is_ending = True
         self._install()
+        self.pass_on_drained()
         for other in self._lifespans:
-            other.service.begin_drain()
+            if other.app is lifespan.app:
+                other.service.begin_drain()
         await lifespan.wait_drained()
 
     def cut(self) -> None:
         """End all sessions now."""
-        self._is_cut = True
         for lifespan in self._lifespans:
-            lifespan.host.post(lifespan.cut.set)
+            lifespan.cut()
 
     def pass_on_drained(self) -> None:
-        """Pass SIGTERM on to the server if all streams are drained."""
-        is_over = self._is_cut or self._is_ending
-        if not is_over and all(lifespan.is_drained for lifespan in self._lifespans):
+        """Pass SIGTERM on to the server once all streams that it has asked are drained."""
+        waiting = [one for one in self._lifespans if one.is_asked and not one.is_ending]
+        if all(one.is_passed_on for one in waiting):
+            return
+        if all(one.is_drained and not one.is_cut for one in waiting):
+            for one in waiting:
+                one.is_passed_on = True
             self._pass_on(signal.SIGTERM, None)
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether all servers stop already."""
+        return all(lifespan.is_ending for lifespan in self._lifespans)
 
     def _install(self) -> None:
         for number in _SIGNALS:
@@ -117,15 +146,18 @@ class _Stopping:
             is_ignored = now == signal.SIG_IGN and not self._is_ending
             if now is None or now == self._handle or is_ignored:
                 continue
-            self._before[number] = now
+            self._before[number].append(now)
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() == self._pid:  # a forked process has the handler, but not the event loop
-            if number == signal.SIGTERM and not (self._is_asked or self._is_ending):
-                self._is_asked = True
+        # A forked process has the handler, but not the event loop. Code that had replaced this
+        # handler may have installed it again after the end.
+        is_passed_back = number in self._passing
+        if self._lifespans and os.getpid() == self._pid and not is_passed_back:
+            is_first = not any(lifespan.is_asked for lifespan in self._lifespans)
+            if number == signal.SIGTERM and is_first and not self._is_ending:
                 for lifespan in self._lifespans:
-                    lifespan.host.post(lifespan.asked.set)
+                    lifespan.ask()
                 return
             self.cut()
             if self._is_ending:
@@ -133,12 +165,20 @@ class _Stopping:
         self._pass_on(number, frame)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        before = self._before.get(number)
-        if callable(before):
-            before(number, frame)
-        elif before == signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+        if not self._before[number]:
+            return
+        before, is_outer = self._before[number].pop(), number not in self._passing
+        self._passing.add(number)
+        try:
+            if callable(before):
+                before(number, frame)
+            elif before == signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+        finally:
+            self._before[number].append(before)
+            if is_outer:
+                self._passing.discard(number)
 
 
 _stopping = _Stopping()
@@ -150,8 +190,11 @@ def note_interrupt() -> None:
 
 
 @asynccontextmanager
-async def drain_at_end(service: SessionService) -> AsyncGenerator[None, None]:
-    """Drain a service at SIGTERM, and otherwise at the end of the block unless it raises."""
+async def drain_at_end(service: SessionService, app: object) -> AsyncGenerator[None, None]:
+    """Drain a service at SIGTERM, and otherwise at the end of the block unless it raises.
+
+    The end of the block also begins to drain the other services of ``app``, which end next.
+    """
     if drains_itself.get():
         yield
         return
@@ -159,7 +202,7 @@ async def drain_at_end(service: SessionService) -> AsyncGenerator[None, None]:
         yield
         await service.drain()
         return
-    lifespan = _Lifespan(service)
+    lifespan = _Lifespan(service, app)
     async with create_task_group() as tasks:
         tasks.start_soon(lifespan.drain_when_asked)
         tasks.start_soon(lifespan.end_when_cut)

@@ -238,9 +238,128 @@ async def test_signal_in_a_forked_process_acts_as_before(monkeypatch: pytest.Mon
     """The handlers are inherited; the event loop is not."""
     stream = quiet_stream()
     with handled(*BOTH) as seen:
-        async with stream, stopping.drain_at_end(stream._service):
+        async with stream, stopping.drain_at_end(stream._service, None):
             with monkeypatch.context() as patch:
                 patch.setattr(os, "getpid", lambda: 1)
                 signal.raise_signal(signal.SIGTERM)
             assert seen == [signal.SIGTERM]
             assert not stream.is_draining
+
+
+async def test_end_of_one_server_does_not_affect_another() -> None:
+    """A process may run several servers, and end them one by one."""
+    stays, goes = quiet_stream(), quiet_stream()
+    stop, gone = anyio.Event(), anyio.Event()
+    app, other = mounted(stays), mounted(goes)
+
+    async def serve_other() -> None:
+        async with other.router.lifespan_context(other):
+            await stop.wait()
+        gone.set()
+
+    with handled(*BOTH) as seen:
+        async with create_task_group() as tasks:
+            tasks.start_soon(serve_other)
+            await wait_until(lambda: goes.is_open)
+            async with app.router.lifespan_context(app), open_session(stays) as session:
+                async with open_session(goes) as last:
+                    stop.set()
+                    await wait_until(lambda: goes.is_draining)
+                    assert not stays.is_draining
+                    signal.raise_signal(signal.SIGTERM)
+                    await wait_until(lambda: stays.is_draining)
+                    hang_up(last)
+                await gone.wait()
+                assert session.closed is None
+                assert seen == []
+                hang_up(session)
+                await wait_until(lambda: seen)
+                signal.raise_signal(signal.SIGTERM)
+                signal.raise_signal(signal.SIGINT)
+        assert seen == [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]
+
+
+async def test_signal_is_passed_on_when_a_server_that_was_drained_last_has_ended() -> None:
+    one, other = quiet_stream(), quiet_stream()
+    stop = anyio.Event()
+    app, last = mounted(one), mounted(other)
+
+    async def serve_last() -> None:
+        async with last.router.lifespan_context(last):
+            await stop.wait()
+
+    with handled(*BOTH) as seen:
+        async with create_task_group() as tasks:
+            tasks.start_soon(serve_last)
+            await wait_until(lambda: other.is_open)
+            async with app.router.lifespan_context(app), open_session(other) as session:
+                signal.raise_signal(signal.SIGTERM)
+                await wait_until(lambda: one.is_draining)
+                assert seen == []
+                stop.set()
+                await wait_until(lambda: seen)
+                hang_up(session)
+        assert seen == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", BOTH)
+async def test_handlers_that_pass_signals_back_receive_each_once(number: signal.Signals) -> None:
+    """A library installs a handler in front of the one that it finds, and calls that one."""
+    one, other = quiet_stream(), quiet_stream()
+    app, later = mounted(one), mounted(other)
+    chained: list[int] = []
+
+    with handled(*BOTH) as seen:
+        server = signal.getsignal(number)
+        async with app.router.lifespan_context(app):
+            found: Any = signal.getsignal(number)
+
+            def chain(number: int, frame: object) -> None:
+                chained.append(number)
+                found(number, frame)
+
+            signal.signal(number, chain)
+            async with later.router.lifespan_context(later):
+                signal.raise_signal(number)
+                await wait_until(lambda: seen)
+                assert (seen, chained) == ([number], [number])
+            signal.raise_signal(number)
+            assert (len(seen), len(chained)) == (2, 2)
+        signal.signal(number, server)
+
+
+async def test_handler_that_is_installed_again_after_the_end_passes_signals_on() -> None:
+    """As by a library that restores the handler that it has replaced."""
+    stream = quiet_stream()
+    app = mounted(stream)
+    with handled(*BOTH) as seen:
+        server = [signal.getsignal(number) for number in BOTH]
+        async with app.router.lifespan_context(app):
+            found = [signal.getsignal(number) for number in BOTH]
+            for number in BOTH:
+                signal.signal(number, lambda *_: None)
+        for number, handler in zip(BOTH, found, strict=True):
+            signal.signal(number, handler)
+            signal.raise_signal(number)
+        assert seen == [*BOTH]
+        async with app.router.lifespan_context(app):
+            signal.raise_signal(signal.SIGTERM)
+            await wait_until(lambda: len(seen) == 3)
+        assert [signal.getsignal(number) for number in BOTH] == server
+
+
+async def test_lifespan_in_a_forked_process_forgets_those_of_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, other = quiet_stream(), quiet_stream()
+    app = mounted(other)
+    with handled(*BOTH) as seen:
+        async with stream, stopping.drain_at_end(stream._service, None):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "getpid", lambda: 1)
+                async with app.router.lifespan_context(app):
+                    signal.raise_signal(signal.SIGTERM)
+                    await wait_until(lambda: seen)
+                    assert other.is_draining
+                    assert not stream.is_draining
+        assert seen == [signal.SIGTERM]
