@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 from typing import NamedTuple
 from weakref import ref
@@ -37,10 +36,10 @@ class Running:
     Keep none of it: frames keep the objects of their functions alive.
     """
 
+    step: Step
     innermost: FrameType
     runner: FrameType
     """The frame of the loop's function that runs steps."""
-    read_step: Callable[[], Step | None]
 
     def frames(self) -> list[tuple[FrameType, int]]:
         """Return the step's frames with their lines, outermost first."""
@@ -65,7 +64,8 @@ def find_running(innermost: FrameType | None) -> Running | None:
     # One function of trio's runs all steps, and waits for events in between.
     if runner.runs_all and (inner is None or not inner.f_code.co_flags & _COROUTINE):
         return None
-    return Running(innermost, frame, partial(runner.read, frame))
+    step = runner.read(frame)
+    return None if step is None else Running(step, innermost, frame)
 
 
 def _read_asyncio(frame: FrameType) -> Step | None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 
 from .log import logger
-from .loop_steps import Running, Step, find_running
+from .loop_steps import Running, find_running
 from .records import Lines, log_failure
 from .session_log import current_log
 from .shared_thread import SharedThread
@@ -81,19 +81,20 @@ class LoopWatch:
             elapsed = computed if collections == self._collections else 0.0
         self._now, self._cpu, self._collections = now, cpu or 0.0, collections
         running = find_running(frame)
-        step = None if running is None else running.read_step()
-        if running is None or step is None:
+        if running is None:
             self._token = None
             return
-        if step.token == self._token:
+        token = running.step.token
+        if token == self._token:
             self._held += elapsed
         else:
             # If this thread could not run, neither could another step of the loop.
-            self._token, self._held = step.token, elapsed if is_late else 0.0
-        self._judge(step, running)
+            self._token, self._held = token, elapsed if is_late else 0.0
+        self._judge(running)
 
-    def _judge(self, step: Step, running: Running) -> None:
-        log = step.context.get(current_log)
+    def _judge(self, running: Running) -> None:
+        context = running.step.context
+        log = context.get(current_log)
         if log is not None:
             if log.block is None or self._held < log.block or log.has_blocked:
                 return
@@ -111,7 +112,7 @@ class LoopWatch:
         args: tuple[object, ...] = (function.co_qualname, 1000 * self._held, stack)
         if log is not None:
             text, args = f"session %s: {text}", (log.id, *args)
-        step.context.copy().run(logger.warning, text, *args, event="loop.blocked")
+        context.copy().run(logger.warning, text, *args, event="loop.blocked")
 
     def end(self, error: Exception) -> None:
         """Report that the loop is no longer watched."""
