@@ -23,6 +23,7 @@ from ._core.session_log import SessionLog, current_log
 from ._core.shortage import find_shortage
 from ._core.stacks import describe_subtasks
 from ._core.waiting import is_set_by, wait_idle
+from ._observation import SessionObservation
 from ._overload import as_overloaded
 from ._signaling.log_text import log_text
 from ._signaling.messages import encode_end
@@ -63,6 +64,8 @@ class SessionLife(ABC):
         """Called when the connection is closed, and the handler's ``shutdown`` has ended."""
         self.outputs: OutputBoard = OutputBoard()
         """Values for the application."""
+        self.observation: SessionObservation | None = None
+        """Reports to the observers of the stream; None if there are none."""
         self.log: SessionLog = SessionLog(session_id, limits.block)
         self.abandoned_threads: int = 0
         self.abandoned_tasks: int = 0
@@ -248,6 +251,8 @@ class SessionLife(ABC):
             self.close(CloseReason.REJECTED, log_text(exc))
             raise
         self._machine.handle(SessionEvent.PEER_CONNECTED)
+        if self.observation is not None:
+            self.observation.connected()
         tasks.start_soon(self._watch_peer)
         tasks.start_soon(self._watch_hang_up)
         if self.limits.time_limit is not None:
@@ -365,6 +370,8 @@ class SessionLife(ABC):
                     self.on_released()
                     self.outputs.close()
                     self.abandoned_threads = await self._join_driver(deadline)
+                    if self.observation is not None:
+                        self.observation.ended()
         if self.abandoned_threads:
             logger.warning(
                 "session %s: %d threads did not return from the handler within %g s",

@@ -16,7 +16,6 @@ from anyio.abc import TaskStatus
 from ._core.groups import collapse_groups
 from ._core.options import check_type
 from ._media.media_plan import MediaNeeds, MediaPlan
-from ._observation import SessionObservation
 from ._session_life import SessionLife
 from ._signaling.messages import encode_message, encode_transcript
 from ._user_code import contain_exits
@@ -145,8 +144,6 @@ class Session(SessionLife):
         self.driver = driver
         self.transcript: Transcript = Transcript()
         """The text of the conversation so far."""
-        self.observation: SessionObservation | None = None
-        """Reports to the observers of the stream; None if there are none."""
         self._said = count(1)  # any thread may take a number
         self._asyncio_bridge = asyncio_bridge
         self._converse: Callable[[ReplyOnPause], object] | None = None
@@ -319,8 +316,6 @@ class Session(SessionLife):
             current_session.reset(token)
 
     async def _run_driver(self) -> None:
-        if self.observation is not None:
-            self.observation.connected()
         await self.driver.run(self)
 
     async def _play_out(self) -> None:
@@ -340,10 +335,7 @@ class Session(SessionLife):
         await self.driver.shut_down(self)
 
     async def _join_driver(self, deadline: float) -> int:
-        self.abandoned_threads: int = await self.driver.join(deadline)
-        if self.observation is not None:
-            self.observation.ended()
-        return self.abandoned_threads
+        return await self.driver.join(deadline)
 
     def _count_activity(self) -> tuple[int, ...]:
         now = self.statistics()
