@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -61,9 +61,7 @@ class SessionCollector:
 
 
 def _make_families(
-    states: list[SessionState] | tuple[()],
-    loads: list[Mapping[str, LoopLoad]] | tuple[()],
-    totals: Totals,
+    states: Iterable[SessionState], loads: Sequence[Mapping[str, LoopLoad]], totals: Totals
 ) -> Iterator[Metric]:
     sessions = GaugeMetricFamily("fastrtc_sessions", "Sessions by state.", labels=["state"])
     counts = Counter(states)
@@ -82,6 +80,6 @@ def _make_families(
     for family in FAMILIES:
         labels = [family.label] if family.label else []
         metric = CounterMetricFamily(f"fastrtc_{family.name}", family.text, labels=labels)
-        for value in family.values or ("",):
+        for value in family.values:
             metric.add_metric([value] if labels else [], totals.get((family.name, value), 0))
         yield metric

@@ -63,12 +63,10 @@ class Observers:
             yield
         except errors as exc:
             if self._observers:
-                self._refused(as_overloaded(exc) or exc)
+                error = as_overloaded(exc) or exc
+                reason = refusal_reason(error)
+                self.call("refused", lambda one: one.refused(reason, error))
             raise
-
-    def _refused(self, error: Exception) -> None:
-        reason = refusal_reason(error)
-        self.call("refused", lambda one: one.refused(reason, error))
 
     def admit(self, session: Session) -> None:
         """Report that a session was admitted, and observe it, if there are observers."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
 from fastrtc_anyio._media.frames import FRAMES_PER_SECOND
 from fastrtc_anyio.abc import DiscardStatistics
-from fastrtc_anyio.session import Session, SessionStatistics
+from fastrtc_anyio.session import Session
 
-Values = dict[str, float]
-"""Values of one counter, by the value of its label; ``""`` without a label."""
 Totals = dict[tuple[str, str], float]
-"""Values by the names of counters and the values of their labels."""
+"""Values by the names of counters and the values of their labels; ``""`` without a label."""
 
 
 @dataclass(frozen=True)
@@ -21,104 +18,61 @@ class TotalFamily:
 
     name: str
     text: str
-    label: str
-    values: tuple[str, ...]
+    label: str = ""
+    values: tuple[str, ...] = ("",)
     """All values of the label."""
-    read: Callable[[SessionStatistics, int], Values]
-    """Reads the values of a session: from its statistics, and the rate of its outgoing audio."""
-
-
-def _received(now: SessionStatistics, rate: int) -> Values:
-    return {
-        "audio": now.audio_in.received if now.audio_in else 0,
-        "video": now.video_in.received if now.video_in else 0,
-    }
-
-
-def _played(now: SessionStatistics, rate: int) -> Values:
-    audio = now.audio_out.played if now.audio_out else 0
-    return {
-        "audio": audio * FRAMES_PER_SECOND / rate,
-        "video": now.video_out.played if now.video_out else 0,
-    }
-
-
-def _missed(now: SessionStatistics, rate: int) -> Values:
-    lost = now.audio_in.lost if now.audio_in else 0
-    return {"audio": lost, "video": now.discarded.video}
-
-
-def _concealed(now: SessionStatistics, rate: int) -> Values:
-    return {"": now.audio_in.concealed_seconds * FRAMES_PER_SECOND if now.audio_in else 0}
-
-
-def _recovered(now: SessionStatistics, rate: int) -> Values:
-    return {"": now.audio_in.recovered_seconds * FRAMES_PER_SECOND if now.audio_in else 0}
-
-
-def _underruns(now: SessionStatistics, rate: int) -> Values:
-    return {"": now.audio_out.underruns if now.audio_out else 0}
-
-
-def _dropped(now: SessionStatistics, rate: int) -> Values:
-    trimmed = now.audio_out.trimmed if now.audio_out else 0
-    return {
-        "audio_in": now.audio_in.dropped if now.audio_in else 0,
-        "audio_out": trimmed * FRAMES_PER_SECOND / rate,
-        "video_in": now.video_in.dropped if now.video_in else 0,
-        "messages_in": now.messages.dropped_in,
-        "messages_out": now.messages.dropped_out,
-        "outputs": now.outputs.dropped,
-    }
-
-
-def _discarded(now: SessionStatistics, rate: int) -> Values:
-    return {name: float(count) for name, count in asdict(now.discarded).items()}
-
-
-def _abandoned(now: SessionStatistics, rate: int) -> Values:
-    return {"threads": now.abandoned_threads, "tasks": now.abandoned_tasks}
 
 
 _MEDIA = ("audio", "video")
+_QUEUES = ("audio_in", "audio_out", "video_in", "messages_in", "messages_out", "outputs")
+_DISCARDED = tuple(field.name for field in fields(DiscardStatistics))
+
 FAMILIES: tuple[TotalFamily, ...] = (
-    TotalFamily("frames_received", "Frames received from clients.", "media", _MEDIA, _received),
-    TotalFamily("frames_played", "Frames played to clients.", "media", _MEDIA, _played),
-    TotalFamily("frames_missed", "Frames that were lost or damaged.", "media", _MEDIA, _missed),
-    TotalFamily("frames_concealed", "Frames of audio that replace lost ones.", "", (), _concealed),
-    TotalFamily(
-        "frames_recovered", "Lost frames of audio decoded from redundancy.", "", (), _recovered
-    ),
-    TotalFamily("audio_underruns", "Times that playout ran out of audio.", "", (), _underruns),
-    TotalFamily(
-        "queue_dropped",
-        "Items dropped from full queues.",
-        "queue",
-        ("audio_in", "audio_out", "video_in", "messages_in", "messages_out", "outputs"),
-        _dropped,
-    ),
-    TotalFamily(
-        "items_discarded",
-        "Malformed items from and to clients.",
-        "kind",
-        tuple(field.name for field in fields(DiscardStatistics)),
-        _discarded,
-    ),
-    TotalFamily(
-        "abandoned", "Threads and tasks that did not end.", "kind", ("threads", "tasks"), _abandoned
-    ),
+    TotalFamily("frames_received", "Frames received from clients.", "media", _MEDIA),
+    TotalFamily("frames_played", "Frames played to clients.", "media", _MEDIA),
+    TotalFamily("frames_missed", "Frames that were lost or damaged.", "media", _MEDIA),
+    TotalFamily("frames_concealed", "Frames of audio that replace lost ones."),
+    TotalFamily("frames_recovered", "Lost frames of audio decoded from redundancy."),
+    TotalFamily("audio_underruns", "Times that playout ran out of audio."),
+    TotalFamily("queue_dropped", "Items dropped from full queues.", "queue", _QUEUES),
+    TotalFamily("items_discarded", "Malformed items from and to clients.", "kind", _DISCARDED),
+    TotalFamily("abandoned", "Threads and tasks that did not end.", "kind", ("threads", "tasks")),
 )
 
 
 def read_totals(session: Session) -> Totals:
-    """Return the values of one session so far. Thread-safe."""
+    """Return the values of one session so far, without those of media that it does not have.
+
+    Thread-safe.
+    """
     now = session.statistics()
-    rate = session.audio_out.sample_rate if session.media.audio_out else FRAMES_PER_SECOND
-    return {
-        (family.name, value): number
-        for family in FAMILIES
-        for value, number in family.read(now, rate).items()
+    totals: Totals = {
+        ("frames_missed", "video"): now.discarded.video,
+        ("queue_dropped", "messages_in"): now.messages.dropped_in,
+        ("queue_dropped", "messages_out"): now.messages.dropped_out,
+        ("queue_dropped", "outputs"): now.outputs.dropped,
+        ("abandoned", "threads"): now.abandoned_threads,
+        ("abandoned", "tasks"): now.abandoned_tasks,
     }
+    for kind, count in asdict(now.discarded).items():
+        totals["items_discarded", kind] = count
+    if (audio_in := now.audio_in) is not None:
+        totals["frames_received", "audio"] = audio_in.received
+        totals["frames_missed", "audio"] = audio_in.lost
+        totals["frames_concealed", ""] = audio_in.concealed_seconds * FRAMES_PER_SECOND
+        totals["frames_recovered", ""] = audio_in.recovered_seconds * FRAMES_PER_SECOND
+        totals["queue_dropped", "audio_in"] = audio_in.dropped
+    if (audio_out := now.audio_out) is not None:
+        rate = session.audio_out.sample_rate
+        totals["frames_played", "audio"] = audio_out.played * FRAMES_PER_SECOND / rate
+        totals["audio_underruns", ""] = audio_out.underruns
+        totals["queue_dropped", "audio_out"] = audio_out.trimmed * FRAMES_PER_SECOND / rate
+    if (video_in := now.video_in) is not None:
+        totals["frames_received", "video"] = video_in.received
+        totals["queue_dropped", "video_in"] = video_in.dropped
+    if (video_out := now.video_out) is not None:
+        totals["frames_played", "video"] = video_out.played
+    return totals
 
 
 def add_totals(totals: Totals, more: Totals) -> None:
