@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,6 +25,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": VirtualLoop}
+
+
+@pytest.fixture
+def no_garbage_collection() -> Generator[None, None, None]:
+    """Free memory by reference counts alone during the test, which begins without garbage."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

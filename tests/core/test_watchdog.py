@@ -185,13 +185,9 @@ def test_code_without_a_loop_is_not_read() -> None:
     assert find_running(sys._getframe()) is None
 
 
+@pytest.mark.usefixtures("no_garbage_collection")
 def test_sampling_leaves_no_garbage() -> None:
     """A function that keeps its own frame would keep the objects of all threads alive."""
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(3):
-            _check([])
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
+    for _ in range(3):
+        _check([])
+    assert gc.collect() == 0

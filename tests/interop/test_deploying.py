@@ -17,20 +17,17 @@ from pathlib import Path
 
 import anyio
 import httpx
-import numpy as np
 import pytest
-from anyio import create_task_group
 from anyio.abc import Process
 
 from fastrtc_anyio import Stream
-from fastrtc_anyio.testing import tone
 from tests.kit.backends import anyio_backend as anyio_backend
 from tests.kit.backends import on_asyncio
 from tests.kit.calls import place_call
 from tests.kit.documentation import ROOT, blocks_of, find_block
-from tests.kit.measure import FREQUENCY, check_echo
+from tests.kit.measure import check_echo
 from tests.kit.waiting import wait_until
-from tests.kit.websockets import open_client
+from tests.kit.websockets import open_client, wait_for_echo
 
 from .containers import Container, ContainerError, build, parse
 from .programs import LIMIT, find_port, is_free
@@ -105,11 +102,8 @@ async def status(url: str) -> int:
 
 
 async def call_over_websocket(url: str) -> None:
-    async with open_client(url) as client, create_task_group() as tasks:
-        tasks.start_soon(client.listen)
-        tasks.start_soon(client.speak, tone(FREQUENCY, 16_000, 5.0), 16_000)
-        await wait_until(lambda: np.abs(client.sound).max(initial=0) > 5000, "the echo")
-        tasks.cancel_scope.cancel()
+    async with open_client(url) as client:
+        await wait_for_echo(client)
 
 
 async def check_drain(process: Process, url: str) -> None:

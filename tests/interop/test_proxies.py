@@ -12,9 +12,7 @@ from typing import Any
 
 import anyio
 import httpx
-import numpy as np
 import pytest
-from anyio import create_task_group
 from websockets.exceptions import InvalidStatus
 
 from fastrtc_anyio import AdditionalOutputs, RequestLimits, Session, Stream, Textbox
@@ -25,7 +23,7 @@ from tests.kit.backends import on_asyncio
 from tests.kit.calls import accept, make_offer, make_stream, only_session, place_call, serve
 from tests.kit.measure import FREQUENCY, check_echo, speak
 from tests.kit.waiting import SECONDS, wait_until
-from tests.kit.websockets import open_client, open_wire
+from tests.kit.websockets import open_client, open_wire, wait_for_echo
 
 from .proxies import HOST, PROXIES
 
@@ -92,12 +90,8 @@ async def test_websocket_call_passes(proxy: str, tmp_path: Path) -> None:
     async with (
         serve_behind(proxy, tmp_path, make_site()) as url,
         open_client(url, headers={"Origin": url}) as client,
-        create_task_group() as tasks,
     ):
-        tasks.start_soon(client.listen)
-        tasks.start_soon(client.speak, tone(FREQUENCY, 16_000, 5.0), 16_000)
-        await wait_until(lambda: np.abs(client.sound).max(initial=0) > 5000, "the echo")
-        tasks.cancel_scope.cancel()
+        await wait_for_echo(client)
 
 
 async def test_whip_client_follows_its_location(proxy: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
+import numpy as np
 from anyio import CancelScope, create_task_group, to_thread
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -16,7 +17,10 @@ from websockets.sync.client import ClientConnection, connect
 from fastrtc_anyio._wire.events import Framing, Start
 from fastrtc_anyio._wire.fastrtc import FastRTCFraming
 from fastrtc_anyio._wire.payload import AudioEncoding
+from fastrtc_anyio.testing import tone
 
+from .measure import FREQUENCY
+from .waiting import wait_until
 from .websocket_clients import Client
 
 PCM_16K = AudioEncoding("pcm16", 16_000)
@@ -114,3 +118,12 @@ async def open_client(
             with CancelScope(shield=True):
                 await wire.aclose()
             client.close()
+
+
+async def wait_for_echo(client: Client) -> None:
+    """Send a tone until it comes back."""
+    async with create_task_group() as tasks:
+        tasks.start_soon(client.listen)
+        tasks.start_soon(client.speak, tone(FREQUENCY, 16_000, 5.0), 16_000)
+        await wait_until(lambda: np.abs(client.sound).max(initial=0) > 5000, "the echo")
+        tasks.cancel_scope.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import Any
 
@@ -426,16 +425,12 @@ def test_unsupported_frames_and_closed_encoder_raise(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["opus", "G722"])
+@pytest.mark.usefixtures("no_garbage_collection")
 def test_closing_frees_the_native_encoder_without_a_garbage_collection(name: str) -> None:
-    gc.collect()
-    gc.disable()
-    try:
-        before = len(os.listdir("/proc/self/task"))
-        encoders = [create_encoder(name, 16000, 1) for _ in range(10)]
-        for encoder in encoders:
-            encoder.encode(np.zeros((1, 320), np.int16))
-        for encoder in encoders:
-            encoder.close()
-        assert len(os.listdir("/proc/self/task")) <= before
-    finally:
-        gc.enable()
+    before = len(os.listdir("/proc/self/task"))
+    encoders = [create_encoder(name, 16000, 1) for _ in range(10)]
+    for encoder in encoders:
+        encoder.encode(np.zeros((1, 320), np.int16))
+    for encoder in encoders:
+        encoder.close()
+    assert len(os.listdir("/proc/self/task")) <= before

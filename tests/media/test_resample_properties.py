@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import sys
@@ -146,25 +145,21 @@ def test_channels_do_not_mix() -> None:
     assert np.array_equal(output[:1], mono)
 
 
+@pytest.mark.usefixtures("no_garbage_collection")
 def test_resampler_needs_no_native_thread_and_no_garbage_collection() -> None:
-    gc.collect()
-    gc.disable()
-    try:
-        before = native_threads()
-        resamplers = [StreamResampler(48000, 8000 * (1 + i % 3), 1) for i in range(20)]
-        for resampler in resamplers:
-            resampler.push(noise(0, 1, 960))
-        assert native_threads() <= before
-        filters = [weakref.ref(resampler._filter) for resampler in resamplers]
-        assert all(ref() is not None for ref in filters)
-        for resampler in resamplers[:10]:
-            resampler.close()
-        assert [ref() is None for ref in filters] == [True] * 10 + [False] * 10
-        resamplers.clear()
-        resampler = StreamResampler(8000, 8000, 1)
-        assert all(ref() is None for ref in filters)
-    finally:
-        gc.enable()
+    before = native_threads()
+    resamplers = [StreamResampler(48000, 8000 * (1 + i % 3), 1) for i in range(20)]
+    for resampler in resamplers:
+        resampler.push(noise(0, 1, 960))
+    assert native_threads() <= before
+    filters = [weakref.ref(resampler._filter) for resampler in resamplers]
+    assert all(ref() is not None for ref in filters)
+    for resampler in resamplers[:10]:
+        resampler.close()
+    assert [ref() is None for ref in filters] == [True] * 10 + [False] * 10
+    resamplers.clear()
+    resampler = StreamResampler(8000, 8000, 1)
+    assert all(ref() is None for ref in filters)
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), CONVERSIONS)

@@ -7,11 +7,10 @@ has the session in its context, so these tests are for trio.
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 import weakref
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -37,7 +36,7 @@ from tests.kit.handlers import AsyncEcho, Echo, Quiet
 
 from .test_admission import Service, open_service
 
-pytestmark = on_trio
+pytestmark = [on_trio, pytest.mark.usefixtures("no_garbage_collection")]
 
 CHUNK = AudioFrame(48_000, tone(440, 48_000, 0.02))
 
@@ -46,14 +45,6 @@ CHUNK = AudioFrame(48_000, tone(440, 48_000, 0.02))
 def no_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """pytest keeps all records, and these the tracebacks of errors."""
     monkeypatch.setattr(logging.getLogger("fastrtc_anyio"), "disabled", True)
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_collection() -> Generator[None, None, None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def echo(session: Session) -> None:

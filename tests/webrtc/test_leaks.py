@@ -10,7 +10,6 @@ import sys
 import textwrap
 import threading
 from collections import Counter
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,6 @@ from tests.kit.handlers import AsyncEcho, Echo
 from tests.kit.waiting import wait_until
 
 from .test_video import flat, swap
-
-
-@pytest.fixture
-def no_garbage_collection() -> Generator[None, None, None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def call_with_audio(stream: Stream, portal: Portal) -> None:
