@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 CAPACITY = 512
@@ -38,9 +39,16 @@ class PictureBuffer(Generic[P]):
 
     The first packet of a picture is the one behind the last packet released. At the start of a
     stream and behind a discarded gap it is the first packet kept, because older ones are dropped.
+
+    A complete key frame behind a gap is released at once, and what is before it is dropped.
+
+    Args:
+        begins_key_frame: returns whether a packet is the first that a decoder needs of a key frame.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begins_key_frame: Callable[[P], bool] = lambda _: False) -> None:
+        self._begins_key_frame = begins_key_frame
+        self._key_frame: P | None = None  # first packet of the newest key frame
         self._packets: dict[int, P] = {}
         self._origin: int | None = None  # number of the first packet of the next picture
         self._length = 0  # packets of that picture that are present without a gap
@@ -69,7 +77,26 @@ class PictureBuffer(Generic[P]):
             self._discard(ahead - CAPACITY + 1, number)
             needs_key_frame = True
         self._packets.setdefault(number, packet)
-        return needs_key_frame, self._release()
+        if self._begins_key_frame(packet):
+            self._key_frame = packet
+        pictures = self._release()
+        if self.is_blocked and self._has_key_frame():
+            pictures += self._release()
+        return needs_key_frame, pictures
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether packets wait behind a gap."""
+        return len(self._packets) > self._length
+
+    @property
+    def gap(self) -> int:
+        """Number of the first packet that has not arrived."""
+        return ((self._origin or 0) + self._length) % _MODULUS
+
+    def is_before(self, number: int) -> bool:
+        """Return whether a packet is before the next picture."""
+        return (number - (self._origin or 0)) % _MODULUS >= _MODULUS // 2
 
     def _release(self) -> list[list[P]]:
         pictures: list[list[P]] = []
@@ -85,6 +112,36 @@ class PictureBuffer(Generic[P]):
                 self._marked = packet.timestamp
                 pictures.append(self._pop())
         return pictures
+
+    def skip_gap(self) -> list[list[P]]:
+        """Discard the picture that a gap is part of, and return the complete ones behind it."""
+        assert self._origin is not None
+        behind = ((number - self._origin) % _MODULUS for number in self._packets)
+        first = min((ahead for ahead in behind if ahead > self._length), default=0)
+        self._discard(first, (self._origin + first) % _MODULUS)
+        return self._release()
+
+    def _has_key_frame(self) -> bool:
+        """Return whether a key frame is complete, which is then the first in line."""
+        first = self._key_frame
+        if first is None or self._packets.get(first.sequence_number) is not first:
+            self._key_frame = None
+            return False
+        number = first.sequence_number
+        while packet := self._packets.get(number):
+            if packet.timestamp != first.timestamp or (packet.marker and self._trusts_markers):
+                self._drop_before(first.sequence_number)
+                return True
+            number = (number + 1) % _MODULUS
+        return False
+
+    def _drop_before(self, number: int) -> None:
+        assert self._origin is not None
+        dropped = (number - self._origin) % _MODULUS
+        for present in list(self._packets):
+            if (present - self._origin) % _MODULUS < dropped:
+                del self._packets[present]
+        self._origin, self._length, self._marked = number, 0, None
 
     def _is_old(self, timestamp: int) -> bool:
         return self._newest is not None and (self._newest - timestamp) % _TICKS < _MAX_AGE

@@ -1,4 +1,4 @@
-"""Sizes of encoded pictures, read from their headers.
+"""Sizes and kinds of encoded pictures, read from their headers.
 
 A decoder allocates memory for the size that a header states, which may be 16,000 times the size of
 the encoded picture. So the size is read before the picture is decoded.
@@ -14,6 +14,8 @@ from typing import NamedTuple
 _VP8_START_CODE = b"\x9d\x01\x2a"
 _SPS = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67\x87\xa7\xc7\xe7]")
 """Start code (H.264 B.1) and first byte of a sequence parameter set (type 7)."""
+_KEY_FRAME = re.compile(rb"\x00\x00\x01[\x05\x25\x45\x65\x07\x27\x47\x67]")
+"""Start code and first byte of a slice of an IDR picture (type 5) or a sequence parameter set."""
 _NEXT_UNIT = re.compile(rb"\x00\x00[\x01\x02]")
 _MAX_SETS = 8
 """Maximum sequence parameter sets in one picture. Encoders send one."""
@@ -22,6 +24,28 @@ _MAX_SET_BYTES = 2048
 _WITH_CHROMA = (44, 83, 86, 100, 110, 118, 122, 128, 138, 144, 244)
 """Profiles whose sequence parameter sets have a chroma format and scaling lists."""
 _MACROBLOCK = 16
+
+
+def begins_key_frame(codec: str, payload: bytes, data: bytes) -> bool:
+    """Return whether a packet is the first that a decoder needs of a key frame.
+
+    For H.264 it is the one with the sequence parameter set. Key frames without one are not found.
+
+    Args:
+        codec: ``VP8`` or ``H264``, in any case.
+        payload: the payload of the packet.
+        data: the part of the encoded picture that is in it.
+    """
+    if codec.upper() == "VP8":  # RFC 7741 4.2: the start of partition 0
+        return payload[:1] != b"" and payload[0] & 0x17 == 0x10 and is_key_frame(codec, data)
+    return _SPS.search(data) is not None
+
+
+def is_key_frame(codec: str, data: bytes) -> bool:
+    """Return whether an encoded picture is a key frame."""
+    if codec.upper() == "VP8":  # RFC 6386 9.1
+        return data[:1] != b"" and not data[0] & 1
+    return _KEY_FRAME.search(data) is not None
 
 
 class PictureSize(NamedTuple):

@@ -8,10 +8,18 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from aiortc.codecs import depayload, get_encoder
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrtc_anyio._media.picture_headers import MalformedPicture, PictureSize, find_sizes
+from fastrtc_anyio._media.picture_headers import (
+    MalformedPicture,
+    PictureSize,
+    begins_key_frame,
+    find_sizes,
+    is_key_frame,
+)
 
 ENCODERS = {"VP8": "libvpx", "H264": "libx264"}
 sides = st.integers(4, 75).map(lambda quarter: 4 * quarter)
@@ -188,3 +196,23 @@ def test_too_many_parameter_sets_are_malformed() -> None:
     units = [b"\0\0\1\x67\x42\0" + bytes([i]) + b"\xff" * 9 for i in range(9)]
     with pytest.raises(MalformedPicture, match="more than 8"):
         find_sizes("H264", b"".join(units))
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+def test_key_frames_are_known_and_where_they_begin(codec: str) -> None:
+    parameters = RTCRtpCodecParameters(f"video/{codec}", 90_000, payloadType=96)
+    encoder = get_encoder(parameters)
+    noise = np.random.default_rng(1).integers(0, 255, (360, 320), np.uint8)
+    for i in range(6):
+        frame = av.VideoFrame.from_ndarray(np.roll(noise, 3 * i, axis=1), format="yuv420p")
+        frame.pts, frame.time_base = 3000 * i, Fraction(1, 90_000)
+        payloads, _ = encoder.encode(frame, force_keyframe=i == 3)
+        parts = [depayload(parameters, payload) for payload in payloads]
+        assert len(parts) > 1
+        key = i in (0, 3)
+        assert is_key_frame(codec, b"".join(parts)) is key
+        pairs = zip(payloads, parts, strict=True)
+        begins = [begins_key_frame(codec, payload, part) for payload, part in pairs]
+        assert begins == [key, *[False] * (len(parts) - 1)]
+    assert not is_key_frame(codec, b"")
+    assert not begins_key_frame(codec, b"\x10", b"")

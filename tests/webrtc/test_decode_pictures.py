@@ -34,7 +34,7 @@ def vp8_key_frame(width: int, height: int) -> bytes:
 )
 def test_picture_above_the_limit_is_not_decoded(width: int, height: int, admitted: bool) -> None:
     discards = Discards()
-    tap = PictureTap(RequestLimits(), discards, lambda: 0.0)
+    tap = PictureTap(RequestLimits(), discards)
     assert tap.admit("VP8", vp8_key_frame(width, height), 0) is admitted
     assert discards.statistics().video == (not admitted)
 
@@ -46,13 +46,13 @@ def test_many_references_of_large_pictures_are_not_decoded() -> None:
         bits += f"{256:017b}" + f"{144:015b}" + "1" + "1"
         bits += "0" * (-len(bits) % 8)
         data = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
-        tap = PictureTap(RequestLimits(), Discards(), lambda: 0.0)
+        tap = PictureTap(RequestLimits(), Discards())
         assert tap.admit("H264", b"\0\0\0\1\x67" + data, 0) is admitted
 
 
 def test_pictures_beyond_30_waiting_ones_are_discarded() -> None:
     discards = Discards()
-    tap = PictureTap(RequestLimits(), discards, lambda: 0.0)
+    tap = PictureTap(RequestLimits(), discards)
     assert tap.admit("VP8", b"\x11", 29)
     assert not tap.admit("VP8", b"\x11", 30)
     assert discards.statistics().video == 1
@@ -60,18 +60,9 @@ def test_pictures_beyond_30_waiting_ones_are_discarded() -> None:
 
 def test_malformed_header_is_discarded() -> None:
     discards = Discards()
-    tap = PictureTap(RequestLimits(), discards, lambda: 0.0)
+    tap = PictureTap(RequestLimits(), discards)
     assert not tap.admit("VP8", b"\x10" + bytes(20), 0)
     assert discards.statistics().video == 1
-
-
-def test_key_frames_are_requested_once_a_second() -> None:
-    now = 5.0
-    tap = PictureTap(RequestLimits(), Discards(), lambda: now)
-    assert tap.wants_key_frame()
-    assert not tap.wants_key_frame()
-    now = 6.0
-    assert tap.wants_key_frame()
 
 
 FORMATS: list[Any] = ["bgr24", "rgb24", "gray", "float32"]

@@ -32,6 +32,7 @@ from fastrtc_anyio._peers.webrtc.feedback import (
     KEY_FRAME_INTERVAL,
     MAX_REPORTS,
     MAX_SOURCES,
+    REPEAT_INTERVAL,
     RETRANSMISSIONS,
     RTCP_RATE,
     FeedbackLimits,
@@ -116,8 +117,20 @@ def test_retransmissions_are_limited_per_second() -> None:
     assert limits.accept(refused := nack(1, 2, 3))
     assert refused.lost == []
     time.advance(0.1)
-    assert limits.accept(later := nack(*range(100)))
+    assert limits.accept(later := nack(*range(1000, 1100)))
     assert len(later.lost) in (RETRANSMISSIONS // 10, RETRANSMISSIONS // 10 - 1)
+
+
+def test_packet_is_not_retransmitted_twice_at_once() -> None:
+    time: Any = Time()
+    limits = FeedbackLimits(lambda: None, time)
+    assert limits.accept(nack(1, 2))
+    time.advance(0.6 * REPEAT_INTERVAL)
+    assert limits.accept(again := nack(1, 2, 3, 3))
+    assert again.lost == [3]
+    time.advance(0.6 * REPEAT_INTERVAL)
+    assert limits.accept(later := nack(1, 2, 3))
+    assert later.lost == [1, 2]
 
 
 def test_early_key_frame_request_is_made_up_for_once() -> None:

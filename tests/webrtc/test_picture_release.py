@@ -32,11 +32,12 @@ class Receiver:
         self.refused: list[int] = []
         self.frames: list[Any] = []
         self.failures: list[bool] = []
+        self.now = 0.0
         media_internals.receive_pictures(
             receiver,
             self.frames.append,
             lambda codec, data, waiting: waiting not in self.refused,
-            lambda: True,
+            lambda: self.now,
             lambda: self.failures.append(True),
         )
         self.encoder = get_encoder(self.codec)
@@ -104,15 +105,53 @@ async def test_late_packet_completes_all_pictures_behind_it(
     assert receiver.decode() == [0, 1, 2, 3, 4]
 
 
-async def test_refused_picture_does_not_hold_up_others() -> None:
-    receiver = Receiver("VP8")
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+async def test_pictures_behind_a_refused_one_are_decoded_from_a_key_frame_on(codec: str) -> None:
+    receiver = Receiver(codec)
     receiver.refused = [2]
-    pictures = [receiver.make_picture((16, 16)) for _ in range(4)]
     requests: list[int] = []
 
     async def send_pli(ssrc: int) -> None:
         requests.append(ssrc)
 
     receiver.receiver._send_rtcp_pli = send_pli
-    assert [await receiver.handle(*picture) for picture in pictures] == [1, 2, 2, 2]
-    assert requests == [1, 1]
+    waiting = []
+    for i in range(6):
+        receiver.now = 0.2 * i
+        if i == 4:
+            receiver.encoder = get_encoder(receiver.codec)
+        counts = [await receiver.handle(packet) for packet in receiver.make_picture((16, 16))]
+        receiver.refused = [2] if i < 2 else []
+        waiting.append(counts[-1])
+    assert waiting == [1, 2, 2, 2, 3, 4]
+    assert requests == [1]
+    assert receiver.decode() == [0, 1, 4, 5]
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+async def test_complete_key_frame_behind_a_gap_is_decoded_at_once(codec: str) -> None:
+    receiver = Receiver(codec)
+    for i in range(6):
+        if i == 4:
+            receiver.encoder = get_encoder(receiver.codec)
+        for packet in receiver.make_picture((16, 16)):
+            if i != 1:
+                await receiver.handle(packet)
+    assert receiver.decode() == [0, 4, 5]
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+async def test_lost_packet_is_requested_again(codec: str) -> None:
+    receiver = Receiver(codec)
+    requests: list[list[int]] = []
+
+    async def send_nack(ssrc: int, lost: list[int]) -> None:
+        requests.append(lost)
+
+    receiver.receiver._send_rtcp_nack = send_nack
+    for i in range(6):
+        receiver.now = 0.04 * i
+        (packet,) = receiver.make_picture((16, 16))
+        if i != 1:
+            await receiver.handle(packet)
+    assert requests == [[65_531]] * 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from av import VideoFrame as AvVideoFrame
 
 from fastrtc_anyio._media.picture_headers import MalformedPicture, find_sizes
@@ -15,8 +13,6 @@ _QUEUE = 30
 """Maximum pictures that wait for the decoder: one second of video."""
 _REFERENCES = 5
 """Pictures of the maximum size that a decoder may keep, as in level 5.1 (H.264 A.3.1)."""
-_KEY_FRAME_INTERVAL = 1.0
-"""Seconds between requests for a key frame because of discarded pictures."""
 _UNSPECIFIED = 2
 _COLOR_SPACES = frozenset({0, 1, _UNSPECIFIED, 4, 5, 6, 7, 9})
 """Matrix coefficients (H.264 E.2.1) that FFmpeg converts."""
@@ -28,16 +24,11 @@ class PictureTap:
     Args:
         limits: have the maximum size of a picture.
         discards: counts the pictures that are discarded.
-        clock: returns the time in seconds.
     """
 
-    def __init__(
-        self, limits: RequestLimits, discards: Discards, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, limits: RequestLimits, discards: Discards) -> None:
         self._pixels = limits.picture_pixels
         self._discards = discards
-        self._clock = clock
-        self._next_request = 0.0
 
     def admit(self, codec: str, data: bytes, waiting: int) -> bool:
         """Return whether a picture is to be decoded.
@@ -68,14 +59,6 @@ class PictureTap:
                     f"{width} x {height} pixels, {references} references",
                 )
                 return False
-        return True
-
-    def wants_key_frame(self) -> bool:
-        """Return whether to request a key frame now, after a picture was discarded."""
-        now = self._clock()
-        if now < self._next_request:
-            return False
-        self._next_request = now + _KEY_FRAME_INTERVAL
         return True
 
 

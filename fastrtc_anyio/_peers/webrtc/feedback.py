@@ -33,6 +33,9 @@ RTCP_RATE = 32_000
 the bandwidth of the media: 31,000 bytes per second for 5 Mbit/s."""
 RETRANSMISSIONS = 500
 """Maximum retransmitted packets in a second, and in a burst. 5 Mbit/s of video has as many."""
+REPEAT_INTERVAL = 0.1
+"""Seconds until a packet is retransmitted again. aiortc's receiver requests all that is missing
+whenever it misses one more, and the retransmissions would fill a slow path."""
 KEY_FRAME_INTERVAL = 0.3
 """Seconds between two key frames that the client requests."""
 BITRATE_INTERVAL = 0.5
@@ -93,6 +96,7 @@ class FeedbackLimits:
         self._request_key_frame = request_key_frame
         self._loop = loop
         self._retransmissions = Budget(RETRANSMISSIONS)
+        self._retransmitted: dict[int, float] = {}  # times by number, the oldest first
         self._key_frame_due = self._bitrate_due = loop.time()
         self._later: asyncio.TimerHandle | None = None
 
@@ -100,8 +104,7 @@ class FeedbackLimits:
         """Return whether the sender shall handle a packet, from which some requests are removed."""
         now = self._loop.time()
         if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
-            packet.lost = packet.lost[: int(self._retransmissions.refill(now))]
-            self._retransmissions.spend(len(packet.lost), now)
+            packet.lost = self._choose(packet.lost, now)
         elif isinstance(packet, RtcpPsfbPacket):
             if packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
                 return self._accept_key_frame(now)
@@ -110,6 +113,17 @@ class FeedbackLimits:
                 self._bitrate_due = now + BITRATE_INTERVAL if accepted else self._bitrate_due
                 return accepted
         return True
+
+    def _choose(self, lost: list[int], now: float) -> list[int]:
+        """Return the packets to retransmit."""
+        sent = self._retransmitted
+        while sent and now - sent[first := next(iter(sent))] >= REPEAT_INTERVAL:
+            del sent[first]
+        new = [number for number in dict.fromkeys(lost) if number not in sent]
+        new = new[: int(self._retransmissions.refill(now))]
+        sent.update(dict.fromkeys(new, now))
+        self._retransmissions.spend(len(new), now)
+        return new
 
     def _accept_key_frame(self, now: float) -> bool:
         if now >= self._key_frame_due:

@@ -182,16 +182,16 @@ class ConnectionMedia:
             )
         else:
             discards, receiver = self._streams.discards, transceiver.receiver
-            tap = PictureTap(self._limits, discards, asyncio.get_running_loop().time)
+            tap = PictureTap(self._limits, discards)
             video_in = self._streams.video_in
             media_internals.receive_pictures(
                 receiver,
                 lambda frame: video_in.push(as_picture(frame)),
                 tap.admit,
-                tap.wants_key_frame,
+                asyncio.get_running_loop().time,
                 lambda: discards.count("video", "a picture could not be decoded"),
             )
-            media_internals.bound_gaps(receiver)
+            media_internals.bound_pauses(receiver)
             keep_receiving(transceiver)
 
     def _send(

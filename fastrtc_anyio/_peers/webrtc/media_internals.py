@@ -23,13 +23,13 @@ from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rate import RateCounter
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtcrtpreceiver import NackGenerator
 from aiortc.rtp import AnyRtcpPacket, RtpPacket
 from av import VideoFrame as AvVideoFrame
 from av.error import FFmpegError
 
 from fastrtc_anyio._core.required import check_required
-from fastrtc_anyio._media.picture_buffer import PictureBuffer
+from fastrtc_anyio._media.picture_headers import begins_key_frame, is_key_frame
+from fastrtc_anyio._media.picture_repair import PictureRepair
 
 from .internals import SUPPORTED, replace_attribute
 
@@ -48,7 +48,6 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
         "_handle_rtp_packet._data",
     ),
     RTCRtpSender: ("__encoder",),
-    NackGenerator: ("max_seq",),
     RateCounter: ("_erase_old", "_origin_ms", "_window_size"),
     H264Encoder: ("__target_bitrate",),
     Vp8Encoder: ("__target_bitrate",),
@@ -56,10 +55,6 @@ REQUIRED: Mapping[type | ModuleType, tuple[str, ...]] = {
 """Undocumented names by the class or module that has them."""
 
 check_required(REQUIRED, SUPPORTED)
-
-
-_HISTORY = 128
-"""Numbers that aiortc remembers as missing."""
 
 
 class PacketBuffer(Protocol):
@@ -136,36 +131,65 @@ class _Pictures:
         receiver: RTCRtpReceiver,
         decoder: _Decoder,
         admit: Callable[[str, bytes, int], bool],
-        wants_key_frame: Callable[[], bool],
+        clock: Callable[[], float],
     ) -> None:
-        self._buffer: PictureBuffer[RtpPacket] = PictureBuffer()
+        self.repair = PictureRepair(self._begins_key_frame, self._is_key_frame)
         self._decoder = decoder
         self._admit = admit
-        self._wants_key_frame = wants_key_frame
+        self._clock = clock
         self._codecs = getattr(receiver, "_RTCRtpReceiver__codecs")  # noqa: B009 - a mangled name
+        self._failed = getattr(receiver, "_RTCRtpReceiver__decoder_error")  # noqa: B009
         self._timestamps = getattr(receiver, "_RTCRtpReceiver__timestamp_mapper")  # noqa: B009
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:
-        needs_key_frame, released = self._buffer.add(packet)
+        now = self._clock()
+        if self._failed.is_set():
+            self._failed.clear()
+            self.repair.note_damage(now, drops=False)
+        needs_key_frame, released = self.repair.add(packet, now)
         for packets in released:
             # The decoder is that of the packet which completes the picture, as in aiortc.
             codec = self._codecs[packet.payload_type]
-            data = b"".join([part._data for part in packets])  # type: ignore[attr-defined]
+            data = _join(packets)
             if not data:
                 continue
             if self._admit(codec.name, data, self._decoder.qsize()):
                 timestamp = self._timestamps.map(packets[0].timestamp)
                 self._decoder.put((codec, JitterFrame(data, timestamp)))
             else:
-                needs_key_frame = needs_key_frame or self._wants_key_frame()
+                self.repair.note_damage(now)
         return needs_key_frame, None
+
+    def _begins_key_frame(self, packet: RtpPacket) -> bool:
+        name = self._codecs[packet.payload_type].name
+        return begins_key_frame(name, packet.payload, _join([packet]))
+
+    def _is_key_frame(self, packets: list[RtpPacket]) -> bool:
+        return is_key_frame(self._codecs[packets[0].payload_type].name, _join(packets))
+
+
+def _join(packets: list[RtpPacket]) -> bytes:
+    return b"".join([part._data for part in packets])  # type: ignore[attr-defined]
+
+
+class _Losses:
+    """Numbers of the packets to request, as aiortc's generator of NACKs."""
+
+    def __init__(self, repair: PictureRepair[RtpPacket], clock: Callable[[], float]) -> None:
+        self._repair = repair
+        self._clock = clock
+        self.missing: list[int] = []
+
+    def add(self, packet: RtpPacket) -> bool:
+        self.missing = self._repair.find_missing(packet.sequence_number, self._clock())
+        return bool(self.missing)
 
 
 def receive_pictures(
     receiver: RTCRtpReceiver,
     on_frame: Callable[[AvVideoFrame], None],
     admit: Callable[[str, bytes, int], bool],
-    wants_key_frame: Callable[[], bool],
+    clock: Callable[[], float],
     on_failure: Callable[[], None],
 ) -> None:
     """Decode the pictures of a receiver that ``admit`` admits, each with its last packet.
@@ -173,15 +197,17 @@ def receive_pictures(
     Call it before the negotiation ends. ``on_frame`` is called with the decoded pictures, and
     ``on_failure`` for each picture that cannot be decoded, both on the decoder's thread. ``admit``
     is called with the name of the codec, the encoded picture and the number of pictures that wait
-    for the decoder. If ``wants_key_frame`` returns True after a refusal, a key frame is requested.
+    for the decoder. ``clock`` returns the time in seconds.
 
-    aiortc 1.16 decodes a picture when the first packet of the next arrives, and at most one for
-    each packet: after a gap, small pictures stay late. It decodes pictures of any size, any number
-    of which may wait, and only logs failures. It also decodes packets without data, such as
-    padding, which FFmpeg takes for the end of the stream: no later picture is decoded. They are
-    dropped here. Its track has an unbounded queue, for which each frame wakes the loop. Can go once
-    aiortc releases pictures at the marker, has limits, drops packets without data, counts failures
-    and passes frames on from the decoder's thread.
+    aiortc 1.16 requests a lost packet, and a key frame, once. If the request or the answer is lost,
+    nothing is decoded until 512 later packets have arrived, and garbage after that. It decodes a
+    picture when the first packet of the next arrives, and at most one for each packet: after a gap,
+    small pictures stay late. It decodes pictures of any size, any number of which may wait, and
+    only logs failures. It also decodes packets without data, such as padding, which FFmpeg takes
+    for the end of the stream: no later picture is decoded. They are dropped here. Its track has an
+    unbounded queue, for which each frame wakes the loop. Can go once aiortc repeats requests,
+    releases pictures at the marker, has limits, drops packets without data, counts failures and
+    passes frames on from the decoder's thread.
     """
     failed = getattr(receiver, "_RTCRtpReceiver__decoder_error")  # noqa: B009 - a mangled name
 
@@ -190,37 +216,29 @@ def receive_pictures(
         failed.set()
 
     decoder = _Decoder(on_frame, fail)
-    pictures: PacketBuffer = _Pictures(receiver, decoder, admit, wants_key_frame)
+    pictures = _Pictures(receiver, decoder, admit, clock)
+    losses = _Losses(pictures.repair, clock)
     replace_attribute(receiver, "_RTCRtpReceiver__decoder_queue", decoder)
     replace_attribute(receiver, "_RTCRtpReceiver__jitter_buffer", pictures)
+    replace_attribute(receiver, "_RTCRtpReceiver__nack_generator", losses)
     _stop_decoder_off_loop(receiver, decoder)
 
 
-def bound_gaps(receiver: RTCRtpReceiver) -> None:
-    """Bound what a gap between two packets of video costs, in numbers or in time.
+def bound_pauses(receiver: RTCRtpReceiver) -> None:
+    """Bound what a pause of video costs.
 
-    aiortc 1.16 notes each number of a gap, 32,767 at most, as missing and forgets all but the last
-    128, and empties its rate counter for each millisecond of a gap, 600,000 after ten minutes
-    without video. Can go once aiortc does neither.
+    aiortc 1.16 empties its rate counter for each millisecond of it, 600,000 after ten minutes. Can
+    go once aiortc does not.
     """
-    missing = getattr(receiver, "_RTCRtpReceiver__nack_generator")  # noqa: B009 - a mangled name
     estimator = getattr(receiver, "_RTCRtpReceiver__remote_bitrate_estimator")  # noqa: B009
     counter = estimator.incoming_bitrate
-    add, erase = missing.add, counter._erase_old
-
-    def add_packet(packet: RtpPacket) -> bool:
-        number = packet.sequence_number
-        if missing.max_seq is not None and _HISTORY < (number - missing.max_seq) % 65536 < 32768:
-            missing.max_seq = (number - _HISTORY - 1) % 65536
-        found: bool = add(packet)
-        return found
+    erase = counter._erase_old
 
     def erase_old(now_ms: int) -> None:
         # All buckets are empty after two windows.
         counter._origin_ms = max(counter._origin_ms, now_ms - 2 * counter._window_size)
         erase(now_ms)
 
-    replace_attribute(missing, "add", add_packet)
     replace_attribute(counter, "_erase_old", erase_old)
 
 
