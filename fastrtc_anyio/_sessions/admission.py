@@ -1,8 +1,8 @@
 """Decide which clients may begin a session, and which may keep one.
 
 A client that has been answered but has not connected is *pending*: an offer costs its sender one
-request, so it must not occupy a slot of ``concurrency_limit``. Pending clients have a quota of
-their own, in which a new client replaces the oldest. The slot is taken on connection.
+request, so it must not occupy a slot of ``concurrency_limit``. Pending clients have a separate
+quota, in which a new client replaces the oldest. The slot is taken on connection.
 """
 
 from __future__ import annotations

@@ -90,10 +90,8 @@ class SessionService(AsyncContextManagerMixin):
         self.request_limits: RequestLimits = request_limits or RequestLimits()
         self.registry: SessionRegistry = SessionRegistry()
         self.early_readers: EarlyReaders = EarlyReaders(self.request_limits)
-        choose_buffers = partial(
-            BufferOptions.choose, output_s=output_buffer_s, input_s=input_buffer_s
-        )
-        choose_buffers(live)  # raises now for an impossible size
+        choose = partial(BufferOptions.choose, output_s=output_buffer_s, input_s=input_buffer_s)
+        choose(live)  # raises now for an impossible size
         log_level = logging.INFO if verbose else logging.DEBUG
         self._load = LoadGauge(self.limits.lag)
         self.admission: Admission = Admission(
@@ -101,7 +99,7 @@ class SessionService(AsyncContextManagerMixin):
         )
         self.drain_timeout = drain_timeout
         self._supervisor = Supervisor(
-            SessionOptions(self.make_driver, choose_buffers, self.limits, live, log_level),
+            SessionOptions(self.make_driver, choose, self.limits, live, log_level),
             self.admission,
             self.early_readers,
             self.observers,
