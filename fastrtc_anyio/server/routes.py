@@ -21,10 +21,9 @@ from fastrtc_anyio.errors import FastRTCError, NotAllowed
 
 from .access import Visitor
 from .forms import field_routes
-from .health import operator_routes
 from .hosts import HostRules, NamedHosts, check_host, check_hosts
 from .http import JSON, Endpoint, guard_json, read_json
-from .metrics import metrics_routes
+from .operators import operator_routes
 from .options import WebOptions
 from .page.components import Component, Hidden
 from .page.document import page_document, page_headers
@@ -87,7 +86,6 @@ def mount(
     ):
         socket, label = partial(serve, service, options), name.replace("/", "_")
         routes.append(WebSocketRoute(f"{prefix}/{name}", socket, name=label))
-    routes.extend(metrics_routes(service, options, prefix, routes))
     routes.extend(field_routes(service, options, prefix, routes))
     routes.extend(operator_routes(service, options, prefix, routes))
     for added in routes[first:]:
