@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._signaling.messages import encode_message
 from fastrtc_anyio.errors import CloseReason, Draining
+from fastrtc_anyio.session import Session
 
 from .registry import SessionRegistry
 
@@ -43,17 +44,16 @@ class Drainer:
     def begin(self, tasks: TaskGroup) -> None:
         """Begin to drain, in a task of the service. Idempotent."""
         if self._done is None:
-            self._done = anyio.Event()
-            left = len(self._registry.sessions)
             timeout = "no limit" if self.timeout is None else f"{self.timeout:g} s"
             text = "draining: %d sessions are left; drain_timeout: %s"
-            logger.info(text, left, timeout, event="server.draining")
-            tasks.start_soon(self._drain, self.timeout, self._done)
+            logger.info(text, len(self._find_left()), timeout, event="server.draining")
+            self._start(tasks, self.timeout)
 
     def cut(self, tasks: TaskGroup) -> None:
         """End all sessions now, and refuse new ones."""
-        self.begin(tasks)
-        for session in self._registry.sessions.values():
+        if self._done is None:
+            self._start(tasks, None)
+        for session in self._find_left():
             session.close(CloseReason.CANCELLED, "the server is stopping")
 
     async def wait(self) -> None:
@@ -69,22 +69,42 @@ class Drainer:
             self._done.set()
             self._done = None
 
+    def _start(self, tasks: TaskGroup, timeout: float | None) -> None:
+        self._done = anyio.Event()
+        tasks.start_soon(self._drain, timeout, self._done)
+
+    def _find_left(self) -> list[Session]:
+        """Return the sessions that have not ended. Others may still shut down."""
+        return [one for one in self._registry.sessions.values() if one.closed is None]
+
     async def _drain(self, timeout: float | None, done: anyio.Event) -> None:
         now, wait_empty = anyio.current_time(), self._registry.wait_empty
         seconds = math.inf if timeout is None else timeout
         notice = min(_NOTICE_SECONDS, seconds / 2)
         with CancelScope(deadline=now + seconds - notice):
             await wait_empty()
-        if self._registry.sessions and notice:
+        if notice:
             text = encode_message("warning", _NOTICE.format(notice), reason="draining")
-            for session in self._registry.sessions.values():
-                session.messages.send_nowait(text)
+            for session in self._find_left():
+                _notify(session, text)
             with CancelScope(deadline=now + seconds):
                 await wait_empty()
-        if left := self._registry.sessions:
+        if left := self._find_left():
             text = "draining: drain_timeout has passed; %d sessions are ended"
             logger.warning(text, len(left), event="server.drain_timeout")
-            for session in left.values():
+            for session in left:
                 session.close(CloseReason.CANCELLED, _END)
-            await wait_empty()
+        await wait_empty()
         done.set()
+
+
+def _notify(session: Session, text: str) -> None:
+    try:
+        session.messages.send_nowait(text)
+    except Exception:  # of a transport of the application
+        logger.exception(
+            "session %s: the client could not be told about the end",
+            session.log_id,
+            event="session.notice_failed",
+            session_id=session.log_id,
+        )

@@ -186,6 +186,7 @@ class Supervisor:
         try:
             await session.run(answer, task_status=task_status)
             if not answered:
+                self._admission.drainer.check()
                 raise InvalidStateError(f"the session was ended: {session.closed}")
         except Exception as exc:
             if not answered:

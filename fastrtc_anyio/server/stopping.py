@@ -154,7 +154,7 @@ class _Stopping:
         # handler may have installed it again after the end.
         is_passed_back = number in self._passing
         if self._lifespans and os.getpid() == self._pid and not is_passed_back:
-            is_first = not any(lifespan.is_asked for lifespan in self._lifespans)
+            is_first = not any(one.is_asked or one.is_cut for one in self._lifespans)
             if number == signal.SIGTERM and is_first and not self._is_ending:
                 for lifespan in self._lifespans:
                     lifespan.ask()

@@ -160,13 +160,15 @@ class SocketLog:
 async def websocket(
     app: ASGIApp,
     path: str,
-    messages: Iterable[str | bytes],
+    messages: Iterable[str | bytes | float],
     headers: Headers = (),
     *,
     pause: float = 0.02,
     code: int = 1000,
 ) -> SocketLog:
     """Open a WebSocket, send messages ``pause`` seconds apart, and close it with ``code``.
+
+    A number in place of a message is a longer pause, in seconds.
 
     Raises:
         Exception: the application raised it.
@@ -182,7 +184,8 @@ async def websocket(
             connected = True
             return {"type": "websocket.connect"}
         await anyio.sleep(pause)
-        message = next(coming, None)
+        while isinstance(message := next(coming, None), float):
+            await anyio.sleep(message)
         if message is None:
             return {"type": "websocket.disconnect", "code": code, "reason": ""}
         if isinstance(message, bytes):

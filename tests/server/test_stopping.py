@@ -135,6 +135,15 @@ async def test_end_of_the_lifespan_drains_all_streams() -> None:
         assert session.closed.reason is CloseReason.HUNG_UP
 
 
+async def test_sigterm_after_sigint_reaches_the_server() -> None:
+    app = mounted(quiet_stream())
+    with handled(*BOTH) as seen:
+        async with app.router.lifespan_context(app):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            assert seen == [signal.SIGINT, signal.SIGTERM]
+
+
 @pytest.mark.parametrize("number", BOTH)
 async def test_signal_at_the_end_of_the_lifespan_ends_the_drain(number: signal.Signals) -> None:
     """It does not reach the server, which is stopping already."""
