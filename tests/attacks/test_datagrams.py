@@ -209,7 +209,7 @@ async def test_strangers_during_the_handshake(caplog: pytest.LogCaptureFixture) 
     check_log(caplog)
 
 
-async def test_strange_datagrams_in_a_call_have_no_other_effect(
+async def test_strange_datagrams_in_a_call_affect_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with answered() as (stream, client, target):
@@ -267,7 +267,7 @@ MALFORMED = [
 """First bytes of packets, and what follows their headers: padding and extensions of wrong sizes."""
 
 
-async def test_odd_audio_packets_of_a_call_have_no_other_effect(
+async def test_odd_audio_packets_of_a_call_affect_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with answered() as (stream, client, target):

@@ -226,7 +226,7 @@ MALFORMED_MESSAGES = [
 ]
 
 
-async def test_malformed_messages_have_no_other_effect(caplog: pytest.LogCaptureFixture) -> None:
+async def test_malformed_messages_affect_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     class Listener(AsyncEcho):
         async def on_message(self, message: str) -> None:
             got.append(message)
@@ -265,7 +265,7 @@ async def test_malformed_messages_have_no_other_effect(caplog: pytest.LogCapture
     assert "Traceback" not in caplog.text
 
 
-async def test_malformed_packets_have_no_other_effect(caplog: pytest.LogCaptureFixture) -> None:
+async def test_malformed_packets_affect_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     """RTP and SCTP that aiortc cannot process, audio that Opus refuses, and long datagrams."""
     stream = make_stream(AsyncEcho())
     async with stream, place_call(stream, webrtc_id=BAD) as client:

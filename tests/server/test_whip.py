@@ -145,7 +145,7 @@ async def test_trickled_fragment_connects_and_invalid_patches_are_rejected() -> 
         lines = [user[0].strip(), "m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0"]
         lines += [f"a={candidate}" for candidate in candidates]
         body = "\r\n".join([*lines, "a=end-of-candidates", ""])
-        bad = "a=candidate:broken\r\n"  # has no other effect, like the line and the port here
+        bad = "a=candidate:broken\r\n"  # affects nothing else, like the line and the port here
         mixed = body.replace("m=", f"{bad}m=").replace(
             "a=mid:0\r\n", f"a=mid:0\r\nrubbish\r\n{bad}"
         )

@@ -143,7 +143,7 @@ MALFORMED = [
 ]
 
 
-def test_malformed_candidates_have_no_other_effect(caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_candidates_affect_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     discards = Discards()
 

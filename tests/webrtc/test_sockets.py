@@ -186,7 +186,7 @@ def test_answer_to_a_check_opens_its_origin() -> None:
     run(main())
 
 
-def test_odd_authentic_checks_have_no_other_effect() -> None:
+def test_odd_authentic_checks_affect_nothing_else() -> None:
     async def main() -> None:
         setup = Setup()
         await setup.connect()
@@ -475,7 +475,7 @@ def test_each_socket_is_guarded_as_soon_as_it_is_open() -> None:
     run(main())
 
 
-def test_malformed_datagrams_of_other_sockets_have_no_other_effect() -> None:
+def test_malformed_datagrams_of_other_sockets_affect_nothing_else() -> None:
     """Those of TURN and mDNS, whose parsers may raise anything."""
 
     class Parser(asyncio.DatagramProtocol):

@@ -289,7 +289,7 @@ async def test_failing_encoder_ends_session(caplog: pytest.LogCaptureFixture) ->
     [("VP8", b"\x10", b"\x10" + b"\xff" * 12), ("H264", b"", b"\x65" + b"\xff" * 12)],
     ids=["VP8", "H264"],
 )
-async def test_pictures_that_cannot_be_decoded_have_no_other_effect(
+async def test_pictures_that_cannot_be_decoded_affect_nothing_else(
     codec: str, empty: bytes, broken: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """FFmpeg takes a picture without data for the end of the stream."""
