@@ -1,4 +1,4 @@
-"""A server in a separate process, ended by a signal."""
+"""Separate processes: a server that a signal ends, and whether a process runs."""
 
 from __future__ import annotations
 
@@ -74,3 +74,12 @@ async def run_server(
         finally:
             with suppress(ProcessLookupError):  # otherwise the readers never end
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -27,6 +27,7 @@ from fastrtc_anyio.speech.moonshine import MoonshineSTT
 from fastrtc_anyio.speech.sentences import LONGEST_SENTENCE, SentenceSplitter, split_sentences
 from fastrtc_anyio.speech.stt import resample_for_stt
 from fastrtc_anyio.speech.tts import PAUSE_S, SentenceTTS, Speech, TTSModel, TTSOptions
+from tests.kit.served import is_running
 
 RATE = 22_050
 
@@ -420,14 +421,6 @@ async def test_invalid_wav_output_raises_unsupported_format(
 def test_missing_program_names_the_command_to_install() -> None:
     with pytest.raises(FileNotFoundError, match="apt install espeak-ng"):
         EspeakTTSModel(program="no-such-program-here")
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def test_cancellation_within_a_sentence_kills_the_program(

@@ -14,6 +14,7 @@ import pytest
 
 from fastrtc_anyio.speech._process import ModelProcess
 from fastrtc_anyio.speech.pocketsphinx import PROGRAM, PocketSphinxSTT
+from tests.kit.served import is_running
 
 pytest.importorskip("pocketsphinx")
 
@@ -35,14 +36,6 @@ assert model.request("check", ["stop"]) == ["stop"]
 assert model._process.pid == before
 print(before)
 """
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_process_starts_again_after_unexpected_end() -> None:
