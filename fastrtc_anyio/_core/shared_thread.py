@@ -13,12 +13,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from .records import log_failure
 
 _EXIT_S = 1.0
 """Seconds that the end of the process waits for the thread."""
+_MAX_WAIT = 3600.0
+"""Seconds of one wait, at most. An infinite period is none that the operating system knows."""
 
 
 class Member(Protocol):
@@ -96,6 +99,7 @@ class SharedThread(Generic[M]):
                 thread.start()  # it waits for the lock
                 self._thread = thread
             self._members.append(member)
+        self._awake.set()  # its rounds may be more frequent
 
     def remove(self, member: M) -> None:
         """Stop working for a member. The thread may still be working for it. Idempotent."""
@@ -131,7 +135,7 @@ class SharedThread(Generic[M]):
                 continue
             finally:
                 del members  # a waiting thread must not keep ended sessions alive
-            self._awake.wait(max(0.0, began + period - time.monotonic()))
+            self._awake.wait(min(max(0.0, began + period - time.monotonic()), _MAX_WAIT))
 
     def _end(self, members: Sequence[M], cause: BaseException) -> None:
         """End the members whose work has failed."""
@@ -142,8 +146,9 @@ class SharedThread(Generic[M]):
             try:
                 member.end(error)
             except BaseException as exc:
-                log_failure(
-                    "an error was not reported to its session",
-                    error=exc,
-                    event="thread.error_lost",
-                )
+                with suppress(BaseException):  # a filter of the application's log may have failed
+                    log_failure(
+                        "an error was not reported to its session",
+                        error=exc,
+                        event="thread.error_lost",
+                    )

@@ -75,7 +75,9 @@ def awaiting_frames(coro: object) -> Generator[FrameType, None, None]:
 
     It is trio's ``Task.iter_await_frames``, for coroutines of any event loop.
     """
-    while coro is not None:
+    seen = set[int]()  # an awaitable of the application may refer to what awaits it
+    while coro is not None and id(coro) not in seen:
+        seen.add(id(coro))
         for kind, awaits in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             frame = getattr(coro, f"{kind}_frame", None)
             if frame is not None:

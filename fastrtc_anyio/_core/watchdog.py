@@ -10,12 +10,15 @@ the interpreter's lock.
 from __future__ import annotations
 
 import gc
+import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import CodeType, FrameType
+from weakref import ref
 
 from .log import logger
 from .loop_steps import Running, find_running
@@ -32,6 +35,8 @@ _IDLE_SAMPLES = 2.5
 """The same while the loop waits. A step that began just after a sample is seen soon enough."""
 _LATE = 3
 """Sampling periods after which this thread counts as stopped in the meantime."""
+_MIN_PERIOD = 0.001
+"""Seconds between two samples, at least."""
 _MAX_NAMED = 100
 """Functions outside of sessions to remember, each of which is logged once."""
 _LIBRARIES = {"anyio", "asyncio", "contextlib", "fastrtc_anyio", "starlette", "trio"}
@@ -60,7 +65,8 @@ class LoopWatch:
     @property
     def period(self) -> float:
         """Seconds from one sample to the next."""
-        return self.limit / (_IDLE_SAMPLES if self._token is None else _SAMPLES)
+        samples = _IDLE_SAMPLES if self._token is None else _SAMPLES
+        return max(self.limit / samples, _MIN_PERIOD)
 
     def check(
         self, frame: FrameType | None, now: float, cpu: float | None, collections: int = 0
@@ -133,11 +139,25 @@ class _ThreadWatch(LoopWatch):
     def __init__(self, limit: float) -> None:
         super().__init__(limit)
         self.thread = threading.get_ident()
+        self._thread = ref(threading.current_thread())
         get_clock = getattr(time, "pthread_getcpuclockid", None)  # not on Windows
         self._clock = None if get_clock is None else get_clock(self.thread)
 
+    def is_of_current_thread(self) -> bool:
+        """Whether the calling thread is the watched one, and not a later one with its id."""
+        return self._thread() is threading.current_thread()
+
     def read_cpu(self) -> float | None:
-        return None if self._clock is None else time.clock_gettime(self._clock)
+        if self._clock is None:
+            return None
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:  # the thread has ended, and has not left the block
+            return None
+
+    def end(self, error: Exception) -> None:
+        _forget(self)
+        super().end(error)
 
 
 def _check(watches: Sequence[_ThreadWatch]) -> None:
@@ -146,7 +166,16 @@ def _check(watches: Sequence[_ThreadWatch]) -> None:
     del frames[threading.get_ident()]
     for watch in watches:
         frame = frames.get(watch.thread)
-        watch.check(frame, time.monotonic(), watch.read_cpu(), collections)
+        try:
+            watch.check(frame, time.monotonic(), watch.read_cpu(), collections)
+        except Exception as exc:  # such as that of a filter of the application's log
+            _thread.remove(watch)
+            _end(watch, exc)
+
+
+def _end(watch: _ThreadWatch, error: Exception) -> None:
+    with suppress(Exception):
+        watch.end(error)
 
 
 _thread: SharedThread[_ThreadWatch] = SharedThread(
@@ -157,15 +186,35 @@ _watches: dict[int, _ThreadWatch] = {}
 """By the ids of their threads."""
 
 
+def _forget(watch: _ThreadWatch) -> None:
+    with _lock:
+        if _watches.get(watch.thread) is watch:
+            del _watches[watch.thread]
+
+
+def _reset() -> None:
+    """Forget the threads of the parent of a forked process."""
+    global _lock
+    _lock = threading.Lock()
+    _watches.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_reset)
+
+
 @contextmanager
 def watch_loop(limit: float | None) -> Generator[None, None, None]:
     """Watch the event loop of the current thread within the block, unless ``limit`` is None."""
-    if limit is None:
+    if limit is None or math.isinf(limit):
         yield
         return
     ident = threading.get_ident()
     with _lock:
         watch = _watches.get(ident)
+        if watch is not None and not watch.is_of_current_thread():
+            _thread.remove(watch)
+            watch = None
         if watch is None:
             watch = _ThreadWatch(limit)
             _thread.add(watch)
@@ -177,6 +226,6 @@ def watch_loop(limit: float | None) -> Generator[None, None, None]:
     finally:
         with _lock:
             watch.users -= 1
-            if not watch.users:
-                del _watches[ident]
-                _thread.remove(watch)
+        if not watch.users:
+            _forget(watch)
+            _thread.remove(watch)

@@ -135,6 +135,7 @@ class SessionService(AsyncContextManagerMixin):
                     yield self
                 finally:
                     self._supervisor.resources = None
+                    self._load.compare()  # the measurements are outdated when it opens again
                     self.admission.drainer.end()
                     self.early_readers.close()
                     tasks.cancel_scope.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from fastrtc_anyio._core.log import LOGGER
 from fastrtc_anyio._core.shared_thread import SharedThread
 
 SECONDS = 10.0
@@ -91,6 +94,21 @@ def test_waiting_member_is_served_between_two_rounds() -> None:
     wait_until(lambda: not running("waiting"))
 
 
+def test_member_with_a_shorter_period_is_served_in_time() -> None:
+    rare, frequent = Counter(), Counter()
+    periods = {id(rare): math.inf, id(frequent): 0.001}
+    shared = SharedThread(
+        "periods", serve, lambda members: min(periods[id(member)] for member in members)
+    )
+    shared.add(rare)
+    wait_until(lambda: rare.served > 0)
+    shared.add(frequent)
+    wait_until(lambda: frequent.served > 3)
+    for member in (rare, frequent):
+        shared.remove(member)
+    wait_until(lambda: not running("periods"))
+
+
 def test_members_may_come_and_go_on_any_thread() -> None:
     shared = SharedThread("members", serve, lambda _: 0.0005)
     failures: list[BaseException] = []
@@ -163,6 +181,30 @@ def test_error_is_reported_to_each_member_though_one_report_fails() -> None:
     shared.add(members[0])
     wait_until(lambda: not running("reports"))
     assert [len(member.errors) for member in members] == [1, 0, 1]
+
+
+def test_thread_survives_a_filter_of_the_log_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Counter):
+        def end(self, error: Exception) -> None:
+            raise error
+
+    def fail(members: Sequence[Counter]) -> None:
+        if any(isinstance(member, Broken) for member in members):
+            raise LookupError
+        serve(members)
+
+    def filter_record(record: object) -> bool:
+        raise ValueError
+
+    logger = logging.getLogger(LOGGER)
+    monkeypatch.setattr(logger, "filters", [*logger.filters, filter_record])
+    shared = SharedThread("filtered", fail, lambda _: 0.001)
+    shared.add(Broken())
+    wait_until(lambda: not running("filtered"))
+    member = Counter()
+    shared.add(member)
+    wait_until(lambda: member.served > 0)
+    shared.remove(member)
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Generator
+from typing import Any
 
-from fastrtc_anyio._core.stacks import forget_frames
+from fastrtc_anyio._core.stacks import awaiting_frames, forget_frames
 
 
 class Kept:
@@ -38,3 +40,36 @@ def test_frames_are_forgotten() -> None:
     assert isinstance(error, ExceptionGroup)
     assert [str(one) for one in error.exceptions] == ["part", "'first'"]
     assert error.exceptions[1].__traceback__ is None
+
+
+class Waiting:
+    """An awaitable that refers to the coroutine which awaits it."""
+
+    caller: Any = None
+
+    def __await__(self) -> Waiting:
+        return self
+
+    def __iter__(self) -> Waiting:
+        return self
+
+    def __next__(self) -> None:
+        """Wait for ever."""
+
+
+def test_frames_of_awaitables_in_a_circle_end() -> None:
+    awaited = Waiting()
+
+    async def wait() -> None:
+        await awaited  # type: ignore[misc]
+
+    coro: Any = wait()
+    awaited.caller = coro
+    coro.send(None)
+    frames = awaiting_frames(coro)
+    assert [next(frames).f_code.co_name, *(one.f_code.co_name for one in take(frames))] == ["wait"]
+    coro.close()
+
+
+def take(frames: Generator[Any, None, None]) -> list[Any]:
+    return [frame for frame, _ in zip(frames, range(5), strict=False)]

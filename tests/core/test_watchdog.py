@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import math
+import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -12,10 +16,11 @@ from typing import Any
 import anyio
 import pytest
 
+from fastrtc_anyio._core import watchdog
 from fastrtc_anyio._core.loop_steps import find_running
 from fastrtc_anyio._core.session_log import SessionLog, current_log
 from fastrtc_anyio._core.threads import Worker
-from fastrtc_anyio._core.watchdog import LoopWatch, _check
+from fastrtc_anyio._core.watchdog import LoopWatch, _check, _ThreadWatch, watch_loop
 
 LIMIT = 0.25
 STEP = LIMIT / 4
@@ -191,3 +196,93 @@ def test_sampling_leaves_no_garbage() -> None:
     for _ in range(3):
         _check([])
     assert gc.collect() == 0
+
+
+def make_watch_of_ended_thread() -> _ThreadWatch:
+    made: list[_ThreadWatch] = []
+    thread = threading.Thread(target=lambda: made.append(_ThreadWatch(LIMIT)))
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+class Sampled(_ThreadWatch):
+    """Counts its samples, or fails."""
+
+    error: Exception | None = None
+    samples = 0
+
+    def check(self, *_: object) -> None:
+        self.samples += 1
+        if self.error is not None:
+            raise self.error
+
+
+def test_failed_sample_ends_that_watch_only(caplog: pytest.LogCaptureFixture) -> None:
+    failing, other = Sampled(LIMIT), Sampled(LIMIT)
+    failing.error = LookupError("a filter of the log")
+    _check([failing, other])
+    assert other.samples == 1
+    events = [one.__dict__.get("event") for one in caplog.records if one.levelname == "ERROR"]
+    assert events == ["loop.watchdog_failed"]
+
+
+def test_thread_that_ended_without_leaving_affects_no_other(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_clock: int) -> float:
+        raise OSError(errno.EINVAL, "Invalid argument")  # as Linux does once the thread is gone
+
+    monkeypatch.setattr("time.clock_gettime", fail)
+    ended, other = make_watch_of_ended_thread(), Sampled(LIMIT)
+    _check([ended, other])
+    assert ended.read_cpu() is None
+    assert other.samples == 1
+    assert caplog.records == []
+
+
+def test_thread_with_the_id_of_an_ended_one_is_watched() -> None:
+    ended, ident = make_watch_of_ended_thread(), threading.get_ident()
+    ended.thread, ended.users = ident, 1
+    watchdog._watches[ident] = ended
+    with watch_loop(LIMIT):
+        watch = watchdog._watches[ident]
+        assert watch is not ended
+        assert watchdog._thread._members == [watch]
+    assert ident not in watchdog._watches
+
+
+def test_loop_is_watched_again_after_its_watch_has_failed() -> None:
+    ident = threading.get_ident()
+    with watch_loop(LIMIT):
+        failed = watchdog._watches[ident]
+        watchdog._thread._end([failed], LookupError())
+        with watch_loop(LIMIT):
+            assert watchdog._thread._members == [watchdog._watches[ident]] != [failed]
+    assert ident not in watchdog._watches
+    assert watchdog._thread._members == []
+
+
+def test_loop_without_a_finite_limit_is_not_watched() -> None:
+    with watch_loop(math.inf):
+        assert watchdog._watches == {}
+
+
+def test_samples_of_a_tiny_limit_leave_time_for_others() -> None:
+    assert LoopWatch(1e-9).period >= 0.001
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_process_watches_its_own_loop() -> None:
+    with watch_loop(LIMIT):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            status = 1
+            try:
+                with watch_loop(LIMIT):
+                    status = int(len(watchdog._thread._members) != 1)
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0

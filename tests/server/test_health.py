@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -153,6 +154,16 @@ async def test_stream_is_not_ready_while_the_portal_stands_still() -> None:
         assert await ready(app) == (200, {"status": "ready"})
         loop.now += 0.5
         assert await ready(app) == (503, {"status": "unready", "reason": "overloaded"})
+
+
+async def test_stream_that_opens_again_has_no_outdated_load() -> None:
+    stream = Stream(Quiet, modality="audio")
+    load = stream._service._load
+    async with stream:
+        await wait_until(load.measure_loops)
+    assert load.measure_loops() == {}
+    load._clock = lambda: time.monotonic() + 3600
+    assert not load.is_overloaded(1)
 
 
 async def test_stream_without_a_limit_of_lag_is_ready() -> None:
