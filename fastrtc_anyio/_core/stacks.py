@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import heapq
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterable
 from inspect import isasyncgen, iscoroutine
+from operator import itemgetter
 from traceback import StackSummary
 from types import CodeType, FrameType
 
@@ -13,6 +16,7 @@ import anyio
 
 __all__ = [
     "awaiting_frames",
+    "choose_tasks",
     "describe_subtasks",
     "extract_stack",
     "find_tasks",
@@ -20,6 +24,9 @@ __all__ = [
     "task_stack",
     "thread_stack",
 ]
+
+_MAX_LOGGED = 20
+"""Tasks with their stacks in a log record. Reading a stack takes 0.1 ms."""
 
 
 def find_tasks(task_id: int) -> list[anyio.TaskInfo]:
@@ -42,8 +49,21 @@ def describe_subtasks(task_id: int) -> str:
     tasks = find_tasks(task_id)
     waiting = {task.parent_id for task in tasks}
     innermost = [task for task in tasks if task.id not in waiting]
-    stacks = ("".join(task_stack(task).format()).rstrip() for task in innermost)
-    return "\n".join(f"{task.name}\n{stack}" for task, stack in zip(innermost, stacks, strict=True))
+    shown = choose_tasks(innermost, _MAX_LOGGED)
+    stacks = [f"{task.name}\n{''.join(task_stack(task).format()).rstrip()}" for task in shown]
+    if more := len(innermost) - len(shown):
+        stacks.append(f"... ({more} more tasks)")
+    return "\n".join(stacks)
+
+
+def choose_tasks(tasks: Iterable[anyio.TaskInfo], limit: int) -> list[anyio.TaskInfo]:
+    """Return a limited number of tasks: the first of each name before the second of any."""
+    counts = Counter[str]()
+    ranked = []
+    for task in tasks:
+        ranked.append((counts[task.name], task))
+        counts[task.name] += 1
+    return [task for _, task in heapq.nsmallest(limit, ranked, key=itemgetter(0))]
 
 
 def task_stack(task: anyio.TaskInfo) -> StackSummary:

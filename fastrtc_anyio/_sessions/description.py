@@ -8,11 +8,19 @@ from dataclasses import asdict
 from traceback import StackSummary
 
 from fastrtc_anyio._core.session_log import Noted, SessionLog
-from fastrtc_anyio._core.stacks import find_tasks, task_stack, thread_stack
+from fastrtc_anyio._core.stacks import choose_tasks, find_tasks, task_stack, thread_stack
 from fastrtc_anyio._core.threads import IDLE
 from fastrtc_anyio.session import Session, SessionStatistics
 
 __all__ = ["describe_session"]
+
+_MAX_TASKS = 50
+"""Tasks, and threads, with their stacks. A handler may leak thousands, and reading them all would
+stop the calls of others."""
+_MAX_FRAMES = 50
+"""Frames of one stack, half of them at its end."""
+_MAX_TEXT = 300
+"""Characters of a name, and of a line of code."""
 
 
 def describe_session(session: Session) -> dict[str, object]:
@@ -31,7 +39,7 @@ def describe_session(session: Session) -> dict[str, object]:
         "queues": _describe_queues(statistics),
         "statistics": asdict(statistics),
         "events": [_describe_event(noted, now) for noted in list(log.recent)],
-        "tasks": _describe_tasks(session),
+        **_describe_tasks(session),
         "threads": _describe_threads(log),
     }
 
@@ -61,22 +69,35 @@ def _describe_event(noted: Noted, now: float) -> dict[str, object]:
     return {"ago": _round(now - noted.at), "event": noted.event, "level": level}
 
 
-def _describe_tasks(session: Session) -> list[dict[str, object]]:
-    if not session.task_id:
-        return []
-    tasks = find_tasks(session.task_id)
-    tasks.sort(key=lambda task: (task.id != session.task_id, task.name))
-    return [{"name": task.name, "stack": _format(task_stack(task))} for task in tasks]
+def _describe_tasks(session: Session) -> dict[str, object]:
+    tasks = find_tasks(session.task_id) if session.task_id else []
+    # The session's own task, which is the first, is kept.
+    tasks.sort(key=lambda task: task.id != session.task_id)
+    shown = choose_tasks(tasks, _MAX_TASKS)
+    shown.sort(key=lambda task: (task.id != session.task_id, task.name))
+    described = [{"name": _cut(task.name), "stack": _format(task_stack(task))} for task in shown]
+    return {"task_count": len(tasks), "tasks": described}
 
 
 def _describe_threads(log: SessionLog) -> list[dict[str, object]]:
     """Return the threads that are inside a call."""
     threads: list[dict[str, object]] = []
     for thread in list(log.threads):
+        if len(threads) == _MAX_TASKS:
+            break
         if thread.ident is not None and (stack := thread_stack(thread.ident, IDLE)):
-            threads.append({"name": thread.name, "stack": _format(stack)})
+            threads.append({"name": _cut(thread.name), "stack": _format(stack)})
     return threads
 
 
 def _format(stack: StackSummary) -> list[str]:
-    return [f"{one.filename}:{one.lineno} in {one.name}: {one.line}" for one in stack]
+    half, more = _MAX_FRAMES // 2, len(stack) - _MAX_FRAMES
+    frames = stack if more <= 0 else [*stack[:half], *stack[-half:]]
+    lines = [_cut(f"{one.filename}:{one.lineno} in {one.name}: {one.line}") for one in frames]
+    if more > 0:
+        lines.insert(half, f"... ({more} frames)")
+    return lines
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

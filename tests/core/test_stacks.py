@@ -6,7 +6,9 @@ import weakref
 from collections.abc import Generator
 from typing import Any
 
-from fastrtc_anyio._core.stacks import awaiting_frames, forget_frames
+import anyio
+
+from fastrtc_anyio._core.stacks import awaiting_frames, describe_subtasks, forget_frames
 
 
 class Kept:
@@ -73,3 +75,17 @@ def test_frames_of_awaitables_in_a_circle_end() -> None:
 
 def take(frames: Generator[Any, None, None]) -> list[Any]:
     return [frame for frame, _ in zip(frames, range(5), strict=False)]
+
+
+async def test_description_of_leaked_tasks_is_bounded() -> None:
+    async with anyio.create_task_group() as tasks:
+        own = anyio.get_current_task().id
+        for _ in range(100):
+            tasks.start_soon(anyio.sleep_forever, name="leak")
+        tasks.start_soon(anyio.sleep_forever, name="last")
+        await anyio.lowlevel.checkpoint()
+        lines = describe_subtasks(own).split("\n")
+        tasks.cancel_scope.cancel()
+    assert lines.count("leak") == 19
+    assert lines.count("last") == 1
+    assert lines[-1] == "... (81 more tasks)"

@@ -212,7 +212,9 @@ class Sampled(_ThreadWatch):
     error: Exception | None = None
     samples = 0
 
-    def check(self, *_: object) -> None:
+    def check(
+        self, frame: FrameType | None, now: float, cpu: float | None, collections: int = 0
+    ) -> None:
         self.samples += 1
         if self.error is not None:
             raise self.error

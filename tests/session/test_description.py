@@ -105,6 +105,29 @@ async def test_stack_of_blocked_thread() -> None:
     assert names <= {"Blocking.receive", "Blocking.emit"}, "idle threads are left out"
 
 
+async def test_description_of_many_and_deep_tasks_is_bounded() -> None:
+    async def descend(depth: int) -> None:
+        await (descend(depth - 1) if depth else anyio.sleep_forever())
+
+    async def serve(session: Session) -> None:
+        async with create_task_group() as tasks:
+            for _ in range(1000):
+                tasks.start_soon(anyio.sleep_forever, name="leak")
+            tasks.start_soon(descend, 200, name="z" * 1000)
+
+    async with open_call(serve) as call:
+        await anyio.sleep(0.1)
+        described = describe(call.session)
+    assert described["task_count"] > 1000
+    assert len(described["tasks"]) == 50
+    assert described["tasks"][0]["stack"], "the session's own task is the first"
+    (deep,) = [task for task in described["tasks"] if task["name"].startswith("zzz")]
+    assert len(deep["name"]) < 310
+    assert len(deep["stack"]) == 51
+    assert any("frames)" in line for line in deep["stack"])
+    assert len(json.dumps(described)) < 100_000
+
+
 async def test_session_that_negotiates_and_then_connects() -> None:
     session, described = Session(MemoryPeer(), HandlerDriver(Quiet())), []
 
