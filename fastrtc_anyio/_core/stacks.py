@@ -58,7 +58,7 @@ def describe_subtasks(task_id: int) -> str:
 
 def choose_tasks(tasks: Iterable[anyio.TaskInfo], limit: int) -> list[anyio.TaskInfo]:
     """Return a limited number of tasks: the first of each name before the second of any."""
-    counts = Counter[str]()
+    counts = Counter[str | None]()
     ranked = []
     for task in tasks:
         ranked.append((counts[task.name], task))

@@ -74,8 +74,10 @@ def _describe_tasks(session: Session) -> dict[str, object]:
     # The session's own task, which is the first, is kept.
     tasks.sort(key=lambda task: task.id != session.task_id)
     shown = choose_tasks(tasks, _MAX_TASKS)
-    shown.sort(key=lambda task: (task.id != session.task_id, task.name))
-    described = [{"name": _cut(task.name), "stack": _format(task_stack(task))} for task in shown]
+    shown.sort(key=lambda task: (task.id != session.task_id, task.name or ""))
+    described = [
+        {"name": _cut(task.name or ""), "stack": _format(task_stack(task))} for task in shown
+    ]
     return {"task_count": len(tasks), "tasks": described}
 
 
