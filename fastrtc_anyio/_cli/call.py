@@ -8,6 +8,8 @@ import sys
 from .client import CallFailed, CallOptions, CallReport, place_call
 
 _CLEAR_LINE = "\r\x1b[K"
+_CUT = {"cancelled", "peer_failed", "rejected", "vanished"}
+"""Reasons of an ``end_stream`` message for which a call did not last to its end."""
 
 
 async def call(url: str, options: CallOptions, as_json: bool) -> bool:
@@ -43,7 +45,9 @@ def _advice(report: CallReport, options: CallOptions) -> str:
     if options.headers:
         token = "The server does not accept this --token"
     advice = {401: token, 503: "Try again later"}.get(report.get("status", 0))
-    return f". {advice}" if advice else ""
+    if not advice or " again " in report["error"]:
+        return ""
+    return f". {advice}"
 
 
 class _Screen:
@@ -76,6 +80,9 @@ class _Screen:
             case {"type": "end_stream"}:
                 if message.get("data"):
                     self._report["ended_because"] = str(message["data"])
+                if (reason := message.get("reason")) in _CUT:
+                    because = self._report.get("ended_because", reason)
+                    self._report["error"] = f"the server ended the call: {because}"
             case {"type": "error"}:
                 reason = message.get("message") or message.get("data")
                 self._report["error"] = f"the handler failed: {reason}"

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 
@@ -23,8 +24,11 @@ from fastrtc_anyio import __version__
 from fastrtc_anyio._cli.inputs import InputError, choose_inputs
 from fastrtc_anyio._cli.main import main
 from fastrtc_anyio._cli.serve import TargetError, load_stream
-from tests.kit.calls import make_stream
+from fastrtc_anyio.stream import Stream
+from tests.kit.backends import on_trio
+from tests.kit.calls import make_stream, serve
 from tests.kit.measure import measure_until
+from tests.kit.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = ["trio", "asyncio"]
@@ -257,6 +261,32 @@ def test_terminal_shows_progress_and_ctrl_c_ends_call(program: Path) -> None:
     assert second.returncode == 1
     assert second.stderr.startswith("error: the server refused the call: 503, the limit of 1")
     assert second.stderr.endswith("Try again later\n")
+
+
+@on_trio
+async def test_call_fails_if_a_drain_ends_or_refuses_it() -> None:
+    stream = make_stream(drain_timeout=0)
+    async with serve(stream) as url, anyio.create_task_group() as tasks:
+        tasks.start_soon(drain_the_first_call, stream)
+        ended = await run_async("call", url, "--listen", "60")
+        refused = await run_async("call", url)
+    assert ended.returncode == refused.returncode == 1
+    lines = ended.stderr.decode().splitlines()
+    assert lines[-1] == "error: the server ended the call: the server is restarting"
+    assert "ended by             the server (the server is restarting)" in ended.stdout.decode()
+    assert refused.stderr.decode() == (
+        "error: the server refused the call: 503, the server is restarting and takes no new calls; "
+        "call again in a few seconds\n"
+    )
+
+
+async def drain_the_first_call(stream: Stream) -> None:
+    await wait_until(lambda: stream.active, "the call")
+    await stream.drain()
+
+
+async def run_async(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return await anyio.run_process(command(*arguments), check=False, env=environment())
 
 
 def test_unwritable_out_file_fails_before_call(tmp_path: Path) -> None:

@@ -163,6 +163,8 @@ async def test_page_waits_for_a_server_that_restarts(browser: Browser) -> None:
         await caller.wait_for_text("notice", "The server is restarting. This call ends in 3 s.")
         assert await caller.text("connection") == "Connected"
         await caller.wait_for_text("connection", "Reconnecting")
+        assert await caller.text("hint") == "The server is restarting. Calling again."
+        assert await caller.text("notice") == ""
 
     await other.wait_for_text("status", "The server does not answer")
     async with serve(make_stream(TalkativeEcho), int(url.rpartition(":")[2])):

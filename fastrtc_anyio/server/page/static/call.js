@@ -17,15 +17,14 @@ class Call {
   /** `before` is the lost call that this one replaces. */
   constructor(before = null) {
     this.lostAt = before ? before.lostAt : 0;       // 0 unless the call is reconnecting
+    this.lostHint = before ? before.lostHint : "";  // to show instead of the usual one
     this.attempt = before ? before.attempt + 1 : 0;
     this.busySince = before ? before.busySince : 0; // 0 unless the server has no slot
-    this.countdown = null;
     this.signaling = new Signaling();
     this.id = this.signaling.id;
     this.ended = false;
     this.startedAt = null;
-    this.serverError = "";
-    this.turn = "";
+    this.serverError = this.turn = "";
     this.turnSince = this.soundAt = this.tickAt = 0;
     this.waiting = 0;                               // timer
     this.timers = [];
@@ -33,8 +32,7 @@ class Call {
     this.sources = before?.sources ?? { audio: null, video: null };   // MediaStreams of the microphone and the camera
     this.senders = { audio: null, video: null };
     this.attempts = { audio: 0, video: 0 };
-    this.pc = null;
-    this.channel = null;
+    this.pc = this.channel = this.countdown = null;
     this.audioContext = before?.audioContext ?? (plan.kinds.includes("audio") ? new AudioContext() : null);
     this.analysers = before ? { in: before.analysers.in } : {};
     this.numbers = new Numbers();
@@ -69,7 +67,7 @@ class Call {
   }
 
   showProgress() {
-    if (this.lostAt) show("Reconnecting", "The connection was lost. Trying to restore it.");
+    if (this.lostAt) show("Reconnecting", this.lostHint || "The connection was lost. Trying to restore it.");
     else show("Connecting", "");
   }
 
@@ -79,8 +77,10 @@ class Call {
   }
 
   /** Handle a lost connection: close this call and try to replace it. */
-  lose(retryAfter = 0) {
+  lose(retryAfter = 0, hint = this.lostHint) {
     if (this.ended) return;
+    setNotice("");  // such as that the call will end
+    this.lostHint = hint;
     const now = performance.now();
     const steady = this.startedAt !== null && now - this.startedAt > STEADY_MS;
     if (!this.lostAt || steady) [this.lostAt, this.attempt] = [now, 0];
@@ -279,7 +279,7 @@ class Call {
           this.startedAt = performance.now();
           this.timers.push(setInterval(() => this.everySecond(), 1000));
           this.timers.push(setInterval(() => this.tick(), TICK_MS));
-          this.busySince = 0;
+          [this.busySince, this.lostHint] = [0, ""];
           renderCall();
         }
         this.recovery.stop();
@@ -334,9 +334,9 @@ class Call {
 
   /** Handle `end_stream`. `reason` is a CloseReason in lower case, or undefined from other servers. */
   endedByServer(reason, text) {
-    // "cancelled": the server is stopping, and may be back in a moment. "vanished": it heard nothing from this page.
-    // All other ends are final.
-    if (reason === "cancelled" || reason === "vanished") this.lose();
+    // "cancelled": the server is stopping, and may be back in a moment. "vanished": it heard nothing. Others are final.
+    if (reason === "cancelled" && text?.length) this.lose(0, `${sentence(asText(text))} Calling again.`);
+    else if (reason === "cancelled" || reason === "vanished") this.lose();
     // Without a message `data` is an empty string or list.
     else if (text?.length) this.end(this.serverError, sentence(asText(text).trim() || "The call is over"));
     else this.end(this.serverError, "The assistant ended the call.");
