@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from fastrtc_anyio._core.host import Lock
+from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._signaling.session_state import SessionState
 from fastrtc_anyio.session import Session
 
@@ -25,6 +26,9 @@ class SessionCollector:
         self._streams: list[ObservedStream] = []
         self._live: dict[str, Session] = {}
         self._ended: Totals = {}
+        self._shown: Totals = {}
+        """The highest values so far. Counters must not go back, though a session may count on while
+        it is read at its end."""
 
     def add_stream(self, stream: ObservedStream) -> None:
         with self._lock:
@@ -40,10 +44,13 @@ class SessionCollector:
 
     def end(self, session: Session) -> None:
         """Keep the totals of a session in its place."""
-        totals = read_totals(session)
-        with self._lock:  # so that each scrape counts the session once
-            add_totals(self._ended, totals)
-            del self._live[session.id]
+        totals: Totals = {}
+        try:
+            totals = read_totals(session)
+        finally:
+            with self._lock:  # so that each scrape counts the session once
+                add_totals(self._ended, totals)
+                del self._live[session.id]
 
     def describe(self) -> Iterator[Metric]:
         """Yield the families of :meth:`collect` without values."""
@@ -55,7 +62,16 @@ class SessionCollector:
             sessions, totals = list(self._live.values()), dict(self._ended)
             streams = list(self._streams)
         for session in sessions:
-            add_totals(totals, read_totals(session))
+            try:
+                add_totals(totals, read_totals(session))
+            except Exception:  # of a transport of the application
+                text = "the statistics of session %s could not be read"
+                log_id = session.log_id
+                logger.exception(text, log_id, event="observer.failed", session_id=log_id)
+        with self._lock:
+            for key, number in totals.items():
+                self._shown[key] = max(number, self._shown.get(key, 0))
+            totals = dict(self._shown)
         states = [session.state for session in sessions]
         yield from _make_families(states, [one.measure_loops() for one in streams], totals)
 

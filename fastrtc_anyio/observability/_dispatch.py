@@ -26,10 +26,16 @@ class Observers:
 
     Raises:
         TypeError: one is not an :class:`.Observer`, or a method of one is a coroutine function.
+        ValueError: one is listed twice.
     """
 
     def __init__(self, observers: Iterable[object] = ()) -> None:
+        if not isinstance(observers, Iterable):
+            raise TypeError(f"observers must be a list of observers; got {short_repr(observers)}")
         self._observers = tuple(_check(observer) for observer in observers)
+        for number, one in enumerate(self._observers):
+            if any(one is other for other in self._observers[:number]):
+                raise ValueError(f"observers must not list one twice; got {short_repr(one)}")
 
     def __bool__(self) -> bool:
         return bool(self._observers)
@@ -165,7 +171,7 @@ def contained(observer: Observer, method: str) -> Generator[None, None, None]:
     try:
         with user_code(source):
             yield
-    except Exception:
+    except (Exception, GeneratorExit):  # the latter is raised by the observer: nothing waits here
         logger.exception("the observer %s failed", source, event="observer.failed")
 
 
@@ -173,7 +179,9 @@ _METHODS = [name for name in vars(Observer) if not name.startswith("_")]
 
 
 def _overrides(observer: Observer, name: str) -> bool:
-    return getattr(type(observer), name) is not getattr(Observer, name)
+    # An attribute of the object itself overrides the method, too.
+    function: object = getattr(getattr(observer, name), "__func__", None)
+    return function is not getattr(Observer, name)
 
 
 def _check(observer: object) -> Observer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._observation import Reply, ReplyEnd, Turn
 from fastrtc_anyio.errors import CloseReason
@@ -39,6 +40,7 @@ class Metrics(Observer):
 
     Raises:
         ImportError: ``prometheus-client`` is not installed.
+        TypeError: an argument is unsuitable.
         ValueError: ``registry`` has metrics of these names already.
     """
 
@@ -51,6 +53,8 @@ class Metrics(Observer):
             raise ImportError(
                 f"Metrics needs more packages: pip install 'fastrtc-anyio[metrics]' ({exc})"
             ) from exc
+        check_type("registry", registry, CollectorRegistry, optional=True)
+        check_type("endpoint", endpoint, bool)
         self.registry: CollectorRegistry = CollectorRegistry() if registry is None else registry
         """The registry of the metrics."""
         self.endpoint = endpoint

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fastrtc_anyio._core.options import check_type, short_repr
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._observation import Reply, ReplyEnd, Turn
 from fastrtc_anyio.errors import CloseReason
@@ -44,6 +45,7 @@ class Tracing(Observer):
 
     Raises:
         ImportError: ``opentelemetry-api`` is not installed.
+        TypeError: an argument is unsuitable.
     """
 
     def __init__(
@@ -58,6 +60,9 @@ class Tracing(Observer):
             raise ImportError(
                 f"Tracing needs more packages: pip install 'fastrtc-anyio[otel]' ({exc})"
             ) from exc
+        check_type("tracer_provider", tracer_provider, trace.TracerProvider, optional=True)
+        if not callable(clock):
+            raise TypeError(f"clock must be a function; got {short_repr(clock)}")
         self._trace = trace
         self._tracer = trace.get_tracer("fastrtc_anyio", tracer_provider=tracer_provider)
         self._clock = clock
@@ -78,14 +83,18 @@ class Tracing(Observer):
         span.add_event("fastrtc.connected", timestamp=self._clock())
 
     def session_ended(self, session: Session, seconds: float | None) -> None:
-        span = self._live.pop(session.id).session
+        spans, now = self._live.pop(session.id), self._clock()
+        span = spans.session
         reason = CloseReason.CANCELLED if session.closed is None else session.closed.reason
-        span.set_attribute("fastrtc.session.close_reason", reason.value)
-        if reason is CloseReason.HANDLER_ERROR:
-            if session.error is not None:
-                span.record_exception(session.error, timestamp=self._clock())
-            span.set_status(self._trace.StatusCode.ERROR)
-        span.end(self._clock())
+        try:
+            span.set_attribute("fastrtc.session.close_reason", reason.value)
+            if reason is CloseReason.HANDLER_ERROR:
+                span.set_status(self._trace.StatusCode.ERROR)
+                if session.error is not None:  # its text may raise an error of its own
+                    span.record_exception(session.error, timestamp=now)
+        finally:
+            for one in (*spans.replies.values(), *spans.turns.values(), span):
+                one.end(now)
 
     def turn_ended(self, session: Session, turn: Turn) -> None:
         spans = self._live[session.id]

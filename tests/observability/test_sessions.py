@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -34,6 +35,7 @@ from fastrtc_anyio import (
 from fastrtc_anyio._peers.memory import MemoryPeer
 from fastrtc_anyio._sessions.service import SessionService
 from fastrtc_anyio._sessions.supervision import Resources
+from fastrtc_anyio.abc import DiscardStatistics
 from fastrtc_anyio.observability import Metrics, Observer
 from fastrtc_anyio.observability.observer import refusal_reason
 from fastrtc_anyio.testing import open_call
@@ -238,7 +240,9 @@ class Faulty(Recorder):
     def in_reply(self, session: Session, reply: object) -> Any: ...
 
 
-@pytest.mark.parametrize("error", [ValueError("observed"), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("observed"), SystemExit(3), GeneratorExit()], ids=repr
+)
 async def test_errors_of_an_observer_are_logged_and_affect_nothing_else(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -282,6 +286,21 @@ def test_observers_are_checked() -> None:
         Stream(Quiet, modality="audio", observers=[Waits()])
     with pytest.raises(TypeError, match=r"must be instances of .*Observer; got <class"):
         Stream(Quiet, modality="audio", observers=[Metrics])  # type: ignore[list-item]
+    unsuitable: Any
+    for unsuitable in (Observer(), Metrics, None, 3):
+        with pytest.raises(TypeError, match=r"observers must be a list of observers; got"):
+            Stream(Quiet, modality="audio", observers=unsuitable)
+    one = Metrics()
+    with pytest.raises(ValueError, match=r"observers must not list one twice; got <"):
+        Stream(Quiet, modality="audio", observers=[one, Observer(), one])
+
+
+def test_arguments_of_metrics_are_checked() -> None:
+    unsuitable: Any = "default"
+    with pytest.raises(TypeError, match=r"registry must be a CollectorRegistry or None; got 'def"):
+        Metrics(unsuitable)
+    with pytest.raises(TypeError, match=r"endpoint must be a bool; got 'default'"):
+        Metrics(endpoint=unsuitable)
 
 
 def test_methods_that_are_not_overridden_are_not_called() -> None:
@@ -292,6 +311,8 @@ def test_methods_that_are_not_overridden_are_not_called() -> None:
     observers = Stream(Quiet, modality="audio", observers=[ends, nothing])._service.observers
     assert observers.overridden("session_ended") == [ends]
     assert observers.overridden("session_admitted") == []
+    nothing.session_admitted = ends.stream_opened  # type: ignore[method-assign, assignment]
+    assert observers.overridden("session_admitted") == [nothing]
 
 
 @pytest.mark.parametrize(
@@ -340,3 +361,51 @@ async def test_metrics_keep_no_ended_session() -> None:
     gc.collect()
     assert metrics._collector._live == {}
     assert scrape(metrics)["frames_received_total", "audio"] == 125
+
+
+class Unreadable(MemoryPeer):
+    """A transport of an application whose statistics raise an error from some time on."""
+
+    is_broken = False
+
+    def discarded(self) -> DiscardStatistics:
+        if self.is_broken:
+            raise OSError("not connected")
+        return replace(super().discarded(), video=3)
+
+
+async def test_transport_with_broken_statistics_affects_no_other_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+    async with open_service(metrics) as service, create_task_group() as tasks:
+        peers = [Unreadable(), MemoryPeer()]
+        for peer in peers:
+            peer.client.connect()
+            tasks.start_soon(service.serve, lambda *_, peer=peer: peer)
+            await settle()
+        assert count_of(scrape(metrics), "frames_missed_total") == {"video": 3}
+        peers[0].is_broken = True  # type: ignore[attr-defined]
+        assert count_of(scrape(metrics), "sessions") == {"connected": 2}
+        assert count_of(scrape(metrics), "frames_missed_total") == {"video": 3}
+        for peer in peers:
+            peer.client.hang_up()
+    values = scrape(metrics)
+    assert count_of(values, "sessions") == {}
+    assert count_of(values, "sessions_ended_total") == {"hung_up": 2}
+    events = {one.__dict__["event"] for one in caplog.records if one.levelname == "ERROR"}
+    assert events == {"observer.failed"}
+
+
+async def test_counter_does_not_go_back_when_a_session_ends_while_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread of its handler that was abandoned goes on sending messages."""
+    metrics, key = Metrics(), ("queue_dropped", "messages_out")
+    values = iter([10, 7])
+    monkeypatch.setattr(
+        "fastrtc_anyio.observability._collector.read_totals", lambda _: {key: next(values)}
+    )
+    async with open_call(Quiet(), observers=[metrics]):
+        assert scrape(metrics)["queue_dropped_total", "messages_out"] == 10
+    assert scrape(metrics)["queue_dropped_total", "messages_out"] == 10

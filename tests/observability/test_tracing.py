@@ -159,3 +159,30 @@ async def test_session_is_a_child_of_the_span_that_began_it() -> None:
 
 def test_global_provider_is_the_default() -> None:
     Tracing()
+
+
+def test_arguments_are_checked() -> None:
+    unsuitable: Any = 3
+    with pytest.raises(TypeError, match="tracer_provider must be a TracerProvider or None; got 3"):
+        Tracing(unsuitable)
+    with pytest.raises(TypeError, match="clock must be a function; got 3"):
+        Tracing(clock=unsuitable)
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+async def test_span_ends_though_the_error_of_its_handler_has_no_text() -> None:
+    spans = Spans()
+
+    async def serve(session: Any) -> None:
+        raise Unprintable
+
+    async with open_call(serve, observers=[spans.tracing], raise_errors=False) as call:
+        await call.ended.wait()
+    (session,) = spans.of("fastrtc.session")
+    assert not session.status.is_ok
+    assert attributes(session)["fastrtc.session.close_reason"] == "handler_error"
+    assert spans.tracing._live == {}
