@@ -138,9 +138,11 @@ class Offers:
         )
         attempt.session_id = session.id
         key, owner = request.webrtc_id or "", identity or ANONYMOUS
+        # Taken out: the task of the session keeps the function, which must not keep a long offer.
+        offered = [request.description]
 
         async def negotiate() -> Answer:
-            description = await peer.answer(request.description)
+            description = await peer.answer(offered.pop())
             for candidate in self._early.take(key, current_time(), owner):
                 try:
                     await peer.add_ice_candidate(candidate)

@@ -145,6 +145,20 @@ async def test_clients_that_never_connect_leave_no_garbage() -> None:
         await wait_until(lambda: parts_in_memory() == before, "the memory of the calls is free")
 
 
+async def test_text_of_an_answered_offer_is_free() -> None:
+    def count_texts() -> int:
+        objects = gc.get_objects()
+        return sum(isinstance(one, SessionDescription) and one.sdp == text for one in objects)
+
+    async with open_portal() as portal, make_stream(AsyncEcho()) as stream:
+        client = WebRTCPeer(portal, configuration=LOOPBACK)
+        text = (await client.offer()).sdp + "a=unknown:1\r\n"
+        await stream.offer({"type": "offer", "sdp": text})
+        await wait_until(lambda: count_texts() == 0, "the text of the offer is free")
+        assert stream.sessions
+        await client.aclose()
+
+
 @pytest.mark.usefixtures("no_garbage_collection")
 async def test_closed_stream_leaves_no_portal_thread() -> None:
     async with make_stream(AsyncEcho):
