@@ -234,7 +234,7 @@ def connection_cases(options: Options) -> list[Case]:
 def memory_cases(options: Options) -> list[Case]:
     """Plain aiortc comes first: ratios refer to it."""
     default = (RAW, "ours-async-24-trio", "ours-async-24-asyncio")
-    seconds = 4 * options.seconds
+    seconds = 12 * options.seconds
     return [
         Case(
             server.name,

@@ -11,6 +11,7 @@ import asyncio
 import re
 import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -45,6 +46,22 @@ class _SilentVideo(VideoStreamTrack):
         await asyncio.Future()
 
 
+class _SharedSrtp:
+    """Outgoing SRTP for RTCP of aiortc and RTP of the pump, on two threads: one buffer for both."""
+
+    def __init__(self, session: pylibsrtp.Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+
+    def protect(self, packet: bytes) -> bytes:
+        with self._lock:
+            return self._session.protect(packet)
+
+    def protect_rtcp(self, packet: bytes) -> bytes:
+        with self._lock:
+            return self._session.protect_rtcp(packet)
+
+
 class Call:
     """A connected call."""
 
@@ -56,7 +73,7 @@ class Call:
         self._pc = pc
         self._protocol = pair.protocol
         self._loop = asyncio.get_running_loop()
-        self._srtp_out: pylibsrtp.Session = sender.transport._tx_srtp
+        self._srtp_out = sender.transport._tx_srtp = _SharedSrtp(sender.transport._tx_srtp)
         self._srtp_in: pylibsrtp.Session = sender.transport._rx_srtp
         self._ssrc = sender._ssrc
         self._payload_type = payload_type

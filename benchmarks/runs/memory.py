@@ -55,6 +55,8 @@ async def _run(spec: Run) -> Row:
         with Pump(prepare_speech().media) as pump:
             values = await _measure_cycles(server, pump, spec.cycles)
             values |= await _measure_running(server, pump, spec.seconds)
+    # A new server: memory that ended calls have left would serve the offers.
+    async with open_server(spec.server, spec.cores.server) as server:
         values |= await _measure_offers(server)
     return Row(f"{spec.cycles} calls", values)
 
@@ -77,18 +79,15 @@ async def _measure_cycles(server: ServerProcess, pump: Pump, cycles: int) -> dic
 
 
 async def _measure_running(server: ServerProcess, pump: Pump, seconds: float) -> dict[str, float]:
-    """Return the growth in a second while calls run."""
+    """Return the growth in a second of calls that have run for as long already."""
     calls = [await connect(server.exchange) for _ in range(RUNNING)]
     for call in calls:
         pump.add(call)
-    await asyncio.sleep(seconds / 2)
+    await _run_calls(calls, seconds)
     before, resident = await server.count_memory(), [processes.memory_bytes(server.pid)]
     for _ in range(round(seconds)):
-        await asyncio.sleep(1)
+        await _run_calls(calls, 1)
         resident.append(processes.memory_bytes(server.pid))
-        for call in calls:  # or the generator would grow
-            call.received.clear()
-            call.sent.clear()
     after = await server.count_memory()
     for call in calls:
         await _end(pump, call)
@@ -133,6 +132,14 @@ async def _cycle(server: ServerProcess, pump: Pump, count: int) -> None:
 
     await asyncio.gather(*(place(len(range(i, count, AT_ONCE))) for i in range(AT_ONCE)))
     await asyncio.sleep(REST)
+
+
+async def _run_calls(calls: list[Call], seconds: float) -> None:
+    """Let calls run, and forget what they have sent and received: the generator would grow."""
+    await asyncio.sleep(seconds)
+    for call in calls:
+        call.received.clear()
+        call.sent.clear()
 
 
 async def _end(pump: Pump, call: Call) -> None:
