@@ -48,7 +48,8 @@ class Running:
         while frame is not None and frame is not self.runner:
             frames.append((frame, frame.f_lineno))
             frame = frame.f_back
-        return frames[::-1]
+        # A function in C has no frame: the line that calls it stands for it.
+        return frames[::-1] or [(self.runner, self.runner.f_lineno)]
 
 
 def find_running(innermost: FrameType | None) -> Running | None:

@@ -122,7 +122,8 @@ class LoopWatch:
 
     def end(self, error: Exception) -> None:
         """Report that the loop is no longer watched."""
-        log_failure("the watchdog has ended", error=error, event="loop.watchdog_failed")
+        cause = error.__cause__ or error
+        log_failure("the watchdog has ended", error=cause, event="loop.watchdog_failed")
 
 
 def _find_function(frames: Sequence[FrameType]) -> CodeType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import math
@@ -21,6 +22,7 @@ from fastrtc_anyio._core.loop_steps import find_running
 from fastrtc_anyio._core.session_log import SessionLog, current_log
 from fastrtc_anyio._core.threads import Worker
 from fastrtc_anyio._core.watchdog import LoopWatch, _check, _ThreadWatch, watch_loop
+from tests.kit.backends import on_asyncio
 
 LIMIT = 0.25
 STEP = LIMIT / 4
@@ -147,6 +149,30 @@ async def test_garbage_collection_names_no_code(caplog: pytest.LogCaptureFixture
 
     await in_session(SessionLog("0123456789", LIMIT), collect)
     assert named(caplog) == []
+
+
+@on_asyncio
+async def test_callback_without_a_frame_is_named_as_the_loop_runs_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    samples = Samples()
+
+    def block_loop() -> None:
+        frame = sys._getframe().f_back  # as for a function in C, such as time.sleep
+        for _ in range(20):
+            samples.take(frame)
+
+    asyncio.get_running_loop().call_soon(block_loop)
+    await anyio.lowlevel.checkpoint()
+    (record,) = named(caplog)
+    assert record.getMessage().startswith("Handle._run has blocked the event loop")
+
+
+def test_end_of_the_watchdog_is_logged_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
+    error = RuntimeError("the thread failed")
+    error.__cause__ = ZeroDivisionError()
+    LoopWatch(LIMIT).end(error)
+    assert caplog.messages[0].startswith("the watchdog has ended: ZeroDivisionError")
 
 
 @pytest.mark.parametrize("limit", [None, 1.0])
