@@ -73,7 +73,8 @@ class Call:
         self._pc = pc
         self._protocol = pair.protocol
         self._loop = asyncio.get_running_loop()
-        self._srtp_out = sender.transport._tx_srtp = _SharedSrtp(sender.transport._tx_srtp)
+        self._srtp_out = _SharedSrtp(sender.transport._tx_srtp)
+        vars(sender.transport)["_tx_srtp"] = self._srtp_out
         self._srtp_in: pylibsrtp.Session = sender.transport._rx_srtp
         self._ssrc = sender._ssrc
         self._payload_type = payload_type
