@@ -23,7 +23,8 @@ Other sources may do all of that and never lose a sample, so the depth alone pro
 observations of the input, both by :class:`.InputLead`, show a delay all the same.
 
 *The source repeats the input.* All that an echo has queued is delay, and trimmed as if it were
-live; its band need not be steady.
+live; its band need not be steady. More than 2.5 s for 0.2 s is trimmed in any case: in a process
+that is too slow for its calls no band lasts.
 
 *A burst of input has caused the delay*: the session has read its input faster than real time, as it
 does when the backlog of a network, of a busy loop or of a slow handler arrives. A rise of the depth
@@ -50,7 +51,7 @@ from __future__ import annotations
 from collections import deque
 
 from .frames import FRAMES_PER_SECOND
-from .input_lead import InputLead
+from .input_lead import MOST_BEHIND_S, InputLead
 
 # Range of the depth of a source in real time, caused by its chunks and its jitter: 60 ms chunks
 # that arrive up to 20 ms early or late need 100 ms.
@@ -84,6 +85,9 @@ REGRET_SILENT_PULLS = MOST_MARGIN_FRAMES + 1
 CHECK_PULLS = 11
 LEAST_ECHO_TRIM_FRAMES = 2
 LEAST_LEAD_S = LEAST_ECHO_TRIM_FRAMES / FRAMES_PER_SECOND
+# Most that an echo may have queued for a short time, however unsteady its band is: it may repeat
+# a block of the input as long as it may hold one back. More is the delay of a process too slow.
+MOST_ECHO_FRAMES = (MOST_BEHIND_S + 0.5) * FRAMES_PER_SECOND
 # Frames by which the lead and the rise that it explains may differ, besides the chunk size.
 SLACK_FRAMES = 2
 # Frames that a transport may send ahead, besides.
@@ -244,6 +248,7 @@ class EchoDelay(StandingDelay):
         self._unexplained: deque[int] = deque(maxlen=LEAD_CHECKS)  # leads at the usual depth
         self._unsteady_pulls = 0
         self._repeated_pulls = 0  # sounding pulls of a source that repeats the input
+        self._full_pulls = 0  # with more queued than an echo may have
 
     @property
     def in_real_time(self) -> bool:
@@ -262,6 +267,9 @@ class EchoDelay(StandingDelay):
         if not self._may_work_ahead:
             self._repeated_pulls += 1
             self._first_pulls = START_PULLS if self._repeated_pulls < SHORT_PULLS else SHORT_PULLS
+            self._full_pulls = self._full_pulls + 1 if depth > MOST_ECHO_FRAMES * self._frame else 0
+            if self._full_pulls > START_PULLS:
+                return depth - self._margin * self._frame
             return super()._find_excess(depth, held_back)
         lead = self._lead_samples
         # Bursts of input make any source unsteady.
