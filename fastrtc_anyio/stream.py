@@ -310,7 +310,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
 
         Raises:
             UnknownSession: no such session began in time.
-            StreamNotOpen, LimitExceeded: the reader cannot wait for the session.
+            Draining, LimitExceeded, StreamNotOpen: the reader cannot wait for the session.
         """
         return self._service.open_outputs(webrtc_id, identity)
 

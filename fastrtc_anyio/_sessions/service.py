@@ -166,11 +166,13 @@ class SessionService(AsyncContextManagerMixin):
         """Begin to drain, if the service is open. Idempotent."""
         if self._supervisor.resources is not None:
             self.admission.drainer.begin(self._supervisor.resources.tasks)
+            self.early_readers.close()  # their sessions will not begin
 
     def end_sessions(self) -> None:
         """End all sessions now, and refuse new ones until the service is closed."""
         if self._supervisor.resources is not None:
             self.admission.drainer.cut(self._supervisor.resources.tasks)
+            self.early_readers.close()
 
     async def drain(self) -> None:
         """See :meth:`fastrtc_anyio.Stream.drain`."""
@@ -324,6 +326,7 @@ class SessionService(AsyncContextManagerMixin):
         session = self.registry.find(webrtc_id, identity)
         if session is None:
             self._supervisor.require_open()
+            self.check_draining()
             return self.early_readers.add(webrtc_id, identity, client)
         reader = OutputReader()
         session.outputs.add(reader)

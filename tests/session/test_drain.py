@@ -252,6 +252,23 @@ async def drain_later(stream: Stream, seconds: float) -> None:
     await stream.drain()
 
 
+async def test_readers_of_outputs_do_not_wait_for_sessions_that_cannot_begin() -> None:
+    """They would delay the end of a server that waits for its requests."""
+    async with open_stream() as stream, create_task_group() as tasks:
+        session = await begin(stream)
+        assert session.alias is not None
+        tasks.start_soon(drain_later, stream, 1)
+        async with stream.open_outputs(session.alias) as own:
+            assert [values async for values in stream.output_stream("nobody")] == []
+            assert stream.is_draining
+            with pytest.raises(Draining):
+                stream.output_stream("nobody")
+            stream.output_stream(session.alias)
+            assert own.is_open
+            client_of(session).connect()
+            client_of(session).hang_up()
+
+
 async def test_requests_about_a_session_work_while_draining() -> None:
     async with open_stream() as stream:
         session = await begin(stream)
