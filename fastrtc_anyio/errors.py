@@ -100,6 +100,9 @@ class Closed:
     reason: CloseReason
     message: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.reason.value}: {self.message}" if self.message else self.reason.value
+
 
 class FastRTCError(Exception):
     """Base class of every error that this library raises."""

@@ -39,7 +39,18 @@ _MIN_PERIOD = 0.001
 """Seconds between two samples, at least."""
 _MAX_NAMED = 100
 """Functions outside of sessions to remember, each of which is logged once."""
-_LIBRARIES = {"anyio", "asyncio", "contextlib", "fastrtc_anyio", "starlette", "trio"}
+_PACKAGE = "fastrtc_anyio"
+_LIBRARIES = {
+    _PACKAGE,
+    "anyio",
+    "asyncio",
+    "contextlib",
+    "fastapi",
+    "hypercorn",
+    "starlette",
+    "trio",
+    "uvicorn",
+}
 """Top-level packages whose functions are not named."""
 
 
@@ -107,8 +118,8 @@ class LoopWatch:
             log.has_blocked = True
         elif self._held < self.limit:
             return
-        frames = running.frames()
-        function = _find_function([frame for frame, _ in frames])
+        frames = _cut(running.frames(), in_session=log is not None)
+        function = frames[0][0].f_code
         if log is None:
             if function in self._named or len(self._named) >= _MAX_NAMED:
                 return
@@ -126,12 +137,20 @@ class LoopWatch:
         log_failure("the watchdog has ended", error=cause, event="loop.watchdog_failed")
 
 
-def _find_function(frames: Sequence[FrameType]) -> CodeType:
-    """Return the outermost function that belongs to no library: that of the application."""
-    for frame in frames:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
-            return frame.f_code
-    return frames[-1].f_code
+def _cut(
+    frames: Sequence[tuple[FrameType, int]], *, in_session: bool
+) -> Sequence[tuple[FrameType, int]]:
+    """Return the frames from the outermost function of the application on; all without one.
+
+    Outside of sessions, servers and middleware may have called this package, so that the function
+    is one that the package has called, if there is one.
+    """
+    packages = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in frames]
+    own = [place for place, package in enumerate(packages) if package not in _LIBRARIES]
+    if not in_session and _PACKAGE in packages:
+        last = len(packages) - 1 - packages[::-1].index(_PACKAGE)
+        own = [place for place in own if place > last] or own
+    return frames[own[0] :] if own else frames
 
 
 class _ThreadWatch(LoopWatch):

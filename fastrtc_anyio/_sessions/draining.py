@@ -44,17 +44,22 @@ class Drainer:
     def begin(self, tasks: TaskGroup) -> None:
         """Begin to drain, in a task of the service. Idempotent."""
         if self._done is None:
-            timeout = "no limit" if self.timeout is None else f"{self.timeout:g} s"
-            text = "draining: %d sessions are left; drain_timeout: %s"
+            timeout = "none" if self.timeout is None else f"{self.timeout:g} s"
+            text = "draining: sessions left: %d; drain_timeout: %s"
             logger.info(text, len(self._find_left()), timeout, event="server.draining")
             self._start(tasks, self.timeout)
 
     def cut(self, tasks: TaskGroup) -> None:
         """End all sessions now, and refuse new ones."""
+        self._note_ending()
         if self._done is None:
             self._start(tasks, None)
         for session in self._find_left():
             session.close(CloseReason.CANCELLED, "the server is stopping")
+
+    def _note_ending(self) -> None:
+        if left := len(self._find_left()):
+            logger.info("stopping: sessions ended now: %d", left, event="server.stopping")
 
     async def wait(self) -> None:
         """Wait until no session is left, or the service is closed."""
@@ -65,6 +70,7 @@ class Drainer:
 
     def end(self) -> None:
         """The service is closed: forget the drain, and release those who wait for it."""
+        self._note_ending()
         if self._done is not None:
             self._done.set()
             self._done = None
@@ -90,11 +96,13 @@ class Drainer:
             with CancelScope(deadline=now + seconds):
                 await wait_empty()
         if left := self._find_left():
-            text = "draining: drain_timeout has passed; %d sessions are ended"
+            text = "drain_timeout has passed: sessions ended now: %d"
             logger.warning(text, len(left), event="server.drain_timeout")
             for session in left:
                 session.close(CloseReason.CANCELLED, _END)
         await wait_empty()
+        passed = anyio.current_time() - now
+        logger.info("drained after %.1f s: no session is left", passed, event="server.drained")
         done.set()
 
 

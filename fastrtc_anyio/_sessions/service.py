@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.options import check_number, check_type
+from fastrtc_anyio._core.session_log import current_log
 from fastrtc_anyio._core.watchdog import watch_loop
 from fastrtc_anyio._driver.factory import Handler, make_driver_factory
 from fastrtc_anyio._media.encode import OpusOptions
@@ -276,6 +277,7 @@ class SessionService(AsyncContextManagerMixin):
             )
 
         async def carry() -> None:
+            current_log.set(session.log)  # this task is the session's own
             with CancelScope(shield=True):  # the end of a session needs its connection
                 await peer.run()
 

@@ -13,14 +13,20 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
+import httpx
 import numpy as np
 import pytest
 from anyio import create_task_group
+from fastapi import FastAPI
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from fastrtc_anyio import Limits, ReplyOnPause, Session
 from fastrtc_anyio._core.watchdog import watch_loop
+from fastrtc_anyio.server import open_server
 from fastrtc_anyio.testing import open_call, tone
-from tests.kit.calls import make_stream
+from tests.kit.calls import make_stream, open_hypercorn, open_uvicorn
 from tests.kit.conversations import LoudVad, voice
 from tests.kit.handlers import Quiet, SyncQuiet
 from tests.kit.waiting import wait_until
@@ -160,6 +166,57 @@ async def test_session_of_a_stream_is_named_once_and_before_the_block_ends(
     assert record.session_id == session.log_id
 
 
+async def block_in_authenticate(_connection: HTTPConnection) -> str:
+    await anyio.lowlevel.checkpoint()
+    block()
+    return "ada"
+
+
+async def block_in_client_key(_connection: HTTPConnection) -> str:
+    await anyio.lowlevel.checkpoint()
+    block()
+    return "key"
+
+
+async def pass_on(request: Request, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    return response
+
+
+async def block_in_endpoint(_request: Request) -> Response:
+    await anyio.lowlevel.checkpoint()
+    block()
+    return Response()
+
+
+@pytest.mark.parametrize("server", [open_server, open_hypercorn, open_uvicorn])
+async def test_functions_outside_of_sessions_are_named_under_every_server(
+    server: Any, anyio_backend_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if server is open_uvicorn and anyio_backend_name == "trio":
+        pytest.skip("uvicorn runs on asyncio")
+    app = FastAPI(routes=[Route("/own", block_in_endpoint)])
+    app.middleware("http")(pass_on)  # runs the rest on a task of its own
+    stream = make_stream(
+        Quiet,
+        authenticate=block_in_authenticate,
+        client_key=block_in_client_key,
+        limits=Limits(),
+    )
+    stream.mount(app)
+    async with httpx.AsyncClient() as http, stream, server(app) as url:
+        await wait_until(lambda: stream.is_open)
+        for path in ("/own", "/webrtc/config"):
+            assert (await http.get(f"{url}{path}")).status_code == 200
+    messages = [record.getMessage().split("\n") for record in named(caplog)]
+    # Others may block for as long, such as libraries that are loaded.
+    found = [(text.split()[0], stack) for text, *stack in messages if text.startswith("block_in_")]
+    functions = [block_in_endpoint, block_in_client_key, block_in_authenticate]
+    assert [name for name, _ in found] == [function.__name__ for function in functions]
+    for name, stack in found:
+        assert stack[0].endswith(f"in {name}"), "the stack begins with the function"
+
+
 async def test_plain_methods_block_their_threads_only(caplog: pytest.LogCaptureFixture) -> None:
     class Blocking(SyncQuiet):
         def receive(self, frame: Any) -> None:
@@ -222,6 +279,7 @@ SUSPENDED = """
 import logging, sys, time
 import anyio
 from fastrtc_anyio._core.watchdog import watch_loop
+from fastrtc_anyio.server import open_server
 from fastrtc_anyio.testing import open_call
 
 logging.basicConfig(level=logging.WARNING)

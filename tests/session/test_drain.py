@@ -150,7 +150,46 @@ async def test_clients_are_warned_before_the_timeout_ends_them(
             assert (end["type"], end["reason"]) == ("end_stream", "cancelled")
             assert end["data"] == "the server is restarting"
     (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert record.getMessage() == "draining: drain_timeout has passed; 1 sessions are ended"
+    assert record.getMessage() == "drain_timeout has passed: sessions ended now: 1"
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """The records that are about the server."""
+    records = [(r.__dict__["event"], r.getMessage()) for r in caplog.records]
+    return [one for one in records if one[0].startswith("server.")]
+
+
+@pytest.mark.parametrize("timeout", [20, None])
+async def test_log_shows_a_drain_from_its_beginning_to_its_end(
+    timeout: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_stream(drain_timeout=timeout) as stream:
+        session = await begin(stream)
+        await connect(session)
+        async with create_task_group() as tasks:
+            tasks.start_soon(stream.drain)
+            await anyio.sleep(5)
+            client_of(session).hang_up()
+    limit = "none" if timeout is None else "20 s"
+    assert messages(caplog) == [
+        ("server.draining", f"draining: sessions left: 1; drain_timeout: {limit}"),
+        ("server.drained", "drained after 5.1 s: no session is left"),
+    ]
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_log_shows_that_sessions_are_ended_at_once(
+    is_closed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_stream() as stream:
+        await connect(await begin(stream))
+        if not is_closed:
+            stream._service.end_sessions()
+            await stream.drain()
+    assert messages(caplog)[0] == ("server.stopping", "stopping: sessions ended now: 1")
+    assert [event for event, _ in messages(caplog)[1:]] == ["server.drained"] * (not is_closed)
 
 
 async def test_transport_that_cannot_be_warned_affects_no_other_session(

@@ -9,12 +9,13 @@ from typing import Any
 import anyio
 import pytest
 
-from fastrtc_anyio import Session
+from fastrtc_anyio import Session, Stream
 from fastrtc_anyio._core.gate import Gate
 from fastrtc_anyio._core.log import LOGGER, logger
 from fastrtc_anyio._core.records import flush_suppressed, forget_records
 from fastrtc_anyio._core.session_log import SessionLog, current_log
 from fastrtc_anyio._core.threads import Worker
+from fastrtc_anyio._peers.memory import MemoryPeer
 from fastrtc_anyio.testing import open_call, tone
 from tests.kit.conversations import agent, answering, say, silence, voice
 from tests.kit.handlers import Quiet, SyncQuiet
@@ -65,6 +66,29 @@ async def test_each_record_has_the_id_of_its_session(caplog: pytest.LogCaptureFi
         ids = [call.session.log_id for call in (one, other)]
     assert sorted(record.session_id for record in find(caplog, "test.session")) == sorted(ids)
     assert current_log.get() is None
+
+
+async def test_records_of_a_connection_have_its_session(caplog: pytest.LogCaptureFixture) -> None:
+    class Talkative(MemoryPeer):
+        async def run(self) -> None:
+            logger.warning("in a task of the connection", event="test.connection")
+            await super().run()
+
+    peers: list[Talkative] = []
+
+    def make_peer(_needs: object, _buffers: object) -> Talkative:
+        peers.append(Talkative())
+        peers[0].client.connect()
+        return peers[0]
+
+    async with Stream(Quiet, modality="audio") as stream, anyio.create_task_group() as tasks:
+        tasks.start_soon(stream.serve_peer, make_peer)
+        await anyio.sleep(0.1)
+        (session,) = stream.sessions.values()
+        peers[0].client.hang_up()
+    (record,) = find(caplog, "test.connection")
+    assert record.session_id == session.log_id
+    assert "test.connection" in [noted.event for noted in session.log.recent]
 
 
 async def test_error_of_an_abandoned_call_has_its_session(
