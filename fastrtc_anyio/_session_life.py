@@ -21,7 +21,8 @@ from ._core.options import check_type
 from ._core.records import Lines
 from ._core.session_log import SessionLog, current_log
 from ._core.shortage import find_shortage
-from ._core.stacks import describe_subtasks
+from ._core.stacks import describe_subtasks, describe_threads
+from ._core.threads import IDLE
 from ._core.waiting import is_set_by, wait_idle
 from ._observation import SessionObservation
 from ._overload import as_overloaded
@@ -374,10 +375,11 @@ class SessionLife(ABC):
                         self.observation.ended()
         if self.abandoned_threads:
             logger.warning(
-                "session %s: %d threads did not return from the handler within %g s",
+                "session %s: %d threads did not return from the handler within %g s:\n%s",
                 self.log_id,
                 self.abandoned_threads,
                 self.limits.shutdown,
+                Lines(describe_threads(self.log.threads, IDLE)),
                 event="session.threads_abandoned",
             )
 

@@ -8,13 +8,13 @@ from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 from weakref import WeakSet
 
-__all__ = ["Noted", "SessionLog", "current_log"]
+__all__ = ["Noted", "SessionLog", "Thread", "current_log"]
 
 _REMEMBERED = 50
 """Recent events of a session."""
 
 
-class _Thread(Protocol):
+class Thread(Protocol):
     """A ``threading.Thread``."""
 
     name: str
@@ -49,7 +49,7 @@ class SessionLog:
         self.id: str = session_id[:8]
         self.began: float = time.monotonic()
         self.recent: deque[Noted] = deque(maxlen=_REMEMBERED)
-        self.threads: WeakSet[_Thread] = WeakSet()
+        self.threads: WeakSet[Thread] = WeakSet()
         self.block: float | None = block
         self.has_blocked: bool = False
 

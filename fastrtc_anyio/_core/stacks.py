@@ -8,16 +8,20 @@ import sys
 from collections import Counter
 from collections.abc import Generator, Iterable
 from inspect import isasyncgen, iscoroutine
+from itertools import islice
 from operator import itemgetter
 from traceback import StackSummary
 from types import CodeType, FrameType
 
 import anyio
 
+from .session_log import Thread
+
 __all__ = [
     "awaiting_frames",
     "choose_tasks",
     "describe_subtasks",
+    "describe_threads",
     "extract_stack",
     "find_tasks",
     "forget_frames",
@@ -26,7 +30,10 @@ __all__ = [
 ]
 
 _MAX_LOGGED = 20
-"""Tasks with their stacks in a log record. Reading a stack takes 0.1 ms."""
+"""Tasks or threads with their stacks in a log record. Reading a stack takes 0.1 ms."""
+_LIBRARIES = {"anyio", "asyncio", "threading", "trio"}
+_MODULES = {"fastrtc_anyio._core.threads"}
+"""Packages and modules whose functions run tasks and threads."""
 
 
 def find_tasks(task_id: int) -> list[anyio.TaskInfo]:
@@ -50,10 +57,9 @@ def describe_subtasks(task_id: int) -> str:
     waiting = {task.parent_id for task in tasks}
     innermost = [task for task in tasks if task.id not in waiting]
     shown = choose_tasks(innermost, _MAX_LOGGED)
-    stacks = [f"{task.name}\n{''.join(task_stack(task).format()).rstrip()}" for task in shown]
-    if more := len(innermost) - len(shown):
-        stacks.append(f"... ({more} more tasks)")
-    return "\n".join(stacks)
+    text = _format((str(task.name), task_stack(task)) for task in shown)
+    more = len(innermost) - len(shown)
+    return f"{text}\n... ({more} more tasks)" if more else text
 
 
 def choose_tasks(tasks: Iterable[anyio.TaskInfo], limit: int) -> list[anyio.TaskInfo]:
@@ -66,23 +72,45 @@ def choose_tasks(tasks: Iterable[anyio.TaskInfo], limit: int) -> list[anyio.Task
     return [task for _, task in heapq.nsmallest(limit, ranked, key=itemgetter(0))]
 
 
+def describe_threads(threads: Iterable[Thread], idle: CodeType) -> str:
+    """Return the stacks of some threads that are inside a call: see :func:`thread_stack`."""
+    stacks = ((thread.name, thread_stack(thread, idle)) for thread in list(threads))
+    return _format(islice(((name, stack) for name, stack in stacks if stack), _MAX_LOGGED))
+
+
+def _format(stacks: Iterable[tuple[str, StackSummary]]) -> str:
+    return "\n".join(f"{name}\n{''.join(stack.format()).rstrip()}" for name, stack in stacks)
+
+
 def task_stack(task: anyio.TaskInfo) -> StackSummary:
     """Return the stack of a task that waits, outermost first."""
-    return extract_stack((frame, frame.f_lineno) for frame in awaiting_frames(task.coro))
+    return _extract([(frame, frame.f_lineno) for frame in awaiting_frames(task.coro)])
 
 
-def thread_stack(ident: int, idle: CodeType) -> StackSummary:
-    """Return the stack of a thread, outermost first; empty if it has ended.
+def thread_stack(thread: Thread, idle: CodeType) -> StackSummary:
+    """Return the stack of a thread, outermost first; empty if it does not run.
 
     Also empty if its innermost function is ``idle``, in which it waits for work.
     """
-    frame, frames = sys._current_frames().get(ident), []
+    frame = sys._current_frames().get(thread.ident or 0)
+    frames: list[tuple[FrameType, int]] = []
     if frame is not None and frame.f_code is idle:
         frame = None
     while frame is not None:
         frames.append((frame, frame.f_lineno))
         frame = frame.f_back
-    return extract_stack(reversed(frames))
+    return _extract(frames[::-1])
+
+
+def _extract(frames: list[tuple[FrameType, int]]) -> StackSummary:
+    """Return a stack without the functions of event loops and threads at its ends."""
+    own = [place for place, (frame, _) in enumerate(frames) if not _is_plumbing(frame)]
+    return extract_stack(frames[own[0] : own[-1] + 1] if own else frames)
+
+
+def _is_plumbing(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in _LIBRARIES or module in _MODULES
 
 
 def extract_stack(frames: Iterable[tuple[FrameType, int]]) -> StackSummary:

@@ -87,7 +87,7 @@ def _describe_threads(log: SessionLog) -> list[dict[str, object]]:
     for thread in list(log.threads):
         if len(threads) == _MAX_TASKS:
             break
-        if thread.ident is not None and (stack := thread_stack(thread.ident, IDLE)):
+        if stack := thread_stack(thread, IDLE):
             threads.append({"name": _cut(thread.name), "stack": _format(stack)})
     return threads
 

@@ -99,7 +99,14 @@ async def test_blocked_method_is_abandoned_at_the_end(
             assert call.session.closed.reason is CloseReason.HUNG_UP
             assert call.session.error is None
             assert call.session.abandoned_threads == 1
-            assert "1 threads did not return from the handler within 0.2 s" in caplog.text
+            (record,) = [
+                r for r in caplog.records if r.__dict__["event"] == "session.threads_abandoned"
+            ]
+            text, thread, *stack = record.getMessage().split("\n")
+            assert text.endswith("1 threads did not return from the handler within 0.2 s:")
+            assert thread == f"Blocked.{where}"
+            assert any(line.endswith(f", in {where}") for line in stack)
+            assert stack[-1].strip() == "self.release.wait()"
             await check_every_frame_comes_back(neighbour)
         finally:
             handler.release.set()
