@@ -100,7 +100,7 @@ async def test_blocked_method_is_abandoned_at_the_end(
             assert call.session.error is None
             assert call.session.abandoned_threads == 1
             (record,) = [
-                r for r in caplog.records if r.__dict__["event"] == "session.threads_abandoned"
+                r for r in caplog.records if r.__dict__.get("event") == "session.threads_abandoned"
             ]
             text, thread, *stack = record.getMessage().split("\n")
             assert text.endswith("1 threads did not return from the handler within 0.2 s:")
