@@ -14,7 +14,7 @@ from fastrtc_anyio._observation import Reply, ReplyEnd, Turn
 from fastrtc_anyio.errors import CloseReason
 from fastrtc_anyio.session import Session
 
-from .observer import ObservedStream, Observer
+from .observer import ObservedStream, Observer, refusal_reasons
 
 if TYPE_CHECKING:  # installed by the extra `metrics`
     from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -76,8 +76,10 @@ class Metrics(Observer):
         self._replies_started = make("replies_started", "Replies that were due.")
         self._replies_ended = make("replies_ended", "Replies that have ended.", "end")
         # Series that exist from the beginning, so that the first increase is not lost.
-        for reason in CloseReason:
-            self._sessions_ended.labels(reason.value)
+        for closed in CloseReason:
+            self._sessions_ended.labels(closed.value)
+        for reason in refusal_reasons():
+            self._refusals.labels(reason)
         for end in ReplyEnd:
             self._replies_ended.labels(end.value)
 

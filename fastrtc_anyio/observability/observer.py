@@ -11,13 +11,14 @@ from typing import Protocol
 from fastrtc_anyio import errors
 from fastrtc_anyio._media.playout import Played
 from fastrtc_anyio._observation import Reply, ReplyEnd, Turn
-from fastrtc_anyio.errors import FastRTCError
+from fastrtc_anyio.errors import FastRTCError, SignalingError
 from fastrtc_anyio.session import Session
 
-__all__ = ["LoopLoad", "ObservedStream", "Observer", "refusal_reason"]
+__all__ = ["LoopLoad", "ObservedStream", "Observer", "refusal_reason", "refusal_reasons"]
 
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 """Places between the words of a class name."""
+_OTHER = "error"
 
 
 @dataclass(frozen=True)
@@ -122,5 +123,19 @@ def refusal_reason(error: Exception) -> str:
     if isinstance(error, FastRTCError):
         for kind in type(error).__mro__:
             if kind.__module__ == errors.__name__ and not kind.__name__.startswith("_"):
-                return _WORDS.sub("_", kind.__name__).lower()
-    return "error"
+                return _name(kind)
+    return _OTHER
+
+
+def refusal_reasons() -> list[str]:
+    """Return the reasons of the package's own refusals, and the one of all other exceptions."""
+    kinds = [
+        kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, SignalingError) and not name.startswith("_")
+    ]
+    return [_OTHER, *map(_name, kinds)]
+
+
+def _name(kind: type) -> str:
+    return _WORDS.sub("_", kind.__name__).lower()

@@ -135,7 +135,7 @@ async def test_container_is_probed_called_and_stopped(container: Container) -> N
             await anyio.run_process(probe, env=container.variables)
         manifest = find_block("docs/guides/deploying.md", "livenessProbe:").text
         probed = re.findall(r"path: /voice(\S+), port: (\d+)", manifest)
-        assert [place for place, _ in probed] == ["/health/live", "/health/ready"]
+        assert [place for place, _ in probed] == ["/health/live", "/health/live", "/health/ready"]
         assert {number for _, number in probed} == {PORT}
         for place, _ in probed:
             assert await status(url + place) == 200

@@ -347,6 +347,9 @@ def test_given_registry_is_used() -> None:
     assert metrics.registry is registry
     assert registry.get_sample_value("fastrtc_sessions_admitted_total") == 0
     assert registry.get_sample_value("fastrtc_sessions", {"state": "connected"}) == 0
+    for reason in ("draining", "limit_exceeded", "stream_not_open", "error"):
+        labels = {"reason": reason}
+        assert registry.get_sample_value("fastrtc_refusals_total", labels) == 0, reason
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         Metrics(registry)
 
