@@ -239,6 +239,9 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         The stream drains until it is closed; opened again, it starts afresh. Returns at once if the
         stream is not open, and when it is closed meanwhile.
 
+        Raises:
+            RuntimeError: called on another event loop than the one on which the stream was opened.
+
         Cancellation:
             Ends only this wait. The stream continues to drain.
         """

@@ -134,12 +134,14 @@ class SessionRegistry:
         Raises:
             UnknownSession: there is no such session.
         """
-        session = self._aliases.get(name) or self._sessions.get(name)
-        if session is None:
-            session = next((one for one in self._sessions.values() if one.log_id == name), None)
-        if session is None or not is_reachable(session, identity):
-            raise UnknownSession(f"no session has the id {name!r}")
-        return session
+        # A client may choose an id that the log shows for the session of another.
+        found = [one for one in self._sessions.values() if name in (one.id, one.log_id)]
+        if (named := self._aliases.get(name)) is not None:
+            found.append(named)
+        for session in found:
+            if is_reachable(session, identity):
+                return session
+        raise UnknownSession(f"no session has the id {name!r}")
 
     async def fetch_latest_output(
         self, webrtc_id: str, identity: str | None = None

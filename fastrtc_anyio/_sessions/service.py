@@ -13,6 +13,7 @@ from anyio import AsyncContextManagerMixin, CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio._core.host import Host
 from fastrtc_anyio._core.options import check_number, check_type
 from fastrtc_anyio._core.session_log import current_log
 from fastrtc_anyio._core.watchdog import watch_loop
@@ -99,6 +100,7 @@ class SessionService(AsyncContextManagerMixin):
             self.registry, self.concurrency_limit, self.request_limits, self._load
         )
         self.drain_timeout = drain_timeout
+        self._host: Host | None = None
         self._supervisor = Supervisor(
             SessionOptions(self.make_driver, choose, self.limits, live, log_level),
             self.admission,
@@ -129,13 +131,14 @@ class SessionService(AsyncContextManagerMixin):
                 create_task_group() as tasks,
             ):
                 self._offers.clear()
+                self._host = Host()
                 self._supervisor.resources = Resources(tasks, portal, bridge, webrtc.WebRTCPeer)
                 if self.limits.lag is not None or self.observers:
                     tasks.start_soon(self._load.measure, portal.pace)
                 try:
                     yield self
                 finally:
-                    self._supervisor.resources = None
+                    self._supervisor.resources = self._host = None
                     self._load.compare()  # the measurements are outdated when it opens again
                     self.admission.drainer.end()
                     self.early_readers.close()
@@ -177,6 +180,11 @@ class SessionService(AsyncContextManagerMixin):
 
     async def drain(self) -> None:
         """See :meth:`fastrtc_anyio.Stream.drain`."""
+        if self._host is not None and not self._host.is_current_thread:
+            raise RuntimeError(
+                "drain() must run on the event loop on which the stream was opened; "
+                "anyio.from_thread.run(stream.drain) calls it from a thread of that loop"
+            )
         self.begin_drain()
         await self.admission.drainer.wait()
 

@@ -237,6 +237,21 @@ async def test_stream_without_authentication_describes_no_session_over_http() ->
         assert stream.describe(session.id)["state"] == "connected"
 
 
+async def test_precise_path_of_the_application_takes_precedence() -> None:
+    async def show_all(_request: Request) -> Response:
+        await anyio.lowlevel.checkpoint()
+        return PlainTextResponse("all")
+
+    stream = make_stream(Quiet, authenticate=require_token("secret"))
+    app = mount(stream)
+    app.router.routes.append(Route("/sessions/all", show_all))
+    app.router.routes.append(Route("/{path:path}", show_all))
+    header = [(b"authorization", b"Bearer secret")]
+    async with stream:
+        assert (await request(app, "GET", "/sessions/all")).body == b"all"
+        assert (await request(app, "GET", "/sessions/any", headers=header)).status == 404
+
+
 async def test_limits_of_requests_count_descriptions() -> None:
     limits = RequestLimits(client_requests=3)
     stream = make_stream(

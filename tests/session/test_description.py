@@ -269,3 +269,16 @@ async def test_application_finds_a_session_by_each_of_its_ids() -> None:
     registry.forget(session)
     with pytest.raises(UnknownSession):
         registry.get_any(session.log_id)
+
+
+async def test_client_cannot_hide_the_session_of_another() -> None:
+    """It names its own as the log names the other."""
+    registry = SessionRegistry()
+    async with open_call(Quiet(), identity="ada") as hers, open_call(Quiet(), identity="bo") as his:
+        registry.add(hers.session)
+        for name in (hers.session.log_id, hers.session.id):
+            his.session.alias = name
+            registry.add(his.session)
+            assert registry.get_any(name) is hers.session
+            assert registry.get_any(name, "ada") is hers.session
+            assert registry.get_any(name, "bo") is his.session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -344,3 +345,29 @@ async def test_stubborn_session_does_not_hold_up_a_drain(caplog: pytest.LogCaptu
 def test_unsuitable_timeout_raises(timeout: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="drain_timeout must be a number"):
         Stream(Quiet(), modality="audio", drain_timeout=timeout)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_drain_on_another_event_loop_raises(backend: str) -> None:
+    """It would begin, and never end."""
+    raised: list[Exception] = []
+
+    def drain() -> None:
+        try:
+            anyio.run(stream.drain, backend=backend)
+        except RuntimeError as exc:
+            raised.append(exc)
+
+    def drain_on_a_thread() -> None:
+        thread = threading.Thread(target=drain)
+        thread.start()
+        thread.join()
+
+    async with open_stream() as stream:
+        drain_on_a_thread()
+        (error,) = raised
+        assert "must run on the event loop on which the stream was opened" in str(error)
+        assert not stream.is_draining
+        await stream.drain()
+    drain_on_a_thread()
+    assert raised == [error]
