@@ -1,1 +1,1 @@
-"""What observers, metrics and spans report, on virtual time."""
+"""Reports of observers, metrics and spans, on virtual time."""

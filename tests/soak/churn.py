@@ -1,4 +1,4 @@
-"""One server, a control call, and a crowd of clients; what is left of them."""
+"""One server, a control call, and a crowd of clients; checks that nothing is left of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MiB = 1_048_576
 
 @dataclass
 class Checkpoint:
-    """What the server holds when all but the control session have ended."""
+    """Resources of the server when all but the control session have ended."""
 
     at: float
     sessions: int

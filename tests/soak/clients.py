@@ -38,7 +38,7 @@ _SPEECH = tone(440, 48_000, 0.8)
 
 @dataclass(frozen=True)
 class Visit:
-    """What one client does.
+    """The actions of one client.
 
     Attributes:
         transport: webrtc, websocket or telephone.
@@ -97,8 +97,8 @@ class Crowd:
 
     Attributes:
         url: the server.
-        visits: what has been done, by label.
-        errors: what should not happen to a client.
+        visits: numbers of visits, by label.
+        errors: unexpected failures of clients.
     """
 
     url: str
@@ -112,7 +112,7 @@ class Crowd:
         self._http: httpx.AsyncClient
 
     def churn(self, seconds: float, callers: int) -> None:
-        """Visit the server for some time, with so many clients at a time."""
+        """Visit the server for some time, with ``callers`` clients at a time."""
         self._run(self._churn(seconds, callers))
 
     def visit(self, visit: Visit) -> None:

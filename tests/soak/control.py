@@ -1,8 +1,8 @@
 """The control call, which counts the frames that it misses.
 
 ``python -m tests.soak.control URL THREAD ...`` answers each line on its standard input with a line
-of JSON. It is a process of its own, of plain aiortc, and sends packets that are encoded before. A
-THREAD is one of the server with an event loop: frames that come late because the machine has no
+of JSON. It is a separate process with plain aiortc, and sends packets that are encoded in advance.
+A THREAD is one of the server with an event loop: frames that come late because the machine has no
 processor for it are counted apart.
 """
 
@@ -53,7 +53,7 @@ class Counts:
         late: arrived too late.
         excused: would be missed, but this process or the server had no processor.
         latest: the largest lateness, seconds.
-        stalls: times at which that was so.
+        stalls: times at which a thread had no processor.
         misses: the first missed frames, also those that are excused.
     """
 

@@ -1,4 +1,4 @@
-"""What the handlers of the server have counted: sessions, faults, reasons and calls of shutdown."""
+"""Counts of the server's handlers: sessions, faults, reasons and calls of ``shutdown``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ledger:
 
     def note(self, label: str, session: Session) -> None:
         """Note a session that is about to end."""
-        # The client tells in its id how it will end the session.
+        # The id of the client states how it will end the session.
         self._ending.append((label or (session.alias or "").partition(" ")[0], session))
         self.count_ends()
 

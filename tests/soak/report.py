@@ -132,7 +132,7 @@ def network_table(outcomes: list[Outcome]) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    """What was left, and what the control calls heard."""
+    """Summary: the number of clients, and the frames that the control calls missed."""
     minutes = sum(result.checkpoints[-1].at for result in results) / 60
     heard = [result.checkpoints[-1].control for result in results]
     frames = sum(one["frames"] for one in heard)

@@ -1,12 +1,11 @@
 """The server under test: ``python -m tests.soak.server asyncio|trio`` prints its URL and its pid.
 
-It answers ``count`` on its standard input with a line of JSON: what the process holds, and what has
-happened.
+It answers ``count`` on its standard input with a line of JSON: the resources of the process, and
+the counts of events so far.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from benchmarks.servers.memory import count_memory
 from fastrtc_anyio import (
     AsyncStreamHandler,
     CloseReason,
@@ -171,44 +171,22 @@ def make_streams() -> dict[str, Stream]:
     return {path: Stream(one, **(shared | options)) for path, (one, options) in HANDLERS.items()}
 
 
-class MallocInfo(ctypes.Structure):
-    """``struct mallinfo2`` of glibc."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    ]
-
-
-def malloc_in_use() -> int:
-    """Bytes that malloc has handed out; 0 without glibc 2.33."""
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallinfo2"):
-        return 0
-    libc.mallinfo2.restype = MallocInfo
-    found = libc.mallinfo2()
-    return int(found.uordblks + found.hblkhd)
-
-
 def resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGESIZE")
 
 
 async def count(streams: dict[str, Stream], records: Records) -> dict[str, Any]:
-    """Return what the process holds, and what has happened."""
+    """Return the resources of the process, and the counts of events so far."""
     LEDGER.count_ends()
-    held = asdict(await count_resources())
+    held, memory = asdict(await count_resources()), count_memory()
     sessions = {path: len(stream.sessions) for path, stream in streams.items()}
     return {
         "held": held,
         "sessions": {path: number for path, number in sessions.items() if number},
         "resident": resident_bytes(),
-        "malloc": malloc_in_use(),
-        "blocks": sys.getallocatedblocks(),
+        "malloc": memory["malloc"],
+        "blocks": memory["blocks"],
         "trials": dict(LEDGER.trials),
         "reasons": [[*key, number] for key, number in LEDGER.reasons.items()],
         "open": list(LEDGER.open.values()),
