@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import Concatenate, ParamSpec
 
 from anyio import current_time
 
@@ -17,6 +18,8 @@ from fastrtc_anyio._user_code import user_code
 from fastrtc_anyio.session import Session
 
 from .observer import ObservedStream, Observer, refusal_reason
+
+P = ParamSpec("P")
 
 _NOTHING_PLAYED = Played(0, 0.0)
 
@@ -47,20 +50,45 @@ class Observers:
         """Return the observers that override a method."""
         return [one for one in self._observers if _overrides(one, name)]
 
-    def call(self, name: str, call: Callable[[Observer], object]) -> None:
-        """Call the observers that override a method, with ``call``."""
+    def call(
+        self, method: Callable[Concatenate[Observer, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call a method of the observers that override it."""
+        name = method.__name__
         for one in self.overridden(name):
             with contained(one, name):
-                call(one)
+                getattr(one, name)(*args, **kwargs)
+
+    @contextmanager
+    def enter(
+        self,
+        method: Callable[Concatenate[Observer, P], AbstractContextManager[object]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Generator[None, None, None]:
+        """Enter what a method of the observers returns, in their order, and leave it in reverse."""
+        name = method.__name__
+        entered: list[tuple[Observer, AbstractContextManager[object]]] = []
+        for one in self.overridden(name):
+            with contained(one, name):
+                manager = getattr(one, name)(*args, **kwargs)
+                manager.__enter__()
+                entered.append((one, manager))
+        try:
+            yield
+        finally:
+            for one, manager in reversed(entered):
+                with contained(one, name):
+                    manager.__exit__(None, None, None)
 
     @asynccontextmanager
     async def observe(self, stream: ObservedStream) -> AsyncGenerator[None, None]:
         """Report that a stream opens now, and that it closes at the end of the block."""
-        self.call("stream_opened", lambda one: one.stream_opened(stream))
+        self.call(Observer.stream_opened, stream)
         try:
             yield
         finally:
-            self.call("stream_closed", lambda one: one.stream_closed(stream))
+            self.call(Observer.stream_closed, stream)
 
     @contextmanager
     def watch_refusals(self, errors: type[Exception] = Exception) -> Generator[None, None, None]:
@@ -70,8 +98,7 @@ class Observers:
         except errors as exc:
             if self._observers:
                 error = as_overloaded(exc) or exc
-                reason = refusal_reason(error)
-                self.call("refused", lambda one: one.refused(reason, error))
+                self.call(Observer.refused, refusal_reason(error), error)
             raise
 
     def admit(self, session: Session) -> None:
@@ -91,14 +118,12 @@ class ObservedSession:
         self._turn: Turn | None = None
         self._replies: dict[int, tuple[Reply, float]] = {}
         """Replies that have not ended, with the times at which they were due."""
-        observers.call("session_admitted", lambda one: one.session_admitted(session))
+        observers.call(Observer.session_admitted, session)
 
     def connected(self) -> None:
         self._connected_at = current_time()
         seconds = self._connected_at - self._admitted_at
-        self._observers.call(
-            "session_connected", lambda one: one.session_connected(self._session, seconds)
-        )
+        self._observers.call(Observer.session_connected, self._session, seconds)
 
     def ended(self) -> None:
         self._session.observation = None  # nothing is reported afterwards, and no cycle is left
@@ -106,62 +131,37 @@ class ObservedSession:
             self.reply_ended(number, ReplyEnd.CUT_OFF, _NOTHING_PLAYED)
         connected_at = self._connected_at
         seconds = None if connected_at is None else current_time() - connected_at
-        self._observers.call("session_ended", lambda one: one.session_ended(self._session, seconds))
+        self._observers.call(Observer.session_ended, self._session, seconds)
 
     def turn_ended(self, turn: Turn) -> None:
         self._turn = turn
-        self._observers.call("turn_ended", lambda one: one.turn_ended(self._session, turn))
+        self._observers.call(Observer.turn_ended, self._session, turn)
 
     def reply_started(self, number: int) -> None:
         turn, self._turn = self._turn, None
         reply = Reply(number, turn)
         self._replies[number] = reply, current_time()
-        self._observers.call("reply_started", lambda one: one.reply_started(self._session, reply))
+        self._observers.call(Observer.reply_started, self._session, reply)
 
     def reply_audible(self, number: int) -> None:
         if number not in self._replies:
             return
         reply, due = self._replies[number]
         latency = current_time() - due
-        self._observers.call(
-            "reply_audible", lambda one: one.reply_audible(self._session, reply, latency)
-        )
+        self._observers.call(Observer.reply_audible, self._session, reply, latency)
 
     def reply_ended(self, number: int, end: ReplyEnd, played: Played) -> None:
         if number not in self._replies:
             return
         reply, _ = self._replies.pop(number)
-        self._observers.call(
-            "reply_ended", lambda one: one.reply_ended(self._session, reply, end, played)
-        )
+        self._observers.call(Observer.reply_ended, self._session, reply, end, played)
 
     def in_session(self) -> AbstractContextManager[object]:
-        return _entered("in_session", self._observers, lambda one: one.in_session(self._session))
+        return self._observers.enter(Observer.in_session, self._session)
 
     def in_reply(self, number: int) -> AbstractContextManager[object]:
         reply, _ = self._replies[number]
-        return _entered("in_reply", self._observers, lambda one: one.in_reply(self._session, reply))
-
-
-@contextmanager
-def _entered(
-    name: str,
-    observers: Observers,
-    make: Callable[[Observer], AbstractContextManager[object]],
-) -> Generator[None, None, None]:
-    """Enter the context managers of all observers, in their order, and leave them in reverse."""
-    entered: list[tuple[Observer, AbstractContextManager[object]]] = []
-    for one in observers.overridden(name):
-        with contained(one, name):
-            manager = make(one)
-            manager.__enter__()
-            entered.append((one, manager))
-    try:
-        yield
-    finally:
-        for one, manager in reversed(entered):
-            with contained(one, name):
-                manager.__exit__(None, None, None)
+        return self._observers.enter(Observer.in_reply, self._session, reply)
 
 
 @contextmanager
