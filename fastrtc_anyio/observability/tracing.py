@@ -90,7 +90,7 @@ class Tracing(Observer):
             span.set_attribute("fastrtc.session.close_reason", reason.value)
             if reason is CloseReason.HANDLER_ERROR:
                 span.set_status(self._trace.StatusCode.ERROR)
-                if session.error is not None:  # its text may raise an error of its own
+                if session.error is not None:  # its text may raise another error
                     span.record_exception(session.error, timestamp=now)
         finally:
             for one in (*spans.replies.values(), *spans.turns.values(), span):

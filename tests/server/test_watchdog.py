@@ -196,7 +196,7 @@ async def test_functions_outside_of_sessions_are_named_under_every_server(
     if server is open_uvicorn and anyio_backend_name == "trio":
         pytest.skip("uvicorn runs on asyncio")
     app = FastAPI(routes=[Route("/own", block_in_endpoint)])
-    app.middleware("http")(pass_on)  # runs the rest on a task of its own
+    app.middleware("http")(pass_on)  # runs the rest in another task
     stream = make_stream(
         Quiet,
         authenticate=block_in_authenticate,
