@@ -28,6 +28,7 @@ from ._observation import SessionObservation
 from ._overload import as_overloaded
 from ._signaling.log_text import log_text
 from ._signaling.messages import encode_end
+from ._signaling.session_ids import shorten
 from ._signaling.session_state import SessionEvent, SessionState, SessionStateMachine
 from ._user_code import contain_exits
 from .abc import Peer
@@ -67,7 +68,7 @@ class SessionLife(ABC):
         """Values for the application."""
         self.observation: SessionObservation | None = None
         """Reports to the observers of the stream; None if there are none."""
-        self.log: SessionLog = SessionLog(session_id, limits.block)
+        self.log: SessionLog = SessionLog(shorten(session_id), limits.block)
         self.abandoned_threads: int = 0
         self.abandoned_tasks: int = 0
         self._host = Host()

@@ -18,6 +18,7 @@ from ._core.options import check_type
 from ._media.media_plan import MediaNeeds, MediaPlan
 from ._session_life import SessionLife
 from ._signaling.messages import encode_message, encode_transcript
+from ._signaling.session_ids import make_session_id
 from ._user_code import contain_exits
 from .abc import (
     AsyncioBridge,
@@ -123,6 +124,7 @@ class Session(SessionLife):
         identity: the client's identity, as ``authenticate`` returned it.
         asyncio_bridge: runs asyncio-only libraries.
         websocket: the web framework's WebSocket, if the client connected over one.
+        owner: the name of this process in a cluster.
     """
 
     def __init__(
@@ -135,9 +137,11 @@ class Session(SessionLife):
         identity: str | None = None,
         asyncio_bridge: AsyncioBridge | None = None,
         websocket: Any = None,
+        owner: str | None = None,
     ) -> None:
         # 128 random bits: a client cannot guess the id of another client's session.
-        super().__init__(secrets.token_urlsafe(16), peer, limits or Limits())
+        session_id = make_session_id(owner, secrets.token_urlsafe(16))
+        super().__init__(session_id, peer, limits or Limits())
         self.alias = alias
         self.identity = identity
         self.websocket = websocket

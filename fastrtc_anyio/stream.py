@@ -17,6 +17,7 @@ from ._media.media_plan import MediaNeeds, MediaPlan, Modality, Mode
 from ._media.video_encode import VideoOptions
 from ._peers.streams.audio import BufferOptions
 from ._sessions.admission import ConcurrencyLimit
+from ._sessions.claims import SessionClaims
 from ._sessions.offers import RtcSource
 from ._sessions.service import SessionService
 from ._wire.call_xml import TelephoneOptions
@@ -126,6 +127,8 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
     """The live sessions by their own ids."""
     handlers: Mapping[str, StreamHandlerBase] = part_attribute("_registry")
     """The handlers of live sessions, by the clients' ``webrtc_id`` and by the sessions' ids."""
+    claims: SessionClaims | None = part_attribute("_service")
+    """Registers the sessions in a cluster; None in a single process. Assign a :class:`.Member`."""
     request_limits: RequestLimits = part_attribute("_service")
     concurrency_limit: int | None = part_attribute("_service")
     rtp_params: dict[str, object] = part_attribute("_web")

@@ -37,7 +37,8 @@ class SessionLog:
     """The log's view of a session. Thread-safe.
 
     Attributes:
-        id: the beginning of the session's id. The whole id admits requests about the session.
+        id: the part of the session's id that logs show. The whole id admits requests about the
+            session.
         began: time of ``time.monotonic``, in seconds.
         recent: the newest events, the oldest first.
         threads: the threads that run plain functions of the session.
@@ -45,8 +46,8 @@ class SessionLog:
         has_blocked: whether the log has named code that held it for longer.
     """
 
-    def __init__(self, session_id: str, block: float | None = None) -> None:
-        self.id: str = session_id[:8]
+    def __init__(self, shown_id: str, block: float | None = None) -> None:
+        self.id: str = shown_id
         self.began: float = time.monotonic()
         self.recent: deque[Noted] = deque(maxlen=_REMEMBERED)
         self.threads: WeakSet[Thread] = WeakSet()

@@ -40,6 +40,7 @@ from fastrtc_anyio.outputs import OutputReader, OutputStream
 from fastrtc_anyio.session import Driver, Session
 
 from .admission import Admission, ConcurrencyLimit, parse_limit
+from .claims import SessionClaims
 from .description import describe_session
 from .early import EarlyReaders
 from .load import LoadGauge
@@ -151,6 +152,14 @@ class SessionService(AsyncContextManagerMixin):
     @property
     def is_open(self) -> bool:
         return self._supervisor.resources is not None
+
+    @property
+    def claims(self) -> SessionClaims | None:
+        return self._supervisor.claims
+
+    @claims.setter
+    def claims(self, claims: SessionClaims | None) -> None:
+        self._supervisor.claims = claims
 
     @property
     def is_draining(self) -> bool:

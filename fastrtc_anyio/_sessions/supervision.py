@@ -29,6 +29,7 @@ from fastrtc_anyio.observability._dispatch import Observers
 from fastrtc_anyio.session import Driver, Session
 
 from .admission import Admission
+from .claims import SessionClaims
 from .early import EarlyReaders
 from .ownership import ANONYMOUS, IdCheck
 
@@ -77,6 +78,8 @@ class Supervisor:
     ) -> None:
         self.resources: Resources | None = None
         """None while the service is not open."""
+        self.claims: SessionClaims | None = None
+        """Registers the ids that clients choose; None in a single process."""
         self._options = options
         self._admission = admission
         self._registry = admission.registry
@@ -140,6 +143,7 @@ class Supervisor:
             identity=identity or None,
             asyncio_bridge=resources.asyncio_bridge,
             websocket=websocket,
+            owner=self.claims.name if self.claims is not None else None,
         )
         if self._registry.has_abandoned:
             session.messages.send_nowait(encode_message("log", "earlier_session_abandoned"))
@@ -157,7 +161,7 @@ class Supervisor:
                 negotiated: T = await tasks.start(self._supervise, session, negotiate)
         except BaseException:
             # asyncio may have cancelled the task before it ran a single line.
-            self._admission.forget(session)
+            self._forget(session)
             raise
         return negotiated
 
@@ -173,6 +177,8 @@ class Supervisor:
 
         async def answer() -> T:
             nonlocal answered
+            if self.claims is not None and session.alias is not None:
+                await self.claims.claim(session.alias, session.id)
             negotiated = await negotiate()
             answered = True
             logger.log(
@@ -195,12 +201,17 @@ class Supervisor:
             _log_error(session, exc)
             forget_frames(exc)
         finally:
-            self._admission.forget(session)
+            self._forget(session)
             lost = session.closed is not None and session.closed.reason in _LOST
             level = logging.WARNING if lost else self._options.log_level
             logger.log(
                 level, "session %s: %s", session.log_id, session.closed, event="session.ended"
             )
+
+    def _forget(self, session: Session) -> None:
+        self._admission.forget(session)
+        if self.claims is not None and session.alias is not None:
+            self.claims.release(session.alias, session.id)
 
 
 def _log_error(session: Session, error: Exception) -> None:

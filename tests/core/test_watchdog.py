@@ -60,7 +60,7 @@ async def in_session(log: SessionLog | None, function: Callable[[], None]) -> No
 
 
 async def test_step_that_holds_the_loop_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    log, samples = SessionLog("0123456789", LIMIT), Samples()
+    log, samples = SessionLog("01234567", LIMIT), Samples()
 
     def block_loop() -> None:
         block(samples, 4)
@@ -88,7 +88,7 @@ async def test_short_steps_of_one_task_are_not_named(caplog: pytest.LogCaptureFi
     samples = Samples()
 
     async def work() -> None:
-        current_log.set(SessionLog("0123456789", LIMIT))
+        current_log.set(SessionLog("01234567", LIMIT))
         for _ in range(50):
             samples.take(sys._getframe())
             await anyio.lowlevel.checkpoint()
@@ -123,7 +123,7 @@ async def test_suspended_process_names_no_code(caplog: pytest.LogCaptureFixture)
         samples.take(sys._getframe(), after=3600, cpu=0.01)
         samples.take(sys._getframe())
 
-    await in_session(SessionLog("0123456789", LIMIT), stop)
+    await in_session(SessionLog("01234567", LIMIT), stop)
     assert named(caplog) == []
 
 
@@ -134,7 +134,7 @@ async def test_code_that_holds_the_interpreter_is_named(caplog: pytest.LogCaptur
     def compute() -> None:
         samples.take(sys._getframe(), after=4, cpu=3.9)
 
-    await in_session(SessionLog("0123456789", LIMIT), compute)
+    await in_session(SessionLog("01234567", LIMIT), compute)
     (record,) = named(caplog)
     assert "more than 3900 ms" in record.getMessage()
 
@@ -147,7 +147,7 @@ async def test_garbage_collection_names_no_code(caplog: pytest.LogCaptureFixture
         samples.take(sys._getframe(), after=4, cpu=3.9)
         samples.take(sys._getframe())
 
-    await in_session(SessionLog("0123456789", LIMIT), collect)
+    await in_session(SessionLog("01234567", LIMIT), collect)
     assert named(caplog) == []
 
 
@@ -180,7 +180,7 @@ async def test_each_session_has_its_own_limit(
     limit: float | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     samples = Samples()
-    log = SessionLog("0123456789", limit)
+    log = SessionLog("01234567", limit)
     await in_session(log, lambda: block(samples, 16))
     assert named(caplog) == []
     await in_session(log, lambda: block(samples, 60))

@@ -101,7 +101,7 @@ async def test_error_of_an_abandoned_call_has_its_session(
         release.wait()
         raise ValueError("too late")
 
-    token = current_log.set(SessionLog("0123456789"))
+    token = current_log.set(SessionLog("01234567"))
     worker = Worker("test")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.run, fail)
@@ -144,7 +144,7 @@ def test_report_of_suppressed_records_has_their_event(caplog: pytest.LogCaptureF
 
 
 def test_only_logged_records_are_remembered() -> None:
-    log = SessionLog("0123456789")
+    log = SessionLog("01234567")
     token = current_log.set(log)
     try:
         for number in range(30):
