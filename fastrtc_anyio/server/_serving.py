@@ -41,6 +41,7 @@ async def serve(
     limits: RequestLimits,
     ready: anyio.Event,
     stop: anyio.Event,
+    accepting: CancelScope,
 ) -> None:
     """Serve until ``stop`` is set.
 
@@ -48,6 +49,7 @@ async def serve(
         listener: the listening socket.
         ready: set once the server accepts connections.
         stop: ends the server.
+        accepting: cancel it, and no further connections are accepted.
 
     Raises:
         RuntimeError: the application's lifespan failed to start.
@@ -64,7 +66,7 @@ async def serve(
                 raise RuntimeError(f"the application failed to start: {lifespan.failure}")
             server = _Server(ServedApp(app, limits, lifespan.state), listener)
             ready.set()
-            await server.run(stop)
+            await server.run(stop, accepting)
             lifespan.stop.set()
 
 
@@ -139,13 +141,13 @@ class _Server:
         self._most = min(limit, _descriptor_limit() // 2)
         self._most_of_one = max(1, min(limit // 4, self._most // 2))
 
-    async def run(self, stop: anyio.Event) -> None:
+    async def run(self, stop: anyio.Event, accepting: CancelScope) -> None:
         """Serve until ``stop`` is set, and end all connections."""
         async with create_task_group() as tasks:
-            async with create_task_group() as accepting:
-                accepting.start_soon(self._accept, tasks)
+            async with create_task_group() as acceptor:
+                acceptor.start_soon(self._accept, tasks, accepting)
                 await stop.wait()
-                accepting.cancel_scope.cancel()
+                accepting.cancel()
             self._listener.close()
             for end in (Connection.stop, Connection.cancel_requests):
                 for connection in list(self._connections):
@@ -154,23 +156,27 @@ class _Server:
                     await self._wait_empty()
             tasks.cancel_scope.cancel()
 
-    async def _accept(self, tasks: TaskGroup) -> None:
-        while True:
-            await checkpoint()
-            try:
-                accepted, (host, port, *_) = self._listener.accept()
-            except BlockingIOError:
-                await wait_readable(self._listener)
-            except OSError as exc:  # the client has gone, or the process is out of resources
-                if shortage := find_shortage(exc):
-                    logger.warning(
-                        "no connection can be accepted: out of %s",
-                        shortage,
-                        event="server.accept_failed",
-                    )
-                    await anyio.sleep(_PAUSE)
-            else:
-                self._admit(accepted, (host, port), tasks)
+    async def _accept(self, tasks: TaskGroup, accepting: CancelScope) -> None:
+        with accepting:
+            while True:
+                await self._accept_one(tasks)
+
+    async def _accept_one(self, tasks: TaskGroup) -> None:
+        await checkpoint()
+        try:
+            accepted, (host, port, *_) = self._listener.accept()
+        except BlockingIOError:
+            await wait_readable(self._listener)
+        except OSError as exc:  # the client has gone, or the process is out of resources
+            if shortage := find_shortage(exc):
+                logger.warning(
+                    "no connection can be accepted: out of %s",
+                    shortage,
+                    event="server.accept_failed",
+                )
+                await anyio.sleep(_PAUSE)
+        else:
+            self._admit(accepted, (host, port), tasks)
 
     def _admit(self, accepted: socket.socket, client: tuple[str, int], tasks: TaskGroup) -> None:
         host = client[0]

@@ -36,10 +36,14 @@ from .stopping import note_interrupt
 
 __all__ = [
     "ListenError",
+    "Server",
+    "create_listener",
     "invitation",
     "launch",
+    "listener_url",
     "open_page",
     "open_server",
+    "serve_listener",
     "serve_on_thread",
     "wait_for_interrupt",
 ]
@@ -206,48 +210,87 @@ async def open_server(
         ListenError: the port is in use, or the address is not one of this machine.
         TypeError, ValueError: ``host`` is not a str, or ``port`` not an int from 0 to 65535.
     """
+    async with serve_listener(app, create_listener(host, port), limits) as server:
+        yield server.url
+
+
+def create_listener(host: str, port: int) -> socket.socket:
+    """Create a listening socket. The errors are those of :func:`open_server`."""
     check_type("host", host, str)
     check_number("port", port, integer=True, at_least=0, at_most=65_535)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as exc:
+        raise ListenError(host, port, exc) from exc
+    # Connections inherit these. Without TCP_NODELAY a response's body is sent 40 ms late, with the
+    # acknowledgement of its head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEP_ALIVE:
+        if hasattr(socket, option):  # on Linux
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return listener
+
+
+def listener_url(listener: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    address, port = listener.getsockname()[:2]
+    netloc = f"[{address}]" if listener.family == socket.AF_INET6 else address
+    return f"http://{netloc}:{port}"
+
+
+class Server:
+    """A server that runs.
+
+    Attributes:
+        url: its URL, such as ``http://127.0.0.1:7860``.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.url = listener_url(listener)
+        self.accepting: CancelScope = CancelScope()
+
+    def stop_accepting(self) -> None:
+        """Accept no further connections, and go on serving the others."""
+        self.accepting.cancel()
+
+
+@asynccontextmanager
+async def serve_listener(
+    app: ASGIApp, listener: socket.socket, limits: RequestLimits | None = None
+) -> AsyncGenerator[Server, None]:
+    """Serve ``app`` at a listening socket while the block runs; see :func:`open_server`.
+
+    The socket is closed at the end.
+    """
     stop = anyio.Event()
-    with collapse_groups():
+    with listener, collapse_groups():
+        server = Server(listener)
         async with create_task_group() as tg:
             try:
-                yield await tg.start(_serve, app, host, port, limits or RequestLimits(), stop)
+                await tg.start(_serve, app, listener, limits or RequestLimits(), stop, server)
+                yield server
             finally:
                 stop.set()
 
 
 async def _serve(
     app: ASGIApp,
-    host: str,
-    port: int,
+    listener: socket.socket,
     limits: RequestLimits,
     stop: anyio.Event,
+    server: Server,
     *,
-    task_status: TaskStatus[str],
+    task_status: TaskStatus[None],
 ) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as exc:
-        raise ListenError(host, port, exc) from exc
-    with listener:
-        # Connections inherit these. Without TCP_NODELAY a response's body is sent 40 ms late, with
-        # the acknowledgement of its head.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEP_ALIVE:
-            if hasattr(socket, option):  # on Linux
-                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        async with create_task_group() as tg:
-            ready = anyio.Event()
-            address, port = listener.getsockname()[:2]
-            tg.start_soon(serve, app, listener, limits, ready, stop)
-            try:
-                await ready.wait()
-                _freeze_garbage_collector()
-                netloc = f"[{address}]" if family == socket.AF_INET6 else address
-                task_status.started(f"http://{netloc}:{port}")
-                await stop.wait()
-            finally:
-                stop.set()
+    async with create_task_group() as tg:
+        ready = anyio.Event()
+        tg.start_soon(serve, app, listener, limits, ready, stop, server.accepting)
+        try:
+            await ready.wait()
+            _freeze_garbage_collector()
+            task_status.started()
+            await stop.wait()
+        finally:
+            stop.set()

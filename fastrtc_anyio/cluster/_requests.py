@@ -1,0 +1,120 @@
+"""Find the session of a request, in its path, its query or its JSON body."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import parse_qs
+
+from anyio import move_on_after
+from starlette.types import Message, Receive, Scope
+
+from fastrtc_anyio._signaling.messages import load_json
+from fastrtc_anyio._signaling.requests import MAX_ID_LENGTH
+from fastrtc_anyio._signaling.session_ids import OWNER_CHARACTERS
+from fastrtc_anyio.limits import RequestLimits
+
+__all__ = ["BufferedRequest", "Subject"]
+
+_SEGMENT = re.compile(rf"[A-Za-z0-9_-]{{1,{OWNER_CHARACTERS}}}\.[A-Za-z0-9_-]{{22}}")
+"""A session's own id."""
+_OFFER_PATHS = ("/webrtc/offer", "/whip", "/whep")
+_MAX_QUERY = 4096
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a request is about.
+
+    Attributes:
+        name: the id of a session; None if the request is about none.
+        kind: ``"offer"`` for a request that may begin a session; ``"early"`` for one that may come
+            before its session.
+    """
+
+    name: str | None
+    kind: Literal["offer", "early", "other"]
+
+
+class BufferedRequest:
+    """An HTTP request whose body is read in advance, up to a limit.
+
+    Args:
+        limits: how much is read, and for how long.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, limits: RequestLimits) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._limits = limits
+        self._messages: list[Message] = []
+        self._next = 0
+        self.is_spent = False
+        """Whether a part of the body has been passed on that was not read in advance."""
+        self._size = 0
+
+    async def find_subject(self) -> Subject:
+        """Return what the request is about."""
+        path: str = self.scope["path"].rstrip("/")
+        is_post = self.scope["method"] == "POST"
+        begins = is_post and path.endswith(_OFFER_PATHS)
+        _, _, last = path.rpartition("/")
+        is_described = self.scope["method"] == "GET" and path.endswith(f"/sessions/{last}")
+        if _SEGMENT.fullmatch(last) or is_described:
+            return Subject(last, "other")
+        if (name := _name_in_query(self.scope["query_string"])) is not None:
+            kind: Literal["early", "other"] = "early" if self.scope["method"] == "GET" else "other"
+            return Subject(name, kind)
+        if not is_post:
+            return Subject(None, "other")
+        body = await self._read_json()
+        name = body.get("webrtc_id")
+        name = name if isinstance(name, str) and 0 < len(name) <= MAX_ID_LENGTH else None
+        if body.get("type") == "ice-candidate":
+            return Subject(name, "early")
+        return Subject(name, "offer" if begins else "other")
+
+    @property
+    def is_buffered(self) -> bool:
+        """Whether the whole body has been read, so that it can be sent more than once."""
+        return bool(self._messages) and not self._messages[-1].get("more_body", False)
+
+    def rewind(self) -> None:
+        """Let :meth:`receive` begin anew."""
+        self._next = 0
+
+    async def receive(self) -> Message:
+        """Return the next message of the request: ASGI's ``receive`` for an application."""
+        if self._next < len(self._messages):
+            self._next += 1
+            return self._messages[self._next - 1]
+        message = await self._receive()
+        self.is_spent = self.is_spent or message["type"] == "http.request"
+        return message
+
+    async def _read_json(self) -> dict[str, Any]:
+        """Return the body, if it is a JSON object that is not too large or too slow."""
+        with move_on_after(self._limits.body_seconds):
+            while self._size <= self._limits.body_bytes:
+                message = await self._receive()
+                self._messages.append(message)
+                if message["type"] == "http.disconnect":
+                    break
+                self._size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+        if not self.is_buffered or self._messages[-1]["type"] == "http.disconnect":
+            return {}
+        try:
+            found = load_json(b"".join(message.get("body", b"") for message in self._messages))
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _name_in_query(query: bytes) -> str | None:
+    if b"webrtc_id=" not in query or len(query) > _MAX_QUERY:
+        return None
+    found = parse_qs(query.decode("latin-1")).get("webrtc_id", [""])[0]
+    return found if 0 < len(found) <= MAX_ID_LENGTH else None
