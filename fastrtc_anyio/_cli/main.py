@@ -20,6 +20,7 @@ from fastrtc_anyio._core.groups import collapse_groups
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+_MOST_WORKERS = 256
 _WORKED, _FAILED, _WRONG, _INTERRUPTED = 0, 1, 2, 130
 """Exit statuses. argparse exits with the third for invalid arguments."""
 
@@ -133,11 +134,20 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
         help="time for calls to end after SIGTERM; by default the stream's, 25",
     )
 
+    serve.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="serve in N processes; SIGHUP replaces them without ending a call",
+    )
+
     def start(options: argparse.Namespace) -> int:
         from .serve import TargetError, load_stream, serve
 
         if options.reload:
             return _serve_reloading(options)
+        if options.workers is not None:
+            return _serve_in_workers(options)
         try:
             stream = load_stream(options.target)
         except TargetError as exc:
@@ -158,6 +168,12 @@ def _serve_reloading(options: argparse.Namespace) -> int:
     file = Path(options.target.partition(":")[0])
     folders = {Path.cwd(), *([file.resolve().parent] if file.suffix == ".py" else [])}
     return _run(options, lambda: serve_reloading(arguments, sorted(folders)))
+
+
+def _serve_in_workers(options: argparse.Namespace) -> int:
+    from .workers import serve_workers
+
+    return _run(options, lambda: serve_workers(options))
 
 
 def _add_call(commands: _Commands, common: argparse.ArgumentParser) -> None:
@@ -220,6 +236,12 @@ def _seconds(text: str) -> float:
         if 0 <= (seconds := float(text)) < 3600:
             return seconds
     raise argparse.ArgumentTypeError(f"must be a number of seconds below 3600; got {text!r}")
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) <= _MOST_WORKERS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a number from 1 to {_MOST_WORKERS}; got {text!r}")
 
 
 def _input(text: str) -> str:

@@ -5,5 +5,6 @@ A session lives in one process. Requests about it that reach another process are
 
 from .directory import Location, MemoryDirectory, SessionDirectory
 from .member import Member
+from .switchboard import Switchboard
 
-__all__ = ["Location", "Member", "MemoryDirectory", "SessionDirectory"]
+__all__ = ["Location", "Member", "MemoryDirectory", "SessionDirectory", "Switchboard"]

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hmac
 import json
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import anyio
-import httpx
-from anyio import create_task_group
+import h11
+from anyio import BrokenResourceError, CancelScope, EndOfStream, create_task_group, fail_after
+from anyio.abc import ByteStream
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastrtc_anyio._core.groups import collapse_groups
@@ -25,13 +26,13 @@ from ._requests import BufferedRequest
 from .directory import Location
 from .member import Member
 
-__all__ = ["ELSEWHERE", "Forwarder", "Inlet", "Purpose", "Refused"]
+__all__ = ["Forwarder", "Inlet", "Lost", "Refused"]
 
 HEADER = b"x-fastrtc-cluster"
 _VERSION = 1
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 30.0
-"""Seconds between two pieces of a response. A GET may wait for outputs for any time."""
+"""Seconds for the head of a response. A GET may wait for outputs for any time."""
 _HOP_BY_HOP = {
     b"connection",
     b"expect",
@@ -45,10 +46,10 @@ _HOP_BY_HOP = {
     b"upgrade",
 }
 """Headers of one connection (RFC 9110 7.6.1), and that of a client that waits to send its body."""
-ELSEWHERE = 421
+_ELSEWHERE = 421
 """Status (RFC 9110 15.5.20) of a request about a session that a process does not have any more."""
 
-Purpose = Literal["session", "place"]
+_Purpose = Literal["session", "place"]
 """Whether a request is about a session of the receiver, or shall begin one there."""
 
 
@@ -56,11 +57,15 @@ class Refused(Exception):
     """No process listens at an address."""
 
 
+class Lost(Exception):
+    """A process does not answer."""
+
+
 @dataclass(frozen=True)
 class _Origin:
     """The connection from which a request came."""
 
-    purpose: Purpose
+    purpose: _Purpose
     name: str
     client: list[object] | None
     server: list[object] | None
@@ -68,7 +73,7 @@ class _Origin:
     root_path: str
 
     @staticmethod
-    def of(scope: Scope, purpose: Purpose, name: str | None) -> _Origin:
+    def of(scope: Scope, purpose: _Purpose, name: str | None) -> _Origin:
         client, server = scope.get("client"), scope.get("server")
         return _Origin(
             purpose,
@@ -91,7 +96,7 @@ class _Origin:
 
 
 class Forwarder:
-    """Sends requests to other processes of a cluster.
+    """Sends requests to other processes of a cluster, over HTTP/1.1.
 
     Connections are not used twice: a request that is lost because its connection had just been
     closed could not be repeated.
@@ -99,14 +104,14 @@ class Forwarder:
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
-        # Neither proxies nor credentials of the environment.
-        self._client = httpx.AsyncClient(
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        )
 
     async def forward(
-        self, request: BufferedRequest, to: Location, purpose: Purpose, name: str | None, send: Send
+        self,
+        request: BufferedRequest,
+        to: Location,
+        purpose: _Purpose,
+        name: str | None,
+        send: Send,
     ) -> bool:
         """Forward a request, and pass the response on, unless its status says to try elsewhere.
 
@@ -115,104 +120,120 @@ class Forwarder:
 
         Raises:
             Refused: no process listens there. Nothing has been sent.
-            httpx.HTTPError: the process has ended, or does not answer. Nothing has been sent.
+            Lost: the process has ended, or does not answer. Nothing has been sent.
             ConnectionError: the process has ended while it answered.
         """
         request.rewind()
-        body = _Body(request)
-        outgoing = self._make_request(request.scope, to, purpose, name, body)
+        address = urlsplit(to.address)
+        try:
+            with fail_after(_CONNECT_SECONDS):
+                stream = await anyio.connect_tcp(address.hostname or "", address.port or 80)
+        except (OSError, TimeoutError) as exc:
+            raise Refused(to.address) from exc
         is_answered = True  # also if the client leaves
         with collapse_groups():
-            async with create_task_group() as tasks:
-                tasks.start_soon(body.cancel_when_client_leaves, tasks.cancel_scope)
-                is_answered = await self._exchange(outgoing, to, purpose, send)
+            async with stream, create_task_group() as tasks:
+                exchange = _Exchange(stream, request)
+                tasks.start_soon(exchange.cancel_when_client_leaves, tasks.cancel_scope)
+                is_answered = await self._exchange(exchange, to, purpose, name, send)
                 tasks.cancel_scope.cancel()
         return is_answered
 
     async def _exchange(
-        self, outgoing: httpx.Request, to: Location, purpose: Purpose, send: Send
+        self, exchange: _Exchange, to: Location, purpose: _Purpose, name: str | None, send: Send
     ) -> bool:
+        scope = exchange.request.scope
+        fields = vars(_Origin.of(scope, purpose, name))
+        text = json.dumps({"version": _VERSION, "secret": self._secret, **fields})
         try:
-            response = await self._client.send(outgoing, stream=True)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise Refused(to.address) from exc
+            await exchange.send((HEADER, b64encode(text.encode())))
+            with fail_after(None if scope["method"] == "GET" else _ANSWER_SECONDS):
+                response = await exchange.receive_head()
+        except (OSError, BrokenResourceError, h11.ProtocolError) as exc:  # or a TimeoutError
+            raise Lost(f"{type(exc).__name__}: {exc}") from exc
+        if response.status_code == (_ELSEWHERE if purpose == "session" else 503):
+            return False
+        headers = [(key, value) for key, value in response.headers if key not in _HOP_BY_HOP]
+        status = response.status_code
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         try:
-            if response.status_code == (ELSEWHERE if purpose == "session" else 503):
-                return False
-            await _relay(response, to, send)
-            return True
-        finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
-
-    def _make_request(
-        self, scope: Scope, to: Location, purpose: Purpose, name: str | None, body: _Body
-    ) -> httpx.Request:
-        origin = _Origin.of(scope, purpose, name)
-        text = json.dumps({"version": _VERSION, "secret": self._secret, **vars(origin)})
-        headers = [
-            *(pair for pair in scope["headers"] if pair[0] not in _HOP_BY_HOP | {HEADER}),
-            (HEADER, b64encode(text.encode())),
-        ]
-        raw_path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-        query: bytes = scope["query_string"]
-        url = httpx.URL(to.address).copy_with(raw_path=raw_path + (b"?" + query if query else b""))
-        has_body = any(
-            key in (b"content-length", b"transfer-encoding") for key, _ in scope["headers"]
-        )
-        if not has_body:
-            body.skip()
-        answer = None if scope["method"] == "GET" else _ANSWER_SECONDS
-        timeout = httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS, read=answer)
-        return httpx.Request(
-            scope["method"],
-            url,
-            headers=headers,
-            content=body if has_body else b"",
-            extensions={"timeout": timeout.as_dict()},
-        )
+            while (chunk := await exchange.receive_body()) is not None:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except (BrokenResourceError, h11.ProtocolError) as exc:
+            raise ConnectionError(f"process {to.owner} has ended while it answered") from exc
+        await send({"type": "http.response.body", "body": b""})
+        return True
 
 
-class _Body:
-    """The body of a request, for httpx."""
+class _Exchange:
+    """A request that is sent to another process, and its response."""
 
-    def __init__(self, request: BufferedRequest) -> None:
-        self._request = request
-        self._is_read = anyio.Event()
+    def __init__(self, stream: ByteStream, request: BufferedRequest) -> None:
+        self.request = request
+        self._stream = stream
+        self._http = h11.Connection(h11.CLIENT)
+        self._is_sent = anyio.Event()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def send(self, header: tuple[bytes, bytes]) -> None:
+        """Send the request with a further header, as far as the other process reads it."""
+        scope = self.request.scope
+        given: list[tuple[bytes, bytes]] = list(scope["headers"])
+        headers = [pair for pair in given if pair[0] not in _HOP_BY_HOP | {HEADER}]
+        headers += [header, (b"connection", b"close")]
+        if is_chunked := any(key == b"transfer-encoding" for key, _ in given):
+            headers.append((b"transfer-encoding", b"chunked"))
+        target: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        if query := scope["query_string"]:
+            target += b"?" + query
+        await self._write(h11.Request(method=scope["method"], target=target, headers=headers))
+        with suppress(BrokenResourceError):  # the response may say why
+            if is_chunked or any(key == b"content-length" for key, _ in given):
+                await self._send_body()
+            await self._write(h11.EndOfMessage())
+        self._is_sent.set()
+
+    async def _send_body(self) -> None:
         more = True
         while more:
-            message = await self._request.receive()
+            message = await self.request.receive()
             if message["type"] == "http.disconnect":
-                raise httpx.WriteError("the client has gone")
+                raise BrokenResourceError
             more = message.get("more_body", False)
             if message.get("body"):
-                yield message["body"]
-        self._is_read.set()
+                await self._write(h11.Data(data=message["body"]))
 
-    def skip(self) -> None:
-        """Note that there is no body to read."""
-        self._is_read.set()
+    async def _write(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
+        if data := self._http.send(event):
+            await self._stream.send(data)
 
-    async def cancel_when_client_leaves(self, scope: anyio.CancelScope) -> None:
+    async def receive_head(self) -> h11.Response:
+        while not isinstance(event := await self._receive(), h11.Response):
+            if not isinstance(event, h11.InformationalResponse):
+                raise BrokenResourceError
+        return event
+
+    async def receive_body(self) -> bytes | None:
+        """Return a piece of the body of the response; None at its end."""
+        event = await self._receive()
+        return bytes(event.data) if isinstance(event, h11.Data) else None
+
+    async def _receive(self) -> h11.Event:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            try:
+                data = await self._stream.receive()
+            except EndOfStream:
+                data = b""
+            self._http.receive_data(data)
+        if not isinstance(event, h11.Event):
+            raise BrokenResourceError
+        return event
+
+    async def cancel_when_client_leaves(self, scope: CancelScope) -> None:
         """Cancel a scope if the client closes its connection after the request."""
-        await self._is_read.wait()
-        while (await self._request.receive())["type"] != "http.disconnect":
+        await self._is_sent.wait()
+        while (await self.request.receive())["type"] != "http.disconnect":
             pass
         scope.cancel()
-
-
-async def _relay(response: httpx.Response, sender: Location, send: Send) -> None:
-    headers = [pair for pair in response.headers.raw if pair[0].lower() not in _HOP_BY_HOP]
-    headers = [(key.lower(), value) for key, value in headers]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    try:
-        async for chunk in response.aiter_raw():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except httpx.HTTPError as exc:
-        raise ConnectionError(f"process {sender.owner} has ended while it answered") from exc
-    await send({"type": "http.response.body", "body": b""})
 
 
 class Inlet:
@@ -232,7 +253,7 @@ class Inlet:
         elif (origin := self._read_origin(scope)) is None:
             await _answer(send, 403, b"this port is for the processes of the cluster")
         elif origin.purpose == "session" and not self._member.holds(origin.name):
-            await _answer(send, ELSEWHERE, b"this process has no such session")
+            await _answer(send, _ELSEWHERE, b"this process has no such session")
         else:
             await self._app(origin.apply(scope), receive, send)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import parse_qs
 
 from anyio import move_on_after
@@ -69,8 +69,8 @@ class BufferedRequest:
         if not is_post:
             return Subject(None, "other")
         body = await self._read_json()
-        name = body.get("webrtc_id")
-        name = name if isinstance(name, str) and 0 < len(name) <= MAX_ID_LENGTH else None
+        given = body.get("webrtc_id")
+        name = given if isinstance(given, str) and 0 < len(given) <= MAX_ID_LENGTH else None
         if body.get("type") == "ice-candidate":
             return Subject(name, "early")
         return Subject(name, "offer" if begins else "other")
@@ -93,7 +93,7 @@ class BufferedRequest:
         self.is_spent = self.is_spent or message["type"] == "http.request"
         return message
 
-    async def _read_json(self) -> dict[str, Any]:
+    async def _read_json(self) -> dict[str, object]:
         """Return the body, if it is a JSON object that is not too large or too slow."""
         with move_on_after(self._limits.body_seconds):
             while self._size <= self._limits.body_bytes:

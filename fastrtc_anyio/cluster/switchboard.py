@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 
-import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastrtc_anyio._core.log import logger
@@ -13,7 +12,7 @@ from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio.limits import RequestLimits
 
-from ._forwarding import Forwarder, Inlet, Refused
+from ._forwarding import Forwarder, Inlet, Lost, Refused
 from ._requests import BufferedRequest, Subject
 from .directory import Location
 from .member import Member
@@ -84,7 +83,7 @@ class Switchboard:
         except Refused:
             await self._member.report_lost(process)
             return False
-        except httpx.HTTPError as exc:
+        except Lost as exc:
             _log_lost(process, exc)
             await _answer(send, 502, "the process that has this session does not answer")
             return True
@@ -116,7 +115,7 @@ class Switchboard:
             return await self._forwarder.forward(request, process, "place", subject.name, send)
         except Refused:
             await self._member.report_lost(process)
-        except httpx.HTTPError as exc:
+        except Lost as exc:
             _log_lost(process, exc)
         return False
 
@@ -143,9 +142,9 @@ class _HeldResponse:
             await self._send(message)
 
 
-def _log_lost(process: Location, error: httpx.HTTPError) -> None:
+def _log_lost(process: Location, error: Lost) -> None:
     logger.warning(
-        "a request was not answered by process %s: %r",
+        "a request was not answered by process %s: %s",
         process.owner,
         error,
         event="cluster.request_lost",

@@ -32,9 +32,7 @@ async def open_processes(link: Link, *names: str) -> AsyncGenerator[list[Stream]
         tasks.cancel_scope.cancel()
 
 
-async def _run_process(
-    link: Link, name: str, *, task_status: anyio.abc.TaskStatus[Stream]
-) -> None:
+async def _run_process(link: Link, name: str, *, task_status: anyio.abc.TaskStatus[Stream]) -> None:
     stream = Stream(Quiet, modality="audio", concurrency_limit=None, limits=Limits(lag=None))
     stream.claims = member = Member(link, f"http://{name}", name=name)
     async with create_task_group() as tasks:
@@ -94,7 +92,8 @@ async def test_other_transports_claim_their_ids() -> None:
 
 async def _serve(stream: Stream) -> None:
     await stream.serve_peer(
-        lambda needs, buffers: MemoryPeer(media=stream.media, sample_rate=needs.sample_rate), alias=ID
+        lambda needs, buffers: MemoryPeer(media=stream.media, sample_rate=needs.sample_rate),
+        alias=ID,
     )
 
 

@@ -1,0 +1,120 @@
+"""A directory in another process of the same machine, over a Unix socket.
+
+Each request is a connection: a line of JSON there, and a line back. Closing it cancels the request.
+The socket is in a folder that only the user of the processes may enter.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import anyio
+from anyio import ClosedResourceError, DelimiterNotFound, EndOfStream, IncompleteRead
+from anyio.abc import SocketStream, TaskStatus
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from fastrtc_anyio._core.log import logger
+
+from .directory import Location, SessionDirectory
+
+__all__ = ["RemoteDirectory", "serve_directory"]
+
+_LINE = 65_536
+"""Bytes of a line at most."""
+_SECONDS = 60.0
+"""Seconds for one request at most: finders wait."""
+
+
+async def serve_directory(
+    directory: SessionDirectory, path: str, *, task_status: TaskStatus[None]
+) -> None:
+    """Serve a directory at a Unix socket until the call is cancelled."""
+    async with await anyio.create_unix_listener(path, mode=0o600) as listener:
+        task_status.started()
+        await listener.serve(partial(_serve_one, directory))
+
+
+async def _serve_one(directory: SessionDirectory, stream: SocketStream) -> None:
+    async with stream:
+        try:
+            with anyio.fail_after(_SECONDS):
+                request: object = json.loads(await _read_line(stream))
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_cancel_at_end, stream, tasks.cancel_scope)
+                    answer = await _call(directory, request)
+                    await stream.send(json.dumps(answer).encode() + b"\n")
+                    tasks.cancel_scope.cancel()
+        except (TimeoutError, OSError, EndOfStream, IncompleteRead, anyio.BrokenResourceError):
+            pass  # the process has gone, or does not want the answer any more
+        except Exception:
+            logger.exception("a request to the directory failed", event="cluster.request_failed")
+
+
+async def _call(directory: SessionDirectory, request: object) -> object:
+    match request:
+        case ["join", str(owner), str(address)]:
+            return await directory.join(owner, address)
+        case ["leave", str(owner)]:
+            await directory.leave(owner)
+            return None
+        case ["list"]:
+            return await directory.list_processes()
+        case ["claim", str(webrtc_id), str(session_id)]:
+            return await directory.claim(webrtc_id, session_id)
+        case ["release", str(webrtc_id), str(session_id)]:
+            await directory.release(webrtc_id, session_id)
+            return None
+        case ["find", str(name), int(wait) | float(wait)]:
+            return await directory.find(name, wait)
+    raise ValueError(f"unknown request to the directory: {request!r}")
+
+
+async def _cancel_at_end(stream: SocketStream, scope: anyio.CancelScope) -> None:
+    try:
+        await stream.receive(1)
+    except (EndOfStream, anyio.BrokenResourceError, ClosedResourceError):
+        scope.cancel()
+
+
+async def _read_line(stream: SocketStream) -> bytes:
+    return await BufferedByteReceiveStream(stream).receive_until(b"\n", _LINE)
+
+
+class RemoteDirectory(SessionDirectory):
+    """A directory that :func:`serve_directory` serves.
+
+    The methods raise ``OSError`` if it cannot be reached.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def join(self, owner: str, address: str) -> bool:
+        return bool(await self._ask("join", owner, address))
+
+    async def leave(self, owner: str) -> None:
+        await self._ask("leave", owner)
+
+    async def list_processes(self) -> list[Location]:
+        answer = await self._ask("list")
+        return [Location(*entry) for entry in answer] if isinstance(answer, list) else []
+
+    async def claim(self, webrtc_id: str, session_id: str) -> str | None:
+        answer = await self._ask("claim", webrtc_id, session_id)
+        return None if answer is None else str(answer)
+
+    async def release(self, webrtc_id: str, session_id: str) -> None:
+        await self._ask("release", webrtc_id, session_id)
+
+    async def find(self, name: str, wait: float = 0.0) -> Location | None:
+        answer = await self._ask("find", name, wait)
+        return Location(*answer) if isinstance(answer, list) else None
+
+    async def _ask(self, name: str, *arguments: object) -> object:
+        try:
+            async with await anyio.connect_unix(self._path) as stream:
+                await stream.send(json.dumps([name, *arguments]).encode() + b"\n")
+                return json.loads(await _read_line(stream))
+        except (EndOfStream, IncompleteRead, DelimiterNotFound, anyio.BrokenResourceError) as exc:
+            raise ConnectionError("the directory has closed the connection") from exc
