@@ -14,6 +14,7 @@ from anyio import ClosedResourceError, DelimiterNotFound, EndOfStream, Incomplet
 from anyio.abc import SocketStream, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.log import logger
 
 from .directory import Location, SessionDirectory
@@ -38,7 +39,7 @@ async def serve_directory(
 async def _serve_one(directory: SessionDirectory, stream: SocketStream) -> None:
     async with stream:
         try:
-            with anyio.fail_after(_SECONDS):
+            with collapse_groups(), anyio.fail_after(_SECONDS):
                 request: object = json.loads(await _read_line(stream))
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_cancel_at_end, stream, tasks.cancel_scope)

@@ -180,6 +180,7 @@ class _Parent:
                     return
                 if old is not None:
                     old.stop(signal.SIGTERM)
+            print("all workers are replaced: the old ones drain", file=sys.stderr, flush=True)
 
     async def drain(self) -> None:
         """Let all calls end, within their timeout, and all workers."""

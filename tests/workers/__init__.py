@@ -1,0 +1,1 @@
+"""Several processes: does every request reach its session, and does no call end with a process?"""

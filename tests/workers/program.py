@@ -1,0 +1,60 @@
+"""A stream for ``serve --workers``: an echo that puts out its inputs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import anyio
+
+from fastrtc_anyio import (
+    AdditionalOutputs,
+    AsyncStreamHandler,
+    Limits,
+    RtcConfiguration,
+    Slider,
+    Stream,
+    Textbox,
+)
+from fastrtc_anyio.server import require_token
+
+TOKEN = "a token of the tests"
+
+
+class Echo(AsyncStreamHandler):
+    """Returns audio, and the inputs as outputs."""
+
+    def __init__(self) -> None:
+        super().__init__(output_sample_rate=48_000)
+        self.to_emit, self.queued = anyio.create_memory_object_stream[Any](50)
+
+    def copy(self) -> Echo:
+        return Echo()
+
+    async def receive(self, frame: Any) -> None:
+        if self.args_set.is_set():
+            self.args_set.clear()
+            await self.to_emit.send(AdditionalOutputs(self.latest_args[-1]))
+        await self.to_emit.send(frame)
+
+    async def emit(self) -> Any:
+        return await self.queued.receive()
+
+    def shutdown(self) -> None:
+        self.to_emit.close()
+        self.queued.close()
+
+
+if os.environ.get("FAIL_AT_START"):
+    raise RuntimeError("as the test asks")
+
+stream = Stream(
+    Echo(),
+    modality="audio",
+    concurrency_limit=int(os.environ.get("CONCURRENCY_LIMIT", "20")),
+    server_rtc_configuration=RtcConfiguration(addresses=("127.0.0.1",)),
+    limits=Limits(lag=None),
+    additional_inputs=[Slider(label="level", minimum=0, maximum=1000)],
+    additional_outputs=[Textbox(label="shown")],
+    authenticate=require_token(TOKEN),
+)

@@ -1,0 +1,323 @@
+"""``serve --workers``: real processes and calls."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio import create_task_group, to_thread
+
+from fastrtc_anyio._signaling.session_ids import owner_of
+from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.calls import accept, make_offer, place_call
+from tests.kit.measure import check_echo
+from tests.kit.served import Program, run_server
+from tests.kit.waiting import wait_until
+
+from .program import TOKEN
+
+PROGRAM = Path(__file__).with_name("program.py")
+ROOT = str(Path(__file__).parents[2])
+ACCESS = {"Authorization": f"Bearer {TOKEN}"}
+
+# The workers have their own backend; one backend is enough for the client.
+pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
+each_backend = pytest.mark.parametrize("backend", ["trio", "asyncio"])
+
+
+@dataclass
+class Cluster:
+    """Running workers."""
+
+    program: Program
+    url: str
+
+    @property
+    def errors(self) -> str:
+        return self.program.printed["stderr"]
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes of the workers."""
+        threads = Path(f"/proc/{self.program.process.pid}/task").glob("*/children")
+        return {int(word) for listed in threads for word in listed.read_text("ascii").split()}
+
+    def client(self) -> httpx.AsyncClient:
+        """A client that opens a connection for each request, to any worker."""
+        limits = httpx.Limits(max_keepalive_connections=0)
+        return httpx.AsyncClient(base_url=self.url, headers=ACCESS, limits=limits, timeout=20)
+
+
+@asynccontextmanager
+async def run(
+    backend: str = "trio", count: int = 2, *options: str, **variables: str
+) -> AsyncGenerator[Cluster, None]:
+    command = [sys.executable, "-m", "fastrtc_anyio", "serve", f"{PROGRAM}:stream", "--port", "0"]
+    command += ["--workers", str(count), "--backend", backend, *options]
+    async with run_server(command, {"PYTHONPATH": ROOT, **variables}) as program:
+        yield Cluster(program, program.url)
+
+
+@dataclass
+class Call:
+    """A call whose audio is counted."""
+
+    id: str
+    client: AiortcClient
+    owner: str = ""
+    lost: int = 0
+    frames: int = 0
+    _number: int | None = None
+
+    def count(self, packet: Any) -> None:
+        number = packet.sequence_number
+        if self._number is not None:
+            self.lost += (number - self._number - 1) % 65_536
+        self._number = number
+        self.frames += 1
+
+    async def hang_up(self) -> None:
+        self.client.hang_up()
+        await wait_until(self.client.closed.is_set, "the end of the call")
+
+
+@asynccontextmanager
+async def open_calls(cluster: Cluster, count: int) -> AsyncGenerator[list[Call], None]:
+    """Open some calls, some on each worker."""
+    async with AsyncExitStack() as stack, cluster.client() as http:
+        calls = []
+        for _ in range(count):
+            webrtc_id = secrets.token_hex(16)
+            client = await stack.enter_async_context(
+                place_call(cluster.url, webrtc_id, token=TOKEN)
+            )
+            described = await http.get(f"/sessions/{webrtc_id}")
+            owner = owner_of(described.json()["session_id"])
+            assert owner is not None
+            call = Call(webrtc_id, client, owner)
+            _listen(call)
+            calls.append(call)
+        yield calls
+
+
+def _listen(call: Call) -> None:
+    (receiver,) = [t.receiver for t in call.client.pc.getTransceivers() if t.kind == "audio"]
+    one: Any = receiver
+    handle = one._handle_rtp_packet
+
+    async def count(packet: Any, arrival_time_ms: int) -> None:
+        call.count(packet)
+        await handle(packet, arrival_time_ms)
+
+    one._handle_rtp_packet = count
+
+
+async def follow_up(http: httpx.AsyncClient, call: Call, number: int) -> str:
+    """Send a request about a call, and return what is wrong with the response."""
+    match number % 4:
+        case 0:
+            body = {"webrtc_id": call.id, "level": number}
+            reply = await http.post("/input_hook", json=body)
+        case 1:
+            reply = await http.get(f"/sessions/{call.id}")
+            if not reply.text.count(f'"{call.owner}.'):
+                return f"answered by another worker: {reply.text}"
+        case 2:
+            body = {"type": "ice-candidate", "candidate": {"candidate": "x"}, "webrtc_id": call.id}
+            reply = await http.post("/webrtc/offer", json=body)
+            # Only the worker that has the session sees that it is malformed.
+            return "" if reply.status_code == 400 else f"{reply.status_code} {reply.text}"
+        case _:
+            body = {"type": "offer", "sdp": "v=0\r\n", "webrtc_id": call.id, "restart": True}
+            reply = await http.post("/webrtc/offer", json=body)
+            # Another worker knows no session to restart. This one might, with another offer.
+            return "" if reply.status_code in (409, 503) else f"{reply.status_code} {reply.text}"
+    return "" if reply.status_code == 200 else f"{reply.status_code} {reply.text}"
+
+
+async def check_outputs(http: httpx.AsyncClient, call: Call, level: int) -> None:
+    """Check that an input comes back as an output: both reach the session."""
+    async with http.stream("GET", f"/outputs?webrtc_id={call.id}") as outputs:
+        assert outputs.status_code == 200
+        await http.post("/input_hook", json={"webrtc_id": call.id, "level": level})
+        with anyio.fail_after(10):
+            async for line in outputs.aiter_lines():
+                if line.startswith("data:") and str(level) in line:
+                    return
+    raise AssertionError("the stream of outputs has ended")
+
+
+def _running(pids: set[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@each_backend
+async def test_every_request_reaches_its_session(backend: str) -> None:
+    async with (
+        run(backend) as cluster,
+        open_calls(cluster, 6) as calls,
+        cluster.client() as http,
+    ):
+        assert len({call.owner for call in calls}) == 2
+        wrong = [
+            found
+            for number in range(200)
+            if (found := await follow_up(http, calls[number % 6], number // 6))
+        ]
+        assert not wrong
+        for level, call in enumerate(calls):
+            await check_outputs(http, call, 100 + level)
+            await check_echo(call.client)
+        assert await cluster.program.interrupt() < 5
+        assert cluster.program.process.returncode in (0, 130)
+        assert "Traceback" not in cluster.errors
+
+
+@each_backend
+async def test_whip_resources_and_taken_ids(backend: str) -> None:
+    async with run(backend) as cluster, cluster.client() as http, open_client() as client:
+        sdp = await to_thread.run_sync(client.run, client.make_offer, None, False, "sendonly")
+        headers = {"Content-Type": "application/sdp"}
+        reply = await http.post("/whip", content=sdp, headers=headers)
+        assert reply.status_code == 201, reply.text
+        await accept(client, reply.text)
+        resource = httpx.URL(reply.headers["location"]).path
+        headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*"}
+        section = "a=mid:0\r\na=candidate:1 1 udp 9 127.0.0.1 9 typ host\r\n"
+        for _ in range(20):
+            patched = await http.patch(resource, content=section, headers=headers)
+            assert patched.status_code == 204, patched.text
+        async with open_calls(cluster, 1) as (call,), open_client() as other:
+            offer = await make_offer(other)
+            for _ in range(10):
+                body = {"type": "offer", "sdp": offer, "webrtc_id": call.id}
+                assert (await http.post("/webrtc/offer", json=body)).status_code == 409
+        assert (await http.delete(resource)).status_code == 200
+        statuses = Counter([(await http.delete(resource)).status_code for _ in range(10)])
+        assert set(statuses) == {404}
+
+
+@each_backend
+async def test_a_killed_worker_loses_only_its_own_calls(backend: str) -> None:
+    async with (
+        run(backend) as cluster,
+        open_calls(cluster, 6) as calls,
+        cluster.client() as http,
+    ):
+        owners = {call.owner for call in calls}
+        assert len(owners) == 2
+        before = cluster.pids
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        await wait_until(lambda: len(cluster.pids - before) == 1, "another worker")
+        async with open_calls(cluster, 4) as later:  # the new worker may still start
+            assert len(later) == 4
+        lost = re.findall(r"worker (\S+) has ended with status -9", cluster.errors)
+        assert len(lost) == 1
+        living = [call for call in calls if call.owner != lost[0]]
+        assert living
+        counted = {call.id: call.frames for call in living}
+        await wait_until(lambda: all(c.frames > counted[c.id] + 25 for c in living))
+        assert [call.lost for call in living] == [0] * len(living)
+        for number, call in enumerate(living * 8):
+            assert await follow_up(http, call, number // len(living)) == ""
+        for call in calls:
+            if call not in living:
+                body = {"webrtc_id": call.id, "level": 1}
+                assert (await http.post("/input_hook", json=body)).status_code == 404
+
+
+@each_backend
+async def test_workers_are_replaced_without_ending_a_call(backend: str) -> None:
+    async with (
+        run(backend) as cluster,
+        open_calls(cluster, 4) as calls,
+        cluster.client() as http,
+    ):
+        before = cluster.pids
+        cluster.program.process.send_signal(signal.SIGHUP)
+        wrong: list[str] = []
+        number = 0
+        with anyio.fail_after(60):
+            while "the old ones drain" not in cluster.errors or number < 100:
+                wrong += [await follow_up(http, calls[number % 4], number // 4)]
+                number += 1
+        assert not [one for one in wrong if one]
+        async with open_calls(cluster, 4) as later:
+            assert not {call.owner for call in calls} & {call.owner for call in later}
+            assert all(not call.client.closed.is_set() for call in calls)
+            for call in calls:
+                await check_echo(call.client)
+            assert [call.lost for call in calls] == [0] * 4
+            async with create_task_group() as tasks:
+                for call in calls:
+                    tasks.start_soon(call.hang_up)
+            await wait_until(lambda: not cluster.pids & before, "the old workers", seconds=5)
+            for number, call in enumerate(later * 4):
+                assert await follow_up(http, call, number // 4) == ""
+
+
+@each_backend
+async def test_sigterm_drains_all_workers(backend: str) -> None:
+    async with run(backend) as cluster, open_calls(cluster, 4) as calls:
+        cluster.program.process.send_signal(signal.SIGTERM)
+        for call in calls:
+            await check_echo(call.client)
+        for call in calls:
+            await call.hang_up()
+        assert await cluster.program.wait() < 5
+        assert cluster.program.process.returncode == 0
+        assert "Traceback" not in cluster.errors
+
+
+async def test_a_second_signal_ends_all_workers() -> None:
+    async with run() as cluster, open_calls(cluster, 2) as calls:
+        pids = cluster.pids
+        cluster.program.process.send_signal(signal.SIGTERM)
+        await anyio.sleep(0.3)
+        assert await cluster.program.interrupt(signal.SIGTERM) < 5
+        await wait_until(lambda: all(call.client.closed.is_set() for call in calls))
+        assert not _running(pids)
+
+
+@each_backend
+async def test_no_worker_outlives_its_parent(backend: str) -> None:
+    async with run(backend) as cluster, open_calls(cluster, 1):
+        pids = cluster.pids
+        cluster.program.process.send_signal(signal.SIGKILL)
+        await wait_until(lambda: not _running(pids), "the end of the workers")
+
+
+async def test_calls_that_one_worker_refuses_are_taken_by_another() -> None:
+    async with run(CONCURRENCY_LIMIT="2") as cluster, open_calls(cluster, 4) as calls:
+        assert set(Counter(call.owner for call in calls).values()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        ("missing.py:stream", "error: file missing.py not found"),
+        (f"{PROGRAM}:other", "has no other; its streams: stream"),
+    ],
+)
+async def test_a_stream_that_cannot_be_loaded(target: str, error: str) -> None:
+    command = [sys.executable, "-m", "fastrtc_anyio", "serve", target, "--port", "0"]
+    found = await anyio.run_process(
+        [*command, "--workers", "3"], check=False, env={**os.environ, "PYTHONPATH": ROOT}
+    )
+    assert found.returncode == 1
+    printed = found.stderr.decode()
+    assert printed.count(error) == 1
+    assert "Traceback" not in printed
