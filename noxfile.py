@@ -33,6 +33,7 @@ NEWEST = (
 )
 REAL_TIME = (
     "tests/cli",
+    "tests/cluster/real_time",
     "tests/examples",
     "tests/parity/real_time",
     "tests/server",
@@ -56,7 +57,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests in parallel, except attacks, interop and soak; or run pytest with arguments."""
+    """Run the tests in parallel, except attacks, interop, soak and workers; or run pytest with arguments."""
     # Compiling all modules takes longer than compiling those that are imported.
     session.install("--no-compile", ".[test]")
     run_tests(session)
@@ -102,6 +103,14 @@ def attacks(session: nox.Session) -> None:
     several = ("-n", "3", "--dist", "worksteal", "-m", "not alone")
     session.run("pytest", "tests/attacks", *several, env=ENVIRONMENT)
     session.run("pytest", "tests/attacks", "-m", "alone", env=ENVIRONMENT)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Serve calls in several processes, which are killed and replaced."""
+    session.install("--no-compile", ".[test]")
+    arguments = session.posargs or ("-n", "2", "--dist", "worksteal", "tests/workers")
+    session.run("pytest", *arguments, env=ENVIRONMENT)
 
 
 @nox.session

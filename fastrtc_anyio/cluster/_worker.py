@@ -1,29 +1,17 @@
-"""One process of ``serve --workers``: ``python -m fastrtc_anyio.cluster._worker``, started by the
-parent alone.
-
-The first line on its standard input is JSON with all settings. The input ends when the parent
-does: the worker ends then, too, even if its event loop is blocked.
-"""
+"""A worker: one of the processes that serve a stream."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import sys
-import threading
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 
-import anyio
 from anyio import create_task_group
 from starlette.applications import Starlette
 
 from fastrtc_anyio._core.groups import collapse_groups
-from fastrtc_anyio.server._library_logs import protect_logs
 from fastrtc_anyio.server.launch import (
     create_listener,
     listener_url,
@@ -37,10 +25,7 @@ from ._remote import RemoteDirectory
 from .member import Member
 from .switchboard import Switchboard
 
-__all__ = ["Settings", "main"]
-
-_LAST_SECONDS = 10.0
-"""Seconds to end without a parent."""
+__all__ = ["Settings", "serve_worker"]
 
 
 @dataclass(frozen=True)
@@ -104,40 +89,3 @@ async def _join(member: Member) -> AsyncGenerator[None, None]:
             await tasks.start(member.run)
             yield
             tasks.cancel_scope.cancel()
-
-
-def end_with_parent() -> None:
-    """End this process when its standard input ends."""
-    # Not sys.stdin: a thread in its lock would abort the end of the interpreter.
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(_LAST_SECONDS)
-    os._exit(1)
-
-
-def _read_settings() -> Settings:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        found = os.read(0, 1)
-        if not found:
-            sys.exit(1)
-        line += found
-    return Settings(**json.loads(line))
-
-
-def main() -> None:
-    from fastrtc_anyio._cli.serve import TargetError, load_stream
-
-    settings = _read_settings()
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    protect_logs()
-    try:
-        stream = load_stream(settings.target)
-    except TargetError as exc:
-        sys.exit(f"error: {exc}")
-    anyio.run(serve_worker, stream, settings, backend=settings.backend)
-
-
-if __name__ == "__main__":
-    main()

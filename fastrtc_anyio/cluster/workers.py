@@ -156,7 +156,7 @@ class _Parent:
 
     async def _spawn(self, settings: Settings) -> Process:
         process = await anyio.open_process(
-            [sys.executable, "-m", "fastrtc_anyio.cluster._worker"],
+            [sys.executable, "-m", "fastrtc_anyio._cli.worker"],
             stdin=subprocess.PIPE,
             stdout=None,
             stderr=None,

@@ -17,6 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 NEEDS_EXTRA = {
     "_cli/": "demo",
+    "cluster/": "server",
     "observability/_collector.py": "metrics",
     "observability/metrics.py": "metrics",
     "observability/tracing.py": "otel",

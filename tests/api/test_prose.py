@@ -54,6 +54,7 @@ PUBLIC = [
     for name in (
         "",
         ".abc",
+        ".cluster",
         ".handlers",
         ".server",
         ".speech",

@@ -1,0 +1,1 @@
+"""Clusters: does the directory know each session, whatever fails?"""

@@ -22,6 +22,7 @@ from anyio import create_task_group, to_thread
 from fastrtc_anyio._signaling.session_ids import owner_of
 from tests.kit.aiortc_client import AiortcClient, open_client
 from tests.kit.calls import accept, make_offer, place_call
+from tests.kit.documentation import find_block
 from tests.kit.measure import check_echo
 from tests.kit.served import Program, run_server
 from tests.kit.waiting import wait_until
@@ -321,3 +322,16 @@ async def test_a_stream_that_cannot_be_loaded(target: str, error: str) -> None:
     printed = found.stderr.decode()
     assert printed.count(error) == 1
     assert "Traceback" not in printed
+
+
+async def test_servedof_the_guide(tmp_path: Path) -> None:
+    program = find_block("docs/guides/several_processes.md", "concurrency_limit=20").text
+    command = find_block("docs/guides/several_processes.md", "--workers 4").text.split()
+    await anyio.Path(tmp_path / "calls.py").write_text(program)
+    assert command[0] == "fastrtc-anyio"
+    command = [sys.executable, "-m", "fastrtc_anyio", *command[1:], "--port", "0"]
+    command = [str(tmp_path / word) if word.startswith("calls.py") else word for word in command]
+    async with run_server(command, {"PYTHONPATH": ROOT}) as served:
+        async with place_call(served.url) as client:
+            await check_echo(client)
+        assert "4 workers serve" in served.printed["stdout"]

@@ -1,0 +1,1 @@
+"""Requests between processes, over real sockets and with real calls."""
