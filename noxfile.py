@@ -57,7 +57,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests in parallel, except attacks, interop, soak and workers; or run pytest with arguments."""
+    """Run the tests in parallel, except those that pyproject.toml leaves out; or with arguments."""
     # Compiling all modules takes longer than compiling those that are imported.
     session.install("--no-compile", ".[test]")
     run_tests(session)

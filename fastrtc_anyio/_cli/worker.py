@@ -9,14 +9,32 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
+from anyio import create_task_group
+from starlette.applications import Starlette
 
-from fastrtc_anyio.cluster._worker import Settings, serve_worker
+from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio.cluster._remote import RemoteDirectory
+from fastrtc_anyio.cluster.member import Member
+from fastrtc_anyio.cluster.switchboard import Switchboard
+from fastrtc_anyio.cluster.workers import Settings
 from fastrtc_anyio.server._library_logs import protect_logs
+from fastrtc_anyio.server.launch import (
+    create_listener,
+    listener_url,
+    serve_listener,
+    wait_for_interrupt,
+)
+from fastrtc_anyio.server.routes import create_page
+from fastrtc_anyio.stream import Stream
 
 from .serve import TargetError, load_stream
 
@@ -32,7 +50,7 @@ def main() -> None:
         stream = load_stream(settings.target)
     except TargetError as exc:
         sys.exit(f"error: {exc}")
-    anyio.run(serve_worker, stream, settings, backend=settings.backend)
+    anyio.run(_serve, stream, settings, backend=settings.backend)
 
 
 def _read_settings() -> Settings:
@@ -52,6 +70,43 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(_LAST_SECONDS)
     os._exit(1)
+
+
+async def _serve(stream: Stream, settings: Settings) -> None:
+    """Serve a stream until a signal ends it; SIGTERM drains it first."""
+    if settings.drain_timeout is not None:
+        stream.drain_timeout = settings.drain_timeout
+    if stream.telephone.telnyx_public_key is not None and stream.telephone.secret is None:
+        stream.telephone = replace(stream.telephone, secret=settings.secret)
+    public = socket.socket(fileno=settings.listener)
+    own = create_listener("127.0.0.1", 0)
+    address = listener_url(own)
+    member = Member(RemoteDirectory(settings.directory), address, name=settings.name)
+    stream.claims = member
+    app = Starlette(routes=[create_page("/", stream, ())])
+    stream.mount(app)
+    board = Switchboard(app, member, settings.secret, stream.request_limits)
+    limits = stream.request_limits
+    async with (
+        serve_listener(board.inlet, own, limits),
+        serve_listener(board, public, limits) as server,
+        _join(member),
+    ):
+
+        async def drain() -> None:
+            server.stop_accepting()
+            await stream.drain()
+
+        await wait_for_interrupt(drain=drain)
+
+
+@asynccontextmanager
+async def _join(member: Member) -> AsyncGenerator[None, None]:
+    with collapse_groups():
+        async with create_task_group() as tasks:
+            await tasks.start(member.run)
+            yield
+            tasks.cancel_scope.cancel()
 
 
 if __name__ == "__main__":

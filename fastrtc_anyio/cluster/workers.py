@@ -5,6 +5,7 @@ The parent owns the socket and the directory, and starts the workers. It serves 
 
 from __future__ import annotations
 
+import json
 import secrets
 import signal
 import socket
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -25,10 +26,9 @@ from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.options import check_number
 
 from ._remote import serve_directory
-from ._worker import Settings
 from .directory import MemoryDirectory
 
-__all__ = ["WorkersFailed", "serve_workers"]
+__all__ = ["Settings", "WorkersFailed", "serve_workers"]
 
 _PAUSE = 5.0
 """Seconds before another attempt to replace a worker, whose replacement did not start."""
@@ -40,6 +40,32 @@ _LAST_SECONDS = 15.0
 
 class WorkersFailed(Exception):
     """The first workers have ended by themselves: their output says why."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker has to know.
+
+    Attributes:
+        target: names the stream; see :func:`.load_stream`.
+        backend: ``"trio"`` or ``"asyncio"``.
+        name: of the process.
+        listener: file descriptor of the listening socket, shared by all workers.
+        directory: path of the socket of the directory.
+        secret: of the cluster.
+        drain_timeout: in place of the stream's, or None.
+    """
+
+    target: str
+    backend: str
+    name: str
+    listener: int
+    directory: str
+    secret: str
+    drain_timeout: float | None = None
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 @dataclass(eq=False)

@@ -324,14 +324,24 @@ async def test_a_stream_that_cannot_be_loaded(target: str, error: str) -> None:
     assert "Traceback" not in printed
 
 
-async def test_servedof_the_guide(tmp_path: Path) -> None:
+async def test_program_of_the_guide(tmp_path: Path) -> None:
     program = find_block("docs/guides/several_processes.md", "concurrency_limit=20").text
     command = find_block("docs/guides/several_processes.md", "--workers 4").text.split()
     await anyio.Path(tmp_path / "calls.py").write_text(program)
-    assert command[0] == "fastrtc-anyio"
-    command = [sys.executable, "-m", "fastrtc_anyio", *command[1:], "--port", "0"]
+    assert command[0] == "python"
+    command = [sys.executable, *command[1:], "--port", "0"]
     command = [str(tmp_path / word) if word.startswith("calls.py") else word for word in command]
     async with run_server(command, {"PYTHONPATH": ROOT}) as served:
         async with place_call(served.url) as client:
             await check_echo(client)
         assert "4 workers serve" in served.printed["stdout"]
+
+
+async def test_processes_of_the_guide(tmp_path: Path) -> None:
+    program = find_block("docs/guides/several_processes.md", "Switchboard(app").text
+    await anyio.Path(tmp_path / "processes.py").write_text(program)
+    command = [sys.executable, str(tmp_path / "processes.py")]
+    found = await anyio.run_process(command, env={**os.environ, "PYTHONPATH": ROOT})
+    lines = found.stdout.decode().splitlines()
+    assert len(lines) == 2
+    assert all("{'status': 'ready'}" in line for line in lines)
