@@ -237,7 +237,8 @@ async def test_a_process_that_is_reported_lost_is_forgotten_at_once() -> None:
 async def test_sessions_begin_without_a_directory(caplog: pytest.LogCaptureFixture) -> None:
     async with two_processes() as (link, first, second):
         with caplog.at_level(logging.INFO, "fastrtc_anyio"):
-            link.faults.extend(["refused"] * 3)
+            for _ in range(3):
+                link.faults.append("refused")
             began = anyio.current_time()
             await first.begin("a")
             await first.begin("b")
