@@ -130,7 +130,7 @@ class _Stopping:
         waiting = [one for one in self._lifespans if one.is_asked and not one.is_ending]
         if all(one.is_passed_on for one in waiting):
             return
-        if all(one.is_drained and not one.is_cut for one in waiting):
+        if all(one.is_drained for one in waiting):
             for one in waiting:
                 one.is_passed_on = True
             self._pass_on(signal.SIGTERM, None)
@@ -159,9 +159,14 @@ class _Stopping:
                 for lifespan in self._lifespans:
                     lifespan.ask()
                 return
+            is_second = any(one.is_cut for one in self._lifespans)
             self.cut()
             if self._is_ending:
                 return
+            if not is_first and not is_second and self._before[number][-1:] == [signal.SIG_DFL]:
+                return  # it would kill the process: it is passed on once the sessions have ended
+            for lifespan in self._lifespans:
+                lifespan.is_passed_on = True
         self._pass_on(number, frame)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:

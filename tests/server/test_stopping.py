@@ -135,6 +135,27 @@ async def test_end_of_the_lifespan_drains_all_streams() -> None:
         assert session.closed.reason is CloseReason.HUNG_UP
 
 
+async def test_second_sigterm_kills_a_server_without_handlers_when_the_sessions_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, killed = quiet_stream(), list[bool]()
+    app = mounted(stream)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        monkeypatch.setattr(signal, "raise_signal", lambda _: killed.append(bool(stream.sessions)))
+        async with app.router.lifespan_context(app), open_session(stream) as session:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await wait_until(lambda: stream.is_draining)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert killed == []
+            await wait_until(lambda: killed)
+        assert killed == [False]
+        assert session.closed is not None
+        assert session.closed.message == "the server is stopping"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 async def test_sigterm_after_sigint_reaches_the_server() -> None:
     app = mounted(quiet_stream())
     with handled(*BOTH) as seen:
