@@ -60,8 +60,10 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value: object = getattr(self, field.name)
-            if value is not None or field.name in ("shutdown", "close"):
-                check_number(f"Limits.{field.name}", value, above=0, finite=False, unit="s")
+            optional = field.name not in ("shutdown", "close")
+            check_number(
+                f"Limits.{field.name}", value, above=0, finite=False, unit="s", optional=optional
+            )
 
 
 @dataclass(frozen=True)

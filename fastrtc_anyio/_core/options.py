@@ -41,13 +41,19 @@ def check_number(
     integer: bool = False,
     finite: bool = True,
     unit: str = "",
+    optional: bool = False,
 ) -> None:
-    """Check that an option is a number within a range. ``above`` is exclusive.
+    """Check that an option is a number within a range, or None with ``optional``.
+
+    ``above`` is exclusive.
 
     Raises:
         TypeError: ``value`` is not a number, or not an int with ``integer``; a bool is neither.
-        ValueError: ``value`` is out of range, NaN, or infinite with ``finite``.
+        ValueError: ``value`` is out of range, NaN, infinite with ``finite``, or too large for a
+            float without ``integer``.
     """
+    if optional and value is None:
+        return
 
     def explain() -> str:
         bounds = {"above": above, "at least": at_least, "at most": at_most}
@@ -56,12 +62,16 @@ def check_number(
             f"{word} {bound:g}{suffix}" for word, bound in bounds.items() if bound is not None
         )
         wanted = f"{'an int' if integer else 'a number'} {limits}".strip()
+        wanted += ", or None" if optional else ""
         return f"{name} must be {wanted}; got {short_repr(value)}"
 
     if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
         raise TypeError(explain())
-    # An int of more than 308 digits has no float, and is neither.
-    special = isinstance(value, float) and (math.isnan(value) or (finite and math.isinf(value)))
+    try:
+        number = 0.0 if integer else float(value)
+    except OverflowError:  # an int of more than 308 digits
+        number = math.nan
+    special = math.isnan(number) or (finite and math.isinf(number))
     if (
         special
         or (above is not None and not value > above)

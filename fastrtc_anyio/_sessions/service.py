@@ -171,8 +171,7 @@ class SessionService(AsyncContextManagerMixin):
 
     @drain_timeout.setter
     def drain_timeout(self, seconds: float | None) -> None:
-        if seconds is not None:
-            check_number("drain_timeout", seconds, at_least=0, unit="s")
+        check_number("drain_timeout", seconds, at_least=0, unit="s", optional=True)
         self.admission.drainer.timeout = seconds
 
     def begin_drain(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import anyio
@@ -236,3 +237,12 @@ async def test_silent_session_ends_at_idle_limit() -> None:
     assert call.session.closed is not None
     assert call.session.closed.reason is CloseReason.IDLE
     assert "10 s" in call.session.closed.message
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "1", float("nan"), 10**400])
+@pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
+def test_unsuitable_limit_raises(name: str, value: Any) -> None:
+    ending = "" if name in ("shutdown", "close") else ", or None"
+    expected = f"Limits.{name} must be a number above 0 s{ending}; got "
+    with pytest.raises((TypeError, ValueError), match=expected):
+        Limits(**{name: value})
