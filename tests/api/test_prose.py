@@ -78,7 +78,7 @@ FOREIGN = """
     stream_bidirectional_codec stream_bidirectional_mode stream_bidirectional_sampling_rate
     tool tool_calls
     TimeoutStopSec docker graceful_timeout hypercorn shutdown_timeout stop_grace_period
-    terminationGracePeriodSeconds uvicorn
+    terminationGracePeriodSeconds uvicorn CacheDirectory HF_HOME models var
     Caddyfile ClientIP Dockerfile caddy conf ip_hash keepalive lb_policy nginx sessionAffinity
     stream_close_delay systemctl systemd upstream worker_connections
     CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
