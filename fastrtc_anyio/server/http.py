@@ -55,6 +55,8 @@ __all__ = [
 URL_CHARACTERS = "/?%!$&'()*+,;=:@~"
 """Punctuation that a path or a query may contain (RFC 3986 3.4); ``%`` begins an encoded byte."""
 
+_UNAVAILABLE = 503
+
 _SCHEMES = ("http", "https", "ws", "wss")
 _HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _PREFIX = re.compile(r"(?:/[^\s?#]*)?")
@@ -121,18 +123,11 @@ class Guard:
         except ClientDisconnect:
             return Response(status_code=400)  # no client is left to read it
         except SignalingError as exc:
-            if isinstance(exc, NotAllowed):
-                # Most pages do not show the response to a request that a browser blocked.
-                log_error(
-                    logging.WARNING,
-                    "%s was refused",
-                    self.subject,
-                    error=exc,
-                    event="request.refused",
-                )
+            self._log_refusal(exc)
             return self.fail(exc, exc.status_hint)
         except Exception as exc:
             if (refusal := as_overloaded(exc)) is not None:
+                self._log_refusal(refusal)
                 return self.fail(refusal, refusal.status_hint)
             if isinstance(exc, PeerFailed):
                 # A network without a usable address: the message says all, a traceback nothing.
@@ -145,6 +140,16 @@ class Guard:
             else:
                 logger.exception("%s could not be answered", self.subject, event="request.failed")
             return self.fail(exc if isinstance(exc, WebRTCError) else FastRTCError(HIDDEN), 500)
+
+    def _log_refusal(self, error: SignalingError) -> None:
+        if isinstance(error, NotAllowed):
+            # Most pages do not show the response to a request that a browser blocked.
+            level = logging.WARNING
+        elif error.status_hint == _UNAVAILABLE:
+            level = logging.INFO
+        else:
+            return  # the client alone has to mend its request
+        log_error(level, "%s was refused", self.subject, error=error, event="request.refused")
 
 
 async def admit_visitor(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import httpx
 import pytest
 from anyio.lowlevel import checkpoint
@@ -11,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
+from fastrtc_anyio import Draining
 from fastrtc_anyio.observability import Metrics
 from fastrtc_anyio.server import require_token
 from tests.kit import asgi
 from tests.kit.calls import make_stream, only_session, place_call, serve, wait_ended
 from tests.kit.observing import count_of, scrape
+from tests.kit.offers import audio, describe
 from tests.kit.waiting import wait_until
 
 
@@ -114,3 +118,24 @@ async def test_refusals_of_all_transports_are_counted_once() -> None:
         "not_allowed": 1,
         "stream_not_open": 1,
     }
+
+
+async def test_requests_that_no_session_can_serve_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    app = Starlette()
+    stream = make_stream()
+    stream.mount(app)
+    offer = b'{"type": "offer", "sdp": "v=0", "webrtc_id": "name"}'
+    sdp = [(b"content-type", b"application/sdp")]
+    await asgi.request(app, "POST", "/webrtc/offer", offer)
+    async with stream:
+        await stream.drain()
+        await asgi.request(app, "POST", "/webrtc/offer", offer[:9])
+        await asgi.request(app, "POST", "/whip", describe(audio()).encode(), headers=sdp)
+    refused = [r for r in caplog.records if r.__dict__.get("event") == "request.refused"]
+    assert {record.levelno for record in refused} == {logging.INFO}
+    not_open, draining = (record.getMessage() for record in refused)
+    assert "was refused: The stream is not open" in not_open
+    assert draining.endswith(f"was refused: {Draining.rule}")
