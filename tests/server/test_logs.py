@@ -330,7 +330,7 @@ async def test_calls_from_telephones(log: Log) -> None:
                     await wire.send(framing().encode(start) or "")
                     await wire.receive_end()
     log.check()
-    assert log.find("PEER_FAILED.*the client broke the protocol", logging.WARNING)
+    assert log.find("peer_failed.*the client broke the protocol", logging.WARNING)
 
 
 class Failing(Exception):
