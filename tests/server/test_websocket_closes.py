@@ -67,7 +67,8 @@ async def open_started(url: str, client: str = "browser") -> AsyncGenerator[Wire
 
 
 def ends(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [text for text in caplog.messages if "Closed(" in text]
+    records = [r for r in caplog.records if r.__dict__.get("event") == "session.ended"]
+    return [record.getMessage() for record in records]
 
 
 @every_server
