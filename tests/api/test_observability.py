@@ -52,7 +52,7 @@ def test_table_lists_every_span_with_its_attributes_and_events() -> None:
 def test_reasons_in_the_text_are_those_of_errors() -> None:
     (text,) = re.findall(r"Its `reason` is .*?stands for", read(PAGE), re.DOTALL)
     quoted = set(NAME.findall(text)) - {"reason", "error"}
-    assert len(quoted) == 5
+    assert len(quoted) == 6
     assert quoted <= refusal_reasons()
 
 
