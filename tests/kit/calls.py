@@ -21,7 +21,7 @@ from fastrtc_anyio._core.host import Host
 from fastrtc_anyio.server.launch import open_server
 from fastrtc_anyio.server.routes import page_route
 
-from .aiortc_client import AiortcClient, Microphone, open_client
+from .aiortc_client import AiortcClient, Camera, Microphone, open_client
 from .network import Network
 from .waiting import SECONDS, wait_until
 
@@ -118,6 +118,7 @@ async def place_call(
     video_codec: str | None = None,
     network: Network | None = None,
     microphone: Microphone | None = None,
+    camera: Camera | None = None,
     token: str | None = None,
 ) -> AsyncGenerator[AiortcClient, None]:
     """Call a stream, directly or by the URL of its server, and wait until the call is connected.
@@ -126,7 +127,7 @@ async def place_call(
     each section: sendrecv, sendonly+recvonly.
     Everything between the client and the stream passes ``network``.
     """
-    async with open_client(microphone or Microphone(channels=channels)) as client:
+    async with open_client(microphone or Microphone(channels=channels), camera) as client:
         offer = await to_thread.run_sync(
             client.run, client.make_offer, codec, channel, audio, video, video_codec
         )

@@ -20,6 +20,8 @@ _SETTLES = 30.0
 """Seconds for ended sessions to leave nothing: at most all deadlines in the server's ``Limits``."""
 _CHECKPOINTS = 4
 """Checkpoints of a run at least."""
+_BLOCKS = 3
+"""Sessions that block the event loop at the end."""
 _LONGEST = 300.0
 """Seconds between two checkpoints at most."""
 MEMORY_WARM_UP = 1200.0
@@ -50,6 +52,12 @@ class Result:
     @property
     def last(self) -> dict[str, Any]:
         return self.checkpoints[-1].count
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> Result:
+        """Make a result of its JSON."""
+        checkpoints = [Checkpoint(**one) for one in values["checkpoints"]]
+        return cls(**{**values, "checkpoints": checkpoints})
 
 
 class Process:
@@ -132,7 +140,8 @@ async def _churn(
             break
         await asyncio.to_thread(crowd.churn, min(between, seconds - now), callers)
     # All calls wait for this handler. Nothing is counted any more.
-    await asyncio.to_thread(crowd.visit, Visit("webrtc", "blocking", "talk", "fault"))
+    for _ in range(_BLOCKS):
+        await asyncio.to_thread(crowd.visit, Visit("webrtc", "blocking", "talk", "fault"))
     blocked = await _settle(result, server)
     result.checkpoints[-1].count["records"] = blocked["records"]
     result.checkpoints[-1].count["examples"] = blocked["examples"]

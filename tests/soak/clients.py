@@ -27,6 +27,8 @@ from fastrtc_anyio._wire.twilio import TwilioFraming
 from fastrtc_anyio.testing import tone
 from tests.kit.aiortc_client import AiortcClient
 
+from .rubbish import Rubbish
+
 TALK = 1.2
 """Seconds of a conversation."""
 PATIENCE = 3.0
@@ -41,7 +43,7 @@ class Visit:
     """The actions of one client.
 
     Attributes:
-        transport: webrtc, websocket or telephone.
+        transport: webrtc, websocket, telephone, or request: a request alone.
         path: the stream that it calls.
         phase: how far it gets: offer, connecting, start_up or talk.
         ends: who ends it, or how: never, client, vanish, server, handler, rubbish, fault.
@@ -67,7 +69,7 @@ def all_visits() -> list[Visit]:
         *[Visit("webrtc", "talk", "start_up", how) for how in ("client", "vanish", "server")],
         *[
             Visit("webrtc", "talk", "talk", how)
-            for how in ("client", "vanish", "server", "handler")
+            for how in ("client", "vanish", "server", "handler", "rubbish", "rubbish")
         ],
         *[
             Visit("webrtc", path, "talk", how)
@@ -82,7 +84,11 @@ def all_visits() -> list[Visit]:
         ],
         Visit("websocket", "talk", "talk", "handler"),
         Visit("websocket", "reply", "talk", "client"),
-        *[Visit("telephone", "phone", "talk", how) for how in ("client", "vanish", "server")],
+        *[
+            Visit("telephone", "phone", "talk", how)
+            for how in ("client", "vanish", "server", "rubbish")
+        ],
+        *[Visit("request", "talk", "offer", "rubbish")] * 2,
     ]
     faulty = {"async": 14, "plain": 8, "reply": 4, "function": 3, "copy": 1}
     for name, times in faulty.items():
@@ -108,6 +114,7 @@ class Crowd:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._rubbish = Rubbish(self.seed)
         self._deck: list[Visit] = []
         self._http: httpx.AsyncClient
 
@@ -150,6 +157,8 @@ class Crowd:
         try:
             if visit.transport == "webrtc":
                 await self._visit_by_webrtc(visit)
+            elif visit.transport == "request":
+                await self._post_rubbish(visit)
             else:
                 await self._visit_by_websocket(visit)
         except (OSError, AssertionError, ConnectionClosed, httpx.HTTPError, TimeoutError) as exc:
@@ -157,6 +166,11 @@ class Crowd:
 
     def _id(self, visit: Visit) -> str:
         return f"{visit.label} {secrets.token_hex(16)}"
+
+    async def _post_rubbish(self, visit: Visit) -> None:
+        url, body = f"{self.url}/{visit.path}/webrtc/offer", self._rubbish.body()
+        reply = await self._http.post(url, content=body)
+        assert 400 <= reply.status_code < 500, f"{reply.status_code} for {body[:100]!r}"
 
     async def _visit_by_webrtc(self, visit: Visit) -> None:
         client = AiortcClient(asyncio.get_running_loop(), None)
@@ -199,6 +213,8 @@ class Crowd:
             await self._close(name)
         elif visit.ends == "handler":
             client.send_message("leave")
+        elif visit.ends == "rubbish":
+            await self._rubbish.send(client)
         if visit.ends in ("server", "handler"):
             # aiortc knows no "disconnected" state, and a DTLS alert may be lost.
             await _wait(client.closed.is_set, _CONNECTS)
@@ -245,8 +261,9 @@ class Crowd:
             case "handler":
                 await talker.send(Text("leave"))
             case "rubbish":
-                await talker.socket.send('{"event": "media", "media": {"payload": "&&&"}}')
-                await talker.socket.send(secrets.token_bytes(64))
+                await talker.socket.send(self._rubbish.frame())
+                # Some is ignored: the client leaves after it.
+                await talker.talk(0.2)
         if visit.ends in ("server", "handler", "fault"):
             with suppress(TimeoutError):
                 await asyncio.wait_for(talker.read_to_end(), PATIENCE)

@@ -11,10 +11,11 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
@@ -39,9 +40,14 @@ RECOVERED = 0.06
 """Additional delay after a fault, in seconds, at which a call has recovered: three frames."""
 _BACK = 0.8
 """Fraction of the echo's packets after a fault, at least. A delay of 1 s makes one of 2 s late."""
-VANISHES = (4.9, 7.0)
+_VANISHES = (4.9, 7.0)
 """Seconds after which a call ends on a network that stays dead: ``Limits.liveness`` since the last
 packet, which may have come a frame before."""
+
+
+def has_vanished(after: float | None) -> bool:
+    """Return whether a call has ended in time on a network that stays dead."""
+    return after is not None and _VANISHES[0] <= after <= _VANISHES[1]
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,28 @@ FAULTS = [
 ]
 
 
+@contextmanager
+def faulty(network: Network, fault: Fault) -> Generator[None, None, None]:
+    """Give a network a fault."""
+    for name, value in fault.changes.items():
+        setattr(network, name, value)
+    if fault.rebinds:
+        network.rebind()
+    yield
+    for name, value in fault.changes.items():
+        setattr(network, name, type(value)())
+
+
+class Promised(Protocol):
+    """The outcome of a call."""
+
+    @property
+    def is_as_promised(self) -> bool: ...
+
+
+Kept = TypeVar("Kept", bound=Promised)
+
+
 @dataclass
 class Outcome:
     """One call.
@@ -117,8 +145,7 @@ class Outcome:
     def is_as_promised(self) -> bool:
         """Whether the call has ended if and only if the network stayed dead, or has recovered."""
         if self.fault == DEAD:
-            after = self.ended_after or 0.0
-            return self.ended == "vanished" and VANISHES[0] <= after <= VANISHES[1]
+            return self.ended == "vanished" and has_vanished(self.ended_after)
         if self.ended is not None or self.delay_after is None:
             return False
         return self.delay_after < RECOVERED and self.back_after > _BACK
@@ -159,14 +186,9 @@ class Call:
         before = self.audio()
         began = time.monotonic()
         usual = statistics.median(self.delays(began - 1.0, began))
-        for name, value in fault.changes.items():
-            setattr(self.network, name, value)
-        if fault.rebinds:
-            self.network.rebind()
-        back = await self.count_echo(min(fault.seconds, _LONGEST))
+        with faulty(self.network, fault):
+            back = await self.count_echo(min(fault.seconds, _LONGEST))
         ended_at = time.monotonic()
-        for name in fault.changes:
-            setattr(self.network, name, type(fault.changes[name])())
         await self._wait(_AFTER / 2)
         # The gap of an outage is known when it is over.
         during, settled = self.audio(), time.monotonic()
@@ -193,7 +215,7 @@ class Call:
         )
 
 
-async def place(fault: Fault, payloads: list[bytes], seed: int) -> Outcome:
+async def place(payloads: list[bytes], fault: Fault, seed: int) -> Outcome:
     """Call over a network with this fault."""
     ladder = Ladder(payloads)
     listener = Listener(ladder)
@@ -212,28 +234,35 @@ async def place(fault: Fault, payloads: list[bytes], seed: int) -> Outcome:
             return await Call(network, client, only_session(stream), listener).measure(fault)
 
 
-async def main(trials: int, report: Callable[[Outcome], None]) -> None:
-    """Call over each network."""
-    payloads = make_payloads()
-    limiter = anyio.Semaphore(_AT_A_TIME)
+async def run_all(
+    faults: list[Fault],
+    place: Callable[[Fault, int], Awaitable[Kept]],
+    at_a_time: int,
+    trials: int,
+    report: Callable[[Kept], None],
+) -> None:
+    """Call over each network, by ``place`` with the fault and the seed of the network."""
+    limiter = anyio.Semaphore(at_a_time)
 
     async def run(fault: Fault, seed: int) -> None:
         for _ in range(_ATTEMPTS):
             async with limiter:
-                outcome = await place(fault, payloads, seed)
+                outcome = await place(fault, seed)
             report(outcome)
             if outcome.is_as_promised:
                 return
 
     async with anyio.create_task_group() as tasks:
         for trial in range(trials):
-            for fault in FAULTS:
+            for fault in faults:
                 tasks.start_soon(run, fault, trial)
 
 
-def _print(outcome: Outcome) -> None:
+def print_outcome(outcome: Any) -> None:
     print(json.dumps(asdict(outcome)), flush=True)
 
 
 if __name__ == "__main__":
-    anyio.run(partial(main, int(sys.argv[2]), _print), backend=sys.argv[1])
+    audio = partial(place, make_payloads())
+    main = partial(run_all, FAULTS, audio, _AT_A_TIME, int(sys.argv[2]), print_outcome)
+    anyio.run(main, backend=sys.argv[1])

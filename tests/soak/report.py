@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from .churn import MiB, Result
-from .networks import FAULTS, Outcome
+from .networks import DEAD, FAULTS, Outcome
+from .results import Soaked
+from .video import FAULTS as VIDEO_FAULTS
+from .video import VideoOutcome
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- written by python -m tests.soak --write -->\n", "<!-- end -->"
+
+
+One = TypeVar("One")
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ ROWS = [
     ),
     Row("client hangs up", r".*/talk/client", _SCOPE, "webrtc/test_calls.py"),
     Row("client vanishes", r".*/talk/vanish", _SCOPE, "webrtc/test_liveness.py"),
-    Row("client sends rubbish", r".*/talk/rubbish", _HOSTILE, "server/test_rubbish.py"),
+    Row("client sends rubbish", r".*/(offer|talk)/rubbish", _HOSTILE, "server/test_rubbish.py"),
     Row("handler hangs up", r".*/talk/handler", _SCOPE, "session/test_hang_up.py"),
     Row("operator ends the session", r".*/(talk|start_up)/server", _SCOPE, "webrtc/test_calls.py"),
     Row("code raises", r".* raises", _ERRORS, "session/test_strange_errors.py"),
@@ -89,13 +96,17 @@ def fault_table(results: list[Result]) -> str:
     return _table(["fault", "trials", "sessions ended", "promise", "test"], rows)
 
 
-def _mean(outcomes: list[Outcome], read: Callable[[Outcome], float | None]) -> float | None:
+def _mean(outcomes: Sequence[One], read: Callable[[One], float | None]) -> float | None:
     values = [value for one in outcomes if (value := read(one)) is not None]
     return statistics.fmean(values) if values else None
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
 
 
 def _ms(value: float | None) -> str:
@@ -109,11 +120,6 @@ def network_table(outcomes: list[Outcome]) -> str:
         found = [one for one in outcomes if one.fault == fault.name]
         if not found:
             continue
-        good = [one for one in found if one.is_as_promised]
-        ended = _mean(good, lambda one: one.ended_after)
-        result = "recovers" if ended is None else f"`vanished` after {ended:.1f} s"
-        if len(good) < len(found):
-            result += f" in {len(good)} of {len(found)}"
         rows.append(
             [
                 fault.name,
@@ -124,11 +130,43 @@ def network_table(outcomes: list[Outcome]) -> str:
                 _ms(_mean(found, lambda one: one.delay)),
                 _ms(_mean(found, lambda one: one.delay_most)),
                 _ms(_mean(found, lambda one: one.delay_after)),
-                result,
+                _describe_end(found),
             ]
         )
     head = ["network", "trials", "recovered", "concealed", "silent"]
     return _table([*head, "delay", "delay, p95", "afterwards", "call"], rows)
+
+
+def video_table(outcomes: list[VideoOutcome]) -> str:
+    """The same for video."""
+    rows = []
+    for fault in VIDEO_FAULTS:
+        found = [one for one in outcomes if one.fault == fault.name]
+        if not found:
+            continue
+        row = [fault.name, str(len(found))]
+        if fault.name == DEAD:
+            row += ["-"] * 6
+        else:
+            row += [
+                f"{statistics.fmean(one.server.fps for one in found):.1f}",
+                _seconds(_mean(found, lambda one: one.server.freeze)),
+                _seconds(_mean(found, lambda one: one.server.whole_after)),
+                _ms(_mean(found, lambda one: one.server.delay_after)),
+                _seconds(_mean(found, lambda one: one.client.freeze)),
+                _seconds(_mean(found, lambda one: one.client.whole_after)),
+            ]
+        rows.append([*row, _describe_end(found)])
+    head = ["network", "trials", "pictures/s", "freeze", "whole after", "delay afterwards"]
+    return _table([*head, "echo: freeze", "echo: whole after", "call"], rows)
+
+
+def _describe_end(found: Sequence[Outcome] | Sequence[VideoOutcome]) -> str:
+    """Describe how calls over one network ended."""
+    good = [one for one in found if one.is_as_promised]
+    ended = _mean(good, lambda one: one.ended_after)
+    result = "recovers" if ended is None else f"`vanished` after {ended:.1f} s"
+    return result if len(good) == len(found) else f"{result} in {len(good)} of {len(found)}"
 
 
 def summary(results: list[Result]) -> str:
@@ -138,7 +176,7 @@ def summary(results: list[Result]) -> str:
     frames = sum(one["frames"] for one in heard)
     missed = sum(one["lost"] + one["silent"] + one["late"] for one in heard)
     visits = sum(sum(result.visits.values()) for result in results)
-    backends = " and ".join(result.backend for result in results)
+    backends = " and ".join(sorted({result.backend for result in results}))
     return (
         f"{visits:,} clients in {minutes:.1f} minutes on {backends}.\n"
         f"The control calls missed {missed:,} of {frames:,} frames.\n"
@@ -163,17 +201,23 @@ def memory_table(results: list[Result]) -> str:
     return _table(["backend", "after", "clients", "resident", "malloc", "Python blocks"], rows)
 
 
-def write(results: list[Result], outcomes: list[Outcome]) -> None:
-    """Replace the tables of the page."""
-    text = PAGE.read_text("utf-8")
-    tables = [
-        f"\n{summary(results)}\n{fault_table(results)}\n",
-        f"\n{network_table(outcomes)}\n",
+def tables(soaked: Soaked) -> list[str]:
+    """Return the tables of the page, each empty if there are no results for it."""
+    clients, audio, video = soaked.clients, soaked.audio, soaked.video
+    return [
+        f"{summary(clients)}\n{fault_table(clients)}" if clients else "",
+        network_table(audio) if audio else "",
+        video_table(video) if video else "",
     ]
-    parts = text.split(_BEGIN)
-    assert len(parts) == len(tables) + 1, f"{PAGE} has {len(parts) - 1} places for tables"
-    for i, table in enumerate(tables, 1):
-        _, end, rest = parts[i].partition(_END)
+
+
+def write(soaked: Soaked) -> None:
+    """Replace the tables of the page for which there are results."""
+    parts = PAGE.read_text("utf-8").split(_BEGIN)
+    new = tables(soaked)
+    assert len(parts) == len(new) + 1, f"{PAGE} has {len(parts) - 1} places for tables"
+    for i, table in enumerate(new, 1):
+        old, end, rest = parts[i].partition(_END)
         assert end, f"{PAGE} has no end of a table"
-        parts[i] = f"{_BEGIN}{table}{end}{rest}"
-    PAGE.write_text("".join(parts), "utf-8")
+        parts[i] = (f"\n{table}\n" if table else old) + end + rest
+    PAGE.write_text(_BEGIN.join(parts), "utf-8")
