@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import socket
+import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -52,6 +53,10 @@ _KEEP_ALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """Detects a vanished client within 35 s."""
 
 
+SWITCH_INTERVAL = 0.001
+"""Seconds after which a thread that computes in Python gives way to the threads with the calls."""
+
+
 class ListenError(OSError):
     """The server cannot listen on its address."""
 
@@ -93,9 +98,13 @@ async def open_page(
     """Serve a stream and its page while the block runs; see :func:`open_server`.
 
     The end waits for code that swallows its cancellation. Ctrl-C then ends the process at once.
+    Meanwhile the process has a short :data:`SWITCH_INTERVAL`.
     """
     app = _create_app(stream, framed_by)
     with ExitStack() as ended:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(min(usual, SWITCH_INTERVAL))
+        ended.callback(sys.setswitchinterval, usual)
         async with open_server(app, host, port, stream.request_limits) as url:
             yield url
             before = signal.signal(signal.SIGINT, signal.SIG_DFL)
