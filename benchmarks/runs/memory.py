@@ -107,11 +107,12 @@ async def _measure_offers(server: ServerProcess) -> dict[str, float]:
     offer = pc.localDescription.sdp
     await pc.close()
 
-    async def burst() -> int:
+    async def burst(count: int = OFFERS) -> int:
         before = processes.memory_bytes(server.pid)
-        await asyncio.gather(*(server.exchange(offer) for _ in range(OFFERS)))
+        await asyncio.gather(*(server.exchange(offer) for _ in range(count)))
         return processes.memory_bytes(server.pid) - before
 
+    await burst(AT_ONCE)  # what a server loads for its first client
     before = processes.memory_bytes(server.pid)
     first = await burst()
     await asyncio.sleep(GIVE_UP)

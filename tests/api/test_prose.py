@@ -84,8 +84,8 @@ FOREIGN = """
     CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
     reply_on_stopwords speech_to_text text_to_speech
     prometheus_client REGISTRY _created disable_created_metrics start_http_server
-    MALLOC_ARENA_MAX PYTHONMALLOC fordblks garbage hblkhd mallinfo2 malloc malloc_trim tracemalloc
-    uordblks
+    MALLOC_ARENA_MAX MALLOC_TOP_PAD_ MALLOC_TRIM_THRESHOLD_ PYTHONMALLOC _debugmallocstats fordblks
+    garbage get_objects hblkhd mallinfo2 malloc malloc_trim tracemalloc uordblks
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 QUOTED = frozenset(messages())
