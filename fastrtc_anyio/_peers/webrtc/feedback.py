@@ -33,9 +33,10 @@ RTCP_RATE = 32_000
 the bandwidth of the media: 31,000 bytes per second for 5 Mbit/s."""
 RETRANSMISSIONS = 500
 """Maximum retransmitted packets in a second, and in a burst. 5 Mbit/s of video has as many."""
-REPEAT_INTERVAL = 0.1
+REPEAT_INTERVAL = 0.04
 """Seconds until a packet is retransmitted again. aiortc's receiver requests all that is missing
-whenever it misses one more, and the retransmissions would fill a slow path."""
+whenever it misses one more, also within a picture. It does so at no other time, so that a longer
+interval would ignore its only request after a lost retransmission."""
 KEY_FRAME_INTERVAL = 0.3
 """Seconds between two key frames that the client requests."""
 BITRATE_INTERVAL = 0.5
