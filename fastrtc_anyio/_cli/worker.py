@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import anyio
-from anyio import create_task_group
+from anyio import create_task_group, move_on_after
 from starlette.applications import Starlette
 
 from fastrtc_anyio._core.groups import collapse_groups
@@ -28,6 +28,7 @@ from fastrtc_anyio.cluster.switchboard import Switchboard
 from fastrtc_anyio.cluster.workers import Settings
 from fastrtc_anyio.server._library_logs import protect_logs
 from fastrtc_anyio.server.launch import (
+    Server,
     create_listener,
     listener_url,
     serve_listener,
@@ -73,7 +74,7 @@ def _end_with_parent() -> None:
 
 
 async def _serve(stream: Stream, settings: Settings) -> None:
-    """Serve a stream until a signal ends it; SIGTERM drains it first."""
+    """Serve a stream until a signal ends it."""
     if settings.drain_timeout is not None:
         stream.drain_timeout = settings.drain_timeout
     if stream.telephone.telnyx_public_key is not None and stream.telephone.secret is None:
@@ -81,7 +82,9 @@ async def _serve(stream: Stream, settings: Settings) -> None:
     public = socket.socket(fileno=settings.listener)
     own = create_listener("127.0.0.1", 0)
     address = listener_url(own)
-    member = Member(RemoteDirectory(settings.directory), address, name=settings.name)
+    member = Member(
+        RemoteDirectory(settings.directory, settings.secret), address, name=settings.name
+    )
     stream.claims = member
     app = Starlette(routes=[create_page("/", stream, ())])
     stream.mount(app)
@@ -92,12 +95,33 @@ async def _serve(stream: Stream, settings: Settings) -> None:
         serve_listener(board, public, limits) as server,
         _join(member),
     ):
+        await _wait_for_end(stream, server, settings)
 
-        async def drain() -> None:
-            server.stop_accepting()
+
+async def _wait_for_end(stream: Stream, server: Server, settings: Settings) -> None:
+    """Wait for a signal: SIGTERM drains the stream, and SIGHUP says that others replace this one.
+
+    In the latter case, calls may go on for any time, unless the command names one: other workers
+    take the new ones.
+    """
+    seconds = stream.drain_timeout
+
+    async def drain() -> None:
+        with move_on_after(seconds if stream.is_draining else None):
             await stream.drain()
 
+    async def drain_when_replaced() -> None:
+        with anyio.open_signal_receiver(signal.SIGHUP) as signals:
+            async for _ in signals:
+                server.stop_accepting()
+                stream.drain_timeout = settings.drain_timeout
+                await stream.drain()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(drain_when_replaced)
         await wait_for_interrupt(drain=drain)
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

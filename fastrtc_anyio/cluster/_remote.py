@@ -1,17 +1,17 @@
-"""A directory in another process of the same machine, over a Unix socket.
+"""A directory in another process of the same machine, over a loopback socket.
 
 Each request is a connection: a line of JSON there, and a line back. Closing it cancels the request.
-The socket is in a folder that only the user of the processes may enter.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 from functools import partial
 
 import anyio
 from anyio import ClosedResourceError, DelimiterNotFound, EndOfStream, IncompleteRead
-from anyio.abc import SocketStream, TaskStatus
+from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from fastrtc_anyio._core.groups import collapse_groups
@@ -21,6 +21,7 @@ from .directory import Location, SessionDirectory
 
 __all__ = ["RemoteDirectory", "serve_directory"]
 
+_HOST = "127.0.0.1"
 _LINE = 65_536
 """Bytes of a line at most."""
 _SECONDS = 60.0
@@ -28,19 +29,21 @@ _SECONDS = 60.0
 
 
 async def serve_directory(
-    directory: SessionDirectory, path: str, *, task_status: TaskStatus[None]
+    directory: SessionDirectory, secret: str, *, task_status: TaskStatus[int]
 ) -> None:
-    """Serve a directory at a Unix socket until the call is cancelled."""
-    async with await anyio.create_unix_listener(path, mode=0o600) as listener:
-        task_status.started()
-        await listener.serve(partial(_serve_one, directory))
+    """Serve a directory until the call is cancelled, at a port that ``task_status`` receives."""
+    async with await anyio.create_tcp_listener(local_host=_HOST) as listener:
+        task_status.started(listener.extra(SocketAttribute.local_port))
+        await listener.serve(partial(_serve_one, directory, secret))
 
 
-async def _serve_one(directory: SessionDirectory, stream: SocketStream) -> None:
+async def _serve_one(directory: SessionDirectory, secret: str, stream: SocketStream) -> None:
     async with stream:
         try:
             with collapse_groups(), anyio.fail_after(_SECONDS):
-                request: object = json.loads(await _read_line(stream))
+                given, *request = json.loads(await _read_line(stream))
+                if not hmac.compare_digest(str(given).encode(), secret.encode()):
+                    return
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_cancel_at_end, stream, tasks.cancel_scope)
                     answer = await _call(directory, request)
@@ -52,7 +55,7 @@ async def _serve_one(directory: SessionDirectory, stream: SocketStream) -> None:
             logger.exception("a request to the directory failed", event="cluster.request_failed")
 
 
-async def _call(directory: SessionDirectory, request: object) -> object:
+async def _call(directory: SessionDirectory, request: list[object]) -> object:
     match request:
         case ["join", str(owner), str(address)]:
             return await directory.join(owner, address)
@@ -88,8 +91,9 @@ class RemoteDirectory(SessionDirectory):
     The methods raise ``OSError`` if it cannot be reached.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, port: int, secret: str) -> None:
+        self._port = port
+        self._secret = secret
 
     async def join(self, owner: str, address: str) -> bool:
         return bool(await self._ask("join", owner, address))
@@ -114,8 +118,9 @@ class RemoteDirectory(SessionDirectory):
 
     async def _ask(self, name: str, *arguments: object) -> object:
         try:
-            async with await anyio.connect_unix(self._path) as stream:
-                await stream.send(json.dumps([name, *arguments]).encode() + b"\n")
+            async with await anyio.connect_tcp(_HOST, self._port) as stream:
+                line = json.dumps([self._secret, name, *arguments])
+                await stream.send(line.encode() + b"\n")
                 return json.loads(await _read_line(stream))
         except (EndOfStream, IncompleteRead, DelimiterNotFound, anyio.BrokenResourceError) as exc:
             raise ConnectionError("the directory has closed the connection") from exc

@@ -64,8 +64,7 @@ class BufferedRequest:
         if _SEGMENT.fullmatch(last) or is_described:
             return Subject(last, "other")
         if (name := _name_in_query(self.scope["query_string"])) is not None:
-            kind: Literal["early", "other"] = "early" if self.scope["method"] == "GET" else "other"
-            return Subject(name, kind)
+            return Subject(name, "early" if self._reads_events(path) else "other")
         if not is_post:
             return Subject(None, "other")
         body = await self._read_json()
@@ -73,7 +72,12 @@ class BufferedRequest:
         name = given if isinstance(given, str) and 0 < len(given) <= MAX_ID_LENGTH else None
         if body.get("type") == "ice-candidate":
             return Subject(name, "early")
-        return Subject(name, "offer" if begins else "other")
+        return Subject(name, "offer" if begins and not body.get("restart") else "other")
+
+    def _reads_events(self, path: str) -> bool:
+        accepted = b",".join(value for key, value in self.scope["headers"] if key == b"accept")
+        is_for_events = path.endswith("/outputs") or b"text/event-stream" in accepted
+        return self.scope["method"] == "GET" and is_for_events
 
     @property
     def is_buffered(self) -> bool:

@@ -30,7 +30,7 @@ class Switchboard:
     A request names its session in the last part of its path (WHIP and WHEP), in the query, or in
     the ``webrtc_id`` of its JSON body; so do requests to endpoints of the application. If another
     process has the session, the request is forwarded there once, with its headers, and answered
-    there. A request that may come before its session, a candidate or a reader of outputs, waits for
+    there. A request that may come before its session, a candidate or a reader of events, waits for
     it up to ``RequestLimits.early_seconds``. All other requests, and all WebSockets, are served
     here. A new session that this process refuses with 503 is offered to the others.
 
@@ -94,7 +94,8 @@ class Switchboard:
 
     async def _serve(self, request: BufferedRequest, subject: Subject, send: Send) -> None:
         request.rewind()
-        if subject.kind != "offer" or not request.is_buffered:
+        is_known = subject.name is not None and self._member.holds(subject.name)
+        if subject.kind != "offer" or is_known or not request.is_buffered:
             await self._app(request.scope, request.receive, send)
             return
         held = _HeldResponse(send)

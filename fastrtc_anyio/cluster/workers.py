@@ -11,11 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 import anyio
 from anyio import CancelScope, create_task_group, move_on_after
@@ -51,7 +49,7 @@ class Settings:
         backend: ``"trio"`` or ``"asyncio"``.
         name: of the process.
         listener: file descriptor of the listening socket, shared by all workers.
-        directory: path of the socket of the directory.
+        directory: port of the directory, on the loopback interface.
         secret: of the cluster.
         drain_timeout: in place of the stream's, or None.
     """
@@ -60,7 +58,7 @@ class Settings:
     backend: str
     name: str
     listener: int
-    directory: str
+    directory: int
     secret: str
     drain_timeout: float | None = None
 
@@ -77,7 +75,7 @@ class _Worker:
     ended: anyio.Event = field(default_factory=anyio.Event)
 
     def stop(self, number: signal.Signals) -> None:
-        """Let it end: SIGTERM drains it before."""
+        """Let it end: SIGTERM and SIGHUP drain it before, the latter without a timeout."""
         self.is_stopping = True
         if self.process.returncode is None:
             self.process.send_signal(number)
@@ -112,7 +110,9 @@ class _Parent:
         """Serve the directory while the block runs, and end all workers after it."""
         with collapse_groups():
             async with create_task_group() as self._tasks:
-                await self._tasks.start(serve_directory, self._directory, self._settings.directory)
+                secret = self._settings.secret
+                port = await self._tasks.start(serve_directory, self._directory, secret)
+                self._settings = replace(self._settings, directory=port)
                 try:
                     yield
                 finally:
@@ -205,7 +205,7 @@ class _Parent:
                     logger.error(text, event="cluster.replace_failed")
                     return
                 if old is not None:
-                    old.stop(signal.SIGTERM)
+                    old.stop(signal.SIGHUP)
             print("all workers are replaced: the old ones drain", file=sys.stderr, flush=True)
 
     async def drain(self) -> None:
@@ -242,49 +242,47 @@ async def serve_workers(
     """Serve a stream in several processes until SIGINT or SIGTERM.
 
     SIGTERM drains all workers first; a second signal ends them at once. SIGHUP replaces them, one
-    after the other: calls go on until they end, or until ``drain_timeout`` ends them. A worker that
-    ends by itself is replaced. None outlives this process.
+    after the other: calls go on until they end. A worker that ends by itself is replaced. None
+    outlives this process.
 
     Args:
         target: names the stream; see ``fastrtc-anyio serve``. Each worker imports it.
         listener: the listening socket.
         count: number of workers.
         backend: of the workers.
-        drain_timeout: of the stream, in place of its own.
+        drain_timeout: of the stream, in place of its own. It also limits calls after SIGHUP.
         message: printed once all workers serve.
 
     Raises:
         WorkersFailed: a worker did not start.
-        NotImplementedError: this system has no Unix sockets.
+        NotImplementedError: this is Windows.
     """
     check_number("count", count, integer=True, at_least=1)
-    if not hasattr(socket, "AF_UNIX"):
-        raise NotImplementedError("workers need a system with Unix sockets")
-    with tempfile.TemporaryDirectory(prefix="fastrtc-") as folder:  # only this user may enter it
-        settings = Settings(
-            target=target,
-            backend=backend,
-            name="",
-            listener=listener.fileno(),
-            directory=str(Path(folder) / "directory"),
-            secret=secrets.token_urlsafe(32),
-            drain_timeout=drain_timeout,
-        )
-        parent = _Parent(settings, count)
-        watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        with anyio.open_signal_receiver(*watched) as signals:
-            async with parent.open(), create_task_group() as tasks:
-                tasks.start_soon(_start, parent, message)
-                is_draining = False
-                async for number in signals:
-                    if number == signal.SIGHUP:
-                        if not is_draining:
-                            tasks.start_soon(parent.replace_all)
-                    elif number == signal.SIGTERM and not is_draining:
-                        is_draining = True
-                        tasks.start_soon(_drain, parent, tasks.cancel_scope)
-                    else:
-                        tasks.cancel_scope.cancel()
+    if not hasattr(signal, "SIGHUP"):
+        raise NotImplementedError("workers need a system with the signals of POSIX")
+    settings = Settings(
+        target=target,
+        backend=backend,
+        name="",
+        listener=listener.fileno(),
+        directory=0,
+        secret=secrets.token_urlsafe(32),
+        drain_timeout=drain_timeout,
+    )
+    parent = _Parent(settings, count)
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async with parent.open(), create_task_group() as tasks:
+            tasks.start_soon(_start, parent, message)
+            is_draining = False
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    if not is_draining:
+                        tasks.start_soon(parent.replace_all)
+                elif number == signal.SIGTERM and not is_draining:
+                    is_draining = True
+                    tasks.start_soon(_drain, parent, tasks.cancel_scope)
+                else:
+                    tasks.cancel_scope.cancel()
 
 
 async def _start(parent: _Parent, message: str | None) -> None:

@@ -54,6 +54,7 @@ stream = Stream(
     concurrency_limit=int(os.environ.get("CONCURRENCY_LIMIT", "20")),
     server_rtc_configuration=RtcConfiguration(addresses=("127.0.0.1",)),
     limits=Limits(lag=None),
+    drain_timeout=float(os.environ.get("DRAIN_TIMEOUT", "25")),
     additional_inputs=[Slider(label="level", minimum=0, maximum=1000)],
     additional_outputs=[Textbox(label="shown")],
     authenticate=require_token(TOKEN),

@@ -183,7 +183,7 @@ async def test_every_request_reaches_its_session(backend: str) -> None:
             await check_echo(call.client)
         assert await cluster.program.interrupt() < 5
         assert cluster.program.process.returncode in (0, 130)
-        assert "Traceback" not in cluster.errors
+        assert "Traceback" not in cluster.errors, cluster.errors
 
 
 @each_backend
@@ -243,7 +243,7 @@ async def test_a_killed_worker_loses_only_its_own_calls(backend: str) -> None:
 @each_backend
 async def test_workers_are_replaced_without_ending_a_call(backend: str) -> None:
     async with (
-        run(backend) as cluster,
+        run(backend, DRAIN_TIMEOUT="0") as cluster,
         open_calls(cluster, 4) as calls,
         cluster.client() as http,
     ):
@@ -272,15 +272,27 @@ async def test_workers_are_replaced_without_ending_a_call(backend: str) -> None:
 
 @each_backend
 async def test_sigterm_drains_all_workers(backend: str) -> None:
-    async with run(backend) as cluster, open_calls(cluster, 4) as calls:
+    async with (
+        run(backend) as cluster,
+        open_calls(cluster, 4) as calls,
+        cluster.client() as http,
+        open_client() as another,
+    ):
+        offer = {"type": "offer", "sdp": await make_offer(another)}
         cluster.program.process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(10):
+            while (reply := await http.post("/webrtc/offer", json=offer)).status_code != 503:
+                pass
+        assert reply.json()["meta"]["reason"] == "draining"
+        for number, call in enumerate(calls * 5):
+            assert await follow_up(http, call, number // 4) == ""
         for call in calls:
             await check_echo(call.client)
         for call in calls:
             await call.hang_up()
         assert await cluster.program.wait() < 5
         assert cluster.program.process.returncode == 0
-        assert "Traceback" not in cluster.errors
+        assert "Traceback" not in cluster.errors, cluster.errors
 
 
 async def test_a_second_signal_ends_all_workers() -> None:
