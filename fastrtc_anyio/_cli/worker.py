@@ -39,6 +39,8 @@ from fastrtc_anyio.stream import Stream
 
 from .serve import TargetError, load_stream
 
+_MOST_DELAY, _HALF_DELAY = 0.01, 10
+"""Seconds before a connection is accepted at most, and sessions with which it is half as long."""
 _LAST_SECONDS = 10.0
 """Seconds to end without a parent."""
 
@@ -92,10 +94,18 @@ async def _serve(stream: Stream, settings: Settings) -> None:
     limits = stream.request_limits
     async with (
         serve_listener(board.inlet, own, limits),
-        serve_listener(board, public, limits) as server,
+        serve_listener(board, public, limits, lambda: _delay(len(stream.sessions))) as server,
         _join(member),
     ):
         await _wait_for_end(stream, server, settings)
+
+
+def _delay(sessions: int) -> float:
+    """Return the seconds for which a worker leaves a connection to workers with fewer sessions.
+
+    Without them, the system would wake the same worker first each time.
+    """
+    return _MOST_DELAY * sessions / (sessions + _HALF_DELAY)
 
 
 async def _wait_for_end(stream: Stream, server: Server, settings: Settings) -> None:

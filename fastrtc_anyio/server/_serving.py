@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import anyio
 from anyio import CancelScope, create_task_group, move_on_after, wait_readable
@@ -20,7 +22,7 @@ from ._http1 import Connection, ServedApp
 from ._sockets import ClientSocket
 from .stopping import drains_itself
 
-__all__ = ["serve"]
+__all__ = ["Accepting", "serve"]
 
 _GRACE = 0.5
 """Seconds that open requests get to end when the server stops, and then to be cancelled."""
@@ -35,13 +37,27 @@ _RESPONSE = (
 )
 
 
+@dataclass(frozen=True)
+class Accepting:
+    """How a server accepts connections.
+
+    Attributes:
+        scope: cancel it, and no further connections are accepted.
+        delay: returns seconds to wait before a connection is accepted: another process that listens
+            at the same socket may take it meanwhile.
+    """
+
+    scope: CancelScope = field(default_factory=CancelScope)
+    delay: Callable[[], float] = lambda: 0.0
+
+
 async def serve(
     app: ASGIApp,
     listener: socket.socket,
     limits: RequestLimits,
     ready: anyio.Event,
     stop: anyio.Event,
-    accepting: CancelScope,
+    accepting: Accepting,
 ) -> None:
     """Serve until ``stop`` is set.
 
@@ -49,7 +65,7 @@ async def serve(
         listener: the listening socket.
         ready: set once the server accepts connections.
         stop: ends the server.
-        accepting: cancel it, and no further connections are accepted.
+        accepting: how connections are accepted.
 
     Raises:
         RuntimeError: the application's lifespan failed to start.
@@ -64,9 +80,9 @@ async def serve(
             await lifespan.started.wait()
             if lifespan.failure is not None:
                 raise RuntimeError(f"the application failed to start: {lifespan.failure}")
-            server = _Server(ServedApp(app, limits, lifespan.state), listener)
+            server = _Server(ServedApp(app, limits, lifespan.state), listener, accepting)
             ready.set()
-            await server.run(stop, accepting)
+            await server.run(stop)
             lifespan.stop.set()
 
 
@@ -129,8 +145,9 @@ class _Lifespan:
 class _Server:
     """Accepts connections within the limits."""
 
-    def __init__(self, served: ServedApp, listener: socket.socket) -> None:
+    def __init__(self, served: ServedApp, listener: socket.socket, accepting: Accepting) -> None:
         listener.setblocking(False)
+        self._accepting = accepting
         self._served = served
         self._listener = listener
         self._connections: set[Connection] = set()
@@ -141,13 +158,13 @@ class _Server:
         self._most = min(limit, _descriptor_limit() // 2)
         self._most_of_one = max(1, min(limit // 4, self._most // 2))
 
-    async def run(self, stop: anyio.Event, accepting: CancelScope) -> None:
+    async def run(self, stop: anyio.Event) -> None:
         """Serve until ``stop`` is set, and end all connections."""
         async with create_task_group() as tasks:
             async with create_task_group() as acceptor:
-                acceptor.start_soon(self._accept, tasks, accepting)
+                acceptor.start_soon(self._accept, tasks)
                 await stop.wait()
-                accepting.cancel()
+                self._accepting.scope.cancel()
             self._listener.close()
             for end in (Connection.stop, Connection.cancel_requests):
                 for connection in list(self._connections):
@@ -156,13 +173,16 @@ class _Server:
                     await self._wait_empty()
             tasks.cancel_scope.cancel()
 
-    async def _accept(self, tasks: TaskGroup, accepting: CancelScope) -> None:
-        with accepting:
+    async def _accept(self, tasks: TaskGroup) -> None:
+        with self._accepting.scope:
             while True:
                 await self._accept_one(tasks)
 
     async def _accept_one(self, tasks: TaskGroup) -> None:
         await checkpoint()
+        if (seconds := self._accepting.delay()) > 0:
+            await wait_readable(self._listener)
+            await anyio.sleep(seconds)
         try:
             accepted, (host, port, *_) = self._listener.accept()
         except BlockingIOError:

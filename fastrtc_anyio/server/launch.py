@@ -30,7 +30,7 @@ from fastrtc_anyio._core.options import check_choice, check_number, check_type
 from fastrtc_anyio.limits import RequestLimits
 
 from ._library_logs import protect_logs
-from ._serving import serve
+from ._serving import Accepting, serve
 from .hosts import HostRules
 from .routes import create_page
 from .stopping import note_interrupt
@@ -256,29 +256,33 @@ class Server:
         url: its URL, such as ``http://127.0.0.1:7860``.
     """
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, accepting: Accepting) -> None:
         self.url = listener_url(listener)
-        self.accepting: CancelScope = CancelScope()
+        self._accepting = accepting
 
     def stop_accepting(self) -> None:
         """Accept no further connections, and go on serving the others."""
-        self.accepting.cancel()
+        self._accepting.scope.cancel()
 
 
 @asynccontextmanager
 async def serve_listener(
-    app: ASGIApp, listener: socket.socket, limits: RequestLimits | None = None
+    app: ASGIApp,
+    listener: socket.socket,
+    limits: RequestLimits | None = None,
+    delay: Callable[[], float] = lambda: 0.0,
 ) -> AsyncGenerator[Server, None]:
     """Serve ``app`` at a listening socket while the block runs; see :func:`open_server`.
 
-    The socket is closed at the end.
+    The socket is closed at the end. ``delay`` returns the seconds to wait before a connection is
+    accepted: another process that listens at the same socket may take it meanwhile.
     """
-    stop = anyio.Event()
+    stop, accepting = anyio.Event(), Accepting(delay=delay)
     with listener, collapse_groups():
-        server = Server(listener)
+        server = Server(listener, accepting)
         async with create_task_group() as tg:
             try:
-                await tg.start(_serve, app, listener, limits or RequestLimits(), stop, server)
+                await tg.start(_serve, app, listener, limits or RequestLimits(), stop, accepting)
                 yield server
             finally:
                 stop.set()
@@ -289,13 +293,13 @@ async def _serve(
     listener: socket.socket,
     limits: RequestLimits,
     stop: anyio.Event,
-    server: Server,
+    accepting: Accepting,
     *,
     task_status: TaskStatus[None],
 ) -> None:
     async with create_task_group() as tg:
         ready = anyio.Event()
-        tg.start_soon(serve, app, listener, limits, ready, stop, server.accepting)
+        tg.start_soon(serve, app, listener, limits, ready, stop, accepting)
         try:
             await ready.wait()
             _freeze_garbage_collector()

@@ -34,8 +34,8 @@ class Setting(AsyncStreamHandler):
         pass
 
     async def emit(self) -> Any:
-        self.args_set.clear()
         await self.wait_for_args()
+        self.args_set.clear()
         return AdditionalOutputs(self.latest_args[-1])
 
 
