@@ -541,8 +541,8 @@ def test_handler_with_invalid_methods_or_settings_is_refused(wrong: str) -> None
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"time_limit": -1}, ValueError, "time_limit must be a number above 0 s, or None; got -1"),
-        ({"time_limit": "60"}, TypeError, "time_limit must be a number above 0 s, or None; got '60'"),
+        ({"time_limit": -1}, ValueError, "time_limit must be a number above 0 s, or None; got"),
+        ({"time_limit": "60"}, TypeError, "time_limit must be a number above 0 s, or None; got"),
         ({"limits": {"idle": 3}}, TypeError, "limits must be a Limits"),
         ({"opus": {"bitrate": 1}}, TypeError, "opus must be an OpusOptions"),
         ({"video": "H264"}, TypeError, "video must be a VideoOptions"),
