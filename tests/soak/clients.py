@@ -34,6 +34,9 @@ TALK = 1.2
 PATIENCE = 3.0
 """Seconds to wait for a faulty handler to end the call."""
 _CONNECTS = 15.0
+_CLOSES = 5.0
+_LONGEST = 90.0
+"""Seconds for one visit."""
 _PHONE = AudioEncoding("mulaw", 8000)
 _SPEECH = tone(440, 48_000, 0.8)
 
@@ -155,12 +158,13 @@ class Crowd:
     async def _visit(self, visit: Visit) -> None:
         self.visits[visit.label] += 1
         try:
-            if visit.transport == "webrtc":
-                await self._visit_by_webrtc(visit)
-            elif visit.transport == "request":
-                await self._post_rubbish(visit)
-            else:
-                await self._visit_by_websocket(visit)
+            async with asyncio.timeout(_LONGEST):
+                if visit.transport == "webrtc":
+                    await self._visit_by_webrtc(visit)
+                elif visit.transport == "request":
+                    await self._post_rubbish(visit)
+                else:
+                    await self._visit_by_websocket(visit)
         except (OSError, AssertionError, ConnectionClosed, httpx.HTTPError, TimeoutError) as exc:
             self.errors.append(f"{visit}: {exc!r}")
 
@@ -196,7 +200,9 @@ class Crowd:
             if visit.ends == "vanish":
                 await client.vanish()
         finally:
-            await client.close()
+            with suppress(TimeoutError):  # aiortc waits without a limit
+                async with asyncio.timeout(_CLOSES):
+                    await client.close()
 
     async def _talk(self, client: AiortcClient, visit: Visit, name: str) -> None:
         await _wait(lambda: client.connected.is_set() or client.closed.is_set(), _CONNECTS)
