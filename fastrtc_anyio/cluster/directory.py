@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import anyio
 from anyio import current_time, move_on_after
@@ -23,6 +23,7 @@ class Location(NamedTuple):
     """The URL of its own port, such as ``http://127.0.0.1:41823``."""
 
 
+@runtime_checkable
 class SessionDirectory(Protocol):
     """Knows the processes of a cluster, and the sessions whose ids do not name their process.
 
