@@ -257,7 +257,7 @@ class Server:
     """
 
     def __init__(self, listener: socket.socket, accepting: Accepting) -> None:
-        self.url = listener_url(listener)
+        self.url: str = listener_url(listener)
         self._accepting = accepting
 
     def stop_accepting(self) -> None:
