@@ -124,21 +124,21 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
     )
     serve.add_argument("--port", type=_port, default=7860, help="7860; 0 for any")
     serve.add_argument("--json", action="store_true", help="print the address as JSON")
-    serve.add_argument(
+    processes = serve.add_mutually_exclusive_group()
+    processes.add_argument(
         "--reload", action="store_true", help="restart when a Python file here changes"
+    )
+    processes.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="serve in N processes; SIGHUP replaces them without ending a call",
     )
     serve.add_argument(
         "--drain-timeout",
         type=_seconds,
         metavar="SECONDS",
         help="time for calls to end after SIGTERM; by default the stream's, 25",
-    )
-
-    serve.add_argument(
-        "--workers",
-        type=_count,
-        metavar="N",
-        help="serve in N processes; SIGHUP replaces them without ending a call",
     )
 
     def start(options: argparse.Namespace) -> int:

@@ -128,7 +128,9 @@ class Forwarder:
         try:
             with fail_after(_CONNECT_SECONDS):
                 stream = await anyio.connect_tcp(address.hostname or "", address.port or 80)
-        except (OSError, TimeoutError) as exc:
+        except TimeoutError as exc:  # its process may be alive, and busy
+            raise Lost(f"no connection to {to.address} within {_CONNECT_SECONDS:g} s") from exc
+        except OSError as exc:
             raise Refused(to.address) from exc
         is_answered = True  # also if the client leaves
         with collapse_groups():

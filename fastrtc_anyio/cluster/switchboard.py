@@ -31,8 +31,9 @@ class Switchboard:
     the ``webrtc_id`` of its JSON body; so do requests to endpoints of the application. If another
     process has the session, the request is forwarded there once, with its headers, and answered
     there. A request that may come before its session, a candidate or a reader of events, waits for
-    it up to ``RequestLimits.early_seconds``. All other requests, and all WebSockets, are served
-    here. A new session that this process refuses with 503 is offered to the others.
+    it up to ``RequestLimits.early_seconds``, if not more than ``early_clients`` do. All other
+    requests, and all WebSockets, are served here. A new session that this process refuses with 503
+    is offered to the others.
 
     Serve it where clients connect, and :attr:`inlet` at ``member.address``, which only the other
     processes may reach.
@@ -56,6 +57,8 @@ class Switchboard:
         self._app = app
         self._member = member
         self._limits = limits or RequestLimits()
+        self._finding = 0
+        """Requests that wait for their session."""
         self._forwarder = Forwarder(secret)
         self.inlet: ASGIApp = Inlet(app, member, secret)
         """The application for ``member.address``. It serves requests of other processes only."""
@@ -74,8 +77,7 @@ class Switchboard:
         name = subject.name
         if name is None or self._member.holds(name):
             return False
-        wait = self._limits.early_seconds if subject.kind == "early" else 0.0
-        process = await self._member.find(name, wait)
+        process = await self._find(name, subject.kind == "early")
         if process is None or process.owner == self._member.name:
             return False
         try:
@@ -91,6 +93,17 @@ class Switchboard:
             await _answer(send, 404, f"no session has the id {name!r}")
             return True
         return is_answered
+
+    async def _find(self, name: str, is_early: bool) -> Location | None:
+        """Return the process that has a session, and wait for one if not too many wait already."""
+        wait = self._limits.early_seconds
+        if not is_early or self._finding >= self._limits.early_clients:
+            return await self._member.find(name)
+        self._finding += 1
+        try:
+            return await self._member.find(name, wait)
+        finally:
+            self._finding -= 1
 
     async def _serve(self, request: BufferedRequest, subject: Subject, send: Send) -> None:
         request.rewind()
