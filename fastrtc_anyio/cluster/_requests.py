@@ -25,7 +25,7 @@ _MAX_QUERY = 4096
 
 @dataclass(frozen=True)
 class Subject:
-    """What a request is about.
+    """The session that a request is about.
 
     Attributes:
         name: the id of a session; None if the request is about none.

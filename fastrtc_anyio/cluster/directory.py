@@ -20,7 +20,7 @@ class Location(NamedTuple):
     owner: str
     """Its name."""
     address: str
-    """The URL of its own port, such as ``http://127.0.0.1:41823``."""
+    """The URL at which other processes reach it, such as ``http://127.0.0.1:41823``."""
 
 
 @runtime_checkable
