@@ -24,51 +24,15 @@ from tests.kit.aiortc_client import AiortcClient, open_client
 from tests.kit.calls import accept, make_offer, place_call
 from tests.kit.documentation import find_block
 from tests.kit.measure import check_echo
-from tests.kit.served import Program, run_server
+from tests.kit.served import run_server
 from tests.kit.waiting import wait_until
 
+from .processes import PROGRAM, ROOT, Cluster, run
 from .program import TOKEN
-
-PROGRAM = Path(__file__).with_name("program.py")
-ROOT = str(Path(__file__).parents[2])
-ACCESS = {"Authorization": f"Bearer {TOKEN}"}
 
 # The workers have their own backend; one backend is enough for the client.
 pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 each_backend = pytest.mark.parametrize("backend", ["trio", "asyncio"])
-
-
-@dataclass
-class Cluster:
-    """Running workers."""
-
-    program: Program
-    url: str
-
-    @property
-    def errors(self) -> str:
-        return self.program.printed["stderr"]
-
-    @property
-    def pids(self) -> set[int]:
-        """The processes of the workers."""
-        threads = Path(f"/proc/{self.program.process.pid}/task").glob("*/children")
-        return {int(word) for listed in threads for word in listed.read_text("ascii").split()}
-
-    def client(self) -> httpx.AsyncClient:
-        """A client that opens a connection for each request, to any worker."""
-        limits = httpx.Limits(max_keepalive_connections=0)
-        return httpx.AsyncClient(base_url=self.url, headers=ACCESS, limits=limits, timeout=20)
-
-
-@asynccontextmanager
-async def run(
-    backend: str = "trio", count: int = 2, *options: str, **variables: str
-) -> AsyncGenerator[Cluster, None]:
-    command = [sys.executable, "-m", "fastrtc_anyio", "serve", f"{PROGRAM}:stream", "--port", "0"]
-    command += ["--workers", str(count), "--backend", backend, *options]
-    async with run_server(command, {"PYTHONPATH": ROOT, **variables}) as program:
-        yield Cluster(program, program.url)
 
 
 @dataclass
