@@ -240,7 +240,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         ``warning`` message five seconds before, or after half of a shorter timeout.
 
         The stream drains until it is closed; opened again, it starts afresh. Returns at once if the
-        stream is not open, and when it is closed meanwhile.
+        stream is not open or is closed. A handler that awaits this waits for its own session.
 
         Raises:
             RuntimeError: called on another event loop than the one on which the stream was opened.

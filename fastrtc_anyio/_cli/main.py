@@ -145,6 +145,9 @@ def _add_serve(commands: _Commands, common: argparse.ArgumentParser) -> None:
         from .serve import TargetError, load_stream, serve
 
         if options.reload:
+            if options.drain_timeout is not None:
+                print("error: --reload ends calls without a drain", file=sys.stderr)
+                return _WRONG
             return _serve_reloading(options)
         if options.workers is not None:
             return _serve_in_workers(options)

@@ -81,12 +81,16 @@ class StreamEndpoints:
         await serve_telephone(self._service, self._web, websocket)
 
     def describe(self, session_id: str, *, identity: str | None = None) -> dict[str, object]:
-        """Describe a session for an operator, also one that has ended but whose handler still runs.
+        """Describe a session for an operator.
 
         The result has a JSON form. It contains the state, queues, statistics and recent events of
         the session, and its tasks and busy threads with their stacks, but no words of the
         conversation, and no id by which a client could reach the session. Call it on the event
         loop. Where ``authenticate`` is set, ``GET sessions/{session_id}`` returns the same.
+
+        A session that has ended is found as long as tasks of its handler run. If a plain function
+        does not return, it is found until ``Limits.shutdown`` has passed, and the log record
+        ``session.threads_abandoned`` has the stack.
 
         Args:
             session_id: the session's id, or the first eight characters, which the log shows; or the

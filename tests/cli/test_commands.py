@@ -385,6 +385,11 @@ def test_launch_on_a_busy_port_exits_with_one_line(backend: Any) -> None:
             make_stream().launch(port=port, backend=backend)
 
 
+def test_reload_takes_no_drain_timeout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "any.py", "--reload", "--drain-timeout", "5"]) == 2
+    assert capsys.readouterr().err == "error: --reload ends calls without a drain\n"
+
+
 def test_reload_restarts_after_changes_and_waits_after_an_error(tmp_path: Path) -> None:
     program = tmp_path / "served.py"
     program.write_text(PROGRAM)
@@ -477,6 +482,8 @@ def test_import_error_inside_target_propagates(
         (["call", "x", "--listen", "long"], "must be a number of seconds below 3600; got 'long'"),
         (["call", "x", "--input", "=5"], "must be name=value; got '=5'"),
         (["call", "x", "--token", "gr\u00f6\u00dfe"], "must be printable ASCII without spaces"),
+        (["serve", "x", "--workers", "0"], "must be a number from 1 to 256; got '0'"),
+        (["serve", "x", "--workers", "2", "--reload"], "not allowed with argument --workers"),
         (["serve", "x", "--port", "65536"], "must be a port from 0 to 65535; got '65536'"),
         ([], "serve a stream and its page"),
     ],
