@@ -12,11 +12,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 
 import anyio
-from anyio import CancelScope, create_task_group, move_on_after
+from anyio import BrokenResourceError, CancelScope, create_task_group, move_on_after
 from anyio.abc import Process, TaskGroup, TaskStatus
 
 from fastrtc_anyio._core.groups import collapse_groups
@@ -190,7 +190,8 @@ class _Parent:
             start_new_session=True,  # the parent passes a terminal's signals on
         )
         assert process.stdin is not None
-        await process.stdin.send(settings.encode())  # which stays open as long as this process
+        with suppress(BrokenResourceError):  # it has ended already
+            await process.stdin.send(settings.encode())  # which stays open as long as this process
         return process
 
     async def replace_all(self) -> None:
