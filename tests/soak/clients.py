@@ -187,7 +187,8 @@ class Crowd:
             body = {"type": "offer", "sdp": offer, "webrtc_id": name}
             reply = await self._http.post(f"{self.url}/{visit.path}/webrtc/offer", json=body)
             if visit.path == "faulty-copy":
-                assert reply.status_code == 500, reply.text
+                # 503 for a MemoryError: the client may try again.
+                assert reply.status_code in (500, 503), reply.text
                 return
             assert reply.status_code == 200, f"{reply.status_code}: {reply.text}"
             if visit.phase == "offer":
