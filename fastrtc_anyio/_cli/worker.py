@@ -19,22 +19,20 @@ from dataclasses import replace
 
 import anyio
 from anyio import create_task_group, move_on_after
-from starlette.applications import Starlette
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio.cluster._remote import RemoteDirectory
 from fastrtc_anyio.cluster.member import Member
 from fastrtc_anyio.cluster.switchboard import Switchboard
 from fastrtc_anyio.cluster.workers import Settings
-from fastrtc_anyio.server._library_logs import protect_logs
 from fastrtc_anyio.server.launch import (
     Server,
+    create_app,
     create_listener,
     listener_url,
     serve_listener,
     wait_for_interrupt,
 )
-from fastrtc_anyio.server.routes import create_page
 from fastrtc_anyio.stream import Stream
 
 from .serve import TargetError, load_stream
@@ -48,7 +46,6 @@ _LAST_SECONDS = 10.0
 def main() -> None:
     settings = _read_settings()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    protect_logs()
     try:
         stream = load_stream(settings.target)
     except TargetError as exc:
@@ -88,10 +85,9 @@ async def _serve(stream: Stream, settings: Settings) -> None:
         RemoteDirectory(settings.directory, settings.secret), address, name=settings.name
     )
     stream.claims = member
-    app = Starlette(routes=[create_page("/", stream, ())])
-    stream.mount(app)
-    board = Switchboard(app, member, settings.secret, stream.request_limits)
+    app = create_app(stream)
     limits = stream.request_limits
+    board = Switchboard(app, member, settings.secret, limits)
     async with (
         serve_listener(board.inlet, own, limits),
         serve_listener(board, public, limits, lambda: _delay(len(stream.sessions))) as server,

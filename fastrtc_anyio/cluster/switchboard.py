@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._signaling.messages import dump_json
+from fastrtc_anyio._signaling.requests import failure_body
+from fastrtc_anyio.errors import FastRTCError
 from fastrtc_anyio.limits import RequestLimits
 
 from ._forwarding import Forwarder, Inlet, Lost, Refused
@@ -166,7 +168,7 @@ def _log_lost(process: Location, error: Lost) -> None:
 
 
 async def _answer(send: Send, status: int, text: str) -> None:
-    body = dump_json({"status": "failed", "meta": {"error": text}}).encode()
+    body = dump_json(failure_body(FastRTCError(text))).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

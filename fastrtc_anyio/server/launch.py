@@ -38,6 +38,7 @@ from .stopping import note_interrupt
 __all__ = [
     "ListenError",
     "Server",
+    "create_app",
     "create_listener",
     "invitation",
     "launch",
@@ -100,7 +101,7 @@ async def open_page(
     The end waits for code that swallows its cancellation. Ctrl-C then ends the process at once.
     Meanwhile the process has a short :data:`SWITCH_INTERVAL`.
     """
-    app = _create_app(stream, framed_by)
+    app = create_app(stream, framed_by)
     with ExitStack() as ended:
         usual = sys.getswitchinterval()
         sys.setswitchinterval(min(usual, SWITCH_INTERVAL))
@@ -123,14 +124,15 @@ def serve_on_thread(
     Raises:
         OSError: the port is in use.
     """
-    app = _create_app(stream, ())
+    app = create_app(stream)
     with start_blocking_portal(backend) as portal:
         server = open_server(app, host, port, stream.request_limits)
         with portal.wrap_async_context_manager(server) as url:
             yield app, url
 
 
-def _create_app(stream: _Mountable, framed_by: Iterable[str]) -> Starlette:
+def create_app(stream: _Mountable, framed_by: Iterable[str] = ()) -> Starlette:
+    """Create the application of a stream and its page."""
     protect_logs()
     app = Starlette(routes=[create_page("/", stream, framed_by)])
     stream.mount(app)
