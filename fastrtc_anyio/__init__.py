@@ -98,6 +98,7 @@ from .handlers import (
 )
 from .limits import Limits, RequestLimits
 from .outputs import AdditionalOutputs
+from .resumption import MemoryStore, Resumed, SessionStore
 from .server.page.components import Chatbot, Checkbox, Choice, Slider, Textbox
 from .server.page.ui_args import UIArgs
 from .session import Context, Session, SessionStatistics, Warning, get_current_context
@@ -181,6 +182,7 @@ __all__ = [
     "LimitExceeded",
     "Limits",
     "MediaError",
+    "MemoryStore",
     "ModelOptions",
     "MoonshineSTT",
     "NoFreePort",
@@ -200,11 +202,13 @@ __all__ = [
     "ReplyOnStopWords",
     "ReplyStarted",
     "RequestLimits",
+    "Resumed",
     "RtcConfiguration",
     "STTModel",
     "Session",
     "SessionState",
     "SessionStatistics",
+    "SessionStore",
     "SignalingError",
     "SileroVadOptions",
     "Slider",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from base64 import b64decode, b64encode
 from functools import partial
 
 import anyio
@@ -16,20 +17,21 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.log import logger
+from fastrtc_anyio.resumption import SessionStore
 
-from .directory import Location, SessionDirectory
+from .directory import Location, MemoryDirectory, SessionDirectory
 
 __all__ = ["RemoteDirectory", "serve_directory"]
 
 _HOST = "127.0.0.1"
-_LINE = 65_536
-"""Bytes of a line at most."""
+_LINE = 262_144
+"""Bytes of a line at most: more than the largest value of a store, in base64."""
 _SECONDS = 60.0
 """Seconds for one request at most: finders wait."""
 
 
 async def serve_directory(
-    directory: SessionDirectory, secret: str, *, task_status: TaskStatus[int]
+    directory: MemoryDirectory, secret: str, *, task_status: TaskStatus[int]
 ) -> None:
     """Serve a directory until the call is cancelled, at a port that ``task_status`` receives."""
     async with await anyio.create_tcp_listener(local_host=_HOST) as listener:
@@ -37,7 +39,7 @@ async def serve_directory(
         await listener.serve(partial(_serve_one, directory, secret))
 
 
-async def _serve_one(directory: SessionDirectory, secret: str, stream: SocketStream) -> None:
+async def _serve_one(directory: MemoryDirectory, secret: str, stream: SocketStream) -> None:
     async with stream:
         try:
             with collapse_groups(), anyio.fail_after(_SECONDS):
@@ -55,7 +57,7 @@ async def _serve_one(directory: SessionDirectory, secret: str, stream: SocketStr
             logger.exception("a request to the directory failed", event="cluster.request_failed")
 
 
-async def _call(directory: SessionDirectory, request: list[object]) -> object:
+async def _call(directory: MemoryDirectory, request: list[object]) -> object:
     match request:
         case ["join", str(owner), str(address)]:
             return await directory.join(owner, address)
@@ -71,7 +73,18 @@ async def _call(directory: SessionDirectory, request: list[object]) -> object:
             return None
         case ["find", str(name), int(wait) | float(wait)]:
             return await directory.find(name, wait)
+        case ["save", str(key), str(value), int(lifetime) | float(lifetime)]:
+            return await directory.save(key, b64decode(value), lifetime)
+        case ["take", str(key)]:
+            return _encode(await directory.take(key))
+        case ["delete", str(key)]:
+            await directory.delete(key)
+            return None
     raise ValueError(f"unknown request to the directory: {request!r}")
+
+
+def _encode(value: bytes | None) -> str | None:
+    return None if value is None else b64encode(value).decode()
 
 
 async def _cancel_at_end(stream: SocketStream, scope: anyio.CancelScope) -> None:
@@ -85,8 +98,8 @@ async def _read_line(stream: SocketStream) -> bytes:
     return await BufferedByteReceiveStream(stream).receive_until(b"\n", _LINE)
 
 
-class RemoteDirectory(SessionDirectory):
-    """A directory that :func:`serve_directory` serves.
+class RemoteDirectory(SessionDirectory, SessionStore):
+    """A directory and a store that :func:`serve_directory` serves.
 
     The methods raise ``OSError`` if it cannot be reached.
     """
@@ -115,6 +128,16 @@ class RemoteDirectory(SessionDirectory):
     async def find(self, name: str, wait: float = 0.0) -> Location | None:
         answer = await self._ask("find", name, wait)
         return Location(*answer) if isinstance(answer, list) else None
+
+    async def save(self, key: str, value: bytes, lifetime: float) -> bool:
+        return bool(await self._ask("save", key, _encode(value), lifetime))
+
+    async def take(self, key: str) -> bytes | None:
+        answer = await self._ask("take", key)
+        return None if answer is None else b64decode(str(answer))
+
+    async def delete(self, key: str) -> None:
+        await self._ask("delete", key)
 
     async def _ask(self, name: str, *arguments: object) -> object:
         try:

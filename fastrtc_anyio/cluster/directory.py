@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.options import check_number
 from fastrtc_anyio._signaling.session_ids import check_owner, owner_of
+from fastrtc_anyio.resumption import MemoryStore
 
 __all__ = ["Location", "MemoryDirectory", "SessionDirectory"]
 
@@ -81,8 +82,8 @@ class _Process:
         self.expires = expires
 
 
-class MemoryDirectory(SessionDirectory):
-    """A directory in the memory of one process.
+class MemoryDirectory(MemoryStore, SessionDirectory):
+    """A directory in the memory of one process, and a store for what sessions save.
 
     Args:
         lifetime: seconds after which a process is forgotten that has not joined again.
@@ -90,6 +91,7 @@ class MemoryDirectory(SessionDirectory):
 
     def __init__(self, lifetime: float = 15.0) -> None:
         check_number("lifetime", lifetime, above=0, unit="s")
+        super().__init__()
         self._lifetime = lifetime
         self._processes: dict[str, _Process] = {}
         self._claims: dict[str, dict[str, None]] = {}
