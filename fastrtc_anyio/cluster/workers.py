@@ -75,10 +75,13 @@ class _Worker:
     ended: anyio.Event = field(default_factory=anyio.Event)
 
     def stop(self, number: signal.Signals) -> None:
-        """Let it end: SIGTERM and SIGHUP drain it before, the latter without a timeout."""
+        """Let it end: SIGTERM and SIGHUP drain it before, the latter without a timeout.
+
+        A worker that does not serve yet has no calls, and is killed.
+        """
         self.is_stopping = True
         if self.process.returncode is None:
-            self.process.send_signal(number)
+            self.process.send_signal(number if self.joined.is_set() else signal.SIGKILL)
 
 
 class _Directory(MemoryDirectory):
@@ -101,8 +104,12 @@ class _Parent:
         self._count = count
         self._directory = _Directory()
         self._slots: list[_Worker | None] = [None] * count
+        """The workers that have started last, also if they have ended."""
+        self._filling = [anyio.Lock() for _ in range(count)]
+        """Held while a worker starts in a slot, so that one starts at a time."""
         self._tasks: TaskGroup
         self._is_stopping = False
+        self._started = anyio.Event()
         self._replacing = anyio.Lock()
 
     @asynccontextmanager
@@ -120,8 +127,10 @@ class _Parent:
                         await self._end(signal.SIGINT, _LAST_SECONDS)
                     self._tasks.cancel_scope.cancel()
 
-    async def start(self) -> None:
-        """Start all workers, and wait until they serve.
+    async def start(self) -> bool:
+        """Start all workers, and wait until they serve. Return whether they do.
+
+        Otherwise, a signal ends them.
 
         Raises:
             WorkersFailed: one has ended by itself, or does not serve in time.
@@ -130,21 +139,35 @@ class _Parent:
         async with create_task_group() as tasks:
             for slot in range(1, self._count):
                 tasks.start_soon(self._start_first, slot)
+        self._started.set()
+        return not self._is_stopping
 
     async def _start_first(self, slot: int) -> None:
-        if not await self._fill(slot) and not self._is_stopping:
-            raise WorkersFailed("a worker did not start")
+        async with self._filling[slot]:
+            if not await self._fill(slot) and not self._is_stopping:
+                raise WorkersFailed("a worker did not start")
 
     async def _fill(self, slot: int) -> bool:
-        """Start a worker, and wait until it serves. Return whether it does."""
-        worker: _Worker = await self._tasks.start(self._watch, slot)
+        """Start a worker, and wait until it serves. Return whether it does.
+
+        The caller holds the lock of the slot.
+        """
+        if self._is_stopping:
+            return False
+        try:
+            worker: _Worker = await self._tasks.start(self._watch, slot)
+        except OSError as exc:  # the system is out of processes, or of memory
+            logger.error("no worker can be started: %s", exc, event="cluster.start_failed")
+            return False
         with move_on_after(_START_SECONDS):
             async with create_task_group() as tasks:
                 for event in (worker.joined, worker.ended):
                     tasks.start_soon(_cancel_after, event, tasks.cancel_scope)
         if not worker.joined.is_set():
-            worker.stop(signal.SIGINT)
-        return worker.joined.is_set()
+            worker.stop(signal.SIGKILL)
+            return False
+        self._slots[slot] = worker
+        return True
 
     async def _watch(self, slot: int, *, task_status: TaskStatus[_Worker]) -> None:
         """Run a worker, and start another one if it ends by itself."""
@@ -152,7 +175,6 @@ class _Parent:
         process = await self._spawn(replace(self._settings, name=name))
         worker = _Worker(name, process)
         self._directory.workers[name] = worker
-        self._slots[slot] = worker
         task_status.started(worker)
         if self._is_stopping:
             worker.stop(signal.SIGINT)
@@ -173,12 +195,15 @@ class _Parent:
             status,
             event="cluster.worker_lost",
         )
-        filled = False
-        while not (filled or self._is_stopping) and self._slots[slot] is worker:
-            filled = await self._fill(slot)
-            if not filled:
-                self._slots[slot] = worker
-                await anyio.sleep(_PAUSE)
+        await self._refill(slot, worker)
+
+    async def _refill(self, slot: int, worker: _Worker) -> None:
+        """Replace a worker that has ended by itself, unless it is replaced already."""
+        while not self._is_stopping:
+            async with self._filling[slot]:
+                if self._slots[slot] is not worker or await self._fill(slot):
+                    return
+            await anyio.sleep(_PAUSE)
 
     async def _spawn(self, settings: Settings) -> Process:
         process = await anyio.open_process(
@@ -196,17 +221,18 @@ class _Parent:
 
     async def replace_all(self) -> None:
         """Replace the workers one by one. The old ones drain meanwhile."""
+        await self._started.wait()
         async with self._replacing:
-            for slot, old in enumerate(list(self._slots)):
-                if self._is_stopping:
-                    return
-                if not await self._fill(slot):
-                    self._slots[slot] = old
-                    text = "a new worker did not start: the old ones stay"
-                    logger.error(text, event="cluster.replace_failed")
-                    return
-                if old is not None:
-                    old.stop(signal.SIGHUP)
+            for slot in range(self._count):
+                async with self._filling[slot]:
+                    old = self._slots[slot]
+                    if not await self._fill(slot):
+                        if not self._is_stopping:
+                            text = "a new worker did not start: the old ones stay"
+                            logger.error(text, event="cluster.replace_failed")
+                        return
+                    if old is not None:
+                        old.stop(signal.SIGHUP)
             print("all workers are replaced: the old ones drain", file=sys.stderr, flush=True)
 
     async def drain(self) -> None:
@@ -287,8 +313,7 @@ async def serve_workers(
 
 
 async def _start(parent: _Parent, message: str | None) -> None:
-    await parent.start()
-    if message is not None:
+    if await parent.start() and message is not None:
         print(message, flush=True)
 
 
