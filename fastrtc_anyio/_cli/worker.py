@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import anyio
 from anyio import create_task_group, move_on_after
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio.cluster._remote import RemoteDirectory
@@ -88,12 +89,33 @@ async def _serve(stream: Stream, settings: Settings) -> None:
     app = create_app(stream)
     limits = stream.request_limits
     board = Switchboard(app, member, settings.secret, limits)
+    last = _LastResponses(board)
     async with (
         serve_listener(board.inlet, own, limits),
-        serve_listener(board, public, limits, lambda: _delay(len(stream.sessions))) as server,
+        serve_listener(last, public, limits, lambda: _delay(len(stream.sessions))) as server,
         _join(member),
     ):
-        await _wait_for_end(stream, server, settings)
+        await _wait_for_end(stream, server, last, settings)
+
+
+class _LastResponses:
+    """Closes connections with their next responses, once this worker is replaced.
+
+    A proxy keeps connections open. Its further requests should go to the new workers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.is_replaced = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_last(message: Message) -> None:
+            if self.is_replaced and message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_last)
 
 
 def _delay(sessions: int) -> float:
@@ -104,7 +126,9 @@ def _delay(sessions: int) -> float:
     return _MOST_DELAY * sessions / (sessions + _HALF_DELAY)
 
 
-async def _wait_for_end(stream: Stream, server: Server, settings: Settings) -> None:
+async def _wait_for_end(
+    stream: Stream, server: Server, last: _LastResponses, settings: Settings
+) -> None:
     """Wait for a signal: SIGTERM drains the stream, and SIGHUP says that others replace this one.
 
     In the latter case, calls may go on for any time, unless the command names one: other workers
@@ -120,6 +144,7 @@ async def _wait_for_end(stream: Stream, server: Server, settings: Settings) -> N
         with anyio.open_signal_receiver(signal.SIGHUP) as signals:
             async for _ in signals:
                 server.stop_accepting()
+                last.is_replaced = True
                 stream.drain_timeout = settings.drain_timeout
                 await stream.drain()
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -26,7 +26,7 @@ from ._requests import BufferedRequest
 from .directory import Location
 from .member import Member
 
-__all__ = ["Forwarder", "Inlet", "Lost", "Refused"]
+__all__ = ["Forwarder", "Inlet", "Lost", "Purpose", "Refused"]
 
 HEADER = b"x-fastrtc-cluster"
 _VERSION = 1
@@ -49,8 +49,8 @@ _HOP_BY_HOP = {
 _ELSEWHERE = 421
 """Status (RFC 9110 15.5.20) of a request about a session that a process does not have any more."""
 
-_Purpose = Literal["session", "place"]
-"""Whether a request is about a session of the receiver, or shall begin one there."""
+Purpose = Literal["session", "place", "all"]
+"""Whether a request is about a session of the receiver, shall begin one there, or is for all."""
 
 
 class Refused(Exception):
@@ -65,7 +65,7 @@ class Lost(Exception):
 class _Origin:
     """The connection from which a request came."""
 
-    purpose: _Purpose
+    purpose: Purpose
     name: str
     client: list[object] | None
     server: list[object] | None
@@ -73,7 +73,7 @@ class _Origin:
     root_path: str
 
     @staticmethod
-    def of(scope: Scope, purpose: _Purpose, name: str | None) -> _Origin:
+    def of(scope: Scope, purpose: Purpose, name: str | None) -> _Origin:
         client, server = scope.get("client"), scope.get("server")
         return _Origin(
             purpose,
@@ -109,7 +109,7 @@ class Forwarder:
         self,
         request: BufferedRequest,
         to: Location,
-        purpose: _Purpose,
+        purpose: Purpose,
         name: str | None,
         send: Send,
     ) -> bool:
@@ -142,7 +142,7 @@ class Forwarder:
         return is_answered
 
     async def _exchange(
-        self, exchange: _Exchange, to: Location, purpose: _Purpose, name: str | None, send: Send
+        self, exchange: _Exchange, to: Location, purpose: Purpose, name: str | None, send: Send
     ) -> bool:
         scope = exchange.request.scope
         fields = vars(_Origin.of(scope, purpose, name))

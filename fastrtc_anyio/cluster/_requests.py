@@ -30,11 +30,11 @@ class Subject:
     Attributes:
         name: the id of a session; None if the request is about none.
         kind: ``"offer"`` for a request that may begin a session; ``"early"`` for one that may come
-            before its session.
+            before its session; ``"metrics"`` and ``"ready"`` for those about all processes.
     """
 
     name: str | None
-    kind: Literal["offer", "early", "other"]
+    kind: Literal["offer", "early", "other", "metrics", "ready"]
 
 
 class BufferedRequest:
@@ -44,10 +44,10 @@ class BufferedRequest:
         limits: how much is read, and for how long.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, limits: RequestLimits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limits: RequestLimits | None = None) -> None:
         self.scope = scope
         self._receive = receive
-        self._limits = limits
+        self._limits = limits or RequestLimits()
         self._messages: list[Message] = []
         self._next = 0
         self.is_spent = False
@@ -66,13 +66,20 @@ class BufferedRequest:
         if (name := _name_in_query(self.scope["query_string"])) is not None:
             return Subject(name, "early" if self._reads_events(path) else "other")
         if not is_post:
-            return Subject(None, "other")
+            return Subject(None, self._kind_for_operators(path))
         body = await self._read_json()
         given = body.get("webrtc_id")
         name = given if isinstance(given, str) and 0 < len(given) <= MAX_ID_LENGTH else None
         if body.get("type") == "ice-candidate":
             return Subject(name, "early")
         return Subject(name, "offer" if begins and not body.get("restart") else "other")
+
+    def _kind_for_operators(self, path: str) -> Literal["metrics", "ready", "other"]:
+        if self.scope["method"] != "GET":
+            return "other"
+        if path.endswith("/metrics"):
+            return "metrics"
+        return "ready" if path.endswith("/health/ready") else "other"
 
     def _reads_events(self, path: str) -> bool:
         accepted = b",".join(value for key, value in self.scope["headers"] if key == b"accept")

@@ -5,25 +5,23 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._core.options import check_type
 from fastrtc_anyio._signaling.messages import dump_json
 from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio.errors import FastRTCError
 from fastrtc_anyio.limits import RequestLimits
 
-from ._forwarding import Forwarder, Inlet, Lost, Refused
+from ._forwarding import Inlet, Lost, Refused
 from ._requests import BufferedRequest, Subject
+from ._survey import HeldResponse, Others, Survey, is_unavailable, log_lost
 from .directory import Location
 from .member import Member
 
 __all__ = ["Switchboard"]
 
 _LEAST_SECRET = 16
-_UNAVAILABLE = 503
-"""Status with which a process refuses a new session."""
 
 
 class Switchboard:
@@ -36,6 +34,11 @@ class Switchboard:
     it up to ``RequestLimits.early_seconds``, if not more than ``early_clients`` do. All other
     requests, and all WebSockets, are served here. A new session that this process refuses with 503
     is offered to the others.
+
+    Two requests concern all processes. ``GET /metrics`` returns the metrics of each with the label
+    ``process``, and ``fastrtc_process_up``, which is 0 for a process that does not answer within
+    3 s. ``GET /health/ready`` of a process that is full or overloaded is answered by one that is
+    ready, if there is any.
 
     Serve it where clients connect, and :attr:`inlet` at ``member.address``, which only the other
     processes may reach.
@@ -61,7 +64,8 @@ class Switchboard:
         self._limits = limits or RequestLimits()
         self._finding = 0
         """Requests that wait for their session."""
-        self._forwarder = Forwarder(secret)
+        self._others = Others(member, secret)
+        self._survey = Survey(app, self._others, member.name)
         self.inlet: ASGIApp = Inlet(app, member, secret)
         """The application for ``member.address``. It serves requests of other processes only."""
 
@@ -71,7 +75,11 @@ class Switchboard:
             return
         request = BufferedRequest(scope, receive, self._limits)
         subject = await request.find_subject()
-        if not await self._forward(request, subject, send):
+        if subject.kind == "metrics":
+            await self._survey.answer_metrics(request, send)
+        elif subject.kind == "ready":
+            await self._survey.answer_readiness(request, send)
+        elif not await self._forward(request, subject, send):
             await self._serve(request, subject, send)
 
     async def _forward(self, request: BufferedRequest, subject: Subject, send: Send) -> bool:
@@ -83,12 +91,13 @@ class Switchboard:
         if process is None or process.owner == self._member.name:
             return False
         try:
-            is_answered = await self._forwarder.forward(request, process, "session", name, send)
+            forward = self._others.forwarder.forward
+            is_answered = await forward(request, process, "session", name, send)
         except Refused:
             await self._member.report_lost(process)
             return False
         except Lost as exc:
-            _log_lost(process, exc)
+            log_lost(process, exc)
             await _answer(send, 502, "the process that has this session does not answer")
             return True
         if not is_answered and request.is_spent:  # the session has just ended
@@ -113,58 +122,15 @@ class Switchboard:
         if subject.kind != "offer" or is_known or not request.is_buffered:
             await self._app(request.scope, request.receive, send)
             return
-        held = _HeldResponse(send)
+        held = HeldResponse(send, is_unavailable)
         await self._app(request.scope, request.receive, held.send)
-        if held.is_held:
-            others = await self._member.list_others()
+        if held.messages:
+            others = await self._others.list()
             random.shuffle(others)
             for process in others:
-                if await self._place(request, subject, process, send):
+                if await self._others.ask(process, request, "place", send, subject.name):
                     return
             await held.release()
-
-    async def _place(
-        self, request: BufferedRequest, subject: Subject, process: Location, send: Send
-    ) -> bool:
-        """Offer a new session to another process. Return whether it has answered."""
-        try:
-            return await self._forwarder.forward(request, process, "place", subject.name, send)
-        except Refused:
-            await self._member.report_lost(process)
-        except Lost as exc:
-            _log_lost(process, exc)
-        return False
-
-
-class _HeldResponse:
-    """A response that is sent at once, unless it says that the server takes no new sessions."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._messages: list[Message] = []
-
-    @property
-    def is_held(self) -> bool:
-        return bool(self._messages)
-
-    async def send(self, message: Message) -> None:
-        if self._messages or message.get("status") == _UNAVAILABLE:
-            self._messages.append(message)
-        else:
-            await self._send(message)
-
-    async def release(self) -> None:
-        for message in self._messages:
-            await self._send(message)
-
-
-def _log_lost(process: Location, error: Lost) -> None:
-    logger.warning(
-        "a request was not answered by process %s: %s",
-        process.owner,
-        error,
-        event="cluster.request_lost",
-    )
 
 
 async def _answer(send: Send, status: int, text: str) -> None:

@@ -15,6 +15,7 @@ from fastrtc_anyio._peers.streams.audio import BufferOptions
 from fastrtc_anyio._peers.webrtc import consent
 from fastrtc_anyio._signaling import requests
 from fastrtc_anyio._wire import fastrtc, signatures
+from fastrtc_anyio.cluster import _survey
 from fastrtc_anyio.conversation import foreground, machine
 from fastrtc_anyio.outputs import BACKLOG
 from fastrtc_anyio.server import telephone_proof
@@ -50,6 +51,7 @@ NUMBERS = [
     (r"is (\d+) dB \(`background_db`\)", foreground.BACKGROUND_DB),
     (r"arrived for ([\d.]+) s while", gaps.GRACE_S),
     (r"is (\d+) s of silence in one gap", gaps.LONGEST_GAP_S),
+    (r"that has not answered within (\d+) s, or", _survey._SECONDS),
     (r"takes longer than (\d+) s \| the reply is", interruptions.UNDECIDED_S),
     (r"for this for at most (one) second", replies.UNWINDING_S),
     (r"for (\d+) s, and only from clients", replies.INPUTS_S),

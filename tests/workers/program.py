@@ -16,6 +16,7 @@ from fastrtc_anyio import (
     Stream,
     Textbox,
 )
+from fastrtc_anyio.observability import Metrics
 from fastrtc_anyio.server import require_token
 
 TOKEN = "a token of the tests"
@@ -61,5 +62,6 @@ stream = Stream(
     drain_timeout=float(os.environ.get("DRAIN_TIMEOUT", "25")),
     additional_inputs=[Slider(label="level", minimum=0, maximum=1000)],
     additional_outputs=[Textbox(label="shown")],
+    observers=[Metrics()],
     authenticate=None if os.environ.get("IS_PUBLIC") else require_token(TOKEN),
 )
