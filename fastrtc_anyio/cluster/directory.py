@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import anyio
@@ -80,6 +81,8 @@ class _Process:
     def __init__(self, address: str, expires: float) -> None:
         self.address = address
         self.expires = expires
+        self.claims: set[str] = set()
+        """Ids that clients of its sessions have chosen."""
 
 
 class MemoryDirectory(MemoryStore, SessionDirectory):
@@ -94,9 +97,12 @@ class MemoryDirectory(MemoryStore, SessionDirectory):
         super().__init__()
         self._lifetime = lifetime
         self._processes: dict[str, _Process] = {}
+        self._earliest = math.inf
+        """No process expires before this time."""
         self._claims: dict[str, dict[str, None]] = {}
-        """Ids of sessions of one process, by the ids that their clients have chosen."""
-        self._claimed: anyio.Event | None = None
+        """Ids of sessions of one process, none empty, by the ids that their clients have chosen."""
+        self._waiting: dict[str, set[anyio.Event]] = {}
+        """Requests that wait for a session, by its id."""
 
     async def join(self, owner: str, address: str) -> bool:
         check_owner(owner)
@@ -104,10 +110,12 @@ class MemoryDirectory(MemoryStore, SessionDirectory):
         self._forget_expired()
         known = self._processes.get(owner)
         expires = current_time() + self._lifetime
+        self._earliest = min(self._earliest, expires)
         if known is None or known.address != address:
             self._forget(owner)
             self._processes[owner] = _Process(address, expires)
-            self._notify()
+            for name in [one for one in self._waiting if owner_of(one) == owner]:
+                self._notify(name)
             return False
         known.expires = expires
         return True
@@ -134,24 +142,27 @@ class MemoryDirectory(MemoryStore, SessionDirectory):
             if owner_of(holder) != owner:
                 return holder
         holders[session_id] = None
-        self._notify()
+        self._processes[owner].claims.add(webrtc_id)
+        self._notify(webrtc_id)
         return session_id
 
     async def release(self, webrtc_id: str, session_id: str) -> None:
         await checkpoint()
         holders = self._claims.get(webrtc_id, {})
         holders.pop(session_id, None)
-        if not holders:
+        process = self._processes.get(owner_of(session_id) or "")
+        if not holders and process is not None:
             self._claims.pop(webrtc_id, None)
+            process.claims.discard(webrtc_id)
 
     async def find(self, name: str, wait: float = 0.0) -> Location | None:
         await checkpoint()
         found = self._find(name)
-        with move_on_after(wait):
-            while found is None and wait > 0:
-                self._claimed = self._claimed or anyio.Event()
-                await self._claimed.wait()
-                found = self._find(name)
+        if found is None and wait > 0:
+            with move_on_after(wait):
+                while found is None:
+                    await self._wait(name)
+                    found = self._find(name)
         return found
 
     def _find(self, name: str) -> Location | None:
@@ -163,18 +174,30 @@ class MemoryDirectory(MemoryStore, SessionDirectory):
 
     def _forget_expired(self) -> None:
         now = current_time()
+        if now < self._earliest:
+            return  # most requests: there may be thousands of processes
         for name in [one for one, process in self._processes.items() if process.expires <= now]:
             self._forget(name)
+        expiries = (process.expires for process in self._processes.values())
+        self._earliest = min(expiries, default=math.inf)
 
     def _forget(self, owner: str) -> None:
-        self._processes.pop(owner, None)
-        self._claims = {
-            webrtc_id: holders
-            for webrtc_id, holders in self._claims.items()
-            if owner_of(next(iter(holders))) != owner
-        }
+        process = self._processes.pop(owner, None)
+        for webrtc_id in process.claims if process is not None else ():
+            del self._claims[webrtc_id]
 
-    def _notify(self) -> None:
-        if self._claimed is not None:
-            self._claimed.set()
-            self._claimed = None
+    async def _wait(self, name: str) -> None:
+        """Wait until a session may have an id."""
+        event = anyio.Event()
+        waiting = self._waiting.setdefault(name, set())
+        waiting.add(event)
+        try:
+            await event.wait()
+        finally:
+            waiting.discard(event)
+            if not waiting:
+                self._waiting.pop(name, None)
+
+    def _notify(self, name: str) -> None:
+        for event in self._waiting.get(name, ()):
+            event.set()

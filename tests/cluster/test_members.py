@@ -197,6 +197,24 @@ async def _begin_later(process: Process, webrtc_id: str, seconds: float) -> None
     await process.begin(webrtc_id)
 
 
+async def test_finders_leave_nothing_in_the_directory() -> None:
+    """Clients choose the ids that they wait for."""
+    directory: Any = MemoryDirectory()
+    await directory.join("one", "http://one")
+    async with create_task_group() as tasks:
+        for name in ("a", "b", "two.c"):
+            tasks.start_soon(directory.find, name, 60.0)
+        with move_on_after(1):
+            await directory.find("a", 60.0)
+        assert set(directory._waiting) == {"a", "b", "two.c"}
+        await directory.claim("a", "one.x")
+        await directory.join("two", "http://two")
+        await anyio.sleep(1)
+        assert set(directory._waiting) == {"b"}
+        tasks.cancel_scope.cancel()
+    assert not directory._waiting
+
+
 async def test_a_process_that_has_crashed_is_forgotten_within_its_lifetime() -> None:
     async with create_task_group() as tasks:
         model = Model(tasks)

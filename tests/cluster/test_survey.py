@@ -9,8 +9,10 @@ from typing import Any
 import anyio
 import pytest
 from anyio import create_task_group, current_time
+from anyio.lowlevel import checkpoint
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,7 +21,6 @@ from fastrtc_anyio.cluster import Location, Member, MemoryDirectory
 from fastrtc_anyio.cluster._requests import BufferedRequest
 from fastrtc_anyio.cluster._survey import Others, Survey
 from fastrtc_anyio.observability import Metrics
-from fastrtc_anyio.server import require_token
 from tests.kit import asgi
 from tests.kit.handlers import Quiet
 from tests.server.test_health import open_session
@@ -43,7 +44,7 @@ class Apps(Others):
         self.asked: list[str] = []
 
     async def list(self) -> list[Location]:
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
         return [Location(name, f"http://{name}") for name in self.apps]
 
     async def ask(
@@ -69,7 +70,7 @@ class Apps(Others):
 
 
 async def _receive_no_body() -> Message:
-    await anyio.lowlevel.checkpoint()
+    await checkpoint()
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
@@ -152,7 +153,11 @@ def _text(content: str) -> Response:
 
 
 async def test_every_process_authenticates() -> None:
-    async with open_apps(mount, authenticate=require_token("secret")) as (others, _, app):
+    async def authenticate(connection: HTTPConnection) -> bool:
+        await checkpoint()
+        return connection.headers.get("authorization") == "Bearer secret"
+
+    async with open_apps(mount, authenticate=authenticate) as (others, _, app):
         reply = await asgi.request(app, "GET", "/metrics")
         assert reply.status == 401
         assert b"fastrtc_" not in reply.body

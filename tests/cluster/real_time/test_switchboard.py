@@ -198,7 +198,7 @@ async def test_requests_that_come_before_their_session_wait_for_it() -> None:
         tasks.start_soon(read)
         tasks.start_soon(send_candidate)
         directory: Any = two.member._directory
-        await wait_until(lambda: directory._claimed is not None, "the finders")
+        await wait_until(lambda: len(directory._waiting) == 1, "the finders")
         assert not done
         async with place_call(one.url, webrtc_id):
             await wait_until(lambda: done == [200, 200])
