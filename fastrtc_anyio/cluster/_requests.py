@@ -21,6 +21,8 @@ _SEGMENT = re.compile(rf"[A-Za-z0-9_-]{{1,{OWNER_CHARACTERS}}}\.[A-Za-z0-9_-]{{2
 """A session's own id."""
 _OFFER_PATHS = ("/webrtc/offer", "/whip", "/whep")
 _MAX_QUERY = 4096
+_BEGINNINGS = (b"", b"{", b" ", b"\t", b"\r", b"\n")
+"""First bytes of a JSON object."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Subject:
 
 
 class BufferedRequest:
-    """An HTTP request whose body is read in advance, up to a limit.
+    """An HTTP request whose body, if it may be JSON, is read in advance, up to a limit.
 
     Args:
         limits: how much is read, and for how long.
@@ -52,7 +54,6 @@ class BufferedRequest:
         self._next = 0
         self.is_spent = False
         """Whether a part of the body has been passed on that was not read in advance."""
-        self._size = 0
 
     async def find_subject(self) -> Subject:
         """Return what the request is about."""
@@ -61,13 +62,13 @@ class BufferedRequest:
         begins = is_post and path.endswith(_OFFER_PATHS)
         _, _, last = path.rpartition("/")
         is_described = self.scope["method"] == "GET" and path.endswith(f"/sessions/{last}")
-        if _SEGMENT.fullmatch(last) or is_described:
+        if _SEGMENT.fullmatch(last) or (is_described and len(last) <= MAX_ID_LENGTH):
             return Subject(last, "other")
         if (name := _name_in_query(self.scope["query_string"])) is not None:
             return Subject(name, "early" if self._reads_events(path) else "other")
         if not is_post:
             return Subject(None, self._kind_for_operators(path))
-        body = await self._read_json()
+        body = await self._read_json(begins)
         given = body.get("webrtc_id")
         name = given if isinstance(given, str) and 0 < len(given) <= MAX_ID_LENGTH else None
         if body.get("type") == "ice-candidate":
@@ -104,21 +105,31 @@ class BufferedRequest:
         self.is_spent = self.is_spent or message["type"] == "http.request"
         return message
 
-    async def _read_json(self) -> dict[str, object]:
-        """Return the body, if it is a JSON object that is not too large or too slow."""
+    async def _read_json(self, is_offer: bool) -> dict[str, object]:
+        """Return the body, if it is a JSON object that is not too large or too slow.
+
+        Other bodies than offers are read no further than to see that they are no objects.
+        """
+        body, more = bytearray(), True
+        last: Message | None = None
         with move_on_after(self._limits.body_seconds):
-            while self._size <= self._limits.body_bytes:
+            while more and len(body) <= self._limits.body_bytes:
                 message = await self._receive()
-                self._messages.append(message)
                 if message["type"] == "http.disconnect":
+                    last = message
                     break
-                self._size += len(message.get("body", b""))
-                if not message.get("more_body", False):
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if not is_offer and body[:1] not in _BEGINNINGS:
                     break
-        if not self.is_buffered or self._messages[-1]["type"] == "http.disconnect":
+        # One message: each of a thousand chunks would take more memory than its bytes.
+        self._messages = [{"type": "http.request", "body": bytes(body), "more_body": more}]
+        if last is not None:
+            self._messages.append(last)
+        if more:
             return {}
         try:
-            found = load_json(b"".join(message.get("body", b"") for message in self._messages))
+            found = load_json(bytes(body))
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
@@ -127,5 +138,7 @@ class BufferedRequest:
 def _name_in_query(query: bytes) -> str | None:
     if b"webrtc_id=" not in query or len(query) > _MAX_QUERY:
         return None
-    found = parse_qs(query.decode("latin-1")).get("webrtc_id", [""])[0]
+    # The last one, as in Starlette's query_params.
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    found = given.get("webrtc_id", [""])[-1]
     return found if 0 < len(found) <= MAX_ID_LENGTH else None

@@ -73,6 +73,10 @@ async def test_subjects() -> None:
         (make("GET", "/state", query="webrtc_id=a"), Subject("a", "other")),
         (make("POST", "/state", b"{}", query="webrtc_id=a"), Subject("a", "other")),
         (make("GET", "/state", query="webrtc_id="), Subject(None, "other")),
+        (make("GET", "/state", query="webrtc_id=a&webrtc_id=b"), Subject("b", "other")),
+        (make("GET", "/state", query="webrtc_id=a&webrtc_id="), Subject(None, "other")),
+        (make("GET", f"/sessions/{'x' * (MAX_ID_LENGTH + 1)}"), Subject(None, "other")),
+        (make("POST", "/input_hook", b" \n" + about), Subject("a", "other")),
         (make("POST", "/webrtc/offer", offer), Subject("a", "offer")),
         (make("POST", "/voice/webrtc/offer/", b"{}"), Subject(None, "offer")),
         (make("POST", "/webrtc/offer", restart), Subject("a", "other")),
@@ -118,6 +122,38 @@ async def test_body_is_passed_on_whole(pieces: list[bytes], path: str) -> None:
         assert not request.is_spent
     else:
         assert request.is_spent
+
+
+async def test_body_in_many_chunks_takes_no_more_memory_than_its_bytes() -> None:
+    request = make("POST", "/webrtc/offer", *[b" "] * 500, b"{}")
+    assert await request.find_subject() == Subject(None, "offer")
+    assert (await request.receive())["body"] == b" " * 500 + b"{}"
+    assert request.is_buffered
+
+
+async def test_body_that_is_no_object_is_passed_on_as_it_comes() -> None:
+    """An endpoint of the application may answer while it reads."""
+    request = make("POST", "/upload", b"RIFF", 60.0, b"{}")
+    began = anyio.current_time()
+    assert await request.find_subject() == Subject(None, "other")
+    assert (await request.receive())["body"] == b"RIFF"
+    assert anyio.current_time() == began
+    assert await read(request) == b"{}"
+
+
+async def test_offer_of_a_client_that_leaves_is_not_whole() -> None:
+    messages: list[Any] = [{"type": "http.request", "body": b"{}", "more_body": True}]
+
+    async def receive() -> Any:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    scope = {"method": "POST", "path": "/webrtc/offer", "query_string": b"", "headers": []}
+    request = BufferedRequest(scope, receive, LIMITS)
+    assert await request.find_subject() == Subject(None, "offer")
+    for _ in range(2):
+        request.rewind()
+        assert (await request.receive())["more_body"]
+        assert (await request.receive())["type"] == "http.disconnect"
 
 
 async def test_slow_body_is_passed_on_as_it_comes() -> None:
