@@ -16,8 +16,15 @@ from urllib.parse import quote, urlsplit
 
 import anyio
 import h11
-from anyio import BrokenResourceError, CancelScope, EndOfStream, create_task_group, fail_after
-from anyio.abc import ByteStream
+from anyio import (
+    BrokenResourceError,
+    CancelScope,
+    EndOfStream,
+    create_task_group,
+    current_time,
+    fail_after,
+)
+from anyio.abc import ByteStream, TaskGroup
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastrtc_anyio._core.groups import collapse_groups
@@ -32,9 +39,11 @@ HEADER = b"x-fastrtc-cluster"
 _VERSION = 1
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 30.0
-"""Seconds for the head of a response. A GET may wait for outputs for any time."""
+"""Seconds for the head of a response, after the request, and for the other process to read a part
+of the body. A GET may wait for outputs for any time."""
 _HOP_BY_HOP = {
     b"connection",
+    b"date",
     b"expect",
     b"keep-alive",
     b"proxy-authenticate",
@@ -45,7 +54,8 @@ _HOP_BY_HOP = {
     b"transfer-encoding",
     b"upgrade",
 }
-"""Headers of one connection (RFC 9110 7.6.1), and that of a client that waits to send its body."""
+"""Headers of one connection (RFC 9110 7.6.1), that of a client that waits to send its body, and
+the date, which each server adds."""
 _ELSEWHERE = 421
 """Status (RFC 9110 15.5.20) of a request about a session that a process does not have any more."""
 
@@ -131,12 +141,14 @@ class Forwarder:
         except TimeoutError as exc:  # its process may be alive, and busy
             raise Lost(f"no connection to {to.address} within {_CONNECT_SECONDS:g} s") from exc
         except OSError as exc:
-            raise Refused(to.address) from exc
+            if _is_refused(exc.__cause__ or exc):
+                raise Refused(to.address) from exc
+            # For instance, this process is out of file descriptors.
+            raise Lost(f"no connection to {to.address}: {exc.__cause__ or exc}") from exc
         is_answered = True  # also if the client leaves
         with collapse_groups():
             async with stream, create_task_group() as tasks:
-                exchange = _Exchange(stream, request)
-                tasks.start_soon(exchange.cancel_when_client_leaves, tasks.cancel_scope)
+                exchange = _Exchange(stream, request, tasks)
                 is_answered = await self._exchange(exchange, to, purpose, name, send)
                 tasks.cancel_scope.cancel()
         return is_answered
@@ -148,9 +160,8 @@ class Forwarder:
         fields = vars(_Origin.of(scope, purpose, name))
         text = json.dumps({"version": _VERSION, "secret": self._secret, **fields})
         try:
-            await exchange.send((HEADER, b64encode(text.encode())))
-            with fail_after(None if scope["method"] == "GET" else _ANSWER_SECONDS):
-                response = await exchange.receive_head()
+            await exchange.begin((HEADER, b64encode(text.encode())))
+            response = await exchange.receive_head()
         except (OSError, BrokenResourceError, h11.ProtocolError) as exc:  # or a TimeoutError
             raise Lost(f"{type(exc).__name__}: {exc}") from exc
         if response.status_code == (_ELSEWHERE if purpose == "session" else 503):
@@ -168,31 +179,48 @@ class Forwarder:
 
 
 class _Exchange:
-    """A request that is sent to another process, and its response."""
+    """A request that is sent to another process, and its response, which may come earlier."""
 
-    def __init__(self, stream: ByteStream, request: BufferedRequest) -> None:
+    def __init__(self, stream: ByteStream, request: BufferedRequest, tasks: TaskGroup) -> None:
         self.request = request
         self._stream = stream
+        self._tasks = tasks
         self._http = h11.Connection(h11.CLIENT)
-        self._is_sent = anyio.Event()
+        self._waiting = CancelScope()
+        """Cancelled if no response will come."""
 
-    async def send(self, header: tuple[bytes, bytes]) -> None:
-        """Send the request with a further header, as far as the other process reads it."""
+    async def begin(self, header: tuple[bytes, bytes]) -> None:
+        """Send the head of the request with a further header, and begin to send the body.
+
+        The tasks are cancelled if the client closes its connection.
+        """
         scope = self.request.scope
         given: list[tuple[bytes, bytes]] = list(scope["headers"])
         headers = [pair for pair in given if pair[0] not in _HOP_BY_HOP | {HEADER}]
         headers += [header, (b"connection", b"close")]
         if is_chunked := any(key == b"transfer-encoding" for key, _ in given):
             headers.append((b"transfer-encoding", b"chunked"))
+        has_body = is_chunked or any(key == b"content-length" for key, _ in given)
         target: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         if query := scope["query_string"]:
             target += b"?" + query
         await self._write(h11.Request(method=scope["method"], target=target, headers=headers))
-        with suppress(BrokenResourceError):  # the response may say why
-            if is_chunked or any(key == b"content-length" for key, _ in given):
-                await self._send_body()
-            await self._write(h11.EndOfMessage())
-        self._is_sent.set()
+        self._tasks.start_soon(self._send_rest, has_body)
+
+    async def _send_rest(self, has_body: bool) -> None:
+        try:
+            with suppress(BrokenResourceError):  # the response may say why
+                if has_body:
+                    await self._send_body()
+                await self._write(h11.EndOfMessage())
+            if self.request.scope["method"] != "GET":
+                self._waiting.deadline = current_time() + _ANSWER_SECONDS
+        except (TimeoutError, h11.ProtocolError):
+            self._waiting.cancel()
+            return
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+        self._tasks.cancel_scope.cancel()
 
     async def _send_body(self) -> None:
         more = True
@@ -206,13 +234,16 @@ class _Exchange:
 
     async def _write(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
         if data := self._http.send(event):
-            await self._stream.send(data)
+            with fail_after(_ANSWER_SECONDS):
+                await self._stream.send(data)
 
     async def receive_head(self) -> h11.Response:
-        while not isinstance(event := await self._receive(), h11.Response):
-            if not isinstance(event, h11.InformationalResponse):
-                raise BrokenResourceError
-        return event
+        with self._waiting:
+            while not isinstance(event := await self._receive(), h11.Response):
+                if not isinstance(event, h11.InformationalResponse):
+                    raise BrokenResourceError
+            return event
+        raise TimeoutError("no response")
 
     async def receive_body(self) -> bytes | None:
         """Return a piece of the body of the response; None at its end."""
@@ -230,12 +261,12 @@ class _Exchange:
             raise BrokenResourceError
         return event
 
-    async def cancel_when_client_leaves(self, scope: CancelScope) -> None:
-        """Cancel a scope if the client closes its connection after the request."""
-        await self._is_sent.wait()
-        while (await self.request.receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
+
+def _is_refused(error: BaseException) -> bool:
+    """Return whether no process listens at an address, or at any of several."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_refused(one) for one in error.exceptions)
+    return isinstance(error, ConnectionRefusedError)
 
 
 class Inlet:
