@@ -11,7 +11,16 @@ from base64 import b64decode, b64encode
 from functools import partial
 
 import anyio
-from anyio import ClosedResourceError, DelimiterNotFound, EndOfStream, IncompleteRead
+from anyio import (
+    BrokenResourceError,
+    CancelScope,
+    ClosedResourceError,
+    DelimiterNotFound,
+    EndOfStream,
+    IncompleteRead,
+    create_task_group,
+    move_on_after,
+)
 from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -26,33 +35,82 @@ __all__ = ["RemoteDirectory", "serve_directory"]
 _HOST = "127.0.0.1"
 _LINE = 262_144
 """Bytes of a line at most: more than the largest value of a store, in base64."""
-_SECONDS = 60.0
-"""Seconds for one request at most: finders wait."""
+_READ_SECONDS = 5.0
+"""Seconds in which a request must arrive."""
+_STRANGERS = 64
+_PAUSE = 0.1
+"""Seconds to wait for file descriptors before further connections are accepted."""
 
 
 async def serve_directory(
     directory: MemoryDirectory, secret: str, *, task_status: TaskStatus[int]
 ) -> None:
     """Serve a directory until the call is cancelled, at a port that ``task_status`` receives."""
-    async with await anyio.create_tcp_listener(local_host=_HOST) as listener:
+    strangers = _Strangers()
+    async with (
+        await anyio.create_tcp_listener(local_host=_HOST) as listener,
+        create_task_group() as tasks,
+    ):
         task_status.started(listener.extra(SocketAttribute.local_port))
-        await listener.serve(partial(_serve_one, directory, secret))
+        while True:
+            try:
+                with collapse_groups():
+                    await listener.serve(partial(_serve_one, directory, secret, strangers), tasks)
+            except (OSError, BrokenResourceError) as exc:
+                logger.warning(
+                    "the directory cannot accept a connection: %r",
+                    exc.__cause__ or exc,
+                    event="server.accept_failed",
+                )
+                await anyio.sleep(_PAUSE)
 
 
-async def _serve_one(directory: MemoryDirectory, secret: str, stream: SocketStream) -> None:
-    async with stream:
-        try:
-            with collapse_groups(), anyio.fail_after(_SECONDS):
+class _Strangers:
+    """Connections that have not shown the secret: a new one may end the oldest.
+
+    Any program of the machine can open them.
+    """
+
+    def __init__(self) -> None:
+        self._scopes: dict[CancelScope, None] = {}
+
+    async def read_request(self, stream: SocketStream, secret: str) -> list[object] | None:
+        """Return what a process asks; None if a stranger asks, or a process that has gone."""
+        with move_on_after(_READ_SECONDS) as scope:
+            self._scopes[scope] = None
+            if len(self._scopes) > _STRANGERS:
+                oldest = next(iter(self._scopes))
+                del self._scopes[oldest]
+                oldest.cancel()
+            try:
                 given, *request = json.loads(await _read_line(stream))
-                if not hmac.compare_digest(str(given).encode(), secret.encode()):
-                    return
-                async with anyio.create_task_group() as tasks:
+                is_known = hmac.compare_digest(str(given).encode(), secret.encode())
+                return request if is_known else None
+            except (DelimiterNotFound, EndOfStream, IncompleteRead, BrokenResourceError):
+                return None
+            except (ValueError, TypeError, RecursionError):
+                return None
+            finally:
+                self._scopes.pop(scope, None)
+        return None
+
+
+async def _serve_one(
+    directory: MemoryDirectory, secret: str, strangers: _Strangers, stream: SocketStream
+) -> None:
+    async with stream:
+        request = await strangers.read_request(stream, secret)
+        if request is None:
+            return
+        try:
+            with collapse_groups():
+                async with create_task_group() as tasks:
                     tasks.start_soon(_cancel_at_end, stream, tasks.cancel_scope)
                     answer = await _call(directory, request)
                     await stream.send(json.dumps(answer).encode() + b"\n")
                     tasks.cancel_scope.cancel()
-        except (TimeoutError, OSError, EndOfStream, IncompleteRead, anyio.BrokenResourceError):
-            pass  # the process has gone, or does not want the answer any more
+        except (OSError, BrokenResourceError):
+            pass  # the process does not want the answer any more
         except Exception:
             logger.exception("a request to the directory failed", event="cluster.request_failed")
 
@@ -87,10 +145,10 @@ def _encode(value: bytes | None) -> str | None:
     return None if value is None else b64encode(value).decode()
 
 
-async def _cancel_at_end(stream: SocketStream, scope: anyio.CancelScope) -> None:
+async def _cancel_at_end(stream: SocketStream, scope: CancelScope) -> None:
     try:
         await stream.receive(1)
-    except (EndOfStream, anyio.BrokenResourceError, ClosedResourceError):
+    except (EndOfStream, BrokenResourceError, ClosedResourceError):
         scope.cancel()
 
 
@@ -145,5 +203,5 @@ class RemoteDirectory(SessionDirectory, SessionStore):
                 line = json.dumps([self._secret, name, *arguments])
                 await stream.send(line.encode() + b"\n")
                 return json.loads(await _read_line(stream))
-        except (EndOfStream, IncompleteRead, DelimiterNotFound, anyio.BrokenResourceError) as exc:
+        except (EndOfStream, IncompleteRead, DelimiterNotFound, BrokenResourceError) as exc:
             raise ConnectionError("the directory has closed the connection") from exc
