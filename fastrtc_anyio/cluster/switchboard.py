@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from contextlib import suppress
 
+from anyio import CancelScope
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastrtc_anyio._core.options import check_type
@@ -31,9 +33,9 @@ class Switchboard:
     the ``webrtc_id`` of its JSON body; so do requests to endpoints of the application. If another
     process has the session, the request is forwarded there once, with its headers, and answered
     there. A request that may come before its session, a candidate or a reader of events, waits for
-    it up to ``RequestLimits.early_seconds``, if not more than ``early_clients`` do. All other
-    requests, and all WebSockets, are served here. A new session that this process refuses with 503
-    is offered to the others.
+    it up to ``RequestLimits.early_seconds``. If more than ``early_clients`` wait, the oldest of the
+    client with the most is served here. So are all other requests, and all WebSockets. A new
+    session that this process refuses with 503 is offered to the others.
 
     Two requests concern all processes. ``GET /metrics`` returns the metrics of each with the label
     ``process``, and ``fastrtc_process_up``, which is 0 for a process that does not answer within
@@ -62,8 +64,8 @@ class Switchboard:
         self._app = app
         self._member = member
         self._limits = limits or RequestLimits()
-        self._finding = 0
-        """Requests that wait for their session."""
+        self._finding: dict[CancelScope, str] = {}
+        """Requests that wait for their session, and the addresses of their clients."""
         self._others = Others(member, secret)
         self._survey = Survey(app, self._others, member.name)
         self.inlet: ASGIApp = Inlet(app, member, secret)
@@ -87,7 +89,7 @@ class Switchboard:
         name = subject.name
         if name is None or self._member.holds(name):
             return False
-        process = await self._find(name, subject.kind == "early")
+        process = await self._find(name, request.scope, subject.kind == "early")
         if process is None or process.owner == self._member.name:
             return False
         try:
@@ -105,16 +107,28 @@ class Switchboard:
             return True
         return is_answered
 
-    async def _find(self, name: str, is_early: bool) -> Location | None:
-        """Return the process that has a session, and wait for one if not too many wait already."""
-        wait = self._limits.early_seconds
-        if not is_early or self._finding >= self._limits.early_clients:
+    async def _find(self, name: str, scope: Scope, is_early: bool) -> Location | None:
+        """Return the process that has a session, and wait for one if the request may be early."""
+        if not is_early:
             return await self._member.find(name)
-        self._finding += 1
-        try:
-            return await self._member.find(name, wait)
-        finally:
-            self._finding -= 1
+        client = scope.get("client")
+        with CancelScope() as waiting:
+            self._finding[waiting] = client[0] if client else ""
+            if len(self._finding) > self._limits.early_clients:
+                self._end_oldest_wait()
+            try:
+                return await self._member.find(name, self._limits.early_seconds)
+            finally:
+                self._finding.pop(waiting, None)
+        return None
+
+    def _end_oldest_wait(self) -> None:
+        """Serve the oldest waiting request of the client that has the most of them."""
+        counts = Counter(self._finding.values())
+        most = max(counts.values())
+        oldest = next(one for one, client in self._finding.items() if counts[client] == most)
+        del self._finding[oldest]
+        oldest.cancel()
 
     async def _serve(self, request: BufferedRequest, subject: Subject, send: Send) -> None:
         request.rewind()

@@ -165,11 +165,11 @@ async def test_slow_body_is_passed_on_as_it_comes() -> None:
 
 
 async def test_requests_that_wait_for_their_session_are_limited() -> None:
-    """Those above the limit are served at once, here."""
+    """Above the limit, the oldest of the client with the most is served at once, here."""
     served: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        served.append(scope["query_string"].decode())
+        served.append(scope["query_string"].decode()[-1])
 
     directory = MemoryDirectory()
     member = Member(directory, "http://127.0.0.1:1", name="one")
@@ -177,22 +177,26 @@ async def test_requests_that_wait_for_their_session_are_limited() -> None:
     limits = RequestLimits(early_clients=3, early_seconds=10.0)
     board = Switchboard(app, member, "x" * 16, limits)
 
-    async def ask(number: int) -> None:
+    async def ask(name: str, client: str) -> None:
         scope = {
             "type": "http",
             "method": "GET",
             "path": "/outputs",
-            "query_string": f"webrtc_id={number}".encode(),
+            "query_string": f"webrtc_id={name}".encode(),
             "headers": [],
+            "client": (client, 1),
         }
         send: Any = None
         await board(scope, Sender([b""]), send)
 
     async with create_task_group() as tasks:
-        for number in range(5):
-            tasks.start_soon(ask, number)
-        await anyio.sleep(1)
-        assert len(served) == 2
-        await anyio.sleep(10)
-        assert len(served) == 5
+        for name in "ABCDxE":
+            tasks.start_soon(ask, name, "friend" if name == "x" else "attacker")
+            await anyio.sleep(0.1)
+        assert "".join(served) == "ABC"
+        await anyio.sleep(9)
+        assert "".join(served) == "ABC"
+        await anyio.sleep(2)
+        assert "".join(served) == "ABCDxE"
+        assert not board._finding
     assert await member.find("two.x") == Location("two", "http://127.0.0.1:2")
