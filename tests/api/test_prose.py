@@ -83,6 +83,7 @@ FOREIGN = """
     stream_close_delay systemctl systemd upstream worker_connections
     CheckboxGroup HTML Image TextArea pause_detection reply_on_pause
     reply_on_stopwords speech_to_text text_to_speech
+    autoscaling_config crc32 enableInTreeAutoscaling kubectl preStop runtime_env zlib
     prometheus_client REGISTRY _created disable_created_metrics start_http_server
     MALLOC_ARENA_MAX MALLOC_TOP_PAD_ MALLOC_TRIM_THRESHOLD_ PYTHONMALLOC _debugmallocstats fordblks
     garbage get_objects hblkhd mallinfo2 malloc malloc_trim tracemalloc uordblks

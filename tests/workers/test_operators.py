@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 from collections import Counter
+from configparser import RawConfigParser
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,9 +17,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.calls import place_call
+from tests.kit.documentation import find_block
+from tests.kit.measure import check_echo
+from tests.kit.served import run_server
 from tests.kit.waiting import wait_until
 
-from .processes import ACCESS, run
+from .processes import ACCESS, ROOT, run
 from .program import TOKEN
 from .test_workers import each_backend, open_calls
 
@@ -105,3 +112,29 @@ async def test_connections_to_a_replaced_worker_close() -> None:
         for path in (f"/sessions/{call.id}", "/health/ready"):  # the old worker would drain
             reply = await proxy.get(path)
             assert reply.status_code == 200, reply.text
+
+
+async def test_unit_of_the_guide(tmp_path: Path) -> None:
+    unit = RawConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(find_block("docs/guides/several_processes.md", "[Service]").text)
+    service = unit["Service"]
+    program = find_block("docs/guides/several_processes.md", "concurrency_limit=20").text
+    await anyio.Path(tmp_path / "calls.py").write_text(program)
+    interpreter, *arguments = shlex.split(service["ExecStart"])
+    assert Path(interpreter).name == "python"
+    words = ["0" if word == "7860" else word for word in arguments]
+    command = [
+        sys.executable,
+        *[word.replace("calls.py", f"{tmp_path}/calls.py") for word in words],
+    ]
+    async with (
+        run_server(command, {"PYTHONPATH": ROOT}) as served,
+        place_call(served.url) as client,
+    ):
+        reload = service["ExecReload"].replace("$MAINPID", str(served.process.pid))
+        await anyio.run_process(shlex.split(reload))
+        await wait_until(lambda: "the old ones drain" in served.printed["stderr"], "the reload")
+        await check_echo(client)
+        async with place_call(served.url) as later:
+            await check_echo(later)
