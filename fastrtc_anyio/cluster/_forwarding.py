@@ -198,6 +198,8 @@ class _Exchange:
         given: list[tuple[bytes, bytes]] = list(scope["headers"])
         headers = [pair for pair in given if pair[0] not in _HOP_BY_HOP | {HEADER}]
         headers += [header, (b"connection", b"close")]
+        if not any(key == b"host" for key, _ in given):  # HTTP/1.0
+            headers.append((b"host", b""))
         if is_chunked := any(key == b"transfer-encoding" for key, _ in given):
             headers.append((b"transfer-encoding", b"chunked"))
         has_body = is_chunked or any(key == b"content-length" for key, _ in given)

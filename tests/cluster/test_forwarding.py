@@ -123,6 +123,14 @@ async def test_request_and_response_are_passed_on() -> None:
     assert client.body == b"done"
 
 
+async def test_request_without_a_host_is_passed_on() -> None:
+    """Clients of HTTP/1.0 need not send it."""
+    owner, client = Owner(1.0, ANSWER, FOREVER), Client(b"", FOREVER)
+    del client.request.scope["headers"][0]
+    assert await forward(owner, client)
+    assert b"\r\nhost: \r\n" in owner.received
+
+
 async def test_response_may_come_before_the_whole_request() -> None:
     owner, client = Owner(1.0, ANSWER, FOREVER), Client(b"first", FOREVER)
     began = anyio.current_time()
