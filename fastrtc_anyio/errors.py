@@ -18,6 +18,7 @@
         ConnectTimeout   PeerFailed   PeerClosed
         NoFreePort 503              also a SignalingError
       CredentialsError
+      SaveFailed
       MediaError
         UnsupportedFormat
 
@@ -55,6 +56,7 @@ __all__ = [
     "PeerClosed",
     "PeerError",
     "PeerFailed",
+    "SaveFailed",
     "SignalingError",
     "StreamNotOpen",
     "UnknownSession",
@@ -284,6 +286,10 @@ class NoFreePort(PeerFailed, SignalingError):
 
 class CredentialsError(FastRTCError):
     """A provider of TURN servers returned no credentials."""
+
+
+class SaveFailed(FastRTCError):
+    """What a session was to save is not in the store, or not yet: see ``Session.save``."""
 
 
 class MediaError(FastRTCError):

@@ -49,6 +49,9 @@ class Limits:
     stay silent."""
     stall: float | None = 5.0
     """Seconds for a WebSocket client to read what the server has sent."""
+    resume: float | None = 120.0
+    """Seconds after a lost connection in which its client may continue in another session, if the
+    handler has saved something."""
     lag: float | None = 0.1
     """Seconds by which the server's event loops may be late more than once in a second, and a
     quarter of it on average. While they are later, or compute for more than 85 % of the time,
@@ -61,8 +64,9 @@ class Limits:
         for field in fields(self):
             value: object = getattr(self, field.name)
             optional = field.name not in ("shutdown", "close")
+            finite = field.name == "resume"  # the time for which a store keeps something
             check_number(
-                f"Limits.{field.name}", value, above=0, finite=False, unit="s", optional=optional
+                f"Limits.{field.name}", value, above=0, finite=finite, unit="s", optional=optional
             )
 
 

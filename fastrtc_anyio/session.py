@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 from ._core.groups import collapse_groups
 from ._core.options import check_type
 from ._media.media_plan import MediaNeeds, MediaPlan
-from ._session_life import SessionLife
+from ._saving import SavingSession
 from ._signaling.messages import encode_message, encode_transcript
 from ._signaling.session_ids import make_session_id
 from ._user_code import contain_exits
@@ -113,7 +113,7 @@ class Driver(Protocol):
         ...
 
 
-class Session(SessionLife):
+class Session(SavingSession):
     """One connection: its client, its state, and the driver that serves it.
 
     Args:

@@ -27,6 +27,7 @@ from .handlers import StreamHandlerBase
 from .limits import Limits, RequestLimits
 from .observability.observer import Observer
 from .outputs import AdditionalOutputs, OutputReader, OutputStream
+from .resumption import SessionStore
 from .server.access import Authenticate
 from .server.endpoints import StreamEndpoints
 from .server.fairness import ClientKey, TrustedProxies
@@ -120,7 +121,6 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
     media: MediaPlan = part_attribute("_service")
     """Media kinds and their directions."""
     limits: Limits = part_attribute("_service")
-    """Deadlines of a session."""
     active: int = part_attribute("_registry")
     """Number of sessions that count towards ``concurrency_limit``."""
     sessions: Mapping[str, Session] = part_attribute("_registry")
@@ -129,6 +129,8 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
     """The handlers of live sessions, by the clients' ``webrtc_id`` and by the sessions' ids."""
     claims: SessionClaims | None = part_attribute("_service")
     """Registers the sessions in a cluster; None in a single process. Assign a :class:`.Member`."""
+    store: SessionStore = part_attribute("_service")
+    """Keeps what sessions save. In memory by default."""
     request_limits: RequestLimits = part_attribute("_service")
     concurrency_limit: int | None = part_attribute("_service")
     rtp_params: dict[str, object] = part_attribute("_web")

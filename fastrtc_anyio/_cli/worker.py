@@ -26,6 +26,7 @@ from fastrtc_anyio.cluster._remote import RemoteDirectory
 from fastrtc_anyio.cluster.member import Member
 from fastrtc_anyio.cluster.switchboard import Switchboard
 from fastrtc_anyio.cluster.workers import Settings
+from fastrtc_anyio.resumption import MemoryStore
 from fastrtc_anyio.server.launch import (
     Server,
     create_app,
@@ -82,10 +83,11 @@ async def _serve(stream: Stream, settings: Settings) -> None:
     public = socket.socket(fileno=settings.listener)
     own = create_listener("127.0.0.1", 0)
     address = listener_url(own)
-    member = Member(
-        RemoteDirectory(settings.directory, settings.secret), address, name=settings.name
-    )
+    directory = RemoteDirectory(settings.directory, settings.secret)
+    member = Member(directory, address, name=settings.name)
     stream.claims = member
+    if type(stream.store) is MemoryStore:  # the program has chosen no other
+        stream.store = directory
     app = create_app(stream)
     limits = stream.request_limits
     board = Switchboard(app, member, settings.secret, limits)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import anyio
-from anyio import current_time
+from anyio import current_time, move_on_after
 from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.log import logger
@@ -29,6 +29,7 @@ from fastrtc_anyio.session import Session
 from .admission import Admission
 from .early import EarlyCandidates
 from .ownership import ANONYMOUS
+from .resuming import Resuming
 from .supervision import Supervisor
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ RtcSource = RtcConfiguration | Mapping[str, object] | Callable[[], object] | Non
 
 _CREDENTIAL = re.compile(r"^a=((?:ice-ufrag|ice-pwd|fingerprint):\S.*?)\s*$", re.MULTILINE)
 """Attributes that only the sender of an offer knows before it sends the offer."""
+
+
+_PREVIOUS_SECONDS = 2.0
+"""Seconds for the former session of a client to free its slot."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,14 @@ class Offers:
         limits: RequestLimits,
         admission: Admission,
         supervisor: Supervisor,
+        resuming: Resuming,
     ) -> None:
         self._options = options
         self._limits = limits
         self._admission = admission
         self._registry = admission.registry
         self._supervisor = supervisor
+        self._resuming = resuming
         self._early = EarlyCandidates(limits)
         self._attempts: dict[str, _Attempt] = {}
         """First offers of clients that have not connected, by the clients' ids."""
@@ -117,6 +124,7 @@ class Offers:
 
     def _forget(self, session: Session) -> None:
         """Forget the offer of a session that has ended. A later one may have its id by now."""
+        self._resuming.forget(session)
         attempt = self._attempts.get(session.alias or "")
         if attempt is not None and attempt.session_id == session.id:
             del self._attempts[session.alias or ""]
@@ -129,6 +137,10 @@ class Offers:
         identity: str | None,
         client: str | None,
     ) -> Answer:
+        previous = await self._resuming.end_previous(request.resume_token, identity)
+        if previous is not None:
+            with move_on_after(_PREVIOUS_SECONDS):
+                await self._registry.wait_closed(previous)
         # Admission comes first: a refused client costs no TURN credentials.
         self._admission.check(request.webrtc_id, client)
         await self._admission.wait(in_steps=False)
@@ -137,6 +149,7 @@ class Offers:
             make_peer, request.webrtc_id, identity, client, is_connected=False
         )
         attempt.session_id = session.id
+        token = self._resuming.register(session) if request.can_resume else None
         key, owner = request.webrtc_id or "", identity or ANONYMOUS
         # Taken out: the task of the session keeps the function, which must not keep a long offer.
         offered = [request.description]
@@ -148,7 +161,8 @@ class Offers:
                     await peer.add_ice_candidate(candidate)
                 except SignalingError as exc:
                     logger.debug("ignored an early candidate: %s", exc, event="candidate.ignored")
-            return Answer(description, session.alias or session.id)
+            await self._resuming.resume(session, request.resume_token)
+            return Answer(description, session.alias or session.id, token)
 
         if on_outputs is not None:
             session.outputs.listen(on_outputs)

@@ -99,6 +99,14 @@ class SessionRegistry:
                 self._changed = anyio.Event()
             await self._changed.wait()
 
+    async def wait_closed(self, session: Session) -> None:
+        """Wait until a session is closed, and holds no slot."""
+        await checkpoint()
+        while session.state is not SessionState.CLOSED and session.id in self._sessions:
+            if self._changed is None:
+                self._changed = anyio.Event()
+            await self._changed.wait()
+
     def _notify(self) -> None:
         if self._changed is not None:
             self._changed.set()

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from fastrtc_anyio._core.groups import collapse_groups
 from fastrtc_anyio._core.host import Host
-from fastrtc_anyio._core.options import check_number, check_type
+from fastrtc_anyio._core.options import check_number, check_type, short_repr
 from fastrtc_anyio._core.session_log import current_log
 from fastrtc_anyio._core.watchdog import watch_loop
 from fastrtc_anyio._driver.factory import Handler, make_driver_factory
@@ -37,6 +37,7 @@ from fastrtc_anyio.limits import Limits, RequestLimits
 from fastrtc_anyio.observability._dispatch import Observers
 from fastrtc_anyio.observability.observer import LoopLoad, Observer
 from fastrtc_anyio.outputs import OutputReader, OutputStream
+from fastrtc_anyio.resumption import SessionStore
 from fastrtc_anyio.session import Driver, Session
 
 from .admission import Admission, ConcurrencyLimit, parse_limit
@@ -46,6 +47,7 @@ from .early import EarlyReaders
 from .load import LoadGauge
 from .offers import Offers, OutputListener, RtcSource, WebRTCOptions
 from .registry import SessionRegistry
+from .resuming import Resuming
 from .supervision import Resources, SessionOptions, Supervisor
 
 
@@ -116,7 +118,10 @@ class SessionService(AsyncContextManagerMixin):
             self.limits.liveness,
             log_level,
         )
-        self._offers = Offers(webrtc, self.request_limits, self.admission, self._supervisor)
+        self._resuming = Resuming(self.limits.resume, log_level)
+        self._offers = Offers(
+            webrtc, self.request_limits, self.admission, self._supervisor, self._resuming
+        )
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[SessionService, None]:
@@ -129,6 +134,7 @@ class SessionService(AsyncContextManagerMixin):
                 open_portal() as portal,
                 open_asyncio_bridge() as bridge,
                 self.observers.observe(self),
+                self._resuming.open(),
                 create_task_group() as tasks,
             ):
                 self._offers.clear()
@@ -160,6 +166,16 @@ class SessionService(AsyncContextManagerMixin):
     @claims.setter
     def claims(self, claims: SessionClaims | None) -> None:
         self._supervisor.claims = claims
+
+    @property
+    def store(self) -> SessionStore:
+        return self._resuming.store
+
+    @store.setter
+    def store(self, store: SessionStore) -> None:
+        if not isinstance(store, SessionStore):
+            raise TypeError(f"store must be a SessionStore; got {short_repr(store)}")
+        self._resuming.store = store
 
     @property
     def is_draining(self) -> bool:
@@ -238,6 +254,7 @@ class SessionService(AsyncContextManagerMixin):
             "type": answer.description.type,
             "sdp": answer.description.sdp,
             "webrtc_id": answer.webrtc_id,
+            **({} if answer.resume_token is None else {"resume_token": answer.resume_token}),
         }
 
     async def offer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastrtc_anyio._core.options import short_repr
 from fastrtc_anyio.errors import (
@@ -21,9 +21,10 @@ from fastrtc_anyio.errors import (
 )
 from fastrtc_anyio.limits import RequestLimits, check_limit
 
-_FIELDS = ("type", "sdp", "webrtc_id", "candidate", "restart")
+_FIELDS = ("type", "sdp", "webrtc_id", "candidate", "restart", "resume_token")
 MAX_ID_LENGTH = 128
 """Maximum characters of a client's ``webrtc_id``. FastRTC's client uses 7 to 11."""
+_MAX_TOKEN_LENGTH = 128
 _MAX_CANDIDATE_LENGTH = 1024
 _MAX_MID_LENGTH = 128
 _MAX_UFRAG_LENGTH = 256
@@ -66,6 +67,10 @@ class OfferRequest:
     webrtc_id: str | None
     restart: bool = False
     """Whether the offer is for a live session, and must not begin another."""
+    can_resume: bool = False
+    """Whether the client can continue its session in another one."""
+    resume_token: str | None = field(default=None, repr=False)
+    """The token of the session that the client continues: a secret."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Answer:
     description: SessionDescription
     webrtc_id: str
     """The client's own id, or the session's id if the client sent none."""
+    resume_token: str | None = field(default=None, repr=False)
+    """A secret with which the client can continue the session in another one."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,15 @@ def _parse_offer(body: Mapping[str, object], limits: RequestLimits) -> OfferRequ
     restart = body.get("restart")
     if restart not in (None, False, True):
         raise InvalidOffer(f'"restart" must be true or false; got {short_repr(restart)}')
-    return OfferRequest(SessionDescription("offer", sdp), webrtc_id, bool(restart))
+    description, token = SessionDescription("offer", sdp), body.get("resume_token")
+    if token is not None and not (isinstance(token, str) and len(token) <= _MAX_TOKEN_LENGTH):
+        # Not quoted: it may be one character longer than a secret.
+        got = f"{len(token)} characters" if isinstance(token, str) else _type_name(token)
+        raise InvalidOffer(
+            f'"resume_token" must be a string of at most {_MAX_TOKEN_LENGTH} characters, or null; '
+            f"got {got}"
+        )
+    return OfferRequest(description, webrtc_id, bool(restart), True, token)
 
 
 def _parse_candidate(body: Mapping[str, object]) -> CandidateRequest:

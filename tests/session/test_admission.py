@@ -39,6 +39,7 @@ from fastrtc_anyio._sessions.early import EarlyReaders
 from fastrtc_anyio._sessions.load import LoadGauge
 from fastrtc_anyio._sessions.offers import Offers, WebRTCOptions
 from fastrtc_anyio._sessions.registry import SessionRegistry
+from fastrtc_anyio._sessions.resuming import Resuming
 from fastrtc_anyio._sessions.supervision import Resources, SessionOptions, Supervisor
 from fastrtc_anyio._signaling.requests import Answer, OfferRequest, SessionDescription
 from tests.kit.answering_peer import AnsweringPeer as Peer
@@ -77,7 +78,8 @@ class Service:
             EarlyReaders(limits),
         )
         options = WebRTCOptions(MediaPlan(), rtc, OpusOptions(), VideoOptions(), None, logging.INFO)
-        self.offers = Offers(options, limits, self.admission, self.supervisor)
+        self.resuming = Resuming(sessions.resume, logging.INFO)
+        self.offers = Offers(options, limits, self.admission, self.supervisor, self.resuming)
 
     def peer(self, session: Session) -> MemoryPeer:
         assert isinstance(session.peer, MemoryPeer)
@@ -112,7 +114,7 @@ async def open_service(
         limit, limits or RequestLimits(), sessions or Limits(), rtc or RtcConfiguration()
     )
     unused: Any = None
-    async with create_task_group() as tasks:
+    async with service.resuming.open(), create_task_group() as tasks:
         service.supervisor.resources = Resources(tasks, unused, unused, Peer)  # type: ignore[arg-type]
         yield service
         tasks.cancel_scope.cancel()
