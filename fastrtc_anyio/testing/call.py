@@ -42,6 +42,7 @@ from fastrtc_anyio.handlers import (
 from fastrtc_anyio.limits import Limits
 from fastrtc_anyio.observability._dispatch import Observers
 from fastrtc_anyio.observability.observer import Observer
+from fastrtc_anyio.resumption import Resumed
 from fastrtc_anyio.session import Driver, Session
 from fastrtc_anyio.speech.silero import SileroVad
 from fastrtc_anyio.stream import Stream
@@ -231,6 +232,7 @@ async def open_call(
     downlink: LinkFaults | None = None,
     inputs: tuple[object, ...] | None = None,
     identity: str | None = None,
+    resumed_from: Resumed | None = None,
     raise_errors: bool = True,
     observers: Iterable[Observer] = (),
     thread_limit: float = THREAD_LIMIT,
@@ -257,6 +259,7 @@ async def open_call(
         downlink: faults of the link to the client.
         inputs: inputs that the client set before the call.
         identity: the client's identity, as if ``authenticate`` had returned it.
+        resumed_from: what the session continues, as if the client had called again.
         raise_errors: raise the handler's error; otherwise it is only in ``call.session.error``.
         observers: as for ``Stream``.
         thread_limit: on a virtual clock, maximum seconds of real time for one call of a synchronous
@@ -293,6 +296,7 @@ async def open_call(
     with collapse_groups(), _virtual_time(thread_limit):
         watched = Observers(observers)
         async with _open_session(peer, driver, limits, identity, raise_errors, watched) as call:
+            call.session.resumed_from = resumed_from
             if connect:
                 call.client.connect(channel=channel)
             call.phone = phone
