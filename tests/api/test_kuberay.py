@@ -28,6 +28,7 @@ def test_the_manifest_deploys_the_program() -> None:
     assert deployment["name"] == "calls"  # the default of deployment()
 
     cluster = spec["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}  # anyone on the node's network could enter
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     (group,) = cluster["workerGroupSpecs"]
     pod = group["template"]["spec"]
