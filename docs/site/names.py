@@ -12,7 +12,11 @@ from types import ModuleType
 
 import fastrtc_anyio
 
-EXTRA = ("fastrtc_anyio.testing.strategies", "fastrtc_anyio.testing.pytest_plugin")
+EXTRA = (
+    "fastrtc_anyio.cluster.ray",
+    "fastrtc_anyio.testing.pytest_plugin",
+    "fastrtc_anyio.testing.strategies",
+)
 """Public modules of a folder that exports the names of others."""
 DOCS = Path(__file__).resolve().parents[1]
 ENTRY = re.compile(r"^\* `(fastrtc_anyio(?:\.\w+)+)`$", re.MULTILINE)

@@ -15,18 +15,17 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import anyio
 from anyio import create_task_group, move_on_after
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastrtc_anyio._core.groups import collapse_groups
+from fastrtc_anyio.cluster._process import attach
 from fastrtc_anyio.cluster._remote import RemoteDirectory
 from fastrtc_anyio.cluster.member import Member
 from fastrtc_anyio.cluster.switchboard import Switchboard
 from fastrtc_anyio.cluster.workers import Settings
-from fastrtc_anyio.resumption import MemoryStore
 from fastrtc_anyio.server.launch import (
     Server,
     create_app,
@@ -78,16 +77,12 @@ async def _serve(stream: Stream, settings: Settings) -> None:
     """Serve a stream until a signal ends it."""
     if settings.drain_timeout is not None:
         stream.drain_timeout = settings.drain_timeout
-    if stream.telephone.telnyx_public_key is not None and stream.telephone.secret is None:
-        stream.telephone = replace(stream.telephone, secret=settings.secret)
     public = socket.socket(fileno=settings.listener)
     own = create_listener("127.0.0.1", 0)
     address = listener_url(own)
     directory = RemoteDirectory(settings.directory, settings.secret)
     member = Member(directory, address, name=settings.name)
-    stream.claims = member
-    if type(stream.store) is MemoryStore:  # the program has chosen no other
-        stream.store = directory
+    attach(stream, member, settings.secret, directory)
     app = create_app(stream)
     limits = stream.request_limits
     board = Switchboard(app, member, settings.secret, limits)

@@ -18,6 +18,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NEEDS_EXTRA = {
     "_cli/": "demo",
     "cluster/": "server",
+    "cluster/_ray_directory.py": "ray",
+    "cluster/_replica.py": "ray",
+    "cluster/ray.py": "ray",
     "observability/_collector.py": "metrics",
     "observability/metrics.py": "metrics",
     "observability/tracing.py": "otel",
@@ -32,7 +35,13 @@ NEEDS_EXTRA = {
 USER_INSTALLS = {"huggingface_hub", "kokoro_onnx", "moonshine_onnx"}
 """Packages of models, which no extra installs: an error of the model names them."""
 OTHER_CODE = ("tests", "examples", "benchmarks", "docs")
-OTHER_EXTRAS = {"docs": "docs", "benchmarks": "bench", "tests/fuzz": "fuzz"}
+OTHER_EXTRAS = {
+    "benchmarks": "bench",
+    "docs": "docs",
+    "examples/ray_calls.py": "ray",
+    "tests/fuzz": "fuzz",
+    "tests/ray": "ray",
+}
 """Extras of this code besides that of the tests."""
 OTHER_ENVIRONMENTS = {"benchmarks/servers/fastrtc_server.py", "tests/interop"}
 """Code whose requirements ``nox -s interop`` and ``nox -s bench`` install."""
@@ -105,7 +114,7 @@ def test_imports_of_the_package_are_declared() -> None:
 
 
 def other_extras(path: str) -> list[str]:
-    return [extra for part, extra in OTHER_EXTRAS.items() if path.startswith(f"{part}/")]
+    return [extra for part, extra in OTHER_EXTRAS.items() if f"{path}/".startswith(f"{part}/")]
 
 
 @pytest.mark.parametrize("folder", OTHER_CODE)

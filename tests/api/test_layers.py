@@ -24,11 +24,11 @@ THIRD_PARTY = {
         "hypothesis",
         "matplotlib",
     ),
-    *("ifaddr", "numpy", "onnxruntime", "opentelemetry", "prometheus_client", "pytest"),
+    *("ifaddr", "numpy", "onnxruntime", "opentelemetry", "prometheus_client", "pytest", "ray"),
     *("starlette", "trio", "wsproto"),
 }
 """Other packages imported by statement. Speech models are imported by name."""
-LONGEST = 12
+LONGEST = 13
 """Maximum length of a chain of imports, with folders and top-level modules as links."""
 
 

@@ -87,6 +87,7 @@ FOREIGN = """
     prometheus_client REGISTRY _created disable_created_metrics start_http_server
     MALLOC_ARENA_MAX MALLOC_TOP_PAD_ MALLOC_TRIM_THRESHOLD_ PYTHONMALLOC _debugmallocstats fordblks
     garbage get_objects hblkhd mallinfo2 malloc malloc_trim tracemalloc uordblks
+    get_actor health_check_timeout_s yaml
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 QUOTED = frozenset(messages())
@@ -163,7 +164,7 @@ def own_names(page: str) -> frozenset[str]:
 def own_programs(page: str) -> set[str]:
     """Programs that the page shows and runs, such as echo.py."""
     blocks = [block for block in all_blocks() if block.page == page]
-    run = "\n".join(block.text for block in blocks if block.language == "sh")
+    run = "\n".join(block.text for block in blocks if block.language in ("sh", "yaml"))
     scripts = re.findall(r"^python (\w+\.py)", run, re.MULTILINE)
     return {*scripts, *(f"{module}.py" for module in re.findall(r"\b(\w+):app\b", run))}
 
@@ -298,6 +299,8 @@ def test_commands_exist(page: str, words: list[str]) -> None:
         case (("ffmpeg" | "apt" | "lint-imports" | ".ci/run" | "cloudflared" | "export"), _):
             pass
         case (("docker" | "ip" | "ss" | "ssh" | "ulimit"), _):
+            pass
+        case (("ray" | "serve"), _):
             pass
         case (("uvicorn" | "hypercorn"), [*_, "app:app"] | ["app:app", *_]):
             pass  # tests/interop/test_programs.py runs them

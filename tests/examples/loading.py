@@ -15,6 +15,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 WITHOUT_STREAM = ("fake_chat_completions", "fake_realtime", "turn_benchmark")
 """Servers of other examples, and programs that measure and end."""
+NEEDS_RAY = ("ray_calls",)
+"""Applications of Ray Serve: tests/ray."""
 NEEDS_ESPEAK = ("llm_agent", "stop_words", "voice_agent")
 """Their programs need espeak-ng: tests/interop/test_voice_agents.py."""
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from anyio.streams.text import TextReceiveStream
 
-from .loading import EXAMPLES, NAMES, NEEDS_ESPEAK, WITHOUT_STREAM
+from .loading import EXAMPLES, NAMES, NEEDS_ESPEAK, NEEDS_RAY, WITHOUT_STREAM
 
 RUN = Path(__file__).with_name("run.py")
 PLUGIN = "fastrtc_anyio.testing.pytest_plugin"
@@ -30,7 +30,9 @@ def main_of(name: str) -> str:
 
 
 LAUNCHED = [name for name in NAMES if main_of(name) == "stream.launch()"]
-OTHERS = sorted({*NAMES}.difference(LAUNCHED, WITHOUT_STREAM, NEEDS_ESPEAK, ["virtual_time"]))
+OTHERS = sorted(
+    {*NAMES}.difference(LAUNCHED, WITHOUT_STREAM, NEEDS_ESPEAK, NEEDS_RAY, ["virtual_time"])
+)
 
 
 @pytest.mark.parametrize("name", ["echo", *OTHERS])  # echo stands for all that call launch()

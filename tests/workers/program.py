@@ -53,15 +53,20 @@ class Echo(AsyncStreamHandler):
 if os.environ.get("FAIL_AT_START"):
     raise RuntimeError("as the test asks")
 
-stream = Stream(
-    Echo(),
-    modality="audio",
-    concurrency_limit=int(os.environ.get("CONCURRENCY_LIMIT", "20")),
-    server_rtc_configuration=RtcConfiguration(addresses=("127.0.0.1",)),
-    limits=Limits(lag=None),
-    drain_timeout=float(os.environ.get("DRAIN_TIMEOUT", "25")),
-    additional_inputs=[Slider(label="level", minimum=0, maximum=1000)],
-    additional_outputs=[Textbox(label="shown")],
-    observers=[Metrics()],
-    authenticate=None if os.environ.get("IS_PUBLIC") else require_token(TOKEN),
-)
+
+def make_stream(configuration: RtcConfiguration) -> Stream:
+    return Stream(
+        Echo(),
+        modality="audio",
+        concurrency_limit=int(os.environ.get("CONCURRENCY_LIMIT", "20")),
+        server_rtc_configuration=configuration,
+        limits=Limits(lag=None),
+        drain_timeout=float(os.environ.get("DRAIN_TIMEOUT", "25")),
+        additional_inputs=[Slider(label="level", minimum=0, maximum=1000)],
+        additional_outputs=[Textbox(label="shown")],
+        observers=[Metrics()],
+        authenticate=None if os.environ.get("IS_PUBLIC") else require_token(TOKEN),
+    )
+
+
+stream = make_stream(RtcConfiguration(addresses=("127.0.0.1",)))

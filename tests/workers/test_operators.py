@@ -22,9 +22,10 @@ from tests.kit.measure import check_echo
 from tests.kit.served import run_server
 from tests.kit.waiting import wait_until
 
+from .follow_ups import open_calls
 from .processes import ACCESS, ROOT, run
 from .program import TOKEN
-from .test_workers import each_backend, open_calls
+from .test_workers import each_backend
 
 pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 

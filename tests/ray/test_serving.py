@@ -1,0 +1,207 @@
+"""A deployment of Ray Serve: real replicas and calls."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Generator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import pytest
+import yaml
+from anyio import create_task_group
+
+from tests.kit.calls import place_call
+from tests.kit.documentation import find_block
+from tests.kit.measure import check_echo
+from tests.kit.waiting import wait_until
+from tests.workers.follow_ups import Call, check_outputs, follow_up, open_calls
+
+from .serving import ROOT, Serving, serve
+
+# The replicas have their own backend; one backend is enough for the client.
+pytestmark = [
+    pytest.mark.parametrize("anyio_backend", [("asyncio", {})]),
+    # Of Ray's own modules.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def serving() -> Generator[Serving, None, None]:
+    with serve() as running:
+        yield running
+
+
+def replica_of(call: Call) -> str:
+    """The id of the replica that has a call."""
+    return call.owner.partition("-")[0]
+
+
+async def start(
+    serving: Serving, count: int, args: dict[str, Any], **options: Any
+) -> dict[str, int]:
+    """Deploy the application, as a new version, with so many replicas."""
+    before = await serving.replicas()
+    serving.version = secrets.token_hex(4)
+    if "autoscaling_config" not in options:
+        options["num_replicas"] = count
+    await serving.deploy(args, **options)
+    return await serving.wait_running(count, without=before)
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+async def test_every_request_reaches_its_session(serving: Serving, backend: str) -> None:
+    replicas = await start(serving, 2, {"backend": backend, "drain_timeout": 30})
+    async with open_calls(serving, 6) as calls, serving.client() as http:
+        assert {replica_of(call) for call in calls} == set(replicas)
+        wrong = [
+            found
+            for number in range(200)
+            if (found := await follow_up(http, calls[number % 6], number // 6))
+        ]
+        assert not wrong
+        for level, call in enumerate(calls[:4]):
+            await check_outputs(http, call, 100 + level)
+            await check_echo(call.client)
+
+
+async def test_calls_of_a_replica_that_is_removed_go_on(serving: Serving) -> None:
+    args = {"backend": "trio", "drain_timeout": 60}
+    replicas = await start(serving, 2, args)
+    async with open_calls(serving, 6) as calls, serving.client() as http:
+        assert {replica_of(call) for call in calls} == set(replicas)
+        await serving.deploy(args, num_replicas=1)
+        left = await serving.wait_running(1)
+        (removed,) = replicas.keys() - left
+        leaving = [call for call in calls if replica_of(call) == removed]
+        async with open_calls(serving, 2) as later:
+            assert {replica_of(call) for call in later} == set(left)
+            for number, call in enumerate((calls + later) * 6):
+                assert await follow_up(http, call, number // 8) == ""
+            for call in calls:
+                await check_echo(call.client)
+            assert (await serving.replicas("STOPPING")).keys() == {removed}
+            await hang_up_all(leaving)
+            print(f"removed after {await serving.wait_gone(replicas[removed]):.2f} s")
+            for number, call in enumerate(later * 4):
+                assert await follow_up(http, call, number // 2) == ""
+        assert not [call for call in calls if call.client.closed.is_set() and call not in leaving]
+        assert [call.lost for call in calls] == [0] * 6
+
+
+async def test_a_new_version_starts_beside_live_calls(serving: Serving) -> None:
+    args = {"backend": "asyncio", "drain_timeout": 60}
+    before = await start(serving, 2, args)
+    async with open_calls(serving, 4) as calls, serving.client() as http:
+        assert {replica_of(call) for call in calls} == set(before)
+        wrong: list[str] = []
+        async with create_task_group() as tasks:
+            tasks.start_soon(start_and_stop, serving, tasks.cancel_scope, args)
+            number = 0
+            while True:
+                wrong += [await follow_up(http, calls[number % 4], number // 4)]
+                number += 1
+        print(f"{number} requests about live calls during the change")
+        assert number > 20
+        assert not [one for one in wrong if one]
+        async with open_calls(serving, 2) as later:
+            assert not {replica_of(call) for call in later} & set(before)
+            for call in calls:
+                await check_echo(call.client)
+            assert not [call for call in calls if call.client.closed.is_set()]
+            await hang_up_all(calls)
+            for pid in before.values():
+                print(f"old version gone after {await serving.wait_gone(pid):.2f} s")
+            for number, call in enumerate(later * 4):
+                assert await follow_up(http, call, number // 2) == ""
+
+
+async def start_and_stop(serving: Serving, scope: anyio.CancelScope, args: Any) -> None:
+    await start(serving, 2, args)
+    scope.cancel()
+
+
+async def hang_up_all(calls: list[Call]) -> None:
+    async with create_task_group() as tasks:
+        for call in calls:
+            tasks.start_soon(call.hang_up)
+
+
+async def test_a_killed_replica_loses_only_its_own_calls(serving: Serving) -> None:
+    replicas = await start(serving, 2, {"backend": "trio", "drain_timeout": 30})
+    async with open_calls(serving, 6) as calls, serving.client() as http:
+        assert {replica_of(call) for call in calls} == set(replicas)
+        victim = replica_of(calls[0])
+        living = [call for call in calls if replica_of(call) != victim]
+        os.kill(replicas[victim], signal.SIGKILL)
+        async with open_calls(serving, 4) as later:
+            assert len(later) == 4
+            counted = {call.id: call.frames for call in living}
+            await wait_until(lambda: all(c.frames > counted[c.id] + 25 for c in living))
+            assert [call.lost for call in living] == [0] * len(living)
+            for number, call in enumerate((living + later) * 4):
+                assert await follow_up(http, call, number // len(living + later)) == ""
+            for call in calls:
+                if call not in living:
+                    body = {"webrtc_id": call.id, "level": 1}
+                    assert (await http.post("/input_hook", json=body)).status_code == 404
+            await serving.wait_running(2, without={victim})
+
+
+async def test_replicas_are_as_many_as_the_sessions_need(serving: Serving) -> None:
+    config = yaml.safe_load(find_block("docs/guides/ray_serve.md", "SessionsPolicy").text)
+    (deployment,) = config["applications"][0]["deployments"]
+    scaling = deployment["autoscaling_config"] | {
+        "upscale_delay_s": 0.5,
+        "downscale_delay_s": 1,
+        "metrics_interval_s": 0.5,
+        "look_back_period_s": 1,
+        "max_replicas": 2,
+    }
+    scaling["policy"]["policy_kwargs"]["per_replica"] = 2
+    args = {"backend": "asyncio", "drain_timeout": 30}
+    (first,) = await start(serving, 1, args, autoscaling_config=scaling)
+    async with open_calls(serving, 1) as (kept,):
+        async with open_calls(serving, 2):
+            running = await serving.wait_running(2)
+            assert first in running
+        await serving.wait_running(1)
+        assert not kept.client.closed.is_set()
+        await check_echo(kept.client)
+
+
+async def test_program_of_the_guide(serving: Serving) -> None:
+    program = find_block("docs/guides/ray_serve.md", "drain_timeout=3600").text
+    config = yaml.safe_load(find_block("docs/guides/ray_serve.md", "num_replicas: 2").text)
+    await anyio.Path(serving.folder / "calls.py").write_text(program)
+    await check_application(serving, config, 2)
+
+
+async def test_application_of_the_guide(serving: Serving) -> None:
+    program = find_block("docs/guides/ray_serve.md", "FastAPI()").text
+    await anyio.Path(serving.folder / "application.py").write_text(program)
+    application = {"import_path": "application:app", "deployments": [{"name": "calls"}]}
+    config = {"applications": [{"name": "calls", "route_prefix": "/", **application}]}
+    await check_application(serving, config, 1, "/voice")
+
+
+async def test_example_takes_calls(serving: Serving) -> None:
+    text = await anyio.Path(ROOT, "examples/ray_calls.yaml").read_text()
+    await check_application(serving, yaml.safe_load(text), 1)
+
+
+async def check_application(
+    serving: Serving, config: dict[str, Any], count: int, path: str = ""
+) -> None:
+    """Deploy an application, and call each of its replicas."""
+    before = await serving.replicas()
+    await serving.deploy_config(config)
+    await serving.wait_running(count, without=before)
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            client = await stack.enter_async_context(place_call(serving.url + path))
+            await check_echo(client)
