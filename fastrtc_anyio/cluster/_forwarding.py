@@ -33,7 +33,7 @@ from ._requests import BufferedRequest
 from .directory import Location
 from .member import Member
 
-__all__ = ["Forwarder", "Inlet", "Lost", "Purpose", "Refused"]
+__all__ = ["Forwarder", "Incomplete", "Inlet", "Lost", "Purpose", "Refused"]
 
 HEADER = b"x-fastrtc-cluster"
 _VERSION = 1
@@ -69,6 +69,13 @@ class Refused(Exception):
 
 class Lost(Exception):
     """A process does not answer."""
+
+
+class Incomplete(Exception):
+    """A process has ended while it answered.
+
+    An ASGI application that returns now lets its server break off the client's connection.
+    """
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class Forwarder:
         Raises:
             Refused: no process listens there. Nothing has been sent.
             Lost: the process has ended, or does not answer. Nothing has been sent.
-            ConnectionError: the process has ended while it answered.
+            Incomplete: the process has ended while it answered. A part has been sent.
         """
         request.rewind()
         address = urlsplit(to.address)
@@ -173,7 +180,7 @@ class Forwarder:
             while (chunk := await exchange.receive_body()) is not None:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except (BrokenResourceError, h11.ProtocolError) as exc:
-            raise ConnectionError(f"process {to.owner} has ended while it answered") from exc
+            raise Incomplete(f"its response broke off: {exc!r}") from exc
         await send({"type": "http.response.body", "body": b""})
         return True
 

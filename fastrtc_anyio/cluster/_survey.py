@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Scope, Send
 from fastrtc_anyio._core.log import logger
 from fastrtc_anyio._signaling.messages import load_json
 
-from ._forwarding import Forwarder, Lost, Purpose, Refused
+from ._forwarding import Forwarder, Incomplete, Lost, Purpose, Refused
 from ._metrics import Families, label_metrics, merge_metrics
 from ._requests import BufferedRequest
 from .directory import Location
@@ -43,6 +43,11 @@ class HeldResponse:
         self._is_one_to_hold = is_one_to_hold
         self.messages: list[Message] = []
         """The messages that are held."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a whole response is held."""
+        return len(self.messages) > 1 and not self.messages[-1].get("more_body", False)
 
     @property
     def body(self) -> bytes:
@@ -89,17 +94,20 @@ class Others:
         send: Send,
         name: str | None = None,
     ) -> bool:
-        """Send a request to another process. Return whether it has answered."""
+        """Send a request to another process. Return whether it has answered, at least in part."""
         try:
             return await self.forwarder.forward(request, process, purpose, name, send)
         except Refused:
             await self._member.report_lost(process)
         except Lost as exc:
             log_lost(process, exc)
+        except Incomplete as exc:
+            log_lost(process, exc)
+            return True
         return False
 
 
-def log_lost(process: Location, error: Lost) -> None:
+def log_lost(process: Location, error: Lost | Incomplete) -> None:
     logger.warning(
         "a request was not answered by process %s: %s",
         process.owner,
@@ -160,7 +168,7 @@ class Survey:
         held = HeldResponse(_send_nothing, lambda _: True)
         request = BufferedRequest(scope, _receive_nothing)
         is_answered = await self._others.ask(process, request, purpose, held.send)
-        return held if is_answered and held.messages else None
+        return held if is_answered and held.is_complete else None
 
     async def answer_readiness(self, request: BufferedRequest, send: Send) -> None:
         """Answer that the cluster is ready if any process is: it takes what this one refuses."""

@@ -15,7 +15,7 @@ from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio.errors import FastRTCError
 from fastrtc_anyio.limits import RequestLimits
 
-from ._forwarding import Inlet, Lost, Refused
+from ._forwarding import Incomplete, Inlet, Lost, Refused
 from ._requests import BufferedRequest, Subject
 from ._survey import HeldResponse, Others, Survey, is_unavailable, log_lost
 from .directory import Location
@@ -101,6 +101,9 @@ class Switchboard:
         except Lost as exc:
             log_lost(process, exc)
             await _answer(send, 502, "the process that has this session does not answer")
+            return True
+        except Incomplete as exc:
+            log_lost(process, exc)
             return True
         if not is_answered and request.is_spent:  # the session has just ended
             await _answer(send, 404, f"no session has the id {name!r}")

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrtc_anyio.cluster import Location
-from fastrtc_anyio.cluster._forwarding import Forwarder, Lost, Refused
+from fastrtc_anyio.cluster._forwarding import Forwarder, Incomplete, Lost, Refused
 from fastrtc_anyio.cluster._requests import BufferedRequest
 
 ADDRESS = Location("one", "http://127.0.0.1:1")
@@ -173,7 +173,7 @@ async def test_outputs_are_waited_for_until_the_client_leaves() -> None:
 async def test_process_that_ends_is_noticed(end: int, reads: bool) -> None:
     """Before it has answered, nothing is sent; later, the response does not look complete."""
     owner, client = Owner(ANSWER[:end], reads=reads), Client(b"once", b"", FOREVER)
-    with pytest.raises(Lost if end < HEAD or not reads else ConnectionError):
+    with pytest.raises(Lost if end < HEAD or not reads else Incomplete):
         await forward(owner, client)
     assert bool(client.received) == (end >= HEAD and reads)
     assert all(message.get("more_body", True) for message in client.received)

@@ -147,6 +147,22 @@ async def test_a_response_is_streamed_and_ends_with_its_client() -> None:
         await wait_until(lambda: one.seen == ["waits", "closed"])
 
 
+async def test_response_of_a_process_that_ends_is_broken_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It does not look complete, and the application is not blamed."""
+    async with open_call() as (one, two, webrtc_id, _):
+        async with open_events(two, f"/events?webrtc_id={webrtc_id}") as events:
+            assert [await events.read() for _ in range(3)] == ["0", "1", "2"]
+            one.kill()
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await events.read()
+            assert b"\r\n0\r\n" not in events._received
+        found = [getattr(record, "event", None) for record in caplog.records]
+        assert found.count("cluster.request_lost") == 1
+        assert "request.failed" not in found
+
+
 async def test_offers_with_the_id_of_a_live_session() -> None:
     async with open_call() as (one, two, webrtc_id, client):
         async with open_client() as other:
