@@ -176,21 +176,36 @@ class Survey:
         await self._app(request.scope, request.receive, held.send)
         if not held.messages:
             return
-        path = request.scope["path"].rstrip("/")
-        async with self._asking:
-            known = self._ready.get(path)
-            if known is None or known.expires <= current_time():
-                found = await self._find_ready(request.scope) if _has_no_room(held) else None
-                self._ready[path] = known = _Readiness(current_time() + _FRESH, found)
-        for message in (known.found or held).messages:
+        found = await self._find_ready(request.scope) if _has_no_room(held) else None
+        for message in (found or held).messages:
             await send(message)
 
     async def _find_ready(self, scope: Scope) -> HeldResponse | None:
-        for process in await self._others.list():
-            with move_on_after(_SECONDS):
-                if found := await self._ask(process, scope, "place"):
-                    return found
-        return None
+        """Return the response of a process that is ready; None if there is none.
+
+        Anyone may send such requests: the processes are asked once a second.
+        """
+        path = scope["path"].rstrip("/")
+        async with self._asking:
+            known = self._ready.get(path)
+            if known is None or known.expires <= current_time():
+                found = await self._ask_for_readiness(scope)
+                self._ready[path] = known = _Readiness(current_time() + _FRESH, found)
+        return known.found
+
+    async def _ask_for_readiness(self, scope: Scope) -> HeldResponse | None:
+        found: list[HeldResponse] = []
+
+        async def ask(process: Location) -> None:
+            if held := await self._ask(process, scope, "place"):
+                found.append(held)
+                tasks.cancel_scope.cancel()
+
+        with move_on_after(_SECONDS):
+            async with create_task_group() as tasks:
+                for process in await self._others.list():
+                    tasks.start_soon(ask, process)
+        return found[0] if found else None
 
 
 class _Readiness(NamedTuple):

@@ -212,6 +212,10 @@ async def test_a_full_process_is_ready_if_another_one_is() -> None:
                     others.faults["two"] = anyio.sleep_forever
                     await anyio.sleep(1)
                     assert (await ready(app))[0] == 503
+                await anyio.sleep(1)
+                began = current_time()
+                assert (await ready(app))[0] == 200  # of the third
+                assert current_time() == began
             await anyio.sleep(1)
         assert (await ready(app)) == (200, {"status": "ready"})
 
