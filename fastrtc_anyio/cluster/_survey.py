@@ -238,7 +238,9 @@ def _request_text(scope: Scope) -> Scope:
 
 
 def _is_metrics(start: Message) -> bool:
-    types = b"".join(value for key, value in start["headers"] if key.lower() == b"content-type")
+    types = b"".join(
+        value for key, value in start.get("headers", ()) if key.lower() == b"content-type"
+    )
     return start["status"] == 200 and all(part in types for part in _TEXT_FORMAT)
 
 

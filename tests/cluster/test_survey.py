@@ -176,6 +176,24 @@ async def test_other_responses_are_those_of_one_process(page: Response) -> None:
         assert not others.asked
 
 
+async def test_a_response_without_headers_is_that_of_one_process() -> None:
+    async def page(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"my own"})
+
+    started: list[Message] = []
+
+    async def send(message: Message) -> None:
+        await checkpoint()
+        started.append(message)
+
+    async with open_apps(lambda _: page) as (others, _, app):
+        scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": []}
+        await app(scope, _receive_no_body, send)
+        assert [message.get("body") for message in started] == [None, b"my own"]
+        assert not others.asked
+
+
 async def test_metrics_of_the_application_are_requested_as_plain_text() -> None:
     """Prometheus prefers OpenMetrics, and compression."""
     from prometheus_client import CollectorRegistry, Counter, make_asgi_app
