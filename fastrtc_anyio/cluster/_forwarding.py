@@ -310,7 +310,7 @@ class Inlet:
             if not hmac.compare_digest(str(secret).encode(), self._secret.encode()):
                 return None
             return _Origin(**fields) if version == _VERSION else None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
 

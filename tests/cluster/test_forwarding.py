@@ -98,7 +98,7 @@ class Client:
         return b"".join(message.get("body", b"") for message in self.received)
 
 
-async def forward(owner: Owner, client: Client) -> bool:
+async def forward(owner: Owner, client: Client, purpose: Any = "session") -> bool:
     async def connect(*_: Any) -> Owner:
         await checkpoint()
         return owner
@@ -107,7 +107,7 @@ async def forward(owner: Owner, client: Client) -> bool:
         patch.setattr(anyio, "connect_tcp", connect)
         try:
             return await Forwarder("x" * 16).forward(
-                client.request, ADDRESS, "session", "a", client.send
+                client.request, ADDRESS, purpose, "a", client.send
             )
         finally:
             assert owner.is_closed
@@ -129,6 +129,24 @@ async def test_request_without_a_host_is_passed_on() -> None:
     del client.request.scope["headers"][0]
     assert await forward(owner, client)
     assert b"\r\nhost: \r\n" in owner.received
+
+
+@pytest.mark.parametrize(
+    ("purpose", "status", "is_passed_on"),
+    [
+        ("session", 421, False),
+        ("session", 503, True),
+        ("place", 421, True),
+        ("place", 503, False),
+    ],
+)
+async def test_statuses_that_say_to_try_elsewhere(
+    purpose: Any, status: int, is_passed_on: bool
+) -> None:
+    owner = Owner(ANSWER.replace(b"200", b"%d" % status), FOREVER)
+    client = Client(b"once", b"", FOREVER)
+    assert await forward(owner, client, purpose) == is_passed_on
+    assert bool(client.received) == is_passed_on
 
 
 async def test_response_may_come_before_the_whole_request() -> None:
