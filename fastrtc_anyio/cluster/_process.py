@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
+import anyio
 from anyio import create_task_group
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,6 +27,9 @@ from .member import Member
 from .switchboard import Switchboard
 
 __all__ = ["Built", "Process", "attach"]
+
+_POLL = 0.5
+"""Seconds between two looks whether to stop."""
 
 Built = Stream | tuple[ASGIApp, Stream]
 """A stream, or an application and the stream that is mounted in it."""
@@ -55,13 +59,15 @@ class Process:
         build: creates the application.
         name: of the process.
         host: address at which the other processes reach it.
-        drain_timeout: of its streams.
+        drain_timeout: of its stream.
+        is_stopping: returns whether the stream shall drain now. The end of its block does it, too.
     """
 
     build: Callable[[], Built]
     name: str
     host: str
     drain_timeout: float
+    is_stopping: Callable[[], bool] = lambda: False
 
     @asynccontextmanager
     async def open(
@@ -93,10 +99,16 @@ class Process:
                 create_task_group() as tasks,
             ):
                 await tasks.start(member.run)
+                tasks.start_soon(self._drain_early, stream)
                 streams.append(stream)
                 yield board
                 await stream.drain()
                 tasks.cancel_scope.cancel()
+
+    async def _drain_early(self, stream: Stream) -> None:
+        while not self.is_stopping():
+            await anyio.sleep(_POLL)
+        await stream.drain()
 
 
 def _read(built: object) -> tuple[ASGIApp, Stream]:

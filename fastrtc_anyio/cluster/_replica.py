@@ -15,6 +15,7 @@ from fastrtc_anyio.stream import Stream
 from ._app_thread import AppThread
 from ._process import Built, Process
 from ._ray_directory import RayDirectory
+from ._serve_internals import find_stopping
 
 __all__ = ["Replica"]
 
@@ -33,7 +34,7 @@ class Replica:
         self._directory = context.app_name
         name = f"{context.replica_tag}-{secrets.token_hex(2)}"
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        self._process = Process(build, name, host, drain_timeout)
+        self._process = Process(build, name, host, drain_timeout, find_stopping())
         self._streams: list[Stream] = []
         self._thread = AppThread(self._open, backend)
 

@@ -20,6 +20,7 @@ NEEDS_EXTRA = {
     "cluster/": "server",
     "cluster/_ray_directory.py": "ray",
     "cluster/_replica.py": "ray",
+    "cluster/_serve_internals.py": "ray",
     "cluster/ray.py": "ray",
     "observability/_collector.py": "metrics",
     "observability/metrics.py": "metrics",

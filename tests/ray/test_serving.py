@@ -11,10 +11,16 @@ from typing import Any
 
 import anyio
 import pytest
+import ray
 import yaml
 from anyio import create_task_group
+from ray.exceptions import RayError
 
-from tests.kit.calls import place_call
+from fastrtc_anyio import SessionStore
+from fastrtc_anyio._signaling.session_ids import make_session_id
+from fastrtc_anyio.cluster import Location, SessionDirectory
+from fastrtc_anyio.cluster.ray import RayDirectory
+from tests.kit.calls import place_call, receive_json
 from tests.kit.documentation import find_block
 from tests.kit.measure import check_echo
 from tests.kit.waiting import wait_until
@@ -22,9 +28,14 @@ from tests.workers.follow_ups import Call, check_outputs, follow_up, open_calls
 
 from .serving import ROOT, Serving, serve
 
+
 # The replicas have their own backend; one backend is enough for the client.
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {}
+
+
 pytestmark = [
-    pytest.mark.parametrize("anyio_backend", [("asyncio", {})]),
     # Of Ray's own modules.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
@@ -205,3 +216,74 @@ async def check_application(
         for _ in range(count):
             client = await stack.enter_async_context(place_call(serving.url + path))
             await check_echo(client)
+
+
+async def test_calls_are_told_before_the_drain_timeout(serving: Serving) -> None:
+    before = await start(serving, 1, {"backend": "trio", "drain_timeout": 8})
+    async with open_calls(serving, 1) as (call,), serving.client() as http:
+        async with http.stream("GET", f"/outputs?webrtc_id={call.id}") as outputs:
+            assert outputs.status_code == 200  # Serve waits for it
+            serving.version = secrets.token_hex(4)
+            await serving.deploy({"backend": "trio", "drain_timeout": 8}, num_replicas=1)
+            warning = await receive_json(call.client, "warning")
+            assert warning["reason"] == "draining"
+            end = await receive_json(call.client, "end_stream")
+            assert (end["data"], end["reason"]) == ("the server is restarting", "cancelled")
+            async for _ in outputs.aiter_lines():
+                pass  # until the server ends it
+        (pid,) = before.values()
+        await serving.wait_gone(pid)
+
+
+async def test_directory_that_has_died_is_started_again(serving: Serving) -> None:
+    replicas = await start(serving, 2, {"backend": "asyncio", "drain_timeout": 30})
+    async with open_calls(serving, 4) as calls, serving.client() as http:
+        assert {replica_of(call) for call in calls} == set(replicas)
+        directory = RayDirectory("calls")
+        secret = await directory.read_secret()
+        owners = {entry.owner for entry in await directory.list_processes()}
+        assert owners >= {call.owner for call in calls}
+        actor = ray.get_actor("directory-1-calls", namespace="fastrtc-anyio")
+        ray.kill(actor, no_restart=False)
+        with anyio.fail_after(30):
+            while not await is_complete(directory, calls):
+                await anyio.sleep(0.1)
+        assert await directory.read_secret() == secret
+        for number, call in enumerate(calls * 8):
+            assert await follow_up(http, call, number // 4) == ""
+        for call in calls:
+            await check_echo(call.client)
+
+
+async def is_complete(directory: RayDirectory, calls: list[Call]) -> bool:
+    """Whether the directory knows all calls."""
+    try:
+        found = [await directory.find(call.id) for call in calls]
+    except RayError:
+        return False
+    return all(found)
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {}), ("trio", {})])
+async def test_directory_in_an_actor(serving: Serving, anyio_backend: Any) -> None:
+    directory = RayDirectory(f"a directory for {anyio_backend[0]}")
+    assert isinstance(directory, SessionDirectory)
+    assert isinstance(directory, SessionStore)
+    assert len(await directory.read_secret()) > 30
+    assert not await directory.join("one", "http://127.0.0.1:1")
+    assert await directory.join("one", "http://127.0.0.1:1")
+    session = make_session_id("one", secrets.token_urlsafe(16))
+    assert await directory.claim("chosen", session) == session
+    assert await directory.find("chosen") == Location("one", "http://127.0.0.1:1")
+    with anyio.move_on_after(0.2) as waited:
+        await directory.find("unknown", 60)
+    assert waited.cancelled_caught
+    await directory.release("chosen", session)
+    assert await directory.find("chosen", 0.01) is None
+    with pytest.raises(ValueError, match="must name its process"):
+        await directory.claim("chosen", "nobody")
+    assert await directory.save("key", b"value", 60)
+    assert await directory.take("key") == b"value"
+    await directory.delete("key")
+    await directory.leave("one")
+    assert await directory.list_processes() == []
