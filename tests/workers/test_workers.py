@@ -207,7 +207,7 @@ async def test_a_stream_that_cannot_be_loaded(target: str, error: str) -> None:
 
 async def test_program_of_the_guide(tmp_path: Path) -> None:
     program = find_block("docs/guides/several_processes.md", "concurrency_limit=20").text
-    command = find_block("docs/guides/several_processes.md", "--workers 4").text.split()
+    command = find_block("docs/guides/several_processes.md", "--workers 4\n").text.split()
     await anyio.Path(tmp_path / "calls.py").write_text(program)
     assert command[0] == "python"
     command = [sys.executable, *command[1:], "--port", "0"]
