@@ -30,7 +30,7 @@ DEADLINE = 2.0
 """Seconds for a request to the store."""
 MAX_BYTES = 131_072
 """Size of a value as JSON."""
-NOW = -math.inf
+NOW: float = -math.inf
 """Due at once. A callback of another thread's call has no clock."""
 _RETRY = 2.0
 """Seconds between two attempts to reach the store."""
@@ -85,14 +85,14 @@ class SavedState:
         lifetime: float,
         on_due: Callable[[SavedState], object],
     ) -> None:
-        self.key = key
-        self.due = math.inf
+        self.key: str = key
+        self.due: float = math.inf
         """The time at which :meth:`settle` has something to do."""
-        self.is_taken = False
+        self.is_taken: bool = False
         """Whether another session has the value."""
-        self.is_over = False
+        self.is_over: bool = False
         """Whether nothing is left to do, and nothing more is stored."""
-        self.is_deleting = False
+        self.is_deleting: bool = False
         self._store = store
         self._lifetime = lifetime
         self._on_due = on_due

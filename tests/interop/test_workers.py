@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -22,12 +23,14 @@ pytestmark = pytest.mark.interop
 async def test_page_calls_another_worker_when_its_own_has_died(
     browser: Browser, tmp_path: Path
 ) -> None:
-    file = tmp_path / "pid"
-    async with run(IS_PUBLIC="1", PID_FILE=str(file)) as cluster:
+    file, resumed = tmp_path / "pid", tmp_path / "resumed"
+    async with run(IS_PUBLIC="1", PID_FILE=str(file), RESUMED_FILE=str(resumed)) as cluster:
         page = await browser.open_page(cluster.url)
         await connect(page)
         await check_sound(page)
-        first = int(file.read_text())
+        first, former = int(file.read_text()), json.loads(resumed.read_text())
+        assert former["from"] is None
+        await page.evaluate("conversation.take({ id: 'said-1', role: 'user', text: 'Hello.' })")
         began = anyio.current_time()
         os.kill(first, signal.SIGKILL)
         await page.wait_for("$('connection').innerText !== 'Connected'", "a notice")
@@ -37,6 +40,17 @@ async def test_page_calls_another_worker_when_its_own_has_died(
         await check_sound(page)
         assert int(file.read_text()) != first
         assert await page.text("alert") == ""
+        found = json.loads(resumed.read_text())
+        assert found["from"] == {"id": former["id"], "value": {"pid": first}}
+        await page.evaluate("conversation.take({ id: 'said-1', role: 'user', text: 'Again.' })")
+        assert await page.evaluate("conversation.entries.map((entry) => entry.text)") == [
+            "Hello.",
+            "Again.",
+        ]
+        await page.click("connect")
+        await page.wait_for_text("status", "Call ended")
+        await connect(page)
+        assert json.loads(resumed.read_text())["from"] is None, "it was hung up"
 
 
 @on_trio

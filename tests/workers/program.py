@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastrtc_anyio import (
     Slider,
     Stream,
     Textbox,
+    get_current_context,
 )
 from fastrtc_anyio.observability import Metrics
 from fastrtc_anyio.server import require_token
@@ -33,8 +35,14 @@ class Echo(AsyncStreamHandler):
         return Echo()
 
     async def start_up(self) -> None:
+        session = get_current_context().session
+        session.save_nowait({"pid": os.getpid()})
         if path := os.environ.get("PID_FILE"):
             await anyio.Path(path).write_text(str(os.getpid()))
+        if path := os.environ.get("RESUMED_FILE"):
+            found = session.resumed_from
+            described = None if found is None else {"id": found.session_id, "value": found.value}
+            await anyio.Path(path).write_text(json.dumps({"id": session.id, "from": described}))
 
     async def receive(self, frame: Any) -> None:
         if self.args_set.is_set():

@@ -22,12 +22,10 @@ class Call {
     this.busySince = before ? before.busySince : 0; // 0 unless the server has no slot
     this.signaling = new Signaling();
     this.id = this.signaling.id;
-    this.ended = false;
-    this.startedAt = null;
+    [this.ended, this.startedAt] = [false, null];
     this.serverError = this.turn = "";
     this.turnSince = this.soundAt = this.tickAt = 0;
-    this.waiting = 0;                               // timer
-    this.timers = [];
+    [this.waiting, this.timers] = [0, []];          // a timer, and all
     this.recovery = new Recovery(this);
     this.sources = before?.sources ?? { audio: null, video: null };   // MediaStreams of the microphone and the camera
     this.senders = { audio: null, video: null };
@@ -111,6 +109,7 @@ class Call {
   /** Close this call for a new one. */
   replace() {
     this.close();
+    conversation.goOn();
     call = new Call(this);
     render();
     return call;
@@ -363,6 +362,7 @@ class Call {
   /** End the call. `problem` is shown as an error, `note` as the reason of a regular end. */
   end(problem = "", note = "") {
     if (this.ended) return;
+    if (!problem || !this.lostAt || this.startedAt !== null) resumeToken = undefined;  // not lost: it is over
     this.close();
     conversation.settle();
     Object.values(this.sources).forEach(stop);

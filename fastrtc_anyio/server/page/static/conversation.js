@@ -107,11 +107,15 @@ class Conversation {
     if (this.live === entry) this.live = null;
   }
 
-  /** The ids of a call are its own. */
-  begin() {
+  /** Another session goes on: the ids of a session are its own. */
+  goOn() {
     this.settle();
     this.byId.clear();
     this.replyDue();
+  }
+
+  begin() {
+    this.goOn();
     const last = this.entries.at(-1);
     if (last && last.role !== "divider") {
       const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

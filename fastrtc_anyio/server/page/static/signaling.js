@@ -4,6 +4,9 @@
 
 const OUTPUTS_RETRY_MS = 3_000;
 
+/** A secret of the latest call, with which a lost one continues in another session. */
+let resumeToken;
+
 class Signaling {
   constructor() {
     this.id = randomId();
@@ -24,8 +27,10 @@ class Signaling {
   }
 
   /** Send the offer. Returns the answer. */
-  offer({ type, sdp, restart }) {
-    return this.post({ type, sdp, restart });
+  async offer({ type, sdp, restart }) {
+    const answer = await this.post({ type, sdp, restart, resume_token: restart ? undefined : resumeToken });
+    if (!restart && !this.closed) resumeToken = answer.resume_token;
+    return answer;
   }
 
   sendCandidate(candidate) {
