@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from .client import CallFailed, CallOptions, CallReport, place_call
+from .client import CallOptions, CallReport, place_call
+from .remote_stream import CallFailed
 
 _CLEAR_LINE = "\r\x1b[K"
 _CUT = {"cancelled", "peer_failed", "rejected", "vanished"}
@@ -89,6 +90,9 @@ class _Screen:
             case _:
                 self._print(f"message: {text}")
 
+    def lost(self, text: str) -> None:
+        self._print(text)
+
     def clear(self) -> None:
         if self._written:
             print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
@@ -116,6 +120,8 @@ def _print_table(report: CallReport) -> None:
         if report["first_sound"] is None:
             rows.append(("heard", "nothing but silence"))
         rows.append(("frames lost", f"{report['lost']} of {report['frames'] + report['lost']}"))
+    if losses := report.get("connections_lost"):
+        rows.append(("connection lost", f"{losses} {'time' if losses == 1 else 'times'} before"))
     if report.get("ended"):
         because = report.get("ended_because")
         rows.append(("ended by", f"the server ({because})" if because else "the server"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,12 +26,19 @@ from fastrtc_anyio.errors import Closed, CloseReason, PeerError
 
 from .inputs import InputError, choose_inputs
 from .measure import compare
-from .wav import WavError, check_writable, describe_error, read_wav, write_wav
+from .remote_stream import CallFailed, RemoteStream
+from .wav import WavError, check_writable, read_wav, write_wav
 
 SAMPLE_RATE = 48_000
 SPEECH = Path(__file__).with_name("speech.wav")
 """A sentence in English."""
 _CONNECT_SECONDS = 30.0
+_LIVENESS = 4.0
+"""Seconds without any packet after which the connection is lost."""
+_LOSSES = 3
+"""Lost connections after which the call is repeated."""
+_PAUSES = (0.3, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each attempt to call again."""
 _ECHO = 0.5  # correlation from which the response counts as an echo
 _LOUD = 500  # amplitude above which a sample counts as sound
 
@@ -61,6 +67,7 @@ class CallReport(TypedDict, total=False):
     status: int  # HTTP
     connect_seconds: float
     network_round_trip: float | None
+    connections_lost: int  # before this call, which repeats a lost one
     ended: bool  # by the server
     ended_because: str
     said_seconds: float
@@ -75,23 +82,19 @@ class CallReport(TypedDict, total=False):
 
 
 class CallMonitor(Protocol):
-    """Observer of a call: the time to connect, seconds played and recorded, and messages."""
+    """Observer of a call: the time to connect, seconds played and recorded, messages, losses."""
 
     def connected(self, seconds: float) -> None: ...
     def progress(self, said: float, heard: float) -> None: ...
     def message(self, text: str) -> None: ...
-
-
-class CallFailed(Exception):
-    """A call failed, or the server refused it with an HTTP ``status``."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
+    def lost(self, text: str) -> None: ...
 
 
 async def place_call(url: str, options: CallOptions, monitor: CallMonitor) -> CallReport:
     """Call the stream at ``url``, which is the URL of its page.
+
+    A call whose connection is lost is repeated from its beginning, in a session that continues the
+    lost one.
 
     Raises:
         CallFailed: the call was refused, did not connect or broke; or a WAV file is unusable.
@@ -101,74 +104,97 @@ async def place_call(url: str, options: CallOptions, monitor: CallMonitor) -> Ca
         if options.out is not None:
             check_writable(options.out)
         async with open_portal() as portal, httpx.AsyncClient(headers=options.headers) as http:
-            server = _Server(http, url.rstrip("/"))
-            config = await server.request_config()
-            server.inputs = choose_inputs(config, options.inputs)
-            peer = _make_peer(portal, url, config)
-            try:
-                await _connect(peer, server, monitor)
-                await server.send_inputs()
-                for text in options.messages:
-                    peer.messages.send_nowait(text)
-                call = _Conversation(peer, server, speech, options.listen, monitor)
-                return await call.run(options.out)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await peer.aclose()
+            server = RemoteStream(http, url.rstrip("/"))
+            caller = _Caller(portal, url, server, speech, options, monitor)
+            return await caller.call()
     except (InputError, WavError) as exc:
         raise CallFailed(str(exc)) from exc
 
 
-class _Server:
-    """The HTTP endpoints of a stream, for one call.
+class _ConnectionLost(Exception):
+    """A connected call has ended without the will of the server."""
 
-    Attributes:
-        inputs: the values of the stream's inputs by name.
-    """
 
-    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
-        self._http = http
+class _Caller:
+    """Calls a stream, and calls again when the connection is lost."""
+
+    def __init__(
+        self,
+        portal: Portal,
+        url: str,
+        server: RemoteStream,
+        speech: Int16Array,
+        options: CallOptions,
+        monitor: CallMonitor,
+    ) -> None:
+        self._portal = portal
         self._url = url
-        self._webrtc_id = secrets.token_hex(16)
-        self.inputs: Mapping[str, object] = {}
+        self._server = server
+        self._speech = speech
+        self._options = options
+        self._monitor = monitor
 
-    async def request_config(self) -> Mapping[str, object]:
-        """Request the stream's configuration; {} from FastRTC's servers, which have none."""
-        url = f"{self._url}/webrtc/config"
+    async def call(self) -> CallReport:
+        peer, losses = await self._connect(), 0
+        while True:
+            try:
+                return {**await self._talk(peer), "connections_lost": losses}
+            except _ConnectionLost as exc:
+                losses += 1
+                if losses > _LOSSES:
+                    text = f"the connection was lost {losses} times: {exc}"
+                    raise CallFailed(text) from None
+                self._monitor.lost(f"the connection is lost: {exc}; calling again")
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await peer.aclose()
+            peer = await self._connect_again()
+
+    async def _talk(self, peer: WebRTCPeer) -> CallReport:
+        for text in self._options.messages:
+            peer.messages.send_nowait(text)
+        listen = self._options.listen
+        call = _Conversation(peer, self._server, self._speech, listen, self._monitor)
+        return await call.run(self._options.out)
+
+    async def _connect_again(self) -> WebRTCPeer:
+        """Connect after a loss: the server may be back in a moment, or be full until then."""
+        wait, failed = 0.0, ""
+        for pause in _PAUSES:
+            await anyio.sleep(max(pause, wait))
+            try:
+                return await self._connect()
+            except CallFailed as exc:
+                if not exc.is_passing:
+                    raise
+                wait, failed = exc.retry_after, str(exc)
+        text = f"the connection was lost, and {len(_PAUSES)} attempts to call again failed"
+        raise CallFailed(f"{text}: {failed}")
+
+    async def _connect(self) -> WebRTCPeer:
+        config = await self._server.request_config()  # for each call: TURN credentials expire
+        self._server.inputs = choose_inputs(config, self._options.inputs)
+        peer = _make_peer(self._portal, self._url, config)
         try:
-            reply = await self._http.get(url)
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise _no_answer(url, exc) from exc
-        return _read_object(reply) if reply.is_success else {}
-
-    async def send_offer(self, sdp: str) -> httpx.Response:
-        return await self._post("webrtc/offer", {"type": "offer", "sdp": sdp})
-
-    async def send_inputs(self) -> None:
-        """Send the inputs, if the stream declares any."""
-        if not self.inputs:
-            return
-        reply = await self._post("input_hook", self.inputs)
-        if not reply.is_success:
-            raise _refusal(reply, "inputs")
-
-    async def _post(self, path: str, body: Mapping[str, object]) -> httpx.Response:
-        url = f"{self._url}/{path}"
-        try:
-            return await self._http.post(
-                url, json={**body, "webrtc_id": self._webrtc_id}, timeout=_CONNECT_SECONDS
-            )
-        except httpx.HTTPError as exc:
-            raise _no_answer(url, exc) from exc
-
-
-def _read_object(reply: httpx.Response) -> Mapping[str, object]:
-    """Return the JSON object in a response; {} for anything else."""
-    try:
-        body = reply.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+            began = anyio.current_time()
+            try:
+                offer = await peer.offer()
+                answer = await self._server.send_offer(offer.sdp)
+                await peer.accept(SessionDescription("answer", answer))
+                with anyio.fail_after(_CONNECT_SECONDS):
+                    await peer.wait_connected()
+            except TimeoutError:
+                text = f"no connection within {_CONNECT_SECONDS:g} s"
+                raise CallFailed(text, is_passing=True) from None
+            except PeerError as exc:
+                raise CallFailed(f"no connection: {exc}", is_passing=True) from exc
+            self._monitor.connected(anyio.current_time() - began)
+            await self._server.send_inputs()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await peer.aclose()
+            raise
+        return peer
 
 
 def _make_peer(portal: Portal, url: str, config: Mapping[str, object]) -> WebRTCPeer:
@@ -187,43 +213,13 @@ def _make_peer(portal: Portal, url: str, config: Mapping[str, object]) -> WebRTC
     except ValueError as exc:
         raise CallFailed(f"the server's configuration is invalid: {exc}") from exc
     media = MediaPlan(server.audio_out, server.audio_in, server.video_out, server.video_in)
-    return WebRTCPeer(portal, media=media, sample_rate=SAMPLE_RATE, configuration=configuration)
-
-
-async def _connect(peer: WebRTCPeer, server: _Server, monitor: CallMonitor) -> None:
-    began = anyio.current_time()
-    try:
-        offer = await peer.offer()
-        reply = await server.send_offer(offer.sdp)
-        await peer.accept(SessionDescription("answer", _read_answer(reply)))
-        with anyio.fail_after(_CONNECT_SECONDS):
-            await peer.wait_connected()
-    except TimeoutError:
-        raise CallFailed(f"no connection within {_CONNECT_SECONDS:g} s") from None
-    except PeerError as exc:
-        raise CallFailed(f"no connection: {exc}") from exc
-    monitor.connected(anyio.current_time() - began)
-
-
-def _no_answer(url: str, error: Exception) -> CallFailed:
-    return CallFailed(f"no answer from {url}: {describe_error(error)}")
-
-
-def _read_answer(reply: httpx.Response) -> str:
-    body = _read_object(reply)
-    sdp = body.get("sdp")
-    if isinstance(sdp, str) and reply.is_success:
-        return sdp
-    raise _refusal(reply, "call")
-
-
-def _refusal(reply: httpx.Response, what: str) -> CallFailed:
-    status, meta = reply.status_code, _read_object(reply).get("meta")
-    if not isinstance(meta, dict):
-        phrase = f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
-        return CallFailed(f"no stream found at {reply.url}: {phrase}", status)
-    reason = meta.get("message") or meta.get("error")
-    return CallFailed(f"the server refused the {what}: {status}, {reason}", status)
+    return WebRTCPeer(
+        portal,
+        media=media,
+        sample_rate=SAMPLE_RATE,
+        configuration=configuration,
+        liveness_s=_LIVENESS,
+    )
 
 
 async def discard_backlog(peer: WebRTCPeer) -> None:
@@ -240,7 +236,7 @@ class _Conversation:
     def __init__(
         self,
         peer: WebRTCPeer,
-        server: _Server,
+        server: RemoteStream,
         speech: Int16Array,
         listen: float,
         monitor: CallMonitor,
@@ -255,11 +251,18 @@ class _Conversation:
         self._closed: Closed | None = None
 
     async def run(self, out: Path | None) -> CallReport:
-        """Play the speech, and record from its first sample on."""
-        with collapse_groups():
-            await self._talk()
+        """Play the speech, and record from its first sample on.
+
+        Raises:
+            _ConnectionLost: the connection did not last.
+        """
+        try:
+            with collapse_groups():
+                await self._talk()
+        except anyio.BrokenResourceError:
+            self._closed = await self._peer.wait_closed()
         if self._closed is not None and self._closed.reason is not CloseReason.HUNG_UP:
-            raise CallFailed(f"the connection broke: {self._closed.message}")
+            raise _ConnectionLost(self._closed.message)
         return await self._measure(out)
 
     async def _talk(self) -> None:

@@ -51,10 +51,10 @@ class Program:
 
 
 @asynccontextmanager
-async def run_server(
+async def run_program(
     command: Sequence[str], variables: Mapping[str, str] | None = None
 ) -> AsyncGenerator[Program, None]:
-    """Run a program that prints its URL. It is killed at the end, with all of its children."""
+    """Run a program. It is killed at the end, with all of its children."""
     async with (
         await anyio.open_process(
             command,
@@ -69,11 +69,20 @@ async def run_server(
         tg.start_soon(program.read, "stdout")
         tg.start_soon(program.read, "stderr")
         try:
-            await wait_until(lambda: bool(program.url))
             yield program
         finally:
             with suppress(ProcessLookupError):  # otherwise the readers never end
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def run_server(
+    command: Sequence[str], variables: Mapping[str, str] | None = None
+) -> AsyncGenerator[Program, None]:
+    """Run a program that prints its URL; see :func:`run_program`."""
+    async with run_program(command, variables) as program:
+        await wait_until(lambda: bool(program.url))
+        yield program
 
 
 def is_running(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from tests.kit.aiortc_client import open_client
 from tests.kit.calls import accept, make_offer, place_call
 from tests.kit.documentation import find_block
 from tests.kit.measure import check_echo
-from tests.kit.served import run_server
+from tests.kit.served import run_program, run_server
 from tests.kit.waiting import wait_until
 
 from .follow_ups import check_outputs, follow_up, open_calls
@@ -107,6 +108,34 @@ async def test_a_killed_worker_loses_only_its_own_calls(backend: str) -> None:
             if call not in living:
                 body = {"webrtc_id": call.id, "level": 1}
                 assert (await http.post("/input_hook", json=body)).status_code == 404
+
+
+@each_backend
+async def test_command_calls_another_worker_when_its_own_has_died(
+    backend: str, tmp_path: Path
+) -> None:
+    """And the handler continues what the former session has saved."""
+    pid, resumed = tmp_path / "pid", tmp_path / "resumed"
+    variables = {"IS_PUBLIC": "1", "PID_FILE": str(pid), "RESUMED_FILE": str(resumed)}
+    async with run(backend, 2, **variables) as cluster:
+        command = [sys.executable, "-m", "fastrtc_anyio", "call", cluster.url]
+        command += ["--listen", "1"]
+        async with run_program(command, {"PYTHONPATH": ROOT}) as caller:
+            await wait_until(lambda: "connected in" in caller.printed["stderr"], "a call")
+            await wait_until(resumed.exists, "its handler")
+            first, former = int(pid.read_text()), json.loads(resumed.read_text())
+            began = anyio.current_time()
+            os.kill(first, signal.SIGKILL)
+            await wait_until(lambda: "the connection is lost" in caller.printed["stderr"])
+            print(f"noticed after {anyio.current_time() - began:.1f} s")
+            await wait_until(lambda: caller.printed["stderr"].count("connected in") == 2)
+            print(f"connected again after {anyio.current_time() - began:.1f} s")
+            with anyio.fail_after(30):
+                assert await caller.process.wait() == 0
+        assert "connection lost      1 time before" in caller.printed["stdout"]
+        assert int(pid.read_text()) != first
+        found = json.loads(resumed.read_text())
+        assert found["from"] == {"id": former["id"], "value": {"pid": first}}
 
 
 @each_backend
