@@ -66,7 +66,7 @@ class Caller(client._Caller):
             raise error
         return Peer()
 
-    async def _talk(self, _peer: Any) -> Any:
+    async def _talk(self, peer: Any) -> Any:
         await anyio.sleep(3)
         self.losses -= 1
         if self.losses >= 0:
