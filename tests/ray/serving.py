@@ -32,12 +32,14 @@ class Serving:
         url: of its proxy.
         folder: of modules that the replicas can import.
         version: change it, and the next deployment is a new version.
+        deployed: what the tests have deployed last.
     """
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
         self.folder = folder
         self.version = ""
+        self.deployed: object = None
 
     def client(self) -> httpx.AsyncClient:
         """A client that opens a connection for each request."""
@@ -71,7 +73,9 @@ class Serving:
     async def replicas(self, state: str = "RUNNING") -> dict[str, int]:
         """Return the processes of the replicas in a state, by their ids."""
         found = await to_thread.run_sync(_describe)
-        return {one["replica_id"]: one["pid"] for one in found if one["state"] == state}
+        # Serve's description of a replica may lack its process at first.
+        known = [one for one in found if one["state"] == state and one.get("pid")]
+        return {one["replica_id"]: one["pid"] for one in known}
 
     async def wait_running(self, count: int, *, without: object = ()) -> dict[str, int]:
         """Wait until so many replicas run, and none of those to leave."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Generator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Generator, Set
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -53,26 +53,42 @@ def replica_of(call: Call) -> str:
 
 
 async def start(
-    serving: Serving, count: int, args: dict[str, Any], **options: Any
+    serving: Serving, count: int, args: dict[str, Any], *, anew: bool = False, **options: Any
 ) -> dict[str, int]:
-    """Deploy the application, as a new version, with so many replicas."""
+    """Wait for so many replicas. They are a new version if ``anew``, or if anything changes."""
     before = await serving.replicas()
-    serving.version = secrets.token_hex(4)
+    if anew or serving.deployed != (args, options):
+        serving.deployed = args, options
+        serving.version = secrets.token_hex(4)
+    else:
+        before = {}
     if "autoscaling_config" not in options:
-        options["num_replicas"] = count
+        options = options | {"num_replicas": count}
     await serving.deploy(args, **options)
     return await serving.wait_running(count, without=before)
 
 
-@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+@asynccontextmanager
+async def open_calls_on(
+    serving: Serving, replicas: Set[str], count: int
+) -> AsyncGenerator[list[Call], None]:
+    """Open so many calls, and more if a replica has none: Serve chooses at random."""
+    async with AsyncExitStack() as stack:
+        calls: list[Call] = []
+        while len(calls) < count or not replicas <= {replica_of(call) for call in calls}:
+            assert len(calls) < 20, "a replica gets no calls"
+            calls += await stack.enter_async_context(open_calls(serving, 1))
+        yield calls
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 async def test_every_request_reaches_its_session(serving: Serving, backend: str) -> None:
-    replicas = await start(serving, 2, {"backend": backend, "drain_timeout": 30})
-    async with open_calls(serving, 6) as calls, serving.client() as http:
-        assert {replica_of(call) for call in calls} == set(replicas)
+    replicas = await start(serving, 2, {"backend": backend, "drain_timeout": 60})
+    async with open_calls_on(serving, replicas.keys(), 6) as calls, serving.client() as http:
         wrong = [
             found
             for number in range(200)
-            if (found := await follow_up(http, calls[number % 6], number // 6))
+            if (found := await follow_up(http, calls[number % len(calls)], number // len(calls)))
         ]
         assert not wrong
         for level, call in enumerate(calls[:4]):
@@ -83,16 +99,15 @@ async def test_every_request_reaches_its_session(serving: Serving, backend: str)
 async def test_calls_of_a_replica_that_is_removed_go_on(serving: Serving) -> None:
     args = {"backend": "trio", "drain_timeout": 60}
     replicas = await start(serving, 2, args)
-    async with open_calls(serving, 6) as calls, serving.client() as http:
-        assert {replica_of(call) for call in calls} == set(replicas)
+    async with open_calls_on(serving, replicas.keys(), 6) as calls, serving.client() as http:
         await serving.deploy(args, num_replicas=1)
         left = await serving.wait_running(1)
         (removed,) = replicas.keys() - left
         leaving = [call for call in calls if replica_of(call) == removed]
         async with open_calls(serving, 2) as later:
             assert {replica_of(call) for call in later} == set(left)
-            for number, call in enumerate((calls + later) * 6):
-                assert await follow_up(http, call, number // 8) == ""
+            for number, call in enumerate((calls + later) * 4):
+                assert await follow_up(http, call, number // len(calls + later)) == ""
             for call in calls:
                 await check_echo(call.client)
             assert (await serving.replicas("STOPPING")).keys() == {removed}
@@ -101,39 +116,7 @@ async def test_calls_of_a_replica_that_is_removed_go_on(serving: Serving) -> Non
             for number, call in enumerate(later * 4):
                 assert await follow_up(http, call, number // 2) == ""
         assert not [call for call in calls if call.client.closed.is_set() and call not in leaving]
-        assert [call.lost for call in calls] == [0] * 6
-
-
-async def test_a_new_version_starts_beside_live_calls(serving: Serving) -> None:
-    args = {"backend": "asyncio", "drain_timeout": 60}
-    before = await start(serving, 2, args)
-    async with open_calls(serving, 4) as calls, serving.client() as http:
-        assert {replica_of(call) for call in calls} == set(before)
-        wrong: list[str] = []
-        async with create_task_group() as tasks:
-            tasks.start_soon(start_and_stop, serving, tasks.cancel_scope, args)
-            number = 0
-            while True:
-                wrong += [await follow_up(http, calls[number % 4], number // 4)]
-                number += 1
-        print(f"{number} requests about live calls during the change")
-        assert number > 20
-        assert not [one for one in wrong if one]
-        async with open_calls(serving, 2) as later:
-            assert not {replica_of(call) for call in later} & set(before)
-            for call in calls:
-                await check_echo(call.client)
-            assert not [call for call in calls if call.client.closed.is_set()]
-            await hang_up_all(calls)
-            for pid in before.values():
-                print(f"old version gone after {await serving.wait_gone(pid):.2f} s")
-            for number, call in enumerate(later * 4):
-                assert await follow_up(http, call, number // 2) == ""
-
-
-async def start_and_stop(serving: Serving, scope: anyio.CancelScope, args: Any) -> None:
-    await start(serving, 2, args)
-    scope.cancel()
+        assert {call.lost for call in calls} == {0}
 
 
 async def hang_up_all(calls: list[Call]) -> None:
@@ -143,9 +126,8 @@ async def hang_up_all(calls: list[Call]) -> None:
 
 
 async def test_a_killed_replica_loses_only_its_own_calls(serving: Serving) -> None:
-    replicas = await start(serving, 2, {"backend": "trio", "drain_timeout": 30})
-    async with open_calls(serving, 6) as calls, serving.client() as http:
-        assert {replica_of(call) for call in calls} == set(replicas)
+    replicas = await start(serving, 2, {"backend": "trio", "drain_timeout": 60})
+    async with open_calls_on(serving, replicas.keys(), 6) as calls, serving.client() as http:
         victim = replica_of(calls[0])
         living = [call for call in calls if replica_of(call) != victim]
         os.kill(replicas[victim], signal.SIGKILL)
@@ -163,6 +145,65 @@ async def test_a_killed_replica_loses_only_its_own_calls(serving: Serving) -> No
             await serving.wait_running(2, without={victim})
 
 
+async def test_directory_that_has_died_is_started_again(serving: Serving) -> None:
+    replicas = await start(serving, 2, {"backend": "trio", "drain_timeout": 60})
+    async with open_calls_on(serving, replicas.keys(), 4) as calls, serving.client() as http:
+        directory = RayDirectory("calls")
+        secret = await directory.read_secret()
+        owners = {entry.owner for entry in await directory.list_processes()}
+        assert owners >= {call.owner for call in calls}
+        actor = ray.get_actor("directory-1-calls", namespace="fastrtc-anyio")
+        ray.kill(actor, no_restart=False)
+        with anyio.fail_after(30):
+            while not await is_complete(directory, calls):
+                await anyio.sleep(0.1)
+        assert await directory.read_secret() == secret
+        for number, call in enumerate(calls * 8):
+            assert await follow_up(http, call, number // len(calls)) == ""
+        for call in calls:
+            await check_echo(call.client)
+
+
+async def is_complete(directory: RayDirectory, calls: list[Call]) -> bool:
+    """Whether the directory knows all calls."""
+    try:
+        found = [await directory.find(call.id) for call in calls]
+    except RayError:
+        return False
+    return all(found)
+
+
+async def test_a_new_version_starts_beside_live_calls(serving: Serving) -> None:
+    args = {"backend": "asyncio", "drain_timeout": 60}
+    before = await start(serving, 2, args)
+    async with open_calls_on(serving, before.keys(), 4) as calls, serving.client() as http:
+        wrong: list[str] = []
+        async with create_task_group() as tasks:
+            tasks.start_soon(start_and_stop, serving, tasks.cancel_scope, args)
+            number = 0
+            while True:
+                wrong += [await follow_up(http, calls[number % len(calls)], number // len(calls))]
+                number += 1
+        print(f"{number} requests about live calls during the change")
+        assert number > 20
+        assert not [one for one in wrong if one]
+        async with open_calls(serving, 2) as later:
+            assert not {replica_of(call) for call in later} & set(before)
+            for call in calls:
+                await check_echo(call.client)
+            assert not [call for call in calls if call.client.closed.is_set()]
+            await hang_up_all(calls)
+            for pid in before.values():
+                print(f"old version gone after {await serving.wait_gone(pid):.2f} s")
+            for number, call in enumerate(later * 4):
+                assert await follow_up(http, call, number // 2) == ""
+
+
+async def start_and_stop(serving: Serving, scope: anyio.CancelScope, args: Any) -> None:
+    await start(serving, 2, args, anew=True)
+    scope.cancel()
+
+
 async def test_replicas_are_as_many_as_the_sessions_need(serving: Serving) -> None:
     config = yaml.safe_load(find_block("docs/guides/ray_serve.md", "SessionsPolicy").text)
     (deployment,) = config["applications"][0]["deployments"]
@@ -174,7 +215,7 @@ async def test_replicas_are_as_many_as_the_sessions_need(serving: Serving) -> No
         "max_replicas": 2,
     }
     scaling["policy"]["policy_kwargs"]["per_replica"] = 2
-    args = {"backend": "asyncio", "drain_timeout": 30}
+    args = {"backend": "asyncio", "drain_timeout": 60}
     (first,) = await start(serving, 1, args, autoscaling_config=scaling)
     async with open_calls(serving, 1) as (kept,):
         async with open_calls(serving, 2):
@@ -209,7 +250,7 @@ async def check_application(
     serving: Serving, config: dict[str, Any], count: int, path: str = ""
 ) -> None:
     """Deploy an application, and call each of its replicas."""
-    before = await serving.replicas()
+    before, serving.deployed = await serving.replicas(), None
     await serving.deploy_config(config)
     await serving.wait_running(count, without=before)
     async with AsyncExitStack() as stack:
@@ -233,35 +274,6 @@ async def test_calls_are_told_before_the_drain_timeout(serving: Serving) -> None
                 pass  # until the server ends it
         (pid,) = before.values()
         await serving.wait_gone(pid)
-
-
-async def test_directory_that_has_died_is_started_again(serving: Serving) -> None:
-    replicas = await start(serving, 2, {"backend": "asyncio", "drain_timeout": 30})
-    async with open_calls(serving, 4) as calls, serving.client() as http:
-        assert {replica_of(call) for call in calls} == set(replicas)
-        directory = RayDirectory("calls")
-        secret = await directory.read_secret()
-        owners = {entry.owner for entry in await directory.list_processes()}
-        assert owners >= {call.owner for call in calls}
-        actor = ray.get_actor("directory-1-calls", namespace="fastrtc-anyio")
-        ray.kill(actor, no_restart=False)
-        with anyio.fail_after(30):
-            while not await is_complete(directory, calls):
-                await anyio.sleep(0.1)
-        assert await directory.read_secret() == secret
-        for number, call in enumerate(calls * 8):
-            assert await follow_up(http, call, number // 4) == ""
-        for call in calls:
-            await check_echo(call.client)
-
-
-async def is_complete(directory: RayDirectory, calls: list[Call]) -> bool:
-    """Whether the directory knows all calls."""
-    try:
-        found = [await directory.find(call.id) for call in calls]
-    except RayError:
-        return False
-    return all(found)
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {}), ("trio", {})])
