@@ -10,7 +10,7 @@ It needs a program and some packages:
 
 The address and the key are by default OPENAI_BASE_URL and OPENAI_API_KEY of the environment. The
 model's first sentence is spoken while it writes the second. Speaking over the answer closes the
-request, and the history holds only the words heard.
+request, and the history holds only the words heard. It survives a lost connection.
 """
 
 import argparse
@@ -28,6 +28,8 @@ import trio
 from anyio.from_thread import start_blocking_portal
 
 from fastrtc_anyio import (
+    ReplyFinished,
+    ReplyInterrupted,
     ReplyOnPause,
     Stream,
     Warning,
@@ -66,6 +68,7 @@ http = httpx.AsyncClient(
 async def answer(audio):
     """Answer an utterance; called at each pause, cancelled when the user interrupts."""
     session = get_current_context().session
+    recall(session)
     text = await run_sync(get_stt_model(options.stt).stt, audio)
     if text:
         session.send_transcript("user", text)
@@ -73,6 +76,20 @@ async def answer(audio):
         async with aclosing(get_tts_model(options.tts).stream_tts(words)) as speech:
             async for chunk in speech:
                 yield chunk
+
+
+def keep(event):
+    """Save the end of the conversation, for the next call if the connection of this one is lost."""
+    if isinstance(event, ReplyFinished | ReplyInterrupted):
+        session = get_current_context().session
+        session.save_nowait(session.transcript.messages()[-100:])
+
+
+def recall(session):
+    """Take over the conversation of a lost call."""
+    if session.resumed_from and not session.transcript:
+        for message in session.resumed_from.value:
+            session.transcript.add(message["role"], message["content"])
 
 
 async def complete(messages):
@@ -122,7 +139,7 @@ def read_piece(line):
 
 
 stream = Stream(
-    ReplyOnPause(answer),
+    ReplyOnPause(answer, on_event=keep),
     modality="audio",
     mode="send-receive",
     ui_args={"title": "Language model"},

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from fastrtc_anyio import Resumed, Session
 from fastrtc_anyio._media.frames import Int16Array
 from fastrtc_anyio.speech.tts import SentenceTTS, TTSOptions
 from fastrtc_anyio.testing import Call, open_call
@@ -74,7 +75,9 @@ class Agent:
         program["get_tts_model"] = lambda name: self.voice
 
     @asynccontextmanager
-    async def call(self, app: Any = None) -> AsyncGenerator[Call, None]:
+    async def call(
+        self, app: Any = None, resumed_from: Resumed | None = None
+    ) -> AsyncGenerator[Call, None]:
         handler = self.program["stream"].handler.copy()
         handler.model = LoudVad()
         handler.output_sample_rate = RATE
@@ -83,7 +86,7 @@ class Agent:
             http = httpx.AsyncClient(
                 transport=self.transport, base_url="http://model/v1", timeout=30
             )
-            async with http, open_call(handler) as call:
+            async with http, open_call(handler, resumed_from=resumed_from) as call:
                 self.program["http"] = http
                 yield call
 
@@ -294,3 +297,24 @@ async def test_failure_of_the_endpoint_is_announced_and_the_call_continues(
         await ask(call)
         await wait_for(lambda: agent.voice.heard(call).endswith(ANSWER))
     assert call.session.error is None
+
+
+async def test_history_continues_in_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[Any] = []
+    monkeypatch.setattr(Session, "save_nowait", lambda session, value: saved.append(value))
+    fake = load("fake_chat_completions")
+    monkeypatch.setitem(fake.ANSWERS, "train station", ANSWER)
+    agent = Agent(vars(load("llm_agent")), fake)
+    async with agent.call() as call:
+        await ask(call)
+        await wait_for(lambda: saved)
+    assert saved == [[
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": ANSWER},
+    ]]  # fmt: skip
+    async with agent.call(resumed_from=Resumed("lost", saved[0])) as call:
+        await ask(call)
+        await wait_for(lambda: len(saved) == 2)
+    assert saved[1][:2] == saved[0]
+    assert [message["role"] for message in saved[1]] == ["user", "assistant"] * 2
+    assert len(fake.completions[-1].messages) == 4
