@@ -85,6 +85,7 @@ async def feed_requests(data: bytes) -> None:
     choices = Choices(data)
     bodies: tuple[dict[str, object], ...] = (
         {"type": "offer", "sdp": "v=0\r\n", "webrtc_id": "me", "restart": False},
+        {"type": "offer", "sdp": "v=0\r\n", "resume_token": "a secret of the former answer"},
         *(trickled(one) for one in CANDIDATES),
     )
     body = mutate_json(choices, choices.pick(bodies)).encode("utf-8", "surrogatepass")

@@ -29,6 +29,7 @@ from fastrtc_anyio import (
     CloseReason,
     CloseStream,
     EnergyVad,
+    Limits,
     NotAllowed,
     ReplyInterrupted,
     ReplyOnPause,
@@ -453,7 +454,8 @@ async def test_page_notices_killed_server_and_reconnects(browser: Browser) -> No
 
 @on_trio
 async def test_lost_call_reconnects_when_its_slot_is_free(browser: Browser) -> None:
-    stream = make_stream(TalkativeEcho, concurrency_limit=1)
+    limits = Limits(resume=None)  # so that the page cannot end the lost session
+    stream = make_stream(TalkativeEcho, concurrency_limit=1, limits=limits)
     async with serve(stream) as url:
         page = await browser.open_page(url, COUNT_QUESTIONS)
         await connect(page)
@@ -466,6 +468,20 @@ async def test_lost_call_reconnects_when_its_slot_is_free(browser: Browser) -> N
         await page.wait_for_text("connection", "Connected")
         assert only_session(stream) is not lost
         assert await page.evaluate("questions.length") == 1
+
+
+@on_trio
+async def test_lost_call_frees_its_slot_when_the_page_calls_again(browser: Browser) -> None:
+    stream = make_stream(TalkativeEcho, concurrency_limit=1)
+    async with serve(stream) as url:
+        page = await browser.open_page(url, COUNT_QUESTIONS)
+        await connect(page)
+        lost = only_session(stream)
+        await page.evaluate("{ call.pc.close = () => {}; call.cutOff(); }")
+        await page.wait_for_text("connection", "Connected")
+        assert only_session(stream) is not lost
+        assert str(lost.closed) == "hung_up: the client continues in another session"
+        assert await page.evaluate("[call.attempt, questions.length]") == [1, 1]
 
 
 @on_trio
