@@ -24,7 +24,16 @@ from tests.kit.calls import place_call, receive_json
 from tests.kit.documentation import find_block
 from tests.kit.measure import check_echo
 from tests.kit.waiting import wait_until
-from tests.workers.follow_ups import Call, check_outputs, follow_up, open_calls
+from tests.kit.websockets import open_client, wait_for_echo
+from tests.workers.follow_ups import (
+    Call,
+    check_outputs,
+    check_taken,
+    check_whip,
+    follow_up,
+    open_calls,
+)
+from tests.workers.processes import ACCESS
 
 from .serving import ROOT, Serving, serve
 
@@ -94,6 +103,10 @@ async def test_every_request_reaches_its_session(serving: Serving, backend: str)
         for level, call in enumerate(calls[:4]):
             await check_outputs(http, call, 100 + level)
             await check_echo(call.client)
+        await check_whip(http)
+        await check_taken(http, calls[0])
+        async with open_client(serving.url, headers=ACCESS) as websocket:
+            await wait_for_echo(websocket)
 
 
 async def test_calls_of_a_replica_that_is_removed_go_on(serving: Serving) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 import anyio
 import httpx
+from anyio import to_thread
 
 from fastrtc_anyio._signaling.session_ids import owner_of
-from tests.kit.aiortc_client import AiortcClient
-from tests.kit.calls import place_call
+from tests.kit.aiortc_client import AiortcClient, open_client
+from tests.kit.calls import accept, make_offer, place_call
 from tests.kit.waiting import wait_until
 
 from .program import TOKEN
@@ -117,3 +118,29 @@ async def check_outputs(http: httpx.AsyncClient, call: Call, level: int) -> None
                 if line.startswith("data:") and str(level) in line:
                     return
     raise AssertionError("the stream of outputs has ended")
+
+
+async def check_whip(http: httpx.AsyncClient) -> None:
+    """Check that every request about the resource of a WHIP session reaches it."""
+    async with open_client() as client:
+        sdp = await to_thread.run_sync(client.run, client.make_offer, None, False, "sendonly")
+        headers = {"Content-Type": "application/sdp"}
+        reply = await http.post("/whip", content=sdp, headers=headers)
+        assert reply.status_code == 201, reply.text
+        await accept(client, reply.text)
+        resource = httpx.URL(reply.headers["location"]).path
+        headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*"}
+        section = "a=mid:0\r\na=candidate:1 1 udp 9 127.0.0.1 9 typ host\r\n"
+        for _ in range(20):
+            patched = await http.patch(resource, content=section, headers=headers)
+            assert patched.status_code == 204, patched.text
+        assert (await http.delete(resource)).status_code == 200
+        assert {(await http.delete(resource)).status_code for _ in range(10)} == {404}
+
+
+async def check_taken(http: httpx.AsyncClient, call: Call) -> None:
+    """Check that no process accepts another offer with the id of a call."""
+    async with open_client() as other:
+        body = {"type": "offer", "sdp": await make_offer(other), "webrtc_id": call.id}
+        for _ in range(10):
+            assert (await http.post("/webrtc/offer", json=body)).status_code == 409

@@ -11,18 +11,17 @@ from collections import Counter
 from pathlib import Path
 
 import anyio
-import httpx
 import pytest
-from anyio import create_task_group, to_thread
+from anyio import create_task_group
 
 from tests.kit.aiortc_client import open_client
-from tests.kit.calls import accept, make_offer, place_call
+from tests.kit.calls import make_offer, place_call
 from tests.kit.documentation import find_block
 from tests.kit.measure import check_echo
 from tests.kit.served import run_program, run_server
 from tests.kit.waiting import wait_until
 
-from .follow_ups import check_outputs, follow_up, open_calls
+from .follow_ups import check_outputs, check_taken, check_whip, follow_up, open_calls
 from .processes import PROGRAM, ROOT, run
 
 # The workers have their own backend; one backend is enough for the client.
@@ -58,26 +57,10 @@ async def test_every_request_reaches_its_session(backend: str) -> None:
 
 @each_backend
 async def test_whip_resources_and_taken_ids(backend: str) -> None:
-    async with run(backend) as cluster, cluster.client() as http, open_client() as client:
-        sdp = await to_thread.run_sync(client.run, client.make_offer, None, False, "sendonly")
-        headers = {"Content-Type": "application/sdp"}
-        reply = await http.post("/whip", content=sdp, headers=headers)
-        assert reply.status_code == 201, reply.text
-        await accept(client, reply.text)
-        resource = httpx.URL(reply.headers["location"]).path
-        headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*"}
-        section = "a=mid:0\r\na=candidate:1 1 udp 9 127.0.0.1 9 typ host\r\n"
-        for _ in range(20):
-            patched = await http.patch(resource, content=section, headers=headers)
-            assert patched.status_code == 204, patched.text
-        async with open_calls(cluster, 1) as (call,), open_client() as other:
-            offer = await make_offer(other)
-            for _ in range(10):
-                body = {"type": "offer", "sdp": offer, "webrtc_id": call.id}
-                assert (await http.post("/webrtc/offer", json=body)).status_code == 409
-        assert (await http.delete(resource)).status_code == 200
-        statuses = Counter([(await http.delete(resource)).status_code for _ in range(10)])
-        assert set(statuses) == {404}
+    async with run(backend) as cluster, cluster.client() as http:
+        await check_whip(http)
+        async with open_calls(cluster, 1) as (call,):
+            await check_taken(http, call)
 
 
 @each_backend
