@@ -328,6 +328,35 @@ async def test_values_return_to_a_store_that_has_lost_them() -> None:
         assert second.resumed_from == Resumed(first.id, 1)
 
 
+class SlowStore(MemoryStore):
+    async def save(self, key: str, value: bytes, lifetime: float) -> bool:
+        await anyio.sleep(1)
+        return await super().save(key, value, lifetime)
+
+
+async def test_newest_value_is_stored_if_it_comes_while_another_is_written() -> None:
+    async with open_server(SlowStore()) as service:
+        first, token = await call(service)
+        for value in range(3):
+            first.save_nowait(value)
+            await anyio.sleep(0.4)
+        await anyio.sleep(3)
+        await lose(service, first)
+        second, _ = await call(service, token)
+        assert second.resumed_from == Resumed(first.id, 2)
+
+
+async def test_value_that_is_written_during_a_hang_up_is_deleted() -> None:
+    store = SlowStore()
+    async with open_server(store) as service:
+        first, _ = await call(service)
+        first.save_nowait(1)
+        await anyio.sleep(0.5)
+        first.close(CloseReason.HUNG_UP)
+        await anyio.sleep(5)
+        check_empty(store)
+
+
 class WrongStore(MemoryStore):
     async def save(self, key: str, value: bytes, lifetime: float) -> Any:
         await super().save(key, value, lifetime)
