@@ -207,6 +207,7 @@ class OpenCall(Protocol):
         downlink: LinkFaults | None = None,
         inputs: tuple[object, ...] | None = None,
         identity: str | None = None,
+        resumed_from: Resumed | None = None,
         raise_errors: bool = True,
         observers: Iterable[Observer] = (),
         thread_limit: float = THREAD_LIMIT,
