@@ -273,12 +273,12 @@ async def check_application(
 
 
 async def test_calls_are_told_before_the_drain_timeout(serving: Serving) -> None:
-    before = await start(serving, 1, {"backend": "trio", "drain_timeout": 8})
+    before = await start(serving, 1, {"backend": "trio", "drain_timeout": 4})
     async with open_calls(serving, 1) as (call,), serving.client() as http:
         async with http.stream("GET", f"/outputs?webrtc_id={call.id}") as outputs:
             assert outputs.status_code == 200  # Serve waits for it
             serving.version = secrets.token_hex(4)
-            await serving.deploy({"backend": "trio", "drain_timeout": 8}, num_replicas=1)
+            await serving.deploy({"backend": "trio", "drain_timeout": 4}, num_replicas=1)
             warning = await receive_json(call.client, "warning")
             assert warning["reason"] == "draining"
             end = await receive_json(call.client, "end_stream")
