@@ -45,8 +45,7 @@ from .limits import Limits
 from .outputs import OutputBoard
 
 _PLAY_OUT_SECONDS = 10.0
-"""Seconds, besides the duration of the queued audio, in which it must be played out: pauses, the
-last picture, and a carrier's confirmation."""
+"""Seconds beyond the queued audio, for pauses, the last picture and a carrier's confirmation."""
 _GONE_SECONDS = 1.0
 """Seconds for a peer to report its end after one of its streams broke."""
 

@@ -91,9 +91,9 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         telephone: how a carrier reaches this server, and how it authenticates.
         authenticate: guards every endpoint, but not methods that the application calls. A plain
             (on a thread) or async function of Starlette's ``HTTPConnection``. It returns the
-            client's identity (a string that identifies it, such as a user's id), or True, or False
-            for a 401, or raises :class:`NotAuthenticated` or :class:`NotAllowed`. Only requests
-            with the same identity reach a session that a client with an identity has begun.
+            client's identity (a string, such as a user's id), or True, or False for a 401, or raises
+            :class:`NotAuthenticated` or :class:`NotAllowed`. Only requests with the same identity
+            reach a session that a client with an identity has begun.
         allowed_origins: further origins whose pages may call, such as ``"https://example.com"``, or
             ``"*"``. The server's own pages, and clients that are not pages, are always allowed.
         allowed_hosts: names in the ``Host`` header of requests, such as ``"example.org"``,
@@ -101,13 +101,11 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
             host of ``TelephoneOptions.public_url`` are allowed besides; on others, any by default.
         trusted_proxies: addresses and networks of reverse proxies, such as ``"10.0.0.0/8"``. The
             client of a request from one is the address in its ``X-Forwarded-For`` or ``Forwarded``.
-        client_key: names clients for the limits of one client in ``RequestLimits``, instead of
-            their addresses: a plain (on a thread) or async function of Starlette's
-            ``HTTPConnection`` that returns a string.
+        client_key: names clients for their limits in ``RequestLimits``, in place of addresses: a
+            plain (on a thread) or async function ``(HTTPConnection) -> str``.
         observers: observe the sessions: ``[Metrics(), Tracing()]`` of
             :mod:`fastrtc_anyio.observability`, and observers of the application.
-        drain_timeout: seconds for which :meth:`drain` lets sessions continue. None: until the last
-            one has ended. 0: it ends them at once.
+        drain_timeout: seconds for which :meth:`drain` lets sessions continue; None for any time.
 
     Raises:
         TypeError, ValueError: an argument is unsuitable, or does not suit the modality and mode.
