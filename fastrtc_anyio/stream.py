@@ -91,9 +91,9 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
         telephone: how a carrier reaches this server, and how it authenticates.
         authenticate: guards every endpoint, but not methods that the application calls. A plain
             (on a thread) or async function of Starlette's ``HTTPConnection``. It returns the
-            client's identity (a string, such as a user's id), or True, or False for a 401, or raises
-            :class:`NotAuthenticated` or :class:`NotAllowed`. Only requests with the same identity
-            reach a session that a client with an identity has begun.
+            client's identity (a string, such as a user's id), or True, or False for a 401, or
+            raises :class:`NotAuthenticated` or :class:`NotAllowed`. Only requests with the same
+            identity reach a session that a client with an identity has begun.
         allowed_origins: further origins whose pages may call, such as ``"https://example.com"``, or
             ``"*"``. The server's own pages, and clients that are not pages, are always allowed.
         allowed_hosts: names in the ``Host`` header of requests, such as ``"example.org"``,
