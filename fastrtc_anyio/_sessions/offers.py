@@ -41,8 +41,6 @@ RtcSource = RtcConfiguration | Mapping[str, object] | Callable[[], object] | Non
 
 _CREDENTIAL = re.compile(r"^a=((?:ice-ufrag|ice-pwd|fingerprint):\S.*?)\s*$", re.MULTILINE)
 """Attributes that only the sender of an offer knows before it sends the offer."""
-
-
 _PREVIOUS_SECONDS = 2.0
 """Seconds for the former session of a client to free its slot."""
 
@@ -152,7 +150,7 @@ class Offers:
         token = self._resuming.register(session) if request.can_resume else None
         key, owner = request.webrtc_id or "", identity or ANONYMOUS
         # Taken out: the task of the session keeps the function, which must not keep a long offer.
-        offered = [request.description]
+        offered, former_token = [request.description], request.resume_token
 
         async def negotiate() -> Answer:
             description = await peer.answer(offered.pop())
@@ -161,7 +159,7 @@ class Offers:
                     await peer.add_ice_candidate(candidate)
                 except SignalingError as exc:
                     logger.debug("ignored an early candidate: %s", exc, event="candidate.ignored")
-            await self._resuming.resume(session, request.resume_token)
+            await self._resuming.resume(session, former_token)
             return Answer(description, session.alias or session.id, token)
 
         if on_outputs is not None:
