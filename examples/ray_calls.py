@@ -6,9 +6,9 @@ In this folder:
     PYTHONPATH=. ray start --head
     serve deploy ray_calls.yaml
 
-Open http://127.0.0.1:8000/ in a browser. Change ray_calls.yaml or this file during a call, and run
-`serve deploy ray_calls.yaml` again: the call goes on in the old replica, and new calls begin in new
-ones. `serve status` shows the replicas, and `ray stop` ends all.
+Open http://127.0.0.1:8000/ in a browser. During a call, change this file, and VERSION in
+ray_calls.yaml, and run `serve deploy ray_calls.yaml` again: the call goes on in the old replica,
+and new calls begin in new ones. `serve status` shows the replicas, and `ray stop` ends all.
 """
 
 import ray

@@ -87,7 +87,7 @@ FOREIGN = """
     prometheus_client REGISTRY _created disable_created_metrics start_http_server
     MALLOC_ARENA_MAX MALLOC_TOP_PAD_ MALLOC_TRIM_THRESHOLD_ PYTHONMALLOC _debugmallocstats fordblks
     garbage get_objects hblkhd mallinfo2 malloc malloc_trim tracemalloc uordblks
-    get_actor health_check_timeout_s yaml
+    RAY_AUTH_MODE get_actor health_check_timeout_s working_dir yaml
 """
 """Words in code spans that belong to other projects, to protocols or to an example."""
 QUOTED = frozenset(messages())

@@ -246,6 +246,22 @@ async def test_program_of_the_guide(serving: Serving) -> None:
     await check_application(serving, config, 2)
 
 
+async def test_changed_program_of_the_guide_is_a_new_version(serving: Serving) -> None:
+    path = anyio.Path(serving.folder / "calls.py")
+    program = find_block("docs/guides/ray_serve.md", "drain_timeout=3600").text
+    config = yaml.safe_load(find_block("docs/guides/ray_serve.md", "VERSION").text)
+    config["applications"][0]["deployments"] = [{"name": "calls"}]
+    await path.write_text(program)
+    await check_application(serving, config, 1)
+    before = await serving.replicas()
+    await path.write_text(program.replace("concurrency_limit=20", "concurrency_limit=1"))
+    config["applications"][0]["runtime_env"]["env_vars"]["VERSION"] = "3"
+    await serving.deploy_config(config)
+    await serving.wait_running(1, without=before)
+    async with place_call(serving.url), serving.client() as http:
+        assert (await http.get("/health/ready")).json()["reason"] == "full"
+
+
 async def test_application_of_the_guide(serving: Serving) -> None:
     program = find_block("docs/guides/ray_serve.md", "FastAPI()").text
     await anyio.Path(serving.folder / "application.py").write_text(program)
