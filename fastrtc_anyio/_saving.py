@@ -75,7 +75,7 @@ class SavedState:
         store: has the copy.
         key: names it there.
         lifetime: seconds for which it stays after a lost connection, at least.
-        on_due: called with this object when its service has to do something.
+        on_due: called with this object when its service has to do something, or nothing more.
     """
 
     def __init__(
@@ -179,7 +179,8 @@ class SavedState:
         if not self.is_over and self._record is not self._written:
             await self.settle()
         await checkpoint()
-        self._end()
+        if not self.is_deleting:  # the client or the handler has hung up meanwhile
+            self._end()
 
     def end(self, *, keep: bool) -> None:
         """The session has ended: delete the value, or leave it in the store. Idempotent."""
@@ -197,7 +198,8 @@ class SavedState:
         self._on_due(self)
 
     def _end(self) -> None:
-        self.is_over, self.due, self._record = True, math.inf, None
+        self.is_over, self._record, self._written = True, None, None
+        self._set_due(math.inf)
 
 
 class SavingSession(SessionLife):

@@ -29,8 +29,8 @@ class SessionRegistry:
 
     @property
     def active(self) -> int:
-        """Number of sessions that hold a slot."""
-        return sum(self._holds_slot(session) for session in self._sessions.values())
+        """Number of sessions that hold a slot. Any thread may ask for it."""
+        return sum(self._holds_slot(session) for session in list(self._sessions.values()))
 
     @property
     def ending_unconnected(self) -> int:

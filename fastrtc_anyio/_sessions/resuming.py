@@ -127,6 +127,9 @@ class Resuming:
             session.saved.end(keep=True)
 
     def _enqueue(self, state: SavedState) -> None:
+        if state.is_over:
+            self._states.pop(state.key, None)
+            return
         self._states[state.key] = state
         if state.due == NOW:
             self._queue[state] = None
@@ -175,4 +178,5 @@ class Resuming:
 
 
 def _make_key(token: str, identity: str | None) -> str:
-    return hashlib.sha256(f"{token}\n{identity or ''}".encode()).hexdigest()
+    text = f"{token}\n{identity or ''}"  # a token of a stranger may have lone surrogates
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -23,6 +23,9 @@ from fastrtc_anyio._core.log import logger
 
 __all__ = ["AppThread"]
 
+_ABNORMAL = 1006
+"""Code of a WebSocket that ends without a close frame (RFC 6455 7.1.5)."""
+
 
 class AppThread:
     """An ASGI application that runs in a thread of its own.
@@ -183,4 +186,6 @@ class _Inbox:
             message = await self._receive()
         except Exception:  # Serve's, if the client has gone
             message = {"type": f"{self._kind}.disconnect"}
+            if self._kind == "websocket":
+                message["code"] = _ABNORMAL
         self._arrived.append(message)

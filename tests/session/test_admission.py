@@ -164,6 +164,22 @@ async def test_client_that_connects_without_a_free_slot_gets_a_message(
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+async def test_another_thread_counts_sessions_while_one_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_service() as service:
+        first, second = await service.begin(), await service.begin()
+
+        def count(session: Session) -> bool:
+            service.registry._sessions.pop(second.id, None)  # the other thread runs meanwhile
+            return session is first
+
+        with monkeypatch.context() as patch:
+            patch.setattr(service.registry, "_holds_slot", count)
+            assert service.registry.active == 1
+        service.registry._sessions[second.id] = second
+
+
 async def test_pending_session_ends_after_ten_seconds() -> None:
     async with open_service() as service:
         session = await service.begin()

@@ -143,7 +143,7 @@ async def test_token_without_a_saved_value_begins_anew() -> None:
     async with open_server(MemoryStore()) as service:
         first, token = await call(service)
         await lose(service, first)
-        for given in (token, "unknown", ""):
+        for given in (token, "unknown", "", "\ud800"):
             session, _ = await call(service, given)
             assert session.resumed_from is None
 
@@ -231,6 +231,20 @@ async def test_client_that_calls_again_ends_its_former_session() -> None:
         with pytest.raises(AdmissionError):
             await call(service, token)
         assert second.closed is None
+
+
+async def test_nothing_is_kept_of_sessions_that_others_continue() -> None:
+    store = MemoryStore()
+    async with open_server(store) as one, open_server(store) as two:
+        first, token = await call(one)
+        await first.save("a large value")
+        second, token = await call(one, token)
+        assert second.saved is not None
+        assert list(one.resuming._states) == [second.saved.key]
+        await call(two, token)
+        with pytest.raises(SaveFailed, match="the client continues in another session"):
+            await second.save("another one")
+        assert not one.resuming._states
 
 
 async def test_refused_client_can_use_its_token_later() -> None:
@@ -355,6 +369,29 @@ async def test_value_that_is_written_during_a_hang_up_is_deleted() -> None:
         first.close(CloseReason.HUNG_UP)
         await anyio.sleep(5)
         check_empty(store)
+
+
+async def test_hang_up_while_the_client_calls_again_deletes_the_value() -> None:
+    store = SlowStore()
+    async with open_server(store) as service:
+        others = [(await call(service))[0] for _ in range(3)]
+        first, token = await call(service)
+        for session in (*others, first):  # the service is busy with the others
+            session.save_nowait("a value")
+
+        async def call_again() -> None:
+            second, _ = await call(service, token)
+            assert second.resumed_from is None
+
+        async with create_task_group() as tasks:
+            tasks.start_soon(call_again)
+            await anyio.sleep(0.5)
+            first.close(CloseReason.HUNG_UP)
+        for session in others:
+            session.close(CloseReason.HUNG_UP)
+        await anyio.sleep(10)
+        check_empty(store)
+        assert not service.resuming._states
 
 
 class WrongStore(MemoryStore):
