@@ -185,7 +185,6 @@ class _Inbox:
         try:
             message = await self._receive()
         except Exception:  # Serve's, if the client has gone
-            message = {"type": f"{self._kind}.disconnect"}
-            if self._kind == "websocket":
-                message["code"] = _ABNORMAL
+            code = {"code": _ABNORMAL} if self._kind == "websocket" else {}
+            message = {"type": f"{self._kind}.disconnect", **code}
         self._arrived.append(message)
