@@ -24,6 +24,7 @@ __all__ = ["HeldResponse", "Others", "Survey", "is_unavailable", "log_lost"]
 
 _SECONDS = 3.0
 """Seconds for the metrics of another process. Prometheus waits for 10 s."""
+_OK = 200
 _FRESH = 1.0
 """Seconds for which an answer about readiness is used again."""
 _TEXT_FORMAT = (b"text/plain", b"version=0.0.4")
@@ -187,17 +188,19 @@ class Survey:
         """
         path = scope["path"].rstrip("/")
         async with self._asking:
-            known = self._ready.get(path)
-            if known is None or known.expires <= current_time():
+            now = current_time()
+            self._ready = {key: one for key, one in self._ready.items() if one.expires > now}
+            if path not in self._ready:
                 found = await self._ask_for_readiness(scope)
-                self._ready[path] = known = _Readiness(current_time() + _FRESH, found)
-        return known.found
+                self._ready[path] = _Readiness(current_time() + _FRESH, found)
+            return self._ready[path].found
 
     async def _ask_for_readiness(self, scope: Scope) -> HeldResponse | None:
         found: list[HeldResponse] = []
 
         async def ask(process: Location) -> None:
-            if held := await self._ask(process, scope, "place"):
+            held = await self._ask(process, scope, "place")
+            if held is not None and held.messages[0]["status"] == _OK:
                 found.append(held)
                 tasks.cancel_scope.cancel()
 
@@ -241,7 +244,7 @@ def _is_metrics(start: Message) -> bool:
     types = b"".join(
         value for key, value in start.get("headers", ()) if key.lower() == b"content-type"
     )
-    return start["status"] == 200 and all(part in types for part in _TEXT_FORMAT)
+    return start["status"] == _OK and all(part in types for part in _TEXT_FORMAT)
 
 
 async def _send_text(start: Message, text: str, send: Send) -> None:

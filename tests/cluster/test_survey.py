@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastrtc_anyio import Limits, Stream
@@ -236,6 +236,31 @@ async def test_a_full_process_is_ready_if_another_one_is() -> None:
                 assert current_time() == began
             await anyio.sleep(1)
         assert (await ready(app)) == (200, {"status": "ready"})
+
+
+async def test_an_error_of_another_process_does_not_count_as_ready() -> None:
+    async with open_apps(mount, concurrency_limit=1) as (others, streams, app):
+        others.apps["two"] = PlainTextResponse("an error", 500)
+        async with open_session(streams[0]):
+            assert (await ready(app)) == (200, {"status": "ready"})
+            others.apps["three"] = PlainTextResponse("another one", 404)
+            await anyio.sleep(1)
+            assert (await ready(app)) == (503, {"status": "unready", "reason": "full"})
+
+
+async def test_nothing_is_kept_of_old_answers_about_readiness() -> None:
+    """A path may have a part that clients choose."""
+    full = JSONResponse({"status": "unready", "reason": "full"}, 503)
+    survey = Survey(full, Apps({"two": full}), "one")
+    for number in range(5):
+        scope = {"type": "http", "path": f"/{number}/health/ready", "headers": []}
+        await survey.answer_readiness(BufferedRequest(scope, _receive_no_body), _discard)
+        await anyio.sleep(1)
+    assert len(survey._ready) == 1
+
+
+async def _discard(_message: Message) -> None:
+    await checkpoint()
 
 
 async def test_a_process_that_drains_is_not_ready() -> None:
