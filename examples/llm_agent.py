@@ -82,7 +82,7 @@ def keep(event):
     """Save the end of the conversation, for the next call if the connection of this one is lost."""
     if isinstance(event, ReplyFinished | ReplyInterrupted):
         session = get_current_context().session
-        session.save_nowait(session.transcript.messages()[-100:])
+        session.save_nowait(session.transcript.messages()[-40:])
 
 
 def recall(session):
