@@ -22,6 +22,7 @@ from anyio import (
     move_on_after,
 )
 from anyio.abc import SocketAttribute, SocketStream, TaskStatus
+from anyio.lowlevel import checkpoint
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from fastrtc_anyio._core.groups import collapse_groups
@@ -38,6 +39,8 @@ _LINE = 262_144
 _READ_SECONDS = 5.0
 """Seconds in which a request must arrive."""
 _STRANGERS = 64
+_CYCLES = 5
+"""Turns of the event loop after which it has seen that a connection had been closed before."""
 _PAUSE = 0.1
 """Seconds to wait for file descriptors before further connections are accepted."""
 
@@ -106,6 +109,9 @@ async def _serve_one(
             with collapse_groups():
                 async with create_task_group() as tasks:
                     tasks.start_soon(_cancel_at_end, stream, tasks.cancel_scope)
+                    if request[:1] == ["save"]:
+                        for _ in range(_CYCLES):  # a later request may have been answered already
+                            await checkpoint()
                     answer = await _call(directory, request)
                     await stream.send(json.dumps(answer).encode() + b"\n")
                     tasks.cancel_scope.cancel()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import socket
+
 import anyio
 import pytest
 
@@ -28,3 +32,20 @@ async def test_values_pass_through_the_directory() -> None:
         with pytest.raises(OSError, match="closed the connection"):
             await RemoteDirectory(port, "wrong").take(KEY)
         tasks.cancel_scope.cancel()
+
+
+async def test_value_of_a_closed_connection_is_not_saved() -> None:
+    """The process has cancelled its request, and may have deleted the key since."""
+    directory = MemoryDirectory()
+    async with anyio.create_task_group() as tasks:
+        port = await tasks.start(serve_directory, directory, "secret")
+        value = base64.b64encode(LARGE[:10_000]).decode()
+        for number in range(10):
+            line = json.dumps(["secret", "save", f"{number}", value, 10]).encode() + b"\n"
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(line)  # the directory runs after the end of this block
+        store = RemoteDirectory(port, "secret")
+        for number in range(10):
+            assert await store.take(f"{number}") is None
+        tasks.cancel_scope.cancel()
+    assert not directory._entries
