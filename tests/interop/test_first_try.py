@@ -47,6 +47,8 @@ ARGUMENTS = {
 """Arguments with which an example ends by itself."""
 LIBRARIES = [name for name in NAMES if name.startswith("fake_")]
 """Servers that other examples start."""
+DEPLOYED = ["ray_calls"]
+"""Programs for a cluster: tests/ray deploys them."""
 LONG = 200
 """Seconds for a program that ends by itself."""
 PORTS = (7860, 8000)
@@ -115,7 +117,7 @@ async def test_program_of_page(block: Block, wheel: Path, tmp_path: Path) -> Non
     await run_and_call(["python", "program.py"], programs, tmp_path, block.text)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in LIBRARIES])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*LIBRARIES, *DEPLOYED)])
 async def test_example(name: str, wheel: Path) -> None:
     """An example in a copy of the examples' folder, as its docstring says."""
     text = (EXAMPLES / f"{name}.py").read_text()
