@@ -258,6 +258,8 @@ async def test_changed_program_of_the_guide_is_a_new_version(serving: Serving) -
     config["applications"][0]["runtime_env"]["env_vars"]["VERSION"] = "3"
     await serving.deploy_config(config)
     await serving.wait_running(1, without=before)
+    for pid in before.values():  # it might still be given a call
+        await serving.wait_gone(pid)
     async with place_call(serving.url) as client, serving.client() as http:
         await check_echo(client)
         assert (await http.get("/health/ready")).json()["reason"] == "full"
