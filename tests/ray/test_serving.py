@@ -35,7 +35,7 @@ from tests.workers.follow_ups import (
 )
 from tests.workers.processes import ACCESS
 
-from .serving import ROOT, Serving, serve
+from .serving import ROOT, SECONDS, Serving, serve
 
 
 # The replicas have their own backend; one backend is enough for the client.
@@ -117,6 +117,7 @@ async def test_calls_of_a_replica_that_is_removed_go_on(serving: Serving) -> Non
         left = await serving.wait_running(1)
         (removed,) = replicas.keys() - left
         leaving = [call for call in calls if replica_of(call) == removed]
+        await wait_placed(serving, left.keys())
         async with open_calls(serving, 2) as later:
             assert {replica_of(call) for call in later} == set(left)
             for number, call in enumerate((calls + later) * 4):
@@ -130,6 +131,15 @@ async def test_calls_of_a_replica_that_is_removed_go_on(serving: Serving) -> Non
                 assert await follow_up(http, call, number // 2) == ""
         assert not [call for call in calls if call.client.closed.is_set() and call not in leaving]
         assert {call.lost for call in calls} == {0}
+
+
+async def wait_placed(serving: Serving, replicas: Set[str]) -> None:
+    """Wait until new calls reach these replicas only: Serve's proxies learn of a change later."""
+    placed = 0
+    with anyio.fail_after(SECONDS):
+        while placed < 3:
+            async with open_calls(serving, 1) as (call,):
+                placed = placed + 1 if replica_of(call) in replicas else 0
 
 
 async def hang_up_all(calls: list[Call]) -> None:
@@ -200,6 +210,7 @@ async def test_a_new_version_starts_beside_live_calls(serving: Serving) -> None:
         print(f"{number} requests about live calls during the change")
         assert number > 20
         assert not [one for one in wrong if one]
+        await wait_placed(serving, (await serving.replicas()).keys())
         async with open_calls(serving, 2) as later:
             assert not {replica_of(call) for call in later} & set(before)
             for call in calls:
@@ -257,9 +268,7 @@ async def test_changed_program_of_the_guide_is_a_new_version(serving: Serving) -
     await path.write_text(program.replace("concurrency_limit=20", "concurrency_limit=1"))
     config["applications"][0]["runtime_env"]["env_vars"]["VERSION"] = "3"
     await serving.deploy_config(config)
-    await serving.wait_running(1, without=before)
-    for pid in before.values():  # it might still be given a call
-        await serving.wait_gone(pid)
+    await wait_replaced(serving, before, 1)
     async with place_call(serving.url) as client, serving.client() as http:
         await check_echo(client)
         assert (await http.get("/health/ready")).json()["reason"] == "full"
@@ -284,11 +293,18 @@ async def check_application(
     """Deploy an application, and call each of its replicas."""
     before, serving.deployed = await serving.replicas(), None
     await serving.deploy_config(config)
-    await serving.wait_running(count, without=before)
+    await wait_replaced(serving, before, count)
     async with AsyncExitStack() as stack:
         for _ in range(count):
             client = await stack.enter_async_context(place_call(serving.url + path))
             await check_echo(client)
+
+
+async def wait_replaced(serving: Serving, before: dict[str, int], count: int) -> None:
+    """Wait until so many replicas run, and former ones, which have no calls, have ended."""
+    await serving.wait_running(count, without=before)
+    for pid in before.values():
+        await serving.wait_gone(pid)
 
 
 async def test_calls_are_told_before_the_drain_timeout(serving: Serving) -> None:
