@@ -20,7 +20,7 @@ from ._requests import BufferedRequest
 from .directory import Location
 from .member import Member
 
-__all__ = ["HeldResponse", "Others", "Survey", "is_unavailable", "log_lost"]
+__all__ = ["HeldResponse", "Others", "Survey", "is_unavailable"]
 
 _SECONDS = 3.0
 """Seconds for the metrics of another process. Prometheus waits for 10 s."""
@@ -82,7 +82,7 @@ class Others:
 
     def __init__(self, member: Member, secret: str) -> None:
         self._member = member
-        self.forwarder = Forwarder(secret)
+        self._forwarder = Forwarder(secret)
 
     async def list(self) -> list[Location]:
         return await self._member.list_others()
@@ -95,20 +95,25 @@ class Others:
         send: Send,
         name: str | None = None,
     ) -> bool:
-        """Send a request to another process. Return whether it has answered, at least in part."""
+        """Send a request to another process. Return whether it has answered, at least in part.
+
+        Raises:
+            Lost: it does not answer, though it may be alive.
+        """
         try:
-            return await self.forwarder.forward(request, process, purpose, name, send)
+            return await self._forwarder.forward(request, process, purpose, name, send)
         except Refused:
             await self._member.report_lost(process)
+            return False
         except Lost as exc:
-            log_lost(process, exc)
+            _log_lost(process, exc)
+            raise
         except Incomplete as exc:
-            log_lost(process, exc)
+            _log_lost(process, exc)
             return True
-        return False
 
 
-def log_lost(process: Location, error: Lost | Incomplete) -> None:
+def _log_lost(process: Location, error: Lost | Incomplete) -> None:
     logger.warning(
         "a request was not answered by process %s: %s",
         process.owner,
@@ -168,8 +173,9 @@ class Survey:
         """Return the response of another process; None if there is none."""
         held = HeldResponse(_send_nothing, lambda _: True)
         request = BufferedRequest(scope, _receive_nothing)
-        is_answered = await self._others.ask(process, request, purpose, held.send)
-        return held if is_answered and held.is_complete else None
+        with suppress(Lost):
+            await self._others.ask(process, request, purpose, held.send)
+        return held if held.is_complete else None
 
     async def answer_readiness(self, request: BufferedRequest, send: Send) -> None:
         """Answer that the cluster is ready if any process is: it takes what this one refuses."""

@@ -15,9 +15,9 @@ from fastrtc_anyio._signaling.requests import failure_body
 from fastrtc_anyio.errors import FastRTCError
 from fastrtc_anyio.limits import RequestLimits
 
-from ._forwarding import Incomplete, Inlet, Lost, Refused
+from ._forwarding import Inlet, Lost
 from ._requests import BufferedRequest, Subject
-from ._survey import HeldResponse, Others, Survey, is_unavailable, log_lost
+from ._survey import HeldResponse, Others, Survey, is_unavailable
 from .directory import Location
 from .member import Member
 
@@ -93,17 +93,9 @@ class Switchboard:
         if process is None or process.owner == self._member.name:
             return False
         try:
-            forward = self._others.forwarder.forward
-            is_answered = await forward(request, process, "session", name, send)
-        except Refused:
-            await self._member.report_lost(process)
-            return False
-        except Lost as exc:
-            log_lost(process, exc)
+            is_answered = await self._others.ask(process, request, "session", send, name)
+        except Lost:
             await _answer(send, 502, "the process that has this session does not answer")
-            return True
-        except Incomplete as exc:
-            log_lost(process, exc)
             return True
         if not is_answered and request.is_spent:  # the session has just ended
             await _answer(send, 404, f"no session has the id {name!r}")
@@ -145,8 +137,9 @@ class Switchboard:
             others = await self._others.list()
             random.shuffle(others)
             for process in others:
-                if await self._others.ask(process, request, "place", send, subject.name):
-                    return
+                with suppress(Lost):
+                    if await self._others.ask(process, request, "place", send, subject.name):
+                        return
             await held.release()
 
 
