@@ -109,9 +109,8 @@ async def _serve_one(
             with collapse_groups():
                 async with create_task_group() as tasks:
                     tasks.start_soon(_cancel_at_end, stream, tasks.cancel_scope)
-                    if request[:1] == ["save"]:
-                        for _ in range(_CYCLES):  # a later request may have been answered already
-                            await checkpoint()
+                    for _ in range(_CYCLES):  # a later request may have been answered already
+                        await checkpoint()
                     answer = await _call(directory, request)
                     await stream.send(json.dumps(answer).encode() + b"\n")
                     tasks.cancel_scope.cancel()

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from fastrtc_anyio import SessionStore
+from fastrtc_anyio._signaling.session_ids import make_session_id
 from fastrtc_anyio.cluster import MemoryDirectory
 from fastrtc_anyio.cluster._remote import RemoteDirectory, serve_directory
 from tests.kit.backends import anyio_backend  # noqa: F401
@@ -34,6 +35,26 @@ async def test_values_pass_through_the_directory() -> None:
         tasks.cancel_scope.cancel()
 
 
+def ask_and_leave(port: int, *request: object) -> None:
+    """Send a request, and close the connection before the directory runs."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(json.dumps(["secret", *request]).encode() + b"\n")
+
+
+async def test_claim_of_a_closed_connection_is_not_registered() -> None:
+    """The process has cancelled its request, and may have released the claim since."""
+    directory = MemoryDirectory()
+    async with anyio.create_task_group() as tasks:
+        port = await tasks.start(serve_directory, directory, "secret")
+        await directory.join("one", "http://127.0.0.1:1")
+        for number in range(10):
+            ask_and_leave(port, "claim", f"{number}", make_session_id("one", "a" * 22))
+        remote = RemoteDirectory(port, "secret")
+        for number in range(10):
+            assert await remote.find(f"{number}") is None
+        tasks.cancel_scope.cancel()
+
+
 async def test_value_of_a_closed_connection_is_not_saved() -> None:
     """The process has cancelled its request, and may have deleted the key since."""
     directory = MemoryDirectory()
@@ -41,9 +62,7 @@ async def test_value_of_a_closed_connection_is_not_saved() -> None:
         port = await tasks.start(serve_directory, directory, "secret")
         value = base64.b64encode(LARGE[:10_000]).decode()
         for number in range(10):
-            line = json.dumps(["secret", "save", f"{number}", value, 10]).encode() + b"\n"
-            with socket.create_connection(("127.0.0.1", port)) as connection:
-                connection.sendall(line)  # the directory runs after the end of this block
+            ask_and_leave(port, "save", f"{number}", value, 10)
         store = RemoteDirectory(port, "secret")
         for number in range(10):
             assert await store.take(f"{number}") is None
