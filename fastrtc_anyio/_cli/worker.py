@@ -21,16 +21,13 @@ from anyio import create_task_group, move_on_after
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastrtc_anyio._core.groups import collapse_groups
-from fastrtc_anyio.cluster._process import attach
+from fastrtc_anyio.cluster._process import prepare
 from fastrtc_anyio.cluster._remote import RemoteDirectory
 from fastrtc_anyio.cluster.member import Member
-from fastrtc_anyio.cluster.switchboard import Switchboard
 from fastrtc_anyio.cluster.workers import Settings
 from fastrtc_anyio.server.launch import (
     Server,
     create_app,
-    create_listener,
-    listener_url,
     serve_listener,
     wait_for_interrupt,
 )
@@ -78,17 +75,14 @@ async def _serve(stream: Stream, settings: Settings) -> None:
     if settings.drain_timeout is not None:
         stream.drain_timeout = settings.drain_timeout
     public = socket.socket(fileno=settings.listener)
-    own = create_listener("127.0.0.1", 0)
-    address = listener_url(own)
-    directory = RemoteDirectory(settings.directory, settings.secret)
-    member = Member(directory, address, name=settings.name)
-    attach(stream, member, settings.secret, directory)
-    app = create_app(stream)
-    limits = stream.request_limits
-    board = Switchboard(app, member, settings.secret, limits)
+    secret, limits = settings.secret, stream.request_limits
+    directory = RemoteDirectory(settings.directory, secret)
+    member, board, listener = prepare(
+        create_app(stream), stream, directory, secret, host="127.0.0.1", name=settings.name
+    )
     last = _LastResponses(board)
     async with (
-        serve_listener(board.inlet, own, limits),
+        serve_listener(board.inlet, listener, limits),
         serve_listener(last, public, limits, lambda: _delay(len(stream.sessions))) as server,
         _join(member),
     ):

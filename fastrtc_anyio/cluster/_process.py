@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import anyio
 from anyio import create_task_group
@@ -26,7 +27,7 @@ from .directory import SessionDirectory
 from .member import Member
 from .switchboard import Switchboard
 
-__all__ = ["Built", "Process", "attach"]
+__all__ = ["Built", "Process", "prepare"]
 
 _POLL = 0.5
 """Seconds between two looks whether to stop."""
@@ -39,16 +40,37 @@ class Directory(SessionDirectory, SessionStore, Protocol):
     """A directory that keeps what sessions save, too."""
 
 
-def attach(stream: Stream, member: Member, secret: str, store: SessionStore) -> None:
-    """Make a stream part of a cluster, before it has sessions.
+class Membership(NamedTuple):
+    """What makes a process part of a cluster."""
+
+    member: Member
+    board: Switchboard
+    listener: socket.socket
+    """Where ``board.inlet`` has to be served."""
+
+
+def prepare(
+    app: ASGIApp, stream: Stream, directory: Directory, secret: str, *, host: str, name: str
+) -> Membership:
+    """Make a stream part of a cluster, before it has sessions. ``app`` has it mounted.
 
     Telnyx signs its webhook only: what this process says in the answer, another one may receive.
+
+    Args:
+        directory: of the cluster.
+        secret: of the cluster.
+        host: address at which the other processes reach this one.
+        name: of this process.
     """
+    listener = create_listener(host, 0)
+    member = Member(directory, listener_url(listener), name=name)
     stream.claims = member
     if type(stream.store) is MemoryStore:  # the program has chosen no other
-        stream.store = store
+        stream.store = directory
     if stream.telephone.telnyx_public_key is not None and stream.telephone.secret is None:
         stream.telephone = replace(stream.telephone, secret=secret)
+    board = Switchboard(app, member, secret, stream.request_limits)
+    return Membership(member, board, listener)
 
 
 @dataclass(frozen=True)
@@ -86,16 +108,15 @@ class Process:
             The application for requests of clients.
         """
         app, stream = _read(self.build())
-        own = create_listener(self.host, 0)
-        member = Member(directory, listener_url(own), name=self.name)
         stream.drain_timeout = self.drain_timeout
-        attach(stream, member, secret, directory)
         stateful = _Stateful(app)
-        board = Switchboard(stateful, member, secret, stream.request_limits)
+        member, board, listener = prepare(
+            stateful, stream, directory, secret, host=self.host, name=self.name
+        )
         entrance = _Entrance(stateful, board.inlet)
         with collapse_groups():
             async with (
-                serve_listener(entrance, own, stream.request_limits),
+                serve_listener(entrance, listener, stream.request_limits),
                 create_task_group() as tasks,
             ):
                 await tasks.start(member.run)
