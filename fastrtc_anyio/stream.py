@@ -105,7 +105,7 @@ class Stream(StreamEndpoints, FastRTCNames, AsyncContextManagerMixin):
             plain (on a thread) or async function ``(HTTPConnection) -> str``.
         observers: observe the sessions: ``[Metrics(), Tracing()]`` of
             :mod:`fastrtc_anyio.observability`, and observers of the application.
-        drain_timeout: seconds for which :meth:`drain` lets sessions continue; None for any time.
+        drain_timeout: seconds that :meth:`drain` gives sessions to end: 0 for none, None for any.
 
     Raises:
         TypeError, ValueError: an argument is unsuitable, or does not suit the modality and mode.

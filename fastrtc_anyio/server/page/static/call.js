@@ -5,9 +5,6 @@
 // browser does not ask for permission again.
 
 const CONNECT_TIMEOUT_MS = 30_000;  // longer than the default Limits.connect of the server
-const RETRIES_MS = [300, 1000, 2000, 4000, 8000, 15_000];  // delay before each attempt to reconnect; then the last one
-const RETRY_FOR_MS = 10 * 60_000;
-const GHOST_MS = 20_000;            // a lost call may occupy its slot at the server for this long
 const STEADY_MS = 10_000;           // a call that lasted this long resets the retry delay
 const REPLY_OVER_MS = 1_500;        // silence that ends a reply
 const SOUNDING_MS = 400;            // shorter silence is a gap between words
@@ -22,10 +19,12 @@ class Call {
     this.busySince = before ? before.busySince : 0; // 0 unless the server has no slot
     this.signaling = new Signaling();
     this.id = this.signaling.id;
-    [this.ended, this.startedAt] = [false, null];
+    this.ended = false;
+    this.startedAt = null;
     this.serverError = this.turn = "";
     this.turnSince = this.soundAt = this.tickAt = 0;
-    [this.waiting, this.timers] = [0, []];          // a timer, and all
+    this.waiting = 0;                               // timer
+    this.timers = [];
     this.recovery = new Recovery(this);
     this.sources = before?.sources ?? { audio: null, video: null };   // MediaStreams of the microphone and the camera
     this.senders = { audio: null, video: null };

@@ -1,8 +1,11 @@
 "use strict";
 
-// A server without a free slot, or one that is restarting: the page waits as long as the server asks for, shows a
-// countdown, and calls again.
+// When the page calls again: after a lost connection; and if the server has no free slot, or is restarting. Then it waits
+// as long as the server asks for, and shows a countdown.
 
+const RETRIES_MS = [300, 1000, 2000, 4000, 8000, 15_000];  // delay before each attempt to reconnect; then the last one
+const RETRY_FOR_MS = 10 * 60_000;
+const GHOST_MS = 20_000;         // a lost call may occupy its slot at the server for this long
 const RETRY_AFTER_S = [1, 120];  // bounds of Retry-After
 const RETRY_DEFAULT_S = 5;
 const RETRY_JITTER_S = 1;        // so that waiting pages do not all call at the same moment
